@@ -1,1 +1,23 @@
-//! Placeholder
+//! What two processes of message center must agree on, and nothing else.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`ids`] | the checked names: user, channel, edge, message |
+//! | [`rules`] | which channel a client's name stands for, and who may use it |
+//! | [`subject`] | the only place where a bus subject is built or taken apart |
+//! | [`wire`] | what travels on the bus: live messages, asks, heartbeats, token checks |
+//! | [`bus`] | a cheap handle to the bus, whoever serves it |
+//! | [`config`] | one file, environment over it, every fault named at once |
+//! | [`telemetry`], [`health`] | logs; `/livez`, `/readyz`, `/metrics` |
+//! | [`drain`], [`service`] | leaving in order; the frame around a service's `main` |
+
+pub mod bus;
+pub mod config;
+pub mod drain;
+pub mod health;
+pub mod ids;
+pub mod rules;
+pub mod service;
+pub mod subject;
+pub mod telemetry;
+pub mod wire;

@@ -1,0 +1,222 @@
+//! `[bus]`: connect to one, or embed one.
+
+use std::net::SocketAddr;
+
+use async_nats::ConnectOptions;
+use embedded_bus::Credentials;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ByteSize, Problems, Secret};
+
+/// Where the bus is. With a `url` it is out there; without, this process embeds one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BusConfig {
+    /// Servers to connect to, e.g. `nats://10.0.0.5:4222` (several: comma between). Empty: embed a bus.
+    pub url: String,
+    /// User name, together with `password`.
+    pub user: String,
+    /// Password of `user`.
+    pub password: Secret,
+    /// A token instead of user and password.
+    pub token: Secret,
+    /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222`. Empty: for nobody else.
+    pub listen: String,
+    /// Lets the embedded bus listen off loopback without credentials.
+    pub insecure: bool,
+    /// The largest payload that the embedded bus takes.
+    pub max_payload: ByteSize,
+    /// Bytes that one connection of the embedded bus may have waiting before it is cut off as too slow.
+    pub max_pending: ByteSize,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            user: String::new(),
+            password: Secret::default(),
+            token: Secret::default(),
+            listen: String::new(),
+            insecure: false,
+            max_payload: ByteSize(1 << 20),
+            max_pending: ByteSize(64 << 20),
+        }
+    }
+}
+
+/// Why there is no bus to use.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The embedded bus could not start.
+    #[error(transparent)]
+    Bind(#[from] embedded_bus::BindError),
+    /// The address or the credentials can't be used.
+    #[error("bus.url or the credentials can't be used: {0}")]
+    Connect(async_nats::ConnectError),
+    /// The client did not take a subscription.
+    #[error("the bus client refused a subscription: {0}")]
+    Subscribe(async_nats::SubscribeError),
+}
+
+/// A bus to connect to.
+#[derive(Debug, Clone)]
+pub struct BusServer {
+    /// One or more `nats://` or `tls://` addresses.
+    pub urls: Vec<String>,
+    credentials: Credentials,
+}
+
+impl BusConfig {
+    /// Whether this process embeds the bus.
+    pub fn is_embedded(&self) -> bool {
+        self.url.is_empty()
+    }
+
+    /// Checks what can be checked without a network.
+    pub fn validate(&self, problems: &mut Problems) {
+        problems.check(self.user.is_empty() == self.password.is_empty(), "bus.password", || {
+            "user and password belong together: set both or none".into()
+        });
+        problems.check(self.user.is_empty() || self.token.is_empty(), "bus.token", || {
+            "set either a token or user and password".into()
+        });
+        problems.check(self.url.is_empty() || self.listen.is_empty(), "bus.listen", || {
+            "a process connects to a bus (bus.url) or embeds one (bus.listen), not both".into()
+        });
+        for url in self.urls() {
+            let known = ["nats://", "tls://"].iter().any(|scheme| url.starts_with(scheme));
+            problems.check(known, "bus.url", || format!("{url:?} must begin with nats:// or tls://"));
+            problems.check(!url.contains('@'), "bus.url", || {
+                "credentials belong in bus.user and bus.password, where they are not printed".into()
+            });
+        }
+        if !self.listen.is_empty() {
+            match self.listen.parse::<SocketAddr>() {
+                Ok(address) => problems.check(
+                    address.ip().is_loopback() || self.has_credentials() || self.insecure,
+                    "bus.listen",
+                    || {
+                        "off loopback the bus needs bus.token, or bus.user and bus.password (or --insecure)"
+                            .into()
+                    },
+                ),
+                Err(_) => {
+                    problems.add("bus.listen", format!("{:?} is no address like 127.0.0.1:4222", self.listen))
+                }
+            }
+        }
+        problems.check(
+            self.max_payload.0 >= 1024 && self.max_payload <= self.max_pending,
+            "bus.max_payload",
+            || "must be at least 1KiB and at most bus.max_pending".into(),
+        );
+    }
+
+    fn has_credentials(&self) -> bool {
+        !self.token.is_empty() || !self.user.is_empty()
+    }
+
+    fn credentials(&self) -> Credentials {
+        if !self.token.is_empty() {
+            Credentials::Token(self.token.expose().to_owned())
+        } else if self.user.is_empty() {
+            Credentials::None
+        } else {
+            Credentials::UserPassword { user: self.user.clone(), password: self.password.expose().to_owned() }
+        }
+    }
+
+    fn urls(&self) -> impl Iterator<Item = &str> {
+        self.url.split(',').map(str::trim).filter(|url| !url.is_empty())
+    }
+
+    pub(super) fn server(&self) -> BusServer {
+        BusServer { urls: self.urls().map(str::to_owned).collect(), credentials: self.credentials() }
+    }
+
+    /// What the embedded bus is to be. Without `listen` it is on a random loopback port (async-nats knows no
+    /// transport within a process) behind a random token that never leaves the process.
+    pub(super) fn embedded(&self) -> Option<embedded_bus::Config> {
+        if !self.is_embedded() {
+            return None;
+        }
+        let private = self.listen.is_empty();
+        let listen = if private { "127.0.0.1:0" } else { self.listen.as_str() };
+        Some(embedded_bus::Config {
+            listen: listen.parse().ok()?,
+            credentials: if private { Credentials::Token(random_token()) } else { self.credentials() },
+            max_payload: self.max_payload.as_usize(),
+            max_pending_bytes: self.max_pending.as_usize(),
+            ..embedded_bus::Config::default()
+        })
+    }
+}
+
+impl BusServer {
+    pub(super) fn embedded(mut address: SocketAddr, credentials: Credentials) -> Self {
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        Self { urls: vec![format!("nats://{address}")], credentials }
+    }
+
+    pub(super) fn options(&self) -> ConnectOptions {
+        match &self.credentials {
+            Credentials::None => ConnectOptions::new(),
+            Credentials::Token(token) => ConnectOptions::with_token(token.clone()),
+            Credentials::UserPassword { user, password } => {
+                ConnectOptions::with_user_and_password(user.clone(), password.clone())
+            }
+        }
+    }
+}
+
+/// 256 random bits as text.
+fn random_token() -> String {
+    format!("{:032x}{:032x}", crate::ids::random_bits(), crate::ids::random_bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(config: &BusConfig) -> String {
+        let mut problems = Problems::default();
+        config.validate(&mut problems);
+        problems.to_string()
+    }
+
+    #[test]
+    fn a_bus_is_connected_to_or_embedded() {
+        assert_eq!(faults(&BusConfig::default()), "");
+        let both =
+            BusConfig { url: "nats://a:1".into(), listen: "127.0.0.1:1".into(), ..BusConfig::default() };
+        assert!(faults(&both).contains("not both"));
+        let config = BusConfig { url: "nats://a:1, tls://b:2".into(), ..BusConfig::default() };
+        assert_eq!((faults(&config), config.server().urls.len()), (String::new(), 2));
+        for url in ["a:1", "http://a", "nats://user:pw@a:1"] {
+            assert_ne!(faults(&BusConfig { url: url.into(), ..BusConfig::default() }), "", "{url}");
+        }
+    }
+
+    #[test]
+    fn off_loopback_the_embedded_bus_needs_credentials() {
+        let open = BusConfig { listen: "0.0.0.0:4222".into(), ..BusConfig::default() };
+        assert!(faults(&open).contains("--insecure"));
+        assert_eq!(faults(&BusConfig { insecure: true, ..open.clone() }), "");
+        assert_eq!(faults(&BusConfig { token: Secret::new("t"), ..open.clone() }), "");
+        assert!(faults(&BusConfig { user: "u".into(), ..open }).contains("belong together"));
+    }
+
+    #[test]
+    fn a_private_bus_has_a_random_token_on_a_loopback_port() {
+        let config = BusConfig::default().embedded().unwrap();
+        assert!(config.listen.ip().is_loopback() && config.listen.port() == 0);
+        let tokens = (random_token(), random_token());
+        assert!(tokens.0 != tokens.1 && tokens.0.len() == 64, "{tokens:?}");
+    }
+}

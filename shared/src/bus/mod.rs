@@ -1,0 +1,272 @@
+//! A cheap handle to the bus: async-nats with deadlines, proof of subscriptions, and requests that don't leak.
+//!
+//! There is no trait: the embedded bus speaks the NATS protocol, so there are two servers and one client.
+//! What is published while the connection is down is refused, not kept: the caller can still tell.
+
+mod config;
+mod inbox;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Event, HeaderMap, Message, Subscriber};
+use bytes::Bytes;
+use embedded_bus::EmbeddedBus;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+pub use async_nats;
+pub use config::{BusConfig, BusError, BusServer};
+
+use crate::drain::Drain;
+use crate::ids::NodeId;
+use crate::subject;
+use inbox::Inbox;
+
+/// How long the proof of a subscription, or a publish into a full buffer, may take.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+/// Messages that a subscription may have waiting before async-nats drops the newest. It costs nothing while
+/// idle, and a feed must outlast a burst of the whole bus.
+const SUBSCRIPTION_CAPACITY: usize = 1 << 20;
+
+/// Whether the connection to the bus stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BusState {
+    /// Whether it stands now.
+    pub connected: bool,
+    /// How often it was made: a change means that messages may have been missed.
+    pub connects: u64,
+}
+
+/// Why the bus could not do what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// No connection, now or within the deadline.
+    #[error("the bus is not connected")]
+    Disconnected,
+    /// Nobody serves the subject.
+    #[error("nobody serves this subject on the bus")]
+    NoResponders,
+    /// No answer within the deadline.
+    #[error("no answer over the bus within the deadline")]
+    Timeout,
+}
+
+/// A connection to the bus. Cheap to clone; all clones share one connection and its order.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: async_nats::Client,
+    state: watch::Receiver<BusState>,
+    inbox: Inbox,
+    node: NodeId,
+}
+
+impl Bus {
+    /// Connects to `server` and keeps trying for as long as it takes; [`Bus::state`] tells how it stands.
+    /// `part` names the connection on the server; it is also told in logs.
+    ///
+    /// # Errors
+    /// The address or the credentials can't be used at all.
+    pub async fn connect(server: &BusServer, part: &'static str, drain: &Drain) -> Result<Self, BusError> {
+        let (changes, state) = watch::channel(BusState::default());
+        let urls = server.urls.join(",");
+        let options = server
+            .options()
+            .name(format!("message-center {part}"))
+            .retry_on_initial_connect()
+            .subscription_capacity(SUBSCRIPTION_CAPACITY)
+            .connection_timeout(Duration::from_secs(5))
+            .ping_interval(Duration::from_secs(10))
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(move |event| {
+                note(&changes, part, &event);
+                std::future::ready(())
+            });
+        tracing::info!(part, bus = urls, "connecting to the bus");
+        let client = options.connect(server.urls.as_slice()).await.map_err(BusError::Connect)?;
+        let inbox = Inbox::open(&client, drain).await?;
+        Ok(Self { inner: Arc::new(Inner { client, state, inbox, node: NodeId::random() }) })
+    }
+
+    /// The state, and changes of it.
+    pub fn state(&self) -> watch::Receiver<BusState> {
+        self.inner.state.clone()
+    }
+
+    /// Whether the connection stands now.
+    pub fn is_connected(&self) -> bool {
+        self.inner.state.borrow().connected
+    }
+
+    /// Waits until the connection stands.
+    ///
+    /// # Errors
+    /// [`RequestError::Disconnected`] if it does not within `deadline`.
+    pub async fn connected(&self, deadline: Duration) -> Result<(), RequestError> {
+        let mut state = self.state();
+        let waited = timeout(deadline, state.wait_for(|state| state.connected)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(RequestError::Disconnected),
+        }
+    }
+
+    /// Hands a message to the connection, behind all that were handed over before.
+    ///
+    /// # Errors
+    /// [`RequestError::Disconnected`] if the connection is down, or its buffer stays full for [`DEADLINE`].
+    pub async fn publish(
+        &self,
+        subject: impl Into<async_nats::Subject>,
+        reply: Option<String>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<(), RequestError> {
+        if !self.is_connected() {
+            return Err(RequestError::Disconnected);
+        }
+        let (client, subject) = (&self.inner.client, subject.into());
+        let handed_over = timeout(DEADLINE, async {
+            match (reply, headers) {
+                (None, None) => client.publish(subject, payload).await,
+                (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
+                (None, Some(headers)) => client.publish_with_headers(subject, headers, payload).await,
+                (Some(reply), Some(headers)) => {
+                    client.publish_with_reply_and_headers(subject, reply, headers, payload).await
+                }
+            }
+        });
+        match handed_over.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the bus client refused a message");
+                Err(RequestError::Disconnected)
+            }
+            Err(_) => Err(RequestError::Disconnected),
+        }
+    }
+
+    /// Subscribes. While the bus is away this waits for it, and the subscription is renewed at each
+    /// reconnect; [`Bus::barrier`] proves that it is active.
+    ///
+    /// # Errors
+    /// The bus stayed away for `deadline`, or the client refused the subject.
+    pub async fn subscribe(
+        &self,
+        subject: impl Into<async_nats::Subject>,
+        queue: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Subscriber, RequestError> {
+        let (client, subject) = (&self.inner.client, subject.into());
+        let subscribed = timeout(deadline, async {
+            match queue {
+                Some(queue) => client.queue_subscribe(subject, queue.to_owned()).await,
+                None => client.subscribe(subject).await,
+            }
+        });
+        match subscribed.await {
+            Ok(Ok(subscriber)) => Ok(subscriber),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the bus client refused a subscription");
+                Err(RequestError::Disconnected)
+            }
+            Err(_) => Err(RequestError::Disconnected),
+        }
+    }
+
+    /// Proves by a round trip that all subscriptions made before are active on the server that this
+    /// connection leads to, and that all publishes made before have reached it.
+    ///
+    /// # Errors
+    /// [`RequestError::Disconnected`] or [`RequestError::Timeout`].
+    pub async fn barrier(&self, deadline: Duration) -> Result<(), RequestError> {
+        match self.request(subject::barrier(&self.inner.node), Bytes::new(), deadline).await {
+            Ok(_) | Err(RequestError::NoResponders) => Ok(()),
+            Err(error @ (RequestError::Disconnected | RequestError::Timeout)) => Err(error),
+        }
+    }
+
+    /// Asks and waits for one answer.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn request(
+        &self,
+        subject: impl Into<async_nats::Subject>,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> Result<Message, RequestError> {
+        let (reply, answer) = self.inner.inbox.expect();
+        let asked = timeout(deadline, async {
+            self.publish(subject, Some(reply), None, payload).await?;
+            answer.receive().await
+        });
+        let answer = asked.await.unwrap_or(Err(RequestError::Timeout))?;
+        if answer.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
+            return Err(RequestError::NoResponders);
+        }
+        Ok(answer)
+    }
+
+    /// A subject of this connection's own, for answers that come in numbers.
+    pub fn new_inbox(&self) -> String {
+        self.inner.client.new_inbox()
+    }
+
+    /// The largest payload that the server takes, in bytes. 0 before the first connection.
+    pub fn max_payload(&self) -> usize {
+        self.inner.client.try_server_info().map_or(0, |info| info.max_payload)
+    }
+}
+
+/// Starts the embedded bus if the configuration says so, and serves it on `drain`; says where the bus is.
+///
+/// # Errors
+/// The port is taken, or the configuration can't be used.
+pub async fn provide(config: &BusConfig, drain: &Drain) -> Result<BusServer, BusError> {
+    let Some(embedded) = config.embedded() else { return Ok(config.server()) };
+    let credentials = embedded.credentials.clone();
+    let server = EmbeddedBus::bind(embedded).await?;
+    let address = server.local_addr();
+    let leaving = drain.token();
+    drain.spawn(async move { server.serve(leaving).await });
+    tracing::info!(%address, private = config.listen.is_empty(), "the embedded bus listens");
+    Ok(BusServer::embedded(address, credentials))
+}
+
+/// 10 ms, doubled each time up to 2 s, less a random quarter, so that a fleet does not return in step.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doubled = 10_u64.saturating_mul(1 << attempts.min(8)).min(2_000);
+    Duration::from_millis(doubled - fastrand::u64(0..=doubled / 4))
+}
+
+fn note(changes: &watch::Sender<BusState>, part: &'static str, event: &Event) {
+    match event {
+        Event::Connected => {
+            tracing::info!(part, "the bus is connected");
+            changes.send_modify(|state| *state = BusState { connected: true, connects: state.connects + 1 });
+        }
+        Event::Disconnected | Event::Closed => {
+            if changes.send_if_modified(|state| std::mem::take(&mut state.connected)) {
+                tracing::error!(part, "the bus is gone; trying to reach it again");
+            }
+        }
+        Event::ServerError(error) => tracing::error!(part, %error, "the bus reports an error"),
+        Event::ClientError(error) => {
+            tracing::warn!(part, %error, "the bus can't be reached yet; trying again");
+        }
+        Event::SlowConsumer(subscription) => {
+            tracing::error!(
+                part,
+                subscription,
+                "messages from the bus came faster than they were handled and were dropped"
+            );
+        }
+        Event::LameDuckMode | Event::Draining => tracing::info!(part, %event, "the bus is leaving"),
+    }
+}

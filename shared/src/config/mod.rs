@@ -1,0 +1,207 @@
+//! Configuration: defaults, then one TOML file, then the environment, then flags; every fault named at once.
+//!
+//! A section a part; a process reads the sections it needs and leaves the others alone, so that one file
+//! serves all parts. `MC_EDGE__LISTEN` in the environment is `listen` in `[edge]`. This is the only module
+//! that reads the environment.
+
+mod problems;
+mod values;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+pub use problems::{Problem, Problems};
+pub use values::{ByteSize, LogConfig, LogFormat, Secret};
+
+/// Every section that a part of message center may have.
+pub const SECTIONS: &[&str] = &["auth_adapter", "bus", "channels", "demo", "edge", "log", "publisher_api"];
+
+const PREFIX: &str = "MC_";
+const FILE_VARIABLE: &str = "MC_CONFIG";
+
+/// What one process reads: its own sections and those that it shares.
+pub trait Settings: Serialize + DeserializeOwned + Default {
+    /// Looks for values that contradict a bound or each other; adds what it finds.
+    fn validate(&self, problems: &mut Problems);
+}
+
+/// Where values come from, strongest last: file, environment, flags.
+#[derive(Debug, Default, Clone)]
+pub struct Sources {
+    /// The TOML file, if one was named.
+    pub file: Option<PathBuf>,
+    /// Variables as `(name, value)`.
+    pub environment: Vec<(String, String)>,
+    /// Values of flags: dotted key and value.
+    pub flags: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// The process environment, and the file that `file` or else `MC_CONFIG` names.
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
+        let environment: Vec<_> = std::env::vars().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        let from_environment = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
+        let file = file.or_else(|| from_environment.map(|(_, path)| path.into()));
+        Self { file, environment, flags }
+    }
+}
+
+/// Reads, merges and checks.
+///
+/// # Errors
+/// Every fault found, each with its key.
+pub fn load<S: Settings>(sources: &Sources) -> Result<S, Problems> {
+    let mut problems = Problems::default();
+    let mut table = match &sources.file {
+        Some(path) => read_file(path, &mut problems),
+        None => Table::new(),
+    };
+    for section in table.keys().filter(|section| !SECTIONS.contains(&section.as_str())) {
+        problems.add(section.clone(), format!("no such section; there are: {}", SECTIONS.join(", ")));
+    }
+    let mut texts = BTreeSet::new();
+    for (name, value) in &sources.environment {
+        match variable_path(name) {
+            Ok(Some(path)) => overlay(&mut table, path, value, &mut texts),
+            Ok(None) => {}
+            Err(fault) => problems.add(name.clone(), fault),
+        }
+    }
+    for (key, value) in &sources.flags {
+        overlay(&mut table, key.split('.').map(str::to_owned).collect(), value, &mut texts);
+    }
+    let settings: S = extract(table, texts, &mut problems);
+    settings.validate(&mut problems);
+    problems.into_result(settings)
+}
+
+/// The effective configuration as TOML. Secrets are written as `***`.
+pub fn print<S: Settings>(settings: &S) -> String {
+    toml::to_string_pretty(settings).expect("settings are tables of plain values")
+}
+
+fn read_file(path: &Path, problems: &mut Problems) -> Table {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.add(path.display().to_string(), format!("can't be read: {error}"));
+            return Table::new();
+        }
+    };
+    text.parse().unwrap_or_else(|error: toml::de::Error| {
+        problems.add(path.display().to_string(), format!("is not TOML: {}", error.to_string().trim()));
+        Table::new()
+    })
+}
+
+/// `MC_EDGE__LISTEN` → `["edge", "listen"]`. Names without `__` are not configuration, unless they look
+/// like a slip of the finger.
+fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
+    let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
+    let rest = rest.to_ascii_lowercase();
+    if rest.contains("__") {
+        let path: Vec<String> = rest.split("__").map(str::to_owned).collect();
+        return if SECTIONS.contains(&path[0].as_str()) {
+            Ok(Some(path))
+        } else {
+            Err(format!("no such section; there are: {}", SECTIONS.join(", ")))
+        };
+    }
+    for section in SECTIONS {
+        if let Some(key) = rest.strip_prefix(section).and_then(|key| key.strip_prefix('_')) {
+            let meant = format!("{PREFIX}{}__{}", section, key).to_ascii_uppercase();
+            return Err(format!("did you mean {meant}? Two underscores divide section and key"));
+        }
+    }
+    Ok(None)
+}
+
+/// Sets a value given as text. It is taken as TOML where it is that (`5`, `true`, `["a"]`), else as a string;
+/// `texts` remembers the place, for a key that wants a string after all (a password of digits).
+fn overlay(table: &mut Table, path: Vec<String>, text: &str, texts: &mut BTreeSet<(String, String)>) {
+    let value = format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| Value::String(text.to_owned()));
+    texts.insert((path.join("."), text.to_owned()));
+    let Some((key, parents)) = path.split_last() else { return };
+    let mut place = table;
+    for parent in parents {
+        let next = place.entry(parent.clone()).or_insert_with(|| Value::Table(Table::new()));
+        if !next.is_table() {
+            *next = Value::Table(Table::new());
+        }
+        place = next.as_table_mut().expect("it was made a table");
+    }
+    place.insert(key.clone(), value);
+}
+
+/// Turns the table into settings. A value of the wrong type is noted, taken out, and the rest read again,
+/// so that one run names them all.
+fn extract<S: Settings>(
+    mut table: Table,
+    mut texts: BTreeSet<(String, String)>,
+    problems: &mut Problems,
+) -> S {
+    loop {
+        let mut unknown = Vec::new();
+        let mut track = serde_path_to_error::Track::new();
+        let deserializer = serde_path_to_error::Deserializer::new(Value::Table(table.clone()), &mut track);
+        let result: Result<S, _> =
+            serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()));
+        match result {
+            Ok(settings) => {
+                for key in unknown.into_iter().filter(|key| key.contains('.')) {
+                    problems.add(key, "no such key; see --print-config for those there are");
+                }
+                return settings;
+            }
+            Err(error) => {
+                let key = track.path().to_string();
+                let as_text = texts.iter().find(|(path, _)| *path == key).cloned();
+                if let Some(entry) = as_text {
+                    texts.remove(&entry);
+                    set(&mut table, &key, Some(Value::String(entry.1)));
+                } else {
+                    problems.add(key.clone(), error.to_string().trim().to_owned());
+                    if !set(&mut table, &key, None) {
+                        return S::default();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Replaces (or with `None` removes) the value at a dotted path; list items by their index, where removing
+/// one removes its list. False if there is none.
+fn set(table: &mut Table, key: &str, value: Option<Value>) -> bool {
+    let mut path: Vec<&str> = key.split('.').collect();
+    if let Some(list) = path.iter().position(|part| part.starts_with('[') || part.parse::<usize>().is_ok()) {
+        path.truncate(list);
+    }
+    // serde_path_to_error writes an index as `name[0]`.
+    if let Some(last) = path.iter().position(|part| part.contains('[')) {
+        path.truncate(last + 1);
+        path[last] = path[last].split('[').next().unwrap_or_default();
+    }
+    let Some((last, parents)) = path.split_last() else { return false };
+    let mut place = table;
+    for parent in parents {
+        let Some(next) = place.get_mut(*parent).and_then(Value::as_table_mut) else { return false };
+        place = next;
+    }
+    match value {
+        Some(value) => place.insert((*last).to_owned(), value).is_some(),
+        None => place.remove(*last).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

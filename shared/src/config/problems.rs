@@ -1,0 +1,67 @@
+//! All that is wrong with a configuration, each fault with its key.
+
+use std::fmt;
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted key, variable or file name.
+    pub key: String,
+    /// What is wrong and what to do.
+    pub fault: String,
+}
+
+/// A list of faults. Printed one a line.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Notes a fault.
+    pub fn add(&mut self, key: impl Into<String>, fault: impl Into<String>) {
+        self.0.push(Problem { key: key.into(), fault: fault.into() });
+    }
+
+    /// Notes a fault unless `holds`.
+    pub fn check(&mut self, holds: bool, key: &str, fault: impl FnOnce() -> String) {
+        if !holds {
+            self.add(key, fault());
+        }
+    }
+
+    /// Takes over the faults of a part.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value if nothing is wrong.
+    ///
+    /// # Errors
+    /// The list, if it is not empty.
+    pub fn into_result<T>(self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}: {}", problem.key, problem.fault)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}

@@ -1,0 +1,117 @@
+//! What an operator may write wrong, and that all of it is named.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::*;
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Sample {
+    edge: Edge,
+    log: LogConfig,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Edge {
+    listen: String,
+    frames: u32,
+    frame: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pause: Duration,
+    password: Secret,
+    origins: Vec<String>,
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:6790".into(),
+            frames: 20,
+            frame: ByteSize(4096),
+            pause: Duration::from_secs(25),
+            password: Secret::default(),
+            origins: Vec::new(),
+        }
+    }
+}
+
+impl Settings for Sample {
+    fn validate(&self, problems: &mut Problems) {
+        problems.check(self.edge.frames > 0, "edge.frames", || "must be at least 1".into());
+    }
+}
+
+fn from(file: &str, environment: &[(&str, &str)]) -> Result<Sample, Problems> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mc.toml");
+    std::fs::write(&path, file).unwrap();
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    load(&Sources { file: Some(path), environment, flags: Vec::new() })
+}
+
+#[test]
+fn the_environment_stands_over_the_file_and_flags_over_both() {
+    let file = "[edge]\nframes = 5\nframe = \"8KiB\"\npause = \"1m\"\n[auth_adapter]\nunknown_here = 1";
+    let sample =
+        from(file, &[("MC_EDGE__FRAMES", "7"), ("MC_EDGE__PASSWORD", "12345"), ("MC_TEST", "x")]).unwrap();
+    assert_eq!((sample.edge.frames, sample.edge.frame.0), (7, 8192));
+    assert_eq!(sample.edge.pause, Duration::from_secs(60));
+    assert_eq!(sample.edge.password.expose(), "12345", "a password of digits is text");
+
+    let flags =
+        vec![("edge.listen".to_owned(), "[::1]:1".to_owned()), ("edge.origins".into(), "[\"a\"]".into())];
+    let sample: Sample = load(&Sources { flags, ..Sources::default() }).unwrap();
+    assert_eq!((sample.edge.listen.as_str(), sample.edge.origins.len()), ("[::1]:1", 1));
+}
+
+#[test]
+fn every_fault_is_named_at_once() {
+    let file =
+        "edgy = 1\n[edge]\nframes = \"many\"\nframe = \"4 parsecs\"\npause = 5\nlisen = \"x\"\norigins = [1]";
+    let environment = [("MC_EDGE_LISTEN", "x"), ("MC_EGDE__LISTEN", "x")];
+    let problems = from(file, &environment).unwrap_err().to_string();
+    for key in [
+        "edgy:",
+        "edge.frames:",
+        "edge.frame:",
+        "edge.pause:",
+        "edge.lisen:",
+        "edge.origins",
+        "MC_EDGE_LISTEN: did you mean MC_EDGE__LISTEN",
+        "MC_EGDE__LISTEN:",
+    ] {
+        assert!(problems.contains(key), "{key} is not in\n{problems}");
+    }
+    assert!(from("[edge]\nframes = 0", &[]).unwrap_err().to_string().contains("edge.frames: must be"));
+    assert!(from("[edge", &[]).unwrap_err().to_string().contains("is not TOML"));
+}
+
+#[test]
+fn a_missing_file_is_a_sentence() {
+    let sources = Sources { file: Some("/nonexistent/mc.toml".into()), ..Sources::default() };
+    let problems = load::<Sample>(&sources).unwrap_err().to_string();
+    assert!(problems.contains("can't be read"), "{problems}");
+}
+
+#[test]
+fn what_is_printed_can_be_read_again_and_holds_no_secret() {
+    let mut sample = Sample::default();
+    assert_eq!(from(&print(&sample), &[]).unwrap(), sample);
+    sample.edge.password = Secret::new("hunter2");
+    assert!(print(&sample).contains("password = \"***\""));
+    assert!(!format!("{sample:?}").contains("hunter2"));
+}
+
+#[test]
+fn sizes_are_read_and_written_with_units() {
+    for (text, bytes) in [("4096", 4096), ("4KiB", 4096), ("256 KiB", 262_144), ("1GiB", 1 << 30), ("0", 0)] {
+        assert_eq!(text.parse::<ByteSize>().map(|size| size.0), Ok(bytes), "{text}");
+    }
+    assert_eq!(ByteSize(262_144).to_string(), "256KiB");
+    for bad in ["", "KiB", "-1", "1KB", "99999999999GiB"] {
+        assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+    }
+}

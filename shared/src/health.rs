@@ -1,0 +1,140 @@
+//! `/livez`, `/readyz` and `/metrics` on the admin port.
+//!
+//! `/livez` says that the process answers, and depends on nothing. `/readyz` is 200 only while no part has a
+//! reason against it; the reasons are in its body.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+use crate::drain::Drain;
+
+/// Reasons why a process should get no new work. Cheap to clone; parts of one process share it.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// Reasons by part. Held only for a map operation.
+    reasons: Arc<Mutex<BTreeMap<&'static str, String>>>,
+}
+
+impl Health {
+    /// Nothing against being ready.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says that `part` is not ready, and why. Replaces what it said before.
+    pub fn unready(&self, part: &'static str, reason: impl Into<String>) {
+        let reason = reason.into();
+        let before = self.lock().insert(part, reason.clone());
+        if before.as_deref() != Some(&reason) {
+            tracing::info!(part, reason, "not ready");
+        }
+    }
+
+    /// Says that `part` is ready.
+    pub fn ready(&self, part: &'static str) {
+        if self.lock().remove(part).is_some() {
+            tracing::info!(part, "ready");
+        }
+    }
+
+    /// Whether every part is.
+    pub fn is_ready(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// The reasons, a line each; empty when ready.
+    pub fn reasons(&self) -> String {
+        self.lock().iter().map(|(part, reason)| format!("{part}: {reason}\n")).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Admin {
+    health: Health,
+    registry: Registry,
+}
+
+/// Serves the admin port until the drain ends.
+pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &Drain) {
+    let admin = Arc::new(Admin { health, registry });
+    let router = axum::Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(admin);
+    let leaving = drain.token();
+    drain.spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the admin port stopped");
+        }
+    });
+}
+
+/// Binds a port of ours, or says in a sentence what to do.
+///
+/// # Errors
+/// The address is taken or not this machine's.
+pub async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            anyhow::anyhow!(
+                "{key}: port {} of {} is taken; stop the other program, or set {key} to another address",
+                address.port(),
+                address.ip()
+            )
+        } else {
+            anyhow::anyhow!("{key}: can't listen on {address}: {error}")
+        }
+    })
+}
+
+async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let reasons = admin.health.reasons();
+    if reasons.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons)
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
+        Ok(()) => (
+            StatusCode::OK,
+            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            text,
+        ),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_means_that_no_part_has_a_reason_against_it() {
+        let health = Health::new();
+        assert!(health.is_ready());
+        health.unready("edge", "the bus is gone");
+        health.unready("publisher-api", "starting");
+        assert_eq!(health.reasons(), "edge: the bus is gone\npublisher-api: starting\n");
+        health.ready("edge");
+        assert!(!health.is_ready());
+        health.ready("publisher-api");
+        assert!(health.is_ready());
+    }
+}

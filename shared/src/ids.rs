@@ -1,0 +1,280 @@
+//! Checked names: a value of one of these types is valid wherever it came from.
+//!
+//! All are cheap to clone. None of them is ever a bare `String` elsewhere.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The longest uid and the longest placeholder value, in bytes of UTF-8.
+pub const MAX_NAME_BYTES: usize = 128;
+/// The longest internal channel name, in bytes of UTF-8.
+pub const MAX_CHANNEL_BYTES: usize = 200;
+
+/// Why a value is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing was given.
+    #[error("it is empty")]
+    Empty,
+    /// It has too many bytes.
+    #[error("it has {got} bytes, the limit is {max}")]
+    TooLong {
+        /// Bytes given.
+        got: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// It has a character that may not be in it.
+    #[error("it holds a blank or control character, which is not allowed")]
+    Character,
+    /// A uid that is no uid: zero, a fraction, a boolean, null, a list or an object.
+    #[error("a uid is an integer from 1 to 2^64-1 or a string of 1 to 128 bytes other than \"0\"")]
+    NotUid,
+}
+
+/// Who a device belongs to, as the business system says. `1001` and `"1001"` are the same user.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Uid(Arc<str>);
+
+impl Uid {
+    /// Reads a uid from text: 1 to 128 bytes, not `"0"`, no control characters.
+    ///
+    /// # Errors
+    /// Says which rule the text breaks.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_placeholder(text)?;
+        if text == "0" {
+            return Err(NameError::NotUid);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Reads a uid as a business system or a publisher writes it: a JSON integer or string.
+    ///
+    /// # Errors
+    /// [`NameError::NotUid`] for zero, negative numbers, fractions and every other JSON type.
+    pub fn from_json(value: &serde_json::Value) -> Result<Self, NameError> {
+        match value {
+            serde_json::Value::Number(number) => match number.as_u64() {
+                Some(0) | None => Err(NameError::NotUid),
+                Some(integer) => Ok(Self(integer.to_string().into())),
+            },
+            serde_json::Value::String(text) => Self::parse(text),
+            serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => Err(NameError::NotUid),
+        }
+    }
+
+    /// The uid as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The internal name of a channel: what publishers name, 1 to 200 bytes without blanks or control characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Channel(Arc<str>);
+
+impl Channel {
+    /// Checks and takes a channel name.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn parse(name: &str) -> Result<Self, NameError> {
+        check_length(name, MAX_CHANNEL_BYTES)?;
+        if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(NameError::Character);
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Channel {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks a placeholder's value: 1 to 128 bytes without control characters.
+///
+/// # Errors
+/// Says which rule the value breaks.
+pub fn check_placeholder(value: &str) -> Result<(), NameError> {
+    check_length(value, MAX_NAME_BYTES)?;
+    if value.chars().any(char::is_control) {
+        return Err(NameError::Character);
+    }
+    Ok(())
+}
+
+fn check_length(text: &str, max: usize) -> Result<(), NameError> {
+    match text.len() {
+        0 => Err(NameError::Empty),
+        got if got > max => Err(NameError::TooLong { got, max }),
+        _ => Ok(()),
+    }
+}
+
+/// One process of a part (an edge, a publisher), new at each start. 16 hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// A random id.
+    pub fn random() -> Self {
+        Self(format!("{:016x}", random_bits() >> 64).into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for NodeId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// Names one accepted message, everywhere. 32 hexadecimal digits as text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(pub u128);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(NameError::Character);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| NameError::Character)
+    }
+}
+
+impl Serialize for MessageId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MessageId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Makes message ids: 64 random bits of this process, then a counter.
+#[derive(Debug)]
+pub struct MessageIds {
+    prefix: u64,
+    next: AtomicU64,
+}
+
+impl MessageIds {
+    /// A source whose ids no other source makes (2^-64 for a given pair).
+    pub fn random() -> Self {
+        // The upper half of the random bits fits by construction.
+        Self { prefix: (random_bits() >> 64) as u64, next: AtomicU64::new(1) }
+    }
+
+    /// The next id.
+    pub fn next(&self) -> MessageId {
+        let counter = self.next.fetch_add(1, Ordering::Relaxed);
+        MessageId((u128::from(self.prefix) << 64) | u128::from(counter))
+    }
+}
+
+/// 128 bits from the operating system.
+///
+/// # Panics
+/// The system has no source of randomness; nothing that identifies or protects could be made then.
+pub(crate) fn random_bits() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    u128::from_ne_bytes(bytes)
+}
+
+macro_rules! text_like {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    )*};
+}
+text_like!(Uid, Channel, NodeId);
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_uid_is_an_integer_or_a_string_and_both_spellings_are_one_user() {
+        assert_eq!(Uid::from_json(&json!(1001)), Uid::from_json(&json!("1001")));
+        assert_eq!(Uid::from_json(&json!(u64::MAX)).unwrap().as_str(), "18446744073709551615");
+        for no in
+            [json!(0), json!(-1), json!(1.5), json!(1e30), json!(true), json!(null), json!([]), json!({})]
+        {
+            assert_eq!(Uid::from_json(&no), Err(NameError::NotUid), "{no}");
+        }
+        assert_eq!(Uid::from_json(&json!("0")), Err(NameError::NotUid));
+        assert_eq!(Uid::from_json(&json!("")), Err(NameError::Empty));
+        assert!(Uid::from_json(&json!("x".repeat(128))).is_ok());
+        assert!(Uid::from_json(&json!("x".repeat(129))).is_err());
+    }
+
+    #[test]
+    fn a_channel_has_no_blanks_and_at_most_200_bytes() {
+        assert!(Channel::parse("user:1001").is_ok());
+        assert!(Channel::parse("ü.*>=").is_ok());
+        assert!(Channel::parse(&"x".repeat(200)).is_ok());
+        for bad in ["", "a b", "a\nb", "a\u{a0}b", "\0", &"x".repeat(201)] {
+            assert!(Channel::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_id_is_32_hexadecimal_digits() {
+        let ids = MessageIds::random();
+        let (first, second) = (ids.next(), ids.next());
+        assert_ne!(first, second);
+        assert_eq!(first.to_string().parse(), Ok(first));
+        assert_eq!(first.to_string().len(), 32);
+        for bad in ["", "1", "+0000000000000000000000000000001", "zz"] {
+            assert!(bad.parse::<MessageId>().is_err(), "{bad}");
+        }
+    }
+}

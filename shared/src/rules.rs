@@ -1,0 +1,329 @@
+//! Channel rules: which internal channel a client's name stands for, and who may use it.
+//!
+//! One list, the same for edges and publishers, matched in order; the first match wins. A pattern is text
+//! with placeholders, `{id}@video`; the channel is text built from them, `video:{id}`, and `{uid}`, the
+//! logged-in user. Pure: no I/O, no state.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Problems;
+use crate::ids::{Channel, NameError, Uid, check_placeholder};
+use crate::subject::fnv1a;
+
+/// One rule as it stands in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleConfig {
+    /// What clients name, e.g. `@user` or `{id}@video`. Placeholders match 1 to 128 bytes.
+    pub name: String,
+    /// What publishers name, e.g. `user:{uid}` or `video:{id}`.
+    pub channel: String,
+    /// Whether a client must have logged in. Needed for `{uid}`.
+    #[serde(default = "yes")]
+    pub login: bool,
+    /// Whether messages are kept for recovery.
+    #[serde(default)]
+    pub history: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The rule that holds when none is configured: `@user` is the user's own channel.
+pub fn default_rules() -> Vec<RuleConfig> {
+    vec![RuleConfig { name: "@user".into(), channel: "user:{uid}".into(), login: true, history: true }]
+}
+
+/// Why a client may not use a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// No rule matches.
+    UnknownChannel,
+    /// The rule needs a login.
+    NotAuth,
+    /// The rule matches, but the channel that comes out is none.
+    BadName(NameError),
+}
+
+/// What a client's name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The internal channel.
+    pub channel: Channel,
+    /// Whether the rule needs a login.
+    pub login: bool,
+    /// Whether the channel has history.
+    pub history: bool,
+}
+
+/// The checked list.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    digest: String,
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    name: Pattern,
+    channel: Pattern,
+    login: bool,
+    history: bool,
+}
+
+impl Rules {
+    /// Checks the configured list and prepares it for matching.
+    ///
+    /// # Errors
+    /// Every fault in every rule, by its key.
+    pub fn compile(configs: &[RuleConfig]) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let mut rules = Vec::with_capacity(configs.len());
+        for (index, config) in configs.iter().enumerate() {
+            match Rule::compile(config) {
+                Ok(rule) => rules.push(rule),
+                Err((field, fault)) => problems.add(format!("channels.{index}.{field}"), fault),
+            }
+        }
+        let canonical = serde_json::to_vec(configs).expect("rules are plain data");
+        problems.into_result(Self { rules, digest: format!("{:016x}", fnv1a(&canonical)) })
+    }
+
+    /// What `name` stands for when `uid` (if logged in) says it.
+    ///
+    /// # Errors
+    /// No rule, a login is needed, or the name makes no channel.
+    pub fn resolve(&self, name: &str, uid: Option<&Uid>) -> Result<Resolved, Refusal> {
+        let (rule, values) = self
+            .rules
+            .iter()
+            .find_map(|rule| rule.name.matches(name).map(|values| (rule, values)))
+            .ok_or(Refusal::UnknownChannel)?;
+        if rule.login && uid.is_none() {
+            return Err(Refusal::NotAuth);
+        }
+        for (_, value) in &values {
+            check_placeholder(value).map_err(Refusal::BadName)?;
+        }
+        let channel = rule.channel.fill(|placeholder| match placeholder {
+            "uid" => uid.map(Uid::as_str),
+            other => values.iter().find(|(name, _)| *name == other).map(|(_, value)| *value),
+        });
+        let channel = Channel::parse(&channel).map_err(Refusal::BadName)?;
+        Ok(Resolved { channel, login: rule.login, history: rule.history })
+    }
+
+    /// Whether messages published to an internal channel are kept. No rule: they are not.
+    pub fn has_history(&self, channel: &Channel) -> bool {
+        self.rules
+            .iter()
+            .find(|rule| rule.channel.matches(channel.as_str()).is_some())
+            .is_some_and(|r| r.history)
+    }
+
+    /// A short text that is equal exactly when the rules are (but for 1 in 2^64).
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl Rule {
+    fn compile(config: &RuleConfig) -> Result<Self, (&'static str, String)> {
+        let name = Pattern::parse(&config.name).map_err(|fault| ("name", fault))?;
+        let channel = Pattern::parse(&config.channel).map_err(|fault| ("channel", fault))?;
+        if name.has("uid") {
+            return Err((
+                "name",
+                "{uid} is the logged-in user and can't be part of what a client names".into(),
+            ));
+        }
+        if channel.has("uid") && !config.login {
+            return Err(("login", "the channel uses {uid}, so login must be true".into()));
+        }
+        for placeholder in channel.placeholders() {
+            if placeholder != "uid" && !name.has(placeholder) {
+                return Err(("channel", format!("{{{placeholder}}} is not in the name {:?}", config.name)));
+            }
+        }
+        let sample = channel.fill(|_| Some("x"));
+        Channel::parse(&sample)
+            .map_err(|fault| ("channel", format!("it can't be a channel name: {fault}")))?;
+        Ok(Self { name, channel, login: config.login, history: config.history })
+    }
+}
+
+/// Text with placeholders, no two of them side by side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pattern {
+    /// Text before the first placeholder.
+    head: String,
+    /// Each placeholder with the text behind it.
+    tail: Vec<(String, String)>,
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("it is empty".into());
+        }
+        let mut parts = text.split('{');
+        let head = parts.next().unwrap_or_default().to_owned();
+        let mut tail: Vec<(String, String)> = Vec::new();
+        for part in parts {
+            let (name, literal) =
+                part.split_once('}').ok_or_else(|| format!("{text:?} has a {{ without its }}"))?;
+            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
+                return Err(format!("{{{name}}} is no placeholder: use a-z and _"));
+            }
+            if tail.iter().any(|(other, _)| other == name) {
+                return Err(format!("{{{name}}} stands twice"));
+            }
+            if tail.last().is_some_and(|(_, literal)| literal.is_empty()) {
+                return Err("two placeholders need text between them".into());
+            }
+            tail.push((name.to_owned(), literal.to_owned()));
+        }
+        if head.contains('}') || tail.iter().any(|(_, literal)| literal.contains('}')) {
+            return Err(format!("{text:?} has a }} without its {{"));
+        }
+        Ok(Self { head, tail })
+    }
+
+    /// The placeholders' values if the whole text matches. A placeholder ends at the first occurrence of
+    /// the text behind it; the last one reaches to the end.
+    fn matches<'p, 't>(&'p self, text: &'t str) -> Option<Vec<(&'p str, &'t str)>> {
+        let mut rest = text.strip_prefix(self.head.as_str())?;
+        let mut values = Vec::with_capacity(self.tail.len());
+        for (index, (name, literal)) in self.tail.iter().enumerate() {
+            let value = if index + 1 == self.tail.len() {
+                let value = rest.strip_suffix(literal.as_str())?;
+                rest = "";
+                value
+            } else {
+                // A value has at least one character, so the text behind it is looked for after that.
+                let first = rest.chars().next()?.len_utf8();
+                let end = first + rest[first..].find(literal.as_str())?;
+                let value = &rest[..end];
+                rest = &rest[end + literal.len()..];
+                value
+            };
+            if value.is_empty() {
+                return None;
+            }
+            values.push((name.as_str(), value));
+        }
+        rest.is_empty().then_some(values)
+    }
+
+    fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v str>) -> String {
+        let mut text = self.head.clone();
+        for (name, literal) in &self.tail {
+            text.push_str(value(name).unwrap_or_default());
+            text.push_str(literal);
+        }
+        text
+    }
+
+    fn placeholders(&self) -> impl Iterator<Item = &str> {
+        self.tail.iter().map(|(name, _)| name.as_str())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.placeholders().any(|placeholder| placeholder == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rule(name: &str, channel: &str, login: bool) -> RuleConfig {
+        RuleConfig { name: name.into(), channel: channel.into(), login, history: false }
+    }
+
+    fn rules() -> Rules {
+        let mut configs = default_rules();
+        configs.extend([
+            rule("{id}@video", "video:{id}", false),
+            rule("@broadcast", "broadcast", false),
+            rule("{team}/{room}@chat", "chat:{team}:{room}:of:{uid}", true),
+        ]);
+        Rules::compile(&configs).unwrap()
+    }
+
+    fn channel(name: &str, uid: Option<&str>) -> Result<String, Refusal> {
+        let uid = uid.map(|uid| Uid::parse(uid).unwrap());
+        rules().resolve(name, uid.as_ref()).map(|resolved| resolved.channel.to_string())
+    }
+
+    #[test]
+    fn names_stand_for_channels() {
+        assert_eq!(channel("@user", Some("1001")), Ok("user:1001".into()));
+        assert_eq!(channel("@user", None), Err(Refusal::NotAuth));
+        assert_eq!(channel("12@video", None), Ok("video:12".into()));
+        assert_eq!(channel("a@video@video", None), Ok("video:a@video".into()));
+        assert_eq!(channel("@broadcast", None), Ok("broadcast".into()));
+        assert_eq!(channel("a/b@chat", Some("7")), Ok("chat:a:b:of:7".into()));
+        assert_eq!(channel("a/b@chat", None), Err(Refusal::NotAuth));
+        for unknown in ["", "user:1001", "@video", "@user ", "/b@chat", "a/@chat"] {
+            assert_eq!(channel(unknown, Some("7")), Err(Refusal::UnknownChannel), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_makes_no_channel_is_refused() {
+        for bad in ["a b@video", "a\u{7}@video", &format!("{}@video", "x".repeat(129))] {
+            assert!(matches!(channel(bad, None), Err(Refusal::BadName(_))), "{bad:?}");
+        }
+        assert!(matches!(channel("@user", Some("john doe")), Err(Refusal::BadName(_))));
+    }
+
+    #[test]
+    fn history_is_looked_up_by_the_channel() {
+        let rules = rules();
+        let history = |name: &str| rules.has_history(&Channel::parse(name).unwrap());
+        assert!(history("user:1001"));
+        assert!(!history("video:1"));
+        assert!(!history("something:else"));
+    }
+
+    #[test]
+    fn every_faulty_rule_is_named() {
+        let faulty = [
+            rule("", "a", true),
+            rule("{id", "a", true),
+            rule("id}", "a", true),
+            rule("{ID}", "a", true),
+            rule("{a}{b}", "a", true),
+            rule("{a}-{a}", "a", true),
+            rule("{uid}", "a", true),
+            rule("@me", "user:{uid}", false),
+            rule("@me", "user:{id}", true),
+            rule("@me", "user 1", true),
+        ];
+        let problems = Rules::compile(&faulty).unwrap_err();
+        assert_eq!(problems.len(), faulty.len(), "{problems}");
+    }
+
+    #[test]
+    fn the_digest_changes_with_the_rules() {
+        let other = Rules::compile(&default_rules()).unwrap();
+        assert_ne!(rules().digest(), other.digest());
+        assert_eq!(rules().digest(), rules().digest());
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_pattern_fills_it_matches(a in "[a-z0-9]{1,8}", b in "\\PC{1,8}") {
+            let pattern = Pattern::parse("x:{a}/{b}@y").unwrap();
+            let text = pattern.fill(|name| Some(if name == "a" { &a } else { &b }));
+            prop_assert_eq!(pattern.matches(&text), Some(vec![("a", a.as_str()), ("b", b.as_str())]));
+        }
+
+        #[test]
+        fn no_name_makes_a_panic(name in "\\PC{0,40}") {
+            let _ = rules().resolve(&name, None);
+        }
+    }
+}

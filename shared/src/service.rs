@@ -1,0 +1,103 @@
+//! The frame around a part's `main`: arguments, configuration, logs, signals, exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, LogConfig, Settings, Sources};
+use crate::drain::Drain;
+use crate::telemetry;
+
+/// Exit code for a configuration that can't be used (`EX_USAGE` of sysexits.h).
+pub const BAD_CONFIG: u8 = 64;
+
+/// Flags that every part takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct CommonArgs {
+    /// Configuration file (TOML); also MC_CONFIG
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set any key: --set edge.listen=0.0.0.0:6790 (repeatable; stands over file and environment)
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub set: Vec<(String, String)>,
+    /// Check the configuration, name every fault, and exit (0: good, 64: not)
+    #[arg(long)]
+    pub check_config: bool,
+    /// Print the configuration as it would be used, without secrets, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, e.g. edge.listen=0.0.0.0:6790")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// Runs a part: loads `S` (flags of the part in `flags`), starts logging, calls `run`, which serves until the
+/// drain begins, and turns the outcome into an exit code. SIGTERM and SIGINT begin the drain; a second one
+/// exits at once.
+pub async fn run<S, F, Fut>(
+    args: CommonArgs,
+    flags: Vec<(String, String)>,
+    log: fn(&S) -> &LogConfig,
+    run: F,
+) -> ExitCode
+where
+    S: Settings,
+    F: FnOnce(S, Drain) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let flags = flags.into_iter().chain(args.set).collect();
+    let settings: S = match config::load(&Sources::of_process(args.config, flags)) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            eprintln!("The configuration can't be used:\n{problems}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    if args.print_config {
+        print!("{}", config::print(&settings));
+        return ExitCode::SUCCESS;
+    }
+    if args.check_config {
+        println!("The configuration is good.");
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = telemetry::start(log(&settings)) {
+        eprintln!("Logging can't start: {error}");
+        return ExitCode::FAILURE;
+    }
+    let drain = Drain::new();
+    if let Err(error) = leave_on_signal(&drain) {
+        eprintln!("Signals can't be handled: {error}");
+        return ExitCode::FAILURE;
+    }
+    match run(settings, drain).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let drain = drain.clone();
+    #[expect(clippy::disallowed_methods, reason = "it must outlive the drain, to hear a second signal")]
+    tokio::spawn(async move {
+        for second in [false, true] {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if second {
+                eprintln!("Second signal: leaving at once.");
+                std::process::exit(1);
+            }
+            tracing::info!("asked to leave; a second signal leaves at once");
+            drain.begin();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! The only place where a bus subject is built or taken apart.
+//!
+//! A channel name becomes one subject token, so nothing that a client or a publisher names can reach
+//! into the routing: every byte outside `[A-Za-z0-9_:@-]` is written as `=XX`.
+
+use std::borrow::Cow;
+
+use crate::ids::{Channel, NodeId};
+
+/// Asks how many sessions a message went to. It lies under `mc.live.` so that it arrives in the one
+/// ordered feed of an edge, behind the messages that it asks about; see [`LIVE_ALL`].
+pub const ASK: &str = "mc.live.ask";
+/// Everything that an edge must hear in order: live messages and asks.
+pub const LIVE_ALL: &str = "mc.live.>";
+/// Heartbeats of the edges; publishers acknowledge them.
+pub const HEARTBEAT: &str = "mc.edge.hb";
+/// "Whose token is this?", answered by one of the auth-adapters.
+pub const VERIFY: &str = "mc.auth.verify";
+/// The queue group in which the auth-adapters share the token checks.
+pub const VERIFY_QUEUE: &str = "auth-adapter";
+/// Orders to every edge.
+pub const CONTROL_ALL: &str = "mc.ctl.all";
+
+const LIVE_PREFIX: &str = "mc.live.";
+
+/// Orders to one edge.
+pub fn control_edge(edge: &NodeId) -> String {
+    format!("mc.ctl.edge.{edge}")
+}
+
+/// A subject that nobody serves: asking it proves by "no responders" that all earlier subscriptions of the
+/// same connection are active.
+pub fn barrier(node: &NodeId) -> String {
+    format!("mc.void.{node}")
+}
+
+/// Where a live message of this channel travels.
+pub fn live(channel: &Channel, partitions: u32) -> String {
+    let mut subject = String::with_capacity(LIVE_PREFIX.len() + channel.as_str().len() + 4);
+    subject.push_str(LIVE_PREFIX);
+    subject.push_str(&partition(channel, partitions).to_string());
+    subject.push('.');
+    encode_into(&mut subject, channel.as_str());
+    subject
+}
+
+/// What arrived on the feed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Live<'a> {
+    /// A question about messages.
+    Ask,
+    /// A message of this channel.
+    Message {
+        /// Internal channel name.
+        channel: Cow<'a, str>,
+    },
+}
+
+/// Takes a subject of the feed apart. `None`: not a subject that this version knows.
+pub fn parse_live(subject: &str) -> Option<Live<'_>> {
+    if subject == ASK {
+        return Some(Live::Ask);
+    }
+    let (partition, token) = subject.strip_prefix(LIVE_PREFIX)?.split_once('.')?;
+    partition.parse::<u32>().ok()?;
+    Some(Live::Message { channel: decode(token)? })
+}
+
+/// Which of `partitions` a channel belongs to: FNV-1a 64 of its bytes, modulo.
+pub fn partition(channel: &Channel, partitions: u32) -> u64 {
+    fnv1a(channel.as_str().as_bytes()) % u64::from(partitions.max(1))
+}
+
+/// FNV-1a, 64 bits (Fowler, Noll, Vo; draft-eastlake-fnv).
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn encode_into(subject: &mut String, name: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'@' | b'-') {
+            subject.push(char::from(byte));
+        } else {
+            subject.push('=');
+            subject.push(char::from(HEX[usize::from(byte >> 4)]));
+            subject.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+fn decode(token: &str) -> Option<Cow<'_, str>> {
+    if !token.contains('=') {
+        return (!token.is_empty() && !token.contains('.')).then_some(Cow::Borrowed(token));
+    }
+    let mut bytes = Vec::with_capacity(token.len());
+    let mut rest = token.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'=' => {
+                let (high, low) = (hex_digit(rest.next()?)?, hex_digit(rest.next()?)?);
+                bytes.push(high << 4 | low);
+            }
+            b'.' => return None,
+            other => bytes.push(other),
+        }
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The vectors that another implementation must meet too.
+    #[test]
+    fn subjects_are_those_of_the_contract() {
+        for (channel, partitions, subject) in [
+            ("user:1001", 1, "mc.live.0.user:1001"),
+            ("user:a.b", 1, "mc.live.0.user:a=2Eb"),
+            ("user:*", 1, "mc.live.0.user:=2A"),
+            (">", 1, "mc.live.0.=3E"),
+            ("a=b", 1, "mc.live.0.a=3Db"),
+            ("video:ü", 1, "mc.live.0.video:=C3=BC"),
+            ("_-@:", 1, "mc.live.0._-@:"),
+        ] {
+            assert_eq!(live(&Channel::parse(channel).unwrap(), partitions), subject);
+        }
+        assert_eq!(
+            live(&Channel::parse("broadcast").unwrap(), 4),
+            format!("mc.live.{}.broadcast", fnv1a(b"broadcast") % 4)
+        );
+        assert_eq!(control_edge(&"e1".into()), "mc.ctl.edge.e1");
+        assert_eq!(parse_live("mc.live.ask"), Some(Live::Ask));
+    }
+
+    #[test]
+    fn fnv1a_meets_the_published_vectors() {
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn a_foreign_subject_is_not_taken_for_a_channel() {
+        for foreign in [
+            "mc.live.",
+            "mc.live.0",
+            "mc.live.0.",
+            "mc.live.x.a",
+            "mc.live.0.a.b",
+            "mc.live.0.=",
+            "mc.live.0.=2",
+            "mc.live.0.=2e",
+            "mc.live.0.=FF",
+            "mc.log.0.a",
+        ] {
+            assert_eq!(parse_live(foreign), None, "{foreign}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_channel_comes_back_and_is_one_token(name in "\\PC{1,60}", partitions in 1u32..300) {
+            if let Ok(channel) = Channel::parse(&name) {
+                let subject = live(&channel, partitions);
+                prop_assert_eq!(subject.split('.').count(), 4);
+                prop_assert!(!subject.contains(['*', '>', ' ']));
+                prop_assert_eq!(parse_live(&subject), Some(Live::Message { channel: name.as_str().into() }));
+            }
+        }
+    }
+}

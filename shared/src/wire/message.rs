@@ -1,0 +1,69 @@
+//! A message as it travels to the edges: the publisher's bytes untouched, facts about it in headers.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+
+use super::{VERSION, WireError, check_version};
+use crate::ids::MessageId;
+
+const ID: &str = "Nats-Msg-Id";
+const KIND: &str = "Mc-Kind";
+const VERSION_HEADER: &str = "Mc-V";
+
+/// How plain subscribers receive it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A WebSocket text frame.
+    Text,
+    /// A WebSocket binary frame.
+    Binary,
+}
+
+/// A message on its way to the subscribers of one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveMessage {
+    /// Its name in asks and in the duplicate window.
+    pub id: MessageId,
+    /// Text or binary.
+    pub kind: Kind,
+    /// What the publisher wrote, byte for byte; UTF-8 if it is text. It may be a slice of a read
+    /// buffer: copy what is kept.
+    pub payload: Bytes,
+}
+
+impl LiveMessage {
+    /// The headers to publish with.
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(ID, self.id.to_string());
+        if self.kind == Kind::Binary {
+            headers.insert(KIND, "binary");
+        }
+        if VERSION != 1 {
+            headers.insert(VERSION_HEADER, VERSION.to_string());
+        }
+        headers
+    }
+
+    /// Reads a message from the bus.
+    ///
+    /// # Errors
+    /// No id, an unknown kind, a version that is too new, or text that is not UTF-8.
+    pub fn decode(headers: Option<&HeaderMap>, payload: Bytes) -> Result<Self, WireError> {
+        let headers = headers.ok_or(WireError::Header(ID))?;
+        let get = |name: &'static str| headers.get(name).map(|value| value.as_str());
+        if let Some(version) = get(VERSION_HEADER) {
+            check_version(version.parse().map_err(|_| WireError::Header(VERSION_HEADER))?)?;
+        }
+        let id = get(ID).and_then(|id| id.parse().ok()).ok_or(WireError::Header(ID))?;
+        let kind = match get(KIND) {
+            None | Some("text") => Kind::Text,
+            Some("binary") => Kind::Binary,
+            Some(_) => return Err(WireError::Header(KIND)),
+        };
+        if kind == Kind::Text && std::str::from_utf8(&payload).is_err() {
+            return Err(WireError::NotUtf8);
+        }
+        Ok(Self { id, kind, payload })
+    }
+}

@@ -1,0 +1,81 @@
+//! The envelopes are a contract between processes of different versions: each shape is held here.
+
+use super::*;
+use crate::ids::MessageId;
+use bytes::Bytes;
+
+fn text<E: Envelope>(envelope: &E) -> String {
+    let encoded = envelope.encode();
+    assert_eq!(E::decode(&encoded).unwrap().encode(), encoded, "it reads what it writes");
+    String::from_utf8(encoded.to_vec()).unwrap()
+}
+
+#[test]
+fn each_envelope_has_the_shape_of_version_1() {
+    let ask = Ask { v: 1, ids: vec![MessageId(1), MessageId(u128::MAX)] };
+    insta::assert_snapshot!(text(&ask), @r#"{"v":1,"ids":["00000000000000000000000000000001","ffffffffffffffffffffffffffffffff"]}"#);
+    let counts = vec![Some(Counts { sessions: 2, failed: 1 }), None];
+    insta::assert_snapshot!(text(&Answer { v: 1, edge: "e1".into(), counts }), @r#"{"v":1,"edge":"e1","counts":[{"s":2,"f":1},null]}"#);
+    let heartbeat =
+        Heartbeat { v: 1, edge: "e1".into(), state: EdgeState::Serving, sessions: 7, rules: "ab".into() };
+    insta::assert_snapshot!(text(&heartbeat), @r#"{"v":1,"edge":"e1","state":"serving","sessions":7,"rules":"ab"}"#);
+    insta::assert_snapshot!(text(&HeartbeatAck { v: 1, publisher: "p1".into() }), @r#"{"v":1,"publisher":"p1"}"#);
+    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into() }), @r#"{"v":1,"token":"t"}"#);
+    for (verdict, shape) in [
+        (
+            Verdict::Known { uid: "1001".into(), expires_in_ms: Some(5) },
+            r#"{"v":1,"verdict":"known","uid":"1001","expires_in_ms":5}"#,
+        ),
+        (
+            Verdict::Known { uid: "1001".into(), expires_in_ms: None },
+            r#"{"v":1,"verdict":"known","uid":"1001"}"#,
+        ),
+        (Verdict::Unknown, r#"{"v":1,"verdict":"unknown"}"#),
+        (
+            Verdict::Unavailable { reason: "slow".into() },
+            r#"{"v":1,"verdict":"unavailable","reason":"slow"}"#,
+        ),
+    ] {
+        assert_eq!(text(&VerifyReply { v: 1, verdict }), shape);
+    }
+}
+
+#[test]
+fn the_next_version_is_read_and_the_one_after_it_refused() {
+    assert!(Ask::decode(br#"{"v":2,"ids":[],"more":true}"#).is_ok());
+    assert!(Ask::decode(br#"{"ids":[]}"#).is_ok(), "absent means 1");
+    assert!(matches!(Ask::decode(br#"{"v":3,"ids":[]}"#), Err(WireError::Version(3))));
+    assert!(matches!(Ask::decode(b"rubbish"), Err(WireError::Json(_))));
+}
+
+#[test]
+fn a_live_message_keeps_its_bytes_and_says_its_kind_in_a_header() {
+    for kind in [Kind::Text, Kind::Binary] {
+        let message = LiveMessage { id: MessageId(7), kind, payload: Bytes::from_static(b"{\"a\": 1}") };
+        let headers = message.headers();
+        assert_eq!(headers.get("Nats-Msg-Id").unwrap().as_str(), "00000000000000000000000000000007");
+        assert_eq!(headers.get("Mc-Kind").map(|v| v.as_str()), (kind == Kind::Binary).then_some("binary"));
+        assert_eq!(LiveMessage::decode(Some(&headers), message.payload.clone()).unwrap(), message);
+    }
+}
+
+#[test]
+fn a_live_message_that_is_not_one_is_refused() {
+    let mut headers = LiveMessage { id: MessageId(7), kind: Kind::Text, payload: Bytes::new() }.headers();
+    assert!(matches!(LiveMessage::decode(None, Bytes::new()), Err(WireError::Header("Nats-Msg-Id"))));
+    assert!(matches!(
+        LiveMessage::decode(Some(&headers), Bytes::from_static(b"\xff")),
+        Err(WireError::NotUtf8)
+    ));
+    headers.insert("Mc-V", "3");
+    assert!(matches!(LiveMessage::decode(Some(&headers), Bytes::new()), Err(WireError::Version(3))));
+    headers.insert("Mc-V", "2");
+    headers.insert("Mc-Kind", "smell");
+    assert!(matches!(LiveMessage::decode(Some(&headers), Bytes::new()), Err(WireError::Header("Mc-Kind"))));
+}
+
+#[test]
+fn a_token_is_not_in_debug_output() {
+    let request = VerifyRequest { v: 1, token: "very-secret".into() };
+    assert!(!format!("{request:?}").contains("very-secret"));
+}
