@@ -1,1 +1,23 @@
-//! Harness
+//! Brings up message center for a test, plays its devices and back ends, and checks that nothing is left at the end.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`program`] | the real binary as a process: addresses from its log, signals, exit codes |
+//! | [`business`] | a business system that can be slow, wrong or gone |
+//! | [`link`] | a TCP link that can stall, cut and heal |
+//! | [`nats`] | the real nats-server |
+//! | [`device`], [`publisher`], [`raw`] | the clients: WebSocket, HTTP, bare TCP |
+//! | [`wait`] | waiting for a condition |
+//! | [`tools`] | what `tests/run` has installed |
+//!
+//! What is expected and does not come is a panic that says so, since only tests use this.
+
+pub mod business;
+pub mod device;
+pub mod link;
+pub mod nats;
+pub mod program;
+pub mod publisher;
+pub mod raw;
+pub mod tools;
+pub mod wait;

@@ -1,0 +1,261 @@
+//! A device: a WebSocket client of the edge that shares no code with it but the WebSocket library.
+//!
+//! Every expectation has a deadline, and that nothing came is shown by a barrier, never by waiting.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::wait::soon;
+
+/// The path that edges serve.
+pub const PATH: &str = "/message-center";
+
+/// One connection of a device.
+#[derive(Debug)]
+pub struct Device {
+    socket: WebSocketStream<TcpStream>,
+}
+
+/// What a device may receive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A text frame.
+    Text(String),
+    /// A binary frame.
+    Binary(Bytes),
+    /// The close frame: code (1005 if it has none) and reason.
+    Close(u16, String),
+    /// The connection ended without a close frame.
+    Gone,
+}
+
+impl Device {
+    /// Connects.
+    ///
+    /// # Panics
+    /// The edge refuses.
+    pub async fn connect(edge: SocketAddr) -> Self {
+        Self::try_connect(edge, PATH, None)
+            .await
+            .unwrap_or_else(|refusal| panic!("{edge} refuses: {refusal:?}"))
+    }
+
+    /// Connects and logs in.
+    pub async fn login(edge: SocketAddr, token: &str) -> Self {
+        let mut device = Self::connect(edge).await;
+        device.auth(token).await;
+        device
+    }
+
+    /// Connects, logs in and subscribes to `@user`.
+    pub async fn online(edge: SocketAddr, token: &str) -> Self {
+        let mut device = Self::login(edge, token).await;
+        device.subscribe("@user").await;
+        device
+    }
+
+    /// Connects to a path, as a page of this origin if one is given.
+    ///
+    /// # Errors
+    /// What the edge answered instead of 101.
+    ///
+    /// # Panics
+    /// There is no HTTP answer at all.
+    pub async fn try_connect(
+        edge: SocketAddr,
+        path: &str,
+        origin: Option<&str>,
+    ) -> Result<Self, Box<Response<Option<Vec<u8>>>>> {
+        let mut request = format!("ws://{edge}{path}").into_client_request().expect("it is an address");
+        if let Some(origin) = origin {
+            request
+                .headers_mut()
+                .insert("origin", HeaderValue::from_str(origin).expect("it is a header value"));
+        }
+        let upgraded = async {
+            let stream =
+                TcpStream::connect(edge).await.unwrap_or_else(|error| panic!("connect to {edge}: {error}"));
+            tokio_tungstenite::client_async(request, stream).await
+        };
+        match soon("the WebSocket handshake", upgraded).await {
+            Ok((socket, _)) => Ok(Self { socket }),
+            Err(Error::Http(response)) => Err(response),
+            Err(error) => panic!("no WebSocket handshake with {edge}: {error}"),
+        }
+    }
+
+    /// Whether a connection can be made now.
+    pub async fn is_welcome(edge: SocketAddr) -> bool {
+        let Ok(stream) = TcpStream::connect(edge).await else { return false };
+        let request = format!("ws://{edge}{PATH}");
+        soon("the WebSocket handshake", tokio_tungstenite::client_async(request, stream)).await.is_ok()
+    }
+
+    /// Sends a text frame.
+    ///
+    /// # Panics
+    /// The connection is closed.
+    pub async fn send(&mut self, text: &str) {
+        self.send_frame(Message::text(text)).await;
+    }
+
+    /// Sends any frame.
+    ///
+    /// # Panics
+    /// The connection is closed.
+    pub async fn send_frame(&mut self, frame: Message) {
+        soon("a frame is sent", self.socket.send(frame)).await.expect("the connection stands");
+    }
+
+    /// Sends a text frame, whether or not the edge has closed the connection meanwhile.
+    pub async fn send_anyway(&mut self, text: &str) {
+        let _ = soon("a frame is sent", self.socket.send(Message::text(text))).await;
+    }
+
+    /// Logs in and expects a yes.
+    pub async fn auth(&mut self, token: &str) {
+        self.ask(&json!({ "op": "auth", "token": token })).await;
+    }
+
+    /// Subscribes and expects a yes.
+    pub async fn subscribe(&mut self, channel: &str) {
+        self.ask(&json!({ "op": "subscribe", "channel": channel })).await;
+    }
+
+    /// Unsubscribes and expects a yes.
+    pub async fn unsubscribe(&mut self, channel: &str) {
+        self.ask(&json!({ "op": "unsubscribe", "channel": channel })).await;
+    }
+
+    async fn ask(&mut self, op: &Value) {
+        self.send(&op.to_string()).await;
+        self.expect_json(&json!({ "result": true })).await;
+    }
+
+    /// The next frame, pings and pongs aside.
+    ///
+    /// # Panics
+    /// Nothing comes.
+    pub async fn next(&mut self) -> Received {
+        loop {
+            let frame = soon("a frame for the device", self.socket.next()).await;
+            return match frame {
+                Some(Ok(Message::Text(text))) => Received::Text(text.to_string()),
+                Some(Ok(Message::Binary(bytes))) => Received::Binary(bytes),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    Received::Close(frame.code.into(), frame.reason.to_string())
+                }
+                Some(Ok(Message::Close(None))) => Received::Close(1005, String::new()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Err(_)) | None => Received::Gone,
+            };
+        }
+    }
+
+    /// Waits for a WebSocket ping of the edge; it is answered.
+    ///
+    /// # Panics
+    /// Something else comes first, or nothing.
+    pub async fn expect_ping(&mut self) {
+        match soon("a ping from the edge", self.socket.next()).await {
+            Some(Ok(Message::Ping(_))) => self.socket.flush().await.expect("the pong goes out"),
+            other => panic!("expected a ping, received {other:?}"),
+        }
+    }
+
+    /// Expects exactly this text.
+    ///
+    /// # Panics
+    /// Something else comes, or nothing.
+    pub async fn expect_text(&mut self, text: &str) {
+        assert_eq!(self.next().await, Received::Text(text.to_owned()));
+    }
+
+    /// Expects these bytes in a binary frame.
+    ///
+    /// # Panics
+    /// Something else comes, or nothing.
+    pub async fn expect_binary(&mut self, bytes: &[u8]) {
+        assert_eq!(self.next().await, Received::Binary(Bytes::copy_from_slice(bytes)));
+    }
+
+    /// Expects a text frame with this JSON.
+    ///
+    /// # Panics
+    /// Something else comes, or nothing.
+    pub async fn expect_json(&mut self, expected: &Value) {
+        let received = self.next_json().await;
+        assert_eq!(&received, expected);
+    }
+
+    /// The next text frame as JSON.
+    ///
+    /// # Panics
+    /// Something else comes, or nothing.
+    pub async fn next_json(&mut self) -> Value {
+        let received = self.next().await;
+        let Received::Text(text) = &received else { panic!("expected JSON, received {received:?}") };
+        serde_json::from_str(text).unwrap_or_else(|_| panic!("expected JSON, received {text:?}"))
+    }
+
+    /// Expects an error frame with this code; gives its text.
+    ///
+    /// # Panics
+    /// Something else comes, or nothing.
+    pub async fn expect_error(&mut self, code: u64) -> String {
+        let error = self.next_json().await;
+        assert_eq!(error["code"], code, "{error}");
+        let text = error["msg"].as_str().unwrap_or_default();
+        assert!(!text.is_empty(), "an error without a text: {error}");
+        text.to_owned()
+    }
+
+    /// Expects that the edge closes with this code; gives the reason.
+    ///
+    /// # Panics
+    /// Something else comes, or nothing.
+    pub async fn expect_close(&mut self, code: u16) -> String {
+        let received = self.next().await;
+        let Received::Close(closed_with, reason) = &received else {
+            panic!("expected to be closed with {code}, received {received:?}")
+        };
+        assert_eq!(*closed_with, code, "{reason}");
+        assert_eq!(self.next().await, Received::Gone, "nothing follows a close");
+        reason.clone()
+    }
+
+    /// Shows that nothing waits for this device: what was on its way would come before the second `pong`.
+    ///
+    /// Two, because a reply may overtake a delivery, but not one that was ready before its question was read.
+    ///
+    /// # Panics
+    /// Something else comes.
+    pub async fn expect_nothing(&mut self) {
+        for _ in 0..2 {
+            self.send("ping").await;
+            self.expect_text("pong").await;
+        }
+    }
+
+    /// Leaves politely and waits until the edge has answered.
+    ///
+    /// # Panics
+    /// The edge does not answer.
+    pub async fn close(mut self) {
+        soon("the close goes out", self.socket.close(None)).await.expect("the connection stands");
+        while !matches!(self.next().await, Received::Gone) {}
+    }
+
+    /// The TCP stream, for tests that go below WebSocket.
+    pub fn into_stream(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+}

@@ -1,0 +1,170 @@
+//! A TCP link between two parts that can stall, cut and heal, and limit what passes.
+//!
+//! Bytes that arrive while it stalls stay where they are: nothing is lost, nothing is reordered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::drain::Drain;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the link lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passage {
+    /// Everything.
+    Open,
+    /// Nothing; connections stand.
+    Stalled,
+    /// Nothing; connections are broken, new ones too.
+    Cut,
+}
+
+/// A proxy on a port of its own.
+#[derive(Debug)]
+pub struct Link {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    drain: Drain,
+}
+
+#[derive(Debug)]
+struct Shared {
+    passage: watch::Sender<Passage>,
+    target: watch::Sender<SocketAddr>,
+    /// Bytes that still pass from the target to the client before the link stalls by itself.
+    allowance: watch::Sender<u64>,
+    connections: watch::Sender<usize>,
+}
+
+impl Link {
+    /// Opens one that leads to `target`.
+    pub async fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let shared = Arc::new(Shared {
+            passage: watch::Sender::new(Passage::Open),
+            target: watch::Sender::new(target),
+            allowance: watch::Sender::new(u64::MAX),
+            connections: watch::Sender::new(0),
+        });
+        let drain = Drain::new();
+        let (links, tasks) = (Arc::clone(&shared), drain.clone());
+        drain.spawn(async move {
+            let accept = async {
+                while let Ok((client, _)) = listener.accept().await {
+                    tasks.spawn(carry(client, Arc::clone(&links), tasks.clone()));
+                }
+            };
+            tokio::select! { () = accept => {}, () = tasks.begun() => {} }
+        });
+        Self { address, shared, drain }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets nothing pass, and says nothing about it.
+    pub fn stall(&self) {
+        self.shared.passage.send_replace(Passage::Stalled);
+    }
+
+    /// Breaks every connection, and each that comes.
+    pub fn cut(&self) {
+        self.shared.passage.send_replace(Passage::Cut);
+    }
+
+    /// Lets everything pass again.
+    pub fn heal(&self) {
+        self.shared.allowance.send_replace(u64::MAX);
+        self.shared.passage.send_replace(Passage::Open);
+    }
+
+    /// Lets this many more bytes pass from the target, then no more until [`Link::heal`].
+    pub fn limit(&self, bytes: u64) {
+        self.shared.allowance.send_replace(bytes);
+    }
+
+    /// Leads new connections to another place.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.shared.target.send_replace(target);
+    }
+
+    /// Connections that stand now.
+    pub fn connections(&self) -> usize {
+        *self.shared.connections.borrow()
+    }
+
+    /// Ends it, and waits until nothing of it runs.
+    pub async fn stop(self) {
+        let left = self.drain.finish(Duration::from_secs(5)).await;
+        assert_eq!(left, 0, "the link still carries");
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.drain.begin();
+    }
+}
+
+async fn carry(client: TcpStream, shared: Arc<Shared>, drain: Drain) {
+    let target = *shared.target.borrow();
+    if *shared.passage.borrow() == Passage::Cut {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(target).await else { return };
+    // What is written is to travel at once, as it would without a link.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    shared.connections.send_modify(|count| *count += 1);
+    let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
+    let mut passage = shared.passage.subscribe();
+    let both = async {
+        tokio::join!(pump(client_in, server_out, &shared, false), pump(server_in, client_out, &shared, true))
+    };
+    tokio::select! {
+        _ = both => {}
+        _ = passage.wait_for(|passage| *passage == Passage::Cut) => {}
+        () = drain.begun() => {}
+    }
+    shared.connections.send_modify(|count| *count -= 1);
+}
+
+/// Carries one direction until its source ends, and hands the end on.
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, limited: bool) {
+    let mut buffer = vec![0; 16 * 1024];
+    let (mut passage, mut allowance) = (shared.passage.subscribe(), shared.allowance.subscribe());
+    loop {
+        if passage.wait_for(|passage| *passage == Passage::Open).await.is_err() {
+            return;
+        }
+        let most = if limited {
+            let Ok(allowed) = allowance.wait_for(|bytes| *bytes > 0).await.map(|bytes| *bytes) else {
+                return;
+            };
+            usize::try_from(allowed).unwrap_or(usize::MAX).min(buffer.len())
+        } else {
+            buffer.len()
+        };
+        let count = match from.read(&mut buffer[..most]).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => count,
+        };
+        // It may have stalled while this waited for bytes.
+        if passage.wait_for(|passage| *passage == Passage::Open).await.is_err() {
+            return;
+        }
+        if limited {
+            shared.allowance.send_modify(|bytes| *bytes = bytes.saturating_sub(count as u64));
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}

@@ -1,0 +1,73 @@
+//! The real nats-server as a process, on a free port, gone when dropped.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::wait::{soon, until};
+
+/// A running nats-server.
+#[derive(Debug)]
+pub struct NatsServer {
+    address: SocketAddr,
+    child: Child,
+    folder: TempDir,
+}
+
+impl NatsServer {
+    /// Starts `binary` and waits until it listens.
+    ///
+    /// # Panics
+    /// It does not.
+    pub async fn start(binary: &Path) -> Self {
+        let folder = TempDir::new().expect("there is room for a folder");
+        let log = std::fs::File::create(folder.path().join("log")).expect("there is room for a log");
+        let mut child = Command::new(binary)
+            .args(["--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir"])
+            .arg(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("nats-server can be started");
+        let ports =
+            folder.path().join(format!("nats-server_{}.ports", child.id().expect("it has just begun")));
+        let address = until("nats-server listens", async || {
+            let ended = child.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "nats-server ended: {}", log_of(&folder));
+            let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(&ports).ok()?).ok()?;
+            ports["nats"][0].as_str()?.strip_prefix("nats://")?.parse().ok()
+        })
+        .await;
+        Self { address, child, folder }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Kills it and waits for its end.
+    ///
+    /// # Panics
+    /// It stays.
+    pub async fn stop(mut self) {
+        soon("nats-server ends", self.child.kill()).await.expect("it can be killed");
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- nats-server:\n{}", log_of(&self.folder));
+        }
+    }
+}
+
+fn log_of(folder: &TempDir) -> String {
+    std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
+}

@@ -1,0 +1,320 @@
+//! `message-center` as a process of its own: started on free ports, read line by line, killed when dropped.
+//!
+//! Its environment is empty but for what the test sets. Logs are JSON, from which addresses are taken. What it wrote
+//! is shown when the test fails.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde_json::Value;
+use shared::drain::Drain;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::wait::{soon, until};
+
+/// A process that writes more than this is broken.
+const MOST_LINES: usize = 200_000;
+
+/// What to start.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    name: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    text_log: bool,
+}
+
+impl Launch {
+    /// A subcommand, such as `edge`; `run` is everything in one process.
+    pub fn of(part: &str) -> Self {
+        Self { name: part.to_owned(), arguments: vec![part.to_owned()], ..Self::default() }
+    }
+
+    /// The program without any argument.
+    pub fn bare() -> Self {
+        Self { name: "message-center".to_owned(), ..Self::default() }
+    }
+
+    /// Adds `--set key=value`.
+    #[must_use]
+    pub fn set(self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.argument("--set").argument(&format!("{key}={value}"))
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Leaves the log as it is by default, for tests of what a person sees.
+    #[must_use]
+    pub fn with_text_log(mut self) -> Self {
+        self.text_log = true;
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// It can't be started.
+    pub fn start(self) -> Program {
+        let mut command = Command::new(binary());
+        command.args(&self.arguments).env_clear().stdin(Stdio::null());
+        if !self.text_log {
+            command.env("MC_LOG__FORMAT", "json");
+        }
+        command.env("RUST_BACKTRACE", "1").envs(self.environment);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program can be started");
+        let (readers, stdout, stderr) = (Drain::new(), Output::default(), Output::default());
+        readers.spawn(stdout.clone().fill(child.stdout.take().expect("it is piped")));
+        readers.spawn(stderr.clone().fill(child.stderr.take().expect("it is piped")));
+        Program { name: self.name, child, stdout, stderr, readers, errors_expected: false }
+    }
+
+    /// Starts it and waits until it ends by itself: exit code, standard output, standard error.
+    ///
+    /// # Panics
+    /// It does not end, or a signal ended it.
+    pub async fn run(self) -> Finished {
+        let mut program = self.start();
+        let code = program.exit().await.code().expect("no signal ended it");
+        program.errors_expected = true;
+        Finished { code, stdout: program.stdout.text(), stderr: program.stderr.text() }
+    }
+}
+
+/// A process that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Exit code.
+    pub code: i32,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    child: Child,
+    stdout: Output,
+    stderr: Output,
+    readers: Drain,
+    errors_expected: bool,
+}
+
+impl Program {
+    /// The address in the log line that says so, e.g. `"the edge listens"`.
+    ///
+    /// # Panics
+    /// No such line comes.
+    pub async fn address(&mut self, message: &str) -> SocketAddr {
+        self.field(message, "address").await.parse().expect("the field holds an address")
+    }
+
+    /// A field of the first log line with this message.
+    ///
+    /// # Panics
+    /// No such line comes, or it has no such field.
+    pub async fn field(&mut self, message: &str, field: &str) -> String {
+        let line = self.logged(message).await;
+        let value = line.get(field).unwrap_or_else(|| panic!("no field {field} in {line}"));
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    }
+
+    /// The first log line whose message contains this text.
+    ///
+    /// # Panics
+    /// None comes, or the process ends before.
+    pub async fn logged(&mut self, message: &str) -> Value {
+        let stderr = self.stderr.clone();
+        let (child, name) = (&mut self.child, &self.name);
+        until(&format!("{name} logs {message:?}"), async || {
+            let ended = child.try_wait().expect("it is our child");
+            let line = stderr
+                .entries()
+                .into_iter()
+                .find(|entry| entry["message"].as_str().is_some_and(|text| text.contains(message)));
+            assert!(
+                line.is_some() || ended.is_none(),
+                "{name} ended ({ended:?}) before it logged {message:?}"
+            );
+            line
+        })
+        .await
+    }
+
+    /// The first line of standard output that contains this text.
+    ///
+    /// # Panics
+    /// None comes.
+    pub async fn printed(&self, text: &str) -> String {
+        until(&format!("{} prints {text:?}", self.name), async || {
+            self.stdout.text().lines().find(|line| line.contains(text)).map(str::to_owned)
+        })
+        .await
+    }
+
+    /// Standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Lets it log errors; without this they fail the test at the end.
+    pub fn expect_errors(&mut self) {
+        self.errors_expected = true;
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Panics
+    /// The system doesn't know the process.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_none()
+    }
+
+    /// Sends a signal by name: `TERM`, `INT`, `KILL`, `STOP`, `CONT`.
+    ///
+    /// # Panics
+    /// The process has ended.
+    pub async fn signal(&self, name: &str) {
+        let id = self.child.id().expect("it still runs");
+        // The shell's own kill is on every system.
+        let killed = Command::new("sh").arg("-c").arg(format!("kill -{name} {id}")).status().await;
+        assert!(killed.is_ok_and(|status| status.success()), "kill -{name} {id}");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let status = soon(&format!("{} ends", self.name), self.child.wait()).await.expect("it is our child");
+        let left = self.readers.finish(crate::wait::DEADLINE).await;
+        assert_eq!(left, 0, "the pipes of {} stay open: it left a child behind", self.name);
+        status
+    }
+
+    /// Kills it, as `kill -9` does.
+    ///
+    /// # Panics
+    /// The process has ended before.
+    pub async fn kill(&mut self) {
+        self.signal("KILL").await;
+        assert_eq!(self.exit().await.code(), None, "{} was killed", self.name);
+        self.errors_expected = true;
+    }
+
+    /// Asks it to leave, and expects that it does so with exit code 0 and had nothing to complain about.
+    ///
+    /// # Panics
+    /// It does not, or it logged an error that nobody expected.
+    pub async fn end(mut self) {
+        self.signal("TERM").await;
+        self.expect_success().await;
+    }
+
+    /// Expects that it ends with exit code 0 and had nothing to complain about.
+    ///
+    /// # Panics
+    /// It does not, or it logged an error that nobody expected.
+    pub async fn expect_success(&mut self) {
+        let status = self.exit().await;
+        assert_eq!(status.code(), Some(0), "{} ended with {status}", self.name);
+        if !self.errors_expected {
+            let errors: Vec<_> =
+                self.stderr.entries().into_iter().filter(|entry| entry["level"] == "ERROR").collect();
+            assert!(errors.is_empty(), "{} logged errors: {errors:?}", self.name);
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.readers.begin();
+        if std::thread::panicking() {
+            eprintln!("---- {}, standard output:\n{}", self.name, self.stdout.text());
+            eprintln!("---- {}, standard error:\n{}", self.name, self.stderr.text());
+        }
+    }
+}
+
+/// The lines of a pipe so far.
+#[derive(Debug, Clone, Default)]
+struct Output(Arc<Mutex<Vec<String>>>);
+
+impl Output {
+    async fn fill(self, pipe: impl AsyncRead + Unpin) {
+        let mut lines = BufReader::new(pipe).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(line);
+            assert!(all.len() < MOST_LINES, "the program floods its output");
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// The lines that are JSON.
+    fn entries(&self) -> Vec<Value> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+/// The program under test: `MC_BIN`, or what cargo builds once for this run.
+///
+/// # Panics
+/// It does not build.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("MC_BIN") {
+        Some(path) => {
+            let path = PathBuf::from(path);
+            assert!(path.exists(), "MC_BIN is {}, which does not exist", path.display());
+            path
+        }
+        None => build(),
+    })
+}
+
+/// Builds with the same selection as `cargo test --workspace`, so that no dependency is built a second time.
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = std::process::Command::new(cargo)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .args(["build", "--workspace", "--bin", "message-center", "--tests", "--message-format=json"])
+        .args((!cfg!(debug_assertions)).then_some("--release"))
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo can be started");
+    assert!(built.status.success(), "the program does not build");
+    String::from_utf8_lossy(&built.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "message-center")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("cargo says where it put the program")
+}

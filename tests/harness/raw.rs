@@ -1,0 +1,116 @@
+//! Bare TCP: for half-open and slow peers, for the bytes of a printed command, and for the admin ports.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::wait::soon;
+
+/// A connection without any protocol.
+#[derive(Debug)]
+pub struct Raw {
+    stream: TcpStream,
+}
+
+/// An HTTP answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// The status, 0 if there is no answer.
+    pub status: u16,
+    /// The head, as it came.
+    pub head: String,
+    /// What stands behind the head.
+    pub body: String,
+}
+
+impl Raw {
+    /// Connects.
+    ///
+    /// # Panics
+    /// Nobody listens.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = soon("a TCP connection", TcpStream::connect(address)).await;
+        Self { stream: stream.unwrap_or_else(|error| panic!("connect to {address}: {error}")) }
+    }
+
+    /// Writes, whether or not the peer still reads.
+    pub async fn write(&mut self, bytes: &[u8]) {
+        let _ = soon("bytes are written", self.stream.write_all(bytes)).await;
+    }
+
+    /// Reads until the peer closes, at most 1 MiB.
+    ///
+    /// # Panics
+    /// It does not close.
+    pub async fn read_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let read = async {
+            let mut buffer = [0; 4096];
+            // A reset is an end too.
+            while let Ok(count @ 1..) = self.stream.read(&mut buffer).await {
+                bytes.extend_from_slice(&buffer[..count]);
+                assert!(bytes.len() < 1 << 20, "the peer does not stop");
+            }
+        };
+        soon("the peer closes", read).await;
+        bytes
+    }
+
+    /// Reads until this many bytes came.
+    ///
+    /// # Panics
+    /// They do not.
+    pub async fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        soon("bytes come", self.stream.read_exact(&mut bytes)).await.expect("the connection stands");
+        bytes
+    }
+
+    /// The stream itself.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+/// Sends these bytes and reads the answer until the peer closes.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> HttpAnswer {
+    let mut raw = Raw::connect(address).await;
+    raw.write(request).await;
+    HttpAnswer::parse(&raw.read_to_end().await)
+}
+
+/// `GET path` of an admin port or another HTTP server.
+pub async fn get(address: SocketAddr, path: &str) -> HttpAnswer {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    exchange(address, request.as_bytes()).await
+}
+
+/// The value of one metric, summed over its labels; those with `label` in their line if it is not empty.
+pub async fn metric(admin: SocketAddr, name: &str, label: &str) -> f64 {
+    let text = get(admin, "/metrics").await.body;
+    text.lines()
+        .filter(|line| {
+            let series = line.strip_prefix(name);
+            series.is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
+        })
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+impl HttpAnswer {
+    fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Self { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    /// A header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
