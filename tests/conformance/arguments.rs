@@ -1,0 +1,45 @@
+//! The command line: what `cargo test` hands to a test program, as far as it means something here.
+
+use anyhow::bail;
+
+/// Flags of libtest that change nothing here, so that `cargo test -- --nocapture` works for all programs alike.
+const IGNORED: &[&str] =
+    &["--nocapture", "--no-capture", "--show-output", "--quiet", "-q", "--include-ignored"];
+
+/// What to run.
+#[derive(Debug, Default)]
+pub(crate) struct Arguments {
+    filters: Vec<String>,
+    /// Print the names and run nothing.
+    pub(crate) list: bool,
+}
+
+impl Arguments {
+    /// Reads the arguments after the program's name.
+    pub(crate) fn parse(given: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut arguments = Self::default();
+        let mut given = given;
+        while let Some(argument) = given.next() {
+            match argument.as_str() {
+                "--list" => arguments.list = true,
+                "--test-threads" | "--format" | "--color" => drop(given.next()),
+                flag if IGNORED.contains(&flag) || flag.starts_with("--test-threads=") => {}
+                flag if flag.starts_with('-') => {
+                    bail!("unknown flag {flag}: give parts of names like raw/ or async-nats/order, or --list")
+                }
+                _ => arguments.filters.push(argument),
+            }
+        }
+        Ok(arguments)
+    }
+
+    /// Whether the case of this full name is to run: without filters, all are.
+    pub(crate) fn select(&self, name: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
+    }
+
+    /// Whether nothing was filtered out.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.filters.is_empty() && !self.list
+    }
+}

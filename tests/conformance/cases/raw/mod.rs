@@ -1,0 +1,33 @@
+//! Cases that speak the protocol byte by byte.
+
+use crate::fixture::Case;
+
+mod access;
+mod faults;
+mod handshake;
+mod headers;
+mod load;
+mod payload;
+mod queue;
+mod requests;
+mod subjects;
+mod unsubscribe;
+
+/// Every one.
+pub(crate) fn all() -> Vec<Case> {
+    [
+        handshake::cases(),
+        access::cases(),
+        payload::cases(),
+        headers::cases(),
+        subjects::cases(),
+        queue::cases(),
+        unsubscribe::cases(),
+        requests::cases(),
+        faults::cases(),
+        load::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

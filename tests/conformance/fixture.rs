@@ -1,0 +1,91 @@
+//! What a case is given: a server that all cases of a kind share, and the means to start its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::report::Report;
+use crate::server::{Kind, Server, Settings};
+
+/// How long a case may take. Far above what any needs, because the machine may be busy with other things.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The running case.
+pub(crate) type CaseFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
+
+/// One thing that a NATS server must do, as seen by one client.
+pub(crate) struct Case {
+    /// A sentence in snake case.
+    pub(crate) name: &'static str,
+    /// Runs it.
+    pub(crate) run: for<'a> fn(&'a Fixture) -> CaseFuture<'a>,
+}
+
+/// Makes a list of cases from the functions of the same name.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        vec![$($crate::fixture::Case { name: stringify!($name), run: |fixture| Box::pin($name(fixture)) }),*]
+    };
+}
+pub(crate) use cases;
+
+/// A running server of one kind.
+pub(crate) struct Fixture {
+    kind: Kind,
+    /// Without credentials, with nats-server's default limits. Cases keep apart by using subjects of their own.
+    pub(crate) shared: Server,
+}
+
+impl Fixture {
+    /// Starts the shared server.
+    pub(crate) async fn start(kind: Kind) -> anyhow::Result<Self> {
+        let shared = Server::start(&kind, Settings::default())
+            .await
+            .with_context(|| format!("start {}", kind.name()))?;
+        Ok(Self { kind, shared })
+    }
+
+    /// Which server this is about.
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Starts another server, which stops when dropped.
+    pub(crate) async fn server(&self, settings: Settings) -> anyhow::Result<Server> {
+        Server::start(&self.kind, settings).await
+    }
+
+    /// Runs one case under the deadline and records how it ended.
+    pub(crate) async fn run(&self, client: &str, case: &Case, report: &mut Report) {
+        if !report.wants(&self.kind, client, case.name) {
+            return;
+        }
+        let began = Instant::now();
+        let outcome = within(DEADLINE, "the case to end", (case.run)(self)).await;
+        report.record(&self.kind, client, case.name, outcome, began.elapsed());
+    }
+
+    /// Stops the shared server; that it can be stopped is a case as well.
+    pub(crate) async fn stop(self, report: &mut Report) {
+        let began = Instant::now();
+        let wanted = report.wants(&self.kind, "raw", "stops_when_told_to");
+        let outcome = self.shared.stop().await;
+        if wanted {
+            report.record(&self.kind, "raw", "stops_when_told_to", outcome, began.elapsed());
+        }
+    }
+}
+
+/// Waits for `future`, but no longer than `limit`; `what` goes into the error.
+pub(crate) async fn within<T, E: Into<anyhow::Error>>(
+    limit: Duration,
+    what: &str,
+    future: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
+    match tokio::time::timeout(limit, future).await {
+        Ok(outcome) => outcome.map_err(Into::into),
+        Err(_) => anyhow::bail!("waited {limit:?} in vain for {what}"),
+    }
+}

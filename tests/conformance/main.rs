@@ -1,0 +1,74 @@
+//! Runs one set of cases over two servers: the embedded bus, and the real nats-server.
+//!
+//! A program of its own instead of libtest, because one process drives scripts that run many cases each, and because
+//! it must say aloud what it left out. What must hold: a case passes on nats-server, or it is wrong; it passes on the
+//! embedded bus, or `differences.rs` says why not and `report.rs` prints that. Nothing is left out without a line.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+mod arguments;
+mod cases;
+mod differences;
+mod fixture;
+mod raw;
+mod report;
+mod scripts;
+mod server;
+mod tools;
+
+use arguments::Arguments;
+use report::Report;
+use server::Kind;
+use tools::Tools;
+
+/// The suite promises this many cases; fewer means that some got lost.
+const PROMISED: usize = 45;
+/// So many of them drive clients that others wrote.
+const PROMISED_THIRD_PARTY: usize = 28;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("conformance: cannot run: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything that ran passed.
+fn run() -> anyhow::Result<bool> {
+    let arguments = Arguments::parse(std::env::args().skip(1))?;
+    let tools = Tools::from_environment()?.map(Arc::new);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut report = Report::new(arguments);
+    runtime.block_on(async {
+        for kind in Kind::available(tools.as_deref()) {
+            run_over(kind, tools.as_deref(), &mut report).await?;
+        }
+        anyhow::Ok(())
+    })?;
+    if tools.is_some() && report.is_whole() {
+        report.check_promise(PROMISED, PROMISED_THIRD_PARTY);
+        report.check_differences();
+    }
+    Ok(report.finish(tools.is_some()))
+}
+
+async fn run_over(kind: Kind, tools: Option<&Tools>, report: &mut Report) -> anyhow::Result<()> {
+    let fixture = fixture::Fixture::start(kind).await?;
+    for (client, cases) in [("raw", cases::raw::all()), ("async-nats", cases::rust::all())] {
+        for case in cases {
+            fixture.run(client, &case, report).await;
+        }
+    }
+    if let Some(tools) = tools {
+        for script in scripts::Script::all(tools) {
+            script.run(&fixture, report).await;
+        }
+    }
+    fixture.stop(report).await;
+    Ok(())
+}

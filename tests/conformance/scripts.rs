@@ -1,0 +1,160 @@
+//! Drives the clients for Python and JavaScript: one script each, which runs cases by name and prints a line per case.
+//!
+//! What a script prints: `ok NAME`, `not ok NAME: REASON`, `restart` to have its server stopped and started again, and
+//! with `--list` one `GROUP NAME` per case. The group says which server the case needs. A case that a script was
+//! asked for and did not report has failed.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::fixture::{Fixture, within};
+use crate::report::Report;
+use crate::server::{Access, PASSWORD, Server, Settings, TOKEN, USER};
+use crate::tools::Tools;
+
+/// How long a script may take until its next line: start of the interpreter and one case with its own deadline of 20 s.
+const DEADLINE: Duration = Duration::from_secs(45);
+
+/// One client's script.
+pub(crate) struct Script {
+    client: &'static str,
+    interpreter: PathBuf,
+    file: PathBuf,
+    node_path: PathBuf,
+}
+
+impl Script {
+    /// All there are.
+    pub(crate) fn all(tools: &Tools) -> Vec<Self> {
+        let clients = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/clients");
+        let script = |client, interpreter: &PathBuf, file| Self {
+            client,
+            interpreter: interpreter.clone(),
+            file: clients.join(file),
+            node_path: tools.node_path.clone(),
+        };
+        vec![script("nats.py", &tools.python, "nats_py.py"), script("nats.js", &tools.node, "nats_js.mjs")]
+    }
+
+    /// Runs all cases of the script and records them.
+    pub(crate) async fn run(&self, fixture: &Fixture, report: &mut Report) {
+        let groups = match self.list().await {
+            Ok(cases) => cases,
+            Err(error) => {
+                let error = error.context(format!("list the cases of {}", self.file.display()));
+                return report.record(
+                    fixture.kind(),
+                    self.client,
+                    "lists_its_cases",
+                    Err(error),
+                    Duration::ZERO,
+                );
+            }
+        };
+        for group in ["open", "token", "password", "restart"] {
+            let wanted = |case: &&(String, String)| {
+                case.0 == group && report.wants(fixture.kind(), self.client, &case.1)
+            };
+            let mut due: Vec<String> = groups.iter().filter(wanted).map(|case| case.1.clone()).collect();
+            if due.is_empty() {
+                continue;
+            }
+            let ended = self.run_group(fixture, group, &mut due, report).await;
+            // Whatever was not reported has failed, for the reason that ended the script.
+            let reason =
+                ended.err().map_or_else(|| "the script did not report it".to_owned(), |e| format!("{e:#}"));
+            for case in due {
+                let outcome = Err(anyhow::anyhow!("{reason}"));
+                report.record(fixture.kind(), self.client, &case, outcome, Duration::ZERO);
+            }
+        }
+    }
+
+    /// Every case as its group and name.
+    async fn list(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let (mut child, mut lines) = self.spawn(&["--list"])?;
+        let mut cases = Vec::new();
+        while let Some(line) = within(DEADLINE, "the list", lines.next_line()).await? {
+            let (group, name) = line.split_once(' ').with_context(|| format!("{line:?} is no case"))?;
+            ensure!(["open", "token", "password", "restart"].contains(&group), "{group:?} is no group");
+            cases.push((group.to_owned(), name.to_owned()));
+        }
+        let status = within(DEADLINE, "the script to end", child.wait()).await?;
+        ensure!(status.success() && !cases.is_empty(), "{} cases, {status}", cases.len());
+        Ok(cases)
+    }
+
+    /// Runs the cases `due` of one group, and takes those reported off it.
+    async fn run_group(
+        &self,
+        fixture: &Fixture,
+        group: &str,
+        due: &mut Vec<String>,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let access = match group {
+            "token" => Access::Token,
+            "password" => Access::Password,
+            _ => Access::Open,
+        };
+        let mut server = fixture.server(Settings::with_access(access)).await?;
+        let mut arguments = vec![server.url()];
+        arguments.extend(due.iter().cloned());
+        let (mut child, mut lines) = self.spawn(&arguments)?;
+        let mut began = Instant::now();
+        while let Some(line) = within(DEADLINE, "a line of the script", lines.next_line()).await? {
+            if line == "restart" {
+                server = Server::restart(server).await?;
+                continue;
+            }
+            let (name, outcome) = parse(&line)?;
+            let position =
+                due.iter().position(|case| *case == name).context("it reported a case not asked for")?;
+            due.remove(position);
+            report.record(fixture.kind(), self.client, &name, outcome, began.elapsed());
+            began = Instant::now();
+        }
+        let status = within(DEADLINE, "the script to end", child.wait()).await?;
+        // A failed case makes the script fail as well; that is already in the report.
+        if !status.success() && !due.is_empty() {
+            bail!("the script ended with {status}");
+        }
+        server.stop().await
+    }
+
+    fn spawn<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: &[S],
+    ) -> anyhow::Result<(Child, Lines<BufReader<ChildStdout>>)> {
+        let mut child = Command::new(&self.interpreter)
+            .arg(&self.file)
+            .args(arguments)
+            .env("MC_TEST_NODE_PATH", &self.node_path)
+            .env("CONFORMANCE_TOKEN", TOKEN)
+            .env("CONFORMANCE_USER", USER)
+            .env("CONFORMANCE_PASSWORD", PASSWORD)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", self.interpreter.display()))?;
+        let output = child.stdout.take().context("the script has no output")?;
+        Ok((child, BufReader::new(output).lines()))
+    }
+}
+
+/// One reported case.
+fn parse(line: &str) -> anyhow::Result<(String, anyhow::Result<()>)> {
+    if let Some(name) = line.strip_prefix("ok ") {
+        return Ok((name.to_owned(), Ok(())));
+    }
+    let failure = line.strip_prefix("not ok ").with_context(|| format!("the script printed {line:?}"))?;
+    let (name, reason) = failure.split_once(": ").with_context(|| format!("no reason in {line:?}"))?;
+    Ok((name.to_owned(), Err(anyhow::anyhow!("{reason}"))))
+}

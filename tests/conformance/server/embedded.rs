@@ -1,0 +1,60 @@
+//! The embedded bus inside this process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use embedded_bus::{Config, Credentials, EmbeddedBus};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Access, PASSWORD, Settings, TOKEN, USER};
+
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// One bus and the task that serves it.
+pub(crate) struct Embedded {
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Embedded {
+    /// Binds and serves.
+    pub(crate) async fn start(settings: &Settings) -> anyhow::Result<(Self, SocketAddr)> {
+        let bus = EmbeddedBus::bind(Config {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, settings.port)),
+            credentials: match settings.access {
+                Access::Open => Credentials::None,
+                Access::Token => Credentials::Token(TOKEN.to_owned()),
+                Access::Password => {
+                    Credentials::UserPassword { user: USER.to_owned(), password: PASSWORD.to_owned() }
+                }
+            },
+            max_payload: settings.max_payload,
+            max_pending_bytes: settings.max_pending,
+            ..Config::default()
+        })
+        .await?;
+        let address = bus.local_addr();
+        let cancel = CancellationToken::new();
+        let (tracker, stop) = (TaskTracker::new(), cancel.clone());
+        let task = tracker.spawn(async move { drop(bus.serve(stop).await) });
+        Ok((Self { cancel, task }, address))
+    }
+
+    /// Cancels it and waits for its end.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        self.cancel.cancel();
+        tokio::time::timeout(STOP_DEADLINE, &mut self.task)
+            .await
+            .context("the embedded bus does not end when cancelled")?
+            .context("the embedded bus panicked")
+    }
+}

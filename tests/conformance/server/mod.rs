@@ -1,0 +1,140 @@
+//! The two servers behind one face. A server listens on loopback, on a free port, and is gone when dropped.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::tools::Tools;
+
+mod embedded;
+mod process;
+
+/// The token of servers with [`Access::Token`].
+pub(crate) const TOKEN: &str = "open-sesame-7";
+/// The user of servers with [`Access::Password`].
+pub(crate) const USER: &str = "edge";
+/// The password of servers with [`Access::Password`].
+pub(crate) const PASSWORD: &str = "pa55-w0rd";
+
+/// Which implementation.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// Ours, inside this process.
+    Embedded,
+    /// The real one: its binary.
+    NatsServer(PathBuf),
+}
+
+impl Kind {
+    /// The kinds that can be run here: nats-server only with tools.
+    pub(crate) fn available(tools: Option<&Tools>) -> Vec<Self> {
+        let mut kinds = vec![Self::Embedded];
+        kinds.extend(tools.map(|tools| Self::NatsServer(tools.nats_server.clone())));
+        kinds
+    }
+
+    /// As it stands in names of cases.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded-bus",
+            Self::NatsServer(_) => "nats-server",
+        }
+    }
+
+    /// Whether it is ours.
+    pub(crate) fn is_embedded(&self) -> bool {
+        matches!(self, Self::Embedded)
+    }
+}
+
+/// Who may connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everyone.
+    #[default]
+    Open,
+    /// Who has [`TOKEN`].
+    Token,
+    /// Who has [`USER`] and [`PASSWORD`].
+    Password,
+}
+
+/// What cases vary.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) access: Access,
+    /// Bytes of the largest payload, headers included.
+    pub(crate) max_payload: usize,
+    /// Bytes that may wait for one connection before it is cut off.
+    pub(crate) max_pending: usize,
+    /// 0 for a free one.
+    pub(crate) port: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { access: Access::Open, max_payload: 1 << 20, max_pending: 64 << 20, port: 0 }
+    }
+}
+
+impl Settings {
+    /// The defaults, for those who have these credentials.
+    pub(crate) fn with_access(access: Access) -> Self {
+        Self { access, ..Self::default() }
+    }
+}
+
+enum Running {
+    Embedded(embedded::Embedded),
+    Process(Box<process::Process>),
+}
+
+/// A running server.
+pub(crate) struct Server {
+    kind: Kind,
+    settings: Settings,
+    address: SocketAddr,
+    running: Running,
+}
+
+impl Server {
+    /// Starts one and waits until it listens.
+    pub(crate) async fn start(kind: &Kind, settings: Settings) -> anyhow::Result<Self> {
+        let (running, address) = match kind {
+            Kind::Embedded => {
+                let (server, address) = embedded::Embedded::start(&settings).await?;
+                (Running::Embedded(server), address)
+            }
+            Kind::NatsServer(binary) => {
+                let (server, address) = process::Process::start(binary, &settings).await?;
+                (Running::Process(Box::new(server)), address)
+            }
+        };
+        Ok(Self { kind: kind.clone(), settings, address, running })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its address as clients write it, without credentials.
+    pub(crate) fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// Stops it and waits until it is gone.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        match self.running {
+            Running::Embedded(server) => server.stop().await,
+            Running::Process(server) => server.stop().await,
+        }
+    }
+
+    /// Stops it and starts a new one at the same address.
+    pub(crate) async fn restart(self) -> anyhow::Result<Self> {
+        let (kind, settings) =
+            (self.kind.clone(), Settings { port: self.address.port(), ..self.settings.clone() });
+        self.stop().await?;
+        Self::start(&kind, settings).await
+    }
+}

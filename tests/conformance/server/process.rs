@@ -1,0 +1,95 @@
+//! The real nats-server as a process of its own, killed when dropped.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::{Access, PASSWORD, Settings, TOKEN, USER};
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// One process and the folder it writes to.
+pub(crate) struct Process {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Process {
+    /// Starts `binary` and waits until it has written down the port it listens on.
+    pub(crate) async fn start(binary: &Path, settings: &Settings) -> anyhow::Result<(Self, SocketAddr)> {
+        let folder = TempDir::new()?;
+        let config = folder.path().join("server.conf");
+        std::fs::write(&config, configuration(settings, folder.path()))?;
+        let log = std::fs::File::create(folder.path().join("server.log"))?;
+        let child = Command::new(binary)
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", binary.display()))?;
+        let mut process = Self { child, folder };
+        let address = process.listening().await?;
+        Ok((process, address))
+    }
+
+    async fn listening(&mut self) -> anyhow::Result<SocketAddr> {
+        let id = self.child.id().context("nats-server ended at once")?;
+        let file = self.folder.path().join(format!("nats-server_{id}.ports"));
+        let mut poll = tokio::time::interval(Duration::from_millis(10));
+        let began = tokio::time::Instant::now();
+        loop {
+            poll.tick().await;
+            if let Some(address) = ports(&file) {
+                return Ok(address);
+            }
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || began.elapsed() > START_DEADLINE {
+                let log = std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();
+                bail!(
+                    "nats-server does not listen after {:?} (exit status {ended:?}): {log}",
+                    began.elapsed()
+                );
+            }
+        }
+    }
+
+    /// Kills it: what cases need from a stop is that connections break and the port is free.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        let ended = tokio::time::timeout(STOP_DEADLINE, self.child.kill()).await;
+        ensure!(matches!(ended, Ok(Ok(()))), "nats-server cannot be killed: {ended:?}");
+        Ok(())
+    }
+}
+
+/// The client address from the ports file, once it is written whole.
+fn ports(file: &Path) -> Option<SocketAddr> {
+    let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    ports["nats"][0].as_str()?.strip_prefix("nats://")?.parse().ok()
+}
+
+fn configuration(settings: &Settings, folder: &Path) -> String {
+    let port = if settings.port == 0 { "-1".to_owned() } else { settings.port.to_string() };
+    let mut text = format!(
+        "listen: \"127.0.0.1:{port}\"\nports_file_dir: \"{}\"\nmax_payload: {}\nmax_pending: {}\n",
+        folder.display(),
+        settings.max_payload,
+        settings.max_pending
+    );
+    let authorization = match settings.access {
+        Access::Open => return text,
+        Access::Token => format!("token: \"{TOKEN}\""),
+        Access::Password => format!("user: \"{USER}\", password: \"{PASSWORD}\""),
+    };
+    writeln!(text, "authorization {{ {authorization} }}").expect("a String takes any text");
+    text
+}

@@ -1,0 +1,45 @@
+//! What `tests/run` has installed, as it says in the environment.
+//!
+//! All or nothing: without `MC_TEST_TOOLS` the suite runs with Rust alone; with it, whatever is missing is an error.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+
+/// Programs that are not part of this workspace.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    pub(crate) nats_server: PathBuf,
+    pub(crate) python: PathBuf,
+    pub(crate) node: PathBuf,
+    /// The folder `node_modules`.
+    pub(crate) node_path: PathBuf,
+}
+
+impl Tools {
+    /// `None` if the environment does not promise tools.
+    pub(crate) fn from_environment() -> anyhow::Result<Option<Self>> {
+        if std::env::var_os("MC_TEST_TOOLS").is_none_or(|value| value != "1") {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            nats_server: path("MC_TEST_NATS_SERVER")?,
+            python: path("MC_TEST_PYTHON")?,
+            node: path("MC_TEST_NODE")?,
+            node_path: path("MC_TEST_NODE_PATH")?,
+        }))
+    }
+}
+
+fn path(variable: &str) -> anyhow::Result<PathBuf> {
+    let value = std::env::var_os(variable).with_context(|| {
+        format!("MC_TEST_TOOLS is 1 but {variable} is not set: start the tests with tests/run")
+    })?;
+    let path = PathBuf::from(value);
+    ensure!(
+        path.exists(),
+        "{variable} is {}, which does not exist: start the tests with tests/run",
+        path.display()
+    );
+    Ok(path)
+}
