@@ -74,6 +74,9 @@ pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &
         .route("/metrics", get(metrics))
         .with_state(admin);
     let leaving = drain.token();
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "the admin port listens");
+    }
     drain.spawn(async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
         if let Err(error) = served.await {
