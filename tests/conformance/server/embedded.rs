@@ -45,7 +45,7 @@ impl Embedded {
         let address = bus.local_addr();
         let cancel = CancellationToken::new();
         let (tracker, stop) = (TaskTracker::new(), cancel.clone());
-        let task = tracker.spawn(async move { drop(bus.serve(stop).await) });
+        let task = tracker.spawn(bus.serve(stop));
         Ok((Self { cancel, task }, address))
     }
 

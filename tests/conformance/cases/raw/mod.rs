@@ -3,6 +3,7 @@
 use crate::fixture::Case;
 
 mod access;
+mod corners;
 mod faults;
 mod handshake;
 mod headers;
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<Case> {
         unsubscribe::cases(),
         requests::cases(),
         faults::cases(),
+        corners::cases(),
         load::cases(),
     ]
     .into_iter()
