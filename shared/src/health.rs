@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::drain::Drain;
 
@@ -21,6 +22,8 @@ use crate::drain::Drain;
 pub struct Health {
     /// Reasons by part. Held only for a map operation.
     reasons: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    /// Rung at each change, for [`Health::wait_ready`].
+    changed: Arc<Notify>,
 }
 
 impl Health {
@@ -42,6 +45,20 @@ impl Health {
     pub fn ready(&self, part: &'static str) {
         if self.lock().remove(part).is_some() {
             tracing::info!(part, "ready");
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until every part is ready.
+    pub async fn wait_ready(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Listening begins before looking, so that no change falls between the two.
+            changed.as_mut().enable();
+            if self.is_ready() {
+                return;
+            }
+            changed.await;
         }
     }
 

@@ -22,6 +22,8 @@ pub struct BusConfig {
     pub token: Secret,
     /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222`. Empty: for nobody else.
     pub listen: String,
+    /// Where `/livez`, `/readyz` and `/metrics` are when the bus is a process of its own.
+    pub admin: SocketAddr,
     /// Lets the embedded bus listen off loopback without credentials.
     pub insecure: bool,
     /// The largest payload that the embedded bus takes.
@@ -38,6 +40,7 @@ impl Default for BusConfig {
             password: Secret::default(),
             token: Secret::default(),
             listen: String::new(),
+            admin: SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 6798)),
             insecure: false,
             max_payload: ByteSize(1 << 20),
             max_pending: ByteSize(64 << 20),

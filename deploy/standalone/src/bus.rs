@@ -1,0 +1,59 @@
+//! `message-center bus`: the embedded bus alone, for parts in other processes.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+use shared::bus::{BusConfig, provide};
+use shared::config::{self, LogConfig, Problems};
+use shared::drain::Drain;
+use shared::health::{self, Health};
+
+/// What the process reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `[bus]`
+    pub bus: BusConfig,
+    /// `[log]`
+    pub log: LogConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let bus = BusConfig { listen: "127.0.0.1:4222".into(), ..BusConfig::default() };
+        Self { bus, log: LogConfig::default() }
+    }
+}
+
+impl config::Settings for Settings {
+    fn validate(&self, problems: &mut Problems) {
+        self.bus.validate(problems);
+        shared::telemetry::validate(&self.log, problems);
+        problems.check(self.bus.is_embedded(), "bus.url", || {
+            "this process is the bus; it can't connect to another (leave bus.url out here)".into()
+        });
+    }
+}
+
+/// Serves the bus until the drain begins.
+///
+/// # Errors
+/// A port is taken.
+pub async fn run(mut settings: Settings, drain: Drain) -> anyhow::Result<()> {
+    if settings.bus.listen.is_empty() {
+        // A file that serves all parts leaves it empty; a bus that nobody can reach is of no use.
+        settings.bus.listen = Settings::default().bus.listen;
+    }
+    let admin = health::bind("bus.admin", settings.bus.admin).await?;
+    let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
+    provide(&settings.bus, &bus_drain).await.context("the bus")?;
+    health::serve(admin, Health::new(), Registry::default(), &admin_drain);
+    drain.begun().await;
+    for (drain, grace) in [(bus_drain, 10), (admin_drain, 1)] {
+        drain.finish(Duration::from_secs(grace)).await;
+    }
+    tracing::info!("the bus has left");
+    Ok(())
+}

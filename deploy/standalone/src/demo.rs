@@ -1,0 +1,105 @@
+//! A business system for trying things out: whoever says `user-<uid>` is that user.
+//!
+//! It answers over HTTP like a real one, so that the whole path of a login is the real one.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context as _;
+use axum::Json;
+use axum::http::StatusCode;
+use axum::routing::post;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::drain::Drain;
+use shared::ids::Uid;
+use tokio::net::TcpListener;
+
+use crate::Settings;
+
+/// Where the demo answers token checks.
+const PATH: &str = "/websocket_auth";
+
+/// The demo business system, running.
+#[derive(Debug, Clone, Copy)]
+pub struct Demo {
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// Where it was to answer; another address if that was taken.
+    pub wanted: SocketAddr,
+}
+
+#[derive(Debug, Deserialize)]
+struct Question {
+    token: String,
+}
+
+/// The login to use: the configured one, or that of a demo business system which is started here.
+pub(crate) async fn provide(
+    settings: &Settings,
+    drain: &Drain,
+) -> anyhow::Result<(Option<Demo>, auth_adapter::Config)> {
+    let login = settings.auth_adapter.clone();
+    if !settings.is_demo() {
+        return Ok((None, login));
+    }
+    let demo = start(settings.demo.listen, drain).await?;
+    Ok((Some(demo), auth_adapter::Config { url: format!("http://{}{PATH}", demo.address), ..login }))
+}
+
+async fn start(wanted: SocketAddr, drain: &Drain) -> anyhow::Result<Demo> {
+    let listener = match TcpListener::bind(wanted).await {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            TcpListener::bind(free).await.context("demo.listen: no free port")?
+        }
+        Err(error) => return Err(error).with_context(|| format!("demo.listen: can't listen on {wanted}")),
+    };
+    let address = listener.local_addr().context("the address of the demo business system")?;
+    let router = axum::Router::new().route(PATH, post(whose));
+    let leaving = drain.token();
+    drain.spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the demo business system stopped");
+        }
+    });
+    Ok(Demo { address, wanted })
+}
+
+async fn whose(Json(Question { token }): Json<Question>) -> (StatusCode, Json<Value>) {
+    match token.strip_prefix("user-").map(Uid::parse) {
+        Some(Ok(uid)) => (StatusCode::OK, Json(json!({ "uid": uid.as_str() }))),
+        Some(Err(_)) | None => {
+            (StatusCode::UNAUTHORIZED, Json(json!({ "error": "the demo knows tokens like user-1001" })))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_knows_users_by_their_token() {
+        let ask = async |token: &str| {
+            let (status, Json(body)) = whose(Json(Question { token: token.into() })).await;
+            (status.as_u16(), body["uid"].as_str().map(str::to_owned))
+        };
+        assert_eq!(ask("user-1001").await, (200, Some("1001".into())));
+        assert_eq!(ask("user-bob").await, (200, Some("bob".into())));
+        for stranger in ["", "1001", "user-", "user-0"] {
+            assert_eq!(ask(stranger).await, (401, None), "{stranger}");
+        }
+    }
+
+    #[tokio::test]
+    async fn where_its_port_is_taken_it_takes_another() {
+        let drain = Drain::new();
+        let first = start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &drain).await.unwrap();
+        let second = start(first.address, &drain).await.unwrap();
+        assert_ne!(first.address, second.address);
+        assert_eq!(second.wanted, first.address);
+        assert_eq!(drain.finish(std::time::Duration::from_secs(5)).await, 0);
+    }
+}

@@ -1,0 +1,168 @@
+//! `message-center`: everything in one process, or each part by itself.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use shared::service::{self, CommonArgs};
+
+/// Delivers a business system's messages to every device of a user, over WebSocket
+///
+/// Without a subcommand everything runs in this process; without --auth-url with a demo business system.
+#[derive(Debug, Parser)]
+#[command(name = "message-center", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    part: Option<Part>,
+    #[command(flatten)]
+    all: All,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Everything in one process (the default)
+    Run(All),
+    /// Holds client sockets and delivers
+    Edge(EdgeArgs),
+    /// Takes messages from back ends, over HTTP and WebSocket
+    PublisherApi(PublisherArgs),
+    /// Answers whose token this is by asking the business system
+    AuthAdapter(AuthArgs),
+    /// The embedded bus alone, for parts in other processes
+    Bus(BusArgs),
+}
+
+#[derive(Debug, Args)]
+struct All {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Your business system's token check, e.g. http://127.0.0.1:8000/websocket_auth
+    #[arg(long, value_name = "URL")]
+    auth_url: Option<String>,
+    /// Where devices connect [default: 127.0.0.1:6790]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where back ends publish [default: 127.0.0.1:6789]
+    #[arg(long, value_name = "ADDRESS")]
+    publish_listen: Option<String>,
+    #[command(flatten)]
+    bus: BusFlags,
+    /// Listen off loopback although there are no keys or bus credentials
+    #[arg(long)]
+    insecure: bool,
+}
+
+#[derive(Debug, Args)]
+struct EdgeArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Where devices connect [default: 127.0.0.1:6790]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    #[command(flatten)]
+    bus: BusFlags,
+}
+
+#[derive(Debug, Args)]
+struct PublisherArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Where back ends publish [default: 127.0.0.1:6789]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    #[command(flatten)]
+    bus: BusFlags,
+    /// Listen off loopback although there are no keys or bus credentials
+    #[arg(long)]
+    insecure: bool,
+}
+
+#[derive(Debug, Args)]
+struct AuthArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Your business system's token check, e.g. http://127.0.0.1:8000/websocket_auth
+    #[arg(long, value_name = "URL")]
+    auth_url: Option<String>,
+    #[command(flatten)]
+    bus: BusFlags,
+}
+
+#[derive(Debug, Args)]
+struct BusArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Where other processes reach the bus [default: 127.0.0.1:4222]
+    #[arg(long = "bus-listen", alias = "listen", value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Listen off loopback although there are no bus credentials
+    #[arg(long)]
+    insecure: bool,
+}
+
+#[derive(Debug, Args)]
+struct BusFlags {
+    /// The bus to connect to, e.g. nats://10.0.0.5:4222 [default: embed one]
+    #[arg(long, value_name = "URL")]
+    bus_url: Option<String>,
+    /// Where other processes reach the embedded bus, e.g. 127.0.0.1:4222 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    bus_listen: Option<String>,
+}
+
+/// Flags as configuration: those that were given, by their key.
+fn keys<const N: usize>(flags: [(&str, Option<String>); N]) -> Vec<(String, String)> {
+    flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+}
+
+fn truth(flag: bool) -> Option<String> {
+    flag.then(|| "true".to_owned())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Cli { part, all } = Cli::parse();
+    match part.unwrap_or(Part::Run(all)) {
+        Part::Run(args) => run(args).await,
+        Part::Edge(EdgeArgs { common, listen, bus }) => {
+            let flags =
+                keys([("edge.listen", listen), ("bus.url", bus.bus_url), ("bus.listen", bus.bus_listen)]);
+            service::run(common, flags, |settings: &edge::Settings| &settings.log, edge::run).await
+        }
+        Part::PublisherApi(PublisherArgs { common, listen, bus, insecure }) => {
+            let flags = keys([
+                ("publisher_api.listen", listen),
+                ("bus.url", bus.bus_url),
+                ("bus.listen", bus.bus_listen),
+                ("publisher_api.insecure", truth(insecure)),
+                ("bus.insecure", truth(insecure)),
+            ]);
+            service::run(common, flags, |s: &publisher_api::Settings| &s.log, publisher_api::run).await
+        }
+        Part::AuthAdapter(AuthArgs { common, auth_url, bus }) => {
+            let flags = keys([
+                ("auth_adapter.url", auth_url),
+                ("bus.url", bus.bus_url),
+                ("bus.listen", bus.bus_listen),
+            ]);
+            service::run(common, flags, |s: &auth_adapter::Settings| &s.log, auth_adapter::run).await
+        }
+        Part::Bus(BusArgs { common, listen, insecure }) => {
+            let flags = keys([("bus.listen", listen), ("bus.insecure", truth(insecure))]);
+            service::run(common, flags, |s: &standalone::bus::Settings| &s.log, standalone::bus::run).await
+        }
+    }
+}
+
+async fn run(args: All) -> ExitCode {
+    let All { common, auth_url, listen, publish_listen, bus, insecure } = args;
+    let flags = keys([
+        ("auth_adapter.url", auth_url),
+        ("edge.listen", listen),
+        ("publisher_api.listen", publish_listen),
+        ("bus.url", bus.bus_url),
+        ("bus.listen", bus.bus_listen),
+        ("publisher_api.insecure", truth(insecure)),
+        ("bus.insecure", truth(insecure)),
+    ]);
+    service::run(common, flags, |settings: &standalone::Settings| &settings.log, standalone::run).await
+}

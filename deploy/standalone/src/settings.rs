@@ -1,0 +1,128 @@
+//! What `message-center run` reads: every section.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use shared::bus::BusConfig;
+use shared::config::{self, LogConfig, Problems};
+use shared::rules::{RuleConfig, Rules, default_rules};
+
+/// All sections of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `[edge]`
+    pub edge: edge::Config,
+    /// `[publisher_api]`
+    pub publisher_api: publisher_api::Config,
+    /// `[auth_adapter]`
+    pub auth_adapter: auth_adapter::Config,
+    /// `[bus]`
+    pub bus: BusConfig,
+    /// `[demo]`
+    pub demo: DemoConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[[channels]]`
+    pub channels: Vec<RuleConfig>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            edge: edge::Config::default(),
+            publisher_api: publisher_api::Config::default(),
+            auth_adapter: auth_adapter::Config::default(),
+            bus: BusConfig::default(),
+            demo: DemoConfig::default(),
+            log: LogConfig::default(),
+            channels: default_rules(),
+        }
+    }
+}
+
+/// The demo business system, which runs when `auth_adapter.url` is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DemoConfig {
+    /// Where it answers; if that is taken, on a free port. Must be on loopback.
+    pub listen: SocketAddr,
+}
+
+impl Default for DemoConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)) }
+    }
+}
+
+impl Settings {
+    /// Whether there is no login of the user's own.
+    pub fn is_demo(&self) -> bool {
+        self.auth_adapter.url.is_empty()
+    }
+
+    /// Demo mode lets everybody in, so nothing of it may be reached from elsewhere.
+    fn validate_demo(&self, problems: &mut Problems) {
+        let addresses = [
+            ("edge.listen", self.edge.listen),
+            ("edge.admin", self.edge.admin),
+            ("publisher_api.listen", self.publisher_api.listen),
+            ("demo.listen", self.demo.listen),
+        ];
+        let bus = self.bus.listen.parse::<SocketAddr>().ok().map(|address| ("bus.listen", address));
+        for (key, address) in addresses.into_iter().chain(bus) {
+            problems.check(address.ip().is_loopback(), key, || {
+                format!(
+                    "{address} is not on loopback, and demo mode lets everybody log in; \
+                     give your own login with --auth-url (auth_adapter.url)"
+                )
+            });
+        }
+    }
+}
+
+impl config::Settings for Settings {
+    fn validate(&self, problems: &mut Problems) {
+        self.edge.validate(problems);
+        self.publisher_api.validate(problems);
+        if self.is_demo() {
+            self.validate_demo(problems);
+        } else {
+            self.auth_adapter.validate(problems);
+        }
+        self.bus.validate(problems);
+        shared::telemetry::validate(&self.log, problems);
+        if let Err(faults) = Rules::compile(&self.channels) {
+            problems.extend(faults);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::config::{Sources, load, print};
+
+    fn with(flags: &[(&str, &str)]) -> Result<Settings, Problems> {
+        let flags = flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load(&Sources { flags, ..Sources::default() })
+    }
+
+    #[test]
+    fn demo_mode_stays_on_loopback() {
+        assert!(with(&[]).unwrap().is_demo());
+        let problems = with(&[("edge.listen", "0.0.0.0:6790"), ("demo.listen", "10.0.0.1:80")]);
+        let problems = problems.unwrap_err().to_string();
+        assert!(problems.contains("edge.listen") && problems.contains("demo.listen"), "{problems}");
+        assert!(problems.contains("--auth-url"), "{problems}");
+        let own = [("edge.listen", "0.0.0.0:6790"), ("auth_adapter.url", "http://127.0.0.1:8000/x")];
+        assert!(!with(&own).unwrap().is_demo());
+    }
+
+    #[test]
+    fn the_sample_file_holds_every_key_with_its_default() {
+        let sample: toml::Table = include_str!("../../message-center.toml").parse().unwrap();
+        let printed: toml::Table = print(&Settings::default()).parse().unwrap();
+        assert_eq!(sample, printed);
+    }
+}
