@@ -1,1 +1,26 @@
-//! Placeholder
+//! A NATS-compatible server as a library: the core protocol, without streams, clustering or TLS.
+//!
+//! [`EmbeddedBus::bind`] takes a port, [`EmbeddedBus::serve`] serves it. The README of this crate says what is supported
+//! and where it differs from nats-server. A client that misbehaves loses its own connection and nothing else; every
+//! queue has a bound, every wait a deadline, every loss a counter in [`Stats`].
+//!
+//! The way of a message: `connection` reads it, `wire` takes it apart, `session` decides what it does, `delivery` asks
+//! `routing` who hears it and appends it to their `outbox`, whose writer sends it.
+
+mod bus;
+mod config;
+mod connection;
+mod delivery;
+mod handshake;
+mod outbox;
+mod routing;
+mod server;
+mod session;
+mod stats;
+mod subject;
+mod wire;
+
+pub use config::{BindError, Config, Credentials};
+pub use server::EmbeddedBus;
+pub use stats::{Snapshot, Stats};
+pub use wire::check_bytes;

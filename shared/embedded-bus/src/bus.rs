@@ -1,0 +1,58 @@
+//! What all connections of one bus share.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::handshake::Info;
+use crate::outbox::Outbox;
+use crate::routing::Router;
+use crate::stats::Stats;
+
+/// Where a subscription's messages go.
+pub(crate) type Target = Arc<Outbox>;
+
+/// One running bus.
+#[derive(Debug)]
+pub(crate) struct Bus {
+    pub(crate) config: Config,
+    pub(crate) info: Info,
+    pub(crate) stats: Stats,
+    /// Lock order: this one before any outbox; never taken twice by one thread; never held across an await.
+    router: RwLock<Router<Target>>,
+    /// Every task of every connection.
+    pub(crate) tasks: TaskTracker,
+    /// A token of it is held by every connection that may still deliver to others.
+    pub(crate) readers: TaskTracker,
+    /// Ends reading.
+    pub(crate) stop: CancellationToken,
+    /// Follows `stop`: no reader is left, so what waits now is all there will be.
+    pub(crate) flush: CancellationToken,
+}
+
+impl Bus {
+    pub(crate) fn new(config: Config, port: u16) -> Self {
+        Self {
+            info: Info::new(&config, port),
+            config,
+            stats: Stats::default(),
+            router: RwLock::default(),
+            tasks: TaskTracker::new(),
+            readers: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            flush: CancellationToken::new(),
+        }
+    }
+
+    /// The subscriptions, to look at. A panic elsewhere does not close the bus for everyone.
+    pub(crate) fn router(&self) -> RwLockReadGuard<'_, Router<Target>> {
+        self.router.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The subscriptions, to change.
+    pub(crate) fn router_mut(&self) -> RwLockWriteGuard<'_, Router<Target>> {
+        self.router.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

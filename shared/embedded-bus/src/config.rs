@@ -1,0 +1,252 @@
+//! What a bus is told at its start, and why a start can fail.
+//!
+//! Nothing here prints a secret, and comparing one takes the same time wherever the first wrong byte is.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Limits, address and credentials of one bus. Every limit is nats-server's default unless its text says otherwise.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen. Port 0 takes any free one, see [`crate::EmbeddedBus::local_addr`].
+    pub listen: SocketAddr,
+    /// What a client has to present.
+    pub credentials: Credentials,
+    /// The name in INFO.
+    pub server_name: String,
+    /// Bytes of headers and payload that one message may have, at least 1. A larger one ends its connection.
+    pub max_payload: usize,
+    /// Bytes that may wait for one connection. Beyond them it is cut off as a slow consumer. At least `max_payload`.
+    pub max_pending_bytes: usize,
+    /// Bytes that the arguments of one protocol line may have. A longer line ends its connection.
+    pub max_control_line: usize,
+    /// Connections at the same time. Further ones are told so and closed.
+    pub max_connections: usize,
+    /// Subscriptions per connection, 0 for no limit. Further ones are refused, the connection stays.
+    /// (nats-server has no limit unless told.)
+    pub max_subscriptions: usize,
+    /// How long a connection may be silent before it is sent a PING.
+    pub ping_interval: Duration,
+    /// PINGs that may be unanswered. One interval after the last of them the connection is closed as stale.
+    pub max_pings_out: u32,
+    /// How long a new connection may take to present its credentials, if they are required.
+    pub auth_timeout: Duration,
+    /// How long a socket may take no byte while some wait for it. Then it is cut off as a slow consumer.
+    pub write_deadline: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4222)),
+            credentials: Credentials::None,
+            server_name: "embedded-bus".to_owned(),
+            max_payload: 1 << 20,
+            max_pending_bytes: 64 << 20,
+            max_control_line: 4096,
+            max_connections: 65_536,
+            max_subscriptions: 1_000_000,
+            ping_interval: Duration::from_secs(120),
+            max_pings_out: 2,
+            auth_timeout: Duration::from_secs(2),
+            write_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Config {
+    /// The first rule that these settings break.
+    pub(crate) fn check(&self) -> Result<(), BindError> {
+        let rules = [
+            (self.max_payload > 0, "max_payload is 0: nothing could be published; set at least 1"),
+            (
+                self.max_payload < 1_000_000_000,
+                "max_payload has ten digits, which the protocol does not carry; set less than 1000000000",
+            ),
+            (
+                self.max_payload <= self.max_pending_bytes / 2,
+                "max_pending_bytes is less than twice max_payload: one message could cut its receiver off; raise it",
+            ),
+            (
+                self.max_control_line >= 512,
+                "max_control_line is below 512 bytes, too little for a client's CONNECT; raise it",
+            ),
+            (self.max_connections > 0, "max_connections is 0: nobody could connect; set at least 1"),
+            (!self.ping_interval.is_zero(), "ping_interval is 0; set at least a second"),
+            (!self.auth_timeout.is_zero(), "auth_timeout is 0: nobody could log in; set at least a second"),
+            (
+                !self.write_deadline.is_zero(),
+                "write_deadline is 0: nothing could be written; set at least a second",
+            ),
+            (
+                !self.credentials.any_empty(),
+                "the token, the user or the password is empty; set it, or use Credentials::None on purpose",
+            ),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(BindError::Setting(rule)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a client has to present in CONNECT.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nothing.
+    None,
+    /// This `auth_token`.
+    Token(String),
+    /// This `user` with this `pass`.
+    UserPassword {
+        /// The user's name.
+        user: String,
+        /// The user's password.
+        password: String,
+    },
+}
+
+impl Credentials {
+    /// Whether a client has to present anything.
+    pub(crate) fn required(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+
+    fn any_empty(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Token(token) => token.is_empty(),
+            Self::UserPassword { user, password } => user.is_empty() || password.is_empty(),
+        }
+    }
+
+    /// Whether this is what was asked for. Absent and empty are both wrong.
+    pub(crate) fn accept(&self, token: Option<&str>, user: Option<&str>, password: Option<&str>) -> bool {
+        match self {
+            Self::None => true,
+            Self::Token(expected) => same(expected, token.unwrap_or_default()),
+            Self::UserPassword { user: expected_user, password: expected_password } => {
+                // Both are always compared, so that the time does not tell a wrong user from a wrong password.
+                same(expected_user, user.unwrap_or_default())
+                    & same(expected_password, password.unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Names the kind, never the secret.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::None => "None",
+            Self::Token(_) => "Token(***)",
+            Self::UserPassword { .. } => "UserPassword(***)",
+        })
+    }
+}
+
+/// Compares in a time that depends on the length of `expected` only.
+fn same(expected: &str, given: &str) -> bool {
+    let (expected, given) = (expected.as_bytes(), given.as_bytes());
+    let mut difference = u8::from(expected.len() != given.len());
+    for (index, byte) in expected.iter().enumerate() {
+        difference |= byte ^ given.get(index).copied().unwrap_or(!byte);
+    }
+    std::hint::black_box(difference) == 0
+}
+
+/// Why a bus could not start. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Setting(&'static str),
+    /// Something listens there already.
+    #[error(
+        "can't listen on {0}: the port is taken; stop the program that has it, or set another port (0: any free)"
+    )]
+    PortTaken(SocketAddr),
+    /// This process may not use that port.
+    #[error("can't listen on {0}: not permitted; use a port above 1023, or give this program the right to")]
+    NotPermitted(SocketAddr),
+    /// This machine does not have that address.
+    #[error(
+        "can't listen on {0}: this machine has no such address; use one of its own, 127.0.0.1 or 0.0.0.0"
+    )]
+    NoSuchAddress(SocketAddr),
+    /// Anything else.
+    #[error("can't listen on {address}: {source}")]
+    Other {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "io::ErrorKind grows; the rest is told in the system's words"
+    )]
+    pub(crate) fn from_io(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::PortTaken(address),
+            io::ErrorKind::PermissionDenied => Self::NotPermitted(address),
+            io::ErrorKind::AddrNotAvailable => Self::NoSuchAddress(address),
+            _ => Self::Other { address, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let token = Credentials::Token("hunter2".to_owned());
+        let password = Credentials::UserPassword { user: "alice".to_owned(), password: "hunter2".to_owned() };
+        let config = Config { credentials: password.clone(), ..Config::default() };
+        for text in [format!("{token:?}"), format!("{password:?}"), format!("{config:#?}")] {
+            assert!(!text.contains("hunter2") && !text.contains("alice"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_the_whole_secret_is_accepted() {
+        let token = Credentials::Token("hunter2".to_owned());
+        assert!(token.accept(Some("hunter2"), None, None));
+        for wrong in [None, Some(""), Some("hunter"), Some("hunter22"), Some("Hunter2")] {
+            assert!(!token.accept(wrong, None, None), "{wrong:?}");
+        }
+        assert!(!token.accept(None, Some("hunter2"), Some("hunter2")));
+
+        let both = Credentials::UserPassword { user: "alice".to_owned(), password: "hunter2".to_owned() };
+        assert!(both.accept(None, Some("alice"), Some("hunter2")));
+        assert!(!both.accept(None, Some("alice"), Some("hunter")));
+        assert!(!both.accept(None, Some("bob"), Some("hunter2")));
+        assert!(!both.accept(None, Some("alice"), None));
+        assert!(!both.accept(Some("hunter2"), None, None));
+        assert!(Credentials::None.accept(Some("anything"), None, None));
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_with_what_to_do() {
+        let broken = [
+            (Config { max_payload: 0, ..Config::default() }, "max_payload"),
+            (Config { max_pending_bytes: 1 << 20, ..Config::default() }, "max_pending_bytes"),
+            (Config { max_control_line: 10, ..Config::default() }, "max_control_line"),
+            (Config { max_connections: 0, ..Config::default() }, "max_connections"),
+            (Config { ping_interval: Duration::ZERO, ..Config::default() }, "ping_interval"),
+            (Config { credentials: Credentials::Token(String::new()), ..Config::default() }, "token"),
+        ];
+        for (config, word) in broken {
+            let error = config.check().expect_err(word).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(Config::default().check().is_ok());
+    }
+}

@@ -1,0 +1,184 @@
+//! One message to everyone who hears its subject.
+//!
+//! Under the router's read lock a message is appended to each receiver's outbox; nobody is waited for. Receivers are
+//! woken once per batch, so that a burst leaves in few writes. A publisher that fills a receiver's outbox beyond three
+//! quarters is held back for at most [`HOLD`] per [`HOLD_AFTER`] bytes.
+//!
+//! [`Bus::deliver`] is the one place where a message enters routing: what takes part in the bus from inside this process
+//! is to be asked there, before the router.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::bus::{Bus, Target};
+use crate::outbox::{Outbox, Push};
+use crate::routing::{Claim, QueuePart, Subscription};
+use crate::stats::{Stats, add, subtract};
+use crate::wire::{Publish, encode};
+
+/// The longest time that a publisher is held back at once.
+const HOLD: Duration = Duration::from_millis(10);
+/// Bytes that a publisher adds to nearly full outboxes before it is held back.
+const HOLD_AFTER: usize = 64 << 10;
+/// After so many deliveries a batch is settled, so that one publisher does not keep a thread, or its receivers
+/// waiting, for long.
+const FULL_BATCH: u64 = 4096;
+
+/// What one publisher has queued for others since it last settled.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    stats: Stats,
+    /// Receivers whose writer this publisher has to wake.
+    sleeping: Vec<Arc<Outbox>>,
+    /// Receivers that are nearly full.
+    crowded: Vec<Arc<Outbox>>,
+    /// Bytes added to nearly full receivers since this publisher was last held back.
+    debt: usize,
+    received: u64,
+    delivered: u64,
+}
+
+impl Batch {
+    pub(crate) fn new(stats: Stats) -> Self {
+        Self { stats, sleeping: Vec::new(), crowded: Vec::new(), debt: 0, received: 0, delivered: 0 }
+    }
+
+    /// Counts a message that came in.
+    pub(crate) fn received(&mut self) {
+        self.received += 1;
+    }
+
+    /// Keeps in mind what `push` asks for.
+    pub(crate) fn note(&mut self, outbox: &Arc<Outbox>, push: Push, size: usize) {
+        let Push::Queued { wake, crowded } = push else { return };
+        if wake {
+            self.sleeping.push(Arc::clone(outbox));
+        }
+        if crowded {
+            self.debt += size;
+            if !self.crowded.iter().any(|known| Arc::ptr_eq(known, outbox)) {
+                self.crowded.push(Arc::clone(outbox));
+            }
+        }
+    }
+
+    /// Whether it is time to settle.
+    pub(crate) fn is_full(&self) -> bool {
+        self.delivered >= FULL_BATCH || self.debt >= HOLD_AFTER
+    }
+
+    /// Wakes the receivers and adds up the counters.
+    pub(crate) fn wake(&mut self) {
+        for outbox in self.sleeping.drain(..) {
+            outbox.wake();
+        }
+        add(&self.stats.counters().messages_in, std::mem::take(&mut self.received));
+        add(&self.stats.counters().messages_out, std::mem::take(&mut self.delivered));
+    }
+
+    /// Wakes the receivers, and holds the publisher back for a moment if it fills one of them faster than it drains.
+    pub(crate) async fn settle(&mut self) {
+        self.wake();
+        if self.debt >= HOLD_AFTER {
+            self.debt = 0;
+            add(&self.stats.counters().publishers_held, 1);
+            let deadline = Instant::now() + HOLD;
+            for outbox in &self.crowded {
+                outbox.wait_for_room(deadline).await;
+            }
+        }
+        self.crowded.clear();
+    }
+}
+
+/// A publisher that ends in the middle of a batch still owes the wake-ups.
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+impl Bus {
+    /// Queues a message for every matching subscription and one member of each matching queue group. Subscriptions of
+    /// `except` get none. Tells whether it reached anybody.
+    pub(crate) fn deliver(&self, message: &Publish<'_>, except: Option<u64>, batch: &mut Batch) -> bool {
+        let mut expired = Vec::new();
+        let mut reached = false;
+        let router = self.router();
+        let mut give = |subscription: &Arc<Subscription<Target>>| {
+            let given =
+                except != Some(subscription.connection) && give(subscription, message, batch, &mut expired);
+            reached |= given;
+            given
+        };
+        let mut queues = Vec::new();
+        router.matching(message.subject, &mut queues, &mut |subscription| {
+            give(subscription);
+        });
+        for group in queues.chunk_by(|one, next| one.0 == next.0) {
+            give_to_one(group, &mut give);
+        }
+        drop(queues);
+        drop(router);
+        if !expired.is_empty() {
+            let mut router = self.router_mut();
+            let gone = expired.iter().filter(|subscription| router.expire(subscription)).count();
+            subtract(&self.stats.counters().subscriptions, gone as u64);
+        }
+        reached
+    }
+
+    /// Tells the publisher of a request, by a 503 to its own subscription on `reply`, that nobody is there to take it.
+    pub(crate) fn answer_no_responders(
+        &self,
+        connection: u64,
+        reply: &[u8],
+        subject: &[u8],
+        batch: &mut Batch,
+    ) {
+        let router = self.router();
+        let mut own = None;
+        router.matching(reply, &mut Vec::new(), &mut |subscription| {
+            if subscription.connection == connection && own.is_none() {
+                own = Some(subscription);
+            }
+        });
+        let Some(subscription) = own else { return };
+        let mut answer = Vec::new();
+        encode::no_responders(&mut answer, reply, &subscription.sid, subject);
+        batch.note(&subscription.target, subscription.target.answer(&answer), answer.len());
+        add(&self.stats.counters().no_responders, 1);
+    }
+}
+
+/// Queues a message for one subscription, unless it had all it asked for or its connection is closing.
+fn give(
+    subscription: &Arc<Subscription<Target>>,
+    message: &Publish<'_>,
+    batch: &mut Batch,
+    expired: &mut Vec<Arc<Subscription<Target>>>,
+) -> bool {
+    match subscription.claim() {
+        Claim::Exhausted => return false,
+        Claim::Last => expired.push(Arc::clone(subscription)),
+        Claim::Granted => {}
+    }
+    let push = subscription.target.deliver(message, &subscription.sid);
+    batch.note(&subscription.target, push, encode::message_bound(message, &subscription.sid));
+    let given = push != Push::Refused;
+    batch.delivered += u64::from(given);
+    given
+}
+
+/// Gives a message to a random member of a group, or the next one that takes it.
+fn give_to_one(
+    group: &[QueuePart<'_, Target>],
+    give: &mut impl FnMut(&Arc<Subscription<Target>>) -> bool,
+) -> bool {
+    let size: usize = group.iter().map(|(_, members)| members.len()).sum();
+    let start = fastrand::usize(..size.max(1));
+    let members = || group.iter().flat_map(|(_, members)| members.iter());
+    members().skip(start).chain(members().take(start)).any(give)
+}

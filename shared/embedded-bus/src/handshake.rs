@@ -1,0 +1,119 @@
+//! INFO and CONNECT: what the two sides tell each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+/// What clients judge the protocol by. The operations of this version are spoken; streams are not offered.
+const PROTOCOL_VERSION: &str = "2.11.0";
+
+/// What does not differ between connections.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Info {
+    server_id: String,
+    server_name: String,
+    version: &'static str,
+    proto: u8,
+    host: String,
+    port: u16,
+    headers: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    auth_required: bool,
+    max_payload: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ip: Option<String>,
+    /// "Lame duck mode": this server is about to go.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ldm: bool,
+}
+
+impl Info {
+    pub(crate) fn new(config: &Config, port: u16) -> Self {
+        let random =
+            std::iter::repeat_with(fastrand::alphanumeric).take(55).map(|letter| letter.to_ascii_uppercase());
+        Self {
+            server_id: std::iter::once('N').chain(random).collect(),
+            server_name: config.server_name.clone(),
+            version: PROTOCOL_VERSION,
+            proto: 1,
+            host: config.listen.ip().to_string(),
+            port,
+            headers: true,
+            auth_required: config.credentials.required(),
+            max_payload: config.max_payload,
+            client_id: None,
+            client_ip: None,
+            ldm: false,
+        }
+    }
+
+    /// The JSON for one connection.
+    pub(crate) fn json(&self, client_id: u64, client_ip: &str, ldm: bool) -> String {
+        let info =
+            Self { client_id: Some(client_id), client_ip: Some(client_ip.to_owned()), ldm, ..self.clone() };
+        serde_json::to_string(&info).expect("strings, numbers and booleans are always JSON")
+    }
+}
+
+/// What a client says in CONNECT, as far as it matters here. What is absent or null stays as it was.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Connect {
+    pub(crate) verbose: Option<bool>,
+    pub(crate) pedantic: Option<bool>,
+    pub(crate) echo: Option<bool>,
+    pub(crate) headers: Option<bool>,
+    pub(crate) no_responders: Option<bool>,
+    pub(crate) protocol: Option<i64>,
+    pub(crate) user: Option<String>,
+    pub(crate) pass: Option<String>,
+    pub(crate) auth_token: Option<String>,
+}
+
+impl Connect {
+    /// Reads the JSON; `None` if it is none. `null` is an empty CONNECT, as for nats-server.
+    pub(crate) fn read(json: &[u8]) -> Option<Self> {
+        // A struct could be read from an array too, which no client means.
+        if json.first() == Some(&b'[') {
+            return None;
+        }
+        serde_json::from_slice::<Option<Self>>(json).ok().map(Option::unwrap_or_default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_says_what_clients_look_for() {
+        let config =
+            Config { credentials: crate::Credentials::Token("secret".to_owned()), ..Config::default() };
+        let json = Info::new(&config, 4222).json(7, "127.0.0.1", false);
+        let info: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(info["max_payload"], 1 << 20);
+        assert_eq!(info["headers"], true);
+        assert_eq!(info["auth_required"], true);
+        assert_eq!(info["client_id"], 7);
+        assert_eq!(info["port"], 4222);
+        assert_eq!(info["proto"], 1);
+        assert_eq!(info["server_id"].as_str().unwrap().len(), 56);
+        assert!(info.get("ldm").is_none() && info.get("jetstream").is_none());
+        assert!(!json.contains("secret"));
+    }
+
+    #[test]
+    fn connect_is_read_as_leniently_as_clients_need() {
+        let json =
+            br#"{"verbose":false,"jwt":null,"user":null,"lang":"rust","headers":true,"tls_required":false}"#;
+        let connect = Connect::read(json).unwrap();
+        assert_eq!((connect.verbose, connect.headers, connect.echo), (Some(false), Some(true), None));
+        assert!(Connect::read(b"null").is_some());
+        let deep = [b"{\"x\":".repeat(10_000), b"}".repeat(10_000)].concat();
+        for bad in [&b""[..], b"{", b"{bad}", b"[]", b"{\"verbose\":\"yes\"}", b"\xff", &deep] {
+            assert!(Connect::read(bad).is_none(), "{:?}", String::from_utf8_lossy(&bad[..bad.len().min(20)]));
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! What one connection has yet to be sent, and the task that sends it.
+//!
+//! Anyone may append; nobody waits to do so. Appended bytes leave in that order, many in one write. No more than `bound`
+//! bytes ever wait: whoever would exceed them is cut off instead, as a slow consumer, and costs the others nothing.
+//! After [`Outbox::close`] nothing more is taken, and what waits has [`CLOSE_DEADLINE`] to leave.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::stats::{Stats, add};
+use crate::wire::{Publish, encode};
+
+/// How long a closing connection may take to accept what still waits for it.
+pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+/// A buffer that grew beyond this is given back once it is empty.
+const KEPT_CAPACITY: usize = 16 << 10;
+
+/// The pending bytes of one connection.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    connection: u64,
+    bound: usize,
+    stats: Stats,
+    /// Lock order: the router's lock before this one; never two outboxes at a time; never held across an await.
+    state: Mutex<State>,
+    /// Wakes the writer: there is something, or it has to close.
+    writer: Notify,
+    /// Wakes publishers that were held back: there is room again.
+    room: Notify,
+    /// Cancelled when the connection can't go on, so that its reader ends too.
+    gone: CancellationToken,
+    /// Whether the client wants header blocks.
+    headers: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    waiting_messages: u64,
+    /// Bytes that the writer has taken and not yet written.
+    writing: usize,
+    writing_messages: u64,
+    /// Bytes written since the start. Tells progress.
+    written: u64,
+    /// Whether the writer is at work, or somebody has promised to wake it.
+    awake: bool,
+    /// Whether a publisher may be waiting for room.
+    crowded: bool,
+    /// Whether holding publishers back did not help last time. Cleared by any progress.
+    unresponsive: bool,
+    /// Until when to flush, once it closes.
+    close_by: Option<Instant>,
+}
+
+impl State {
+    fn pending(&self) -> usize {
+        self.waiting.len() + self.writing
+    }
+}
+
+/// What became of something appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// It waits. If `wake`, the caller has to call [`Outbox::wake`] soon. If `crowded`, it should slow down.
+    Queued { wake: bool, crowded: bool },
+    /// The connection is closing.
+    Refused,
+}
+
+enum Take {
+    Write,
+    Idle,
+    Done,
+}
+
+/// Why the writer gave up.
+enum Stuck {
+    /// The socket took nothing for too long.
+    Deadline,
+    /// The peer is gone.
+    Broken,
+}
+
+impl Outbox {
+    pub(crate) fn new(connection: u64, bound: usize, stats: Stats, gone: CancellationToken) -> Self {
+        Self {
+            connection,
+            bound,
+            stats,
+            state: Mutex::default(),
+            writer: Notify::new(),
+            room: Notify::new(),
+            gone,
+            headers: AtomicBool::new(false),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is whole before anything could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets whether this client wants header blocks.
+    pub(crate) fn set_headers(&self, wanted: bool) {
+        self.headers.store(wanted, Relaxed);
+    }
+
+    /// Appends a message for the subscription `sid`.
+    pub(crate) fn deliver(&self, message: &Publish<'_>, sid: &[u8]) -> Push {
+        let headers = self.headers.load(Relaxed);
+        self.push(encode::message_bound(message, sid), true, |out| {
+            encode::message(out, message, sid, headers)
+        })
+    }
+
+    /// Appends an answer.
+    pub(crate) fn answer(&self, bytes: &[u8]) -> Push {
+        self.push(bytes.len(), false, |out| out.extend_from_slice(bytes))
+    }
+
+    fn push(&self, size: usize, message: bool, write: impl FnOnce(&mut Vec<u8>)) -> Push {
+        let mut state = self.lock();
+        if state.close_by.is_some() {
+            return Push::Refused;
+        }
+        let pending = state.pending() + size;
+        if pending > self.bound {
+            state.waiting_messages += u64::from(message);
+            self.cut_off(state, "too many bytes wait for it");
+            return Push::Refused;
+        }
+        write(&mut state.waiting);
+        state.waiting_messages += u64::from(message);
+        let crowded = pending > self.bound / 4 * 3 && !state.unresponsive;
+        state.crowded |= crowded;
+        let wake = !std::mem::replace(&mut state.awake, true);
+        Push::Queued { wake, crowded }
+    }
+
+    /// Ends a slow consumer: what waits is dropped, so that it can be told why behind what is being written.
+    fn cut_off(&self, mut state: MutexGuard<'_, State>, reason: &str) {
+        let pending = state.pending();
+        add(&self.stats.counters().slow_consumers, 1);
+        add(&self.stats.counters().messages_discarded, std::mem::take(&mut state.waiting_messages));
+        state.waiting = encode::error("Slow Consumer");
+        state.close_by = Some(Instant::now() + CLOSE_DEADLINE);
+        drop(state);
+        self.writer.notify_one();
+        self.room.notify_waiters();
+        self.gone.cancel();
+        tracing::warn!(
+            connection = self.connection,
+            pending_bytes = pending,
+            reason,
+            "slow consumer cut off"
+        );
+    }
+
+    /// Lets the writer look again.
+    pub(crate) fn wake(&self) {
+        self.writer.notify_one();
+    }
+
+    /// Takes nothing more, except these last words; what waits still has [`CLOSE_DEADLINE`].
+    pub(crate) fn close(&self, last_words: &[u8]) {
+        let mut state = self.lock();
+        if state.close_by.is_none() {
+            state.close_by = Some(Instant::now() + CLOSE_DEADLINE);
+            state.waiting.extend_from_slice(last_words);
+        }
+        drop(state);
+        self.writer.notify_one();
+        self.room.notify_waiters();
+    }
+
+    /// Whether it takes nothing more.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().close_by.is_some()
+    }
+
+    /// Waits until at most half of the bound is pending, or until the deadline. If nothing at all was written by then,
+    /// nobody is held back for this connection again before it makes progress.
+    pub(crate) async fn wait_for_room(&self, deadline: Instant) {
+        let before = self.lock().written;
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            // Registered before looking, so that no wake-up falls in between.
+            room.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.close_by.is_some() || state.pending() <= self.bound / 2 {
+                    return;
+                }
+            }
+            if timeout_at(deadline, room).await.is_err() {
+                let mut state = self.lock();
+                state.unresponsive = state.written == before;
+                return;
+            }
+        }
+    }
+
+    /// Writes until the outbox is closed and empty, or the socket fails. Called once.
+    pub(crate) async fn write_to<W: AsyncWrite + Unpin>(&self, mut socket: W, write_deadline: Duration) {
+        let mut batch = Vec::new();
+        loop {
+            match self.take(&mut batch) {
+                Take::Idle => {
+                    batch.shrink_to(KEPT_CAPACITY);
+                    self.writer.notified().await;
+                }
+                Take::Done => {
+                    // The peer may have stopped listening; the connection ends either way.
+                    let _ = timeout(CLOSE_DEADLINE, socket.shutdown()).await;
+                    break;
+                }
+                Take::Write => match self.write(&mut socket, &batch, write_deadline).await {
+                    Ok(()) => {}
+                    Err(Stuck::Broken) => break,
+                    Err(Stuck::Deadline) => {
+                        let state = self.lock();
+                        if state.close_by.is_none() {
+                            self.cut_off(state, "its socket took nothing for too long");
+                        }
+                        break;
+                    }
+                },
+            }
+        }
+        self.end();
+    }
+
+    fn take(&self, batch: &mut Vec<u8>) -> Take {
+        batch.clear();
+        let mut state = self.lock();
+        state.writing_messages = 0;
+        if state.waiting.is_empty() {
+            if state.close_by.is_some() {
+                return Take::Done;
+            }
+            state.awake = false;
+            state.waiting.shrink_to(KEPT_CAPACITY);
+            return Take::Idle;
+        }
+        state.awake = true;
+        std::mem::swap(&mut state.waiting, batch);
+        state.writing = batch.len();
+        state.writing_messages = std::mem::take(&mut state.waiting_messages);
+        Take::Write
+    }
+
+    async fn write<W: AsyncWrite + Unpin>(
+        &self,
+        socket: &mut W,
+        batch: &[u8],
+        write_deadline: Duration,
+    ) -> Result<(), Stuck> {
+        let mut rest = batch;
+        let mut progress = Instant::now();
+        while !rest.is_empty() {
+            let stuck_at = progress + write_deadline;
+            let deadline = self.lock().close_by.map_or(stuck_at, |close_by| close_by.min(stuck_at));
+            tokio::select! {
+                biased;
+                written = timeout_at(deadline, socket.write(rest)) => match written {
+                    Err(_) => return Err(Stuck::Deadline),
+                    Ok(Ok(count)) if count > 0 => {
+                        rest = &rest[count..];
+                        progress = Instant::now();
+                        self.wrote(count);
+                        if deadline <= progress && self.is_closing() {
+                            return Err(Stuck::Deadline);
+                        }
+                    }
+                    Ok(Ok(_) | Err(_)) => return Err(Stuck::Broken),
+                },
+                // While it writes nobody wakes it but `close` and `cut_off`: the deadline has changed.
+                () = self.writer.notified() => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn wrote(&self, count: usize) {
+        add(&self.stats.counters().bytes_out, count as u64);
+        let mut state = self.lock();
+        state.writing -= count;
+        state.written += count as u64;
+        state.unresponsive = false;
+        if state.crowded && state.pending() <= self.bound / 2 {
+            state.crowded = false;
+            drop(state);
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Nothing will be written any more: counts what is lost and frees it.
+    fn end(&self) {
+        let mut state = self.lock();
+        state.close_by.get_or_insert_with(Instant::now);
+        let partly = if state.writing > 0 { state.writing_messages } else { 0 };
+        add(&self.stats.counters().messages_discarded, state.waiting_messages + partly);
+        state.waiting = Vec::new();
+        (state.waiting_messages, state.writing, state.writing_messages) = (0, 0, 0);
+        drop(state);
+        self.room.notify_waiters();
+        self.gone.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    fn outbox(bound: usize) -> (Arc<Outbox>, Stats, CancellationToken) {
+        let (stats, gone) = (Stats::default(), CancellationToken::new());
+        (Arc::new(Outbox::new(1, bound, stats.clone(), gone.clone())), stats, gone)
+    }
+
+    fn message(payload: &[u8]) -> Publish<'_> {
+        Publish { subject: b"a", reply: None, headers: &[], payload, with_headers: false }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_leaves_in_order_before_it_closes() {
+        let (outbox, stats, _) = outbox(1000);
+        let (near, mut far) = tokio::io::duplex(16);
+        assert_eq!(outbox.deliver(&message(b"one"), b"1"), Push::Queued { wake: true, crowded: false });
+        assert_eq!(outbox.deliver(&message(b"two"), b"1"), Push::Queued { wake: false, crowded: false });
+        outbox.close(b"bye");
+        assert_eq!(outbox.answer(b"too late"), Push::Refused);
+        let mut seen = String::new();
+        let (_, read) = tokio::join!(outbox.write_to(near, CLOSE_DEADLINE), far.read_to_string(&mut seen));
+        read.unwrap();
+        assert_eq!(seen, "MSG a 1 3\r\none\r\nMSG a 1 3\r\ntwo\r\nbye");
+        assert_eq!(stats.snapshot().bytes_out, seen.len() as u64);
+        assert_eq!(stats.snapshot().messages_discarded, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_its_bound_it_is_cut_off_and_told_so() {
+        let (outbox, stats, gone) = outbox(300);
+        let (near, mut far) = tokio::io::duplex(1000);
+        let mut queued = 0;
+        while outbox.deliver(&message(b"12345"), b"1") != Push::Refused {
+            queued += 1;
+            assert!(queued < 100, "the bound does not hold");
+        }
+        assert!(gone.is_cancelled());
+        outbox.write_to(near, CLOSE_DEADLINE).await;
+        let mut seen = String::new();
+        far.read_to_string(&mut seen).await.unwrap();
+        assert_eq!(seen, "-ERR 'Slow Consumer'\r\n");
+        let counts = stats.snapshot();
+        assert_eq!((counts.slow_consumers, counts.messages_discarded), (1, queued + 1));
+        assert_eq!(outbox.deliver(&message(b"12345"), b"1"), Push::Refused);
+        assert_eq!(stats.snapshot().slow_consumers, 1, "it is cut off once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_takes_nothing_is_given_up() {
+        let (outbox, stats, gone) = outbox(1000);
+        let (near, _far) = tokio::io::duplex(1);
+        outbox.deliver(&message(b"one"), b"1");
+        let start = Instant::now();
+        outbox.write_to(near, Duration::from_secs(7)).await;
+        assert_eq!(start.elapsed().as_secs(), 7);
+        assert!(gone.is_cancelled());
+        let counts = stats.snapshot();
+        assert_eq!((counts.slow_consumers, counts.messages_discarded), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_publisher_is_held_until_there_is_room_but_not_twice_in_vain() {
+        let (outbox, _, _) = outbox(400);
+        let (near, mut far) = tokio::io::duplex(1);
+        let payload = [b'x'; 240];
+        outbox.deliver(&message(&payload), b"1");
+        assert_eq!(outbox.deliver(&message(b"1234"), b"1"), Push::Queued { wake: false, crowded: true });
+        let start = Instant::now();
+        outbox.wait_for_room(start + Duration::from_millis(10)).await;
+        assert_eq!(start.elapsed().as_millis(), 10, "nothing is written, so the deadline ends it");
+        assert_eq!(outbox.deliver(&message(b""), b"1"), Push::Queued { wake: false, crowded: false });
+
+        let reader = async { while far.read_u8().await.is_ok() {} };
+        let writing = outbox.write_to(near, CLOSE_DEADLINE);
+        let waiting = async {
+            outbox.wait_for_room(Instant::now() + Duration::from_secs(60)).await;
+            assert!(outbox.lock().pending() <= 200);
+            outbox.close(b"");
+        };
+        tokio::join!(reader, writing, waiting);
+        assert!(start.elapsed() < Duration::from_secs(1), "it was told of the room");
+    }
+}

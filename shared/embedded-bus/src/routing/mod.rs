@@ -1,0 +1,229 @@
+//! Who hears what: subscriptions by subject, and by connection.
+//!
+//! Literal subjects are in one hash map, patterns with wildcards in a tree of tokens. What always holds: a subscription
+//! is in its place by subject if and only if it is in the set of its connection. Removing one costs the length of its
+//! subject, removing a connection the number of its own subscriptions. No socket and no lock here; `T` is whatever the
+//! caller delivers to, so a component inside the process can stand beside connections.
+
+mod members;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::borrow::Borrow;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use crate::subject;
+use members::Members;
+use tree::Tree;
+
+/// One subscription of one connection.
+#[derive(Debug)]
+pub(crate) struct Subscription<T> {
+    /// Which connection.
+    pub(crate) connection: u64,
+    /// Where its messages go.
+    pub(crate) target: T,
+    /// What the client calls it.
+    pub(crate) sid: Box<[u8]>,
+    subject: Arc<[u8]>,
+    queue: Option<Arc<[u8]>>,
+    /// Messages given to it. Beyond `max` it counts on but gives nothing.
+    delivered: AtomicU64,
+    /// After how many it ends; `u64::MAX` for never.
+    max: AtomicU64,
+    /// Where it is in the list that holds it. Written only while the router is borrowed mutably.
+    position: AtomicUsize,
+}
+
+/// Whether a subscription takes one more message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Yes.
+    Granted,
+    /// Yes, and it was its last: remove it.
+    Last,
+    /// No, it had all it asked for.
+    Exhausted,
+}
+
+impl<T> Subscription<T> {
+    /// Counts one more message, exactly once however many publishers claim at the same time.
+    pub(crate) fn claim(&self) -> Claim {
+        let before = self.delivered.fetch_add(1, Relaxed);
+        let max = self.max.load(Relaxed);
+        if before >= max {
+            Claim::Exhausted
+        } else if before + 1 == max {
+            Claim::Last
+        } else {
+            Claim::Granted
+        }
+    }
+}
+
+/// A subscription in the set of its connection, found by its sid without a second copy of it.
+#[derive(Debug)]
+struct BySid<T>(Arc<Subscription<T>>);
+
+impl<T> Borrow<[u8]> for BySid<T> {
+    fn borrow(&self) -> &[u8] {
+        &self.0.sid
+    }
+}
+
+impl<T> PartialEq for BySid<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.sid == other.0.sid
+    }
+}
+
+impl<T> Eq for BySid<T> {}
+
+impl<T> Hash for BySid<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.sid.hash(state);
+    }
+}
+
+/// The members of one queue group under one pattern. A group may have several such parts.
+pub(crate) type QueuePart<'a, T> = (&'a [u8], &'a [Arc<Subscription<T>>]);
+
+/// All subscriptions of a bus.
+#[derive(Debug)]
+pub(crate) struct Router<T> {
+    literal: HashMap<Arc<[u8]>, Members<T>>,
+    wildcard: Tree<T>,
+    connections: HashMap<u64, HashSet<BySid<T>>>,
+}
+
+impl<T> Default for Router<T> {
+    fn default() -> Self {
+        Self { literal: HashMap::new(), wildcard: Tree::default(), connections: HashMap::new() }
+    }
+}
+
+impl<T> Router<T> {
+    /// Subscriptions of this connection.
+    pub(crate) fn count(&self, connection: u64) -> usize {
+        self.connections.get(&connection).map_or(0, HashSet::len)
+    }
+
+    /// Whether this connection uses this sid.
+    pub(crate) fn has(&self, connection: u64, sid: &[u8]) -> bool {
+        self.connections.get(&connection).is_some_and(|own| own.contains(sid))
+    }
+
+    /// Adds a subscription to a valid pattern. `false`, and nothing changes, if the connection uses this sid already.
+    pub(crate) fn subscribe(
+        &mut self,
+        (connection, target): (u64, T),
+        pattern: &[u8],
+        queue: Option<&[u8]>,
+        sid: &[u8],
+    ) -> bool {
+        let own = self.connections.entry(connection).or_default();
+        if own.contains(sid) {
+            return false;
+        }
+        let literal = !subject::has_wildcard(pattern);
+        // A subject that is known already is shared, not kept twice.
+        let shared =
+            literal.then(|| self.literal.get_key_value(pattern)).flatten().map(|(key, _)| Arc::clone(key));
+        let subscription = Arc::new(Subscription {
+            connection,
+            target,
+            sid: sid.into(),
+            subject: shared.unwrap_or_else(|| pattern.into()),
+            queue: queue.map(Into::into),
+            delivered: AtomicU64::new(0),
+            max: AtomicU64::new(u64::MAX),
+            position: AtomicUsize::new(0),
+        });
+        own.insert(BySid(Arc::clone(&subscription)));
+        if literal {
+            self.literal.entry(Arc::clone(&subscription.subject)).or_default().insert(subscription);
+        } else {
+            self.wildcard.insert(subscription);
+        }
+        true
+    }
+
+    /// Ends a subscription, at once or after `max` messages in total. Tells whether it is gone now.
+    pub(crate) fn unsubscribe(&mut self, connection: u64, sid: &[u8], max: Option<u64>) -> bool {
+        let Some(own) = self.connections.get_mut(&connection) else { return false };
+        if let (Some(max), Some(BySid(subscription))) = (max, own.get(sid)) {
+            subscription.max.store(max, Relaxed);
+            if subscription.delivered.load(Relaxed) < max {
+                return false;
+            }
+        }
+        let Some(BySid(subscription)) = own.take(sid) else { return false };
+        if own.is_empty() {
+            self.connections.remove(&connection);
+        } else if own.len() < own.capacity() / 8 {
+            own.shrink_to_fit();
+        }
+        self.unplace(&subscription);
+        true
+    }
+
+    /// Removes a subscription that had its last message, unless it is gone already.
+    pub(crate) fn expire(&mut self, subscription: &Arc<Subscription<T>>) -> bool {
+        let own = self.connections.get(&subscription.connection);
+        let stands = own
+            .and_then(|own| own.get(&*subscription.sid))
+            .is_some_and(|BySid(it)| Arc::ptr_eq(it, subscription));
+        stands && self.unsubscribe(subscription.connection, &subscription.sid, None)
+    }
+
+    /// Removes all subscriptions of a connection and tells how many there were.
+    pub(crate) fn disconnect(&mut self, connection: u64) -> usize {
+        let own = self.connections.remove(&connection).unwrap_or_default();
+        let count = own.len();
+        for BySid(subscription) in own {
+            self.unplace(&subscription);
+        }
+        // Memory of a peak is given back, at a cost spread over what was removed.
+        if self.literal.len() < self.literal.capacity() / 8 {
+            self.literal.shrink_to_fit();
+        }
+        count
+    }
+
+    /// Visits all plain subscriptions that match, literal ones first, and collects the queue groups that do. A subject
+    /// with an empty token matches nothing.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        subject: &[u8],
+        queues: &mut Vec<QueuePart<'a, T>>,
+        plain: &mut impl FnMut(&'a Arc<Subscription<T>>),
+    ) {
+        if let Some(members) = self.literal.get(subject) {
+            members.visit(queues, plain);
+        }
+        if !self.wildcard.is_empty() && subject::is_well_formed(subject) {
+            self.wildcard.matching(subject, queues, plain);
+        }
+        if queues.len() > 1 {
+            // Parts of one group lie side by side.
+            queues.sort_unstable_by_key(|(name, _)| *name);
+        }
+    }
+
+    /// Takes a subscription out of its place by subject.
+    fn unplace(&mut self, subscription: &Arc<Subscription<T>>) {
+        if subject::has_wildcard(&subscription.subject) {
+            self.wildcard.remove(subscription);
+        } else if let Entry::Occupied(mut place) = self.literal.entry(Arc::clone(&subscription.subject)) {
+            place.get_mut().remove(subscription);
+            if place.get().is_empty() {
+                place.remove();
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Listens, lets connections in, and ends them all.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::config::{BindError, Config};
+use crate::connection;
+use crate::stats::{Stats, add};
+use crate::wire::encode;
+
+/// How long to wait after an accept that failed, at first and at most.
+const FIRST_RETRY: Duration = Duration::from_millis(10);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+/// How long the end may take: for what is being read, and for what has to be written. Both are over sooner by the
+/// deadlines of the connections themselves.
+const STOP_READING: Duration = Duration::from_secs(1);
+const STOP_WRITING: Duration = Duration::from_secs(5);
+
+/// A bus that listens. It serves while [`EmbeddedBus::serve`] runs.
+#[derive(Debug)]
+pub struct EmbeddedBus {
+    listener: TcpListener,
+    address: SocketAddr,
+    bus: Arc<Bus>,
+}
+
+impl EmbeddedBus {
+    /// Takes the port. Clients that connect from now on wait until [`EmbeddedBus::serve`] is called.
+    ///
+    /// # Errors
+    /// If a setting makes no sense, or the address can't be listened on. The text says what to do.
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        config.check()?;
+        let failed = |error| BindError::from_io(config.listen, error);
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, bus: Arc::new(Bus::new(config, address.port())) })
+    }
+
+    /// Where it listens, with the port it got if it asked for 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle on its counters.
+    pub fn stats(&self) -> Stats {
+        self.bus.stats.clone()
+    }
+
+    /// Serves until `shutdown` is cancelled, and returns once every connection has ended: each is told by an INFO with
+    /// `ldm`, gets what waits for it, and is closed. That takes a few seconds at most. Dropping the future instead ends
+    /// the connections without waiting for them.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let Self { listener, address, bus } = self;
+        // Only matter if this future is dropped.
+        let _ends = (bus.stop.clone().drop_guard(), bus.flush.clone().drop_guard());
+        tracing::info!(%address, "bus listens");
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = accept(&listener, &bus) => {}
+        }
+        drop(listener);
+        bus.stop.cancel();
+        bus.readers.close();
+        bus.tasks.close();
+        if timeout(STOP_READING, bus.readers.wait()).await.is_err() {
+            tracing::warn!("a connection was still publishing when the bus ended");
+        }
+        bus.flush.cancel();
+        if timeout(STOP_WRITING, bus.tasks.wait()).await.is_err() {
+            tracing::error!(tasks = bus.tasks.len(), "connections of the bus did not end in time");
+        }
+        tracing::info!(%address, "bus ended");
+    }
+}
+
+/// Lets connections in, for ever.
+async fn accept(listener: &TcpListener, bus: &Arc<Bus>) {
+    let mut retry = FIRST_RETRY;
+    let mut id = 0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                retry = FIRST_RETRY;
+                id += 1;
+                admit(bus, id, stream, peer);
+            }
+            // Most often there are no file descriptors left. Those who are connected go on.
+            Err(error) => {
+                add(&bus.stats.counters().accept_errors, 1);
+                tracing::warn!(%error, retry_ms = retry.as_millis() as u64, "can't accept a connection");
+                sleep(retry).await;
+                retry = (retry * 2).min(LAST_RETRY);
+            }
+        }
+    }
+}
+
+fn admit(bus: &Arc<Bus>, id: u64, stream: TcpStream, peer: SocketAddr) {
+    let counters = bus.stats.counters();
+    let open = counters.connections.load(std::sync::atomic::Ordering::Relaxed);
+    if open >= bus.config.max_connections as u64 {
+        add(&counters.connections_refused, 1);
+        tracing::debug!(%peer, open, "connection refused, there are too many");
+        refuse(stream);
+        return;
+    }
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "connection was gone at once");
+        return;
+    }
+    add(&counters.connections, 1);
+    add(&counters.connections_accepted, 1);
+    let (reader, writer) = stream.into_split();
+    let serving =
+        connection::serve(Arc::clone(bus), id, peer.ip().to_canonical().to_string(), reader, writer);
+    bus.tasks.spawn(serving);
+}
+
+/// Says why and closes. A new socket takes these few bytes at once; one that does not is closed without them.
+fn refuse(stream: TcpStream) {
+    let said = stream.into_std().and_then(|mut stream| {
+        io::Write::write_all(&mut stream, &encode::error("maximum connections exceeded"))
+    });
+    if let Err(error) = said {
+        tracing::debug!(%error, "could not tell a refused connection why");
+    }
+}

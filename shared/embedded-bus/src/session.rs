@@ -1,0 +1,218 @@
+//! One client's conversation: what each operation does.
+//!
+//! Synchronous, without a socket or a clock. Operations are carried out in the order they came, so everything one
+//! connection publishes reaches each subscriber in that order. Receivers are woken by [`Session::settle`].
+
+use std::sync::Arc;
+
+use crate::bus::Bus;
+use crate::delivery::Batch;
+use crate::handshake::Connect;
+use crate::outbox::Outbox;
+use crate::stats::{add, subtract};
+use crate::subject;
+use crate::wire::{Operation, Publish, WireError, encode};
+
+/// Why a connection is closed by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fatal {
+    /// It does not speak the protocol or exceeds a limit.
+    Wire(WireError),
+    /// CONNECT has no JSON that can be used.
+    Connect,
+    /// A version of the protocol that does not exist.
+    ClientProtocol,
+    /// A 503 is a header, so it can't be asked for without headers.
+    NoRespondersWithoutHeaders,
+    /// HPUB from a client that did not say it knows headers.
+    HeadersNotSupported,
+    /// The client said -ERR.
+    ClientError,
+    /// Wrong or no credentials.
+    Authorization,
+    /// No credentials in time.
+    AuthenticationTimeout,
+    /// PINGs went unanswered.
+    Stale,
+}
+
+impl Fatal {
+    /// What the client is told.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Wire(error) => error.text(),
+            // nats-server closes without a word here.
+            Self::Connect | Self::ClientError => "Parser Error",
+            Self::ClientProtocol => "invalid client protocol",
+            Self::NoRespondersWithoutHeaders => "no responders requires headers support",
+            Self::HeadersNotSupported => "message headers not supported",
+            Self::Authorization => "Authorization Violation",
+            Self::AuthenticationTimeout => "Authentication Timeout",
+            Self::Stale => "Stale Connection",
+        }
+    }
+}
+
+/// The state of one conversation.
+#[derive(Debug)]
+pub(crate) struct Session {
+    bus: Arc<Bus>,
+    id: u64,
+    outbox: Arc<Outbox>,
+    /// Whether the credentials were right, or none are needed.
+    admitted: bool,
+    verbose: bool,
+    pedantic: bool,
+    echo: bool,
+    headers: bool,
+    no_responders: bool,
+    pings_out: u32,
+    batch: Batch,
+}
+
+impl Session {
+    pub(crate) fn new(bus: Arc<Bus>, id: u64, outbox: Arc<Outbox>) -> Self {
+        let admitted = !bus.config.credentials.required();
+        // Until CONNECT a client counts as verbose and pedantic.
+        Self {
+            batch: Batch::new(bus.stats.clone()),
+            bus,
+            id,
+            outbox,
+            admitted,
+            verbose: true,
+            pedantic: true,
+            echo: true,
+            headers: false,
+            no_responders: false,
+            pings_out: 0,
+        }
+    }
+
+    /// Whether the client may do more than log in.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.admitted
+    }
+
+    /// What is queued for others and not yet settled.
+    pub(crate) fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    /// Refuses whatever is not the beginning of a CONNECT from a client that has not logged in.
+    pub(crate) fn screen(&self, input: &[u8]) -> Result<(), Fatal> {
+        match input.first() {
+            Some(first) if !self.admitted && !first.eq_ignore_ascii_case(&b'C') => Err(Fatal::Authorization),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Carries out one operation.
+    pub(crate) fn handle(&mut self, operation: Operation<'_>) -> Result<(), Fatal> {
+        match operation {
+            Operation::Connect(json) => return self.connect(json),
+            Operation::Ping => self.answer(encode::PONG),
+            Operation::Pong => self.pings_out = 0,
+            Operation::Publish(message) => return self.publish(&message),
+            Operation::Subscribe { subject, queue, sid } => self.subscribe(subject, queue, sid),
+            Operation::Unsubscribe { sid, max } => {
+                if self.bus.router_mut().unsubscribe(self.id, sid, max) {
+                    subtract(&self.bus.stats.counters().subscriptions, 1);
+                }
+                self.acknowledge();
+            }
+            Operation::Ignored => {}
+            Operation::ClientError => return Err(Fatal::ClientError),
+        }
+        Ok(())
+    }
+
+    /// An interval has passed; `active` if anything came in it. Asks a silent client whether it is there.
+    pub(crate) fn on_interval(&mut self, active: bool) -> Result<(), Fatal> {
+        if active {
+            self.pings_out = 0;
+        } else if self.pings_out >= self.bus.config.max_pings_out {
+            return Err(Fatal::Stale);
+        } else {
+            self.pings_out += 1;
+            self.answer(encode::PING);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, bytes: &[u8]) {
+        let push = self.outbox.answer(bytes);
+        self.batch.note(&self.outbox, push, 0);
+    }
+
+    fn complain(&mut self, text: &str) {
+        self.answer(&encode::error(text));
+    }
+
+    fn acknowledge(&mut self) {
+        if self.verbose {
+            self.answer(encode::OK);
+        }
+    }
+
+    fn connect(&mut self, json: &[u8]) -> Result<(), Fatal> {
+        let connect = Connect::read(json).ok_or(Fatal::Connect)?;
+        let presented = (connect.auth_token.as_deref(), connect.user.as_deref(), connect.pass.as_deref());
+        if !self.bus.config.credentials.accept(presented.0, presented.1, presented.2) {
+            return Err(Fatal::Authorization);
+        }
+        if connect.protocol.is_some_and(|protocol| !(0..=1).contains(&protocol)) {
+            return Err(Fatal::ClientProtocol);
+        }
+        self.admitted = true;
+        self.verbose = connect.verbose.unwrap_or(self.verbose);
+        self.pedantic = connect.pedantic.unwrap_or(self.pedantic);
+        self.echo = connect.echo.unwrap_or(self.echo);
+        self.headers = connect.headers.unwrap_or(self.headers);
+        self.no_responders = connect.no_responders.unwrap_or(self.no_responders);
+        if self.no_responders && !self.headers {
+            return Err(Fatal::NoRespondersWithoutHeaders);
+        }
+        self.outbox.set_headers(self.headers);
+        self.acknowledge();
+        Ok(())
+    }
+
+    fn subscribe(&mut self, pattern: &[u8], queue: Option<&[u8]>, sid: &[u8]) {
+        if !subject::is_valid_pattern(pattern) {
+            return self.complain("Invalid Subject");
+        }
+        let limit = self.bus.config.max_subscriptions;
+        let mut router = self.bus.router_mut();
+        if limit > 0 && router.count(self.id) >= limit && !router.has(self.id, sid) {
+            drop(router);
+            return self.complain("maximum subscriptions exceeded");
+        }
+        // A sid in use stays as it is and is acknowledged, as nats-server does.
+        if router.subscribe((self.id, Arc::clone(&self.outbox)), pattern, queue, sid) {
+            add(&self.bus.stats.counters().subscriptions, 1);
+        }
+        drop(router);
+        self.acknowledge();
+    }
+
+    fn publish(&mut self, message: &Publish<'_>) -> Result<(), Fatal> {
+        if message.with_headers && !self.headers {
+            return Err(Fatal::HeadersNotSupported);
+        }
+        self.batch.received();
+        if self.pedantic && !subject::is_valid_literal(message.subject) {
+            self.complain("Invalid Publish Subject");
+        }
+        self.acknowledge();
+        let echo_to = if self.echo { None } else { Some(self.id) };
+        let reached = self.bus.deliver(message, echo_to, &mut self.batch);
+        if !reached
+            && self.no_responders
+            && let Some(reply) = message.reply
+        {
+            self.bus.answer_no_responders(self.id, reply, message.subject, &mut self.batch);
+        }
+        Ok(())
+    }
+}
