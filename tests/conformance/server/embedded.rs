@@ -39,6 +39,11 @@ impl Embedded {
             },
             max_payload: settings.max_payload,
             max_pending_bytes: settings.max_pending,
+            max_connections: settings.max_connections,
+            max_subscriptions: settings.max_subscriptions,
+            ping_interval: settings.ping_interval,
+            max_pings_out: 2,
+            auth_timeout: settings.auth_timeout,
             ..Config::default()
         })
         .await?;

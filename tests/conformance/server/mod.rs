@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::tools::Tools;
 
@@ -68,11 +69,27 @@ pub(crate) struct Settings {
     pub(crate) max_pending: usize,
     /// 0 for a free one.
     pub(crate) port: u16,
+    pub(crate) max_connections: usize,
+    /// Per connection; 0 for no limit.
+    pub(crate) max_subscriptions: usize,
+    /// Silence before a PING; two unanswered ones are allowed.
+    pub(crate) ping_interval: Duration,
+    /// How long a connection may take to present credentials.
+    pub(crate) auth_timeout: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { access: Access::Open, max_payload: 1 << 20, max_pending: 64 << 20, port: 0 }
+        Self {
+            access: Access::Open,
+            max_payload: 1 << 20,
+            max_pending: 64 << 20,
+            port: 0,
+            max_connections: 65_536,
+            max_subscriptions: 0,
+            ping_interval: Duration::from_secs(120),
+            auth_timeout: Duration::from_secs(2),
+        }
     }
 }
 

@@ -80,16 +80,22 @@ fn ports(file: &Path) -> Option<SocketAddr> {
 fn configuration(settings: &Settings, folder: &Path) -> String {
     let port = if settings.port == 0 { "-1".to_owned() } else { settings.port.to_string() };
     let mut text = format!(
-        "listen: \"127.0.0.1:{port}\"\nports_file_dir: \"{}\"\nmax_payload: {}\nmax_pending: {}\n",
+        "listen: \"127.0.0.1:{port}\"\nports_file_dir: \"{}\"\nmax_payload: {}\nmax_pending: {}\n\
+         max_connections: {}\nmax_subscriptions: {}\nping_interval: \"{}ms\"\nping_max: 2\n",
         folder.display(),
         settings.max_payload,
-        settings.max_pending
+        settings.max_pending,
+        settings.max_connections,
+        settings.max_subscriptions,
+        settings.ping_interval.as_millis(),
     );
     let authorization = match settings.access {
         Access::Open => return text,
         Access::Token => format!("token: \"{TOKEN}\""),
         Access::Password => format!("user: \"{USER}\", password: \"{PASSWORD}\""),
     };
-    writeln!(text, "authorization {{ {authorization} }}").expect("a String takes any text");
+    let timeout = settings.auth_timeout.as_secs_f64();
+    writeln!(text, "authorization {{ {authorization}, timeout: {timeout} }}")
+        .expect("a String takes any text");
     text
 }

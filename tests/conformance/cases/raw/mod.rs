@@ -7,6 +7,7 @@ mod corners;
 mod faults;
 mod handshake;
 mod headers;
+mod limits;
 mod load;
 mod payload;
 mod queue;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Vec<Case> {
         requests::cases(),
         faults::cases(),
         corners::cases(),
+        limits::cases(),
         load::cases(),
     ]
     .into_iter()
