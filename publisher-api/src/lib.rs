@@ -1,1 +1,153 @@
-//! Placeholder
+//! The API through which back ends publish, over HTTP and WebSocket.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `connmix` | the calls: what a request says, how an answer looks, both doors |
+//! | `publisher` | the one place where a checked publish becomes a message on the bus |
+//! | `receipts` | asks the edges to how many sessions a message went |
+//! | `edges` | which edges live |
+//! | [`error`] | every reason for a refusal, and its code |
+//! | `guard`, `routes`, `serve` | who is let in; the route table; connections |
+//!
+//! It holds no client sockets and keeps nothing that a restart may not lose.
+
+mod config;
+mod connmix;
+mod edges;
+pub mod error;
+mod guard;
+mod metrics;
+mod publisher;
+mod receipts;
+mod routes;
+mod serve;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use shared::bus::{self, Bus};
+use shared::drain::Drain;
+use shared::health::{self, Health};
+use shared::rules::Rules;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, Settings};
+
+use edges::Edges;
+use guard::Guard;
+use metrics::Metrics;
+use publisher::{Limits, Publisher};
+use receipts::{AskTimes, Asker};
+use routes::App;
+
+/// How this part is named in logs, readiness and bus connections.
+pub const PART: &str = "publisher-api";
+
+/// A running publisher-api. It leaves with the drain that it was started on.
+#[derive(Debug)]
+pub struct PublisherApi {
+    address: SocketAddr,
+}
+
+impl PublisherApi {
+    /// Binds the port and starts. Ready, as `health` tells, once the edges had time to be heard.
+    ///
+    /// # Errors
+    /// The port is taken, or the bus takes no subscription.
+    pub async fn start(
+        config: Config,
+        rules: &Rules,
+        bus: Bus,
+        health: Health,
+        registry: &mut Registry,
+        drain: &Drain,
+    ) -> anyhow::Result<Self> {
+        health.unready(PART, "starting");
+        let listener = health::bind("publisher_api.listen", config.listen).await?;
+        let address = listener.local_addr().context("the address of the publishing port")?;
+        let metrics = Arc::new(Metrics::register(registry));
+        let publisher = publisher(&config, rules, &bus, &health, &metrics, drain)
+            .await
+            .context("the bus takes no subscriptions")?;
+        serve(config, listener, address, publisher, metrics, drain);
+        tracing::info!(%address, "publisher-api listens");
+        Ok(Self { address })
+    }
+
+    /// Where back ends publish.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+async fn publisher(
+    config: &Config,
+    rules: &Rules,
+    bus: &Bus,
+    health: &Health,
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+) -> Result<Publisher, bus::RequestError> {
+    // Heartbeats are heard until the last receipt is out, which is later than the drain begins.
+    let asked = CancellationToken::new();
+    let (times, rules) = (config.times(), rules.digest().to_owned());
+    let edges = Edges::start(bus, times, rules, Arc::clone(metrics), drain, asked.clone()).await?;
+    let ask = AskTimes { window: config.ask_window, deadline: config.answer_deadline };
+    let (open, done) = (config.max_in_flight, asked.drop_guard());
+    let asker = Asker::start(bus, Arc::clone(&edges), ask, open, Arc::clone(metrics), drain, done).await?;
+    // After both subscriptions, so that one proof covers them.
+    drain.spawn(Arc::clone(&edges).keep_ready(health.clone(), config.bus_grace, drain.clone()));
+    let limits = Limits {
+        in_flight: config.max_in_flight,
+        bus_wait: config.bus_wait,
+        // Waiting for the window, sending the ask, waiting for answers; and a machine that is busy.
+        receipt: config.ask_window + config.answer_deadline * 2 + Duration::from_millis(500),
+    };
+    Ok(Publisher::new(bus.clone(), edges, asker, limits, Arc::clone(metrics)))
+}
+
+fn serve(
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    publisher: Publisher,
+    metrics: Arc<Metrics>,
+    drain: &Drain,
+) {
+    let guard = Guard::new(&config.allowed_origins, &config.allowed_hosts, address.ip().is_loopback());
+    let bounds = serve::Bounds { connections: config.max_connections, head_timeout: config.head_timeout };
+    let sockets = Arc::new(Semaphore::new(config.max_sockets));
+    let app = App { publisher, config, guard, metrics: Arc::clone(&metrics), sockets, drain: drain.clone() };
+    serve::start(listener, routes::router(Arc::new(app)), bounds, metrics, drain);
+}
+
+/// Runs this part as a process of its own until the drain begins.
+///
+/// # Errors
+/// A port is taken, or the bus can't be used.
+pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
+    let config = settings.publisher_api;
+    let rules = Rules::compile(&settings.channels).context("channels")?;
+    let admin = health::bind("publisher_api.admin", config.admin).await?;
+    let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
+    let server = bus::provide(&settings.bus, &bus_drain).await.context("the bus")?;
+    let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
+    let (health, mut registry) = (Health::new(), Registry::default());
+    let grace = config.grace;
+    PublisherApi::start(config, &rules, bus, health.clone(), &mut registry, &drain).await?;
+    health::serve(admin, health, registry, &admin_drain);
+    drain.begun().await;
+    let unfinished = drain.finish(grace).await;
+    if unfinished > 0 {
+        tracing::warn!(unfinished, "left before everything was finished");
+    }
+    admin_drain.finish(Duration::from_secs(1)).await;
+    bus_drain.finish(Duration::from_secs(1)).await;
+    tracing::info!("publisher-api has left");
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! `[publisher_api]`: every key with its default, and what may not be combined.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shared::bus::BusConfig;
+use shared::config::{self, ByteSize, LogConfig, Problems};
+use shared::rules::{RuleConfig, Rules, default_rules};
+
+use crate::edges::roster::Times;
+
+/// What a message needs on the bus besides its payload, in bytes.
+const BUS_OVERHEAD: u64 = 1_024;
+
+/// Settings of one publisher-api.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Where back ends publish. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub admin: SocketAddr,
+    /// Lets everyone who reaches the port publish, where it is not on loopback.
+    pub insecure: bool,
+    /// Origins of web pages that may publish, e.g. `https://admin.example.com`. No CORS headers are sent.
+    pub allowed_origins: Vec<String>,
+    /// Names besides `localhost` under which a loopback port may be addressed; elsewhere, if any is given,
+    /// the only names.
+    pub allowed_hosts: Vec<String>,
+    /// The largest message, as it goes out.
+    pub max_message: ByteSize,
+    /// Publishes whose counts are not known yet, in all; more are refused (107).
+    pub max_in_flight: usize,
+    /// The same for one WebSocket, which is then not read until there is room.
+    pub max_in_flight_per_socket: usize,
+    /// Open connections, those that became WebSockets not counted; more wait to be accepted.
+    pub max_connections: usize,
+    /// Open WebSockets; more are refused (107).
+    pub max_sockets: usize,
+    /// How often edges announce themselves; the same as theirs.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// An edge that was not heard for this long is not waited for.
+    #[serde(with = "humantime_serde")]
+    pub silent_after: Duration,
+    /// An edge that was not heard for this long is taken for gone; until then counts are incomplete.
+    #[serde(with = "humantime_serde")]
+    pub named_for: Duration,
+    /// How long an edge may take to say to how many sessions a message went.
+    #[serde(with = "humantime_serde")]
+    pub answer_deadline: Duration,
+    /// Publishes within this time share one question to the edges.
+    #[serde(with = "humantime_serde")]
+    pub ask_window: Duration,
+    /// How long a publish waits for a bus that is away before it is refused (108).
+    #[serde(with = "humantime_serde")]
+    pub bus_wait: Duration,
+    /// How long the bus may be away before this part is not ready.
+    #[serde(with = "humantime_serde")]
+    pub bus_grace: Duration,
+    /// How long a connection may take to send the head of its (next) request.
+    #[serde(with = "humantime_serde")]
+    pub head_timeout: Duration,
+    /// How long the body of a request may take.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// How often a WebSocket is pinged.
+    #[serde(with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// A WebSocket from which nothing came for this long is closed (pongs count).
+    #[serde(with = "humantime_serde")]
+    pub silence: Duration,
+    /// A WebSocket that takes none of its answers for this long is dropped.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// How long publishes in flight may take to finish when this part leaves.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        Self {
+            listen: loopback(6789),
+            admin: loopback(6796),
+            insecure: false,
+            allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            max_message: ByteSize(256 << 10),
+            max_in_flight: 4_096,
+            max_in_flight_per_socket: 256,
+            max_connections: 4_096,
+            max_sockets: 1_024,
+            heartbeat: seconds(1),
+            silent_after: seconds(3),
+            named_for: seconds(60),
+            answer_deadline: Duration::from_millis(250),
+            ask_window: Duration::from_millis(1),
+            bus_wait: seconds(2),
+            bus_grace: seconds(5),
+            head_timeout: seconds(30),
+            body_timeout: seconds(10),
+            ping_interval: seconds(25),
+            silence: seconds(60),
+            write_timeout: seconds(10),
+            grace: seconds(10),
+        }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with these values.
+    pub fn validate(&self, problems: &mut Problems) {
+        problems.check(self.listen.ip().is_loopback() || self.insecure, "publisher_api.listen", || {
+            format!(
+                "{} is not on loopback, and there are no keys yet to tell publishers from strangers; listen on \
+                 127.0.0.1, or, in a network where everyone may publish, start with --insecure \
+                 (publisher_api.insecure = true)",
+                self.listen
+            )
+        });
+        problems.check((1..=64 << 20).contains(&self.max_message.0), "publisher_api.max_message", || {
+            "must be from 1 to 64MiB".into()
+        });
+        for (key, number) in [
+            ("publisher_api.max_in_flight", self.max_in_flight),
+            ("publisher_api.max_in_flight_per_socket", self.max_in_flight_per_socket),
+            ("publisher_api.max_connections", self.max_connections),
+            ("publisher_api.max_sockets", self.max_sockets),
+        ] {
+            problems.check((1..=1 << 20).contains(&number), key, || "must be from 1 to 1048576".into());
+        }
+        for origin in &self.allowed_origins {
+            let whole =
+                origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+            problems.check(whole, "publisher_api.allowed_origins", || {
+                format!("{origin:?} is no origin; write scheme and host, e.g. \"https://admin.example.com\"")
+            });
+        }
+        for host in &self.allowed_hosts {
+            let bare = !host.is_empty() && !host.contains(['/', '@', ' ']);
+            problems.check(bare, "publisher_api.allowed_hosts", || {
+                format!("{host:?} is no host; write a name, e.g. \"publish.example.com\"")
+            });
+        }
+        self.validate_times(problems);
+    }
+
+    fn validate_times(&self, problems: &mut Problems) {
+        for (key, time) in [
+            ("publisher_api.heartbeat", self.heartbeat),
+            ("publisher_api.answer_deadline", self.answer_deadline),
+            ("publisher_api.bus_wait", self.bus_wait),
+            ("publisher_api.head_timeout", self.head_timeout),
+            ("publisher_api.body_timeout", self.body_timeout),
+            ("publisher_api.ping_interval", self.ping_interval),
+            ("publisher_api.write_timeout", self.write_timeout),
+            ("publisher_api.grace", self.grace),
+        ] {
+            let bounds = Duration::from_millis(1)..=Duration::from_secs(3_600);
+            problems.check(bounds.contains(&time), key, || "must be from 1ms to 1h".into());
+        }
+        problems.check(self.silent_after >= self.heartbeat * 2, "publisher_api.silent_after", || {
+            "must be at least two heartbeats, so that a late one is not taken for silence".into()
+        });
+        problems.check(self.named_for >= self.silent_after, "publisher_api.named_for", || {
+            "must be at least publisher_api.silent_after".into()
+        });
+        problems.check(self.ask_window < self.answer_deadline, "publisher_api.ask_window", || {
+            "must be below publisher_api.answer_deadline".into()
+        });
+        problems.check(self.silence > self.ping_interval, "publisher_api.silence", || {
+            "must be above publisher_api.ping_interval, or sockets are closed before they are pinged".into()
+        });
+    }
+
+    /// The largest request, in bytes: escaping can make six bytes of one.
+    pub(crate) fn request_bytes(&self) -> usize {
+        self.max_message.as_usize().saturating_mul(6).saturating_add(4_096)
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        Times { heartbeat: self.heartbeat, silent_after: self.silent_after, named_for: self.named_for }
+    }
+}
+
+/// What the process `publisher-api` reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `[publisher_api]`
+    pub publisher_api: Config,
+    /// `[bus]`
+    pub bus: BusConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[[channels]]`
+    pub channels: Vec<RuleConfig>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            publisher_api: Config::default(),
+            bus: BusConfig::default(),
+            log: LogConfig::default(),
+            channels: default_rules(),
+        }
+    }
+}
+
+impl config::Settings for Settings {
+    fn validate(&self, problems: &mut Problems) {
+        self.publisher_api.validate(problems);
+        self.bus.validate(problems);
+        shared::telemetry::validate(&self.log, problems);
+        if let Err(faults) = Rules::compile(&self.channels) {
+            problems.extend(faults);
+        }
+        let needed = self.publisher_api.max_message.0.saturating_add(BUS_OVERHEAD);
+        problems.check(
+            !self.bus.is_embedded() || needed <= self.bus.max_payload.0,
+            "publisher_api.max_message",
+            || format!("must be at least 1KiB below bus.max_payload, which is {}", self.bus.max_payload),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::config::{Sources, load, print};
+
+    fn faults(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        let mut problems = Problems::default();
+        config.validate(&mut problems);
+        problems.to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_good_and_can_be_printed_and_read() {
+        assert_eq!(faults(|_| {}), "");
+        let directory = std::env::temp_dir().join(format!("mc-publisher-{}.toml", std::process::id()));
+        std::fs::write(&directory, print(&Settings::default())).unwrap();
+        let sources = Sources { file: Some(directory.clone()), ..Sources::default() };
+        let read: Settings = load(&sources).unwrap();
+        std::fs::remove_file(directory).unwrap();
+        assert_eq!(read, Settings::default());
+    }
+
+    #[test]
+    fn off_loopback_is_refused_unless_insecure() {
+        let everywhere = "0.0.0.0:6789".parse().unwrap();
+        assert!(faults(|config| config.listen = everywhere).contains("--insecure"));
+        assert_eq!(faults(|config| (config.listen, config.insecure) = (everywhere, true)), "");
+        assert_eq!(faults(|config| config.listen = "[::1]:0".parse().unwrap()), "");
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let faults = faults(|config| {
+            config.max_message = ByteSize(0);
+            config.max_in_flight = 0;
+            config.heartbeat = Duration::ZERO;
+            config.silent_after = Duration::ZERO;
+            config.heartbeat = Duration::from_secs(2);
+            config.named_for = Duration::ZERO;
+            config.silent_after = Duration::from_secs(3);
+            config.ask_window = Duration::from_secs(1);
+            config.silence = Duration::from_secs(25);
+            config.answer_deadline = Duration::ZERO;
+            config.allowed_origins = vec!["admin.example".into()];
+            config.allowed_hosts = vec!["http://admin.example".into()];
+        });
+        for key in [
+            "max_message",
+            "max_in_flight:",
+            "silent_after",
+            "named_for",
+            "ask_window",
+            "silence",
+            "answer_deadline",
+            "allowed_origins",
+            "allowed_hosts",
+        ] {
+            assert!(faults.contains(&format!("publisher_api.{key}")), "{key} is not in\n{faults}");
+        }
+    }
+
+    #[test]
+    fn a_message_must_fit_the_embedded_bus() {
+        let sources = Sources {
+            flags: vec![("publisher_api.max_message".into(), "2MiB".into())],
+            ..Sources::default()
+        };
+        let problems = load::<Settings>(&sources).unwrap_err().to_string();
+        assert!(problems.contains("below bus.max_payload, which is 1MiB"), "{problems}");
+    }
+}

@@ -1,0 +1,90 @@
+//! `POST /v1/mesh/publish`: one publish a request.
+//!
+//! Every answer is JSON with `E`, whatever goes wrong: clients of the original look nowhere else.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use super::{Publish, http_answer};
+use crate::error::Refusal;
+use crate::guard::check_content_type;
+use crate::metrics::Via;
+use crate::receipts::Receipt;
+use crate::routes::App;
+
+/// Says `false` when the counts may not be all.
+const COMPLETE: HeaderName = HeaderName::from_static("mc-complete");
+/// Of a body that is too large, this many times the limit is read and thrown away, so that the caller gets
+/// to read the answer instead of a broken connection.
+const DISCARD_FACTOR: usize = 8;
+
+pub(crate) async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    let outcome = answer(&app, &headers, body).await;
+    respond(&app, &outcome)
+}
+
+/// Answers a request that no call was made by.
+pub(crate) fn refuse(app: &App, refusal: Refusal) -> Response {
+    respond(app, &Err(refusal))
+}
+
+async fn answer(app: &App, headers: &HeaderMap, body: Body) -> Result<Receipt, Refusal> {
+    check_content_type(headers)?;
+    let patience = app.config.body_timeout;
+    let body = timeout(patience, read(body, app.config.request_bytes()))
+        .await
+        .map_err(|_| Refusal::SlowBody(patience))??;
+    let publish = Publish::parse(&body, app.config.max_message.as_usize())?;
+    Ok(app.publisher.hand_over(publish).await?.receipt().await)
+}
+
+async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let mut chunks = body.into_data_stream();
+    let (mut whole, mut length) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Refusal::BrokenBody)?;
+        length = length.saturating_add(chunk.len());
+        if length <= limit {
+            whole.extend_from_slice(&chunk);
+        } else if length > limit.saturating_mul(DISCARD_FACTOR) {
+            break;
+        }
+    }
+    if length > limit {
+        return Err(Refusal::TooLarge { what: "the request", limit });
+    }
+    Ok(whole)
+}
+
+fn respond(app: &App, outcome: &Result<Receipt, Refusal>) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    let mut response = ([(header::CONTENT_TYPE, json)], http_answer(outcome)).into_response();
+    let (status, label) = match outcome {
+        Ok(_) => (StatusCode::OK, "ok"),
+        Err(refusal) => (refusal.status(), refusal.code().label()),
+    };
+    *response.status_mut() = status;
+    app.metrics.answered(Via::Http, label);
+    let headers = response.headers_mut();
+    match outcome {
+        Ok(receipt) if !receipt.complete => {
+            headers.insert(COMPLETE, HeaderValue::from_static("false"));
+        }
+        Ok(_) => {}
+        Err(refusal) => {
+            if let Some(pause) = refusal.code().row().retry_after {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()));
+            }
+            if let Refusal::Method { allowed, .. } = refusal {
+                headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+            }
+        }
+    }
+    response
+}

@@ -1,0 +1,292 @@
+//! `/ws/v1`: many publishes over one socket.
+//!
+//! Messages go to the bus in the order in which they came; answers come as counts are known, in any order.
+//! While too many are open, or the caller does not take its answers, nothing more is read. A socket ends
+//! with a close code that says why, and only after every message that was read has its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+
+use super::{Call, http, ws_answer};
+use crate::error::Refusal;
+use crate::metrics::{Held, Via};
+use crate::routes::App;
+
+/// Answers that wait to be written, at most; then nothing more is read.
+const QUEUE: usize = 64;
+/// What one read takes from a socket. The default of the library is eight times that, for every socket.
+const READ_BUFFER: usize = 16 << 10;
+/// A frame up to this many times the limit is read whole, so that its sender gets to read the refusal.
+const DISCARD_FACTOR: usize = 4;
+/// How long to wait for the caller's side of the close handshake.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+pub(crate) async fn upgrade(
+    State(app): State<Arc<App>>,
+    handshake: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let handshake = match handshake {
+        Ok(handshake) => handshake,
+        Err(rejection) => return http::refuse(&app, Refusal::NoHandshake(rejection.body_text())),
+    };
+    let Ok(place) = Arc::clone(&app.sockets).try_acquire_owned() else {
+        let limit = app.config.max_sockets;
+        return http::refuse(&app, Refusal::TooMany { what: "sockets", limit });
+    };
+    let largest = app.config.request_bytes().saturating_mul(DISCARD_FACTOR);
+    handshake.max_message_size(largest).max_frame_size(largest).read_buffer_size(READ_BUFFER).on_upgrade(
+        move |socket| async move {
+            let drain = app.drain.clone();
+            drain.spawn(async move {
+                serve(app, socket).await;
+                drop(place);
+            });
+        },
+    )
+}
+
+/// Why a socket ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The caller left.
+    Left,
+    /// The connection broke.
+    Broken,
+    /// The caller does not speak WebSocket.
+    Protocol,
+    /// A frame was too large.
+    TooLarge,
+    /// Nothing came for too long.
+    Silent,
+    /// The caller does not take its answers.
+    Slow,
+    /// This process leaves.
+    Leaving,
+}
+
+impl End {
+    /// For the counter.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Broken => "broken",
+            Self::Protocol => "protocol",
+            Self::TooLarge => "too_large",
+            Self::Silent => "silent",
+            Self::Slow => "slow",
+            Self::Leaving => "leaving",
+        }
+    }
+
+    /// The close frame, where one can still be sent. Reasons fit 123 bytes.
+    const fn close(self) -> Option<(u16, &'static str)> {
+        match self {
+            Self::Left | Self::Broken | Self::Slow => None,
+            Self::Protocol => Some((1002, "protocol error")),
+            Self::TooLarge => Some((1009, "frame too large; see the error before")),
+            Self::Silent => Some((4408, "nothing came for too long; answer pings, and connect again")),
+            Self::Leaving => Some((1012, "restarting; connect again")),
+        }
+    }
+}
+
+/// Serves one socket until it ends.
+async fn serve(app: Arc<App>, socket: WebSocket) {
+    let _held = Held::new(&app.metrics.sockets);
+    let (sink, frames) = socket.split();
+    let (queue, answers) = mpsc::channel(QUEUE);
+    let now = Instant::now();
+    let conversation = Conversation {
+        app: &app,
+        frames,
+        queue,
+        open: FuturesUnordered::new(),
+        heard: now,
+        ping: now + app.config.ping_interval,
+    };
+    let writing = write(sink, answers, app.config.write_timeout);
+    let (end, slow) = tokio::join!(conversation.run(), writing);
+    let end = if slow { End::Slow } else { end };
+    app.metrics.socket_ended(end.label());
+    tracing::debug!(reason = end.label(), "a publishing socket ended");
+}
+
+/// Writes answers until there are no more. Returns whether the caller was too slow to take them.
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut answers: mpsc::Receiver<Message>,
+    patience: Duration,
+) -> bool {
+    while let Some(answer) = answers.recv().await {
+        let written = async {
+            sink.feed(answer).await?;
+            while let Ok(answer) = answers.try_recv() {
+                sink.feed(answer).await?;
+            }
+            sink.flush().await
+        };
+        match timeout(patience, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return false,
+            Err(_) => return true,
+        }
+    }
+    false
+}
+
+/// An answer that is on its way.
+type Pending = BoxFuture<'static, String>;
+
+/// The reading side of a socket.
+struct Conversation<'a> {
+    app: &'a App,
+    frames: SplitStream<WebSocket>,
+    queue: mpsc::Sender<Message>,
+    /// Publishes that the bus has, at most `max_in_flight_per_socket`.
+    open: FuturesUnordered<Pending>,
+    heard: Instant,
+    ping: Instant,
+}
+
+impl Conversation<'_> {
+    async fn run(mut self) -> End {
+        let end = self.converse().await;
+        let Some((code, reason)) = end.close() else {
+            self.linger(end).await;
+            return end;
+        };
+        while let Some(answer) = self.open.next().await {
+            if self.send(Message::from(answer)).await.is_err() {
+                return End::Broken;
+            }
+        }
+        if end == End::TooLarge {
+            let limit = self.app.config.request_bytes();
+            if self.refuse(Refusal::TooLarge { what: "the frame", limit }).await.is_err() {
+                return End::Broken;
+            }
+        }
+        let close = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+        if self.send(Message::Close(Some(close))).await.is_err() {
+            return End::Broken;
+        }
+        self.linger(end).await;
+        end
+    }
+
+    async fn converse(&mut self) -> End {
+        let config = &self.app.config;
+        loop {
+            let reads = self.open.len() < config.max_in_flight_per_socket;
+            let outcome = tokio::select! {
+                biased;
+                () = self.app.drain.begun() => Err(End::Leaving),
+                () = self.queue.closed() => Err(End::Broken),
+                Some(answer) = self.open.next() => self.send(Message::from(answer)).await,
+                frame = self.frames.next(), if reads => self.on_frame(frame).await,
+                () = sleep_until(self.ping) => {
+                    self.ping = Instant::now() + config.ping_interval;
+                    self.send(Message::Ping(Bytes::new())).await
+                }
+                () = sleep_until(self.heard + config.silence), if reads => Err(End::Silent),
+            };
+            if let Err(end) = outcome {
+                return end;
+            }
+        }
+    }
+
+    async fn on_frame(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+        self.heard = Instant::now();
+        match frame {
+            Some(Ok(Message::Text(text))) => self.on_text(&text).await,
+            Some(Ok(Message::Binary(_))) => self.refuse(Refusal::BinaryFrame).await,
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+            Some(Ok(Message::Close(_))) | None => Err(End::Left),
+            Some(Err(error)) => Err(end_of(error)),
+        }
+    }
+
+    async fn on_text(&mut self, text: &str) -> Result<(), End> {
+        if text == "ping" {
+            return self.send(Message::from("pong")).await;
+        }
+        if text.len() > self.app.config.request_bytes() {
+            return Err(End::TooLarge);
+        }
+        let Call { echo, publish } = Call::parse(text, self.app.config.max_message.as_usize());
+        let handed_over = match publish {
+            Ok(publish) => self.app.publisher.hand_over(publish).await,
+            Err(refusal) => Err(refusal),
+        };
+        match handed_over {
+            Ok(handed_over) => {
+                let (echo, metrics) = (echo.map(ToOwned::to_owned), Arc::clone(&self.app.metrics));
+                self.open.push(Box::pin(async move {
+                    let receipt = handed_over.receipt().await;
+                    metrics.answered(Via::WebSocket, "ok");
+                    ws_answer(&Ok(receipt), echo.as_deref())
+                }));
+                Ok(())
+            }
+            Err(refusal) => self.answer_refusal(refusal, echo).await,
+        }
+    }
+
+    async fn refuse(&mut self, refusal: Refusal) -> Result<(), End> {
+        self.answer_refusal(refusal, None).await
+    }
+
+    async fn answer_refusal(&mut self, refusal: Refusal, echo: Option<&RawValue>) -> Result<(), End> {
+        self.app.metrics.answered(Via::WebSocket, refusal.code().label());
+        self.send(Message::from(ws_answer(&Err(refusal), echo))).await
+    }
+
+    /// Waits for a place in the queue; the writer gives up on a caller that is too slow.
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        self.queue.send(message).await.map_err(|_| End::Broken)
+    }
+
+    /// Lets the close handshake end. A socket that is dropped with unread bytes would take our last words
+    /// away from the caller.
+    async fn linger(self, end: End) {
+        let Self { mut frames, queue, .. } = self;
+        drop(queue);
+        let handshake = async {
+            let mut closed = false;
+            while let Some(Ok(frame)) = frames.next().await {
+                closed |= matches!(frame, Message::Close(_));
+            }
+            if !closed && end == End::TooLarge {
+                // What the caller is still sending can't be read any more.
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = timeout(CLOSE_PATIENCE, handshake).await;
+    }
+}
+
+/// What an error of the socket means.
+fn end_of(error: axum::Error) -> End {
+    let inner = error.into_inner();
+    match inner.downcast_ref::<SocketError>() {
+        Some(SocketError::Capacity(_)) => End::TooLarge,
+        Some(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Broken,
+        Some(SocketError::Protocol(_) | SocketError::Utf8(_)) => End::Protocol,
+        _ => End::Broken,
+    }
+}

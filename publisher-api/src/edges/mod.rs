@@ -1,0 +1,220 @@
+//! Keeps the roster of edges up to date, and says when it can be relied on.
+//!
+//! A heartbeat is noted before it is acknowledged: an edge takes its first client only after that, so no
+//! client is ever at an edge that is not asked. Readiness follows the bus and the roster.
+
+pub(crate) mod roster;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use shared::bus::async_nats::{Message, Subscriber};
+use shared::bus::{self, Bus, BusState, RequestError};
+use shared::drain::Drain;
+use shared::health::Health;
+use shared::ids::NodeId;
+use shared::subject;
+use shared::wire::{Envelope as _, Heartbeat, HeartbeatAck};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::PART;
+use crate::metrics::{Loss, Metrics};
+use crate::receipts::Expected;
+use roster::{Change, Lapse, Roster, Times};
+
+/// The pause after a proof of the subscription failed.
+const PROOF_PAUSE: Duration = Duration::from_millis(200);
+
+/// The edges that publishers have to ask.
+#[derive(Debug)]
+pub(crate) struct Edges {
+    id: NodeId,
+    /// Held only for operations of the roster, never across an await.
+    roster: Mutex<Roster>,
+    bus: Bus,
+    state: watch::Receiver<BusState>,
+    times: Times,
+    /// Digest of the channel rules here.
+    rules: String,
+    metrics: Arc<Metrics>,
+}
+
+impl Edges {
+    /// Listens for heartbeats from now on, until `stop`.
+    pub(crate) async fn start(
+        bus: &Bus,
+        times: Times,
+        rules: String,
+        metrics: Arc<Metrics>,
+        drain: &Drain,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, RequestError> {
+        let heartbeats = bus.subscribe(subject::HEARTBEAT, None, bus::DEADLINE).await?;
+        let edges = Arc::new(Self {
+            id: NodeId::random(),
+            roster: Mutex::new(Roster::new(times)),
+            bus: bus.clone(),
+            state: bus.state(),
+            times,
+            rules,
+            metrics,
+        });
+        drain.spawn(Arc::clone(&edges).listen(heartbeats, stop));
+        Ok(edges)
+    }
+
+    /// Who must answer an ask that is sent now.
+    pub(crate) fn expected(&self) -> Expected {
+        let state = *self.state.borrow();
+        self.lock().expected(state, Instant::now())
+    }
+
+    /// An edge answered: it lives.
+    pub(crate) fn on_answer(&self, edge: &NodeId) {
+        let change = self.lock().on_sign(edge, Instant::now());
+        self.tell(edge, change);
+    }
+
+    async fn listen(self: Arc<Self>, mut heartbeats: Subscriber, stop: CancellationToken) {
+        let mut sweep = tokio::time::interval(self.times.heartbeat);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = heartbeats.next() => match message {
+                    Some(message) => self.on_heartbeat(message).await,
+                    None => return tracing::error!("the bus client ended the subscription to heartbeats"),
+                },
+                _ = sweep.tick() => self.sweep(),
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn on_heartbeat(&self, message: Message) {
+        let heartbeat = match Heartbeat::decode(&message.payload) {
+            Ok(heartbeat) => heartbeat,
+            Err(error) => {
+                self.metrics.lost(Loss::BadHeartbeat);
+                return tracing::debug!(%error, "dropped a heartbeat that can't be read");
+            }
+        };
+        let change = self.lock().on_heartbeat(&heartbeat, Instant::now());
+        if change == Change::Appeared && heartbeat.rules != self.rules {
+            tracing::warn!(
+                edge = %heartbeat.edge,
+                "this edge has other channel rules than this publisher; give all parts the same [[channels]]"
+            );
+        }
+        self.tell(&heartbeat.edge, change);
+        let Some(reply) = message.reply else { return };
+        let ack = HeartbeatAck { v: shared::wire::VERSION, publisher: self.id.clone() };
+        let acknowledged = self.bus.publish(reply, None, None, ack.encode());
+        match tokio::time::timeout(self.times.heartbeat, acknowledged).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => self.metrics.lost(Loss::Acknowledgement),
+        }
+    }
+
+    fn tell(&self, edge: &NodeId, change: Change) {
+        match change {
+            Change::None => return,
+            Change::Appeared => tracing::info!(%edge, "an edge appeared"),
+            Change::Returned => tracing::info!(%edge, "a silent edge is heard again"),
+            Change::Left => tracing::info!(%edge, "an edge left"),
+        }
+        self.count();
+    }
+
+    fn sweep(&self) {
+        let lapses = self.lock().sweep(Instant::now());
+        for (edge, lapse) in &lapses {
+            match lapse {
+                Lapse::Silent => {
+                    tracing::warn!(%edge, "an edge is silent: it is not waited for, and counts are incomplete");
+                }
+                Lapse::Forgotten => tracing::warn!(%edge, "a silent edge is taken for gone"),
+            }
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        let (live, silent) = self.lock().totals();
+        self.metrics.edges(live, silent);
+    }
+
+    /// Proves the subscriptions after each connect and keeps the readiness of this part, until the drain.
+    pub(crate) async fn keep_ready(self: Arc<Self>, health: Health, grace: Duration, drain: Drain) {
+        let mut state = self.state.clone();
+        let mut lost = None;
+        loop {
+            let view = *state.borrow_and_update();
+            let again = if view.connected {
+                lost = None;
+                self.while_connected(view.connects, &health, &drain).await
+            } else {
+                let since = *lost.get_or_insert_with(Instant::now);
+                while_away(view.connects, since + grace, &health)
+            };
+            let timer = async {
+                match again {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { break },
+                () = timer => {}
+                () = drain.begun() => break,
+            }
+        }
+        health.unready(PART, "leaving");
+    }
+
+    /// Returns when to look again; `None`: at the next change of the connection.
+    async fn while_connected(&self, connects: u64, health: &Health, drain: &Drain) -> Option<Instant> {
+        let now = Instant::now();
+        let certain = self.lock().certain_from(connects);
+        match certain {
+            Some(from) if from <= now => {
+                health.ready(PART);
+                None
+            }
+            Some(from) => Some(from),
+            None => {
+                health.unready(PART, "waiting for the heartbeats of the edges");
+                let proof = tokio::select! {
+                    proof = self.bus.barrier(bus::DEADLINE) => proof,
+                    () = drain.begun() => return None,
+                };
+                let now = Instant::now();
+                // Had the connection changed meanwhile, the proof would be about another one.
+                if proof.is_ok() && *self.state.borrow() == (BusState { connected: true, connects }) {
+                    self.lock().on_proved(connects, now);
+                    return Some(now);
+                }
+                Some(now + PROOF_PAUSE)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A short absence does not make a publisher unready. Returns when to look again.
+fn while_away(connects: u64, patience: Instant, health: &Health) -> Option<Instant> {
+    if connects == 0 {
+        health.unready(PART, "the bus can't be reached yet; trying");
+        return None;
+    }
+    if Instant::now() < patience {
+        return Some(patience);
+    }
+    health.unready(PART, "the bus is gone; trying to reach it again");
+    None
+}

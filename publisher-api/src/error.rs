@@ -1,0 +1,293 @@
+//! What a publisher is told when its request is refused: one table of codes, one list of reasons.
+//!
+//! A reason knows its code, a code knows its HTTP status and whether to come again, so that number, status
+//! and advice can't drift apart. The manual's table is made from this one.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use shared::ids::NameError;
+
+/// The numbers that publishers see as `E.c`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// 101
+    BadRequest,
+    /// 103
+    BadChannel,
+    /// 104
+    TooLarge,
+    /// 105
+    BadKey,
+    /// 106
+    Forbidden,
+    /// 107
+    TooMany,
+    /// 108
+    Unavailable,
+    /// 109
+    NotSupported,
+}
+
+/// What belongs to a code.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// `E.c`.
+    pub number: u16,
+    /// Status over HTTP. Clients of the original look at `E` only, hence the many 200s.
+    pub status: StatusCode,
+    /// Whether and when the same request may succeed later.
+    pub retry_after: Option<Duration>,
+    /// What it means and what to do, for the manual.
+    pub meaning: &'static str,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 8] = [
+        Self::BadRequest,
+        Self::BadChannel,
+        Self::TooLarge,
+        Self::BadKey,
+        Self::Forbidden,
+        Self::TooMany,
+        Self::Unavailable,
+        Self::NotSupported,
+    ];
+
+    /// Its row in the table.
+    pub const fn row(self) -> Row {
+        const SOON: Option<Duration> = Some(Duration::from_secs(1));
+        let (number, status, retry_after, meaning) = match self {
+            Self::BadRequest => (
+                101,
+                StatusCode::OK,
+                None,
+                "The JSON or one of its fields is wrong. `m` names it; mend the request.",
+            ),
+            Self::BadChannel => (
+                103,
+                StatusCode::OK,
+                None,
+                "`c` is no channel name: 1 to 200 bytes without blanks and control characters.",
+            ),
+            Self::TooLarge => (
+                104,
+                StatusCode::OK,
+                None,
+                "The message is larger than `publisher_api.max_message`. Send less, or a link.",
+            ),
+            Self::BadKey => (
+                105,
+                StatusCode::UNAUTHORIZED,
+                None,
+                "No key, or a wrong one. Not answered while no keys are configured.",
+            ),
+            Self::Forbidden => (
+                106,
+                StatusCode::FORBIDDEN,
+                None,
+                "Not permitted: the request names an origin or a host that is not allowed.",
+            ),
+            Self::TooMany => (
+                107,
+                StatusCode::TOO_MANY_REQUESTS,
+                SOON,
+                "Too many publishes or sockets at once. Come again after a pause; publish over fewer connections.",
+            ),
+            Self::Unavailable => (
+                108,
+                StatusCode::SERVICE_UNAVAILABLE,
+                SOON,
+                "The bus can't be reached; the message was not handed over. Come again after a pause.",
+            ),
+            Self::NotSupported => (
+                109,
+                StatusCode::OK,
+                None,
+                "A call of the original that is not offered here. `m` names what to use instead.",
+            ),
+        };
+        Row { number, status, retry_after, meaning }
+    }
+
+    /// `E.c` as text, for labels.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::BadRequest => "101",
+            Self::BadChannel => "103",
+            Self::TooLarge => "104",
+            Self::BadKey => "105",
+            Self::Forbidden => "106",
+            Self::TooMany => "107",
+            Self::Unavailable => "108",
+            Self::NotSupported => "109",
+        }
+    }
+}
+
+/// The table of codes in Markdown, as it stands in the manual.
+pub fn code_table() -> String {
+    let mut table = String::from("| `E.c` | HTTP | come again? | meaning |\n| --- | --- | --- | --- |\n");
+    for row in Code::ALL.map(Code::row) {
+        let again = if row.retry_after.is_some() { "yes" } else { "no" };
+        let line = format!("| {} | {} | {again} | {} |\n", row.number, row.status.as_u16(), row.meaning);
+        table.push_str(&line);
+    }
+    table
+}
+
+/// Why a request is refused. Its text is `E.m`: a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Not JSON at all, or not UTF-8.
+    #[error("this is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    /// JSON, but no object.
+    #[error("a JSON object is expected, like {0}")]
+    NotObject(&'static str),
+    /// A field that must be there is not.
+    #[error("\"{field}\" is missing; it must be {want}")]
+    Missing {
+        /// Name of the field.
+        field: &'static str,
+        /// What belongs there.
+        want: &'static str,
+    },
+    /// A field of the wrong type.
+    #[error("\"{field}\" is {got}; it must be {want}")]
+    WrongType {
+        /// Name of the field.
+        field: &'static str,
+        /// What was there.
+        got: &'static str,
+        /// What belongs there.
+        want: &'static str,
+    },
+    /// `t` is none of its two values.
+    #[error("\"t\" must be \"text\" or \"binary\"; leave it out for text")]
+    UnknownType,
+    /// `d` of a binary message can't be decoded.
+    #[error("\"d\" must be standard base64 with padding, because \"t\" is \"binary\": {0}")]
+    NotBase64(base64::DecodeError),
+    /// `i` can't be echoed.
+    #[error("\"i\" must be a string, a number, a boolean or null of at most {0} bytes")]
+    BadEcho(usize),
+    /// A method that nobody knows.
+    #[error("\"m\" is unknown; use \"mesh.publish\"")]
+    UnknownMethod,
+    /// A binary WebSocket frame.
+    #[error(
+        "this is a binary frame; send JSON in text frames, and binary messages as base64 with \"t\":\"binary\""
+    )]
+    BinaryFrame,
+    /// A request whose body is not declared as JSON.
+    #[error("the header Content-Type must be application/json{}", got(.0.as_deref()))]
+    ContentType(Option<String>),
+    /// The body came too slowly.
+    #[error("the body did not arrive within {} s; send it at once", .0.as_secs_f32())]
+    SlowBody(Duration),
+    /// The connection broke while the body was read.
+    #[error("the body is incomplete")]
+    BrokenBody,
+    /// Not a WebSocket handshake where one is needed.
+    #[error("this path is for WebSockets ({0}); to publish over HTTP, POST to /v1/mesh/publish")]
+    NoHandshake(String),
+    /// A method of HTTP that the path does not take.
+    #[error("{path} takes {allowed} only")]
+    Method {
+        /// The path.
+        path: &'static str,
+        /// The method to use.
+        allowed: &'static str,
+    },
+    /// `c` is no channel name.
+    #[error("\"c\" is no channel name: {0}")]
+    BadChannel(NameError),
+    /// The message, or the request around it, is too large.
+    #[error("{what} is larger than {limit} bytes, which is the limit")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// An `Origin` that is not allowed.
+    #[error(
+        "requests from web pages are refused; to let this origin in, add it to publisher_api.allowed_origins"
+    )]
+    Origin,
+    /// A `Host` that is not this machine's own.
+    #[error(
+        "the header Host must be localhost or a loopback address here; to use another name, add it to publisher_api.allowed_hosts"
+    )]
+    Host,
+    /// More at once than the configuration allows.
+    #[error("too many {what} at once (the limit is {limit}); try again in a moment")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// The bus did not take the message.
+    #[error("the bus can't be reached, so the message was not sent; try again in a moment")]
+    Unavailable,
+    /// A call of the original that does not exist here.
+    #[error("{call} is not offered; {instead}")]
+    NotSupported {
+        /// The call.
+        call: &'static str,
+        /// What to use.
+        instead: &'static str,
+    },
+    /// A path that does not exist.
+    #[error(
+        "there is nothing at this path; publish with POST /v1/mesh/publish, or over a WebSocket at /ws/v1"
+    )]
+    UnknownPath,
+}
+
+fn got(content_type: Option<&str>) -> String {
+    content_type.map_or_else(|| "; there is none".to_owned(), |got| format!("; it is {got:?}"))
+}
+
+impl Refusal {
+    /// The code that it is answered with.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotJson(_)
+            | Self::NotObject(_)
+            | Self::Missing { .. }
+            | Self::WrongType { .. }
+            | Self::UnknownType
+            | Self::NotBase64(_)
+            | Self::BadEcho(_)
+            | Self::UnknownMethod
+            | Self::BinaryFrame
+            | Self::ContentType(_)
+            | Self::SlowBody(_)
+            | Self::BrokenBody
+            | Self::NoHandshake(_)
+            | Self::Method { .. } => Code::BadRequest,
+            Self::BadChannel(_) => Code::BadChannel,
+            Self::TooLarge { .. } => Code::TooLarge,
+            Self::Origin | Self::Host => Code::Forbidden,
+            Self::TooMany { .. } => Code::TooMany,
+            Self::Unavailable => Code::Unavailable,
+            Self::NotSupported { .. } | Self::UnknownPath => Code::NotSupported,
+        }
+    }
+
+    /// The HTTP status: that of the code, except where the request never reached a call.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the table decides for every other reason")]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoHandshake(_) => StatusCode::BAD_REQUEST,
+            Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
+            other => other.code().row().status,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Keeps foreign web pages out: what `Origin` and `Host` must be.
+//!
+//! A page in a browser on this machine can reach a loopback port. It always sends an `Origin`, and after DNS
+//! rebinding the `Host` of its own site; back ends send neither.
+
+use std::net::IpAddr;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+
+use crate::error::Refusal;
+
+/// What is let in.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    origins: Vec<String>,
+    hosts: Vec<String>,
+    loopback: bool,
+}
+
+impl Guard {
+    /// `loopback`: whether the port is bound to the loopback interface only.
+    pub(crate) fn new(origins: &[String], hosts: &[String], loopback: bool) -> Self {
+        Self { origins: origins.to_vec(), hosts: hosts.to_vec(), loopback }
+    }
+
+    /// Lets a request in or says why not.
+    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        if headers.get_all(header::ORIGIN).iter().any(|origin| !self.allows_origin(origin)) {
+            return Err(Refusal::Origin);
+        }
+        if !self.loopback && self.hosts.is_empty() {
+            return Ok(());
+        }
+        // A request line with a whole URL stands over the header.
+        let named = uri.authority().map(Authority::as_str);
+        let mut hosts = named.into_iter().chain(headers.get_all(header::HOST).iter().map(text)).peekable();
+        if hosts.peek().is_none() || hosts.any(|host| !self.allows_host(host)) {
+            return Err(Refusal::Host);
+        }
+        Ok(())
+    }
+
+    fn allows_origin(&self, origin: &HeaderValue) -> bool {
+        let origin = text(origin);
+        self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+
+    fn allows_host(&self, host: &str) -> bool {
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        if host.contains('@') {
+            return false;
+        }
+        let name = authority.host();
+        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        name.eq_ignore_ascii_case("localhost")
+            || address.is_ok_and(|address| address.is_loopback())
+            || self.hosts.iter().any(|allowed| {
+                allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(authority.as_str())
+            })
+    }
+}
+
+/// A header as text; what is not text matches nothing.
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or("\u{0}")
+}
+
+/// Whether a body is declared as JSON.
+pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let given = headers.get(header::CONTENT_TYPE).map(text);
+    let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = essence == "application/json"
+        || essence.strip_prefix("application/").is_some_and(|subtype| subtype.ends_with("+json"));
+    if is_json {
+        Ok(())
+    } else {
+        Err(Refusal::ContentType(given.map(|given| given.chars().take(80).collect())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderName;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    fn check(guard: &Guard, uri: &str, pairs: &[(&str, &str)]) -> Result<(), &'static str> {
+        guard.check(&uri.parse().unwrap(), &headers(pairs)).map_err(|refusal| match refusal {
+            Refusal::Origin => "origin",
+            Refusal::Host => "host",
+            _ => "other",
+        })
+    }
+
+    #[test]
+    fn on_loopback_only_names_of_this_machine_are_let_in() {
+        let guard = Guard::new(&[], &["Box.example".into(), "named:9".into()], true);
+        for host in [
+            "localhost",
+            "LOCALHOST:6789",
+            "127.0.0.1:6789",
+            "127.9.9.9",
+            "[::1]:6789",
+            "box.example:1",
+            "named:9",
+        ] {
+            assert_eq!(check(&guard, "/", &[("host", host)]), Ok(()), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "x@localhost",
+            "named:8",
+            "",
+        ] {
+            assert_eq!(check(&guard, "/", &[("host", host)]), Err("host"), "{host}");
+        }
+        assert_eq!(check(&guard, "/", &[]), Err("host"));
+        assert_eq!(check(&guard, "http://evil.example/", &[("host", "localhost")]), Err("host"));
+        assert_eq!(check(&guard, "/", &[("host", "localhost"), ("host", "evil.example")]), Err("host"));
+    }
+
+    #[test]
+    fn off_loopback_any_host_is_let_in_unless_some_are_named() {
+        assert_eq!(check(&Guard::new(&[], &[], false), "/", &[("host", "mc.example")]), Ok(()));
+        let guard = Guard::new(&[], &["mc.example".into()], false);
+        assert_eq!(check(&guard, "/", &[("host", "mc.example:6789")]), Ok(()));
+        assert_eq!(check(&guard, "/", &[("host", "evil.example")]), Err("host"));
+    }
+
+    #[test]
+    fn a_web_page_is_refused_unless_its_origin_is_allowed() {
+        let guard = Guard::new(&["https://admin.example".into()], &[], true);
+        let from = |origin| check(&guard, "/", &[("host", "localhost"), ("origin", origin)]);
+        assert_eq!(from("https://admin.example"), Ok(()));
+        for origin in
+            ["https://evil.example", "null", "", "https://admin.example.evil", "http://localhost:6789"]
+        {
+            assert_eq!(from(origin), Err("origin"), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_body_must_be_declared_as_json() {
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+            assert!(check_content_type(&headers(&[("content-type", good)])).is_ok(), "{good}");
+        }
+        for bad in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {
+            let refusal = check_content_type(&headers(&[("content-type", bad)])).unwrap_err();
+            assert!(refusal.to_string().contains(&format!("it is {bad:?}")), "{refusal}");
+        }
+        assert!(check_content_type(&HeaderMap::new()).unwrap_err().to_string().contains("there is none"));
+    }
+}

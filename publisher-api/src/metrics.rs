@@ -1,0 +1,155 @@
+//! What this part counts. Labels come from small fixed sets, never from a caller.
+
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Over which door a publish came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// `POST /v1/mesh/publish`
+    Http,
+    /// `/ws/v1`
+    WebSocket,
+}
+
+/// What could not be used or done, though nobody asked for it to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    BadHeartbeat,
+    Acknowledgement,
+    BadAnswer,
+    LateAnswer,
+    Question,
+    Connection,
+    SlowHead,
+}
+
+impl Loss {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::BadHeartbeat => "bad_heartbeat",
+            Self::Acknowledgement => "acknowledgement",
+            Self::BadAnswer => "bad_answer",
+            Self::LateAnswer => "late_answer",
+            Self::Question => "question",
+            Self::Connection => "connection",
+            Self::SlowHead => "slow_head",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Answered {
+    via: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+/// The counters.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    answers: Family<Answered, Counter>,
+    seconds: Histogram,
+    /// Publishes answered with counts that may not be all.
+    pub(crate) incomplete: Counter,
+    /// Asks sent to the edges.
+    pub(crate) asks: Counter,
+    drops: Family<Reason, Counter>,
+    edges: Family<State, Gauge>,
+    /// Publishes handed over whose receipt is not there yet.
+    pub(crate) in_flight: Gauge,
+    /// Open TCP connections, without those that became sockets.
+    pub(crate) connections: Gauge,
+    /// Open WebSockets.
+    pub(crate) sockets: Gauge,
+    socket_ends: Family<Reason, Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            answers: Family::default(),
+            seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            incomplete: Counter::default(),
+            asks: Counter::default(),
+            drops: Family::default(),
+            edges: Family::default(),
+            in_flight: Gauge::<i64, AtomicI64>::default(),
+            connections: Gauge::<i64, AtomicI64>::default(),
+            sockets: Gauge::<i64, AtomicI64>::default(),
+            socket_ends: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("mc_publisher");
+        registry.register("answers", "Calls answered, by door and code", metrics.answers.clone());
+        registry.register("publish_seconds", "From a checked publish to its counts", metrics.seconds.clone());
+        registry.register("incomplete", "Publishes whose counts may not be all", metrics.incomplete.clone());
+        registry.register("asks", "Questions sent to the edges", metrics.asks.clone());
+        registry.register("drops", "What could not be used or done, by reason", metrics.drops.clone());
+        registry.register("edges", "Edges known, by state", metrics.edges.clone());
+        registry.register("in_flight", "Publishes without counts yet", metrics.in_flight.clone());
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register("sockets", "Open WebSockets", metrics.sockets.clone());
+        registry.register("socket_ends", "WebSockets ended, by reason", metrics.socket_ends.clone());
+        metrics
+    }
+
+    /// A call was answered; `code` is `ok` or a number.
+    pub(crate) fn answered(&self, via: Via, code: &'static str) {
+        let via = match via {
+            Via::Http => "http",
+            Via::WebSocket => "ws",
+        };
+        self.answers.get_or_create(&Answered { via, code }).inc();
+    }
+
+    pub(crate) fn published(&self, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn lost(&self, what: Loss) {
+        self.drops.get_or_create(&Reason { reason: what.label() }).inc();
+    }
+
+    pub(crate) fn edges(&self, live: usize, silent: usize) {
+        for (state, number) in [("live", live), ("silent", silent)] {
+            self.edges.get_or_create(&State { state }).set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn socket_ended(&self, reason: &'static str) {
+        self.socket_ends.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+/// Counts one up for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Held(Gauge);
+
+impl Held {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,179 @@
+//! The one place where a checked publish becomes a message on the bus.
+//!
+//! Two steps: handing over, which keeps the order of the caller, and the receipt, which may take its time.
+//! The question about a message is put only after the bus connection has the message.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use shared::bus::Bus;
+use shared::ids::{Channel, MessageId, MessageIds};
+use shared::subject;
+use shared::wire::LiveMessage;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::connmix::Publish;
+use crate::edges::Edges;
+use crate::error::Refusal;
+use crate::metrics::{Held, Metrics};
+use crate::receipts::{Asker, Receipt};
+
+/// One stream for all, until there are streams.
+const PARTITIONS: u32 = 1;
+/// What headers add to a payload, at most, in bytes.
+const HEADERS_BYTES: usize = 256;
+
+/// Bounds of publishing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Publishes without a receipt yet.
+    pub(crate) in_flight: usize,
+    /// How long a publish waits for a bus that is away, counted from when it was first missed.
+    pub(crate) bus_wait: Duration,
+    /// How long a receipt may take before it is called unknown. Longer than the asker needs.
+    pub(crate) receipt: Duration,
+}
+
+/// Publishes.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    bus: Bus,
+    edges: Arc<Edges>,
+    asker: Asker,
+    ids: MessageIds,
+    slots: Arc<Semaphore>,
+    limits: Limits,
+    /// The absence of the bus that publishes met last. Held only to read or replace it.
+    outage: Mutex<Option<Outage>>,
+    metrics: Arc<Metrics>,
+}
+
+/// An absence of the bus: the one after connection number `connects`.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    connects: u64,
+    since: Instant,
+}
+
+/// A message that the bus has.
+#[derive(Debug)]
+pub(crate) struct HandedOver {
+    id: MessageId,
+    began: Instant,
+    receipt: Option<oneshot::Receiver<Receipt>>,
+    patience: Duration,
+    metrics: Arc<Metrics>,
+    _slot: OwnedSemaphorePermit,
+    _held: Held,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        bus: Bus,
+        edges: Arc<Edges>,
+        asker: Asker,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            bus,
+            edges,
+            asker,
+            ids: MessageIds::random(),
+            slots: Arc::new(Semaphore::new(limits.in_flight)),
+            limits,
+            outage: Mutex::new(None),
+            metrics,
+        }
+    }
+
+    /// Hands the message to the bus, behind all that this caller handed over before.
+    pub(crate) async fn hand_over(&self, publish: Publish) -> Result<HandedOver, Refusal> {
+        let began = Instant::now();
+        let limit = self.limits.in_flight;
+        let slot = Arc::clone(&self.slots)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::TooMany { what: "publishes", limit })?;
+        let held = Held::new(&self.metrics.in_flight);
+        let Publish { channel, kind, payload } = publish;
+        let message = LiveMessage { id: self.ids.next(), kind, payload };
+        self.send(&channel, &message).await?;
+        tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
+        let receipt = (!self.edges.expected().nobody()).then(|| self.asker.ask(message.id));
+        Ok(HandedOver {
+            id: message.id,
+            began,
+            receipt,
+            patience: self.limits.receipt,
+            metrics: Arc::clone(&self.metrics),
+            _slot: slot,
+            _held: held,
+        })
+    }
+
+    async fn send(&self, channel: &Channel, message: &LiveMessage) -> Result<(), Refusal> {
+        let subject = subject::live(channel, PARTITIONS);
+        let deadline = self.deadline();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.bus.connected(left).await.map_err(|_| Refusal::Unavailable)?;
+            self.check_size(message)?;
+            // A full send buffer gets the same time as a bus that is away, but never none.
+            let patience = deadline.max(Instant::now() + self.limits.bus_wait);
+            let headers = Some(message.headers());
+            let sent = self.bus.publish(subject.clone(), None, headers, message.payload.clone());
+            match timeout_at(patience, sent).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) if self.bus.is_connected() => return Err(Refusal::Unavailable),
+                // The connection went between the two steps.
+                Ok(Err(_)) => {}
+                Err(_) => return Err(Refusal::Unavailable),
+            }
+        }
+    }
+
+    /// Until when to wait for the bus. All publishes that meet one absence share its deadline, so that a
+    /// long one refuses at once and a queue of publishes does not wait for each in turn.
+    fn deadline(&self) -> Instant {
+        let (state, now) = (*self.bus.state().borrow(), Instant::now());
+        if state.connected {
+            return now + self.limits.bus_wait;
+        }
+        let mut outage = self.outage.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = match *outage {
+            Some(known) if known.connects == state.connects => known,
+            Some(_) | None => Outage { connects: state.connects, since: now },
+        };
+        *outage = Some(current);
+        current.since + self.limits.bus_wait
+    }
+
+    /// The bus may take less than this part is configured for.
+    fn check_size(&self, message: &LiveMessage) -> Result<(), Refusal> {
+        let limit = self.bus.max_payload().saturating_sub(HEADERS_BYTES);
+        if limit > 0 && message.payload.len() > limit {
+            return Err(Refusal::TooLarge { what: "the message, for this bus,", limit });
+        }
+        Ok(())
+    }
+}
+
+impl HandedOver {
+    /// Waits until it is known to how many sessions the message went, or cannot be known any more.
+    pub(crate) async fn receipt(self) -> Receipt {
+        let receipt = match self.receipt {
+            None => Receipt::nobody(),
+            Some(receipt) => match timeout(self.patience, receipt).await {
+                Ok(Ok(receipt)) => receipt,
+                Ok(Err(_)) | Err(_) => Receipt::unknown(),
+            },
+        };
+        if !receipt.complete {
+            self.metrics.incomplete.inc();
+            tracing::debug!(message_id = %self.id, missing = ?receipt.missing, "these counts may not be all");
+        }
+        self.metrics.published(self.began.elapsed());
+        receipt
+    }
+}

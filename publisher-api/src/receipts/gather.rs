@@ -1,0 +1,276 @@
+//! Adds up what the edges answer to one ask. Pure: no sockets, no clock.
+//!
+//! A count is called complete only if every edge that could hold a subscriber has answered and has seen the
+//! message, and no unknown edge is possible. Each edge counts once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use shared::ids::NodeId;
+use shared::wire::{Answer, Counts};
+
+/// Which edges an ask must be answered by, as known at the moment of asking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// Waited for.
+    pub(crate) live: Vec<NodeId>,
+    /// Silent for too long to be waited for, but not known to be gone.
+    pub(crate) silent: Vec<NodeId>,
+    /// Whether no other edge can be there. Not certain: just started, or the bus was away.
+    pub(crate) certain: bool,
+}
+
+impl Expected {
+    /// Whether it is sure, without asking, that nobody is there.
+    pub(crate) fn nobody(&self) -> bool {
+        self.certain && self.live.is_empty() && self.silent.is_empty()
+    }
+}
+
+/// What became of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    /// Sums over the edges that answered.
+    pub(crate) counts: Counts,
+    /// Whether these sums are all there is.
+    pub(crate) complete: bool,
+    /// The edges whose answer is missing.
+    pub(crate) missing: Arc<[NodeId]>,
+}
+
+impl Receipt {
+    /// Nobody is there, surely.
+    pub(crate) fn nobody() -> Self {
+        Self { counts: Counts::default(), complete: true, missing: Arc::default() }
+    }
+
+    /// Nothing is known.
+    pub(crate) fn unknown() -> Self {
+        Self { complete: false, ..Self::nobody() }
+    }
+}
+
+/// What was made of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// It was added.
+    Added,
+    /// This edge had answered before.
+    Repeated,
+    /// It has more or fewer counts than messages were asked about; they count as not seen.
+    Malformed,
+}
+
+/// The answers to one ask, as they come in.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    counts: Vec<Counts>,
+    /// Whether every edge that answered had seen the message.
+    seen: Vec<bool>,
+    awaited: HashSet<NodeId>,
+    silent: HashSet<NodeId>,
+    answered: HashSet<NodeId>,
+    certain: bool,
+    /// Nobody is known, but somebody may be there: wait for the whole time.
+    open: bool,
+}
+
+impl Gathering {
+    /// Begins for an ask about `messages` messages.
+    pub(crate) fn new(messages: usize, expected: Expected) -> Self {
+        let open = expected.live.is_empty() && !expected.certain;
+        Self {
+            counts: vec![Counts::default(); messages],
+            seen: vec![true; messages],
+            awaited: expected.live.into_iter().collect(),
+            silent: expected.silent.into_iter().collect(),
+            answered: HashSet::new(),
+            certain: expected.certain,
+            open,
+        }
+    }
+
+    /// Whether nothing more is worth waiting for.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.open && self.awaited.is_empty()
+    }
+
+    /// Adds an edge's answer, known edge or not.
+    pub(crate) fn on_answer(&mut self, answer: &Answer) -> Taken {
+        if !self.answered.insert(answer.edge.clone()) {
+            return Taken::Repeated;
+        }
+        self.awaited.remove(&answer.edge);
+        self.silent.remove(&answer.edge);
+        if answer.counts.len() != self.counts.len() {
+            self.seen.fill(false);
+            return Taken::Malformed;
+        }
+        for (index, counts) in answer.counts.iter().enumerate() {
+            match counts {
+                Some(counts) => self.counts[index] += *counts,
+                None => self.seen[index] = false,
+            }
+        }
+        Taken::Added
+    }
+
+    /// The bus says that nobody listens to asks: nobody will answer.
+    pub(crate) fn on_nobody(&mut self) {
+        self.open = false;
+        self.silent.extend(self.awaited.drain());
+    }
+
+    /// What is known now, one receipt a message.
+    pub(crate) fn receipts(&self) -> impl Iterator<Item = Receipt> {
+        let mut missing: Vec<NodeId> = self.awaited.union(&self.silent).cloned().collect();
+        missing.sort();
+        let missing: Arc<[NodeId]> = missing.into();
+        let whole = self.certain && missing.is_empty();
+        self.counts.iter().zip(&self.seen).map(move |(counts, seen)| Receipt {
+            counts: *counts,
+            complete: whole && *seen,
+            missing: Arc::clone(&missing),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn edges(names: &[&str]) -> Vec<NodeId> {
+        names.iter().map(|name| NodeId::from(*name)).collect()
+    }
+
+    fn expected(live: &[&str], silent: &[&str]) -> Expected {
+        Expected { live: edges(live), silent: edges(silent), certain: true }
+    }
+
+    fn answer(edge: &str, counts: &[Option<(u64, u64)>]) -> Answer {
+        let counts = counts.iter().map(|c| c.map(|(sessions, failed)| Counts { sessions, failed })).collect();
+        Answer { v: 1, edge: edge.into(), counts }
+    }
+
+    fn receipts(gathering: &Gathering) -> Vec<(u64, u64, bool)> {
+        gathering.receipts().map(|r| (r.counts.sessions, r.counts.failed, r.complete)).collect()
+    }
+
+    #[test]
+    fn it_is_done_and_complete_when_every_live_edge_answered() {
+        let mut gathering = Gathering::new(2, expected(&["a", "b"], &[]));
+        assert!(!gathering.is_done());
+        assert_eq!(gathering.on_answer(&answer("a", &[Some((1, 0)), Some((0, 0))])), Taken::Added);
+        assert_eq!(gathering.on_answer(&answer("a", &[Some((1, 0)), Some((0, 0))])), Taken::Repeated);
+        assert!(!gathering.is_done());
+        assert_eq!(receipts(&gathering), [(1, 0, false), (0, 0, false)]);
+        gathering.on_answer(&answer("b", &[Some((2, 3)), Some((0, 1))]));
+        assert!(gathering.is_done());
+        assert_eq!(receipts(&gathering), [(3, 3, true), (0, 1, true)]);
+    }
+
+    #[test]
+    fn a_message_that_an_edge_has_not_seen_is_incomplete_and_the_others_are_not() {
+        let mut gathering = Gathering::new(2, expected(&["a"], &[]));
+        gathering.on_answer(&answer("a", &[None, Some((1, 0))]));
+        assert_eq!(receipts(&gathering), [(0, 0, false), (1, 0, true)]);
+    }
+
+    #[test]
+    fn an_answer_of_the_wrong_length_is_an_answer_that_tells_nothing() {
+        let mut gathering = Gathering::new(2, expected(&["a"], &[]));
+        assert_eq!(gathering.on_answer(&answer("a", &[Some((9, 9))])), Taken::Malformed);
+        assert!(gathering.is_done());
+        assert_eq!(receipts(&gathering), [(0, 0, false), (0, 0, false)]);
+    }
+
+    #[test]
+    fn a_silent_edge_is_named_and_not_waited_for_but_counts_if_it_answers() {
+        let mut gathering = Gathering::new(1, expected(&["a"], &["s"]));
+        gathering.on_answer(&answer("a", &[Some((1, 0))]));
+        assert!(gathering.is_done());
+        let receipt = gathering.receipts().next().unwrap();
+        assert_eq!((receipt.complete, receipt.missing.to_vec()), (false, edges(&["s"])));
+        gathering.on_answer(&answer("s", &[Some((1, 0))]));
+        assert_eq!(receipts(&gathering), [(2, 0, true)]);
+    }
+
+    #[test]
+    fn an_unknown_edge_counts() {
+        let mut gathering = Gathering::new(1, expected(&["a"], &[]));
+        gathering.on_answer(&answer("new", &[Some((5, 0))]));
+        gathering.on_answer(&answer("a", &[Some((1, 0))]));
+        assert_eq!(receipts(&gathering), [(6, 0, true)]);
+    }
+
+    #[test]
+    fn without_a_known_edge_the_whole_time_is_waited_unless_the_bus_says_that_nobody_listens() {
+        let uncertain = Expected { certain: false, ..Expected::default() };
+        assert!(!uncertain.nobody());
+        let mut gathering = Gathering::new(1, uncertain);
+        gathering.on_answer(&answer("new", &[Some((5, 0))]));
+        assert!(!gathering.is_done());
+        gathering.on_nobody();
+        assert!(gathering.is_done());
+        assert_eq!(receipts(&gathering), [(5, 0, false)]);
+    }
+
+    #[test]
+    fn when_nobody_listens_the_edges_that_should_are_named() {
+        let mut gathering = Gathering::new(1, expected(&["a"], &[]));
+        gathering.on_nobody();
+        assert!(gathering.is_done());
+        let receipt = gathering.receipts().next().unwrap();
+        assert_eq!((receipt.complete, receipt.missing.to_vec()), (false, edges(&["a"])));
+    }
+
+    #[test]
+    fn nobody_is_sure_only_if_certain_and_no_edge_is_known() {
+        assert!(expected(&[], &[]).nobody());
+        assert!(!expected(&["a"], &[]).nobody());
+        assert!(!expected(&[], &["a"]).nobody());
+    }
+
+    fn any_answers() -> impl Strategy<Value = Vec<Answer>> {
+        let counts = prop::option::of((0..5_u64, 0..5_u64));
+        let one = (0..6_u8, prop::collection::vec(counts, 2));
+        prop::collection::vec(one.prop_map(|(edge, counts)| answer(&format!("e{edge}"), &counts)), 0..12)
+    }
+
+    proptest! {
+        /// Against the definition: the first answer of each edge counts, in whatever order they come.
+        #[test]
+        fn sums_and_completeness_are_those_of_the_first_answers(
+            answers in any_answers(), live in 0..4_u8, silent in 4..6_u8, certain: bool,
+        ) {
+            let names = |range: std::ops::Range<u8>| range.map(|n| NodeId::from(&*format!("e{n}"))).collect();
+            let expected = Expected { live: names(0..live), silent: names(4..silent), certain };
+            let mut gathering = Gathering::new(2, expected.clone());
+            let mut first: Vec<&Answer> = Vec::new();
+            for answer in &answers {
+                gathering.on_answer(answer);
+                if first.iter().all(|known| known.edge != answer.edge) {
+                    first.push(answer);
+                }
+            }
+            let has_answered = |edge: &NodeId| first.iter().any(|answer| answer.edge == *edge);
+            let known: Vec<&NodeId> = expected.live.iter().chain(&expected.silent).collect();
+            let someone = certain || !expected.live.is_empty();
+            prop_assert_eq!(gathering.is_done(), someone && expected.live.iter().all(has_answered));
+            for (index, receipt) in gathering.receipts().enumerate() {
+                let of_message = || first.iter().map(|answer| answer.counts[index]);
+                let sessions: u64 = of_message().flatten().map(|c| c.sessions).sum();
+                let failed: u64 = of_message().flatten().map(|c| c.failed).sum();
+                let complete =
+                    certain && known.iter().all(|e| has_answered(e)) && of_message().all(|c| c.is_some());
+                prop_assert_eq!(receipt.counts, Counts { sessions, failed });
+                prop_assert_eq!(receipt.complete, complete);
+                prop_assert_eq!(
+                    receipt.missing.to_vec(),
+                    known.iter().filter(|e| !has_answered(e)).map(|e| (*e).clone()).collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+}

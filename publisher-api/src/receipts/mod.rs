@@ -1,0 +1,210 @@
+//! Asks the edges to how many sessions messages went, and hands each publish its receipt.
+//!
+//! One task owns all open asks. An ask travels on the connection that carried its messages, behind them.
+//! An ask after a pause goes at once; those that follow within the window share one. Every question gets
+//! its receipt, at the latest when the deadline has passed.
+
+mod gather;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use shared::bus::async_nats::{Message, StatusCode, Subscriber};
+use shared::bus::{self, Bus, RequestError};
+use shared::drain::Drain;
+use shared::ids::MessageId;
+use shared::subject;
+use shared::wire::{Answer, Ask, Envelope as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::DropGuard;
+
+use crate::edges::Edges;
+use crate::metrics::{Loss, Metrics};
+pub(crate) use gather::{Expected, Gathering, Receipt, Taken};
+
+/// Messages that one ask names at most: 35 KiB of JSON.
+const MAX_IDS: usize = 1_024;
+
+/// A message to ask about, and who wants to know.
+#[derive(Debug)]
+struct Question {
+    id: MessageId,
+    answer: oneshot::Sender<Receipt>,
+}
+
+/// Takes questions. The task ends when the last of these is gone and every receipt is out.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    questions: mpsc::Sender<Question>,
+    metrics: Arc<Metrics>,
+}
+
+/// When and how long to ask.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AskTimes {
+    /// The least time between two asks.
+    pub(crate) window: Duration,
+    /// How long an edge may take to answer.
+    pub(crate) deadline: Duration,
+}
+
+impl Asker {
+    /// Starts the task. `capacity` is the number of publishes that may be open; `done` is dropped at the end.
+    pub(crate) async fn start(
+        bus: &Bus,
+        edges: Arc<Edges>,
+        times: AskTimes,
+        capacity: usize,
+        metrics: Arc<Metrics>,
+        drain: &Drain,
+        done: DropGuard,
+    ) -> Result<Self, RequestError> {
+        let inbox = bus.new_inbox();
+        let answers = bus.subscribe(format!("{inbox}.*"), None, bus::DEADLINE).await?;
+        let (questions, queue) = mpsc::channel(capacity);
+        let desk = Desk {
+            bus: bus.clone(),
+            edges,
+            times,
+            inbox,
+            metrics: Arc::clone(&metrics),
+            batch: Vec::new(),
+            due: Instant::now(),
+            last: 0,
+            open: BTreeMap::new(),
+        };
+        drain.spawn(async move {
+            desk.work(queue, answers).await;
+            drop(done);
+        });
+        Ok(Self { questions, metrics })
+    }
+
+    /// Asks about a message that was handed to the bus before.
+    pub(crate) fn ask(&self, id: MessageId) -> oneshot::Receiver<Receipt> {
+        let (answer, receipt) = oneshot::channel();
+        if self.questions.try_send(Question { id, answer }).is_err() {
+            // There is a place for every publish that may be open; were it not so, its count is unknown.
+            self.metrics.lost(Loss::Question);
+        }
+        receipt
+    }
+}
+
+/// An ask that is out.
+#[derive(Debug)]
+struct Asked {
+    gathering: Gathering,
+    questions: Vec<Question>,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Desk {
+    bus: Bus,
+    edges: Arc<Edges>,
+    times: AskTimes,
+    inbox: String,
+    metrics: Arc<Metrics>,
+    /// What the next ask will be about; at most [`MAX_IDS`].
+    batch: Vec<Question>,
+    /// When the next ask may go out.
+    due: Instant,
+    /// Number of the last ask.
+    last: u64,
+    /// Asks by number, so the first has the earliest deadline. Holds no more than there are open publishes.
+    open: BTreeMap<u64, Asked>,
+}
+
+impl Desk {
+    async fn work(mut self, mut queue: mpsc::Receiver<Question>, mut answers: Subscriber) {
+        let mut more = true;
+        while more || !self.batch.is_empty() || !self.open.is_empty() {
+            let space = MAX_IDS - self.batch.len();
+            let deadline = self.open.first_key_value().map(|(_, asked)| asked.deadline);
+            let now = Instant::now();
+            tokio::select! {
+                taken = queue.recv_many(&mut self.batch, space), if more && space > 0 => more = taken > 0,
+                () = sleep_until(self.due), if !self.batch.is_empty() => self.ask().await,
+                message = answers.next() => match message {
+                    Some(message) => self.on_answer(&message),
+                    None => return tracing::error!("the bus client ended the subscription to answers"),
+                },
+                () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => self.expire(),
+            }
+        }
+    }
+
+    async fn ask(&mut self) {
+        let questions = std::mem::take(&mut self.batch);
+        let mut gathering = Gathering::new(questions.len(), self.edges.expected());
+        let ids = questions.iter().map(|question| question.id).collect();
+        self.last += 1;
+        let reply = format!("{}.{}", self.inbox, self.last);
+        let ask = Ask { v: shared::wire::VERSION, ids }.encode();
+        let sent = timeout(self.times.deadline, self.bus.publish(subject::ASK, Some(reply), None, ask)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!(asked = questions.len(), "an ask could not be sent; these counts are unknown");
+            gathering.on_nobody();
+        }
+        let now = Instant::now();
+        self.due = now + self.times.window;
+        self.metrics.asks.inc();
+        let asked = Asked { gathering, questions, deadline: now + self.times.deadline };
+        if asked.gathering.is_done() {
+            self.settle(asked);
+        } else {
+            self.open.insert(self.last, asked);
+        }
+    }
+
+    fn on_answer(&mut self, message: &Message) {
+        let number = message.subject.rsplit('.').next().and_then(|number| number.parse::<u64>().ok());
+        let asked = number.and_then(|number| self.open.get_mut(&number));
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            if let Some(asked) = asked {
+                asked.gathering.on_nobody();
+            }
+        } else {
+            let answer = match Answer::decode(&message.payload) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.metrics.lost(Loss::BadAnswer);
+                    return tracing::debug!(%error, "dropped an answer that can't be read");
+                }
+            };
+            self.edges.on_answer(&answer.edge);
+            match asked.map(|asked| asked.gathering.on_answer(&answer)) {
+                Some(Taken::Added) => {}
+                Some(Taken::Malformed) => self.metrics.lost(Loss::BadAnswer),
+                Some(Taken::Repeated) | None => self.metrics.lost(Loss::LateAnswer),
+            }
+        }
+        let Some(number) = number else { return };
+        if self.open.get(&number).is_some_and(|asked| asked.gathering.is_done())
+            && let Some(asked) = self.open.remove(&number)
+        {
+            self.settle(asked);
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        while let Some(first) = self.open.first_entry()
+            && first.get().deadline <= now
+        {
+            let asked = first.remove();
+            self.settle(asked);
+        }
+    }
+
+    fn settle(&self, asked: Asked) {
+        for (question, receipt) in asked.questions.into_iter().zip(asked.gathering.receipts()) {
+            // Who asked may have gone.
+            let _ = question.answer.send(receipt);
+        }
+    }
+}

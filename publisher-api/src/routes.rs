@@ -1,0 +1,60 @@
+//! The route table, and what holds for every request.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use shared::drain::Drain;
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::connmix::{http, ws};
+use crate::error::Refusal;
+use crate::guard::Guard;
+use crate::metrics::Metrics;
+use crate::publisher::Publisher;
+
+/// Path of the publishing call.
+pub(crate) const PUBLISH_PATH: &str = "/v1/mesh/publish";
+/// Path of the publishing socket.
+pub(crate) const SOCKET_PATH: &str = "/ws/v1";
+
+/// What requests need.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) publisher: Publisher,
+    pub(crate) config: Config,
+    pub(crate) guard: Guard,
+    pub(crate) metrics: Arc<Metrics>,
+    /// One permit a WebSocket.
+    pub(crate) sockets: Arc<Semaphore>,
+    pub(crate) drain: Drain,
+}
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let publish = post(http::publish).fallback(|state| refuse_method(state, PUBLISH_PATH, "POST"));
+    let socket = get(ws::upgrade).fallback(|state| refuse_method(state, SOCKET_PATH, "GET"));
+    Router::new()
+        .route(PUBLISH_PATH, publish)
+        .route(SOCKET_PATH, socket)
+        .fallback(|State(app): State<Arc<App>>| async move { http::refuse(&app, Refusal::UnknownPath) })
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
+        .with_state(app)
+}
+
+async fn refuse_method(State(app): State<Arc<App>>, path: &'static str, allowed: &'static str) -> Response {
+    http::refuse(&app, Refusal::Method { path, allowed })
+}
+
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match app.guard.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            tracing::debug!(%refusal, "refused a request");
+            http::refuse(&app, refusal)
+        }
+    }
+}

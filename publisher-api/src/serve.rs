@@ -1,0 +1,107 @@
+//! Accepts connections and serves HTTP on them.
+//!
+//! There are never more than the permits allow; others wait in the backlog of the system. Every connection
+//! has a deadline for the head of its next request. When the drain begins, the port is closed, idle
+//! connections are closed, and those with a request in flight after its answer.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use shared::drain::Drain;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::metrics::{Held, Loss, Metrics};
+
+/// The pause after the system could not give a connection (too many open files, mostly).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Room for the head of a request.
+const HEAD_BYTES: usize = 16 << 10;
+
+/// What connections are bound by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) connections: usize,
+    pub(crate) head_timeout: Duration,
+}
+
+/// Serves until the drain begins.
+pub(crate) fn start(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    drain: &Drain,
+) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    let connections = drain.clone();
+    drain.spawn(async move {
+        let accepting = accept(listener, router, bounds, metrics, places, &connections);
+        tokio::select! {
+            never = accepting => match never {},
+            () = connections.begun() => {}
+        }
+    });
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    places: Arc<Semaphore>,
+    drain: &Drain,
+) -> Infallible {
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let served =
+                    serve(stream, router.clone(), bounds, Arc::clone(&metrics), place, drain.clone());
+                drain.spawn(served);
+            }
+            Err(error) => {
+                metrics.lost(Loss::Connection);
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    router: Router,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    place: OwnedSemaphorePermit,
+    drain: Drain,
+) {
+    let _held = (place, Held::new(&metrics.connections));
+    // Answers are small and whole; without it the second of two in a row may wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.head_timeout)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = drain.begun() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        metrics.lost(if error.is_timeout() { Loss::SlowHead } else { Loss::Connection });
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
