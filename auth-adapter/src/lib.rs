@@ -1,1 +1,79 @@
-//! Placeholder
+//! Answers whose token this is, by asking the business system.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `verify` | takes the edges' questions from the bus and answers them |
+//! | `memory` | one flight a token, and a short memory of yes and no |
+//! | `business` | asks the business system, and what its answers mean |
+//!
+//! It knows nothing of sockets or channels, and keeps nothing that a restart may not lose.
+
+mod business;
+mod config;
+mod memory;
+mod metrics;
+mod verify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use shared::bus::{self, Bus};
+use shared::drain::Drain;
+use shared::health::{self, Health};
+
+pub use config::{BodyFormat, Config, Settings};
+
+/// How this part is named in logs, readiness and bus connections.
+pub const PART: &str = "auth-adapter";
+
+/// A running auth-adapter. It leaves with the drain that it was started on.
+#[derive(Debug)]
+pub struct AuthAdapter {}
+
+impl AuthAdapter {
+    /// Starts answering. Ready, as `health` tells, once the bus is there.
+    ///
+    /// # Errors
+    /// The URL or a header can't be used.
+    pub async fn start(
+        config: Config,
+        bus: Bus,
+        health: Health,
+        registry: &mut Registry,
+        drain: &Drain,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(metrics::Metrics::register(registry));
+        let business = business::Business::new(&config).context("auth_adapter")?;
+        let memory = memory::Memory::new(&config, business, Arc::clone(&metrics));
+        health.unready(PART, "starting");
+        verify::start(config, memory, bus, health, metrics, drain);
+        Ok(Self {})
+    }
+}
+
+/// Runs this part as a process of its own until the drain begins.
+///
+/// # Errors
+/// A port is taken, or the bus can't be used.
+pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
+    let config = settings.auth_adapter;
+    let admin = health::bind("auth_adapter.admin", config.admin).await?;
+    let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
+    let server = bus::provide(&settings.bus, &bus_drain).await.context("the bus")?;
+    let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
+    let (health, mut registry) = (Health::new(), Registry::default());
+    let grace = config.grace;
+    AuthAdapter::start(config, bus, health.clone(), &mut registry, &drain).await?;
+    health::serve(admin, health, registry, &admin_drain);
+    drain.begun().await;
+    let unfinished = drain.finish(grace).await;
+    if unfinished > 0 {
+        tracing::warn!(unfinished, "left before every token was checked");
+    }
+    admin_drain.finish(Duration::from_secs(1)).await;
+    bus_drain.finish(Duration::from_secs(1)).await;
+    tracing::info!("auth-adapter has left");
+    Ok(())
+}
