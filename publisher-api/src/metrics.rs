@@ -70,7 +70,7 @@ pub(crate) struct Metrics {
     pub(crate) incomplete: Counter,
     /// Asks sent to the edges.
     pub(crate) asks: Counter,
-    drops: Family<Reason, Counter>,
+    losses: Family<Reason, Counter>,
     edges: Family<State, Gauge>,
     /// Publishes handed over whose receipt is not there yet.
     pub(crate) in_flight: Gauge,
@@ -88,7 +88,7 @@ impl Metrics {
             seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             incomplete: Counter::default(),
             asks: Counter::default(),
-            drops: Family::default(),
+            losses: Family::default(),
             edges: Family::default(),
             in_flight: Gauge::<i64, AtomicI64>::default(),
             connections: Gauge::<i64, AtomicI64>::default(),
@@ -100,7 +100,7 @@ impl Metrics {
         registry.register("publish_seconds", "From a checked publish to its counts", metrics.seconds.clone());
         registry.register("incomplete", "Publishes whose counts may not be all", metrics.incomplete.clone());
         registry.register("asks", "Questions sent to the edges", metrics.asks.clone());
-        registry.register("drops", "What could not be used or done, by reason", metrics.drops.clone());
+        registry.register("losses", "What could not be used or done, by reason", metrics.losses.clone());
         registry.register("edges", "Edges known, by state", metrics.edges.clone());
         registry.register("in_flight", "Publishes without counts yet", metrics.in_flight.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
@@ -123,7 +123,7 @@ impl Metrics {
     }
 
     pub(crate) fn lost(&self, what: Loss) {
-        self.drops.get_or_create(&Reason { reason: what.label() }).inc();
+        self.losses.get_or_create(&Reason { reason: what.label() }).inc();
     }
 
     pub(crate) fn edges(&self, live: usize, silent: usize) {

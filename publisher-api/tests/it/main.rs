@@ -1,1 +1,12 @@
+//! publisher-api from outside: real sockets, a real bus, edges played by the test.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says where")]
+
+mod bounds;
+mod counts;
+mod leaving;
+mod manual;
+mod order;
+mod outage;
+mod refusals;
+mod support;

@@ -1,0 +1,134 @@
+//! What is bounded, and what happens at the bound.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::caller::{Http, JSON, PUBLISH, Socket, call, mesh_publish, publish_to, request};
+use crate::support::edge::FakeEdge;
+use crate::support::{Bed, eventually};
+
+/// A publisher with one publish in flight that takes very long.
+async fn busy(max_in_flight: usize, per_socket: usize) -> (Bed, FakeEdge, Socket) {
+    let bed = Bed::start(|config| {
+        config.max_in_flight = max_in_flight;
+        config.max_in_flight_per_socket = per_socket;
+        config.answer_deadline = Duration::from_secs(15);
+    })
+    .await;
+    let edge = FakeEdge::start(&bed.bus.server, "frozen", true).await;
+    edge.state.answers.store(false, Ordering::SeqCst);
+    let mut socket = Socket::connect(bed.address).await;
+    socket.send(&mesh_publish("a", "x", "slow")).await;
+    eventually("it is in flight", || bed.metric("mc_publisher_in_flight") == 1).await;
+    (bed, edge, socket)
+}
+
+#[tokio::test]
+async fn too_many_publishes_at_once_are_refused_at_both_doors() {
+    let (bed, edge, mut socket) = busy(1, 256).await;
+    let refused = publish_to(bed.address, "a", "x").await;
+    assert_eq!((refused.code(), refused.header("retry-after")), ((429, 107), Some("1")));
+    socket.send(&mesh_publish("a", "x", 2)).await;
+    let answer = socket.json().await;
+    assert_eq!((&answer["E"]["c"], &answer["i"]), (&107.into(), &2.into()));
+    edge.leave().await;
+    drop(socket);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_socket_with_too_many_publishes_in_flight_is_not_read_until_there_is_room() {
+    let (bed, edge, mut socket) = busy(4_096, 1).await;
+    socket.send(&mesh_publish("a", "x", "next")).await;
+    // Another caller gets through meanwhile, so the socket had its chance to be read.
+    let mut other = Socket::connect(bed.address).await;
+    other.send(&mesh_publish("b", "x", 1)).await;
+    eventually("the other is in flight", || bed.metric("mc_publisher_in_flight") == 2).await;
+    assert_eq!(edge.seen().len(), 2, "the second of the first socket is not read");
+    // The edge is gone for good: the asks end, and the rest is read.
+    edge.state.answers.store(true, Ordering::SeqCst);
+    let mut third = Socket::connect(bed.address).await;
+    third.send(&mesh_publish("c", "x", 1)).await;
+    assert_eq!(third.json().await["i"], 1);
+    drop((socket, other, third));
+    edge.leave().await;
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn too_many_sockets_are_refused_until_one_leaves() {
+    let bed = Bed::start(|config| config.max_sockets = 1).await;
+    let first = Socket::connect(bed.address).await;
+    assert_eq!(Socket::handshake(bed.address, &[]).await.err(), Some(429));
+    drop(first);
+    eventually("the place is free", || bed.metric("mc_publisher_sockets") == 0).await;
+    let mut second = Socket::connect(bed.address).await;
+    second.send("ping").await;
+    assert_eq!(second.text().await, "pong");
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_for_their_turn() {
+    let bed = Bed::start(|config| {
+        config.max_connections = 1;
+        config.head_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let mut idle = Http::connect(bed.address).await;
+    eventually("it is accepted", || bed.metric("mc_publisher_connections") == 1).await;
+    // It sends half a request, so its place is free once it is out of time.
+    idle.send(b"POST /v1/mesh/publish HTTP/1.1\r\nhost: localhost\r\n").await;
+    assert_eq!(publish_to(bed.address, "a", "x").await.counts(), (0, 0, true));
+    assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="slow_head"}"#), 1);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let bed = Bed::start(|config| config.body_timeout = Duration::from_millis(100)).await;
+    let mut half = request(PUBLISH, &[JSON], r#"{"c":"a","d":"x"}"#);
+    half.truncate(half.len() - 3);
+    assert_eq!(call(bed.address, &half).await.code(), (408, 101));
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_socket_from_which_nothing_comes_is_pinged_and_then_closed() {
+    let bed = Bed::start(|config| {
+        config.ping_interval = Duration::from_millis(100);
+        config.silence = Duration::from_millis(600);
+    })
+    .await;
+    // A client that answers pings (this one does so whenever it reads) stays.
+    let mut alive = Socket::connect(bed.address).await;
+    let mut dead = Socket::connect(bed.address).await;
+    let both = async {
+        tokio::select! {
+            code = alive.close_code() => panic!("the living socket was closed with {code}"),
+            () = eventually("the dead socket is closed", || {
+                bed.metric(r#"mc_publisher_socket_ends_total{reason="silent"}"#) == 1
+            }) => {}
+        }
+    };
+    both.await;
+    assert_eq!(dead.close_code().await, 4408);
+    alive.send("ping").await;
+    assert_eq!(alive.text().await, "pong");
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_take_its_answers_is_dropped() {
+    let bed = Bed::start(|config| config.write_timeout = Duration::from_millis(300)).await;
+    let mut greedy = Socket::connect(bed.address).await;
+    let mut other = Socket::connect(bed.address).await;
+    let flood = async { while greedy.try_send(Message::from(vec![0_u8])).await.is_ok() {} };
+    crate::support::soon("the greedy socket is dropped", flood).await;
+    assert_eq!(bed.metric(r#"mc_publisher_socket_ends_total{reason="slow"}"#), 1);
+    other.send(&mesh_publish("a", "x", 1)).await;
+    assert_eq!(other.json().await["i"], 1);
+    bed.finish().await;
+}

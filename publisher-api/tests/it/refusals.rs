@@ -1,0 +1,174 @@
+//! Bad input at both doors: every code, said in a way that helps.
+
+use serde_json::json;
+
+use crate::support::Bed;
+use crate::support::caller::{Answer, Http, JSON, PUBLISH, Socket, call, mesh_publish, publish, request};
+
+async fn post(bed: &Bed, body: &str) -> Answer {
+    call(bed.address, &request(PUBLISH, &[JSON], body)).await
+}
+
+#[tokio::test]
+async fn bad_bodies_are_refused_with_200_and_a_code() {
+    let bed = Bed::start(|config| config.max_message = "1KiB".parse().unwrap()).await;
+    for (body, code) in [
+        ("", 101),
+        ("rubbish", 101),
+        ("\u{feff}{}", 101),
+        ("{}", 101),
+        ("[]", 101),
+        (r#"{"c":"a"}"#, 101),
+        (r#"{"c":"a","d":{"x":1}}"#, 101),
+        (r#"{"c":7,"d":""}"#, 101),
+        (r#"{"c":"a","d":"x","t":"image"}"#, 101),
+        (r#"{"c":"a","d":"not base64!","t":"binary"}"#, 101),
+        (r#"{"c":"two words","d":""}"#, 103),
+        (&json!({"c": "x".repeat(201), "d": ""}).to_string(), 103),
+        (&json!({"c": "a", "d": "x".repeat(1_025)}).to_string(), 104),
+        (&json!({"c": "a", "d": "x".repeat(20_000)}).to_string(), 104),
+        (&"[".repeat(8_000), 101),
+        (&format!(r#"{{"c":"a","d":{}{}}}"#, "[".repeat(3_000), "]".repeat(3_000)), 101),
+    ] {
+        let answer = post(&bed, body).await;
+        assert_eq!(answer.code(), (200, code), "{body:.80}\n{answer:?}");
+        assert!(answer.json()["E"]["m"].as_str().is_some_and(|text| text.len() > 20), "{answer:?}");
+    }
+    let answer = post(&bed, r#"{"c":"a","d":"x","t":null,"later":{"deep":[[[]]]}}"#).await;
+    assert_eq!(answer.counts(), (0, 0, true), "fields that are not known are ignored");
+    assert_eq!(bed.metric(r#"mc_publisher_answers_total{via="http",code="103"}"#), 2);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_utf8_is_refused() {
+    let bed = Bed::start(|_| {}).await;
+    let mut bytes = request(PUBLISH, &[JSON], r#"{"c":"a","d":"??"}"#);
+    let at = bytes.iter().position(|byte| *byte == b'?').unwrap();
+    bytes[at] = 0xff;
+    assert_eq!(call(bed.address, &bytes).await.code(), (200, 101));
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_message_of_exactly_the_limit_is_accepted_however_it_is_escaped() {
+    let bed = Bed::start(|_| {}).await;
+    let whole = json!({"c": "a", "d": "\u{1}".repeat(256 << 10)});
+    assert_eq!(publish(bed.address, &whole).await.counts(), (0, 0, true));
+    let more = json!({"c": "a", "d": "x".repeat((256 << 10) + 1)});
+    assert_eq!(publish(bed.address, &more).await.code(), (200, 104));
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn wrong_paths_methods_and_content_types_get_an_answer_with_e() {
+    let bed = Bed::start(|_| {}).await;
+    let body = r#"{"c":"a","d":"x"}"#;
+    let wrong_type = call(bed.address, &request(PUBLISH, &[("content-type", "text/plain")], body)).await;
+    assert_eq!(wrong_type.code(), (200, 101));
+    assert!(wrong_type.body.contains("application/json"), "{wrong_type:?}");
+    assert_eq!(call(bed.address, &request(PUBLISH, &[], body)).await.code(), (200, 101));
+
+    let wrong_method = call(bed.address, &request("GET /v1/mesh/publish", &[JSON], "")).await;
+    assert_eq!((wrong_method.code(), wrong_method.header("allow")), ((405, 101), Some("POST")));
+    let wrong_method = call(bed.address, &request("POST /ws/v1", &[JSON], body)).await;
+    assert_eq!((wrong_method.code(), wrong_method.header("allow")), ((405, 101), Some("GET")));
+
+    for path in ["/", "/v1/mesh/publish/", "/v1/mesh/send"] {
+        let nothing = call(bed.address, &request(&format!("POST {path}"), &[JSON], body)).await;
+        assert_eq!(nothing.code(), (404, 109), "{path}");
+        assert!(nothing.body.contains("/v1/mesh/publish") && nothing.body.contains("/ws/v1"), "{nothing:?}");
+    }
+    let no_handshake = call(bed.address, &request("GET /ws/v1", &[], "")).await;
+    assert_eq!(no_handshake.code(), (400, 101));
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn web_pages_and_foreign_hosts_are_refused_at_both_doors() {
+    let bed = Bed::start(|config| config.allowed_origins = vec!["https://admin.example".into()]).await;
+    let body = r#"{"c":"a","d":"x"}"#;
+    for (header, code) in [
+        (("origin", "https://evil.example"), (403, 106)),
+        (("origin", "null"), (403, 106)),
+        (("origin", "https://admin.example"), (200, 0)),
+        (("host", "evil.example"), (403, 106)),
+        (("host", "127.0.0.1:6789"), (200, 0)),
+        (("host", "[::1]"), (200, 0)),
+    ] {
+        let answer = call(bed.address, &request(PUBLISH, &[JSON, header], body)).await;
+        assert_eq!(answer.code(), code, "{header:?}");
+        let socket = Socket::handshake(bed.address, &[header]).await;
+        assert_eq!(socket.err(), (code.0 == 403).then_some(403), "{header:?}");
+    }
+    let rebound = b"POST http://evil.example/v1/mesh/publish HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    assert_eq!(call(bed.address, rebound).await.code(), (403, 106));
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_socket_answers_bad_frames_and_stays_open() {
+    let bed = Bed::start(|config| config.max_message = "1KiB".parse().unwrap()).await;
+    let mut socket = Socket::connect(bed.address).await;
+    let (too_large, big_echo) = (mesh_publish("a", &"x".repeat(1_025), 1), "x".repeat(300));
+    for (frame, code, i) in [
+        ("", 101, json!(null)),
+        ("rubbish", 101, json!(null)),
+        ("[1]", 101, json!(null)),
+        (&"[".repeat(5_000), 101, json!(null)),
+        (r#"{"i":1}"#, 101, json!(1)),
+        (r#"{"m":"mesh.publish","i":"x"}"#, 101, json!("x")),
+        (r#"{"m":"mesh.publish","p":{"c":"a","d":7},"i":1}"#, 101, json!(1)),
+        (&mesh_publish("a", "x", json!([1])), 101, json!(null)),
+        (&mesh_publish("a", "x", big_echo), 101, json!(null)),
+        (&mesh_publish("two words", "x", 1), 103, json!(1)),
+        (&too_large, 104, json!(1)),
+        (r#"{"m":"mesh.send","i":1}"#, 109, json!(1)),
+        (r#"{"m":"conn.call","i":1}"#, 109, json!(1)),
+        (r#"{"m":"queue.consume","id":1}"#, 109, json!(1)),
+        (r#"{"m":"no.such","i":1}"#, 101, json!(1)),
+    ] {
+        socket.send(frame).await;
+        let answer = socket.json().await;
+        assert_eq!((&answer["E"]["c"], &answer["i"]), (&json!(code), &i), "{frame:.80}\n{answer}");
+    }
+    socket.try_send(vec![1_u8, 2].into()).await.unwrap();
+    let answer = socket.json().await;
+    assert!(answer["E"]["c"] == 101 && answer["E"]["m"].as_str().unwrap().contains("binary"), "{answer}");
+    socket.send(&mesh_publish("a", "x", 2)).await;
+    assert_eq!(socket.text().await, r#"{"E":null,"r":{"s":0,"f":0},"i":2}"#);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_large_is_refused_and_the_socket_closed() {
+    let bed = Bed::start(|config| config.max_message = "1KiB".parse().unwrap()).await;
+    // Read whole, and beyond what is read.
+    for size in [20_000, 200_000] {
+        let mut socket = Socket::connect(bed.address).await;
+        socket.send(&mesh_publish("a", "before", 1)).await;
+        socket.send(&mesh_publish("a", &"x".repeat(size), 2)).await;
+        let mut answers = [socket.json().await, socket.json().await];
+        answers.sort_by_key(|answer| answer["E"]["c"].as_u64());
+        assert_eq!((&answers[0]["i"], &answers[1]["E"]["c"]), (&json!(1), &json!(104)), "{size}");
+        assert_eq!(socket.close_code().await, 1009, "{size}");
+    }
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_not_served_and_hurts_nobody() {
+    let bed = Bed::start(|_| {}).await;
+    let mut rubbish = Http::connect(bed.address).await;
+    rubbish.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 rubbish\r\n\r\n").await;
+    let answer = publish(bed.address, &json!({"c": "a", "d": "x"})).await;
+    assert_eq!(answer.counts(), (0, 0, true));
+    let mut long = Http::connect(bed.address).await;
+    long.send(format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(15_000)).as_bytes()).await;
+    long.send("x".repeat(20_000).as_bytes()).await;
+    let mut broken = Socket::connect(bed.address).await;
+    broken.try_send(tokio_tungstenite::tungstenite::Message::Close(None)).await.unwrap();
+    assert!(matches!(broken.frame().await, Some(tokio_tungstenite::tungstenite::Message::Close(_)) | None));
+    assert_eq!(publish(bed.address, &json!({"c": "a", "d": "x"})).await.counts(), (0, 0, true));
+    bed.finish().await;
+}

@@ -1,0 +1,195 @@
+//! Callers: HTTP by hand, so that a request can be anything, and a WebSocket.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use super::soon;
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Status and `E.c`; 0 where `E` is null.
+    pub(crate) fn code(&self) -> (u16, u64) {
+        (self.status, self.json()["E"]["c"].as_u64().unwrap_or(0))
+    }
+
+    /// `s`, `f`, and whether they are all.
+    pub(crate) fn counts(&self) -> (u64, u64, bool) {
+        let answer = self.json();
+        assert_eq!((self.status, &answer["E"]), (200, &Value::Null), "{self:?}");
+        let count = |name: &str| answer["r"][name].as_u64().unwrap();
+        (count("s"), count("f"), self.header("mc-complete") != Some("false"))
+    }
+}
+
+/// A connection over which requests go one after the other.
+pub(crate) struct Http(TcpStream);
+
+impl Http {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        soon("the request is taken", self.0.write_all(bytes)).await.unwrap();
+    }
+
+    pub(crate) async fn answer(&mut self) -> Answer {
+        soon("an answer comes", async {
+            let mut text = Vec::new();
+            let head = loop {
+                let byte = self.0.read_u8().await.expect("the connection stays until the answer is there");
+                text.push(byte);
+                if text.ends_with(b"\r\n\r\n") {
+                    break String::from_utf8(text).unwrap();
+                }
+            };
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            let mut answer = Answer { status, head, body: String::new() };
+            let length: usize = answer.header("content-length").unwrap().parse().unwrap();
+            let mut body = vec![0; length];
+            self.0.read_exact(&mut body).await.unwrap();
+            answer.body = String::from_utf8(body).unwrap();
+            answer
+        })
+        .await
+    }
+
+    /// Whether the other side closes without another byte.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        soon("the connection ends", self.0.read(&mut [0; 1])).await.is_ok_and(|read| read == 0)
+    }
+}
+
+/// A whole request with a body and these headers besides the necessary ones.
+pub(crate) fn request(line: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let mut head = format!("{line} HTTP/1.1\r\n");
+    if headers.iter().all(|(name, _)| *name != "host") {
+        head.push_str("host: localhost\r\n");
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+    head.into_bytes()
+}
+
+pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
+pub(crate) const PUBLISH: &str = "POST /v1/mesh/publish";
+
+/// One request on a connection of its own.
+pub(crate) async fn call(address: SocketAddr, request: &[u8]) -> Answer {
+    let mut http = Http::connect(address).await;
+    http.send(request).await;
+    http.answer().await
+}
+
+/// Publishes over HTTP.
+pub(crate) async fn publish(address: SocketAddr, body: &Value) -> Answer {
+    call(address, &request(PUBLISH, &[JSON], &body.to_string())).await
+}
+
+/// Publishes `d` to the channel over HTTP.
+pub(crate) async fn publish_to(address: SocketAddr, channel: &str, d: &str) -> Answer {
+    publish(address, &json!({"c": channel, "d": d})).await
+}
+
+/// A publisher's WebSocket.
+pub(crate) struct Socket(WebSocketStream<TcpStream>);
+
+impl Socket {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::handshake(address, &[]).await.expect("the handshake is accepted")
+    }
+
+    /// Refused: the status.
+    pub(crate) async fn handshake(
+        address: SocketAddr,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, u16> {
+        use tokio_tungstenite::tungstenite::Error;
+        let mut request = format!("ws://localhost:{}/ws/v1", address.port()).into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let stream = TcpStream::connect(address).await.unwrap();
+        match soon("the handshake", tokio_tungstenite::client_async(request, stream)).await {
+            Ok((socket, _)) => Ok(Self(socket)),
+            Err(Error::Http(response)) => Err(response.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.try_send(Message::from(text)).await.unwrap();
+    }
+
+    pub(crate) async fn try_send(
+        &mut self,
+        message: Message,
+    ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+        soon("the frame is taken", self.0.send(message)).await
+    }
+
+    /// The next frame that is no ping. `None`: the connection broke.
+    pub(crate) async fn frame(&mut self) -> Option<Message> {
+        loop {
+            match soon("a frame comes", self.0.next()).await? {
+                Ok(Message::Ping(_)) => {}
+                Ok(frame) => return Some(frame),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    pub(crate) async fn text(&mut self) -> String {
+        match self.frame().await {
+            Some(Message::Text(text)) => text.to_string(),
+            other => panic!("a text frame was expected: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn json(&mut self) -> Value {
+        serde_json::from_str(&self.text().await).unwrap()
+    }
+
+    /// The code of the close frame that comes next.
+    pub(crate) async fn close_code(&mut self) -> u16 {
+        match self.frame().await {
+            Some(Message::Close(Some(close))) => {
+                assert!(close.reason.len() <= 123, "{close:?}");
+                close.code.into()
+            }
+            other => panic!("a close frame was expected: {other:?}"),
+        }
+    }
+}
+
+/// The text of a call to publish.
+pub(crate) fn mesh_publish(channel: &str, d: &str, i: impl Into<Value>) -> String {
+    json!({"m": "mesh.publish", "p": {"c": channel, "d": d}, "i": i.into()}).to_string()
+}

@@ -1,0 +1,166 @@
+//! An edge played by the test: it listens, speaks and answers as it is told.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use shared::bus::async_nats::Message;
+use shared::bus::{self, Bus, BusServer};
+use shared::drain::Drain;
+use shared::ids::{MessageId, NodeId};
+use shared::subject::{self, Live};
+use shared::wire::{Answer, Ask, Counts, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, LiveMessage};
+
+use super::{HEARTBEAT, PATIENCE, eventually};
+
+/// What an edge does, and what it has seen.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Whether it sends heartbeats.
+    pub(crate) speaks: AtomicBool,
+    /// Whether it answers asks.
+    pub(crate) answers: AtomicBool,
+    /// Whether it looks at messages at all.
+    pub(crate) listens: AtomicBool,
+    pub(crate) asks: AtomicUsize,
+    acks: AtomicUsize,
+    sessions: Mutex<HashMap<String, Counts>>,
+    counted: Mutex<HashMap<MessageId, Counts>>,
+    seen: Mutex<Vec<(String, LiveMessage)>>,
+}
+
+/// A running edge. It stays until it is told to leave or crash.
+pub(crate) struct FakeEdge {
+    pub(crate) state: Arc<State>,
+    id: NodeId,
+    bus: Bus,
+    drain: Drain,
+}
+
+impl FakeEdge {
+    /// Starts an edge; one that speaks is known to the publishers afterwards.
+    pub(crate) async fn start(server: &BusServer, id: &str, speaks: bool) -> Self {
+        let drain = Drain::new();
+        let bus = Bus::connect(server, "edge", &drain).await.unwrap();
+        bus.connected(PATIENCE).await.unwrap();
+        let state = Arc::new(State {
+            speaks: AtomicBool::new(speaks),
+            answers: AtomicBool::new(true),
+            listens: AtomicBool::new(true),
+            asks: AtomicUsize::new(0),
+            acks: AtomicUsize::new(0),
+            sessions: Mutex::default(),
+            counted: Mutex::default(),
+            seen: Mutex::default(),
+        });
+        let edge = Self { state, id: id.into(), bus, drain };
+        edge.listen().await;
+        edge.speak().await;
+        edge.bus.barrier(PATIENCE).await.unwrap();
+        if speaks {
+            eventually("a publisher acknowledges a heartbeat", || edge.acks() > 0).await;
+        }
+        edge
+    }
+
+    /// So many sessions here subscribe to the channel; so many of them are closing.
+    pub(crate) fn holds(&self, channel: &str, sessions: u64, failed: u64) {
+        self.state.sessions.lock().unwrap().insert(channel.to_owned(), Counts { sessions, failed });
+    }
+
+    /// What arrived, in order.
+    pub(crate) fn seen(&self) -> Vec<(String, LiveMessage)> {
+        self.state.seen.lock().unwrap().clone()
+    }
+
+    pub(crate) fn acks(&self) -> usize {
+        self.state.acks.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.bus.is_connected()
+    }
+
+    /// Leaves as an edge should.
+    pub(crate) async fn leave(self) {
+        self.state.speaks.store(false, Ordering::SeqCst);
+        let bye = heartbeat(&self.id, EdgeState::Bye);
+        self.bus.publish(subject::HEARTBEAT, None, None, bye).await.unwrap();
+        self.bus.barrier(PATIENCE).await.unwrap();
+        self.crash().await;
+    }
+
+    /// Leaves without a word.
+    pub(crate) async fn crash(self) {
+        assert_eq!(self.drain.finish(PATIENCE).await, 0);
+    }
+
+    async fn listen(&self) {
+        let mut feed = self.bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await.unwrap();
+        let (bus, id, state) = (self.bus.clone(), self.id.clone(), Arc::clone(&self.state));
+        let leaving = self.drain.token();
+        self.drain.spawn(async move {
+            let work = async {
+                while let Some(message) = feed.next().await {
+                    on_message(&bus, &id, &state, message).await;
+                }
+            };
+            tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
+        });
+    }
+
+    async fn speak(&self) {
+        let inbox = self.bus.new_inbox();
+        let mut acks = self.bus.subscribe(inbox.clone(), None, bus::DEADLINE).await.unwrap();
+        let (bus, id, state) = (self.bus.clone(), self.id.clone(), Arc::clone(&self.state));
+        let leaving = self.drain.token();
+        self.drain.spawn(async move {
+            let mut beat = tokio::time::interval(HEARTBEAT / 2);
+            loop {
+                tokio::select! {
+                    _ = beat.tick() => if state.speaks.load(Ordering::SeqCst) {
+                        let heartbeat = heartbeat(&id, EdgeState::Serving);
+                        // The bus may be away; the next beat comes soon.
+                        let _ = bus.publish(subject::HEARTBEAT, Some(inbox.clone()), None, heartbeat).await;
+                    },
+                    Some(ack) = acks.next() => if HeartbeatAck::decode(&ack.payload).is_ok() {
+                        state.acks.fetch_add(1, Ordering::SeqCst);
+                    },
+                    () = leaving.cancelled() => return,
+                }
+            }
+        });
+    }
+}
+
+fn heartbeat(edge: &NodeId, state: EdgeState) -> Bytes {
+    Heartbeat { v: 1, edge: edge.clone(), state, sessions: 0, rules: String::new() }.encode()
+}
+
+async fn on_message(bus: &Bus, id: &NodeId, state: &State, message: Message) {
+    match subject::parse_live(&message.subject) {
+        Some(Live::Message { channel }) if state.listens.load(Ordering::SeqCst) => {
+            let live = LiveMessage::decode(message.headers.as_ref(), message.payload.clone()).unwrap();
+            let counts = state.sessions.lock().unwrap().get(&*channel).copied().unwrap_or_default();
+            state.counted.lock().unwrap().insert(live.id, counts);
+            state.seen.lock().unwrap().push((channel.into_owned(), live));
+        }
+        Some(Live::Ask) => {
+            state.asks.fetch_add(1, Ordering::SeqCst);
+            if !state.answers.load(Ordering::SeqCst) {
+                return;
+            }
+            let ask = Ask::decode(&message.payload).unwrap();
+            let counts = {
+                let counted = state.counted.lock().unwrap();
+                ask.ids.iter().map(|id| counted.get(id).copied()).collect()
+            };
+            let answer = Answer { v: 1, edge: id.clone(), counts }.encode();
+            let _ =
+                bus.publish(message.reply.expect("an ask says where to answer"), None, None, answer).await;
+        }
+        Some(Live::Message { .. }) | None => {}
+    }
+}
