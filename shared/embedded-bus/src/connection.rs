@@ -216,3 +216,6 @@ async fn linger<R: AsyncRead + Unpin>(reader: &mut R) {
     // It is over either way.
     let _ = timeout(LINGER, until_closed).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,6 +107,7 @@ impl<T> Default for Router<T> {
     }
 }
 
+#[expect(clippy::mutable_key_type, reason = "a subscription is hashed by its sid, which never changes")]
 impl<T> Router<T> {
     /// Subscriptions of this connection.
     pub(crate) fn count(&self, connection: u64) -> usize {
