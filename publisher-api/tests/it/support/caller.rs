@@ -177,6 +177,13 @@ impl Socket {
         serde_json::from_str(&self.text().await).unwrap()
     }
 
+    /// All that the other side still sends, until it closes.
+    pub(crate) async fn into_bytes(self) -> Vec<u8> {
+        let (mut stream, mut bytes) = (self.0.into_inner(), Vec::new());
+        soon("the connection ends", stream.read_to_end(&mut bytes)).await.unwrap();
+        bytes
+    }
+
     /// The code of the close frame that comes next.
     pub(crate) async fn close_code(&mut self) -> u16 {
         match self.frame().await {

@@ -28,6 +28,8 @@ pub(crate) struct State {
     acks: AtomicUsize,
     sessions: Mutex<HashMap<String, Counts>>,
     counted: Mutex<HashMap<MessageId, Counts>>,
+    /// Asks that came while it did not answer.
+    held: Mutex<Vec<Message>>,
     seen: Mutex<Vec<(String, LiveMessage)>>,
 }
 
@@ -53,6 +55,7 @@ impl FakeEdge {
             acks: AtomicUsize::new(0),
             sessions: Mutex::default(),
             counted: Mutex::default(),
+            held: Mutex::default(),
             seen: Mutex::default(),
         });
         let edge = Self { state, id: id.into(), bus, drain };
@@ -68,6 +71,15 @@ impl FakeEdge {
     /// So many sessions here subscribe to the channel; so many of them are closing.
     pub(crate) fn holds(&self, channel: &str, sessions: u64, failed: u64) {
         self.state.sessions.lock().unwrap().insert(channel.to_owned(), Counts { sessions, failed });
+    }
+
+    /// Answers from now on, and what was asked meanwhile.
+    pub(crate) async fn thaw(&self) {
+        self.state.answers.store(true, Ordering::SeqCst);
+        let held = std::mem::take(&mut *self.state.held.lock().unwrap());
+        for message in held {
+            answer(&self.bus, &self.id, &self.state, message).await;
+        }
     }
 
     /// What arrived, in order.
@@ -163,4 +175,15 @@ async fn on_message(bus: &Bus, id: &NodeId, state: &State, message: Message) {
         }
         Some(Live::Message { .. }) | None => {}
     }
+}
+
+async fn answer(bus: &Bus, id: &NodeId, state: &State, message: Message) {
+    let ask = Ask::decode(&message.payload).unwrap();
+    let counts = {
+        let counted = state.counted.lock().unwrap();
+        ask.ids.iter().map(|id| counted.get(id).copied()).collect()
+    };
+    let answer = Answer { v: 1, edge: id.clone(), counts }.encode();
+    // The bus may be away.
+    let _ = bus.publish(message.reply.expect("an ask says where to answer"), None, None, answer).await;
 }
