@@ -12,6 +12,7 @@ mod config;
 mod connection;
 mod delivery;
 mod handshake;
+mod hostile;
 mod outbox;
 mod routing;
 mod server;
@@ -21,6 +22,7 @@ mod subject;
 mod wire;
 
 pub use config::{BindError, Config, Credentials};
+#[doc(hidden)]
+pub use hostile::check_bytes;
 pub use server::EmbeddedBus;
 pub use stats::{Snapshot, Stats};
-pub use wire::check_bytes;
