@@ -44,6 +44,7 @@ impl Embedded {
             ping_interval: settings.ping_interval,
             max_pings_out: 2,
             auth_timeout: settings.auth_timeout,
+            write_deadline: settings.write_deadline,
             ..Config::default()
         })
         .await?;

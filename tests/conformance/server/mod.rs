@@ -74,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) max_subscriptions: usize,
     /// Silence before a PING; two unanswered ones are allowed.
     pub(crate) ping_interval: Duration,
+    /// How long a socket may take nothing while something waits for it.
+    pub(crate) write_deadline: Duration,
     /// How long a connection may take to present credentials.
     pub(crate) auth_timeout: Duration,
 }
@@ -88,6 +90,7 @@ impl Default for Settings {
             max_connections: 65_536,
             max_subscriptions: 0,
             ping_interval: Duration::from_secs(120),
+            write_deadline: Duration::from_secs(10),
             auth_timeout: Duration::from_secs(2),
         }
     }

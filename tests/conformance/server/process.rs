@@ -81,13 +81,15 @@ fn configuration(settings: &Settings, folder: &Path) -> String {
     let port = if settings.port == 0 { "-1".to_owned() } else { settings.port.to_string() };
     let mut text = format!(
         "listen: \"127.0.0.1:{port}\"\nports_file_dir: \"{}\"\nmax_payload: {}\nmax_pending: {}\n\
-         max_connections: {}\nmax_subscriptions: {}\nping_interval: \"{}ms\"\nping_max: 2\n",
+         max_connections: {}\nmax_subscriptions: {}\nping_interval: \"{}ms\"\nping_max: 2\n\
+         write_deadline: \"{}ms\"\n",
         folder.display(),
         settings.max_payload,
         settings.max_pending,
         settings.max_connections,
         settings.max_subscriptions,
         settings.ping_interval.as_millis(),
+        settings.write_deadline.as_millis(),
     );
     let authorization = match settings.access {
         Access::Open => return text,

@@ -1,8 +1,9 @@
 //! Many of everything, and one who does not read.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 
 use crate::fixture::{Case, Fixture, cases};
 use crate::raw::{CONNECT, RawClient};
@@ -15,7 +16,8 @@ pub(crate) fn cases() -> Vec<Case> {
         ten_thousand_subscriptions_can_be_removed_again,
         a_large_message_reaches_many,
         many_connections_at_once,
-        a_slow_consumer_is_cut_off_while_others_go_on,
+        who_lets_too_many_bytes_wait_is_cut_off_while_others_go_on,
+        who_takes_nothing_for_too_long_is_cut_off_while_others_go_on,
     ]
 }
 
@@ -126,9 +128,9 @@ async fn many_connections_at_once(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_slow_consumer_is_cut_off_while_others_go_on(fixture: &Fixture) -> anyhow::Result<()> {
+/// Sends `total` bytes to one who does not read and one who does; returns once the server has cut the first off.
+async fn cut_off(settings: Settings, fixture: &Fixture, total: usize) -> anyhow::Result<()> {
     const SIZE: usize = 32 << 10;
-    let settings = Settings { max_payload: 64 << 10, max_pending: 1 << 20, ..Settings::default() };
     let server = fixture.server(settings).await?;
     let mut slow = RawClient::open_narrow(server.address(), 16 << 10).await?;
     slow.send(format!("{CONNECT}SUB slow.x 1\r\nSUB slow.mark 2\r\n")).await?;
@@ -137,17 +139,30 @@ async fn a_slow_consumer_is_cut_off_while_others_go_on(fixture: &Fixture) -> any
     quick.send("SUB slow.x 1\r\n").await?;
     quick.settle().await?;
     let mut publisher = RawClient::connect(server.address()).await?;
-    // One after the other, so that the quick one never has much waiting. 64 MiB are more than any kernel holds back.
-    for number in 0..(64 << 20) / SIZE {
+    // One after the other, so that the quick one never has much waiting.
+    for number in 0..total / SIZE {
         publisher.publish("slow.x", vec![b'x'; SIZE]).await?;
         quick.message().await.with_context(|| format!("the quick one missed message {number}"))?;
     }
-    // The server has forgotten the slow one, and so it has closed it.
+    // When the server has forgotten the slow one, it has closed it.
     publisher.until_nobody_listens("slow.mark").await?;
-    match slow.until_closed().await {
-        // A close in the middle of a message shows as the end or as a reset, both of which are the close.
-        Ok(seen) if seen.len() * SIZE < 64 << 20 => Ok(()),
-        Ok(seen) => bail!("the slow one got all {} messages", seen.len()),
-        Err(error) => Err(error),
-    }
+    let seen = slow.until_closed().await?.len();
+    ensure!(seen * SIZE < total, "the slow one got all {seen} messages");
+    quick.settle().await
+}
+
+async fn who_lets_too_many_bytes_wait_is_cut_off_while_others_go_on(fixture: &Fixture) -> anyhow::Result<()> {
+    // So much time to write that only the bytes can be the reason. 64 MiB are more than any kernel holds back.
+    let write_deadline = 4 * crate::fixture::DEADLINE;
+    let settings =
+        Settings { max_payload: 64 << 10, max_pending: 1 << 20, write_deadline, ..Settings::default() };
+    cut_off(settings, fixture, 64 << 20).await
+}
+
+async fn who_takes_nothing_for_too_long_is_cut_off_while_others_go_on(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    // So many bytes may wait that only the time can be the reason.
+    let settings = Settings { write_deadline: Duration::from_millis(500), ..Settings::default() };
+    cut_off(settings, fixture, 32 << 20).await
 }
