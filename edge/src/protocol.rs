@@ -1,0 +1,332 @@
+//! The JSON that a client speaks: frames taken apart, replies built. No state, no sockets.
+//!
+//! Nothing that a client sends makes this panic or allocate more than a small multiple of the frame. What a client
+//! gives as `i` comes back byte for byte.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use shared::config::Secret;
+
+use crate::code::{CloseCode, ErrorCode};
+
+/// How deep JSON may be nested; an op is flat.
+const MAX_DEPTH: usize = 64;
+
+/// One frame from the client, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    /// The text `ping`.
+    Ping,
+    /// A well-formed op, which may still be refused.
+    Op(Request),
+    /// Nothing that can be answered and gone on from.
+    Fatal(Fatal),
+}
+
+/// Why a connection ends after a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fatal {
+    /// Said in an error frame first, if the connection is still fit for one.
+    pub(crate) fault: Option<&'static str>,
+    /// Then it is closed.
+    pub(crate) close: CloseCode,
+}
+
+/// An op and what its answer must carry.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) op: ClientOp,
+    pub(crate) echo: Echo,
+}
+
+/// What a client asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ClientOp {
+    /// "I am the one with this token."
+    Auth { token: Secret },
+    /// "Send me this channel"; `recover` if it named a position to begin after.
+    Subscribe { name: Box<str>, recover: bool },
+    /// "Not any more."
+    Unsubscribe { name: Box<str> },
+    /// An op of another name.
+    Unknown,
+    /// A known op with a field that is not what it should be.
+    Malformed(&'static str),
+}
+
+/// What a client gave as `i`: a JSON scalar, as written. Its answer carries it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Echo(Option<Box<str>>);
+
+/// The fields that any op has; values are looked at only once the op is known.
+#[derive(Deserialize)]
+struct Fields<'f> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    op: Option<&'f RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    i: Option<&'f RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    token: Option<&'f RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    channel: Option<&'f RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    after: Option<&'f RawValue>,
+}
+
+/// Keeps `null` apart from absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl Incoming {
+    /// A text frame.
+    pub(crate) fn text(text: &str) -> Self {
+        if text == "ping" {
+            return Self::Ping;
+        }
+        match read(text) {
+            Ok(request) => Self::Op(request),
+            Err(fault) => Self::bad(fault),
+        }
+    }
+
+    /// A binary frame.
+    pub(crate) const fn binary() -> Self {
+        Self::bad("binary frames are not taken: send JSON in text frames")
+    }
+
+    /// A frame above the limit.
+    pub(crate) const fn too_big() -> Self {
+        Self::Fatal(Fatal {
+            fault: Some("the frame is too big: send smaller ones"),
+            close: CloseCode::TooBig,
+        })
+    }
+
+    /// Something that is no WebSocket any more.
+    pub(crate) const fn violation(close: CloseCode) -> Self {
+        Self::Fatal(Fatal { fault: None, close })
+    }
+
+    const fn bad(fault: &'static str) -> Self {
+        Self::Fatal(Fatal { fault: Some(fault), close: CloseCode::BadRequest })
+    }
+}
+
+fn read(text: &str) -> Result<Request, &'static str> {
+    if is_deep(text) {
+        return Err("the JSON is nested too deep: an op is a flat object");
+    }
+    if !text.trim_start().starts_with('{') {
+        return Err("not a JSON object: send an op such as {\"op\":\"auth\",\"token\":\"…\"}");
+    }
+    let fields: Fields<'_> =
+        serde_json::from_str(text).map_err(|_| "not valid JSON, or a field stands twice: send one JSON object")?;
+    let Some(op) = fields.op else { return Err("the field \"op\" is missing") };
+    let Some(op) = string(op) else { return Err("the field \"op\" must be a string") };
+    let echo = match fields.i {
+        None => Echo::default(),
+        Some(i) if is_scalar(i) => Echo(Some(i.get().into())),
+        Some(_) => {
+            let op = ClientOp::Malformed("\"i\" must be a string, a number, true, false or null");
+            return Ok(Request { op, echo: Echo::default() });
+        }
+    };
+    let op = match &*op {
+        "auth" => auth(fields.token),
+        "subscribe" => match channel(fields.channel) {
+            Ok(name) => ClientOp::Subscribe { name, recover: fields.after.is_some() },
+            Err(malformed) => malformed,
+        },
+        "unsubscribe" => match channel(fields.channel) {
+            Ok(name) => ClientOp::Unsubscribe { name },
+            Err(malformed) => malformed,
+        },
+        _ => ClientOp::Unknown,
+    };
+    Ok(Request { op, echo })
+}
+
+fn auth(token: Option<&RawValue>) -> ClientOp {
+    match token.and_then(string) {
+        Some(token) if !token.is_empty() => ClientOp::Auth { token: Secret::new(token) },
+        Some(_) | None => ClientOp::Malformed("\"token\" must be a string that is not empty"),
+    }
+}
+
+fn channel(channel: Option<&RawValue>) -> Result<Box<str>, ClientOp> {
+    let name = channel.and_then(string).ok_or(ClientOp::Malformed("\"channel\" must be a string"))?;
+    Ok(name.into())
+}
+
+fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+    /// Borrows where there is no escape sequence.
+    #[derive(Deserialize)]
+    struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+    serde_json::from_str(value.get()).ok().map(|Text(text)| text)
+}
+
+fn is_scalar(value: &RawValue) -> bool {
+    !value.get().starts_with(['{', '['])
+}
+
+/// Whether brackets outside of strings are nested deeper than any op needs. serde_json has no limit of its own for
+/// values that it passes over.
+fn is_deep(text: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The answer to `ping`.
+pub(crate) const PONG: &str = "pong";
+
+/// The answer to an op that was carried out.
+pub(crate) fn result(echo: &Echo) -> Cow<'static, str> {
+    match &echo.0 {
+        None => r#"{"result":true}"#.into(),
+        Some(i) => format!(r#"{{"result":true,"i":{i}}}"#).into(),
+    }
+}
+
+/// The answer to an op that was not.
+pub(crate) fn error(code: ErrorCode, detail: Option<&str>, echo: &Echo) -> Cow<'static, str> {
+    let (number, text) = (code.number(), code.text());
+    let message = match detail {
+        None => Cow::Borrowed(text),
+        Some(detail) => format!("{text}: {detail}").into(),
+    };
+    let message = serde_json::to_string(&message).expect("text is JSON");
+    match &echo.0 {
+        None => format!(r#"{{"code":{number},"msg":{message}}}"#).into(),
+        Some(i) => format!(r#"{{"code":{number},"msg":{message},"i":{i}}}"#).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(text: &str) -> Request {
+        match Incoming::text(text) {
+            Incoming::Op(request) => request,
+            other @ (Incoming::Ping | Incoming::Fatal(_)) => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn ops_are_read_whatever_else_is_in_them() {
+        let token = Secret::new("a\"b");
+        assert_eq!(request(r#"{"op":"auth","token":"a\"b"}"#).op, ClientOp::Auth { token });
+        let subscribe = |recover| ClientOp::Subscribe { name: "@user".into(), recover };
+        assert_eq!(request(r#" {"x":[{}],"channel":"@user","op":"subscribe"} "#).op, subscribe(false));
+        for after in ["\"\"", "\"1-2\"", "null"] {
+            let op = request(&format!(r#"{{"op":"subscribe","channel":"@user","after":{after}}}"#)).op;
+            assert_eq!(op, subscribe(true));
+        }
+        let name = "@user".into();
+        assert_eq!(request(r#"{"op":"unsubscribe","channel":"@user"}"#).op, ClientOp::Unsubscribe { name });
+        assert_eq!(request(r#"{"op":"\u0061uth","token":"a"}"#).op, ClientOp::Auth { token: Secret::new("a") });
+        for unknown in ["", "AUTH", "publish"] {
+            assert_eq!(request(&format!(r#"{{"op":"{unknown}"}}"#)).op, ClientOp::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_kind_is_named() {
+        for (text, field) in [
+            (r#"{"op":"auth"}"#, "token"),
+            (r#"{"op":"auth","token":""}"#, "token"),
+            (r#"{"op":"auth","token":7}"#, "token"),
+            (r#"{"op":"auth","token":null}"#, "token"),
+            (r#"{"op":"subscribe"}"#, "channel"),
+            (r#"{"op":"subscribe","channel":["@user"]}"#, "channel"),
+            (r#"{"op":"unsubscribe","channel":null}"#, "channel"),
+            (r#"{"op":"auth","token":"a","i":[]}"#, "\"i\""),
+            (r#"{"op":"nonsense","i":{}}"#, "\"i\""),
+        ] {
+            let ClientOp::Malformed(fault) = request(text).op else { panic!("{text}") };
+            assert!(fault.contains(field), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_op_is_fatal_and_says_why() {
+        let deep = |n| format!(r#"{{"op":"auth","token":{}{}}}"#, "[".repeat(n), "]".repeat(n));
+        for (text, why) in [
+            ("", "not a JSON object"),
+            ("PING", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("null", "not a JSON object"),
+            ("\u{feff}{}", "not a JSON object"),
+            ("{", "not valid JSON"),
+            (r#"{"op":"auth"} {"#, "not valid JSON"),
+            (r#"{"op":"auth","op":"auth"}"#, "twice"),
+            ("{}", "\"op\" is missing"),
+            (r#"{"op":null}"#, "\"op\" must be a string"),
+            (r#"{"op":5}"#, "\"op\" must be a string"),
+            (&deep(100), "too deep"),
+            (&"[".repeat(4096), "too deep"),
+        ] {
+            let Incoming::Fatal(fatal) = Incoming::text(text) else { panic!("{text}") };
+            assert_eq!(fatal.close, CloseCode::BadRequest);
+            assert!(fatal.fault.is_some_and(|fault| fault.contains(why)), "{text}: {fatal:?}");
+        }
+        assert!(matches!(request(&deep(10)).op, ClientOp::Malformed(_)), "as deep as allowed");
+        assert_eq!(request(r#"{"op":"x","y":"[[[[[\"[[["}"#).op, ClientOp::Unknown, "brackets in text don't count");
+    }
+
+    #[test]
+    fn i_comes_back_as_it_was_written() {
+        for i in ["7", "-1.50", "1e400", "123456789012345678901234567890", r#""a \" b""#, "true", "null"] {
+            let echo = request(&format!(r#"{{"op":"x","i": {i} }}"#)).echo;
+            assert_eq!(result(&echo), format!(r#"{{"result":true,"i":{i}}}"#));
+            let answer = error(ErrorCode::UnknownOp, None, &echo);
+            assert_eq!(answer, format!(r#"{{"code":5,"msg":"Unknown Op","i":{i}}}"#));
+        }
+        assert_eq!(result(&Echo::default()), r#"{"result":true}"#);
+        let answer = error(ErrorCode::BadRequest, Some("\"i\""), &Echo::default());
+        assert_eq!(answer, r#"{"code":4,"msg":"Bad Request: \"i\""}"#);
+    }
+
+    #[test]
+    fn a_token_is_not_in_debug_output() {
+        assert!(!format!("{:?}", Incoming::text(r#"{"op":"auth","token":"very-secret"}"#)).contains("very-secret"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_panic(text in "\\PC{0,80}") {
+            let _ = Incoming::text(&text);
+        }
+
+        #[test]
+        fn every_answer_is_json(i in prop_oneof!["[0-9]{1,30}", "\"[a-z ]{0,9}\""], detail in "\\PC{0,20}") {
+            let echo = match Incoming::text(&format!(r#"{{"op":"x","i":{i}}}"#)) {
+                Incoming::Op(request) => request.echo,
+                // A number such as 007 is not JSON.
+                Incoming::Ping | Incoming::Fatal(_) => return Ok(()),
+            };
+            for text in [result(&echo), error(ErrorCode::BadRequest, Some(&detail), &echo)] {
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);
+            }
+        }
+    }
+}
