@@ -37,7 +37,7 @@ pub fn text(standalone: &Standalone) -> String {
         address = demo.address,
         curl = curl(*publishing),
     ));
-    if demo.address != demo.wanted {
+    if demo.wanted.port() != 0 && demo.address != demo.wanted {
         text.push_str(&format!(
             "Port {port} is taken, so the demo is on another one. If {port} is your business system, start with\n\
              --auth-url http://127.0.0.1:{port}/websocket_auth\n\n",
