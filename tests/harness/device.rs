@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::raw::Raw;
 use crate::wait::soon;
 
 /// The path that edges serve.
@@ -171,6 +172,17 @@ impl Device {
         }
     }
 
+    /// Expects the answer to a WebSocket ping of ours.
+    ///
+    /// # Panics
+    /// Something else comes first, or nothing.
+    pub async fn expect_pong(&mut self, payload: &[u8]) {
+        match soon("a pong from the edge", self.socket.next()).await {
+            Some(Ok(Message::Pong(bytes))) if bytes == payload => {}
+            other => panic!("expected a pong, received {other:?}"),
+        }
+    }
+
     /// Expects exactly this text.
     ///
     /// # Panics
@@ -257,5 +269,10 @@ impl Device {
     /// The TCP stream, for tests that go below WebSocket.
     pub fn into_stream(self) -> TcpStream {
         self.socket.into_inner()
+    }
+
+    /// The same as a bare connection.
+    pub fn into_raw(self) -> Raw {
+        Raw::new(self.into_stream())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`program`] | the real binary as a process: addresses from its log, signals, exit codes |
+//! | [`fleet`], [`program`] | the real binary as processes: addresses from its log, signals, exit codes |
+//! | [`cluster`] | any topology within this process |
 //! | [`business`] | a business system that can be slow, wrong or gone |
 //! | [`link`] | a TCP link that can stall, cut and heal |
 //! | [`nats`] | the real nats-server |
@@ -13,7 +14,9 @@
 //! What is expected and does not come is a panic that says so, since only tests use this.
 
 pub mod business;
+pub mod cluster;
 pub mod device;
+pub mod fleet;
 pub mod link;
 pub mod nats;
 pub mod program;

@@ -1,6 +1,7 @@
 //! Bare TCP: for half-open and slow peers, for the bytes of a printed command, and for the admin ports.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -34,6 +35,25 @@ impl Raw {
         Self { stream: stream.unwrap_or_else(|error| panic!("connect to {address}: {error}")) }
     }
 
+    /// A connection that stands already.
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream }
+    }
+
+    /// Writes this byte again and again, one at a time, until the peer takes no more.
+    ///
+    /// # Panics
+    /// The peer goes on taking them.
+    pub async fn trickle(&mut self, byte: u8, every: Duration) {
+        let mut ticks = tokio::time::interval(every);
+        let trickle = async {
+            while self.stream.write_all(&[byte]).await.is_ok() {
+                ticks.tick().await;
+            }
+        };
+        soon("the peer cuts off who sends a byte at a time", trickle).await;
+    }
+
     /// Writes, whether or not the peer still reads.
     pub async fn write(&mut self, bytes: &[u8]) {
         let _ = soon("bytes are written", self.stream.write_all(bytes)).await;
@@ -65,11 +85,6 @@ impl Raw {
         let mut bytes = vec![0; count];
         soon("bytes come", self.stream.read_exact(&mut bytes)).await.expect("the connection stands");
         bytes
-    }
-
-    /// The stream itself.
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
     }
 }
 

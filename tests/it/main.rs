@@ -1,1 +1,15 @@
-//! The whole product on loopback.
+//! The whole product on loopback: sentences about what a user may rely on, each with its test.
+
+mod apart;
+mod bad_input;
+mod clients;
+mod config;
+mod counts;
+mod first_message;
+mod frozen;
+mod leaving;
+mod limits;
+mod login;
+mod outage;
+mod publishing;
+mod subscribe;

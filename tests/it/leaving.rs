@@ -1,0 +1,161 @@
+//! Leaving: sessions are sent away gently, counts stay right, and every process exits with 0.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use harness::cluster::Cluster;
+use harness::device::{Device, Received};
+use harness::fleet::{Fleet, Over};
+use harness::program::Launch;
+use harness::wait::eventually;
+
+#[tokio::test]
+async fn an_edge_that_leaves_closes_its_sessions_paced_and_says_goodbye() {
+    let mut fleet = Fleet::plan(Over::Bus).edges(2).set("edge.drain_window", "2s").start().await;
+    let mut staying = fleet.online(0, "user-1").await;
+    let mut leaving = Vec::new();
+    for _ in 0..8 {
+        leaving.push(fleet.online(1, "user-1").await);
+    }
+    let publisher = fleet.publisher(0);
+    publisher.publish_to(9, "user:1", "hello").await;
+
+    let mut edge = fleet.edges.remove(1);
+    edge.program.signal("TERM").await;
+    edge.unready("").await;
+    assert!(!Device::is_welcome(edge.address.expect("edges listen")).await, "it takes no new device");
+    let began = Instant::now();
+    let closes = leaving.into_iter().map(async |mut device| {
+        device.expect_text("hello").await;
+        device.expect_close(1012).await;
+        began.elapsed()
+    });
+    let mut closes = join_all(closes).await;
+    closes.sort_unstable();
+    // Eight sessions over two seconds, not all at once, so that they do not all come back at once.
+    assert!(closes[7] - closes[0] > Duration::from_millis(700), "{closes:?}");
+    assert!(closes[7] < Duration::from_secs(4), "{closes:?}");
+    edge.program.expect_success().await;
+    // It has said goodbye: nobody waits for it, and nobody takes the count for incomplete.
+    publisher.publish_to(1, "user:1", "bye").await;
+    staying.expect_text("hello").await;
+    staying.expect_text("bye").await;
+    staying.close().await;
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn while_an_edge_drains_its_sessions_still_receive_and_are_counted() {
+    let mut cluster =
+        Cluster::plan().edge(|config| config.drain_window = Duration::from_secs(2)).start().await;
+    let mut devices = Vec::new();
+    for _ in 0..10 {
+        devices.push(cluster.online(0, "user-1").await);
+    }
+    let publisher = cluster.publisher(0);
+    cluster.drain_edge(0);
+    let mut received = vec![0_u64; devices.len()];
+    let (mut sent, mut counted) = (0, 0);
+    loop {
+        let answer = publisher.publish("user:1", &sent.to_string()).await;
+        assert!(answer.is_complete(), "{answer:?}");
+        let (sessions, _) = answer.counts().expect("a success");
+        assert!(sessions <= 10, "{answer:?}");
+        counted += sessions;
+        sent += 1;
+        if sessions == 0 {
+            break;
+        }
+    }
+    for (device, received) in devices.iter_mut().zip(&mut received) {
+        loop {
+            match device.next().await {
+                Received::Text(text) => {
+                    assert_eq!(text, received.to_string(), "in order and without a gap");
+                    *received += 1;
+                }
+                Received::Close(code, reason) => {
+                    assert_eq!(code, 1012, "{reason}");
+                    break;
+                }
+                other @ (Received::Binary(_) | Received::Gone) => panic!("{other:?}"),
+            }
+        }
+    }
+    // What was counted has arrived: a session that is sent away is sent what it has waiting first.
+    assert_eq!(received.iter().sum::<u64>(), counted);
+    assert!(counted > 10, "some were published while it drained: {received:?}");
+    drop(devices);
+    cluster.remove_edge(0).await;
+    publisher.publish_to(0, "user:1", "nobody").await;
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn an_edge_without_sessions_leaves_at_once() {
+    let mut fleet = Fleet::plan(Over::Bus).set("edge.drain_window", "60s").start().await;
+    let began = Instant::now();
+    fleet.edges.remove(0).program.end().await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_second_signal_leaves_at_once() {
+    let mut fleet = Fleet::plan(Over::Bus).set("edge.drain_window", "60s").start().await;
+    let devices = [fleet.online(0, "user-1").await, fleet.online(0, "user-2").await];
+    let mut edge = fleet.edges.remove(0);
+    edge.program.signal("TERM").await;
+    edge.program.logged("a second signal leaves at once").await;
+    edge.program.signal("INT").await;
+    assert_eq!(edge.program.exit().await.code(), Some(1));
+    drop(devices);
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn everything_in_one_process_leaves_in_order() {
+    let mut program = Launch::bare()
+        .set("edge.listen", "127.0.0.1:0")
+        .set("edge.admin", "127.0.0.1:0")
+        .set("publisher_api.listen", "127.0.0.1:0")
+        .set("demo.listen", "127.0.0.1:0")
+        .set("edge.drain_window", "500ms")
+        .start();
+    let edge = program.address("edge listens").await;
+    program.printed("message center is up").await;
+    let mut devices = Vec::new();
+    for number in 0..4 {
+        devices.push(Device::online(edge, &format!("user-{number}")).await);
+    }
+    program.signal("TERM").await;
+    for device in &mut devices {
+        device.expect_close(1012).await;
+    }
+    program.expect_success().await;
+}
+
+#[tokio::test]
+async fn publishes_in_flight_are_answered_before_a_publisher_leaves() {
+    let mut fleet = Fleet::plan(Over::Bus).edges(2).set("publisher_api.answer_deadline", "2s").start().await;
+    let device = fleet.online(0, "user-1").await;
+    let publisher = fleet.publisher(0);
+    // The answer waits for the frozen edge, and the publisher leaves meanwhile.
+    fleet.edges[1].program.signal("STOP").await;
+    let publish = publisher.publish("user:1", "hello");
+    let mut leaving = fleet.publishers.remove(0);
+    let leave = async {
+        eventually("the publish is under way", async || in_flight(&leaving).await > 0.0).await;
+        leaving.program.signal("TERM").await;
+        leaving.program.expect_success().await;
+    };
+    let (answer, ()) = tokio::join!(publish, leave);
+    answer.expect_incomplete(1, 0);
+    fleet.edges[1].program.signal("CONT").await;
+    drop(device);
+    fleet.end().await;
+}
+
+async fn in_flight(publisher: &harness::fleet::Member) -> f64 {
+    harness::raw::metric(publisher.admin, "mc_publisher_in_flight", "").await
+}

@@ -1,0 +1,170 @@
+//! Without a bus: parts keep trying and say so, sessions stay, and no count is ever wrong.
+
+use std::time::Duration;
+
+use harness::cluster::Cluster;
+use harness::fleet::Member;
+use harness::link::Link;
+use harness::program::Launch;
+use harness::wait::eventually;
+
+#[tokio::test]
+async fn parts_that_find_no_bus_say_so_and_become_ready_when_it_comes() {
+    // The link holds the address of a bus that is not there yet.
+    let link = Link::to(([127, 0, 0, 1], 1).into()).await;
+    link.cut();
+    let url = format!("nats://{}", link.address());
+    let mut parts = Vec::new();
+    for (part, section, listens) in [
+        ("edge", "edge", Some("edge listens")),
+        ("publisher-api", "publisher_api", Some("publisher-api listens")),
+        ("auth-adapter", "auth_adapter", None),
+    ] {
+        let mut launch = Launch::of(part).argument("--bus-url").argument(&url);
+        if part == "auth-adapter" {
+            launch = launch.argument("--auth-url").argument("http://127.0.0.1:1/");
+        } else {
+            launch = launch.set(&format!("{section}.listen"), "127.0.0.1:0");
+        }
+        let member = Member::start(launch, section, listens).await;
+        member.unready("bus").await;
+        parts.push(member);
+    }
+    let bus = Launch::of("bus").argument("--bus-listen").argument("127.0.0.1:0");
+    let bus = Member::start(bus, "bus", Some("the embedded bus listens")).await;
+    link.lead_to(bus.address.expect("a bus listens"));
+    link.heal();
+    for part in &parts {
+        part.ready().await;
+    }
+    for mut part in parts {
+        part.program.expect_errors();
+        part.program.end().await;
+    }
+    bus.program.end().await;
+    link.stop().await;
+}
+
+#[tokio::test]
+async fn a_bus_that_is_restarted_costs_no_session_and_no_subscription() {
+    let mut cluster = Cluster::plan()
+        .edges(2)
+        .edge(|config| config.bus_grace = Duration::from_millis(200))
+        .publisher(|config| {
+            config.bus_grace = Duration::from_millis(200);
+            config.bus_wait = Duration::from_millis(100);
+        })
+        .start()
+        .await;
+    let mut first = cluster.online(0, "user-1").await;
+    let mut second = cluster.online(1, "user-1").await;
+    let publisher = cluster.publisher(0);
+    publisher.publish_to(2, "user:1", "before").await;
+
+    cluster.stop_bus().await;
+    eventually("publishes are refused", async || publisher.publish("user:1", "lost").await.status == 503)
+        .await;
+    let refused = publisher.publish("user:1", "refused").await;
+    refused.expect_error(503, 108);
+    assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
+    eventually("the edge says that the bus is gone", async || cluster.edge_reasons(0).contains("bus")).await;
+    eventually("so does the publisher", async || cluster.publisher_reasons(0).contains("bus")).await;
+    first.send("ping").await;
+
+    cluster.restart_bus().await;
+    // Never a wrong count: what is answered before every edge is known again says that it is not complete.
+    eventually("counts are exact again", async || {
+        let answer = publisher.publish("user:1", "back").await;
+        if answer.status == 503 {
+            return false;
+        }
+        assert!(!answer.is_complete() || answer.counts() == Some((2, 0)), "{answer:?}");
+        answer.is_complete()
+    })
+    .await;
+    cluster.ready().await;
+    publisher.publish_to(2, "user:1", "last").await;
+
+    first.expect_text("before").await;
+    second.expect_text("before").await;
+    first.expect_text("pong").await;
+    for device in [&mut first, &mut second] {
+        while device.next().await != harness::device::Received::Text("last".into()) {}
+        device.expect_nothing().await;
+    }
+    first.close().await;
+    second.close().await;
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn an_edge_cut_off_from_the_bus_is_never_counted_wrongly() {
+    let cluster = Cluster::plan()
+        .edges(2)
+        .publisher(|config| config.answer_deadline = Duration::from_millis(250))
+        .start()
+        .await;
+    let mut near = cluster.online(0, "user-1").await;
+    let mut far = cluster.online(1, "user-1").await;
+    let publisher = cluster.publisher(0);
+    publisher.publish_to(2, "user:1", "before").await;
+
+    cluster.edge_link(1).cut();
+    publisher.publish("user:1", "missed").await.expect_incomplete(1, 0);
+    cluster.edge_link(1).heal();
+    eventually("counts are exact again", async || {
+        let answer = publisher.publish("user:1", "healed").await;
+        assert!(!answer.is_complete() || answer.counts() == Some((2, 0)), "{answer:?}");
+        answer.is_complete()
+    })
+    .await;
+    near.expect_text("before").await;
+    near.expect_text("missed").await;
+    far.expect_text("before").await;
+    // A plain subscriber is not sent what was published while its edge was away.
+    far.expect_text("healed").await;
+    drop((near, far));
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn a_publisher_whose_link_stalls_answers_incomplete_or_refuses() {
+    let cluster =
+        Cluster::plan().publisher(|config| config.answer_deadline = Duration::from_millis(250)).start().await;
+    let mut device = cluster.online(0, "user-1").await;
+    let publisher = cluster.publisher(0);
+    publisher.publish_to(1, "user:1", "before").await;
+    cluster.publisher_link(0).stall();
+    let answer = publisher.publish("user:1", "stalled").await;
+    assert!(answer.status == 503 || !answer.is_complete(), "{answer:?}");
+    cluster.publisher_link(0).heal();
+    eventually("counts are exact again", async || {
+        let answer = publisher.publish("user:1", "healed").await;
+        answer.is_complete() && answer.counts() == Some((1, 0))
+    })
+    .await;
+    device.expect_text("before").await;
+    drop(device);
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn a_login_while_the_bus_is_away_is_unavailable_and_a_subscribe_fails_honestly() {
+    let mut cluster = Cluster::start().await;
+    let mut device = cluster.login(0, "user-1").await;
+    let mut early = cluster.connect(0).await;
+    cluster.stop_bus().await;
+    eventually("the edge has noticed", async || cluster.edge_link(0).connections() == 0).await;
+    early.send(r#"{"op":"auth","token":"user-2"}"#).await;
+    early.expect_error(3).await;
+    early.expect_close(1013).await;
+    device.send(r#"{"op":"subscribe","channel":"@user"}"#).await;
+    device.expect_error(10).await;
+    cluster.restart_bus().await;
+    cluster.ready().await;
+    device.subscribe("@user").await;
+    cluster.publisher(0).publish_to(1, "user:1", "hello").await;
+    device.expect_text("hello").await;
+    device.close().await;
+    cluster.end().await;
+}
