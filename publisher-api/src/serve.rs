@@ -1,8 +1,8 @@
 //! Accepts connections and serves HTTP on them.
 //!
 //! There are never more than the permits allow; others wait in the backlog of the system. Every connection
-//! has a deadline for the head of its next request. When the drain begins, the port is closed, idle
-//! connections are closed, and those with a request in flight after its answer.
+//! has a deadline for the head of its next request. When the drain begins, the port is closed, connections
+//! without a whole request are closed, and the others after its answer.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -10,17 +10,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use futures_util::future::BoxFuture;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use shared::drain::Drain;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
 
 use crate::metrics::{Held, Loss, Metrics};
 
 /// The pause after the system could not give a connection (too many open files, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the last answer of a connection may take to be written when this part leaves.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Room for the head of a request.
 const HEAD_BYTES: usize = 16 << 10;
 
@@ -86,22 +94,57 @@ async fn serve(
     let _held = (place, Held::new(&metrics.connections));
     // Answers are small and whole; without it the second of two in a row may wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
+    let requests = TaskTracker::new();
+    let service = Counted { inner: TowerToHyperService::new(router), requests: requests.clone() };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = drain.begun() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            requests.close();
+            tokio::select! {
+                served = connection.as_mut() => served,
+                // hyper waits for the rest of a head that was begun, or never was.
+                () = answered(&requests) => Ok(()),
+            }
         }
     };
     if let Err(error) = served {
         metrics.lost(if error.is_timeout() { Loss::SlowHead } else { Loss::Connection });
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Resolves when all requests have their answers and those had time to be written.
+async fn answered(requests: &TaskTracker) {
+    requests.wait().await;
+    tokio::time::sleep(LAST_WORDS).await;
+}
+
+/// Tells how many requests of a connection are being answered.
+#[derive(Clone)]
+struct Counted {
+    inner: TowerToHyperService<Router>,
+    requests: TaskTracker,
+}
+
+impl Service<Request<Incoming>> for Counted {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (answer, held) = (self.inner.call(request), self.requests.token());
+        Box::pin(async move {
+            let answer = answer.await;
+            drop(held);
+            answer
+        })
     }
 }

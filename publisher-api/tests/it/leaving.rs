@@ -19,6 +19,8 @@ async fn publishes_in_flight_are_answered_and_everyone_is_told_to_go() {
     let (mut idle, mut http) = (Http::connect(bed.address).await, Http::connect(bed.address).await);
     idle.send(&request("GET /", &[], "")).await;
     assert_eq!(idle.answer().await.status, 404, "the connection is kept for the next request");
+    let (mut fresh, mut half) = (Http::connect(bed.address).await, Http::connect(bed.address).await);
+    half.send(b"POST /v1/mesh/publish HTTP/1.1\r\nhost: loc").await;
     let mut socket = Socket::connect(bed.address).await;
     socket.send(&mesh_publish("a", "x", 1)).await;
     http.send(&request(PUBLISH, &[JSON], r#"{"c":"a","d":"x"}"#)).await;
@@ -26,6 +28,8 @@ async fn publishes_in_flight_are_answered_and_everyone_is_told_to_go() {
 
     bed.drain.begin();
     assert!(idle.is_closed().await, "idle connections are closed");
+    assert!(fresh.is_closed().await, "so are those on which nothing came");
+    assert!(half.is_closed().await, "and those with half a request");
     let answer = socket.json().await;
     assert_eq!((&answer["i"], &answer["r"]["complete"]), (&1.into(), &false.into()));
     assert_eq!(socket.close_code().await, 1012);

@@ -161,17 +161,11 @@ async fn on_message(bus: &Bus, id: &NodeId, state: &State, message: Message) {
         }
         Some(Live::Ask) => {
             state.asks.fetch_add(1, Ordering::SeqCst);
-            if !state.answers.load(Ordering::SeqCst) {
-                return;
+            if state.answers.load(Ordering::SeqCst) {
+                answer(bus, id, state, message).await;
+            } else {
+                state.held.lock().unwrap().push(message);
             }
-            let ask = Ask::decode(&message.payload).unwrap();
-            let counts = {
-                let counted = state.counted.lock().unwrap();
-                ask.ids.iter().map(|id| counted.get(id).copied()).collect()
-            };
-            let answer = Answer { v: 1, edge: id.clone(), counts }.encode();
-            let _ =
-                bus.publish(message.reply.expect("an ask says where to answer"), None, None, answer).await;
         }
         Some(Live::Message { .. }) | None => {}
     }
