@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use shared::ids::Uid;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::config::{BodyFormat, Config};
 
@@ -46,8 +46,8 @@ pub(crate) enum Failure {
     TooLarge,
     #[error("its expires_in is not a number of seconds")]
     BadExpiry,
-    #[error("too many questions wait for it")]
-    Busy,
+    #[error("no call of it could begin within {0:?}, so many are under way")]
+    Busy(Duration),
 }
 
 impl Failure {
@@ -60,7 +60,7 @@ impl Failure {
             Self::NotJson => "not_json",
             Self::TooLarge => "too_large",
             Self::BadExpiry => "bad_expiry",
-            Self::Busy => "busy",
+            Self::Busy(_) => "busy",
         }
     }
 }
@@ -90,27 +90,29 @@ impl Business {
             .default_headers(headers)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .connect_timeout(config.deadline)
-            .timeout(config.deadline)
             .pool_max_idle_per_host(config.max_in_flight)
             .build()
             .context("the HTTP client")?;
         Ok(Self { client, url, body: config.body, deadline: config.deadline })
     }
 
-    /// Asks once. Bounded by the deadline.
+    /// Asks. Bounded by the deadline.
     pub(crate) async fn ask(&self, token: &str) -> Result<Answer, Failure> {
-        let request = self.client.post(self.url.clone());
-        let request = match self.body {
-            BodyFormat::Json => request.json(&serde_json::json!({ "token": token })),
-            BodyFormat::Form => request.form(&[("token", token)]),
-        };
-        let mut response = request.send().await.map_err(|error| self.failure(&error))?;
+        timeout(self.deadline, self.exchange(token)).await.unwrap_or(Err(Failure::Slow(self.deadline)))
+    }
+
+    async fn exchange(&self, token: &str) -> Result<Answer, Failure> {
+        let mut response = match self.send(token).await {
+            // The other side may close a kept connection in the moment in which it is used again.
+            Err(error) if error.is_request() && !error.is_connect() => self.send(token).await,
+            sent => sent,
+        }
+        .map_err(|error| failure(&error))?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
         // Only a yes has a body that matters.
         while status == 200
-            && let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))?
+            && let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))?
         {
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(Failure::TooLarge);
@@ -120,17 +122,24 @@ impl Business {
         interpret(status, &body, Instant::now())
     }
 
-    fn failure(&self, error: &reqwest::Error) -> Failure {
-        if error.is_timeout() {
-            return Failure::Slow(self.deadline);
-        }
-        // The innermost cause says what an operator needs ("Connection refused"); the URL may hold a secret.
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        Failure::Unreachable(cause.to_string())
+    async fn send(&self, token: &str) -> reqwest::Result<reqwest::Response> {
+        let request = self.client.post(self.url.clone());
+        let request = match self.body {
+            BodyFormat::Json => request.json(&serde_json::json!({ "token": token })),
+            BodyFormat::Form => request.form(&[("token", token)]),
+        };
+        request.send().await
     }
+}
+
+/// The innermost cause says what an operator needs ("Connection refused"); the URL, which the outer ones name,
+/// may hold a secret.
+fn failure(error: &reqwest::Error) -> Failure {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Failure::Unreachable(cause.to_string())
 }
 
 /// rustls with ring and the system's certificates, for this client alone: nothing is installed globally.
@@ -141,6 +150,11 @@ fn tls(needed: bool) -> anyhow::Result<rustls::ClientConfig> {
     if needed {
         // A certificate that can't be read is no reason to be without the others.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        anyhow::ensure!(
+            !roots.is_empty(),
+            "no certificate authorities were found to check an https url against; install the system's \
+             certificates (package ca-certificates) or name a file in SSL_CERT_FILE"
+        );
     }
     Ok(rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -231,7 +245,62 @@ mod tests {
         }
     }
 
+    /// Holds the manual's table to what the code does.
+    #[test]
+    fn answers_mean_what_the_manual_says() {
+        let manual = include_str!("../../deploy/docs/login.md");
+        let mut rows = 0;
+        for line in manual.lines() {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let [_, status, body, means, device, _] = cells[..] else { continue };
+            let Ok(status) = status.parse() else { continue };
+            let (meaning, to_device) =
+                match interpret(status, body.trim_matches('`').as_bytes(), Instant::now()) {
+                    Ok(Answer::Yes { expires: None, .. }) => ("yes", "`{\"result\":true}`"),
+                    Ok(Answer::Yes { expires: Some(_), .. }) => ("yes, for an hour", "`{\"result\":true}`"),
+                    Ok(Answer::No) => ("no", "error 2, close 4401"),
+                    Err(_) => ("no answer", "error 3, close 1013"),
+                };
+            assert_eq!((means, device), (meaning, to_device), "{line}");
+            rows += 1;
+        }
+        assert!(rows >= 20, "the manual's table has only {rows} rows");
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,40}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| prop::collection::vec(inner, 0..4).prop_map(Value::from))
+    }
+
     proptest! {
+        #[test]
+        fn only_an_integer_or_a_string_is_a_user(uid in any_json(), expires in any_json()) {
+            let now = Instant::now();
+            let body = serde_json::json!({ "uid": uid, "expires_in": expires });
+            match interpret(200, body.to_string().as_bytes(), now) {
+                Ok(Answer::Yes { uid: user, expires: at }) => {
+                    let text = uid.as_str().map(str::to_owned).or_else(|| uid.as_u64().map(|uid| uid.to_string()));
+                    prop_assert_eq!(Some(user.as_str()), text.as_deref());
+                    prop_assert!(expires.is_null() || expires.as_f64().is_some_and(|seconds| seconds > 0.0));
+                    prop_assert!(at.is_none_or(|at| at >= now) && at.is_none() == expires.is_null());
+                }
+                Ok(Answer::No) => prop_assert!(
+                    Uid::from_json(&uid).is_err() || expires.as_f64().is_some_and(|seconds| seconds <= 0.0)
+                ),
+                Err(failure) => {
+                    prop_assert_eq!(failure, Failure::BadExpiry);
+                    prop_assert!(!expires.is_null() && !expires.is_number());
+                }
+            }
+        }
+
         #[test]
         fn no_body_makes_a_panic_and_only_a_uid_makes_a_yes(status in 100_u16..600, body: Vec<u8>) {
             let answer = interpret(status, &body, Instant::now());

@@ -48,7 +48,7 @@ impl AuthAdapter {
         let business = business::Business::new(&config).context("auth_adapter")?;
         let memory = memory::Memory::new(&config, business, Arc::clone(&metrics));
         health.unready(PART, "starting");
-        verify::start(config, memory, bus, health, metrics, drain);
+        verify::start(&config, memory, bus, health, metrics, drain);
         Ok(Self {})
     }
 }

@@ -1,122 +1,163 @@
 //! Takes the edges' questions from the bus and answers them.
 //!
 //! The adapters share the questions in one queue group. Each question has a place among a bounded number;
-//! beyond it the answer is "unavailable" at once, which an edge tells its client as "try again".
+//! beyond it the answer is "unavailable" at once, which an edge tells its client as "try again". Every question
+//! that says where its answer goes gets one, and each answer is a task of its own that nobody but the drain
+//! waits for: an edge that gave up cancels nothing for the others who wait for the same token.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use shared::bus::async_nats::{Message, Subject};
+use prometheus_client::metrics::gauge::Gauge;
+use shared::bus::async_nats::{Message, Subject, Subscriber};
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::subject;
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::PART;
-use crate::business::{Answer, Failure};
+use crate::business::Answer;
 use crate::config::Config;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 
-/// A token longer than this can't have come through an edge, whose frames are smaller.
-const MAX_TOKEN: usize = 64 << 10;
 /// The pause after a failed attempt to subscribe or to prove it.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long the questions that were under way to this adapter may take to arrive when it leaves.
+const LAST_QUESTIONS: Duration = Duration::from_secs(1);
 
+/// Where questions are answered.
 struct Desk {
     memory: Memory,
     bus: Bus,
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
+    max_token: usize,
 }
 
+/// A question's place, given back when it is answered.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    waiting: Gauge,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.dec();
+    }
+}
+
+/// Starts answering on `drain`; `health` says when questions arrive here.
 pub(crate) fn start(
-    config: Config,
+    config: &Config,
     memory: Memory,
     bus: Bus,
     health: Health,
     metrics: Arc<Metrics>,
     drain: &Drain,
 ) {
-    drain.spawn(keep_ready(bus.clone(), health, config.bus_grace, drain.clone()));
     let places = Arc::new(Semaphore::new(config.max_waiting));
-    let desk = Arc::new(Desk { memory, bus, metrics, places });
-    drain.spawn(serve(desk, drain.clone()));
+    let desk = Arc::new(Desk { memory, bus, metrics, places, max_token: config.max_token.as_usize() });
+    drain.spawn(serve(desk, health, config.bus_grace, drain.clone()));
 }
 
 /// Answers until the drain begins; then no new question is taken, and those taken are answered.
-async fn serve(desk: Arc<Desk>, drain: Drain) {
-    let mut questions = loop {
-        let queue = Some(subject::VERIFY_QUEUE);
-        tokio::select! {
-            subscribed = desk.bus.subscribe(subject::VERIFY, queue, bus::DEADLINE) => match subscribed {
-                Ok(questions) => break questions,
-                Err(error) => tracing::warn!(%error, "can't take questions yet"),
-            },
-            () = drain.begun() => return,
-        }
-        tokio::time::sleep(PAUSE).await;
+async fn serve(desk: Arc<Desk>, health: Health, bus_grace: Duration, drain: Drain) {
+    let subscribed = tokio::select! {
+        questions = subscribe(&desk.bus) => Some(questions),
+        () = drain.begun() => None,
     };
+    let Some(mut questions) = subscribed else { return };
+    // Behind the subscription, so that what proves the connection proves the subscription too.
+    drain.spawn(keep_ready(desk.bus.clone(), health.clone(), bus_grace, drain.clone()));
     loop {
         let question = tokio::select! {
             question = questions.next() => question,
-            () = drain.begun() => {
-                // What the bus has already handed to this adapter is answered; nobody else will.
-                let _ = questions.drain().await;
-                questions.next().await
-            }
+            () = drain.begun() => break,
         };
-        let Some(question) = question else { return };
-        take(&desk, question, &drain);
+        let Some(question) = question else {
+            tracing::error!(
+                "the bus client gave the connection up; no token can be checked, restart this part"
+            );
+            return health.unready(PART, "the bus client gave the connection up");
+        };
+        desk.take(question, &drain).await;
     }
-}
-
-fn take(desk: &Arc<Desk>, question: Message, drain: &Drain) {
-    let Some(reply) = question.reply else { return desk.metrics.dropped("no_reply_subject") };
-    let request = match VerifyRequest::decode(&question.payload) {
-        Ok(request) => request,
-        Err(error) => {
-            tracing::warn!(%error, "dropped a question that can't be read");
-            return desk.metrics.dropped("unreadable");
+    let last = async {
+        if questions.drain().await.is_ok() {
+            while let Some(question) = questions.next().await {
+                desk.take(question, &drain).await;
+            }
         }
     };
-    let place = Arc::clone(&desk.places).try_acquire_owned();
-    let desk = Arc::clone(desk);
-    desk.metrics.waiting.inc();
-    drain.spawn(async move {
-        let verdict = match place {
-            Ok(_) => judge(&desk.memory, &request.token).await,
-            Err(_) => Verdict::Unavailable { reason: Failure::Busy.to_string() },
-        };
-        desk.answer(reply, verdict).await;
-        desk.metrics.waiting.dec();
-        drop(place);
-    });
+    if timeout(LAST_QUESTIONS, last).await.is_err() {
+        tracing::debug!("left without the bus having said that no question follows");
+    }
 }
 
-async fn judge(memory: &Memory, token: &str) -> Verdict {
-    if token.is_empty() || token.len() > MAX_TOKEN {
-        return Verdict::Unknown;
-    }
-    match memory.look_up(token).await {
-        Ok(Answer::No) => Verdict::Unknown,
-        Ok(Answer::Yes { uid, expires }) => {
-            let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
-            match left.map(|left| u64::try_from(left).unwrap_or(u64::MAX)) {
-                // Remembered until the very end.
-                Some(0) => Verdict::Unknown,
-                expires_in_ms => Verdict::Known { uid: uid.to_string(), expires_in_ms },
-            }
+async fn subscribe(bus: &Bus) -> Subscriber {
+    loop {
+        match bus.subscribe(subject::VERIFY, Some(subject::VERIFY_QUEUE), bus::DEADLINE).await {
+            Ok(questions) => return questions,
+            Err(error) => tracing::warn!(%error, "can't take questions yet"),
         }
-        Err(failure) => Verdict::Unavailable { reason: failure.to_string() },
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
 impl Desk {
+    async fn take(self: &Arc<Self>, question: Message, drain: &Drain) {
+        let Some(reply) = question.reply else { return self.metrics.dropped("no_reply_subject") };
+        let request = match VerifyRequest::decode(&question.payload) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!(%error, "a question can't be read");
+                return self
+                    .decline(reply, "unreadable", format!("the question can't be read: {error}"))
+                    .await;
+            }
+        };
+        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+            return self.decline(reply, "too_many_waiting", "too many questions wait".into()).await;
+        };
+        self.metrics.waiting.inc();
+        let place = Place { _permit: permit, waiting: self.metrics.waiting.clone() };
+        let desk = Arc::clone(self);
+        drain.spawn(async move {
+            let verdict = desk.judge(&request.token).await;
+            desk.answer(reply, verdict).await;
+            drop(place);
+        });
+    }
+
+    /// Answers in place rather than in a task: tasks without a place would have no bound.
+    async fn decline(&self, reply: Subject, counted_as: &'static str, reason: String) {
+        self.metrics.dropped(counted_as);
+        self.answer(reply, Verdict::Unavailable { reason }).await;
+    }
+
+    async fn judge(&self, token: &str) -> Verdict {
+        if token.is_empty() || token.len() > self.max_token {
+            return Verdict::Unknown;
+        }
+        match self.memory.look_up(token).await {
+            Ok(Answer::No) => Verdict::Unknown,
+            Ok(Answer::Yes { uid, expires }) => {
+                let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
+                match left.map(|left| u64::try_from(left).unwrap_or(u64::MAX)) {
+                    // Remembered until the very end.
+                    Some(0) => Verdict::Unknown,
+                    expires_in_ms => Verdict::Known { uid: uid.to_string(), expires_in_ms },
+                }
+            }
+            Err(failure) => Verdict::Unavailable { reason: failure.to_string() },
+        }
+    }
+
     async fn answer(&self, reply: Subject, verdict: Verdict) {
         self.metrics.verdict(match verdict {
             Verdict::Known { .. } => "known",
@@ -134,12 +175,27 @@ impl Desk {
 /// Ready while the questions of the edges reach this adapter. A business system that is away is no reason
 /// against it: another adapter would fare no better.
 async fn keep_ready(bus: Bus, health: Health, grace: Duration, drain: Drain) {
+    tokio::select! {
+        () = follow(&bus, &health, grace) => {}
+        () = drain.begun() => health.unready(PART, "leaving"),
+    }
+}
+
+/// Tells `health` how the connection stands, until the bus client ends.
+async fn follow(bus: &Bus, health: &Health, grace: Duration) {
     let mut state = bus.state();
     loop {
         let view = *state.borrow_and_update();
         if view.connected {
-            if bus.barrier(bus::DEADLINE).await.is_ok() {
-                health.ready(PART);
+            match bus.barrier(bus::DEADLINE).await {
+                Ok(()) => health.ready(PART),
+                Err(error) => {
+                    if bus.is_connected() {
+                        health.unready(PART, format!("the bus does not prove the subscription: {error}"));
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
             }
         } else if view.connects == 0 {
             health.unready(PART, "the bus can't be reached yet; trying");
@@ -148,10 +204,8 @@ async fn keep_ready(bus: Bus, health: Health, grace: Duration, drain: Drain) {
         } else {
             continue;
         }
-        tokio::select! {
-            changed = state.changed() => if changed.is_err() { break },
-            () = drain.begun() => break,
+        if state.changed().await.is_err() {
+            return;
         }
     }
-    health.unready(PART, "leaving");
 }

@@ -1,0 +1,174 @@
+//! The three answers, and that what is neither yes nor no is never taken for one.
+
+use std::time::Duration;
+
+use auth_adapter::BodyFormat;
+use serde_json::{Value, json};
+use shared::config::Secret;
+use shared::wire::Verdict;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::support::{PATIENCE, Rig, Script, known, soon, unavailable};
+
+#[tokio::test]
+async fn yes_no_and_no_answer_are_kept_apart() {
+    let rig = Rig::start().await;
+    assert_eq!(rig.edge.ask("user-1001").await, known("1001"));
+    assert_eq!(rig.edge.ask("nobody").await, Verdict::Unknown);
+    rig.business.follow(Script::Says(500, r#"{"uid":1}"#.into()));
+    let verdict = rig.edge.ask("user-1002").await;
+    assert!(unavailable(&verdict).contains("HTTP status 500"), "{verdict:?}");
+
+    rig.business.say(&json!({ "uid": 7, "expires_in": 3600 }));
+    match rig.edge.ask("limited").await {
+        Verdict::Known { uid, expires_in_ms: Some(left) } => {
+            assert!(uid == "7" && (3_500_000..=3_600_000).contains(&left), "{uid} {left}");
+        }
+        other @ (Verdict::Known { .. } | Verdict::Unknown | Verdict::Unavailable { .. }) => {
+            panic!("a login that expires was expected: {other:?}")
+        }
+    }
+    for verdict in ["known", "unknown", "unavailable"] {
+        let line = format!("mc_auth_verdicts_total{{verdict=\"{verdict}\"}}");
+        assert!(rig.adapter.metric(&line) >= 1, "{line}");
+    }
+    assert_eq!(rig.adapter.metric("mc_auth_business_calls_total{outcome=\"status\"}"), 1);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn rubbish_of_any_size_is_no_answer() {
+    let rig = Rig::start().await;
+    let cases = [
+        ("empty", Script::Says(200, String::new()), "not JSON"),
+        ("page", Script::Says(200, "<html>Welcome to our shop!</html>".into()), "not JSON"),
+        ("deep", Script::Says(200, "[".repeat(60_000)), "not JSON"),
+        (
+            "large",
+            Script::Says(200, format!("{{\"uid\":1,\"x\":\"{}\"}}", "x".repeat(70_000))),
+            "more than 65536",
+        ),
+        ("endless", Script::Endless, "more than 65536"),
+        ("away", Script::Says(404, "{}".into()), "HTTP status 404"),
+        ("many", Script::Says(429, "{}".into()), "HTTP status 429"),
+        ("expiry", Script::Says(200, r#"{"uid":1,"expires_in":"soon"}"#.into()), "expires_in"),
+        ("moved", Script::Redirects, "HTTP status 307"),
+    ];
+    for (token, script, reason) in cases {
+        rig.business.follow(script);
+        let verdict = rig.edge.ask(token).await;
+        assert!(unavailable(&verdict).contains(reason), "{token}: {verdict:?}");
+    }
+    assert_eq!(rig.business.redirected(), 0, "a token went to where the redirect led");
+    rig.business.follow(Script::Honest);
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_business_system_costs_no_more_than_the_deadline() {
+    let rig = Rig::with(|config| config.deadline = Duration::from_millis(100)).await;
+    rig.business.hold();
+    let began = Instant::now();
+    let verdict = rig.edge.ask("user-1").await;
+    assert!(unavailable(&verdict).contains("did not answer within 100ms"), "{verdict:?}");
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    rig.business.open();
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_business_system_that_is_gone_is_no_answer_and_no_reason_to_be_unready() {
+    let rig = Rig::start().await;
+    rig.business.stop().await;
+    let verdict = rig.edge.ask("user-1").await;
+    assert!(unavailable(&verdict).contains("can't be reached"), "{verdict:?}");
+    assert!(rig.adapter.health.is_ready(), "{}", rig.adapter.health.reasons());
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn the_token_goes_out_as_json_or_as_a_form_with_the_configured_headers() {
+    for (format, kind) in
+        [(BodyFormat::Json, "application/json"), (BodyFormat::Form, "application/x-www-form-urlencoded")]
+    {
+        let rig = Rig::with(|config| {
+            config.body = format;
+            config.headers.insert("Authorization".into(), Secret::new("Bearer hunter2"));
+        })
+        .await;
+        rig.business.say(&json!({ "uid": 1 }));
+        assert_eq!(rig.edge.ask("a b&c=\"ü").await, known("1"));
+        let call = rig.business.last_call();
+        assert_eq!(call.headers["content-type"], kind);
+        assert_eq!(call.headers["authorization"], "Bearer hunter2");
+        match format {
+            BodyFormat::Json => {
+                assert_eq!(
+                    serde_json::from_str::<Value>(&call.body).unwrap(),
+                    json!({ "token": "a b&c=\"ü" })
+                );
+            }
+            BodyFormat::Form => assert_eq!(call.body, "token=a+b%26c%3D%22%C3%BC"),
+        }
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_can_be_none_are_refused_without_asking() {
+    let rig = Rig::start().await;
+    rig.business.say(&json!({ "uid": 1 }));
+    assert_eq!(rig.edge.ask("").await, Verdict::Unknown);
+    assert_eq!(rig.edge.ask(&"x".repeat(4_097)).await, Verdict::Unknown);
+    assert_eq!(rig.business.calls(), 0);
+    assert_eq!(rig.edge.ask(&"x".repeat(4_096)).await, known("1"));
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_question_that_can_not_be_read_is_answered_at_once() {
+    let rig = Rig::start().await;
+    for question in ["", "{", "[]", r#"{"v":1}"#, r#"{"v":1,"token":5}"#, r#"{"v":9,"token":"x"}"#] {
+        let verdict = rig.edge.ask_bytes(question, PATIENCE).await.unwrap();
+        assert!(unavailable(&verdict).contains("can't be read"), "{question}: {verdict:?}");
+    }
+    assert_eq!(rig.adapter.metric("mc_auth_drops_total{reason=\"unreadable\"}"), 6);
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    rig.end().await;
+}
+
+/// A server that closes each kept connection in the moment of its second request.
+#[tokio::test]
+async fn a_kept_connection_that_closes_under_a_request_costs_nobody_a_login() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/check", listener.local_addr().unwrap());
+    let server = async {
+        let mut connections = 0;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            connections += 1;
+            let mut buffer = vec![0; 4096];
+            let _ = stream.read(&mut buffer).await.unwrap();
+            let body = r#"{"uid":1}"#;
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let again = stream.read(&mut buffer).await.unwrap();
+            if connections == 2 {
+                return again;
+            }
+            assert!(again > 0, "the connection was kept and used again");
+        }
+    };
+    let rig = Rig::with(|config| config.url = url).await;
+    let asked = async {
+        assert_eq!(rig.edge.ask("first").await, known("1"));
+        assert_eq!(rig.edge.ask("second").await, known("1"));
+        rig.adapter.leave().await;
+    };
+    soon("both logins are there", async { tokio::join!(server, asked) }).await;
+    rig.end().await;
+}

@@ -1,0 +1,9 @@
+//! An auth-adapter from outside: questions over a real bus, a real HTTP server as the business system.
+
+#![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
+
+mod answers;
+mod bus;
+mod flights;
+mod remembering;
+mod support;

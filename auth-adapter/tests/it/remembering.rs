@@ -1,0 +1,90 @@
+//! How long a yes and a no are remembered.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::wire::Verdict;
+use tokio::time::Instant;
+
+use crate::support::{Rig, Script, eventually, known};
+
+const SHORT: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_secs(600);
+
+#[tokio::test]
+async fn a_yes_is_remembered_for_its_time() {
+    let rig = Rig::with(|config| (config.remember_yes, config.remember_no) = (LONG, SHORT)).await;
+    for _ in 0..10 {
+        assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    }
+    assert_eq!(rig.business.calls(), 1);
+    assert_eq!(rig.adapter.metric("mc_auth_lookups_total{source=\"memory\"}"), 9);
+    rig.end().await;
+
+    let rig = Rig::with(|config| (config.remember_yes, config.remember_no) = (SHORT, LONG)).await;
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    rig.business.follow(Script::Says(401, String::new()));
+    eventually("the yes is forgotten", async || rig.edge.ask("user-1").await == Verdict::Unknown).await;
+    assert_eq!(rig.business.calls(), 2);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_no_is_remembered_for_its_time() {
+    let rig = Rig::with(|config| (config.remember_yes, config.remember_no) = (SHORT, LONG)).await;
+    for _ in 0..10 {
+        assert_eq!(rig.edge.ask("nobody").await, Verdict::Unknown);
+    }
+    assert_eq!(rig.business.calls(), 1);
+    rig.end().await;
+
+    let rig = Rig::with(|config| (config.remember_yes, config.remember_no) = (LONG, SHORT)).await;
+    assert_eq!(rig.edge.ask("late").await, Verdict::Unknown);
+    rig.business.say(&json!({ "uid": 5 }));
+    eventually("the no is forgotten", async || rig.edge.ask("late").await == known("5")).await;
+    for _ in 0..10 {
+        assert_eq!(rig.edge.ask("late").await, known("5"), "the yes that followed is remembered as one");
+    }
+    assert_eq!(rig.business.calls(), 2);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_remembered_login_has_only_the_rest_of_its_life() {
+    let rig = Rig::with(|config| config.remember_yes = LONG).await;
+    rig.business.say(&json!({ "uid": 5, "expires_in": 1.0 }));
+    let (began, mut last) = (Instant::now(), 1_000);
+    let answers_once = async || match rig.edge.ask("limited").await {
+        Verdict::Known { expires_in_ms: Some(left), .. } => Some(left),
+        Verdict::Known { expires_in_ms: None, .. } => panic!("the login expires"),
+        Verdict::Unknown | Verdict::Unavailable { .. } => None,
+    };
+    assert!(answers_once().await.is_some_and(|left| left <= last));
+    // From here on the business system would say no; it is asked only when the login has ended.
+    rig.business.follow(Script::Says(403, String::new()));
+    eventually("the login ends", async || {
+        let left = answers_once().await;
+        if let Some(left) = left {
+            assert!(left <= last, "{left} ms after {last} ms");
+            last = left;
+        }
+        left.is_none()
+    })
+    .await;
+    assert!(began.elapsed() >= Duration::from_secs(1), "it ended after {:?}", began.elapsed());
+    assert_eq!(rig.edge.ask("limited").await, Verdict::Unknown);
+    assert_eq!(rig.business.calls(), 2, "asked once, and once more when the login had ended");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_where_the_times_are_zero() {
+    let rig =
+        Rig::with(|config| (config.remember_yes, config.remember_no) = (Duration::ZERO, Duration::ZERO))
+            .await;
+    for calls in 1..=5 {
+        assert_eq!(rig.edge.ask("user-1").await, known("1"));
+        assert_eq!(rig.business.calls(), calls);
+    }
+    rig.end().await;
+}

@@ -1,0 +1,193 @@
+//! A bus, adapters and an edge's voice, and waiting for conditions.
+
+mod business;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use auth_adapter::{AuthAdapter, Config};
+use prometheus_client::registry::Registry;
+use shared::bus::{self, Bus, BusConfig, BusServer, RequestError};
+use shared::drain::Drain;
+use shared::health::Health;
+use shared::subject;
+use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+pub(crate) use business::{Business, Script};
+
+/// How long anything that must happen may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Gives a future the usual deadline.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
+}
+
+/// Looks at a condition until it holds.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let mut ticks = interval(Duration::from_millis(5));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    soon(what, async {
+        while !condition().await {
+            ticks.tick().await;
+        }
+    })
+    .await;
+}
+
+/// An embedded bus at an address of its own.
+pub(crate) struct TestBus {
+    pub(crate) server: BusServer,
+    drain: Drain,
+}
+
+impl TestBus {
+    pub(crate) async fn start() -> Self {
+        Self::at("127.0.0.1:0").await
+    }
+
+    async fn at(listen: &str) -> Self {
+        let (drain, config) = (Drain::new(), BusConfig { listen: listen.into(), ..BusConfig::default() });
+        let server = bus::provide(&config, &drain).await.unwrap();
+        Self { server, drain }
+    }
+
+    pub(crate) async fn stop(&self) {
+        assert_eq!(self.drain.finish(PATIENCE).await, 0, "the bus left tasks behind");
+    }
+
+    /// The same address again, after it was stopped.
+    pub(crate) async fn restart(&mut self) {
+        let address = self.server.urls[0].strip_prefix("nats://").unwrap().to_owned();
+        *self = Self::at(&address).await;
+    }
+}
+
+/// One adapter with a connection of its own.
+pub(crate) struct Adapter {
+    pub(crate) health: Health,
+    pub(crate) drain: Drain,
+    pub(crate) registry: Registry,
+    bus_drain: Drain,
+}
+
+impl Adapter {
+    pub(crate) async fn start(server: &BusServer, config: Config) -> Self {
+        let (health, drain, bus_drain) = (Health::new(), Drain::new(), Drain::new());
+        let mut registry = Registry::default();
+        let bus = Bus::connect(server, auth_adapter::PART, &bus_drain).await.unwrap();
+        AuthAdapter::start(config, bus, health.clone(), &mut registry, &drain).await.unwrap();
+        Self { health, drain, registry, bus_drain }
+    }
+
+    pub(crate) async fn ready(&self) {
+        soon("the adapter is ready", self.health.wait_ready()).await;
+    }
+
+    /// The value of a counter or gauge, by the beginning of its line.
+    pub(crate) fn metric(&self, line: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let value = text.lines().find_map(|candidate| candidate.strip_prefix(line));
+        value.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    pub(crate) async fn leave(&self) {
+        assert_eq!(self.drain.finish(PATIENCE).await, 0, "the adapter left tasks behind");
+        assert_eq!(self.bus_drain.finish(PATIENCE).await, 0, "its connection left tasks behind");
+    }
+}
+
+/// Asks as an edge does.
+pub(crate) struct Edge {
+    pub(crate) bus: Bus,
+    drain: Drain,
+}
+
+impl Edge {
+    pub(crate) async fn connect(server: &BusServer) -> Self {
+        let drain = Drain::new();
+        let bus = Bus::connect(server, "edge", &drain).await.unwrap();
+        bus.connected(PATIENCE).await.unwrap();
+        Self { bus, drain }
+    }
+
+    pub(crate) async fn ask(&self, token: &str) -> Verdict {
+        self.ask_within(token, PATIENCE).await.unwrap()
+    }
+
+    pub(crate) async fn ask_within(&self, token: &str, deadline: Duration) -> Result<Verdict, RequestError> {
+        let request = VerifyRequest { v: VERSION, token: token.into() };
+        self.ask_bytes(request.encode(), deadline).await
+    }
+
+    pub(crate) async fn ask_bytes(
+        &self,
+        question: impl AsRef<[u8]>,
+        deadline: Duration,
+    ) -> Result<Verdict, RequestError> {
+        let question = question.as_ref().to_vec().into();
+        let reply = self.bus.request(subject::VERIFY, question, deadline).await?;
+        Ok(VerifyReply::decode(&reply.payload).unwrap().verdict)
+    }
+
+    async fn leave(&self) {
+        assert_eq!(self.drain.finish(PATIENCE).await, 0, "the edge left tasks behind");
+    }
+}
+
+/// One of each, ready.
+pub(crate) struct Rig {
+    pub(crate) bus: TestBus,
+    pub(crate) adapter: Adapter,
+    pub(crate) edge: Edge,
+    pub(crate) business: Business,
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With changes to the adapter's configuration.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let business = Business::start().await;
+        // On a busy machine a late answer must not look like a slow business system.
+        let mut config = Config { url: business.url(), deadline: PATIENCE, ..Config::default() };
+        change(&mut config);
+        let bus = TestBus::start().await;
+        let adapter = Adapter::start(&bus.server, config).await;
+        adapter.ready().await;
+        let edge = Edge::connect(&bus.server).await;
+        Self { bus, adapter, edge, business }
+    }
+
+    /// Asks many at once; answers in the order of the tokens.
+    pub(crate) async fn ask_all(&self, tokens: &[String]) -> Vec<Verdict> {
+        let asked = tokens.iter().map(|token| self.edge.ask(token));
+        soon("all are answered", futures_util::future::join_all(asked)).await
+    }
+
+    /// Ends everything and checks that nothing is left.
+    pub(crate) async fn end(self) {
+        self.adapter.leave().await;
+        self.edge.leave().await;
+        self.bus.stop().await;
+        self.business.stop().await;
+    }
+}
+
+pub(crate) fn known(uid: &str) -> Verdict {
+    Verdict::Known { uid: uid.into(), expires_in_ms: None }
+}
+
+pub(crate) fn unavailable(verdict: &Verdict) -> &str {
+    match verdict {
+        Verdict::Unavailable { reason } => reason,
+        Verdict::Known { .. } | Verdict::Unknown => panic!("unavailable was expected: {verdict:?}"),
+    }
+}
+
+/// A log of calls or texts that tests read.
+pub(crate) type Shared<T> = std::sync::Arc<Mutex<T>>;
