@@ -2,7 +2,7 @@
 //!
 //! Under the router's read lock a message is appended to each receiver's outbox; nobody is waited for. Receivers are
 //! woken once per batch, so that a burst leaves in few writes. A publisher that fills a receiver's outbox beyond three
-//! quarters is held back for at most [`HOLD`] per [`HOLD_AFTER`] bytes.
+//! quarters is held back for at most [`HOLD`] per [`HOLD_AFTER`] bytes, as long as that receiver takes anything at all.
 //!
 //! [`Bus::deliver`] is the one place where a message enters routing: what takes part in the bus from inside this process
 //! is to be asked there, before the router.

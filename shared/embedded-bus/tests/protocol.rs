@@ -38,6 +38,14 @@ async fn a_request_without_responders_is_answered_by_503_to_the_asker_alone() {
 }
 
 #[tokio::test]
+async fn a_client_that_did_not_ask_for_it_gets_no_503() {
+    let server = Server::start().await;
+    let mut client = Raw::open(server.address).await;
+    client.send("CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB r 1\r\nPUB nobody r 0\r\n\r\n").await;
+    client.sync("").await;
+}
+
+#[tokio::test]
 async fn no_echo_keeps_own_messages_away_and_leaves_a_request_without_responders() {
     let server = Server::start().await;
     let mut client = Raw::open(server.address).await;

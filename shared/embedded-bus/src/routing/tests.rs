@@ -204,3 +204,31 @@ fn many_subscriptions_of_one_connection_to_one_subject_are_removed_quickly() {
     assert_eq!(router.disconnect(1), 100_000);
     assert!(router.literal.is_empty());
 }
+
+#[test]
+fn a_subscription_with_a_maximum_gives_exactly_that_many() {
+    let mut router = Router::default();
+    router.subscribe((1, ()), b"a", None, b"1");
+    assert!(!router.unsubscribe(1, b"1", Some(2)));
+    let mut found = None;
+    router.matching(b"a", &mut Vec::new(), &mut |it| found = Some(Arc::clone(it)));
+    let subscription = found.unwrap();
+    // Another publisher may still see it before it is removed.
+    let claims = [Claim::Granted, Claim::Last, Claim::Exhausted, Claim::Exhausted];
+    assert_eq!(claims.map(|_| subscription.claim()), claims);
+    assert!(router.expire(&subscription));
+    router.subscribe((1, ()), b"a", None, b"1");
+    assert!(!router.expire(&subscription), "a new subscription with the same sid was taken for the old one");
+}
+
+#[test]
+fn patterns_that_come_and_go_leave_no_memory_behind() {
+    let mut router = Router::default();
+    router.subscribe((1, ()), b"stays.*", None, b"0");
+    for number in 0..1000 {
+        router.subscribe((1, ()), format!("user.{number}.*.inbox.>").as_bytes(), None, b"1");
+        assert!(router.unsubscribe(1, b"1", None));
+    }
+    assert!(router.wildcard.capacity() <= 10, "{} nodes for one pattern", router.wildcard.capacity());
+    assert_eq!(matched(&router, "stays.here").plain.len(), 1);
+}

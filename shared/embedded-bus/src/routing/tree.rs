@@ -81,6 +81,12 @@ impl<T> Tree<T> {
         self.nodes[at].here.insert(subscription);
     }
 
+    /// Nodes that exist, in use or not.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.nodes.len()
+    }
+
     fn grow(&mut self, parent: usize, token: &[u8]) -> usize {
         let token: Arc<[u8]> = token.into();
         let node = Node::new(parent, Arc::clone(&token));
