@@ -251,10 +251,15 @@ fn note(changes: &watch::Sender<BusState>, part: &'static str, event: &Event) {
             tracing::info!(part, "the bus is connected");
             changes.send_modify(|state| *state = BusState { connected: true, connects: state.connects + 1 });
         }
-        Event::Disconnected | Event::Closed => {
+        Event::Disconnected => {
             if changes.send_if_modified(|state| std::mem::take(&mut state.connected)) {
                 tracing::error!(part, "the bus is gone; trying to reach it again");
             }
+        }
+        // This side closed it: its last handle is gone, because the part has left.
+        Event::Closed => {
+            changes.send_if_modified(|state| std::mem::take(&mut state.connected));
+            tracing::debug!(part, "the connection to the bus is closed");
         }
         Event::ServerError(error) => tracing::error!(part, %error, "the bus reports an error"),
         Event::ClientError(error) => {
