@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use futures_util::future::join_all;
-use harness::cluster::{Cluster, rule};
+use harness::cluster::{Cluster, Plan, rule};
 use harness::device::{Device, Received};
+use harness::nats::NatsServer;
 use harness::publisher::PublishingSocket;
+use harness::tools;
 use harness::wait::eventually;
 use serde_json::json;
 
@@ -111,9 +113,22 @@ async fn binary_messages_arrive_as_binary_frames_with_the_same_bytes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_concurrent_publishes_are_all_counted_exactly_and_delivered_once() {
+    burst(Cluster::plan()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_over_the_real_nats_server() {
+    let test = "two thousand concurrent publishes over the real nats-server";
+    let Some(binary) = tools::find("MC_TEST_NATS_SERVER", test) else { return };
+    let server = NatsServer::start(&binary).await;
+    burst(Cluster::plan().over(server.address())).await;
+    server.stop().await;
+}
+
+async fn burst(plan: Plan) {
     const USERS: u64 = 20;
     const MESSAGES: u64 = 2000;
-    let cluster = Cluster::plan().edges(3).publishers(4).start().await;
+    let cluster = plan.edges(3).publishers(4).start().await;
     // User n has n % 4 sessions, spread over the edges.
     let sessions_of = |user: u64| user % 4;
     let mut devices = Vec::new();

@@ -125,7 +125,7 @@ async fn everything_in_one_process_leaves_in_order() {
     let edge = program.address("edge listens").await;
     program.printed("message center is up").await;
     let mut devices = Vec::new();
-    for number in 0..4 {
+    for number in 1..=4 {
         devices.push(Device::online(edge, &format!("user-{number}")).await);
     }
     program.signal("TERM").await;

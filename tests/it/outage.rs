@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use harness::cluster::Cluster;
-use harness::fleet::Member;
+use harness::device::Received;
+use harness::fleet::{Fleet, Member, Over};
 use harness::link::Link;
 use harness::program::Launch;
 use harness::wait::eventually;
@@ -89,12 +90,50 @@ async fn a_bus_that_is_restarted_costs_no_session_and_no_subscription() {
     second.expect_text("before").await;
     first.expect_text("pong").await;
     for device in [&mut first, &mut second] {
-        while device.next().await != harness::device::Received::Text("last".into()) {}
+        while device.next().await != Received::Text("last".into()) {}
         device.expect_nothing().await;
     }
     first.close().await;
     second.close().await;
     cluster.end().await;
+}
+
+#[tokio::test]
+async fn a_killed_bus_process_is_found_again_by_every_part() {
+    let mut fleet = Fleet::plan(Over::Bus).edges(2).publishers(2).start().await;
+    fleet.expect_errors();
+    let mut devices = [fleet.online(0, "user-1").await, fleet.online(1, "user-1").await];
+    fleet.publisher(1).publish_to(2, "user:1", "before").await;
+    let address = fleet.bus_address();
+    let mut bus = fleet.bus.take().expect("the bus is a process");
+    bus.program.kill().await;
+    let refused = fleet.publisher(0).publish("user:1", "lost").await;
+    assert!(refused.status == 503 || !refused.is_complete(), "{refused:?}");
+
+    let launch = Launch::of("bus").argument("--bus-listen").argument(&address.to_string());
+    fleet.bus = Some(Member::start(launch, "bus", Some("the embedded bus listens")).await);
+    for publisher in 0..2 {
+        let publisher = fleet.publisher(publisher);
+        eventually("counts are exact again", async || {
+            let answer = publisher.publish("user:1", "back").await;
+            assert!(
+                answer.status == 503 || !answer.is_complete() || answer.counts() == Some((2, 0)),
+                "{answer:?}"
+            );
+            answer.status == 200 && answer.is_complete()
+        })
+        .await;
+    }
+    // Logins work again too, through an adapter that was there all the time.
+    drop(fleet.online(0, "user-2").await);
+    fleet.publisher(0).publish_to(2, "user:1", "last").await;
+    for device in &mut devices {
+        device.expect_text("before").await;
+        while device.next().await != Received::Text("last".into()) {}
+        device.expect_nothing().await;
+    }
+    drop(devices);
+    fleet.end().await;
 }
 
 #[tokio::test]
@@ -150,11 +189,12 @@ async fn a_publisher_whose_link_stalls_answers_incomplete_or_refuses() {
 
 #[tokio::test]
 async fn a_login_while_the_bus_is_away_is_unavailable_and_a_subscribe_fails_honestly() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster =
+        Cluster::plan().edge(|config| config.bus_grace = Duration::from_millis(50)).start().await;
     let mut device = cluster.login(0, "user-1").await;
     let mut early = cluster.connect(0).await;
     cluster.stop_bus().await;
-    eventually("the edge has noticed", async || cluster.edge_link(0).connections() == 0).await;
+    eventually("the edge has noticed", async || cluster.edge_reasons(0).contains("bus")).await;
     early.send(r#"{"op":"auth","token":"user-2"}"#).await;
     early.expect_error(3).await;
     early.expect_close(1013).await;
