@@ -18,7 +18,7 @@ pub struct Config {
     pub server_name: String,
     /// Bytes of headers and payload that one message may have, at least 1. A larger one ends its connection.
     pub max_payload: usize,
-    /// Bytes that may wait for one connection. Beyond them it is cut off as a slow consumer. At least `max_payload`.
+    /// Bytes that may wait for one connection. Beyond them it is cut off as a slow consumer. At least twice `max_payload`.
     pub max_pending_bytes: usize,
     /// Bytes that the arguments of one protocol line may have. A longer line ends its connection.
     pub max_control_line: usize,

@@ -1,3 +1,5 @@
+//! A connection on one end of a pipe, with a paused clock: timers, end and books.
+
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, ReadHalf, WriteHalf};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Routing against a list that is gone through each time, and what its memory must do.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

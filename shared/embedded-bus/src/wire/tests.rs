@@ -1,3 +1,5 @@
+//! Any way of cutting the bytes reads the same; arbitrary bytes never panic; what each fault is called.
+
 use proptest::prelude::*;
 
 use super::parse::Parser;
