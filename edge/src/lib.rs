@@ -1,1 +1,206 @@
-//! Placeholder
+//! Holds client sockets: speaks their protocol, delivers to them, and sends them away gently.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `listener`, `upgrade` | a connection, until it is a WebSocket |
+//! | `transport`, `frame` | the socket: frames in, frames out |
+//! | `session` | one client's conversation: `state` decides, `outbox` is what waits for it |
+//! | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
+//! | `hub` | who is here |
+//! | `feed` | messages from the bus to sessions, and the counts back |
+//! | `authn` | whose token it is |
+//! | `announce`, `ready`, `drain` | "I live", whether to get new clients, leaving |
+//!
+//! It never calls the business system, and keeps nothing that a restart may not lose.
+
+mod announce;
+mod authn;
+pub mod code;
+mod config;
+mod drain;
+mod feed;
+mod frame;
+mod hub;
+mod listener;
+mod metrics;
+mod protocol;
+mod ready;
+mod session;
+mod transport;
+mod upgrade;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use shared::bus::{self, Bus};
+use shared::drain::Drain;
+use shared::health::{self, Health};
+use shared::ids::NodeId;
+use shared::rules::Rules;
+use shared::wire::EdgeState;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, Settings};
+pub use hub::SessionPolicy;
+
+use announce::{Announcer, Speaker};
+use authn::Authn;
+use feed::Feed;
+use hub::Hub;
+use listener::{Bounds, Port};
+use metrics::Metrics;
+use session::Env;
+use upgrade::Door;
+
+/// How this part is named in logs, readiness and bus connections.
+pub const PART: &str = "edge";
+
+/// What an edge may need beyond its drain window: the last sessions read what waits for them, and it says bye.
+const LEAVING_GRACE: Duration = Duration::from_secs(5);
+
+/// A running edge. It leaves with the drain that it was started on.
+#[derive(Debug)]
+pub struct Edge {
+    address: SocketAddr,
+    node: NodeId,
+    hub: Arc<Hub>,
+}
+
+impl Edge {
+    /// Binds the port and starts. Takes clients, and is ready as `health` tells, once the publishers know of it.
+    ///
+    /// # Errors
+    /// The port is taken, or the bus takes no subscription.
+    pub async fn start(
+        config: Config,
+        rules: Arc<Rules>,
+        bus: Bus,
+        health: Health,
+        registry: &mut Registry,
+        drain: &Drain,
+    ) -> anyhow::Result<Self> {
+        health.unready(PART, "starting");
+        let listener = health::bind("edge.listen", config.listen).await?;
+        let address = listener.local_addr().context("the address of the client port")?;
+        let (node, hub) = (NodeId::random(), Arc::new(Hub::new(config.places())));
+        let metrics = Arc::new(Metrics::register(registry));
+        // Cancelled when the last session is gone; until then messages are delivered and questions answered.
+        let gone = CancellationToken::new();
+        let remembered = config.remembered_messages;
+        let (feed_hub, feed_metrics) = (Arc::clone(&hub), Arc::clone(&metrics));
+        let feed = Feed::start(&bus, node.clone(), feed_hub, remembered, feed_metrics, drain, gone.clone());
+        let active = feed.await.context("the bus takes no subscriptions")?;
+        let speaker = Speaker {
+            node: node.clone(),
+            rules: rules.digest().to_owned(),
+            hub: Arc::clone(&hub),
+            every: config.heartbeat,
+        };
+        let said = (active.clone(), Arc::clone(&metrics), drain, gone.clone());
+        let phase = Announcer::start(&bus, speaker, said.0, said.1, said.2, said.3);
+        let phase = phase.await.context("the bus takes no subscriptions")?;
+        let reported = (active.clone(), phase.subscribe(), config.bus_grace);
+        drain.spawn(ready::keep(health, bus.clone(), reported.0, reported.1, reported.2));
+        let env = env(&config, rules, bus, active, &metrics);
+        open(&config, listener, address, &hub, &phase, env, drain);
+        drain.spawn(drain::leave(Arc::clone(&hub), phase, config.drain_window, drain.clone(), gone));
+        tracing::info!(%address, edge = %node, "the edge listens");
+        Ok(Self { address, node, hub })
+    }
+
+    /// Where clients connect.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How this edge is named in answers to publishers.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// How many sessions it holds.
+    pub fn sessions(&self) -> usize {
+        self.hub.sessions()
+    }
+
+    /// How many channels have a session here, and how many users; for tests to show that nothing is left.
+    pub fn channels_and_users(&self) -> (usize, usize) {
+        self.hub.channels_and_users()
+    }
+}
+
+fn env(
+    config: &Config,
+    rules: Arc<Rules>,
+    bus: Bus,
+    active: watch::Receiver<bool>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Env> {
+    Arc::new(Env {
+        rules,
+        limits: Arc::new(config.limits()),
+        authn: Authn::new(bus, config.max_token_checks, config.auth_deadline),
+        active,
+        subscribe_deadline: config.subscribe_deadline,
+        stalled_after: config.stalled_after,
+        metrics: Arc::clone(metrics),
+    })
+}
+
+fn open(
+    config: &Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    hub: &Arc<Hub>,
+    phase: &watch::Sender<EdgeState>,
+    env: Arc<Env>,
+    drain: &Drain,
+) {
+    let door = Door {
+        address,
+        path: config.path.clone(),
+        origins: config.origins.clone(),
+        hub: Arc::clone(hub),
+        outbox: config.outbox.as_usize(),
+        phase: phase.subscribe(),
+    };
+    let bounds = Bounds {
+        handshakes: config.max_handshakes,
+        timeout: config.handshake_timeout,
+        max_frame: config.max_frame.as_usize(),
+    };
+    let metrics = Arc::clone(&env.metrics);
+    let port = Port { door, env, bounds, metrics, drain: drain.clone() };
+    drain.spawn(listener::serve(listener, Arc::new(port)));
+}
+
+/// Runs this part as a process of its own until the drain begins.
+///
+/// # Errors
+/// A port is taken, or the bus can't be used.
+pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
+    let config = settings.edge;
+    let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
+    let admin = health::bind("edge.admin", config.admin).await?;
+    let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
+    let server = bus::provide(&settings.bus, &bus_drain).await.context("the bus")?;
+    let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
+    let (health, mut registry) = (Health::new(), Registry::default());
+    let grace = config.drain_window + LEAVING_GRACE;
+    Edge::start(config, rules, bus, health.clone(), &mut registry, &drain).await?;
+    health::serve(admin, health, registry, &admin_drain);
+    drain.begun().await;
+    let unfinished = drain.finish(grace).await;
+    if unfinished > 0 {
+        tracing::warn!(unfinished, "left before everything was finished");
+    }
+    admin_drain.finish(Duration::from_secs(1)).await;
+    bus_drain.finish(Duration::from_secs(1)).await;
+    tracing::info!("the edge has left");
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Says every second that this edge lives, so that publishers ask it; and when it may take its first client.
+//!
+//! An edge takes clients only after a whole heartbeat interval in which the publishers could acknowledge it, and one did
+//! or the bus said that there is none: so no client is ever at an edge that is not asked. Its last word, said when it holds
+//! no session any more, makes the publishers forget it at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use shared::bus::async_nats::{Message, StatusCode, Subscriber};
+use shared::bus::{self, Bus, RequestError};
+use shared::drain::Drain;
+use shared::ids::NodeId;
+use shared::subject;
+use shared::wire::{EdgeState, Envelope as _, Heartbeat, HeartbeatAck, VERSION};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::Hub;
+use crate::metrics::{Loss, Metrics};
+
+/// How long the last word may take to reach the bus.
+const BYE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Speaks for this edge.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    bus: Bus,
+    node: NodeId,
+    /// Digest of the channel rules here.
+    rules: String,
+    hub: Arc<Hub>,
+    every: Duration,
+    inbox: String,
+    phase: watch::Sender<EdgeState>,
+    introduction: Introduction,
+    metrics: Arc<Metrics>,
+}
+
+/// What an announcer speaks for.
+#[derive(Debug)]
+pub(crate) struct Speaker {
+    pub(crate) node: NodeId,
+    pub(crate) rules: String,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) every: Duration,
+}
+
+impl Announcer {
+    /// Speaks until `gone`, and then says bye. `active` tells whether messages surely arrive. What is returned is the
+    /// state that this edge announces; its drain sets [`EdgeState::Draining`].
+    pub(crate) async fn start(
+        bus: &Bus,
+        speaker: Speaker,
+        active: watch::Receiver<bool>,
+        metrics: Arc<Metrics>,
+        drain: &Drain,
+        gone: CancellationToken,
+    ) -> Result<watch::Sender<EdgeState>, RequestError> {
+        let inbox = bus.new_inbox();
+        // Before the first heartbeat on the same connection, so that its answers find it.
+        let answers = bus.subscribe(inbox.clone(), None, bus::DEADLINE).await?;
+        let (phase, _) = watch::channel(EdgeState::Starting);
+        let Speaker { node, rules, hub, every } = speaker;
+        let (bus, introduction) = (bus.clone(), Introduction::new(every));
+        let announcer =
+            Self { bus, node, rules, hub, every, inbox, phase: phase.clone(), introduction, metrics };
+        drain.spawn(announcer.speak(answers, active, gone));
+        Ok(phase)
+    }
+
+    async fn speak(mut self, mut answers: Subscriber, active: watch::Receiver<bool>, gone: CancellationToken) {
+        let (mut bus, mut phase) = (self.bus.state(), self.phase.subscribe());
+        let mut beat = interval(self.every);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => self.say().await,
+                // Publishers hear of a new state, and of an edge that is back, at once.
+                Ok(()) = phase.changed() => self.say().await,
+                Ok(()) = bus.changed() => {
+                    if !bus.borrow_and_update().connected {
+                        self.introduction.begin_again();
+                    }
+                    self.say().await;
+                }
+                Some(answer) = answers.next() => self.on_answer(&answer),
+                () = gone.cancelled() => return self.say_bye().await,
+            }
+            self.serve_when_known(*active.borrow());
+        }
+    }
+
+    async fn say(&mut self) {
+        let state = *self.phase.borrow();
+        match self.publish(state).await {
+            Ok(()) => self.introduction.on_spoken(Instant::now()),
+            Err(error) => {
+                self.metrics.lost(Loss::Heartbeat, 1);
+                tracing::debug!(%error, "a heartbeat could not be sent");
+            }
+        }
+    }
+
+    async fn say_bye(&self) {
+        self.phase.send_replace(EdgeState::Bye);
+        let said = async {
+            self.publish(EdgeState::Bye).await?;
+            self.bus.barrier(BYE_DEADLINE).await
+        };
+        match tokio::time::timeout(BYE_DEADLINE, said).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => self.metrics.lost(Loss::Heartbeat, 1),
+        }
+    }
+
+    async fn publish(&self, state: EdgeState) -> Result<(), RequestError> {
+        let heartbeat = Heartbeat {
+            v: VERSION,
+            edge: self.node.clone(),
+            state,
+            sessions: self.hub.sessions() as u64,
+            rules: self.rules.clone(),
+        };
+        self.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, heartbeat.encode()).await
+    }
+
+    fn on_answer(&mut self, answer: &Message) {
+        let nobody_publishes = answer.status == Some(StatusCode::NO_RESPONDERS);
+        if nobody_publishes || HeartbeatAck::decode(&answer.payload).is_ok() {
+            self.introduction.on_answer();
+        } else {
+            self.metrics.lost(Loss::BadAck, 1);
+        }
+    }
+
+    fn serve_when_known(&self, active: bool) {
+        if active && self.introduction.is_made(Instant::now()) {
+            let starts = |phase: &mut EdgeState| {
+                let starts = *phase == EdgeState::Starting;
+                if starts {
+                    *phase = EdgeState::Serving;
+                }
+                starts
+            };
+            self.phase.send_if_modified(starts);
+        }
+    }
+}
+
+/// Whether the publishers know of this edge. Pure.
+#[derive(Debug)]
+struct Introduction {
+    interval: Duration,
+    /// The first heartbeat on this connection.
+    spoken: Option<Instant>,
+    answered: bool,
+}
+
+impl Introduction {
+    fn new(interval: Duration) -> Self {
+        Self { interval, spoken: None, answered: false }
+    }
+
+    fn on_spoken(&mut self, now: Instant) {
+        self.spoken.get_or_insert(now);
+    }
+
+    fn on_answer(&mut self) {
+        self.answered = self.spoken.is_some();
+    }
+
+    fn begin_again(&mut self) {
+        *self = Self::new(self.interval);
+    }
+
+    fn is_made(&self, now: Instant) -> bool {
+        self.answered && self.spoken.is_some_and(|first| now >= first + self.interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_is_known_after_an_answer_and_a_whole_interval() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut introduction = Introduction::new(second);
+        introduction.on_answer();
+        introduction.on_spoken(now);
+        assert!(!introduction.is_made(now + second), "an answer to nothing counts for nothing");
+        introduction.on_spoken(now + second);
+        introduction.on_answer();
+        assert!(!introduction.is_made(now + second / 2), "other publishers had no time yet");
+        assert!(introduction.is_made(now + second), "counted from the first heartbeat");
+        introduction.begin_again();
+        introduction.on_spoken(now + second);
+        assert!(!introduction.is_made(now + second * 9), "on a new connection nobody has answered yet");
+    }
+}

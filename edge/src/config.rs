@@ -1,0 +1,278 @@
+//! `[edge]`: every key with its default, and what may not be combined.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shared::bus::BusConfig;
+use shared::config::{self, ByteSize, LogConfig, Problems};
+use shared::rules::{RuleConfig, Rules, default_rules};
+
+use crate::hub::{Places, SessionPolicy};
+use crate::session::state::Limits;
+
+/// Settings of one edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Where devices connect. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub admin: SocketAddr,
+    /// Path of the WebSocket.
+    pub path: String,
+    /// Origins of web pages that may connect, e.g. `https://app.example.com`. Empty: all, for a login is a token
+    /// inside the socket and there is no cookie to abuse.
+    pub origins: Vec<String>,
+    /// The largest frame from a client.
+    pub max_frame: ByteSize,
+    /// Bytes that may wait for one session before it is closed as too slow (4503).
+    pub outbox: ByteSize,
+    /// A client that takes no byte for this long although something waits is closed as too slow (4503).
+    #[serde(with = "humantime_serde")]
+    pub stalled_after: Duration,
+    /// Sessions on this edge; more are refused with 503. 0: as many as come.
+    pub max_sessions: usize,
+    /// Sessions of one user on this edge.
+    pub sessions_per_user: usize,
+    /// What happens beyond that: `evict-oldest` (4409) or `refuse-newest` (4429).
+    pub session_policy: SessionPolicy,
+    /// Names that one session may have subscribed.
+    pub max_subscriptions: usize,
+    /// Ops that one session may send a second; as many may come at once.
+    pub ops_per_second: u32,
+    /// Handshakes at a time; more are refused with 503.
+    pub max_handshakes: usize,
+    /// How long a handshake may take.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How long a connection may go without a login or a subscription.
+    #[serde(with = "humantime_serde")]
+    pub login_timeout: Duration,
+    /// How long a session may go on after its login expired.
+    #[serde(with = "humantime_serde")]
+    pub reauth_timeout: Duration,
+    /// Token checks at a time; more wait.
+    pub max_token_checks: usize,
+    /// How long a token check may take, waiting included.
+    #[serde(with = "humantime_serde")]
+    pub auth_deadline: Duration,
+    /// How long a subscription waits for a bus that is away.
+    #[serde(with = "humantime_serde")]
+    pub subscribe_deadline: Duration,
+    /// How often a session is pinged, give or take a tenth.
+    #[serde(with = "humantime_serde")]
+    pub ping_interval: Duration,
+    /// A session from which nothing came for this long is closed (pongs count).
+    #[serde(with = "humantime_serde")]
+    pub silence: Duration,
+    /// How often this edge says that it lives; the same as for the publishers.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Messages whose counts are remembered for the publishers' questions.
+    pub remembered_messages: usize,
+    /// How long the bus may be away before this edge is not ready.
+    #[serde(with = "humantime_serde")]
+    pub bus_grace: Duration,
+    /// Over how long the sessions are sent away when this edge leaves.
+    #[serde(with = "humantime_serde")]
+    pub drain_window: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            listen: loopback(6790),
+            admin: loopback(6795),
+            path: "/message-center".into(),
+            origins: Vec::new(),
+            max_frame: ByteSize(4 << 10),
+            outbox: ByteSize(256 << 10),
+            stalled_after: seconds(10),
+            max_sessions: 0,
+            sessions_per_user: 32,
+            session_policy: SessionPolicy::default(),
+            max_subscriptions: 16,
+            ops_per_second: 20,
+            max_handshakes: 1_000,
+            handshake_timeout: seconds(10),
+            login_timeout: seconds(10),
+            reauth_timeout: seconds(10),
+            max_token_checks: 1_024,
+            auth_deadline: seconds(5),
+            subscribe_deadline: seconds(5),
+            ping_interval: seconds(25),
+            silence: seconds(60),
+            heartbeat: seconds(1),
+            remembered_messages: 65_536,
+            bus_grace: seconds(5),
+            drain_window: seconds(20),
+        }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with these values.
+    pub fn validate(&self, problems: &mut Problems) {
+        let plain = self.path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+        problems.check(self.path.starts_with('/') && plain, "edge.path", || {
+            format!("{:?} is no path: write e.g. \"/message-center\"", self.path)
+        });
+        for origin in &self.origins {
+            let whole =
+                origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+            problems.check(whole, "edge.origins", || {
+                format!("{origin:?} is no origin: write scheme and host, e.g. \"https://app.example.com\"")
+            });
+        }
+        problems.check((128..=16 << 20).contains(&self.max_frame.0), "edge.max_frame", || {
+            "must be from 128B to 16MiB".into()
+        });
+        problems.check((1 << 10..=1 << 30).contains(&self.outbox.0), "edge.outbox", || {
+            "must be from 1KiB to 1GiB".into()
+        });
+        for (key, number) in [
+            ("edge.sessions_per_user", self.sessions_per_user),
+            ("edge.max_subscriptions", self.max_subscriptions),
+            ("edge.ops_per_second", self.ops_per_second as usize),
+            ("edge.max_handshakes", self.max_handshakes),
+            ("edge.max_token_checks", self.max_token_checks),
+            ("edge.remembered_messages", self.remembered_messages),
+        ] {
+            problems.check((1..=1 << 20).contains(&number), key, || "must be from 1 to 1048576".into());
+        }
+        self.validate_times(problems);
+    }
+
+    fn validate_times(&self, problems: &mut Problems) {
+        for (key, time) in [
+            ("edge.stalled_after", self.stalled_after),
+            ("edge.handshake_timeout", self.handshake_timeout),
+            ("edge.login_timeout", self.login_timeout),
+            ("edge.reauth_timeout", self.reauth_timeout),
+            ("edge.auth_deadline", self.auth_deadline),
+            ("edge.subscribe_deadline", self.subscribe_deadline),
+            ("edge.ping_interval", self.ping_interval),
+            ("edge.silence", self.silence),
+            ("edge.heartbeat", self.heartbeat),
+        ] {
+            let bounds = Duration::from_millis(1)..=Duration::from_secs(86_400);
+            problems.check(bounds.contains(&time), key, || "must be from 1ms to 1day".into());
+        }
+        for (key, time) in [("edge.bus_grace", self.bus_grace), ("edge.drain_window", self.drain_window)] {
+            let bounds = Duration::ZERO..=Duration::from_secs(3_600);
+            problems.check(bounds.contains(&time), key, || "must be at most 1h".into());
+        }
+        // A ping comes up to a tenth late, and its pong needs a moment.
+        problems.check(self.silence > self.ping_interval.saturating_mul(5) / 4, "edge.silence", || {
+            "must be well above edge.ping_interval, or sessions are closed before they could answer a ping".into()
+        });
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            subscriptions: self.max_subscriptions,
+            ops_per_second: self.ops_per_second,
+            login_timeout: self.login_timeout,
+            reauth_timeout: self.reauth_timeout,
+            silence: self.silence,
+            ping_interval: self.ping_interval,
+        }
+    }
+
+    pub(crate) fn places(&self) -> Places {
+        let (sessions, per_user) = (self.max_sessions, self.sessions_per_user);
+        Places { sessions, per_user, policy: self.session_policy }
+    }
+}
+
+/// What the process `edge` reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `[edge]`
+    pub edge: Config,
+    /// `[bus]`
+    pub bus: BusConfig,
+    /// `[log]`
+    pub log: LogConfig,
+    /// `[[channels]]`
+    pub channels: Vec<RuleConfig>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            edge: Config::default(),
+            bus: BusConfig::default(),
+            log: LogConfig::default(),
+            channels: default_rules(),
+        }
+    }
+}
+
+impl config::Settings for Settings {
+    fn validate(&self, problems: &mut Problems) {
+        self.edge.validate(problems);
+        self.bus.validate(problems);
+        shared::telemetry::validate(&self.log, problems);
+        if let Err(faults) = Rules::compile(&self.channels) {
+            problems.extend(faults);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::config::{Sources, load, print};
+
+    fn faults(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        let mut problems = Problems::default();
+        config.validate(&mut problems);
+        problems.to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_good_and_come_back_from_what_is_printed() {
+        assert_eq!(faults(|_| {}), "");
+        let printed = print(&Settings::default());
+        let path = std::env::temp_dir().join(format!("mc-edge-{}.toml", std::process::id()));
+        std::fs::write(&path, printed).unwrap();
+        let read: Settings = load(&Sources { file: Some(path.clone()), ..Sources::default() }).unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(read, Settings::default());
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let faults = faults(|config| {
+            config.path = "message center".into();
+            config.origins = vec!["app.example.com".into()];
+            config.max_frame = ByteSize(1);
+            config.outbox = ByteSize(1);
+            config.ops_per_second = 0;
+            config.max_handshakes = 0;
+            config.login_timeout = Duration::ZERO;
+            config.silence = config.ping_interval;
+            config.drain_window = Duration::from_secs(86_400);
+        });
+        for key in [
+            "path",
+            "origins",
+            "max_frame",
+            "outbox",
+            "ops_per_second",
+            "max_handshakes",
+            "login_timeout",
+            "silence",
+            "drain_window",
+        ] {
+            assert!(faults.contains(&format!("edge.{key}: ")), "{key} is not in\n{faults}");
+        }
+    }
+}

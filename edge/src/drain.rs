@@ -1,0 +1,81 @@
+//! Leaving gently: sessions are sent away one after the other, so that they don't all come back in the same moment.
+//!
+//! Messages are delivered and questions answered until the last session is gone; only then the edge says bye.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::drain::Drain;
+use shared::wire::EdgeState;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::code::CloseCode;
+use crate::hub::Hub;
+
+/// The longest pause between two closes: few sessions need no long farewell.
+const MAX_PAUSE: Duration = Duration::from_millis(10);
+/// How long the last sessions may take, after the window, to read what waits for them and answer the close.
+const LAST_GRACE: Duration = Duration::from_secs(4);
+/// How often it is looked whether all are gone.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits for the drain to begin, then empties the hub over `window` and cancels `gone`.
+pub(crate) async fn leave(
+    hub: Arc<Hub>,
+    phase: watch::Sender<EdgeState>,
+    window: Duration,
+    drain: Drain,
+    gone: CancellationToken,
+) {
+    drain.begun().await;
+    phase.send_replace(EdgeState::Draining);
+    let deadline = Instant::now() + window + LAST_GRACE;
+    tracing::info!(sessions = hub.sessions(), "sending the sessions away");
+    if timeout_at(deadline, empty(&hub, window)).await.is_err() {
+        tracing::warn!(sessions = hub.sessions(), "some sessions did not end in time");
+    }
+    gone.cancel();
+}
+
+async fn empty(hub: &Hub, window: Duration) {
+    let peers = hub.peers();
+    let mut ticks = interval(pause(peers.len(), window));
+    // A late tick is made up for, so that the window holds.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for peer in peers {
+        ticks.tick().await;
+        peer.outbox.close(CloseCode::Leaving);
+    }
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while hub.sessions() > 0 {
+        looks.tick().await;
+        // Whoever was in a handshake when the drain began is here now.
+        for peer in hub.peers() {
+            peer.outbox.close(CloseCode::Leaving);
+        }
+    }
+}
+
+/// The pause between two closes so that so many take the whole window, or less if they are few.
+fn pause(sessions: usize, window: Duration) -> Duration {
+    let sessions = u32::try_from(sessions.max(1)).unwrap_or(u32::MAX);
+    (window / sessions).clamp(Duration::from_nanos(1), MAX_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_sessions_take_the_window_and_few_do_not_wait_for_it() {
+        let window = Duration::from_secs(20);
+        for (sessions, takes) in [(0, 0.01), (1, 0.01), (10, 0.1), (2_000, 20.0), (100_000, 20.0)] {
+            let took = pause(sessions, window).as_secs_f64() * sessions.max(1) as f64;
+            assert!((took - takes).abs() < 0.01, "{sessions} sessions take {took} s");
+        }
+        assert!(pause(10, Duration::ZERO) > Duration::ZERO, "an interval needs a length");
+    }
+}

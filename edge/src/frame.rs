@@ -1,0 +1,113 @@
+//! WebSocket frames as a server sends them (RFC 6455, 5.2): whole, unmasked, and encoded once.
+//!
+//! A frame is one buffer, header and payload together, so that all sessions share it and writing it takes no copy.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use shared::wire::Kind;
+
+use crate::code::CloseCode;
+
+const FIN: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+/// The longest header of an unmasked frame.
+const MAX_HEADER: usize = 10;
+
+/// A whole frame, ready to be written. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame(Bytes);
+
+impl Frame {
+    /// A message as its publisher wrote it. Copies the payload, which may be a slice of a read buffer.
+    pub(crate) fn message(kind: Kind, payload: &[u8]) -> Self {
+        match kind {
+            Kind::Text => Self::encode(TEXT, payload),
+            Kind::Binary => Self::encode(BINARY, payload),
+        }
+    }
+
+    /// Something that the server says itself.
+    pub(crate) fn text(text: &str) -> Self {
+        Self::encode(TEXT, text.as_bytes())
+    }
+
+    /// Asks the client's WebSocket library for a sign of life.
+    pub(crate) const fn ping() -> Self {
+        Self(Bytes::from_static(&[FIN | PING, 0]))
+    }
+
+    /// The last frame.
+    pub(crate) fn close(code: CloseCode) -> Self {
+        let mut payload = code.number().to_be_bytes().to_vec();
+        payload.extend_from_slice(code.reason().as_bytes());
+        Self::encode(CLOSE, &payload)
+    }
+
+    /// Bytes with their headers, as the WebSocket library wrote them.
+    pub(crate) fn already_encoded(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// All of its bytes.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// How many bytes it has on the wire.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encode(opcode: u8, payload: &[u8]) -> Self {
+        let mut frame = BytesMut::with_capacity(payload.len() + MAX_HEADER);
+        frame.put_u8(FIN | opcode);
+        match payload.len() {
+            short @ 0..=125 => frame.put_u8(short as u8),
+            medium @ 126..=0xffff => {
+                frame.put_u8(126);
+                frame.put_u16(medium as u16);
+            }
+            long => {
+                frame.put_u8(127);
+                frame.put_u64(long as u64);
+            }
+        }
+        frame.put_slice(payload);
+        Self(frame.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_says_kind_and_length() {
+        for (length, header) in [
+            (0, vec![0x81, 0]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (65_535, vec![0x81, 126, 0xff, 0xff]),
+            (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = Frame::message(Kind::Text, &vec![b'x'; length]);
+            assert!(frame.0.starts_with(&header), "{length}");
+            assert_eq!(frame.len(), header.len() + length);
+        }
+        assert_eq!(&Frame::message(Kind::Binary, b"\xff").0[..], b"\x82\x01\xff");
+        assert_eq!(&Frame::ping().0[..], b"\x89\x00");
+    }
+
+    #[test]
+    fn a_close_frame_holds_number_and_reason_and_is_as_short_as_a_control_frame_must_be() {
+        for code in CloseCode::ALL {
+            let bytes = Frame::close(code).into_bytes();
+            assert_eq!((bytes[0], usize::from(bytes[1])), (0x88, bytes.len() - 2));
+            assert!(bytes[1] <= 125);
+            assert_eq!(bytes[2..4], code.number().to_be_bytes());
+            assert_eq!(&bytes[4..], code.reason().as_bytes());
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Who is here: which sessions receive a channel, and which belong to a user.
+//!
+//! A session holds a [`Member`]; once that is dropped, no map knows the session any more. A message is offered to all
+//! sessions of its channel under the lock of the channel's map, so a session is counted exactly if it was subscribed when
+//! the message was handled. Locks are held for one operation, never across an await, and never two at a time.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use shared::ids::{Channel, Uid};
+use shared::wire::Counts;
+
+use crate::code::CloseCode;
+use crate::frame::Frame;
+use crate::session::outbox::{Offer, Outbox};
+
+/// Parts of each map, so that sessions rarely wait for each other.
+const PARTS: usize = 64;
+/// Up to here the sessions of a channel are searched; beyond, looked up.
+const FEW: usize = 16;
+
+/// What happens when a user opens one session more than allowed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionPolicy {
+    /// The oldest is closed with 4409.
+    #[default]
+    EvictOldest,
+    /// The newest is refused with 4429.
+    RefuseNewest,
+}
+
+/// How many sessions there may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    /// On this edge; 0: as many as come.
+    pub(crate) sessions: usize,
+    /// Of one user.
+    pub(crate) per_user: usize,
+    /// Beyond that.
+    pub(crate) policy: SessionPolicy,
+}
+
+/// What others know of a session.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    id: u64,
+    pub(crate) outbox: Outbox,
+}
+
+/// All sessions of one edge.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    places: Places,
+    channels: Parts<Channel, Audience>,
+    /// The sessions of a user, the oldest login first.
+    users: Parts<Uid, Vec<Arc<Peer>>>,
+    peers: Parts<u64, Arc<Peer>>,
+    /// Members that live. Counted down only after the last map forgot them.
+    count: AtomicUsize,
+    next_id: AtomicU64,
+}
+
+impl Hub {
+    /// Nobody is here.
+    pub(crate) fn new(places: Places) -> Self {
+        let (channels, users, peers) = (Parts::new(), Parts::new(), Parts::new());
+        Self { places, channels, users, peers, count: AtomicUsize::new(0), next_id: AtomicU64::new(0) }
+    }
+
+    /// A place for one more session, whose outbox holds `outbox` bytes. None: the edge is full.
+    pub(crate) fn admit(self: &Arc<Self>, outbox: usize) -> Option<Member> {
+        let most = if self.places.sessions == 0 { usize::MAX } else { self.places.sessions };
+        let add = |count: usize| (count < most).then_some(count + 1);
+        self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).ok()?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let peer = Arc::new(Peer { id, outbox: Outbox::new(outbox) });
+        self.peers.of(&id).insert(id, Arc::clone(&peer));
+        Some(Member { hub: Arc::clone(self), peer, uid: None, channels: Vec::new() })
+    }
+
+    /// Offers a message to every session of a channel; `frame` is called only if there is one.
+    pub(crate) fn deliver(&self, channel: &str, frame: impl FnOnce() -> Frame) -> Counts {
+        let mut counts = Counts::default();
+        let channels = self.channels.of(channel);
+        let Some(audience) = channels.get(channel) else { return counts };
+        let frame = frame();
+        audience.each(|peer| match peer.outbox.offer(&frame) {
+            Offer::Accepted => counts.sessions += 1,
+            Offer::Full | Offer::Closed => counts.failed += 1,
+        });
+        counts
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn sessions(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// How many channels have a session, and how many users.
+    pub(crate) fn channels_and_users(&self) -> (usize, usize) {
+        (self.channels.len(), self.users.len())
+    }
+
+    /// Every session there is now.
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
+        self.peers.all().flat_map(|part| part.values().cloned().collect::<Vec<_>>()).collect()
+    }
+}
+
+/// A session's place in the hub.
+#[derive(Debug)]
+pub(crate) struct Member {
+    hub: Arc<Hub>,
+    peer: Arc<Peer>,
+    uid: Option<Uid>,
+    channels: Vec<Channel>,
+}
+
+impl Member {
+    /// What others have for this session.
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.peer.outbox
+    }
+
+    /// The session's number, for logs; unlike that of every other session of this edge.
+    pub(crate) fn id(&self) -> u64 {
+        self.peer.id
+    }
+
+    /// Belongs to this user from now on, and to no other. False: the user has too many sessions; nothing has changed.
+    pub(crate) fn log_in(&mut self, uid: &Uid) -> bool {
+        if self.uid.as_ref() == Some(uid) {
+            return true;
+        }
+        let evicted = {
+            let mut users = self.hub.users.of(uid);
+            let sessions = users.entry(uid.clone()).or_insert_with(|| Vec::with_capacity(1));
+            let full = sessions.len() >= self.hub.places.per_user;
+            if full && self.hub.places.policy == SessionPolicy::RefuseNewest {
+                return false;
+            }
+            let evicted = full.then(|| sessions.remove(0));
+            sessions.push(Arc::clone(&self.peer));
+            evicted
+        };
+        if let Some(oldest) = evicted {
+            oldest.outbox.close(CloseCode::Replaced);
+        }
+        self.log_out();
+        self.uid = Some(uid.clone());
+        true
+    }
+
+    /// Receives this channel from now on.
+    pub(crate) fn watch(&mut self, channel: &Channel) {
+        let mut channels = self.hub.channels.of(channel.as_str());
+        channels.entry(channel.clone()).or_default().insert(&self.peer);
+        drop(channels);
+        if !self.channels.contains(channel) {
+            self.channels.push(channel.clone());
+        }
+    }
+
+    /// Receives it no longer.
+    pub(crate) fn unwatch(&mut self, channel: &Channel) {
+        self.channels.retain(|watched| watched != channel);
+        self.leave(channel);
+    }
+
+    fn leave(&self, channel: &Channel) {
+        let mut channels = self.hub.channels.of(channel.as_str());
+        if let Some(audience) = channels.get_mut(channel.as_str()) {
+            audience.remove(self.peer.id);
+            if audience.is_empty() {
+                channels.remove(channel.as_str());
+            }
+        }
+    }
+
+    fn log_out(&mut self) {
+        let Some(uid) = self.uid.take() else { return };
+        let mut users = self.hub.users.of(&uid);
+        if let Some(sessions) = users.get_mut(&uid) {
+            sessions.retain(|peer| peer.id != self.peer.id);
+            if sessions.is_empty() {
+                users.remove(&uid);
+            }
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        for channel in &self.channels {
+            self.leave(channel);
+        }
+        self.log_out();
+        self.hub.peers.of(&self.peer.id).remove(&self.peer.id);
+        self.hub.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The sessions of one channel: mostly one or two, sometimes all there are.
+#[derive(Debug)]
+enum Audience {
+    Few(Vec<Arc<Peer>>),
+    Many(Box<HashMap<u64, Arc<Peer>>>),
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        Self::Few(Vec::with_capacity(1))
+    }
+}
+
+impl Audience {
+    fn insert(&mut self, peer: &Arc<Peer>) {
+        match self {
+            Self::Few(few) if few.iter().any(|other| other.id == peer.id) => {}
+            Self::Few(few) if few.len() < FEW => few.push(Arc::clone(peer)),
+            Self::Few(few) => {
+                let many = few.drain(..).chain([Arc::clone(peer)]).map(|peer| (peer.id, peer));
+                *self = Self::Many(Box::new(many.collect()));
+            }
+            Self::Many(many) => {
+                many.insert(peer.id, Arc::clone(peer));
+            }
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        match self {
+            Self::Few(few) => few.retain(|peer| peer.id != id),
+            Self::Many(many) => {
+                many.remove(&id);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(few) => few.is_empty(),
+            Self::Many(many) => many.is_empty(),
+        }
+    }
+
+    fn each(&self, visit: impl FnMut(&Arc<Peer>)) {
+        match self {
+            Self::Few(few) => few.iter().for_each(visit),
+            Self::Many(many) => many.values().for_each(visit),
+        }
+    }
+}
+
+/// A map in parts, each behind a lock of its own.
+#[derive(Debug)]
+struct Parts<K, V> {
+    parts: Vec<Mutex<HashMap<K, V>>>,
+    hasher: RandomState,
+}
+
+impl<K: Hash + Eq, V> Parts<K, V> {
+    fn new() -> Self {
+        Self { parts: (0..PARTS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+    }
+
+    /// The part that a key belongs to.
+    fn of<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, HashMap<K, V>>
+    where
+        K: Borrow<Q>,
+    {
+        let part = self.hasher.hash_one(key) % PARTS as u64;
+        self.parts[part as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<K, V>>> {
+        self.parts.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn len(&self) -> usize {
+        self.all().map(|part| part.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hub(sessions: usize, policy: SessionPolicy) -> Arc<Hub> {
+        Arc::new(Hub::new(Places { sessions, per_user: 2, policy }))
+    }
+
+    fn uid(text: &str) -> Uid {
+        Uid::parse(text).unwrap()
+    }
+
+    fn channel(name: &str) -> Channel {
+        Channel::parse(name).unwrap()
+    }
+
+    fn deliver(hub: &Hub, name: &str) -> (u64, u64) {
+        let counts = hub.deliver(name, || Frame::text("x"));
+        (counts.sessions, counts.failed)
+    }
+
+    #[test]
+    fn a_message_goes_to_the_sessions_of_its_channel_and_is_encoded_only_for_them() {
+        let hub = hub(0, SessionPolicy::EvictOldest);
+        hub.deliver("a", || panic!("nobody is there"));
+        let (mut one, mut two) = (hub.admit(100).unwrap(), hub.admit(100).unwrap());
+        one.watch(&channel("a"));
+        two.watch(&channel("a"));
+        two.watch(&channel("b"));
+        assert_eq!(["a", "b", "c"].map(|name| deliver(&hub, name)), [(2, 0), (1, 0), (0, 0)]);
+        one.outbox().close(CloseCode::Leaving);
+        assert_eq!(deliver(&hub, "a"), (1, 1), "a closing session is counted as failed");
+        two.unwatch(&channel("a"));
+        drop(one);
+        assert_eq!(deliver(&hub, "a"), (0, 0));
+    }
+
+    #[test]
+    fn a_full_edge_admits_again_when_someone_left() {
+        let hub = hub(2, SessionPolicy::EvictOldest);
+        let (one, _two) = (hub.admit(1).unwrap(), hub.admit(1).unwrap());
+        assert!(hub.admit(1).is_none());
+        drop(one);
+        assert!(hub.admit(1).is_some());
+    }
+
+    #[test]
+    fn one_session_too_many_closes_the_oldest_or_is_refused() {
+        let closing = |member: &Member| !member.outbox().close(CloseCode::Leaving);
+        let evicting = hub(0, SessionPolicy::EvictOldest);
+        let mut members: Vec<_> = (0..3).map(|_| evicting.admit(100).unwrap()).collect();
+        assert!(members.iter_mut().all(|member| member.log_in(&uid("1"))));
+        assert_eq!(members.iter().map(closing).collect::<Vec<_>>(), [true, false, false]);
+
+        let refusing = hub(0, SessionPolicy::RefuseNewest);
+        let mut members: Vec<_> = (0..3).map(|_| refusing.admit(100).unwrap()).collect();
+        let let_in: Vec<_> = members.iter_mut().map(|member| member.log_in(&uid("1"))).collect();
+        assert_eq!(let_in, [true, true, false]);
+        assert!(members[1].log_in(&uid("1")), "the same login again is not one more");
+        assert!(members[1].log_in(&uid("2")) && members[2].log_in(&uid("1")), "who became another made room");
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_the_subscribed_are_counted_and_nothing_is_left_of_those_who_left(
+            steps in prop::collection::vec((0_usize..20, 0_u8..4, 0_usize..3), 0..200),
+        ) {
+            let hub = hub(0, SessionPolicy::EvictOldest);
+            let mut members: Vec<Option<Member>> = (0..20).map(|_| None).collect();
+            let mut watched = [[false; 3]; 20];
+            for (who, what, name) in steps {
+                let member = members[who].get_or_insert_with(|| hub.admit(1 << 20).unwrap());
+                let named = channel(&format!("c{name}"));
+                match what {
+                    0 => {
+                        member.watch(&named);
+                        watched[who][name] = true;
+                    }
+                    1 => {
+                        member.unwatch(&named);
+                        watched[who][name] = false;
+                    }
+                    2 => prop_assert!(member.log_in(&uid(&format!("u{name}")))),
+                    _ => {
+                        members[who] = None;
+                        watched[who] = [false; 3];
+                    }
+                }
+                let expected = watched.iter().filter(|names| names[name]).count() as u64;
+                let (sessions, failed) = deliver(&hub, named.as_str());
+                prop_assert_eq!(sessions + failed, expected);
+                prop_assert_eq!(hub.sessions(), members.iter().flatten().count());
+                prop_assert_eq!(hub.peers().len(), hub.sessions());
+            }
+            drop(members);
+            prop_assert_eq!((hub.sessions(), hub.channels_and_users()), (0, (0, 0)));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What this part counts. Labels come from small fixed sets, never from a client.
+
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::code::CloseCode;
+
+/// How a handshake ended that did not become a session, or why nobody even began one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No WebSocket handshake, or not here.
+    NotAHandshake,
+    /// A web page from elsewhere.
+    Origin,
+    /// This edge is not announced yet.
+    Starting,
+    /// This edge leaves.
+    Leaving,
+    /// As many sessions as allowed.
+    Full,
+    /// As many handshakes at a time as allowed.
+    Busy,
+    /// So many that there is no time to say so.
+    Flood,
+    /// Not finished in time.
+    Slow,
+    /// The connection broke, or what came was not HTTP.
+    Broken,
+    /// The system could not accept the connection.
+    Accept,
+}
+
+/// What was thrown away or could not be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Messages that waited for a session when it was closed.
+    Closed,
+    /// Messages that waited for the user who was logged in before.
+    OtherUser,
+    /// A message from the bus that can't be read.
+    BadMessage,
+    /// A question from a publisher that can't be read or answered.
+    BadAsk,
+    /// A subject of the feed that this version doesn't know.
+    UnknownSubject,
+    /// An answer to a publisher, because too many waited.
+    AnswerQueue,
+    /// An answer to a publisher that the bus did not take.
+    Answer,
+    /// A heartbeat that the bus did not take.
+    Heartbeat,
+    /// An acknowledgement that can't be read.
+    BadAck,
+}
+
+/// What became of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoginOutcome {
+    Known,
+    Unknown,
+    Unavailable,
+    TooManySessions,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Closed {
+    code: u16,
+    reason: &'static str,
+}
+
+/// The counters of one edge.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// Sessions begun.
+    pub(crate) opened: Counter,
+    /// Open sessions.
+    pub(crate) sessions: Gauge,
+    /// Handshakes under way.
+    pub(crate) handshakes: Gauge,
+    /// Messages that came over the bus.
+    pub(crate) messages: Counter,
+    /// Questions of publishers that were answered.
+    pub(crate) asks: Counter,
+    closed: Family<Closed, Counter>,
+    refused: Family<Reason, Counter>,
+    logins: Family<Outcome, Counter>,
+    deliveries: Family<Outcome, Counter>,
+    lost: Family<Reason, Counter>,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            opened: Counter::default(),
+            sessions: Gauge::<i64, AtomicI64>::default(),
+            handshakes: Gauge::<i64, AtomicI64>::default(),
+            messages: Counter::default(),
+            asks: Counter::default(),
+            closed: Family::default(),
+            refused: Family::default(),
+            logins: Family::default(),
+            deliveries: Family::default(),
+            lost: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("mc_edge");
+        registry.register("sessions_opened", "Sessions begun", metrics.opened.clone());
+        registry.register("sessions", "Open sessions", metrics.sessions.clone());
+        registry.register("sessions_closed", "Sessions ended, by close code", metrics.closed.clone());
+        registry.register("handshakes", "Handshakes under way", metrics.handshakes.clone());
+        registry.register("refusals", "Connections that became no session", metrics.refused.clone());
+        registry.register("logins", "Token checks, by outcome", metrics.logins.clone());
+        registry.register("messages", "Messages from the bus", metrics.messages.clone());
+        registry.register("deliveries", "Messages offered to sessions", metrics.deliveries.clone());
+        registry.register("asks", "Questions of publishers answered", metrics.asks.clone());
+        registry.register("losses", "What was thrown away, by reason", metrics.lost.clone());
+        metrics
+    }
+
+    /// A session ended; without a code, the client ended it.
+    pub(crate) fn closed(&self, code: Option<CloseCode>) {
+        let (code, reason) = code.map_or((0, "by_client"), |code| (code.number(), code.label()));
+        self.closed.get_or_create(&Closed { code, reason }).inc();
+    }
+
+    /// A connection did not become a session.
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        let reason = match refusal {
+            Refusal::NotAHandshake => "not_a_handshake",
+            Refusal::Origin => "origin",
+            Refusal::Starting => "starting",
+            Refusal::Leaving => "leaving",
+            Refusal::Full => "full",
+            Refusal::Busy => "busy",
+            Refusal::Flood => "flood",
+            Refusal::Slow => "slow",
+            Refusal::Broken => "broken",
+            Refusal::Accept => "accept",
+        };
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A token was checked.
+    pub(crate) fn login(&self, outcome: LoginOutcome) {
+        let outcome = match outcome {
+            LoginOutcome::Known => "known",
+            LoginOutcome::Unknown => "unknown",
+            LoginOutcome::Unavailable => "unavailable",
+            LoginOutcome::TooManySessions => "too_many_sessions",
+        };
+        self.logins.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// A message was offered to so many sessions.
+    pub(crate) fn delivered(&self, accepted: u64, failed: u64) {
+        for (outcome, number) in [("accepted", accepted), ("failed", failed)] {
+            if number > 0 {
+                self.deliveries.get_or_create(&Outcome { outcome }).inc_by(number);
+            }
+        }
+    }
+
+    /// Something was thrown away.
+    pub(crate) fn lost(&self, loss: Loss, number: usize) {
+        let reason = match loss {
+            Loss::Closed => "closed",
+            Loss::OtherUser => "other_user",
+            Loss::BadMessage => "bad_message",
+            Loss::BadAsk => "bad_ask",
+            Loss::UnknownSubject => "unknown_subject",
+            Loss::AnswerQueue => "answer_queue",
+            Loss::Answer => "answer",
+            Loss::Heartbeat => "heartbeat",
+            Loss::BadAck => "bad_ack",
+        };
+        if number > 0 {
+            self.lost.get_or_create(&Reason { reason }).inc_by(number as u64);
+        }
+    }
+}
+
+/// Counts one up for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Held(Gauge);
+
+impl Held {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,98 @@
+//! Whether this edge should get new clients, and why not.
+//!
+//! A short absence of the bus does not make it unready: open sessions stay, and new ones can wait for it.
+
+use std::time::Duration;
+
+use shared::bus::{Bus, BusState};
+use shared::health::Health;
+use shared::wire::EdgeState;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::PART;
+
+/// What readiness follows from.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    bus: BusState,
+    /// Whether messages surely arrive.
+    active: bool,
+    phase: EdgeState,
+}
+
+/// Tells `health` until this edge leaves.
+pub(crate) async fn keep(
+    health: Health,
+    bus: Bus,
+    mut active: watch::Receiver<bool>,
+    mut phase: watch::Receiver<EdgeState>,
+    grace: Duration,
+) {
+    let mut bus = bus.state();
+    let mut away_since = None;
+    loop {
+        let view = View {
+            bus: *bus.borrow_and_update(),
+            active: *active.borrow_and_update(),
+            phase: *phase.borrow_and_update(),
+        };
+        let since = if view.active { None } else { Some(*away_since.get_or_insert_with(Instant::now)) };
+        away_since = since;
+        let patience = since.map(|since| since + grace);
+        let over = patience.is_some_and(|until| until <= Instant::now());
+        match reason(view, over) {
+            Some(reason) => health.unready(PART, reason),
+            None if view.active => health.ready(PART),
+            None => {}
+        }
+        if matches!(view.phase, EdgeState::Draining | EdgeState::Bye) {
+            return;
+        }
+        let grace_over = async {
+            match patience.filter(|_| !over) {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = tokio::select! {
+            changed = bus.changed() => changed,
+            changed = active.changed() => changed,
+            changed = phase.changed() => changed,
+            () = grace_over => Ok(()),
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// What speaks against it. None also while the bus has not been away for long.
+fn reason(view: View, away_too_long: bool) -> Option<&'static str> {
+    match view.phase {
+        EdgeState::Draining | EdgeState::Bye => Some("leaving"),
+        EdgeState::Starting if view.bus.connects == 0 => Some("the bus can't be reached yet; trying"),
+        EdgeState::Starting => Some("announcing itself to the publishers"),
+        EdgeState::Serving if away_too_long => Some("the bus is gone; trying to reach it again"),
+        EdgeState::Serving => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_told_when_it_holds() {
+        let bus = |connects| BusState { connected: connects > 0, connects };
+        let starting = View { bus: bus(0), active: false, phase: EdgeState::Starting };
+        assert!(reason(starting, true).is_some_and(|reason| reason.contains("can't be reached yet")));
+        assert!(reason(View { bus: bus(1), ..starting }, false).is_some_and(|reason| reason.contains("announcing")));
+        let serving = View { bus: bus(1), active: true, phase: EdgeState::Serving };
+        assert_eq!(reason(serving, false), None);
+        let away = View { active: false, ..serving };
+        assert_eq!(reason(away, false), None, "not for long yet");
+        assert!(reason(away, true).is_some_and(|reason| reason.contains("gone")));
+        assert_eq!(reason(View { phase: EdgeState::Draining, ..serving }, false), Some("leaving"));
+    }
+}

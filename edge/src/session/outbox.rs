@@ -1,0 +1,239 @@
+//! What others have for one session: messages, and the order to close.
+//!
+//! `offer` never waits: above the bound the session is closed as too slow, and everybody else goes on. The bound is in
+//! bytes, because one message of 256 KiB is not one of 20 bytes; a single frame is always admitted to an empty outbox.
+//! Nothing is allocated while nothing waits, for most sessions are idle. After the close every offer is refused.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::code::CloseCode;
+use crate::frame::Frame;
+
+/// What became of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// It waits to be written.
+    Accepted,
+    /// It was one too many; the session is closed.
+    Full,
+    /// The session was being closed already.
+    Closed,
+}
+
+/// Why the session's task was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// Frames wait to be taken.
+    Deliver,
+    /// The session must end.
+    Close(CloseCode),
+}
+
+/// One session's outbox, shared by its task and all that have something for it.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    limit: usize,
+    /// Held for a few instructions, never across an await; taken after a lock of the hub, never before one.
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    /// Set once; from then on nothing is accepted.
+    closed: Option<CloseCode>,
+    /// The session's task, while it waits.
+    task: Option<Waker>,
+}
+
+impl Outbox {
+    /// An empty outbox for `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, inner: Mutex::default() }
+    }
+
+    /// Leaves a frame for the session.
+    pub(crate) fn offer(&self, frame: &Frame) -> Offer {
+        let mut inner = self.lock();
+        if inner.closed.is_some() {
+            return Offer::Closed;
+        }
+        let fits = inner.frames.is_empty() || inner.bytes + frame.len() <= self.limit;
+        if fits {
+            inner.bytes += frame.len();
+            inner.frames.push_back(frame.clone());
+        } else {
+            inner.closed = Some(CloseCode::TooSlow);
+        }
+        wake(inner);
+        if fits { Offer::Accepted } else { Offer::Full }
+    }
+
+    /// Orders the session to end. False: it was ending already, and its reason stands.
+    pub(crate) fn close(&self, code: CloseCode) -> bool {
+        let mut inner = self.lock();
+        if inner.closed.is_some() {
+            return false;
+        }
+        inner.closed = Some(code);
+        wake(inner);
+        true
+    }
+
+    /// Waits until there is something to do for the session; for frames only if it `takes` any now.
+    pub(crate) fn poll_call(&self, takes: bool, context: &mut Context<'_>) -> Poll<Call> {
+        let mut inner = self.lock();
+        if let Some(code) = inner.closed {
+            return Poll::Ready(Call::Close(code));
+        }
+        if takes && !inner.frames.is_empty() {
+            return Poll::Ready(Call::Deliver);
+        }
+        if !inner.task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
+            inner.task = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Takes frames in order, up to `bytes` of them but at least one if any waits.
+    pub(crate) fn take(&self, bytes: usize) -> VecDeque<Frame> {
+        let mut inner = self.lock();
+        if inner.bytes <= bytes {
+            inner.bytes = 0;
+            return std::mem::take(&mut inner.frames);
+        }
+        let mut sum = 0;
+        let some = inner.frames.iter().take_while(|frame| {
+            let first = sum == 0;
+            sum += frame.len();
+            first || sum <= bytes
+        });
+        let some = some.count();
+        let taken: VecDeque<Frame> = inner.frames.drain(..some).collect();
+        inner.bytes -= taken.iter().map(Frame::len).sum::<usize>();
+        if inner.frames.is_empty() {
+            inner.frames = VecDeque::new();
+        }
+        taken
+    }
+
+    /// Throws away what waits. Returns how many frames that were, for the caller to count.
+    pub(crate) fn discard(&self) -> usize {
+        let mut inner = self.lock();
+        inner.bytes = 0;
+        std::mem::take(&mut inner.frames).len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the session's task, after the lock is free.
+fn wake(mut inner: MutexGuard<'_, Inner>) {
+    let task = inner.task.take();
+    drop(inner);
+    if let Some(task) = task {
+        task.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    /// A frame of so many bytes on the wire (at least 2).
+    fn frame(bytes: usize) -> Frame {
+        Frame::already_encoded(vec![0; bytes])
+    }
+
+    #[derive(Default)]
+    struct Alarm(AtomicUsize);
+
+    impl Wake for Alarm {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn an_empty_outbox_takes_any_frame_and_a_full_one_ends_the_session() {
+        let outbox = Outbox::new(100);
+        assert_eq!(outbox.offer(&frame(1000)), Offer::Accepted, "it was empty");
+        assert_eq!(outbox.take(10).len(), 1, "at least one");
+        assert_eq!([60, 40].map(|bytes| outbox.offer(&frame(bytes))), [Offer::Accepted; 2]);
+        assert_eq!(outbox.offer(&frame(2)), Offer::Full);
+        assert_eq!(outbox.offer(&frame(2)), Offer::Closed);
+        let context = &mut Context::from_waker(Waker::noop());
+        assert_eq!(outbox.poll_call(false, context), Poll::Ready(Call::Close(CloseCode::TooSlow)));
+        assert_eq!(outbox.discard(), 2);
+    }
+
+    #[test]
+    fn the_first_reason_to_close_stands() {
+        let outbox = Outbox::new(100);
+        outbox.offer(&frame(10));
+        assert!(outbox.close(CloseCode::Leaving));
+        assert!(!outbox.close(CloseCode::Replaced));
+        assert_eq!(outbox.offer(&frame(10)), Offer::Closed);
+        let context = &mut Context::from_waker(Waker::noop());
+        assert_eq!(outbox.poll_call(true, context), Poll::Ready(Call::Close(CloseCode::Leaving)));
+        assert_eq!(outbox.take(100).len(), 1, "what was accepted can still be written");
+    }
+
+    #[test]
+    fn the_task_is_woken_for_frames_and_orders_but_takes_frames_only_when_it_wants_them() {
+        let (outbox, alarm) = (Outbox::new(100), Arc::new(Alarm::default()));
+        let waker = Waker::from(Arc::clone(&alarm));
+        let context = &mut Context::from_waker(&waker);
+        assert_eq!(outbox.poll_call(true, context), Poll::Pending);
+        outbox.offer(&frame(10));
+        outbox.offer(&frame(10));
+        assert_eq!(alarm.0.load(Ordering::SeqCst), 1, "once for all that waits");
+        assert_eq!(outbox.poll_call(true, context), Poll::Ready(Call::Deliver));
+        assert_eq!(outbox.poll_call(false, context), Poll::Pending, "deliveries are paused");
+        outbox.close(CloseCode::Leaving);
+        assert_eq!(alarm.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn an_outbox_holds_no_memory_once_it_is_empty() {
+        let outbox = Outbox::new(1 << 20);
+        for _ in 0..1000 {
+            outbox.offer(&frame(10));
+        }
+        while !outbox.take(64).is_empty() {}
+        assert_eq!(outbox.lock().frames.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_comes_out_in_order_and_the_bound_holds(
+            steps in prop::collection::vec((2_usize..200, prop::bool::ANY), 1..100),
+        ) {
+            let outbox = Outbox::new(256);
+            let (mut accepted, mut taken) = (Vec::new(), Vec::new());
+            for (bytes, takes) in steps {
+                if takes {
+                    taken.extend(outbox.take(bytes));
+                } else if outbox.offer(&frame(bytes)) == Offer::Accepted {
+                    accepted.push(frame(bytes));
+                }
+                let waiting = outbox.lock();
+                prop_assert_eq!(waiting.bytes, waiting.frames.iter().map(Frame::len).sum::<usize>());
+                prop_assert!(waiting.bytes <= 256 || waiting.frames.len() == 1);
+            }
+            while let Some(last) = Some(outbox.take(64)).filter(|last| !last.is_empty()) {
+                taken.extend(last);
+            }
+            prop_assert_eq!(taken, accepted);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The conversation, row by row.

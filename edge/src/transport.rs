@@ -1,0 +1,258 @@
+//! One client's socket: the only file that names tungstenite.
+//!
+//! tungstenite takes apart what comes: masks, fragments, UTF-8, control frames. What goes out is written here, because a
+//! message is one buffer that all sessions share, and because tungstenite's own write buffer would stay as large as the
+//! largest message for as long as the session lives. What tungstenite has to say itself (pongs, the answer to a close)
+//! takes its turn in the same queue. The queue is bounded by its user: [`Transport::has_room`] says when it is enough.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
+
+use crate::code::CloseCode;
+use crate::frame::Frame;
+use crate::protocol::Incoming;
+
+/// What one read takes at most. tungstenite's default is 128 KiB for every socket, but what clients send is small.
+const READ_BYTES: usize = 1024;
+/// Frames that may wait to be written before the client is not listened to any more.
+const MAX_QUEUED: usize = 64;
+/// Frames that go out in one system call.
+const MAX_SLICES: usize = 16;
+/// How long a client that is being closed may take to read what was meant for it.
+const WRITE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may then take to answer the close.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What happened on the socket.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The client said something.
+    Frame(Incoming),
+    /// A ping or pong came.
+    SignOfLife,
+    /// All that waited is written.
+    Written,
+    /// The client has closed the connection, or it broke.
+    Gone,
+}
+
+/// A client's socket after the upgrade.
+#[derive(Debug)]
+pub(crate) struct Transport<S> {
+    stream: S,
+    reader: WebSocketContext,
+    queue: VecDeque<Bytes>,
+    /// Bytes of the first frame in the queue that are written already.
+    written: usize,
+    /// When the client last took a byte, or the queue got its first frame.
+    progress: Instant,
+    /// Whether frames can still be told apart in what comes.
+    intact: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+    /// Takes over a stream; `head` is what came right behind the upgrade.
+    pub(crate) fn new(stream: S, head: &[u8], max_frame: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .max_message_size(Some(max_frame))
+            .max_frame_size(Some(max_frame));
+        Self {
+            stream,
+            reader: WebSocketContext::from_partially_read(head.to_vec(), Role::Server, Some(config)),
+            queue: VecDeque::new(),
+            written: 0,
+            progress: Instant::now(),
+            intact: true,
+        }
+    }
+
+    /// Puts a frame behind those that wait.
+    pub(crate) fn push(&mut self, frame: Frame) {
+        if self.queue.is_empty() {
+            self.progress = Instant::now();
+        }
+        self.queue.push_back(frame.into_bytes());
+    }
+
+    /// Whether everything is written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether more may be answered before the client has read what waits.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < MAX_QUEUED
+    }
+
+    /// Since when the client takes nothing although something waits for it.
+    pub(crate) fn stalled_since(&self) -> Option<Instant> {
+        (!self.queue.is_empty()).then_some(self.progress)
+    }
+
+    /// Writes what waits and, if `listen`, waits for what comes. Nothing is lost when this is dropped halfway.
+    pub(crate) async fn next(&mut self, listen: bool) -> Event {
+        std::future::poll_fn(|context| self.poll_next(listen, context)).await
+    }
+
+    /// Throws away the frames that no byte was written of. Returns how many that were.
+    pub(crate) fn abandon(&mut self) -> usize {
+        let begun = usize::from(self.written > 0);
+        let abandoned = self.queue.len() - begun;
+        self.queue.truncate(begun);
+        abandoned
+    }
+
+    /// Writes what waits and then a close frame, and waits for the client's answer. Bounded by [`WRITE_PATIENCE`] and
+    /// [`ANSWER_PATIENCE`]; whoever is slower is left without.
+    pub(crate) async fn close(&mut self, code: CloseCode) {
+        self.push(Frame::close(code));
+        self.flush().await;
+        if self.is_idle() {
+            let _ = timeout(ANSWER_PATIENCE, self.await_close()).await;
+        }
+    }
+
+    /// Writes what waits, for at most [`WRITE_PATIENCE`].
+    pub(crate) async fn flush(&mut self) {
+        let write = async { while !self.is_idle() && self.next(false).await != Event::Gone {} };
+        let _ = timeout(WRITE_PATIENCE, write).await;
+    }
+
+    /// Ends the connection. No byte may go either way afterwards.
+    pub(crate) async fn shut_down(mut self) {
+        // It may be broken already.
+        let _ = self.stream.shutdown().await;
+    }
+
+    async fn await_close(&mut self) {
+        while self.intact {
+            match self.next(true).await {
+                Event::Frame(_) | Event::SignOfLife | Event::Written => {}
+                Event::Gone => return,
+            }
+        }
+        // What can't be understood is read too: closing a socket with unread bytes would take the close frame back.
+        let mut rest = [0; 512];
+        while self.stream.read(&mut rest).await.is_ok_and(|bytes| bytes > 0) {}
+    }
+
+    fn poll_next(&mut self, listen: bool, context: &mut Context<'_>) -> Poll<Event> {
+        let written = match self.poll_write(context) {
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(_)) => return Poll::Ready(Event::Gone),
+            Poll::Pending => false,
+        };
+        // A client that is sent one message after the other must still be heard.
+        if listen && self.intact
+            && let Poll::Ready(event) = self.poll_read(context)
+        {
+            return Poll::Ready(event);
+        }
+        if written { Poll::Ready(Event::Written) } else { Poll::Pending }
+    }
+
+    /// Reads one frame.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        let mut tap = Tap { stream: Pin::new(&mut self.stream), context, said: Vec::new() };
+        let read = self.reader.read(&mut tap);
+        // The answer to a ping or a close is otherwise kept until the next read.
+        let _ = self.reader.flush(&mut tap);
+        let said = std::mem::take(&mut tap.said);
+        if !said.is_empty() {
+            self.push(Frame::already_encoded(said));
+        }
+        match read {
+            Ok(Message::Text(text)) => Poll::Ready(Event::Frame(Incoming::text(text.as_str()))),
+            Ok(Message::Binary(_)) => Poll::Ready(Event::Frame(Incoming::binary())),
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Poll::Ready(Event::SignOfLife),
+            Ok(Message::Close(_)) => Poll::Ready(Event::Gone),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(error) => {
+                self.intact = false;
+                Poll::Ready(fault(&error))
+            }
+        }
+    }
+
+    /// True: all is written just now. False: nothing waited.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.queue.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        while let Some(first) = self.queue.front() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            slices[0] = IoSlice::new(&first[self.written..]);
+            for (slice, frame) in slices.iter_mut().zip(&self.queue).skip(1) {
+                *slice = IoSlice::new(frame);
+            }
+            let count = self.queue.len().min(MAX_SLICES);
+            let stream = Pin::new(&mut self.stream);
+            match std::task::ready!(stream.poll_write_vectored(context, &slices[..count]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                bytes => self.advance(bytes),
+            }
+        }
+        self.queue = VecDeque::new();
+        Poll::Ready(Ok(true))
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.progress = Instant::now();
+        self.written += bytes;
+        while let Some(first) = self.queue.front().map(Bytes::len).filter(|length| *length <= self.written) {
+            self.written -= first;
+            self.queue.pop_front();
+        }
+    }
+}
+
+/// Which rule of RFC 6455 was broken, if any.
+fn fault(error: &Error) -> Event {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else there is or will be, the socket is of no use")]
+    match error {
+        Error::Capacity(_) => Event::Frame(Incoming::too_big()),
+        Error::Utf8(_) => Event::Frame(Incoming::violation(CloseCode::NotUtf8)),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Event::Gone,
+        Error::Protocol(_) => Event::Frame(Incoming::violation(CloseCode::ProtocolError)),
+        _ => Event::Gone,
+    }
+}
+
+/// The stream as tungstenite sees it: reading reads, and what it writes is kept for our queue.
+struct Tap<'t, 'c, S> {
+    stream: Pin<&'t mut S>,
+    context: &'t mut Context<'c>,
+    said: Vec<u8>,
+}
+
+impl<S: AsyncRead> Read for Tap<'_, '_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        match self.stream.as_mut().poll_read(self.context, &mut buffer) {
+            Poll::Ready(Ok(())) => Ok(buffer.filled().len()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl<S> Write for Tap<'_, '_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.said.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! HTTP, until it is a WebSocket: one request, and either 101 or an answer that says what to do.
+//!
+//! hyper reads the request and is gone after it: what is left is the bare stream, and a place in the hub that was taken
+//! before the 101 was sent. Bounded in time by its caller.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use shared::wire::EdgeState;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::hub::{Hub, Member};
+use crate::metrics::Refusal;
+
+/// The largest request head.
+const MAX_HEAD: usize = 16 << 10;
+
+type Answer = Response<Full<Bytes>>;
+
+/// Who is let in.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) path: String,
+    /// Origins of web pages that may connect; empty: all.
+    pub(crate) origins: Vec<String>,
+    pub(crate) hub: Arc<Hub>,
+    /// Bytes that a session's outbox holds.
+    pub(crate) outbox: usize,
+    pub(crate) phase: watch::Receiver<EdgeState>,
+}
+
+/// A client that was let in.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) stream: TcpStream,
+    /// What came right behind the request.
+    pub(crate) head: Bytes,
+    pub(crate) member: Member,
+}
+
+/// A refusal, and how it is told.
+struct Refused {
+    refusal: Refusal,
+    status: StatusCode,
+    header: Option<(HeaderName, &'static str)>,
+    text: String,
+}
+
+impl Door {
+    /// Serves one request on a new connection.
+    ///
+    /// # Errors
+    /// Why it did not become a WebSocket; the client was told if that was possible.
+    pub(crate) async fn handshake(&self, stream: TcpStream) -> Result<Upgraded, Refusal> {
+        let admitted = Mutex::new(Err(Refusal::Broken));
+        let service = service_fn(|mut request: Request<Incoming>| {
+            let (answer, outcome) = match self.admit(&request) {
+                Ok((answer, member)) => (answer, Ok((hyper::upgrade::on(&mut request), member))),
+                Err(refused) => (refused.answer(), Err(refused.refusal)),
+            };
+            *admitted.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+            std::future::ready(Ok::<_, Infallible>(answer))
+        });
+        let mut http = http1::Builder::new();
+        http.keep_alive(false).max_buf_size(MAX_HEAD);
+        let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+        let admitted = admitted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (upgrade, member) = admitted?;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a handshake broke");
+            return Err(Refusal::Broken);
+        }
+        let (stream, head) = bare(upgrade).await.ok_or(Refusal::Broken)?;
+        Ok(Upgraded { stream, head, member })
+    }
+
+    fn admit(&self, request: &Request<Incoming>) -> Result<(Answer, Member), Refused> {
+        let key = self.check(request)?;
+        let phase = *self.phase.borrow();
+        match phase {
+            EdgeState::Serving => {}
+            EdgeState::Starting => {
+                let text = "This edge is starting: come back in a second.\n";
+                return Err(Refused::busy(Refusal::Starting, "1", text));
+            }
+            EdgeState::Draining | EdgeState::Bye => {
+                let text = "This edge is leaving: connect to another.\n";
+                return Err(Refused::busy(Refusal::Leaving, "1", text));
+            }
+        }
+        let Some(member) = self.hub.admit(self.outbox) else {
+            let text = "This edge has as many sessions as it may: come back later.\n";
+            return Err(Refused::busy(Refusal::Full, "5", text));
+        };
+        let mut answer = Response::new(Full::default());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = answer.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, key);
+        Ok((answer, member))
+    }
+
+    /// Whether this is a WebSocket handshake for this edge. Gives the proof that it was understood.
+    fn check(&self, request: &Request<Incoming>) -> Result<HeaderValue, Refused> {
+        let headers = request.headers();
+        if request.uri().path() != self.path {
+            let text = format!("Nothing is here. The WebSocket is at {}\n", self.url(headers));
+            return Err(Refused::no_handshake(StatusCode::NOT_FOUND, None, text));
+        }
+        if request.method() != Method::GET {
+            let text = "A WebSocket handshake is a GET request.\n".to_owned();
+            return Err(Refused::no_handshake(StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "GET")), text));
+        }
+        if !names(headers, &CONNECTION, "upgrade") || !names(headers, &UPGRADE, "websocket") {
+            let text = format!("This is a WebSocket: connect to {} with a WebSocket client.\n", self.url(headers));
+            let header = Some((UPGRADE, "websocket"));
+            return Err(Refused::no_handshake(StatusCode::UPGRADE_REQUIRED, header, text));
+        }
+        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            let text = "Only version 13 of WebSocket (RFC 6455) is spoken here.\n".to_owned();
+            let header = Some((SEC_WEBSOCKET_VERSION, "13"));
+            return Err(Refused::no_handshake(StatusCode::UPGRADE_REQUIRED, header, text));
+        }
+        // 16 bytes in base64.
+        let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).filter(|key| key.len() == 24);
+        let proof = key.and_then(|key| HeaderValue::try_from(derive_accept_key(key)).ok());
+        let Some(proof) = proof else {
+            let text = "Sec-WebSocket-Key is missing or not 16 bytes in base64.\n".to_owned();
+            return Err(Refused::no_handshake(StatusCode::BAD_REQUEST, None, text));
+        };
+        self.check_origin(headers)?;
+        Ok(proof)
+    }
+
+    /// Browsers name the page that connects; whoever names none is no browser.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        if self.origins.is_empty() || self.origins.iter().any(|listed| origin == listed.as_str()) {
+            return Ok(());
+        }
+        Err(Refused {
+            refusal: Refusal::Origin,
+            status: StatusCode::FORBIDDEN,
+            header: None,
+            text: "Pages of this origin may not connect: add it to edge.origins if they should.\n".to_owned(),
+        })
+    }
+
+    fn url(&self, headers: &HeaderMap) -> String {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.map_or_else(|| self.address.to_string(), str::to_owned);
+        format!("ws://{host}{}", self.path)
+    }
+}
+
+impl Refused {
+    fn no_handshake(status: StatusCode, header: Option<(HeaderName, &'static str)>, text: String) -> Self {
+        Self { refusal: Refusal::NotAHandshake, status, header, text }
+    }
+
+    fn busy(refusal: Refusal, seconds: &'static str, text: &str) -> Self {
+        let header = Some((RETRY_AFTER, seconds));
+        Self { refusal, status: StatusCode::SERVICE_UNAVAILABLE, header, text: text.to_owned() }
+    }
+
+    fn answer(&self) -> Answer {
+        let mut answer = Response::new(Full::from(self.text.clone()));
+        *answer.status_mut() = self.status;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if let Some((name, value)) = &self.header {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    }
+}
+
+/// Whether a header lists this token, in any case.
+fn names(headers: &HeaderMap, header: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(header)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+/// The stream without hyper around it, and what hyper had read beyond the request.
+async fn bare(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
