@@ -49,8 +49,10 @@ pub async fn run(mut settings: Settings, drain: Drain) -> anyhow::Result<()> {
     let admin = health::bind("bus.admin", settings.bus.admin).await?;
     let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
     provide(&settings.bus, &bus_drain).await.context("the bus")?;
-    health::serve(admin, Health::new(), Registry::default(), &admin_drain);
+    let health = Health::new();
+    health::serve(admin, health.clone(), Registry::default(), &admin_drain);
     drain.begun().await;
+    health.unready("bus", "leaving");
     for (drain, grace) in [(bus_drain, 10), (admin_drain, 1)] {
         drain.finish(Duration::from_secs(grace)).await;
     }

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use crate::Settings;
 
 /// Where the demo answers token checks.
-const PATH: &str = "/websocket_auth";
+pub(crate) const PATH: &str = "/websocket_auth";
 
 /// The demo business system, running.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,9 @@ pub(crate) async fn provide(
         return Ok((None, login));
     }
     let demo = start(settings.demo.listen, drain).await?;
-    Ok((Some(demo), auth_adapter::Config { url: format!("http://{}{PATH}", demo.address), ..login }))
+    // It reads JSON only, whatever is configured for the business system that it stands in for.
+    let url = settings.demo.url(demo.address);
+    Ok((Some(demo), auth_adapter::Config { url, body: auth_adapter::BodyFormat::Json, ..login }))
 }
 
 async fn start(wanted: SocketAddr, drain: &Drain) -> anyhow::Result<Demo> {

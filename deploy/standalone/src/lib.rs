@@ -9,6 +9,7 @@ pub mod bus;
 pub mod demo;
 mod settings;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use shared::bus::{Bus, provide};
 use shared::drain::Drain;
 use shared::health::{self, Health};
 use shared::rules::Rules;
+use tokio::time::Instant;
 
 pub use settings::{DemoConfig, Settings};
 
@@ -29,6 +31,8 @@ pub use settings::{DemoConfig, Settings};
 const LAST_GRACE: Duration = Duration::from_secs(2);
 /// What an edge may need beyond its drain window, to write out what its sessions still have waiting.
 const EDGE_GRACE: Duration = Duration::from_secs(5);
+/// How long everything may take to leave, beyond the drain window of the edge.
+const TOTAL_GRACE: Duration = Duration::from_secs(10);
 
 /// All parts, running.
 #[derive(Debug)]
@@ -54,62 +58,90 @@ struct Drains {
     edge: (Drain, Duration),
     publisher: (Drain, Duration),
     auth: (Drain, Duration),
+    /// The bus, the connections to it, the admin port and the demo.
     rest: Drain,
+    total: Duration,
+}
+
+impl Drains {
+    fn new(settings: &Settings) -> Self {
+        let window = settings.edge.drain_window;
+        Self {
+            edge: (Drain::new(), window + EDGE_GRACE),
+            publisher: (Drain::new(), settings.publisher_api.grace),
+            auth: (Drain::new(), settings.auth_adapter.grace),
+            rest: Drain::new(),
+            total: window + TOTAL_GRACE,
+        }
+    }
+
+    /// Finishes one after the other, within the total. Returns how many tasks did not end in time.
+    async fn finish(self) -> usize {
+        let end = Instant::now() + self.total;
+        let mut unfinished = 0;
+        for (drain, grace) in [self.edge, self.publisher, self.auth, (self.rest, LAST_GRACE)] {
+            let left = end.saturating_duration_since(Instant::now());
+            unfinished += drain.finish(grace.min(left)).await;
+        }
+        unfinished
+    }
+}
+
+/// What is known once all parts are started.
+struct Started {
+    clients: SocketAddr,
+    publishing: SocketAddr,
+    admin: SocketAddr,
+    demo: Option<demo::Demo>,
 }
 
 impl Standalone {
-    /// Binds every port, then starts every part. All that can be known to fail fails here.
+    /// Binds every port and starts every part. All that can be known to fail fails here, and then nothing is
+    /// left running.
     ///
     /// # Errors
     /// A port is taken, or the configuration names something that can't be used.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
-        let (health, mut registry) = (Health::new(), Registry::default());
-        let rest = Drain::new();
-        let admin = health::bind("edge.admin", settings.edge.admin).await?;
-        let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
-        let (demo, login) = demo::provide(&settings, &rest).await?;
-
-        let server = provide(&settings.bus, &rest).await.context("the bus")?;
-        let (edge_drain, publisher_drain, auth_drain) = (Drain::new(), Drain::new(), Drain::new());
-        let drains = Drains {
-            edge: (edge_drain.clone(), settings.edge.drain_window + EDGE_GRACE),
-            publisher: (publisher_drain.clone(), settings.publisher_api.grace),
-            auth: (auth_drain.clone(), settings.auth_adapter.grace),
-            rest: rest.clone(),
-        };
-
-        let bus = Bus::connect(&server, auth_adapter::PART, &rest).await?;
-        AuthAdapter::start(login, bus, health.clone(), &mut registry, &auth_drain).await?;
-        let bus = Bus::connect(&server, publisher_api::PART, &rest).await?;
-        let publisher = PublisherApi::start(
-            settings.publisher_api,
-            &rules,
-            bus,
-            health.clone(),
-            &mut registry,
-            &publisher_drain,
-        );
-        let publisher = publisher.await?;
-        let bus = Bus::connect(&server, edge::PART, &rest).await?;
-        let path = settings.edge.path.clone();
-        let edge = Edge::start(settings.edge, rules, bus, health.clone(), &mut registry, &edge_drain).await?;
-
-        let address = admin.local_addr().context("the address of the admin port")?;
-        health::serve(admin, health.clone(), registry, &rest);
-        let (clients, publishing) = (edge.local_addr(), publisher.local_addr());
-        Ok(Self { clients, publishing, admin: address, demo, path, health, drains })
+        let (health, drains, path) = (Health::new(), Drains::new(&settings), settings.edge.path.clone());
+        match start_parts(settings, &health, &drains).await {
+            Ok(Started { clients, publishing, admin, demo }) => {
+                Ok(Self { clients, publishing, admin, demo, path, health, drains })
+            }
+            Err(error) => {
+                drains.finish().await;
+                Err(error)
+            }
+        }
     }
 
     /// Leaves in order: devices are sent away paced while publishing still works, then publishes and token
     /// checks in flight end, and the bus goes last. Returns how many tasks did not end in time.
     pub async fn leave(self) -> usize {
-        let Drains { edge, publisher, auth, rest } = self.drains;
-        let mut unfinished = 0;
-        for (drain, grace) in [edge, publisher, auth, (rest, LAST_GRACE)] {
-            unfinished += drain.finish(grace).await;
-        }
-        unfinished
+        self.drains.finish().await
     }
+}
+
+async fn start_parts(settings: Settings, health: &Health, drains: &Drains) -> anyhow::Result<Started> {
+    let (rest, mut registry) = (&drains.rest, Registry::default());
+    let admin = health::bind("edge.admin", settings.edge.admin).await?;
+    let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
+    let (demo, login) = demo::provide(&settings, rest).await?;
+    let server = provide(&settings.bus, rest).await.context("the bus")?;
+
+    let bus = Bus::connect(&server, auth_adapter::PART, rest).await?;
+    AuthAdapter::start(login, bus, health.clone(), &mut registry, &drains.auth.0).await?;
+
+    let (publisher, bus) = (settings.publisher_api, Bus::connect(&server, publisher_api::PART, rest).await?);
+    let drain = &drains.publisher.0;
+    let publisher = PublisherApi::start(publisher, &rules, bus, health.clone(), &mut registry, drain).await?;
+
+    let bus = Bus::connect(&server, edge::PART, rest).await?;
+    let edge = Edge::start(settings.edge, rules, bus, health.clone(), &mut registry, &drains.edge.0).await?;
+
+    let (clients, publishing) = (edge.local_addr(), publisher.local_addr());
+    let address = admin.local_addr().context("the address of the admin port")?;
+    health::serve(admin, health.clone(), registry, rest);
+    Ok(Started { clients, publishing, admin: address, demo })
 }
 
 /// Runs everything until the drain begins.
@@ -119,7 +151,10 @@ impl Standalone {
 pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
     let standalone = Standalone::start(settings).await?;
     tokio::select! {
-        () = standalone.health.wait_ready() => print!("{}", banner::text(&standalone)),
+        () = standalone.health.wait_ready() => {
+            // Whoever closed standard output wants to read nothing; that is no reason to stop.
+            let _ = std::io::stdout().write_all(banner::text(&standalone).as_bytes());
+        }
         () = drain.begun() => {}
     }
     drain.begun().await;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, LogConfig, Problems};
-use shared::rules::{RuleConfig, Rules, default_rules};
+use shared::rules::{RuleConfig, default_rules};
 
 /// All sections of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl Default for Settings {
 }
 
 /// The demo business system, which runs when `auth_adapter.url` is empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DemoConfig {
     /// Where it answers; if that is taken, on a free port. Must be on loopback.
@@ -52,6 +52,13 @@ pub struct DemoConfig {
 impl Default for DemoConfig {
     fn default() -> Self {
         Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)) }
+    }
+}
+
+impl DemoConfig {
+    /// Where the demo checks tokens when it listens on `address`.
+    pub(crate) fn url(self, address: SocketAddr) -> String {
+        format!("http://{address}{}", crate::demo::PATH)
     }
 }
 
@@ -82,19 +89,19 @@ impl Settings {
 }
 
 impl config::Settings for Settings {
+    /// Asks each part, so that what a part refuses alone is refused here too.
     fn validate(&self, problems: &mut Problems) {
-        self.edge.validate(problems);
-        self.publisher_api.validate(problems);
+        let Self { edge, publisher_api, auth_adapter, bus, demo, log, channels } = self.clone();
+        let mut login = auth_adapter;
         if self.is_demo() {
             self.validate_demo(problems);
-        } else {
-            self.auth_adapter.validate(problems);
+            login.url = demo.url(demo.listen);
         }
-        self.bus.validate(problems);
-        shared::telemetry::validate(&self.log, problems);
-        if let Err(faults) = Rules::compile(&self.channels) {
-            problems.extend(faults);
-        }
+        let (all_bus, all_log, all_channels) = (bus.clone(), log.clone(), channels.clone());
+        edge::Settings { edge, bus: all_bus, log: all_log, channels: all_channels }.validate(problems);
+        let (all_bus, all_log) = (bus.clone(), log.clone());
+        publisher_api::Settings { publisher_api, bus: all_bus, log: all_log, channels }.validate(problems);
+        auth_adapter::Settings { auth_adapter: login, bus, log }.validate(problems);
     }
 }
 
@@ -117,6 +124,28 @@ mod tests {
         assert!(problems.contains("--auth-url"), "{problems}");
         let own = [("edge.listen", "0.0.0.0:6790"), ("auth_adapter.url", "http://127.0.0.1:8000/x")];
         assert!(!with(&own).unwrap().is_demo());
+    }
+
+    #[test]
+    fn what_a_part_refuses_alone_is_refused_here_and_named_once() {
+        let problems = with(&[
+            ("publisher_api.max_message", "2MiB"),
+            ("auth_adapter.max_token", "0"),
+            ("bus.user", "only"),
+            ("log.filter", "==="),
+            ("channels", "[{ name = '{x', channel = 'x' }]"),
+        ]);
+        let problems = problems.unwrap_err().to_string();
+        for key in [
+            "publisher_api.max_message",
+            "auth_adapter.max_token",
+            "bus.password",
+            "log.filter",
+            "channels.0.name",
+        ] {
+            assert_eq!(problems.matches(key).count(), 1, "{key} in\n{problems}");
+        }
+        assert!(!problems.contains("auth_adapter.url"), "demo mode needs none:\n{problems}");
     }
 
     #[test]

@@ -16,9 +16,12 @@ pub struct Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Notes a fault.
+    /// Notes a fault; one that parts of a process share is noted once.
     pub fn add(&mut self, key: impl Into<String>, fault: impl Into<String>) {
-        self.0.push(Problem { key: key.into(), fault: fault.into() });
+        let problem = Problem { key: key.into(), fault: fault.into() };
+        if !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
     }
 
     /// Notes a fault unless `holds`.
@@ -30,7 +33,9 @@ impl Problems {
 
     /// Takes over the faults of a part.
     pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        for Problem { key, fault } in other.0 {
+            self.add(key, fault);
+        }
     }
 
     /// How many there are.
