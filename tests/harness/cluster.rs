@@ -358,6 +358,9 @@ impl Cluster {
     /// A session or a task is left.
     pub async fn end(mut self) {
         eventually("all sessions have ended", async || self.sessions() == 0).await;
+        for edge in &self.edges {
+            assert_eq!(edge.part.channels_and_users(), (0, 0), "channels and users are left behind");
+        }
         for edge in self.edges.drain(..) {
             edge.leave("edge", GRACE).await;
         }
