@@ -370,7 +370,10 @@ mod tests {
                         member.unwatch(&named);
                         watched[who][name] = false;
                     }
-                    2 => prop_assert!(member.log_in(&uid(&format!("u{name}")))),
+                    2 => {
+                        let let_in = member.log_in(&uid(&format!("u{name}")));
+                        prop_assert!(let_in);
+                    }
                     _ => {
                         members[who] = None;
                         watched[who] = [false; 3];

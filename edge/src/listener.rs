@@ -19,7 +19,7 @@ use crate::upgrade::{Door, Upgraded};
 
 /// What a client hears when there is no place for its handshake.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
-    Content-Length: 43\r\nConnection: close\r\n\r\nToo many handshakes: come back in a second.\n";
+    Content-Length: 44\r\nConnection: close\r\n\r\nToo many handshakes: come back in a second.\n";
 /// How long it may take to read that.
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 /// The pause when the system can't accept, for example because there are no file descriptors left.

@@ -78,7 +78,7 @@ impl Door {
             std::future::ready(Ok::<_, Infallible>(answer))
         });
         let mut http = http1::Builder::new();
-        http.keep_alive(false).max_buf_size(MAX_HEAD);
+        http.max_buf_size(MAX_HEAD);
         let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         let admitted = admitted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (upgrade, member) = admitted?;
@@ -184,6 +184,8 @@ impl Refused {
         let mut answer = Response::new(Full::from(self.text.clone()));
         *answer.status_mut() = self.status;
         let headers = answer.headers_mut();
+        // One request a connection.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         if let Some((name, value)) = &self.header {
             headers.insert(name, HeaderValue::from_static(value));
