@@ -4,22 +4,19 @@
 //! or the bus said that there is none: so no client is ever at an edge that is not asked. Its last word, said when it holds
 //! no session any more, makes the publishers forget it at once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use shared::bus::async_nats::{Message, StatusCode, Subscriber};
-use shared::bus::{self, Bus, RequestError};
-use shared::drain::Drain;
-use shared::ids::NodeId;
+use shared::bus::{self, RequestError};
+use shared::rules::Rules;
 use shared::subject;
 use shared::wire::{EdgeState, Envelope as _, Heartbeat, HeartbeatAck, VERSION};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 
-use crate::hub::Hub;
-use crate::metrics::{Loss, Metrics};
+use crate::Core;
+use crate::metrics::Loss;
 
 /// How long the last word may take to reach the bus.
 const BYE_DEADLINE: Duration = Duration::from_secs(1);
@@ -27,52 +24,44 @@ const BYE_DEADLINE: Duration = Duration::from_secs(1);
 /// Speaks for this edge.
 #[derive(Debug)]
 pub(crate) struct Announcer {
-    bus: Bus,
-    node: NodeId,
+    core: Core,
     /// Digest of the channel rules here.
     rules: String,
-    hub: Arc<Hub>,
     every: Duration,
+    /// Where publishers acknowledge.
     inbox: String,
     phase: watch::Sender<EdgeState>,
     introduction: Introduction,
-    metrics: Arc<Metrics>,
-}
-
-/// What an announcer speaks for.
-#[derive(Debug)]
-pub(crate) struct Speaker {
-    pub(crate) node: NodeId,
-    pub(crate) rules: String,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) every: Duration,
 }
 
 impl Announcer {
-    /// Speaks until `gone`, and then says bye. `active` tells whether messages surely arrive. What is returned is the
-    /// state that this edge announces; its drain sets [`EdgeState::Draining`].
+    /// Speaks until the edge is gone, and then says bye. `active` tells whether messages surely arrive. What is returned
+    /// is the state that this edge announces; its drain sets [`EdgeState::Draining`].
     pub(crate) async fn start(
-        bus: &Bus,
-        speaker: Speaker,
+        core: &Core,
+        rules: &Rules,
+        every: Duration,
         active: watch::Receiver<bool>,
-        metrics: Arc<Metrics>,
-        drain: &Drain,
-        gone: CancellationToken,
     ) -> Result<watch::Sender<EdgeState>, RequestError> {
-        let inbox = bus.new_inbox();
+        let inbox = core.bus.new_inbox();
         // Before the first heartbeat on the same connection, so that its answers find it.
-        let answers = bus.subscribe(inbox.clone(), None, bus::DEADLINE).await?;
+        let answers = core.bus.subscribe(inbox.clone(), None, bus::DEADLINE).await?;
         let (phase, _) = watch::channel(EdgeState::Starting);
-        let Speaker { node, rules, hub, every } = speaker;
-        let (bus, introduction) = (bus.clone(), Introduction::new(every));
-        let announcer =
-            Self { bus, node, rules, hub, every, inbox, phase: phase.clone(), introduction, metrics };
-        drain.spawn(announcer.speak(answers, active, gone));
+        let announcer = Self {
+            core: core.clone(),
+            rules: rules.digest().to_owned(),
+            every,
+            inbox,
+            phase: phase.clone(),
+            introduction: Introduction::new(every),
+        };
+        core.drain.spawn(announcer.speak(answers, active));
         Ok(phase)
     }
 
-    async fn speak(mut self, mut answers: Subscriber, active: watch::Receiver<bool>, gone: CancellationToken) {
-        let (mut bus, mut phase) = (self.bus.state(), self.phase.subscribe());
+    async fn speak(mut self, mut answers: Subscriber, active: watch::Receiver<bool>) {
+        let (mut bus, mut phase) = (self.core.bus.state(), self.phase.subscribe());
+        let gone = self.core.gone.clone();
         let mut beat = interval(self.every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -98,7 +87,7 @@ impl Announcer {
         match self.publish(state).await {
             Ok(()) => self.introduction.on_spoken(Instant::now()),
             Err(error) => {
-                self.metrics.lost(Loss::Heartbeat, 1);
+                self.core.metrics.lost(Loss::Heartbeat, 1);
                 tracing::debug!(%error, "a heartbeat could not be sent");
             }
         }
@@ -108,23 +97,23 @@ impl Announcer {
         self.phase.send_replace(EdgeState::Bye);
         let said = async {
             self.publish(EdgeState::Bye).await?;
-            self.bus.barrier(BYE_DEADLINE).await
+            self.core.bus.barrier(BYE_DEADLINE).await
         };
         match tokio::time::timeout(BYE_DEADLINE, said).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => self.metrics.lost(Loss::Heartbeat, 1),
+            Ok(Err(_)) | Err(_) => self.core.metrics.lost(Loss::Heartbeat, 1),
         }
     }
 
     async fn publish(&self, state: EdgeState) -> Result<(), RequestError> {
         let heartbeat = Heartbeat {
             v: VERSION,
-            edge: self.node.clone(),
+            edge: self.core.node.clone(),
             state,
-            sessions: self.hub.sessions() as u64,
+            sessions: self.core.hub.sessions() as u64,
             rules: self.rules.clone(),
         };
-        self.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, heartbeat.encode()).await
+        self.core.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, heartbeat.encode()).await
     }
 
     fn on_answer(&mut self, answer: &Message) {
@@ -132,7 +121,7 @@ impl Announcer {
         if nobody_publishes || HeartbeatAck::decode(&answer.payload).is_ok() {
             self.introduction.on_answer();
         } else {
-            self.metrics.lost(Loss::BadAck, 1);
+            self.core.metrics.lost(Loss::BadAck, 1);
         }
     }
 

@@ -51,7 +51,9 @@ impl Authn {
         let request = VerifyRequest { v: VERSION, token: token.expose().to_owned() };
         match self.bus.request(subject::VERIFY, request.encode(), self.deadline).await {
             Ok(reply) => read(&reply.payload),
-            Err(error @ (RequestError::NoResponders | RequestError::Disconnected | RequestError::Timeout)) => {
+            Err(
+                error @ (RequestError::NoResponders | RequestError::Disconnected | RequestError::Timeout),
+            ) => {
                 tracing::warn!(%error, "a token can't be checked");
                 Owner::Unavailable
             }

@@ -2,41 +2,33 @@
 //!
 //! Messages are delivered and questions answered until the last session is gone; only then the edge says bye.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use shared::drain::Drain;
 use shared::wire::EdgeState;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
-use tokio_util::sync::CancellationToken;
 
+use crate::Core;
 use crate::code::CloseCode;
 use crate::hub::Hub;
 
 /// The longest pause between two closes: few sessions need no long farewell.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
 /// How long the last sessions may take, after the window, to read what waits for them and answer the close.
-const LAST_GRACE: Duration = Duration::from_secs(4);
+const LAST_GRACE: Duration = Duration::from_millis(4_500);
 /// How often it is looked whether all are gone.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Waits for the drain to begin, then empties the hub over `window` and cancels `gone`.
-pub(crate) async fn leave(
-    hub: Arc<Hub>,
-    phase: watch::Sender<EdgeState>,
-    window: Duration,
-    drain: Drain,
-    gone: CancellationToken,
-) {
-    drain.begun().await;
+/// Waits for the drain to begin, then empties the hub over `window`; then the edge is gone.
+pub(crate) async fn leave(core: Core, phase: watch::Sender<EdgeState>, window: Duration) {
+    core.drain.begun().await;
     phase.send_replace(EdgeState::Draining);
     let deadline = Instant::now() + window + LAST_GRACE;
-    tracing::info!(sessions = hub.sessions(), "sending the sessions away");
-    if timeout_at(deadline, empty(&hub, window)).await.is_err() {
-        tracing::warn!(sessions = hub.sessions(), "some sessions did not end in time");
+    tracing::info!(sessions = core.hub.sessions(), "sending the sessions away");
+    if timeout_at(deadline, empty(&core.hub, window)).await.is_err() {
+        tracing::warn!(sessions = core.hub.sessions(), "some sessions did not end in time");
     }
-    gone.cancel();
+    core.gone.cancel();
 }
 
 async fn empty(hub: &Hub, window: Duration) {

@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use shared::bus::async_nats::{Message, Subject, Subscriber};
 use shared::bus::{self, Bus, BusState, RequestError};
-use shared::drain::Drain;
 use shared::ids::{MessageId, NodeId};
 use shared::subject::{self, Live};
 use shared::wire::{Answer, Ask, Counts, Envelope as _, LiveMessage, VERSION};
@@ -19,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::Core;
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::{Loss, Metrics};
@@ -42,36 +42,29 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Subscribes, and listens until `stop`. What is returned tells whether messages surely arrive now.
-    pub(crate) async fn start(
-        bus: &Bus,
-        node: NodeId,
-        hub: Arc<Hub>,
-        remembered: usize,
-        metrics: Arc<Metrics>,
-        drain: &Drain,
-        stop: CancellationToken,
-    ) -> Result<watch::Receiver<bool>, RequestError> {
-        let messages = bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await?;
+    /// Subscribes, and listens until the edge is gone. What is returned tells whether messages surely arrive now.
+    pub(crate) async fn start(core: &Core, remembered: usize) -> Result<watch::Receiver<bool>, RequestError> {
+        let messages = core.bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await?;
         let (answers, waiting) = mpsc::channel(MAX_ANSWERS);
         let (proved, active) = watch::channel(false);
-        let feed =
-            Self { node, hub, recent: Recent::new(remembered), answers, metrics: Arc::clone(&metrics) };
-        drain.spawn(feed.listen(messages, stop.clone()));
-        drain.spawn(send_answers(bus.clone(), waiting, metrics));
-        drain.spawn(prove(bus.clone(), proved, stop));
+        let Core { bus, node, hub, metrics, drain, gone } = core.clone();
+        drain.spawn(send_answers(bus.clone(), waiting, Arc::clone(&metrics)));
+        drain.spawn(prove(bus, proved, gone.clone()));
+        drain.spawn(
+            Self { node, hub, recent: Recent::new(remembered), answers, metrics }.listen(messages, gone),
+        );
         Ok(active)
     }
 
-    /// Ends with `stop`; dropping the sender then ends the task that sends answers.
-    async fn listen(mut self, mut messages: Subscriber, stop: CancellationToken) {
+    /// Ends with `gone`; dropping the sender then ends the task that sends answers.
+    async fn listen(mut self, mut messages: Subscriber, gone: CancellationToken) {
         loop {
             tokio::select! {
                 message = messages.next() => match message {
                     Some(message) => self.on_message(message),
                     None => return tracing::error!("the bus client ended the feed"),
                 },
-                () = stop.cancelled() => return,
+                () = gone.cancelled() => return,
             }
         }
     }
@@ -130,7 +123,7 @@ async fn send_answers(bus: Bus, mut waiting: mpsc::Receiver<Addressed>, metrics:
 }
 
 /// Proves after each connect that the subscription is active on the server it leads to.
-async fn prove(bus: Bus, proved: watch::Sender<bool>, stop: CancellationToken) {
+async fn prove(bus: Bus, proved: watch::Sender<bool>, gone: CancellationToken) {
     let mut state = bus.state();
     let keep_proving = async {
         loop {
@@ -150,7 +143,7 @@ async fn prove(bus: Bus, proved: watch::Sender<bool>, stop: CancellationToken) {
             }
         }
     };
-    tokio::select! { () = keep_proving => {}, () = stop.cancelled() => {} }
+    tokio::select! { () = keep_proving => {}, () = gone.cancelled() => {} }
 }
 
 /// To how many sessions the latest messages went, for the questions that follow.
@@ -197,7 +190,8 @@ mod tests {
         for id in 0..5 {
             recent.remember(MessageId(id), Counts { sessions: id as u64, failed: 0 });
         }
-        let known: Vec<_> = (0..6).map(|id| recent.counts(MessageId(id)).map(|counts| counts.sessions)).collect();
+        let known: Vec<_> =
+            (0..6).map(|id| recent.counts(MessageId(id)).map(|counts| counts.sessions)).collect();
         assert_eq!(known, [None, None, Some(2), Some(3), Some(4), None]);
         assert_eq!((recent.counts.len(), recent.order.len()), (3, 3));
     }

@@ -209,6 +209,10 @@ impl Drop for Member {
 #[derive(Debug)]
 enum Audience {
     Few(Vec<Arc<Peer>>),
+    #[expect(
+        clippy::box_collection,
+        reason = "it is twice as large as a list, which nearly all channels have"
+    )]
     Many(Box<HashMap<u64, Arc<Peer>>>),
 }
 

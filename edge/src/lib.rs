@@ -41,19 +41,19 @@ use shared::health::{self, Health};
 use shared::ids::NodeId;
 use shared::rules::Rules;
 use shared::wire::EdgeState;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Settings};
 pub use hub::SessionPolicy;
 
-use announce::{Announcer, Speaker};
+use announce::Announcer;
 use authn::Authn;
 use feed::Feed;
 use hub::Hub;
 use listener::{Bounds, Port};
 use metrics::Metrics;
+use ready::Signs;
 use session::Env;
 use upgrade::Door;
 
@@ -62,6 +62,19 @@ pub const PART: &str = "edge";
 
 /// What an edge may need beyond its drain window: the last sessions read what waits for them, and it says bye.
 const LEAVING_GRACE: Duration = Duration::from_secs(5);
+
+/// What everything in one edge shares. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Core {
+    bus: Bus,
+    node: NodeId,
+    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    /// Every task of this edge runs on it.
+    drain: Drain,
+    /// Cancelled when the last session has left; until then messages are delivered and questions answered.
+    gone: CancellationToken,
+}
 
 /// A running edge. It leaves with the drain that it was started on.
 #[derive(Debug)]
@@ -87,30 +100,24 @@ impl Edge {
         health.unready(PART, "starting");
         let listener = health::bind("edge.listen", config.listen).await?;
         let address = listener.local_addr().context("the address of the client port")?;
-        let (node, hub) = (NodeId::random(), Arc::new(Hub::new(config.places())));
-        let metrics = Arc::new(Metrics::register(registry));
-        // Cancelled when the last session is gone; until then messages are delivered and questions answered.
-        let gone = CancellationToken::new();
-        let remembered = config.remembered_messages;
-        let (feed_hub, feed_metrics) = (Arc::clone(&hub), Arc::clone(&metrics));
-        let feed = Feed::start(&bus, node.clone(), feed_hub, remembered, feed_metrics, drain, gone.clone());
-        let active = feed.await.context("the bus takes no subscriptions")?;
-        let speaker = Speaker {
-            node: node.clone(),
-            rules: rules.digest().to_owned(),
-            hub: Arc::clone(&hub),
-            every: config.heartbeat,
+        let core = Core {
+            bus,
+            node: NodeId::random(),
+            hub: Arc::new(Hub::new(config.places())),
+            metrics: Arc::new(Metrics::register(registry)),
+            drain: drain.clone(),
+            gone: CancellationToken::new(),
         };
-        let said = (active.clone(), Arc::clone(&metrics), drain, gone.clone());
-        let phase = Announcer::start(&bus, speaker, said.0, said.1, said.2, said.3);
-        let phase = phase.await.context("the bus takes no subscriptions")?;
-        let reported = (active.clone(), phase.subscribe(), config.bus_grace);
-        drain.spawn(ready::keep(health, bus.clone(), reported.0, reported.1, reported.2));
-        let env = env(&config, rules, bus, active, &metrics);
-        open(&config, listener, address, &hub, &phase, env, drain);
-        drain.spawn(drain::leave(Arc::clone(&hub), phase, config.drain_window, drain.clone(), gone));
-        tracing::info!(%address, edge = %node, "the edge listens");
-        Ok(Self { address, node, hub })
+        let deaf = "the bus takes no subscriptions";
+        let active = Feed::start(&core, config.remembered_messages).await.context(deaf)?;
+        let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone()).await.context(deaf)?;
+        let signs = Signs { bus: core.bus.state(), active: active.clone(), phase: phase.subscribe() };
+        drain.spawn(ready::keep(health, signs, config.bus_grace));
+        let port = port(&config, &core, rules, address, active, phase.subscribe());
+        drain.spawn(listener::serve(listener, Arc::new(port)));
+        drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
+        tracing::info!(%address, edge = %core.node, "the edge listens");
+        Ok(Self { address, node: core.node, hub: core.hub })
     }
 
     /// Where clients connect.
@@ -134,49 +141,39 @@ impl Edge {
     }
 }
 
-fn env(
+/// The client port, and what the sessions behind it share.
+fn port(
     config: &Config,
+    core: &Core,
     rules: Arc<Rules>,
-    bus: Bus,
+    address: SocketAddr,
     active: watch::Receiver<bool>,
-    metrics: &Arc<Metrics>,
-) -> Arc<Env> {
-    Arc::new(Env {
+    phase: watch::Receiver<EdgeState>,
+) -> Port {
+    let env = Env {
         rules,
         limits: Arc::new(config.limits()),
-        authn: Authn::new(bus, config.max_token_checks, config.auth_deadline),
+        authn: Authn::new(core.bus.clone(), config.max_token_checks, config.auth_deadline),
         active,
         subscribe_deadline: config.subscribe_deadline,
         stalled_after: config.stalled_after,
-        metrics: Arc::clone(metrics),
-    })
-}
-
-fn open(
-    config: &Config,
-    listener: TcpListener,
-    address: SocketAddr,
-    hub: &Arc<Hub>,
-    phase: &watch::Sender<EdgeState>,
-    env: Arc<Env>,
-    drain: &Drain,
-) {
+        metrics: Arc::clone(&core.metrics),
+    };
     let door = Door {
         address,
         path: config.path.clone(),
         origins: config.origins.clone(),
-        hub: Arc::clone(hub),
+        hub: Arc::clone(&core.hub),
         outbox: config.outbox.as_usize(),
-        phase: phase.subscribe(),
+        phase,
     };
     let bounds = Bounds {
         handshakes: config.max_handshakes,
         timeout: config.handshake_timeout,
         max_frame: config.max_frame.as_usize(),
     };
-    let metrics = Arc::clone(&env.metrics);
-    let port = Port { door, env, bounds, metrics, drain: drain.clone() };
-    drain.spawn(listener::serve(listener, Arc::new(port)));
+    let (metrics, drain) = (Arc::clone(&core.metrics), core.drain.clone());
+    Port { door, env: Arc::new(env), bounds, metrics, drain }
 }
 
 /// Runs this part as a process of its own until the drain begins.

@@ -122,8 +122,8 @@ fn read(text: &str) -> Result<Request, &'static str> {
     if !text.trim_start().starts_with('{') {
         return Err("not a JSON object: send an op such as {\"op\":\"auth\",\"token\":\"…\"}");
     }
-    let fields: Fields<'_> =
-        serde_json::from_str(text).map_err(|_| "not valid JSON, or a field stands twice: send one JSON object")?;
+    let fields: Fields<'_> = serde_json::from_str(text)
+        .map_err(|_| "not valid JSON, or a field stands twice: send one JSON object")?;
     let Some(op) = fields.op else { return Err("the field \"op\" is missing") };
     let Some(op) = string(op) else { return Err("the field \"op\" must be a string") };
     let echo = match fields.i {
@@ -243,7 +243,10 @@ mod tests {
         }
         let name = "@user".into();
         assert_eq!(request(r#"{"op":"unsubscribe","channel":"@user"}"#).op, ClientOp::Unsubscribe { name });
-        assert_eq!(request(r#"{"op":"\u0061uth","token":"a"}"#).op, ClientOp::Auth { token: Secret::new("a") });
+        assert_eq!(
+            request(r#"{"op":"\u0061uth","token":"a"}"#).op,
+            ClientOp::Auth { token: Secret::new("a") }
+        );
         for unknown in ["", "AUTH", "publish"] {
             assert_eq!(request(&format!(r#"{{"op":"{unknown}"}}"#)).op, ClientOp::Unknown);
         }
@@ -290,7 +293,11 @@ mod tests {
             assert!(fatal.fault.is_some_and(|fault| fault.contains(why)), "{text}: {fatal:?}");
         }
         assert!(matches!(request(&deep(10)).op, ClientOp::Malformed(_)), "as deep as allowed");
-        assert_eq!(request(r#"{"op":"x","y":"[[[[[\"[[["}"#).op, ClientOp::Unknown, "brackets in text don't count");
+        assert_eq!(
+            request(r#"{"op":"x","y":"[[[[[\"[[["}"#).op,
+            ClientOp::Unknown,
+            "brackets in text don't count"
+        );
     }
 
     #[test]
@@ -308,7 +315,10 @@ mod tests {
 
     #[test]
     fn a_token_is_not_in_debug_output() {
-        assert!(!format!("{:?}", Incoming::text(r#"{"op":"auth","token":"very-secret"}"#)).contains("very-secret"));
+        assert!(
+            !format!("{:?}", Incoming::text(r#"{"op":"auth","token":"very-secret"}"#))
+                .contains("very-secret")
+        );
     }
 
     proptest! {

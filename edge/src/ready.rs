@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use shared::bus::{Bus, BusState};
+use shared::bus::BusState;
 use shared::health::Health;
 use shared::wire::EdgeState;
 use tokio::sync::watch;
@@ -13,23 +13,25 @@ use tokio::time::{Instant, sleep_until};
 use crate::PART;
 
 /// What readiness follows from.
+#[derive(Debug)]
+pub(crate) struct Signs {
+    pub(crate) bus: watch::Receiver<BusState>,
+    /// Whether messages surely arrive.
+    pub(crate) active: watch::Receiver<bool>,
+    pub(crate) phase: watch::Receiver<EdgeState>,
+}
+
+/// The signs at one moment.
 #[derive(Debug, Clone, Copy)]
 struct View {
     bus: BusState,
-    /// Whether messages surely arrive.
     active: bool,
     phase: EdgeState,
 }
 
 /// Tells `health` until this edge leaves.
-pub(crate) async fn keep(
-    health: Health,
-    bus: Bus,
-    mut active: watch::Receiver<bool>,
-    mut phase: watch::Receiver<EdgeState>,
-    grace: Duration,
-) {
-    let mut bus = bus.state();
+pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
+    let Signs { mut bus, mut active, mut phase } = signs;
     let mut away_since = None;
     loop {
         let view = View {
@@ -87,7 +89,10 @@ mod tests {
         let bus = |connects| BusState { connected: connects > 0, connects };
         let starting = View { bus: bus(0), active: false, phase: EdgeState::Starting };
         assert!(reason(starting, true).is_some_and(|reason| reason.contains("can't be reached yet")));
-        assert!(reason(View { bus: bus(1), ..starting }, false).is_some_and(|reason| reason.contains("announcing")));
+        assert!(
+            reason(View { bus: bus(1), ..starting }, false)
+                .is_some_and(|reason| reason.contains("announcing"))
+        );
         let serving = View { bus: bus(1), active: true, phase: EdgeState::Serving };
         assert_eq!(reason(serving, false), None);
         let away = View { active: false, ..serving };

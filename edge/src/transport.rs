@@ -27,9 +27,7 @@ const READ_BYTES: usize = 1024;
 const MAX_QUEUED: usize = 64;
 /// Frames that go out in one system call.
 const MAX_SLICES: usize = 16;
-/// How long a client that is being closed may take to read what was meant for it.
-const WRITE_PATIENCE: Duration = Duration::from_secs(3);
-/// How long it may then take to answer the close.
+/// How long a client may take to answer a close.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What happened on the socket.
@@ -112,20 +110,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         abandoned
     }
 
-    /// Writes what waits and then a close frame, and waits for the client's answer. Bounded by [`WRITE_PATIENCE`] and
-    /// [`ANSWER_PATIENCE`]; whoever is slower is left without.
-    pub(crate) async fn close(&mut self, code: CloseCode) {
+    /// Writes what waits and then a close frame, for at most `patience`, and waits for the client's answer, for at most
+    /// [`ANSWER_PATIENCE`]. Whoever is slower is left without.
+    pub(crate) async fn close(&mut self, code: CloseCode, patience: Duration) {
         self.push(Frame::close(code));
-        self.flush().await;
+        self.flush(patience).await;
         if self.is_idle() {
             let _ = timeout(ANSWER_PATIENCE, self.await_close()).await;
         }
     }
 
-    /// Writes what waits, for at most [`WRITE_PATIENCE`].
-    pub(crate) async fn flush(&mut self) {
+    /// Writes what waits, for at most `patience`.
+    pub(crate) async fn flush(&mut self, patience: Duration) {
         let write = async { while !self.is_idle() && self.next(false).await != Event::Gone {} };
-        let _ = timeout(WRITE_PATIENCE, write).await;
+        let _ = timeout(patience, write).await;
     }
 
     /// Ends the connection. No byte may go either way afterwards.
@@ -153,7 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             Poll::Pending => false,
         };
         // A client that is sent one message after the other must still be heard.
-        if listen && self.intact
+        if listen
+            && self.intact
             && let Poll::Ready(event) = self.poll_read(context)
         {
             return Poll::Ready(event);
@@ -218,7 +217,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
 /// Which rule of RFC 6455 was broken, if any.
 fn fault(error: &Error) -> Event {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else there is or will be, the socket is of no use")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else there is or will be, the socket is of no use"
+    )]
     match error {
         Error::Capacity(_) => Event::Frame(Incoming::too_big()),
         Error::Utf8(_) => Event::Frame(Incoming::violation(CloseCode::NotUtf8)),

@@ -129,7 +129,8 @@ impl Door {
             return Err(Refused::no_handshake(StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "GET")), text));
         }
         if !names(headers, &CONNECTION, "upgrade") || !names(headers, &UPGRADE, "websocket") {
-            let text = format!("This is a WebSocket: connect to {} with a WebSocket client.\n", self.url(headers));
+            let text =
+                format!("This is a WebSocket: connect to {} with a WebSocket client.\n", self.url(headers));
             let header = Some((UPGRADE, "websocket"));
             return Err(Refused::no_handshake(StatusCode::UPGRADE_REQUIRED, header, text));
         }

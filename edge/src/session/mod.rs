@@ -31,6 +31,10 @@ use state::{Effect, Limits, State, Unproved, Verified};
 
 /// Bytes of messages that are taken from the outbox at a time; one larger message is taken alone.
 const BATCH_BYTES: usize = 64 << 10;
+/// How long a client may take to read its last frames.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+/// The same for one that was too slow; it costs next to nothing by then, and should learn why it ends.
+const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all sessions of an edge share.
 #[derive(Debug)]
@@ -78,7 +82,11 @@ struct Session<S> {
 }
 
 /// Serves one client until its session ends.
-pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(transport: Transport<S>, member: Member, env: Arc<Env>) {
+pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: Transport<S>,
+    member: Member,
+    env: Arc<Env>,
+) {
     env.metrics.opened.inc();
     let _held = Held::new(&env.metrics.sessions);
     let id = member.id();
@@ -195,33 +203,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Says what is still to be said, leaves the hub, and ends the connection.
     async fn finish(mut self, end: End) {
-        let outbox = self.member.outbox();
-        let (code, lets_finish) = match end {
-            End::ByClient => (None, false),
-            End::With(code) => (Some(code), code.lets_finish() && !self.paused),
+        let code = match end {
+            End::ByClient => None,
+            End::With(code) => Some(code),
         };
-        // From here on every offer is refused; an order that came first stands.
+        let outbox = self.member.outbox();
+        // From here on every offer is refused. An order to close that came first stands.
         outbox.close(code.unwrap_or(CloseCode::Leaving));
-        let mut lost = 0;
-        if lets_finish {
+        if code.is_some_and(CloseCode::lets_finish) && !self.paused {
             outbox.take(usize::MAX).into_iter().for_each(|frame| self.transport.push(frame));
-        } else {
-            lost += outbox.discard();
         }
+        let mut lost = outbox.discard();
+        let mut patience = LAST_PATIENCE;
         if code == Some(CloseCode::TooSlow) {
+            patience = if self.is_stalled() { Duration::ZERO } else { SLOW_PATIENCE };
             lost += self.transport.abandon();
         }
         self.env.metrics.lost(Loss::Closed, lost);
         self.env.metrics.closed(code);
-        match code {
-            Some(code) => {
-                self.transport.close(code).await;
-                drop(self.member);
-            }
-            None => {
-                drop(self.member);
-                self.transport.flush().await;
-            }
+        if let Some(code) = code {
+            self.transport.close(code, patience).await;
+        }
+        // Before the client can see the end.
+        drop(self.member);
+        if code.is_none() {
+            self.transport.flush(patience).await;
         }
         self.transport.shut_down().await;
     }

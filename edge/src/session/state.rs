@@ -249,7 +249,8 @@ impl State {
 
     /// Whether another frame can be taken now.
     pub(crate) fn wants_input(&self) -> bool {
-        let nothing_can_follow = self.waiting.back().is_some_and(|last| matches!(last.frame, Incoming::Fatal(_)));
+        let nothing_can_follow =
+            self.waiting.back().is_some_and(|last| matches!(last.frame, Incoming::Fatal(_)));
         !self.ended && !nothing_can_follow && self.waiting.len() < MAX_WAITING
     }
 
