@@ -1,1 +1,168 @@
-//! The conversation, row by row.
+//! The conversation, row by row, and whatever a client may do in between.
+
+mod login;
+mod order;
+mod subscribing;
+mod timing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::config::Secret;
+use shared::ids::{Channel, Uid};
+use shared::rules::{RuleConfig, Rules, default_rules};
+use tokio::time::Instant;
+
+use super::state::{Effect, Limits, State, Unproved, Verified};
+use crate::code::CloseCode;
+use crate::protocol::Incoming;
+
+const SECOND: Duration = Duration::from_secs(1);
+const YES: &str = r#"{"result":true}"#;
+
+fn rules() -> Arc<Rules> {
+    let open = |name: &str, channel: &str| RuleConfig {
+        name: name.into(),
+        channel: channel.into(),
+        login: false,
+        history: false,
+    };
+    let mut rules = default_rules();
+    rules.extend([open("{id}@video", "video:{id}"), open("@broadcast", "all"), open("@everyone", "all")]);
+    Arc::new(Rules::compile(&rules).unwrap())
+}
+
+fn limits() -> Limits {
+    Limits {
+        subscriptions: 3,
+        ops_per_second: 1_000,
+        login_timeout: 10 * SECOND,
+        reauth_timeout: 10 * SECOND,
+        silence: 60 * SECOND,
+        ping_interval: 25 * SECOND,
+    }
+}
+
+/// A conversation and a clock to move.
+struct Talk {
+    state: State,
+    now: Instant,
+}
+
+impl Talk {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = limits();
+        change(&mut limits);
+        let now = Instant::now();
+        Self { state: State::new(rules(), Arc::new(limits), 7, now), now }
+    }
+
+    /// A session of this user.
+    fn of(uid: &str) -> Self {
+        let mut talk = Self::new();
+        talk.log_in(uid, None);
+        talk
+    }
+
+    fn says(&mut self, text: &str) -> Vec<Effect> {
+        self.state.on_frame(Incoming::text(text), self.now)
+    }
+
+    fn auth(&mut self) -> Vec<Effect> {
+        self.says(r#"{"op":"auth","token":"t"}"#)
+    }
+
+    fn subscribe(&mut self, name: &str) -> Vec<Effect> {
+        self.says(&format!(r#"{{"op":"subscribe","channel":"{name}"}}"#))
+    }
+
+    fn unsubscribe(&mut self, name: &str) -> Vec<Effect> {
+        self.says(&format!(r#"{{"op":"unsubscribe","channel":"{name}"}}"#))
+    }
+
+    fn verified(&mut self, verified: Verified) -> Vec<Effect> {
+        self.state.on_verified(verified, self.now)
+    }
+
+    fn subscribed(&mut self) -> Vec<Effect> {
+        self.state.on_subscribed(Ok(()), self.now)
+    }
+
+    fn log_in(&mut self, uid: &str, expires_in: Option<Duration>) -> Vec<Effect> {
+        assert_eq!(self.auth(), [verify("t")]);
+        self.verified(known(uid, expires_in))
+    }
+
+    /// Subscribes where that needs the bus.
+    fn watch(&mut self, name: &str, channel: &str) {
+        assert_eq!(self.subscribe(name), [watch(channel)]);
+        assert_eq!(self.subscribed(), [reply(YES)]);
+    }
+
+    fn after(&mut self, time: Duration) -> Vec<Effect> {
+        self.now += time;
+        self.state.on_timer(self.now)
+    }
+
+    /// Lets time pass as the session's task does: from deadline to deadline. Pings are answered.
+    fn idle(&mut self, time: Duration) -> Vec<Effect> {
+        let until = self.now + time;
+        let mut effects = Vec::new();
+        while self.state.next_deadline() <= until {
+            self.now = self.state.next_deadline();
+            for effect in self.state.on_timer(self.now) {
+                if effect == Effect::Ping {
+                    self.state.on_sign_of_life(self.now);
+                } else {
+                    effects.push(effect);
+                }
+            }
+            if matches!(effects.last(), Some(Effect::Close(_))) {
+                return effects;
+            }
+        }
+        self.now = until;
+        effects
+    }
+}
+
+fn reply(text: &str) -> Effect {
+    Effect::Reply(text.to_owned().into())
+}
+
+fn error(code: u16, text: &str) -> Effect {
+    reply(&format!(r#"{{"code":{code},"msg":"{text}"}}"#))
+}
+
+fn verify(token: &str) -> Effect {
+    Effect::Verify { token: Secret::new(token) }
+}
+
+fn channel(name: &str) -> Channel {
+    Channel::parse(name).unwrap()
+}
+
+fn watch(name: &str) -> Effect {
+    Effect::Watch { channel: channel(name) }
+}
+
+fn unwatch(name: &str) -> Effect {
+    Effect::Unwatch { channel: channel(name) }
+}
+
+fn known(uid: &str, expires_in: Option<Duration>) -> Verified {
+    Verified::Known { uid: Uid::parse(uid).unwrap(), expires_in }
+}
+
+/// The texts of the replies among these effects.
+fn replies(effects: &[Effect]) -> Vec<&str> {
+    let text = |effect| match effect {
+        &Effect::Reply(ref text) => Some(&**text),
+        _ => None,
+    };
+    effects.iter().filter_map(text).collect()
+}

@@ -1,0 +1,113 @@
+//! Subscribing, unsubscribing, and everything that is refused.
+
+use super::*;
+
+#[test]
+fn a_subscription_is_confirmed_only_when_messages_surely_arrive() {
+    let mut talk = Talk::of("1");
+    assert_eq!(talk.subscribe("@user"), [watch("user:1")]);
+    assert_eq!(talk.subscribed(), [reply(YES)]);
+    assert_eq!(talk.subscribe("@user"), [reply(YES)], "a second time changes nothing");
+    assert_eq!(talk.unsubscribe("@user"), [unwatch("user:1"), reply(YES)]);
+    assert_eq!(talk.unsubscribe("@user"), [reply(YES)], "nor does a second unsubscribe");
+}
+
+#[test]
+fn without_proof_nothing_is_subscribed() {
+    let mut talk = Talk::of("1");
+    talk.subscribe("@user");
+    assert_eq!(talk.state.on_subscribed(Err(Unproved), talk.now), [error(10, "Unavailable")]);
+    assert_eq!(talk.subscribe("@user"), [watch("user:1")], "it can be tried again");
+}
+
+#[test]
+fn without_a_login_only_open_channels_can_be_used() {
+    let mut talk = Talk::new();
+    assert_eq!(talk.subscribe("@user"), [error(1, "Not Auth")]);
+    assert_eq!(talk.unsubscribe("@user"), [error(1, "Not Auth")]);
+    talk.watch("12@video", "video:12");
+}
+
+#[test]
+fn two_names_of_one_channel_are_watched_once_and_until_the_last_is_gone() {
+    let mut talk = Talk::new();
+    talk.watch("@broadcast", "all");
+    assert_eq!(talk.subscribe("@everyone"), [reply(YES)]);
+    assert_eq!(talk.unsubscribe("@broadcast"), [reply(YES)]);
+    assert_eq!(talk.unsubscribe("@everyone"), [unwatch("all"), reply(YES)]);
+}
+
+#[test]
+fn one_subscription_too_many_is_refused_and_the_others_stay() {
+    let mut talk = Talk::new();
+    for id in 0..3 {
+        talk.watch(&format!("{id}@video"), &format!("video:{id}"));
+    }
+    assert_eq!(talk.subscribe("3@video"), [error(8, "Too Many Subscriptions")]);
+    assert_eq!(talk.subscribe("2@video"), [reply(YES)], "which is no more than there was");
+    talk.unsubscribe("0@video");
+    talk.watch("3@video", "video:3");
+}
+
+#[test]
+fn each_refusal_says_what_is_wrong_and_leaves_the_connection_open() {
+    let long = format!("{}@video", "x".repeat(129));
+    for (op, code) in [
+        (r#"{"op":"subscribe","channel":"@nobody"}"#, 6),
+        (r#"{"op":"unsubscribe","channel":"@nobody"}"#, 6),
+        (r#"{"op":"subscribe"}"#, 4),
+        (r#"{"op":"subscribe","channel":7}"#, 4),
+        (r#"{"op":"subscribe","channel":"a b@video"}"#, 4),
+        (&format!(r#"{{"op":"subscribe","channel":"{long}"}}"#), 4),
+        (r#"{"op":"subscribe","channel":"@user","after":""}"#, 4),
+        (r#"{"op":"subscribe","channel":"@user","after":"1"}"#, 4),
+        (r#"{"op":"auth"}"#, 4),
+        (r#"{"op":"auth","token":""}"#, 4),
+        (r#"{"op":"auth","token":"t","i":{}}"#, 4),
+        (r#"{"op":"publish"}"#, 5),
+    ] {
+        let mut talk = Talk::of("1");
+        let effects = talk.says(op);
+        let [answer] = replies(&effects)[..] else { panic!("{op}: {effects:?}") };
+        assert_eq!(effects.len(), 1, "{op}: {effects:?}");
+        assert!(answer.starts_with(&format!(r#"{{"code":{code},"#)), "{op}: {answer}");
+        assert_eq!(talk.says("ping"), [reply("pong")], "{op}");
+    }
+}
+
+#[test]
+fn what_is_no_op_is_answered_and_ends_the_session() {
+    for (frame, code, close) in [
+        (Incoming::text("hello"), 4, CloseCode::BadRequest),
+        (Incoming::text("{}"), 4, CloseCode::BadRequest),
+        (Incoming::binary(), 4, CloseCode::BadRequest),
+        (Incoming::too_big(), 4, CloseCode::TooBig),
+    ] {
+        let mut talk = Talk::of("1");
+        let effects = talk.state.on_frame(frame, talk.now);
+        assert!(replies(&effects)[0].starts_with(&format!(r#"{{"code":{code},"msg":"Bad Request: "#)));
+        assert_eq!(effects[1..], [Effect::Close(close)]);
+    }
+    let mut talk = Talk::of("1");
+    let broken = Incoming::violation(CloseCode::NotUtf8);
+    assert_eq!(talk.state.on_frame(broken, talk.now), [Effect::Close(CloseCode::NotUtf8)]);
+}
+
+#[test]
+fn ops_beyond_the_rate_are_refused_and_a_stubborn_client_is_closed() {
+    let mut talk = Talk::with(|limits| limits.ops_per_second = 2);
+    let mut answers = Vec::new();
+    for _ in 0..22 {
+        answers.extend(talk.says(r#"{"op":"nonsense","i":1}"#));
+    }
+    let codes: Vec<_> = replies(&answers).iter().map(|text| text.contains(r#""code":7"#)).collect();
+    assert_eq!(codes[..2], [false; 2]);
+    assert_eq!(codes[2..], [true; 20]);
+    assert!(replies(&answers)[21].ends_with(r#","i":1}"#), "a refusal carries i too");
+    assert_eq!(answers.last(), Some(&Effect::Close(CloseCode::TooManyOps)));
+
+    let mut talk = Talk::with(|limits| limits.ops_per_second = 2);
+    for _ in 0..1_000 {
+        assert_eq!(talk.says("ping"), [reply("pong")], "pings are held back by back-pressure alone");
+    }
+}

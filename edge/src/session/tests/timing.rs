@@ -1,0 +1,82 @@
+//! What happens when nothing happens.
+
+use super::*;
+
+#[test]
+fn a_connection_that_does_nothing_useful_in_time_is_closed() {
+    let mut talk = Talk::new();
+    talk.idle(5 * SECOND);
+    talk.says("ping");
+    talk.subscribe("@user");
+    talk.unsubscribe("1@video");
+    assert_eq!(talk.idle(4 * SECOND), []);
+    assert_eq!(talk.idle(2 * SECOND), [Effect::Close(CloseCode::NoLogin)]);
+}
+
+#[test]
+fn a_login_or_a_subscription_is_useful() {
+    let mut talk = Talk::of("1");
+    assert_eq!(talk.idle(3_600 * SECOND), []);
+    let mut talk = Talk::new();
+    talk.watch("@broadcast", "all");
+    talk.unsubscribe("@broadcast");
+    assert_eq!(talk.idle(3_600 * SECOND), []);
+}
+
+#[test]
+fn an_op_under_way_at_the_deadline_is_waited_for_but_gives_no_more_time() {
+    let mut talk = Talk::new();
+    talk.idle(9 * SECOND);
+    talk.subscribe("@broadcast");
+    talk.subscribe("@broadcast");
+    assert_eq!(talk.idle(4 * SECOND), []);
+    let effects = talk.state.on_subscribed(Err(Unproved), talk.now);
+    assert_eq!(effects, [error(10, "Unavailable"), Effect::Close(CloseCode::NoLogin)]);
+}
+
+#[test]
+fn a_silent_session_is_closed_and_any_sign_of_life_counts() {
+    let mut talk = Talk::of("1");
+    assert_eq!(talk.after(59 * SECOND), [Effect::Ping]);
+    talk.state.on_sign_of_life(talk.now);
+    assert_eq!(talk.after(59 * SECOND), [Effect::Ping]);
+    assert_eq!(talk.says("ping"), [reply("pong")]);
+    assert_eq!(talk.after(60 * SECOND), [Effect::Close(CloseCode::Silent)]);
+}
+
+#[test]
+fn pings_come_at_their_interval_give_or_take_a_tenth_and_not_in_step() {
+    let mut seen = Vec::new();
+    for seed in 0..50 {
+        let start = Instant::now();
+        let mut state = State::new(rules(), Arc::new(limits()), seed, start);
+        state.on_frame(Incoming::text(r#"{"op":"auth","token":"t"}"#), start);
+        state.on_verified(known("1", None), start);
+        let mut before = start;
+        for _ in 0..20 {
+            let now = state.next_deadline();
+            let gap = now.duration_since(before).as_secs_f64();
+            assert!((22.5..=27.5).contains(&gap), "{gap}");
+            assert_eq!(state.on_timer(now), [Effect::Ping]);
+            state.on_sign_of_life(now);
+            before = now;
+        }
+        seen.push(before.duration_since(start).as_millis());
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(seen.len() > 40, "{seen:?}");
+}
+
+#[test]
+fn a_client_that_is_not_listened_to_does_not_count_as_silent() {
+    let mut talk = Talk::of("1");
+    talk.auth();
+    while talk.state.wants_input() {
+        assert_eq!(talk.says("ping"), []);
+    }
+    assert_eq!(talk.idle(600 * SECOND), []);
+    let effects = talk.verified(known("1", None));
+    assert_eq!(effects.len(), 1 + super::super::state::MAX_WAITING);
+    assert_eq!(talk.after(59 * SECOND), [Effect::Ping], "its time begins anew");
+}
