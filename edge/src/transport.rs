@@ -258,3 +258,6 @@ impl<S> Write for Tap<'_, '_, S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

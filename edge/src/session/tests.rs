@@ -160,9 +160,8 @@ fn known(uid: &str, expires_in: Option<Duration>) -> Verified {
 
 /// The texts of the replies among these effects.
 fn replies(effects: &[Effect]) -> Vec<&str> {
-    let text = |effect| match effect {
-        &Effect::Reply(ref text) => Some(&**text),
-        _ => None,
-    };
-    effects.iter().filter_map(text).collect()
+    effects
+        .iter()
+        .filter_map(|effect| if let Effect::Reply(text) = effect { Some(&**text) } else { None })
+        .collect()
 }

@@ -1,0 +1,205 @@
+//! The socket, over a pipe within the process.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use shared::wire::Kind;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A transport, and the client's end of the pipe, which holds so many bytes.
+fn pipe(bytes: usize) -> (Transport<DuplexStream>, DuplexStream) {
+    let (stream, client) = duplex(bytes);
+    (Transport::new(stream, b"", 4096), client)
+}
+
+/// A frame as a client sends it, with a mask.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [7, 11, 13, 17];
+    let mut frame = vec![first];
+    match payload.len() {
+        short @ 0..=125 => frame.push(0x80 | short as u8),
+        long => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(long as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+async fn event(transport: &mut Transport<DuplexStream>) -> Event {
+    timeout(PATIENCE, transport.next(true)).await.expect("something happens in time")
+}
+
+async fn receive(client: &mut DuplexStream, bytes: usize) -> Vec<u8> {
+    let mut buffer = vec![0; bytes];
+    timeout(PATIENCE, client.read_exact(&mut buffer)).await.expect("it comes in time").expect("it comes");
+    buffer
+}
+
+#[tokio::test]
+async fn what_came_behind_the_upgrade_is_not_lost() {
+    let (stream, mut client) = duplex(1024);
+    let whole = masked(0x81, b"ping");
+    let mut transport = Transport::new(stream, &whole[..3], 4096);
+    client.write_all(&whole[3..]).await.unwrap();
+    assert_eq!(event(&mut transport).await, Event::Frame(Incoming::Ping));
+}
+
+#[tokio::test]
+async fn each_kind_of_frame_is_told_apart() {
+    let (mut transport, mut client) = pipe(1 << 16);
+    for (frame, told) in [
+        (masked(0x81, b"ping"), Event::Frame(Incoming::Ping)),
+        (masked(0x82, b"ping"), Event::Frame(Incoming::binary())),
+        (masked(0x89, b"here"), Event::SignOfLife),
+        (masked(0x8a, b""), Event::SignOfLife),
+        (masked(0x81, &[b'x'; 4097]), Event::Frame(Incoming::too_big())),
+    ] {
+        client.write_all(&frame).await.unwrap();
+        assert_eq!(event(&mut transport).await, told);
+        if !transport.is_idle() {
+            assert_eq!(transport.next(false).await, Event::Written);
+        }
+    }
+    assert_eq!(receive(&mut client, 6).await, b"\x8a\x04here", "the pong of the ping");
+}
+
+#[tokio::test]
+async fn a_peer_that_breaks_the_rules_is_told_which() {
+    for (bytes, code) in [
+        (&b"\x81\x04ping"[..], CloseCode::ProtocolError),
+        (&masked(0x81, b"\xc3\x28"), CloseCode::NotUtf8),
+        (&masked(0x80, b"x"), CloseCode::ProtocolError),
+    ] {
+        let (mut transport, mut client) = pipe(1024);
+        client.write_all(bytes).await.unwrap();
+        assert_eq!(event(&mut transport).await, Event::Frame(Incoming::violation(code)));
+        // It reads nothing more from it, but still what is needed to let it read the close.
+        client.write_all(&[0xff; 600]).await.unwrap();
+        let closing = async {
+            transport.close(code, PATIENCE).await;
+            transport.shut_down().await;
+        };
+        let reading = async {
+            let mut answer = Vec::new();
+            let close = Frame::close(code).into_bytes();
+            client.read_exact(&mut [0; 2]).await.unwrap();
+            client.shutdown().await.unwrap();
+            client.read_to_end(&mut answer).await.unwrap();
+            assert_eq!(answer, close[2..]);
+        };
+        tokio::join!(closing, reading);
+    }
+}
+
+#[tokio::test]
+async fn a_polite_goodbye_is_answered_from_either_side() {
+    let (mut transport, mut client) = pipe(1024);
+    client.write_all(&masked(0x88, b"\x03\xe8bye")).await.unwrap();
+    assert_eq!(event(&mut transport).await, Event::Gone);
+    transport.flush(PATIENCE).await;
+    assert_eq!(receive(&mut client, 7).await, b"\x88\x05\x03\xe8bye");
+
+    let (mut transport, mut client) = pipe(1024);
+    let began = Instant::now();
+    let answering = async {
+        let close = Frame::close(CloseCode::Leaving).into_bytes();
+        assert_eq!(receive(&mut client, close.len()).await, close);
+        client.write_all(&masked(0x88, b"\x03\xf4")).await.unwrap();
+    };
+    tokio::join!(transport.close(CloseCode::Leaving, PATIENCE), answering);
+    assert!(began.elapsed() < ANSWER_PATIENCE, "it does not wait longer than it must");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_answer_a_close_or_read_it_is_left() {
+    let (mut transport, client) = pipe(1024);
+    let began = Instant::now();
+    transport.close(CloseCode::Leaving, PATIENCE).await;
+    assert!(began.elapsed().abs_diff(ANSWER_PATIENCE) < Duration::from_millis(10));
+
+    let (mut transport, stuck) = pipe(2);
+    let began = Instant::now();
+    transport.close(CloseCode::Leaving, PATIENCE).await;
+    assert!(began.elapsed().abs_diff(PATIENCE) < Duration::from_millis(10));
+    drop((client, stuck));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_seen_to_stall_and_one_that_takes_a_byte_is_not() {
+    let (mut transport, mut client) = pipe(4);
+    assert_eq!(transport.stalled_since(), None);
+    transport.push(Frame::text("more than fits"));
+    let began = Instant::now();
+    assert!(timeout(PATIENCE, transport.next(true)).await.is_err(), "it can't be written");
+    assert_eq!(transport.stalled_since(), Some(began));
+    receive(&mut client, 1).await;
+    assert!(timeout(PATIENCE, transport.next(true)).await.is_err());
+    assert!(transport.stalled_since().is_some_and(|since| since > began));
+    assert_eq!(transport.abandon(), 0, "a frame that is begun must be finished");
+    transport.push(Frame::text("not begun"));
+    assert_eq!(transport.abandon(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_only_asks_gets_no_more_answers_than_it_may() {
+    let (mut transport, mut client) = pipe(512);
+    let ping = masked(0x89, b"");
+    // Nobody reads the pongs, so that at some point there is no more room for answers.
+    let asking = async { while client.write_all(&ping).await.is_ok() {} };
+    let answering = async {
+        let mut answers = 0;
+        while transport.has_room() {
+            answers += usize::from(event(&mut transport).await == Event::SignOfLife);
+        }
+        answers
+    };
+    let answers = tokio::select! { answers = answering => answers, () = asking => 0 };
+    assert!(answers >= MAX_QUEUED && transport.queue.len() == MAX_QUEUED, "{answers}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_the_pipe_takes_at_a_time_the_bytes_come_out_in_order(
+        lengths in prop::collection::vec(0_usize..3_000, 1..40),
+        pipe_bytes in 1_usize..700,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (mut transport, mut client) = pipe(pipe_bytes);
+            let mut expected = Vec::new();
+            for (number, length) in lengths.iter().enumerate() {
+                let frame = Frame::message(Kind::Binary, &vec![number as u8; *length]);
+                expected.extend_from_slice(&frame.clone().into_bytes());
+                transport.push(frame);
+            }
+            let writing = async {
+                transport.flush(PATIENCE).await;
+                assert!(transport.is_idle());
+            };
+            let (_, received) = tokio::join!(writing, receive(&mut client, expected.len()));
+            assert_eq!(received, expected);
+        });
+    }
+
+    #[test]
+    fn whatever_comes_in_whatever_pieces_makes_no_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), piece in 1_usize..50) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (mut transport, mut client) = pipe(1 << 16);
+            for piece in bytes.chunks(piece) {
+                client.write_all(piece).await.unwrap();
+            }
+            drop(client);
+            while event(&mut transport).await != Event::Gone && transport.intact {}
+        });
+    }
+}
