@@ -194,8 +194,9 @@ impl Cluster {
             publisher: publisher_api::Config {
                 listen: any,
                 heartbeat: HEARTBEAT,
-                // On a busy machine a late answer must not look like a frozen edge.
-                answer_deadline: Duration::from_secs(3),
+                // On a busy machine a late answer or heartbeat must not look like a frozen edge.
+                answer_deadline: Duration::from_secs(10),
+                silent_after: Duration::from_secs(10),
                 ..publisher_api::Config::default()
             },
             adapter: auth_adapter::Config::default(),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Response};
@@ -18,6 +18,9 @@ use crate::wait::soon;
 
 /// The path that edges serve.
 pub const PATH: &str = "/message-center";
+
+/// What the system keeps of what a narrow device does not read.
+const NARROW_BYTES: u32 = 8 * 1024;
 
 /// One connection of a device.
 #[derive(Debug)]
@@ -61,6 +64,24 @@ impl Device {
         let mut device = Self::login(edge, token).await;
         device.subscribe("@user").await;
         device
+    }
+
+    /// Connects with little room for what it does not read, so that not reading is soon noticed.
+    ///
+    /// # Panics
+    /// The edge refuses.
+    pub async fn connect_narrow(edge: SocketAddr) -> Self {
+        let narrow = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_recv_buffer_size(NARROW_BYTES)?;
+            socket.connect(edge).await
+        };
+        let stream = soon("a TCP connection", narrow).await.expect("the edge listens");
+        let request = format!("ws://{edge}{PATH}");
+        let upgraded =
+            soon("the WebSocket handshake", tokio_tungstenite::client_async(request, stream)).await;
+        let (socket, _) = upgraded.expect("the edge takes it");
+        Self { socket }
     }
 
     /// Connects to a path, as a page of this origin if one is given.

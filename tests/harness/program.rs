@@ -202,6 +202,10 @@ impl Program {
         // The shell's own kill is on every system.
         let killed = Command::new("sh").arg("-c").arg(format!("kill -{name} {id}")).status().await;
         assert!(killed.is_ok_and(|status| status.success()), "kill -{name} {id}");
+        if name == "STOP" {
+            // The signal is on its way while other threads still run.
+            until("the process stands still", async || stands_still(id).await.then_some(())).await;
+        }
     }
 
     /// Waits for its end.
@@ -259,6 +263,20 @@ impl Drop for Program {
     }
 }
 
+/// Whether every thread of a process is stopped.
+async fn stands_still(id: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else {
+        // Not Linux: ps is there, and knows the process as a whole.
+        let ps = Command::new("ps").args(["-o", "state=", "-p", &id.to_string()]).output().await;
+        return ps.is_ok_and(|ps| ps.stdout.trim_ascii_start().starts_with(b"T"));
+    };
+    threads.filter_map(Result::ok).all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name of the thread is in parentheses, and may hold anything; its state follows.
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    })
+}
+
 /// The lines of a pipe so far.
 #[derive(Debug, Clone, Default)]
 struct Output(Arc<Mutex<Vec<String>>>);
@@ -314,7 +332,10 @@ fn build() -> PathBuf {
     String::from_utf8_lossy(&built.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "message-center")
+        // `--tests` also builds its unit tests, which have the same name.
+        .filter(|message| {
+            message["target"]["name"] == "message-center" && message["profile"]["test"] == false
+        })
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .expect("cargo says where it put the program")
 }

@@ -141,7 +141,7 @@ async fn a_device_that_stops_reading_is_closed_while_the_others_get_everything()
         .await;
     let mut good = cluster.connect(0).await;
     good.subscribe("@broadcast").await;
-    let mut stuck = cluster.connect(0).await;
+    let mut stuck = Device::connect_narrow(cluster.edge(0)).await;
     stuck.subscribe("@broadcast").await;
 
     let text = "x".repeat(64 * 1024);
@@ -187,7 +187,8 @@ async fn a_device_that_sends_and_never_reads_is_held_back_and_closed() {
     let cluster =
         Cluster::plan().edge(|config| config.stalled_after = Duration::from_millis(300)).start().await;
     let mut good = cluster.online(0, "user-2").await;
-    let flood = cluster.login(0, "user-1").await;
+    let mut flood = Device::connect_narrow(cluster.edge(0)).await;
+    flood.auth("user-1").await;
     let mut flood = flood.into_stream();
     let frame = masked_text("ping");
     let frames = frame.repeat(1000);
