@@ -22,8 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::PART;
 use crate::metrics::{Loss, Metrics};
-use crate::receipts::Expected;
-use roster::{Change, Lapse, Roster, Times};
+use roster::{Change, Expected, Lapse, Roster, Times};
 
 /// The pause after a proof of the subscription failed.
 const PROOF_PAUSE: Duration = Duration::from_millis(200);

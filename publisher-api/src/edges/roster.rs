@@ -12,8 +12,6 @@ use shared::ids::NodeId;
 use shared::wire::{EdgeState, Heartbeat};
 use tokio::time::Instant;
 
-use crate::receipts::Expected;
-
 /// The times that the roster goes by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
@@ -58,6 +56,24 @@ pub(crate) enum Lapse {
 struct Edge {
     heard: Instant,
     silent: bool,
+}
+
+/// Which edges an ask must be answered by, as known at the moment of asking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// Waited for.
+    pub(crate) live: Vec<NodeId>,
+    /// Silent for too long to be waited for, but not known to be gone.
+    pub(crate) silent: Vec<NodeId>,
+    /// Whether no other edge can be there. Not certain: just started, or the bus was away.
+    pub(crate) certain: bool,
+}
+
+impl Expected {
+    /// Whether it is sure, without asking, that nobody is there.
+    pub(crate) fn nobody(&self) -> bool {
+        self.certain && self.live.is_empty() && self.silent.is_empty()
+    }
 }
 
 /// The edges.

@@ -9,23 +9,7 @@ use std::sync::Arc;
 use shared::ids::NodeId;
 use shared::wire::{Answer, Counts};
 
-/// Which edges an ask must be answered by, as known at the moment of asking.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Expected {
-    /// Waited for.
-    pub(crate) live: Vec<NodeId>,
-    /// Silent for too long to be waited for, but not known to be gone.
-    pub(crate) silent: Vec<NodeId>,
-    /// Whether no other edge can be there. Not certain: just started, or the bus was away.
-    pub(crate) certain: bool,
-}
-
-impl Expected {
-    /// Whether it is sure, without asking, that nobody is there.
-    pub(crate) fn nobody(&self) -> bool {
-        self.certain && self.live.is_empty() && self.silent.is_empty()
-    }
-}
+use crate::edges::roster::Expected;
 
 /// What became of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::edges::Edges;
 use crate::metrics::{Loss, Metrics};
-pub(crate) use gather::{Expected, Gathering, Receipt, Taken};
+pub(crate) use gather::{Gathering, Receipt, Taken};
 
 /// Messages that one ask names at most: 35 KiB of JSON.
 const MAX_IDS: usize = 1_024;
