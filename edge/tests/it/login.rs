@@ -1,0 +1,63 @@
+//! Whatever an auth-adapter does, a client hears yes, no, or "can't tell".
+
+use std::time::Duration;
+
+use crate::support::World;
+use crate::support::client::Client;
+
+#[tokio::test]
+async fn no_answer_and_rubbish_are_never_a_yes_or_a_no() {
+    let world = World::ready(|config| config.auth_deadline = Duration::from_millis(300)).await;
+    for token in ["away-for-lunch", "rubbish-!", r"rubbish-{}", "silent-forever", "user-0"] {
+        let mut client = Client::connect(&world.edge).await;
+        client.auth(token).await;
+        client.expect(r#"{"code":3,"msg":"Auth Unavailable"}"#).await;
+        client.expect_close(1013).await;
+    }
+    let mut client = Client::connect(&world.edge).await;
+    client.auth("stolen").await;
+    client.expect(r#"{"code":2,"msg":"Auth Failed"}"#).await;
+    client.expect_close(4401).await;
+    let outcomes =
+        ["unavailable", "unknown", "known"].map(|outcome| world.metric("mc_edge_logins_total", outcome));
+    // "unknown" holds "known".
+    assert_eq!(outcomes, [5, 1, 1]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_token_check_waits_for_its_place_but_not_longer_than_its_deadline() {
+    let world = World::ready(|config| {
+        config.max_token_checks = 1;
+        config.auth_deadline = Duration::from_millis(300);
+    })
+    .await;
+    let mut first = Client::connect(&world.edge).await;
+    first.auth("silent-forever").await;
+    let mut second = Client::connect(&world.edge).await;
+    second.auth("silent-as-well").await;
+    for client in [&mut first, &mut second] {
+        client.expect(r#"{"code":3,"msg":"Auth Unavailable"}"#).await;
+        client.expect_close(1013).await;
+    }
+    Client::of(&world.edge, "user-1").await.leave().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn messages_held_back_for_one_user_are_not_given_to_the_next() {
+    let world = World::ready(|_| {}).await;
+    let mut client = Client::of(&world.edge, "short-1").await;
+    client.say(r#"{"op":"subscribe","channel":"@user"}"#).await;
+    client.expect(r#"{"result":true}"#).await;
+    client.expect(r#"{"code":9,"msg":"Auth Expired"}"#).await;
+    let id = world.publish("user:1", "for user 1").await;
+    assert_eq!(world.counts(id).await, (1, 0));
+    client.auth("user-2").await;
+    client.expect(r#"{"result":true}"#).await;
+    client.say("ping").await;
+    client.expect("pong").await;
+    assert_eq!(world.metric("mc_edge_losses_total", "other_user"), 1, "but it is counted");
+    client.leave().await;
+    world.end().await;
+}

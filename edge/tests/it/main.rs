@@ -1,0 +1,10 @@
+//! One edge over real sockets, between a bus, auth-adapters and publishers that do what a test tells them.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod announcing;
+mod counting;
+mod leaving;
+mod login;
+mod refusing;
+mod support;

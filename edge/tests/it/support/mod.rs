@@ -1,0 +1,228 @@
+//! A world for one edge. Everything on free ports, every wait with a deadline.
+
+pub(crate) mod client;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use edge::{Config, Edge};
+use futures_util::StreamExt as _;
+use prometheus_client::registry::Registry;
+use shared::bus::{self, Bus, BusConfig, BusServer};
+use shared::drain::Drain;
+use shared::health::Health;
+use shared::ids::{Channel, MessageId, MessageIds, NodeId};
+use shared::rules::{RuleConfig, Rules, default_rules};
+use shared::subject;
+use shared::wire::{
+    Answer, Ask, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, Kind, LiveMessage, Verdict, VerifyReply,
+    VerifyRequest,
+};
+
+/// No condition takes longer, however busy the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds; looks every few milliseconds.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    let holds = async {
+        while !condition() {
+            look.tick().await;
+        }
+    };
+    soon(what, holds).await;
+}
+
+/// A future that must be done in time.
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("this did not happen: {what}"),
+    }
+}
+
+/// An edge and all that it talks to.
+pub(crate) struct World {
+    pub(crate) edge: Edge,
+    pub(crate) health: Health,
+    pub(crate) drain: Drain,
+    registry: Registry,
+    /// The connection of the publishers and auth-adapters.
+    pub(crate) bus: Bus,
+    ids: MessageIds,
+    rest: Drain,
+}
+
+/// A bus, and who serves on it.
+pub(crate) struct Ground {
+    server: BusServer,
+    bus: Bus,
+    rest: Drain,
+}
+
+impl Ground {
+    /// A bus with an auth-adapter.
+    pub(crate) async fn new() -> Self {
+        let rest = Drain::new();
+        let server = bus::provide(&BusConfig::default(), &rest).await.unwrap();
+        let bus = Bus::connect(&server, "test", &rest).await.unwrap();
+        bus.connected(PATIENCE).await.unwrap();
+        let ground = Self { server, bus, rest };
+        ground.serve_tokens().await;
+        ground
+    }
+
+    /// A publisher that notes heartbeats, and acknowledges them once it `acknowledges`.
+    pub(crate) async fn publisher(&self) -> Arc<Publisher> {
+        let mut heartbeats = self.bus.subscribe(subject::HEARTBEAT, None, PATIENCE).await.unwrap();
+        self.bus.barrier(PATIENCE).await.unwrap();
+        let publisher = Arc::new(Publisher::default());
+        let (noted, bus) = (Arc::clone(&publisher), self.bus.clone());
+        self.spawn(async move {
+            while let Some(message) = heartbeats.next().await {
+                noted.heartbeats.lock().unwrap().push(Heartbeat::decode(&message.payload).unwrap());
+                if noted.acknowledges.load(Ordering::SeqCst) {
+                    let ack = HeartbeatAck { v: 1, publisher: NodeId::from("p1") };
+                    bus.publish(message.reply.unwrap(), None, None, ack.encode()).await.unwrap();
+                }
+            }
+        });
+        publisher
+    }
+
+    /// Starts the edge.
+    pub(crate) async fn start(self, change: impl FnOnce(&mut Config)) -> World {
+        let mut config = Config {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            heartbeat: Duration::from_millis(50),
+            drain_window: Duration::from_secs(1),
+            ..Config::default()
+        };
+        change(&mut config);
+        let (drain, health, mut registry) = (Drain::new(), Health::new(), Registry::default());
+        let bus = Bus::connect(&self.server, edge::PART, &self.rest).await.unwrap();
+        let edge = Edge::start(config, rules(), bus, health.clone(), &mut registry, &drain).await.unwrap();
+        let Self { bus, rest, .. } = self;
+        World { edge, health, drain, registry, bus, ids: MessageIds::random(), rest }
+    }
+
+    /// Answers by what the token says.
+    async fn serve_tokens(&self) {
+        let queue = Some(subject::VERIFY_QUEUE);
+        let mut questions = self.bus.subscribe(subject::VERIFY, queue, PATIENCE).await.unwrap();
+        self.bus.barrier(PATIENCE).await.unwrap();
+        let bus = self.bus.clone();
+        self.spawn(async move {
+            while let Some(question) = questions.next().await {
+                let token = VerifyRequest::decode(&question.payload).unwrap().token;
+                if let Some(answer) = answer(&token) {
+                    bus.publish(question.reply.unwrap(), None, None, answer).await.unwrap();
+                }
+            }
+        });
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let leaving = self.rest.token();
+        self.rest.spawn(async move {
+            tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
+        });
+    }
+}
+
+fn answer(token: &str) -> Option<Bytes> {
+    let verdict = match token.split_once('-') {
+        Some(("user", uid)) => Verdict::Known { uid: uid.to_owned(), expires_in_ms: None },
+        Some(("short", uid)) => Verdict::Known { uid: uid.to_owned(), expires_in_ms: Some(100) },
+        Some(("away", why)) => Verdict::Unavailable { reason: why.to_owned() },
+        Some(("rubbish", text)) => return Some(text.to_owned().into()),
+        Some(("silent", _)) => return None,
+        Some(_) | None => Verdict::Unknown,
+    };
+    Some(VerifyReply { v: 1, verdict }.encode())
+}
+
+fn rules() -> Arc<Rules> {
+    let mut rules = default_rules();
+    let (name, channel) = ("@broadcast".into(), "broadcast".into());
+    rules.push(RuleConfig { name, channel, login: false, history: false });
+    Arc::new(Rules::compile(&rules).unwrap())
+}
+
+/// What a publisher has heard of the edge.
+#[derive(Default)]
+pub(crate) struct Publisher {
+    pub(crate) acknowledges: AtomicBool,
+    heartbeats: Mutex<Vec<Heartbeat>>,
+}
+
+impl Publisher {
+    pub(crate) fn heartbeats(&self) -> Vec<Heartbeat> {
+        self.heartbeats.lock().unwrap().clone()
+    }
+
+    /// The states that were told, each once for as long as it lasted.
+    pub(crate) fn states(&self) -> Vec<EdgeState> {
+        let mut states: Vec<_> = self.heartbeats().iter().map(|heartbeat| heartbeat.state).collect();
+        states.dedup();
+        states
+    }
+}
+
+impl World {
+    /// An edge that is ready, without publishers.
+    pub(crate) async fn ready(change: impl FnOnce(&mut Config)) -> Self {
+        let world = Ground::new().await.start(change).await;
+        soon("the edge is ready", world.health.wait_ready()).await;
+        world
+    }
+
+    /// Publishes a text and gives its id.
+    pub(crate) async fn publish(&self, channel: &str, text: &str) -> MessageId {
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        let message = LiveMessage { id: self.ids.next(), kind: Kind::Text, payload };
+        self.send(channel, &message).await;
+        message.id
+    }
+
+    pub(crate) async fn send(&self, channel: &str, message: &LiveMessage) {
+        let subject = subject::live(&Channel::parse(channel).unwrap(), 1);
+        let headers = Some(message.headers());
+        self.bus.publish(subject, None, headers, message.payload.clone()).await.unwrap();
+    }
+
+    /// Asks about messages.
+    pub(crate) async fn ask(&self, ids: &[MessageId]) -> Answer {
+        let ask = Ask { v: 1, ids: ids.to_vec() };
+        let answer = self.bus.request(subject::ASK, ask.encode(), PATIENCE).await.unwrap();
+        Answer::decode(&answer.payload).unwrap()
+    }
+
+    /// To how many sessions a message went and how many it failed for.
+    pub(crate) async fn counts(&self, id: MessageId) -> (u64, u64) {
+        let counts = self.ask(&[id]).await.counts[0].unwrap();
+        (counts.sessions, counts.failed)
+    }
+
+    /// The sum of a metric over the lines that hold `label`.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        text.lines()
+            .filter(|line| !line.starts_with('#') && line.contains(label))
+            .filter(of_name)
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    /// Ends everything and checks that nothing is left.
+    pub(crate) async fn end(self) {
+        eventually("all sessions have ended", || self.edge.sessions() == 0).await;
+        assert_eq!(self.edge.channels_and_users(), (0, 0));
+        assert_eq!(self.drain.finish(PATIENCE).await, 0, "the edge left tasks behind");
+        assert_eq!(self.rest.finish(PATIENCE).await, 0, "the bus left tasks behind");
+    }
+}
