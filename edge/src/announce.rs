@@ -74,6 +74,8 @@ impl Announcer {
                         self.introduction.begin_again();
                     }
                     self.say().await;
+                    // An interval from now the edge may be known: no need to wait for the beat after that.
+                    beat.reset();
                 }
                 Some(answer) = answers.next() => self.on_answer(&answer),
                 () = gone.cancelled() => return self.say_bye().await,
