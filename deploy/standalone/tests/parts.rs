@@ -1,0 +1,71 @@
+//! All parts in this process: started together, left together, and nothing left where a start fails.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use shared::config::{Problems, Settings as _};
+use standalone::{Settings, Standalone};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Every port a free one, and short waits.
+fn settings() -> Settings {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut settings = Settings::default();
+    (settings.edge.listen, settings.edge.admin, settings.publisher_api.listen) = (any, any, any);
+    settings.demo.listen = any;
+    (settings.edge.heartbeat, settings.publisher_api.heartbeat) =
+        (Duration::from_millis(50), Duration::from_millis(50));
+    let mut problems = Problems::default();
+    settings.validate(&mut problems);
+    assert!(problems.is_empty(), "{problems}");
+    settings
+}
+
+#[tokio::test]
+async fn everything_starts_becomes_ready_and_leaves_nothing_running() {
+    let standalone = Standalone::start(settings()).await.unwrap();
+    timeout(PATIENCE, standalone.health.wait_ready()).await.unwrap();
+    let demo = standalone.demo.unwrap().address;
+    let addresses = [standalone.clients, standalone.publishing, standalone.admin, demo];
+    for address in addresses {
+        assert!(address.ip().is_loopback() && address.port() != 0, "{address}");
+        timeout(PATIENCE, TcpStream::connect(address)).await.unwrap().unwrap();
+    }
+    let text = standalone::banner::text(&standalone);
+    for address in addresses {
+        assert!(text.contains(&address.to_string()), "{address} is not in\n{text}");
+    }
+    assert_eq!(timeout(PATIENCE, standalone.leave()).await.unwrap(), 0, "tasks did not end");
+    for address in addresses {
+        TcpListener::bind(address).await.unwrap_or_else(|error| panic!("{address} is still taken: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why_and_leaves_nothing_running() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // The last port to be bound is taken; whatever was started before must be gone afterwards.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (mut settings, freed) = (settings(), free.local_addr().unwrap());
+    drop(free);
+    settings.edge.listen = taken.local_addr().unwrap();
+    settings.publisher_api.listen = freed;
+    let error = timeout(PATIENCE, Standalone::start(settings)).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("edge.listen") && error.contains("is taken"), "{error}");
+    TcpListener::bind(freed).await.unwrap_or_else(|error| panic!("publisher-api still listens: {error}"));
+}
+
+#[tokio::test]
+async fn with_a_login_of_ones_own_there_is_no_demo() {
+    let mut settings = settings();
+    settings.auth_adapter.url = "http://127.0.0.1:9/websocket_auth".into();
+    let standalone = Standalone::start(settings).await.unwrap();
+    timeout(PATIENCE, standalone.health.wait_ready()).await.unwrap();
+    assert!(standalone.demo.is_none());
+    let text = standalone::banner::text(&standalone);
+    assert!(text.contains("your business system checks the token") && !text.contains("user-1001"), "{text}");
+    assert_eq!(standalone.leave().await, 0);
+}
