@@ -39,11 +39,17 @@ async fn an_edge_that_leaves_closes_its_sessions_paced_and_says_goodbye() {
     assert!(half > Duration::from_millis(500) && last > Duration::from_millis(1500), "{half:?}, {last:?}");
     assert!(last < Duration::from_secs(4), "{last:?}");
     edge.program.expect_success().await;
-    // It has said goodbye: nobody waits for it, and nobody takes the count for incomplete.
-    publisher.publish_to(1, "user:1", "bye").await;
+    // It has said goodbye: nobody waits for it, and nobody takes the count for incomplete, which would otherwise last
+    // for a minute.
+    eventually("the publisher has heard the goodbye", async || {
+        let answer = publisher.publish("user:1", "bye").await;
+        assert_eq!(answer.counts(), Some((1, 0)), "{answer:?}");
+        answer.is_complete()
+    })
+    .await;
     staying.expect_text("hello").await;
     staying.expect_text("bye").await;
-    staying.close().await;
+    drop(staying);
     fleet.end().await;
 }
 

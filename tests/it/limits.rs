@@ -190,8 +190,7 @@ async fn a_device_that_sends_and_never_reads_is_held_back_and_closed() {
     let mut flood = Device::connect_narrow(cluster.edge(0)).await;
     flood.auth("user-1").await;
     let mut flood = flood.into_stream();
-    let frame = masked_text("ping");
-    let frames = frame.repeat(1000);
+    let frames = largest_ping().repeat(100);
     let flooding = async {
         use tokio::io::AsyncWriteExt as _;
         // It ends when the edge closes the connection, because nobody reads its pongs.
@@ -203,10 +202,10 @@ async fn a_device_that_sends_and_never_reads_is_held_back_and_closed() {
     cluster.end().await;
 }
 
-/// A client's text frame with a mask of zeros.
-fn masked_text(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).expect("a short text"), 0, 0, 0, 0];
-    frame.extend_from_slice(text.as_bytes());
+/// A WebSocket ping with as many bytes as it may have, which come back in the pong, and a mask of zeros.
+fn largest_ping() -> Vec<u8> {
+    let mut frame = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+    frame.extend_from_slice(&[b'x'; 125]);
     frame
 }
 
