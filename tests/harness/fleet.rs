@@ -20,6 +20,8 @@ pub enum Over {
     Publisher,
     /// The real nats-server, this binary.
     NatsServer(PathBuf),
+    /// Whatever is at these addresses; see `bus.url`.
+    Url(String),
 }
 
 /// What to start.
@@ -58,7 +60,7 @@ pub struct Fleet {
     pub adapters: Vec<Member>,
     /// Who knows the tokens.
     pub business: Business,
-    bus_address: SocketAddr,
+    bus_url: String,
     plan: FleetPlan,
 }
 
@@ -98,30 +100,31 @@ impl FleetPlan {
     pub async fn start(self) -> Fleet {
         let business = Business::start().await;
         let (mut bus, mut nats, mut publishers) = (None, None, Vec::new());
-        let bus_address = match &self.over {
+        let bus_url = match &self.over {
             Over::Bus => {
                 let launch = Launch::of("bus").argument("--bus-listen").argument("127.0.0.1:0");
                 let member = Member::start(launch, "bus", Some("the embedded bus listens")).await;
-                let address = member.address.expect("a bus listens");
+                let url = nats_url(member.address.expect("a bus listens"));
                 bus = Some(member);
-                address
+                url
             }
             Over::Publisher => {
                 let launch = self.launch("publisher-api").argument("--bus-listen").argument("127.0.0.1:0");
                 let mut member = Member::start(launch, "publisher_api", Some("publisher-api listens")).await;
                 let address = member.program.address("the embedded bus listens").await;
                 publishers.push(member);
-                address
+                nats_url(address)
             }
             Over::NatsServer(binary) => {
                 let server = NatsServer::start(binary).await;
-                let address = server.address();
+                let url = nats_url(server.address());
                 nats = Some(server);
-                address
+                url
             }
+            Over::Url(url) => url.clone(),
         };
         let (edges, adapters) = (Vec::new(), Vec::new());
-        let mut fleet = Fleet { bus, nats, edges, publishers, adapters, business, bus_address, plan: self };
+        let mut fleet = Fleet { bus, nats, edges, publishers, adapters, business, bus_url, plan: self };
         while fleet.adapters.len() < fleet.plan.adapters {
             fleet.add_adapter().await;
         }
@@ -143,6 +146,10 @@ impl FleetPlan {
             .set("publisher_api.heartbeat", "50ms");
         self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value))
     }
+}
+
+fn nats_url(address: SocketAddr) -> String {
+    format!("nats://{address}")
 }
 
 impl Member {
@@ -195,7 +202,7 @@ impl Fleet {
     }
 
     fn launch(&self, part: &str) -> Launch {
-        self.plan.launch(part).argument("--bus-url").argument(&format!("nats://{}", self.bus_address))
+        self.plan.launch(part).argument("--bus-url").argument(&self.bus_url)
     }
 
     /// Adds an edge, without waiting until it is ready.
@@ -222,9 +229,13 @@ impl Fleet {
         }
     }
 
-    /// Where the bus is.
+    /// Where the bus is, if it has one address.
+    ///
+    /// # Panics
+    /// It has several.
     pub fn bus_address(&self) -> SocketAddr {
-        self.bus_address
+        let address = self.bus_url.strip_prefix("nats://").and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("{} is not one address", self.bus_url))
     }
 
     /// Where devices connect to this edge.

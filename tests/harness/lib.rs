@@ -6,7 +6,8 @@
 //! | [`cluster`] | any topology within this process |
 //! | [`business`] | a business system that can be slow, wrong or gone |
 //! | [`link`] | a TCP link that can stall, cut and heal |
-//! | [`nats`] | the real nats-server |
+//! | [`nats`], [`nats_cluster`] | the real nats-server, and three of them with TLS and passwords |
+//! | [`certificate`] | an authority and what it signs |
 //! | [`device`], [`publisher`], [`raw`] | the clients: WebSocket, HTTP, bare TCP |
 //! | [`wait`] | waiting for a condition |
 //! | [`tools`] | what `tests/run` has installed |
@@ -14,11 +15,13 @@
 //! What is expected and does not come is a panic that says so, since only tests use this.
 
 pub mod business;
+pub mod certificate;
 pub mod cluster;
 pub mod device;
 pub mod fleet;
 pub mod link;
 pub mod nats;
+pub mod nats_cluster;
 pub mod program;
 pub mod publisher;
 pub mod raw;

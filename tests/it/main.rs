@@ -3,6 +3,7 @@
 mod apart;
 mod bad_input;
 mod clients;
+mod cluster;
 mod config;
 mod counts;
 mod first_message;

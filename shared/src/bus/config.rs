@@ -1,6 +1,7 @@
 //! `[bus]`: connect to one, or embed one.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use async_nats::ConnectOptions;
 use embedded_bus::Credentials;
@@ -20,6 +21,8 @@ pub struct BusConfig {
     pub password: Secret,
     /// A token instead of user and password.
     pub token: Secret,
+    /// How the servers of `url` are checked, and how this process proves to them who it is.
+    pub tls: BusTls,
     /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222`. Empty: for nobody else.
     pub listen: String,
     /// Where `/livez`, `/readyz` and `/metrics` are when the bus is a process of its own.
@@ -39,6 +42,7 @@ impl Default for BusConfig {
             user: String::new(),
             password: Secret::default(),
             token: Secret::default(),
+            tls: BusTls::default(),
             listen: String::new(),
             admin: SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 6798)),
             insecure: false,
@@ -46,6 +50,45 @@ impl Default for BusConfig {
             max_pending: ByteSize(64 << 20),
         }
     }
+}
+
+/// TLS towards the servers of `bus.url`. `tls://` asks for it, and a server may ask for it too. The files are read
+/// again at each connection, so that they can be renewed while the process runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BusTls {
+    /// PEM file of the authorities that may sign the servers' certificates. Empty: those that the system trusts.
+    pub ca: PathBuf,
+    /// PEM file of this process's own certificate, where the servers ask for one; together with `key`.
+    pub cert: PathBuf,
+    /// PEM file of the key of `cert`.
+    pub key: PathBuf,
+}
+
+impl BusTls {
+    fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
+
+    fn validate(&self, embedded: bool, problems: &mut Problems) {
+        problems.check(!(self.is_set() && embedded), "bus.tls", || {
+            "is for the servers of bus.url, and there is none; the embedded bus speaks no TLS".into()
+        });
+        problems.check(is_empty(&self.cert) == is_empty(&self.key), "bus.tls.key", || {
+            "cert and key belong together: set both or none".into()
+        });
+        for (key, file) in [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)] {
+            if !is_empty(file)
+                && let Err(error) = std::fs::File::open(file)
+            {
+                problems.add(format!("bus.tls.{key}"), format!("{} can't be read: {error}", file.display()));
+            }
+        }
+    }
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 /// Why there is no bus to use.
@@ -68,6 +111,7 @@ pub struct BusServer {
     /// One or more `nats://` or `tls://` addresses.
     pub urls: Vec<String>,
     credentials: Credentials,
+    tls: BusTls,
 }
 
 impl BusConfig {
@@ -94,6 +138,7 @@ impl BusConfig {
                 "credentials belong in bus.user and bus.password, where they are not printed".into()
             });
         }
+        self.tls.validate(self.is_embedded(), problems);
         if !self.listen.is_empty() {
             match self.listen.parse::<SocketAddr>() {
                 Ok(address) => problems.check(
@@ -135,7 +180,8 @@ impl BusConfig {
     }
 
     pub(super) fn server(&self) -> BusServer {
-        BusServer { urls: self.urls().map(str::to_owned).collect(), credentials: self.credentials() }
+        let urls = self.urls().map(str::to_owned).collect();
+        BusServer { urls, credentials: self.credentials(), tls: self.tls.clone() }
     }
 
     /// What the embedded bus is to be. Without `listen` it is on a random loopback port (async-nats knows no
@@ -164,17 +210,26 @@ impl BusServer {
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        Self { urls: vec![format!("nats://{address}")], credentials }
+        Self { urls: vec![format!("nats://{address}")], credentials, tls: BusTls::default() }
     }
 
     pub(super) fn options(&self) -> ConnectOptions {
-        match &self.credentials {
+        let mut options = match &self.credentials {
             Credentials::None => ConnectOptions::new(),
             Credentials::Token(token) => ConnectOptions::with_token(token.clone()),
             Credentials::UserPassword { user, password } => {
                 ConnectOptions::with_user_and_password(user.clone(), password.clone())
             }
+        };
+        // One address with tls:// is a wish for all: a password must not go to another in the clear.
+        options = options.require_tls(self.urls.iter().any(|url| url.starts_with("tls://")));
+        if !is_empty(&self.tls.ca) {
+            options = options.add_root_certificates(self.tls.ca.clone());
         }
+        if !is_empty(&self.tls.cert) {
+            options = options.add_client_certificate(self.tls.cert.clone(), self.tls.key.clone());
+        }
+        options
     }
 }
 
@@ -204,6 +259,19 @@ mod tests {
         for url in ["a:1", "http://a", "nats://user:pw@a:1"] {
             assert_ne!(faults(&BusConfig { url: url.into(), ..BusConfig::default() }), "", "{url}");
         }
+    }
+
+    #[test]
+    fn tls_is_for_servers_elsewhere_and_its_files_must_be_there() {
+        let tls =
+            BusTls { ca: "/no/such/ca.pem".into(), cert: "/no/such/cert.pem".into(), ..BusTls::default() };
+        let config = BusConfig { url: "tls://a:1".into(), tls: tls.clone(), ..BusConfig::default() };
+        let text = faults(&config);
+        for fault in ["bus.tls.ca", "bus.tls.cert", "belong together"] {
+            assert!(text.contains(fault), "{fault} is not in\n{text}");
+        }
+        let embedded = BusConfig { tls, ..BusConfig::default() };
+        assert!(faults(&embedded).contains("the embedded bus speaks no TLS"));
     }
 
     #[test]

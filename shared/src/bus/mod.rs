@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use async_nats;
-pub use config::{BusConfig, BusError, BusServer};
+pub use config::{BusConfig, BusError, BusServer, BusTls};
 
 use crate::drain::Drain;
 use crate::ids::NodeId;

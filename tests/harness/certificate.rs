@@ -1,0 +1,64 @@
+//! Certificates for tests: an authority of one's own, and what it signs for names on loopback.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+/// Signs certificates. Its files lie in the folder that it was made in.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: PathBuf,
+    /// PEM file of its own certificate.
+    pub file: PathBuf,
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// The certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// A new one.
+    ///
+    /// # Panics
+    /// The folder can't be written to.
+    pub fn new(folder: &Path, name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(params, key()).expect("it signs itself");
+        let file = folder.join(format!("{name}.pem"));
+        write(&file, &issuer.pem());
+        Self { issuer, folder: folder.to_owned(), file }
+    }
+
+    /// A certificate for `localhost` and `127.0.0.1`, in files of this name; files that are there are replaced.
+    ///
+    /// # Panics
+    /// The folder can't be written to.
+    pub fn issue(&self, name: &str) -> Certificate {
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned).to_vec();
+        let mut params = CertificateParams::new(names).expect("these are names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let own = key();
+        let signed = params.signed_by(&own, &self.issuer).expect("the authority signs");
+        let path = |kind: &str| self.folder.join(format!("{name}.{kind}.pem"));
+        let files = Certificate { cert: path("cert"), key: path("key") };
+        write(&files.cert, &signed.pem());
+        write(&files.key, &own.serialize_pem());
+        files
+    }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("the system has random numbers")
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
