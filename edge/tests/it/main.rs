@@ -7,4 +7,5 @@ mod counting;
 mod leaving;
 mod login;
 mod refusing;
+mod rfc6455;
 mod support;

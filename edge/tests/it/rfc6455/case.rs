@@ -1,0 +1,138 @@
+//! One case: what is sent, what must come back, and how the connection stands afterwards.
+
+use serde_json::Value;
+
+use super::wire::{CLOSE, PING, PONG, TEXT, Wire, close, whole};
+
+/// What comes before and behind a payload that the edge is to give back.
+const WRAP: (&[u8], &[u8]) = (br#"{"op":"echo","i":""#, br#""}"#);
+/// Asked at the end of a case that leaves the connection open.
+const ALIVE: &[u8] = b"alive?";
+
+/// What the edge says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The answer to an op that does not exist, with this `i`.
+    Echo(String),
+    /// A pong.
+    Pong(Vec<u8>),
+    /// That a message is not one it can take.
+    Refusal,
+}
+
+/// How a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It goes on.
+    Open,
+    /// The edge closes it with this code.
+    Closed(u16),
+    /// The edge answers a close that has no code, and has none either.
+    ClosedWithout,
+}
+
+/// One case.
+pub(super) struct Case {
+    pub(super) id: String,
+    sends: Vec<u8>,
+    chop: usize,
+    expects: Vec<Said>,
+    end: End,
+}
+
+/// A text message that the edge answers with its payload.
+pub(super) fn op(payload: &[u8]) -> Vec<u8> {
+    [WRAP.0, payload, WRAP.1].concat()
+}
+
+/// An op of this many bytes in all, and its payload.
+pub(super) fn op_of(bytes: usize) -> (Vec<u8>, String) {
+    let payload = "*".repeat(bytes - WRAP.0.len() - WRAP.1.len());
+    (op(payload.as_bytes()), payload)
+}
+
+pub(super) fn echo(payload: &str) -> Said {
+    Said::Echo(payload.to_owned())
+}
+
+pub(super) fn pong(payload: &[u8]) -> Said {
+    Said::Pong(payload.to_vec())
+}
+
+impl Case {
+    /// The frames are sent at once.
+    pub(super) fn new(id: impl Into<String>, frames: &[Vec<u8>], expects: &[Said], end: End) -> Self {
+        Self { id: id.into(), sends: frames.concat(), chop: usize::MAX, expects: expects.to_vec(), end }
+    }
+
+    /// Sends them in pieces of so many bytes instead.
+    pub(super) fn chopped(mut self, bytes: usize) -> Self {
+        self.chop = bytes;
+        self
+    }
+
+    pub(super) async fn run(self, mut wire: Wire) -> Result<(), String> {
+        // Who sends much must read meanwhile; the edge stops reading from whoever does not. No case sends so much before
+        // its answers are due that both would wait.
+        wire.write(&self.sends, self.chop).await;
+        for expected in &self.expects {
+            let (opcode, payload) = wire.read().await.ok_or(format!("it ended before {expected:?}"))?;
+            let said = said(opcode, &payload);
+            if said.as_ref() != Some(expected) {
+                let start = String::from_utf8_lossy(&payload[..payload.len().min(80)]).into_owned();
+                return Err(format!("expected {expected:.80?}, received opcode {opcode} with {start:?}"));
+            }
+        }
+        self.end.hold(&mut wire).await
+    }
+}
+
+impl End {
+    async fn hold(self, wire: &mut Wire) -> Result<(), String> {
+        if self == Self::Open {
+            wire.write(&whole(PING, ALIVE), usize::MAX).await;
+            let answer = wire.read().await;
+            if answer != Some((PONG, ALIVE.to_vec())) {
+                return Err(format!("expected to go on, received {answer:?}"));
+            }
+            wire.write(&close(1000, b""), usize::MAX).await;
+        }
+        let code = match self {
+            Self::Open => Some(1000),
+            Self::Closed(code) => Some(code),
+            Self::ClosedWithout => None,
+        };
+        match wire.read().await {
+            Some((CLOSE, payload)) => {
+                let got = payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+                if got != code {
+                    return Err(format!("expected to be closed with {code:?}, was with {got:?}"));
+                }
+                if payload.len() > 125 || std::str::from_utf8(payload.get(2..).unwrap_or_default()).is_err() {
+                    return Err("the reason is too long or not UTF-8".into());
+                }
+            }
+            other => return Err(format!("expected a close with {code:?}, received {other:?}")),
+        }
+        wire.finish().await;
+        match wire.read().await {
+            None => Ok(()),
+            Some(frame) => Err(format!("received {frame:?} behind the close")),
+        }
+    }
+}
+
+fn said(opcode: u8, payload: &[u8]) -> Option<Said> {
+    match opcode {
+        PONG => Some(Said::Pong(payload.to_vec())),
+        TEXT => {
+            let answer: Value = serde_json::from_slice(payload).ok()?;
+            match (answer["code"].as_u64()?, answer["i"].as_str()) {
+                (5, Some(i)) => Some(Said::Echo(i.to_owned())),
+                (4, None) => Some(Said::Refusal),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
