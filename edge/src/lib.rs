@@ -9,6 +9,7 @@
 //! | `hub` | who is here |
 //! | `feed` | messages from the bus to sessions, and the counts back |
 //! | `authn` | whose token it is |
+//! | `hostile` | what fuzzing runs |
 //! | `announce`, `ready`, `drain` | "I live", whether to get new clients, leaving |
 //!
 //! It never calls the business system, and keeps nothing that a restart may not lose.
@@ -20,6 +21,7 @@ mod config;
 mod drain;
 mod feed;
 mod frame;
+mod hostile;
 mod hub;
 mod listener;
 mod metrics;
@@ -45,6 +47,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Settings};
+pub use hostile::check_bytes;
 pub use hub::SessionPolicy;
 
 use announce::Announcer;

@@ -16,6 +16,7 @@ mod connmix;
 mod edges;
 pub mod error;
 mod guard;
+mod hostile;
 mod metrics;
 mod publisher;
 mod receipts;
@@ -37,6 +38,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Settings};
+pub use hostile::check_bytes;
 
 use edges::Edges;
 use guard::Guard;

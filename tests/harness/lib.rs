@@ -9,6 +9,7 @@
 //! | [`nats`], [`nats_cluster`] | the real nats-server, and three of them with TLS and passwords |
 //! | [`certificate`] | an authority and what it signs |
 //! | [`device`], [`publisher`], [`raw`] | the clients: WebSocket, HTTP, bare TCP |
+//! | [`hostile`] | what parsers promise, for the fuzz targets |
 //! | [`wait`] | waiting for a condition |
 //! | [`tools`] | what `tests/run` has installed |
 //!
@@ -19,6 +20,7 @@ pub mod certificate;
 pub mod cluster;
 pub mod device;
 pub mod fleet;
+pub mod hostile;
 pub mod link;
 pub mod nats;
 pub mod nats_cluster;

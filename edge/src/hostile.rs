@@ -1,0 +1,171 @@
+//! Arbitrary bytes from one client, without a socket: what the fuzz target and the test over its corpus run.
+
+use std::collections::HashSet;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use serde_json::Value;
+use shared::ids::{Channel, Uid};
+use shared::rules::{RuleConfig, Rules, default_rules};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::frame::Frame;
+use crate::protocol::PONG;
+use crate::session::state::{Effect, Limits, State, Unproved, Verified};
+use crate::transport::{Event, Transport};
+
+const MAX_FRAME: usize = 512;
+
+/// Takes `input` as what one client sends behind its handshake, in three different ways of cutting it, and plays both
+/// the edge around the conversation and an auth-adapter that goes by the token's length. Returns the number of effects.
+///
+/// # Panics
+/// If the socket or the conversation breaks one of its promises.
+pub fn check_bytes(input: &[u8]) -> usize {
+    let whole = converse(input, input.len());
+    for piece in [1, 2 + input.len() % 11] {
+        assert_eq!(whole, converse(input, piece), "pieces of {piece} bytes are understood otherwise");
+    }
+    whole.len()
+}
+
+fn converse(input: &[u8], piece: usize) -> Vec<String> {
+    let (stream, mut talk) = (Pieces { input, piece: piece.max(1) }, Talk::new());
+    let mut transport = Transport::new(stream, b"", MAX_FRAME);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        // Everything is there, so nothing is ever waited for.
+        let polled = {
+            let next = pin!(transport.next(true));
+            next.poll(&mut context)
+        };
+        match polled {
+            Poll::Ready(Event::Frame(frame)) => {
+                let effects = talk.state.on_frame(frame, talk.now);
+                talk.carry_out(effects, &mut transport);
+            }
+            Poll::Ready(Event::SignOfLife) => talk.state.on_sign_of_life(talk.now),
+            Poll::Ready(Event::Written) => {}
+            Poll::Ready(Event::Gone) => break,
+            Poll::Pending => panic!("a transport waits although its stream does not"),
+        }
+        if talk.closed {
+            break;
+        }
+    }
+    talk.seen
+}
+
+/// A conversation, and what must hold of it.
+struct Talk {
+    state: State,
+    now: Instant,
+    watched: HashSet<Channel>,
+    limits: Arc<Limits>,
+    closed: bool,
+    seen: Vec<String>,
+}
+
+impl Talk {
+    fn new() -> Self {
+        let mut rules = default_rules();
+        let (name, channel) = ("{id}@video".into(), "video:{id}".into());
+        rules.push(RuleConfig { name, channel, login: false, history: false });
+        let rules = Rules::compile(&rules).expect("these rules are good");
+        let limits = Arc::new(Limits { subscriptions: 3, ..Config::default().limits() });
+        let now = Instant::now();
+        let state = State::new(Arc::new(rules), Arc::clone(&limits), 1, now);
+        Self { state, now, watched: HashSet::new(), limits, closed: false, seen: Vec::new() }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>, transport: &mut Transport<Pieces<'_>>) {
+        for effect in effects {
+            assert!(!self.closed, "{effect:?} follows the close");
+            self.seen.push(format!("{effect:?}"));
+            // Time passes, so that logins expire and rates recover.
+            self.now += Duration::from_millis(10);
+            let more = match effect {
+                Effect::Reply(text) => {
+                    let json = serde_json::from_str::<Value>(&text);
+                    assert!(text == PONG || json.is_ok_and(|json| json.is_object()), "{text}");
+                    transport.push(Frame::text(&text));
+                    Vec::new()
+                }
+                Effect::Verify { token } => {
+                    let verified = verdict(token.expose());
+                    self.state.on_verified(verified, self.now)
+                }
+                Effect::Watch { channel } => {
+                    assert!(!self.watched.contains(&channel), "{channel:?} is watched already");
+                    let outcome = if channel.as_str().len() % 7 == 6 { Err(Unproved) } else { Ok(()) };
+                    if outcome.is_ok() {
+                        self.watched.insert(channel);
+                    }
+                    self.state.on_subscribed(outcome, self.now)
+                }
+                Effect::Unwatch { channel } => {
+                    assert!(self.watched.remove(&channel), "{channel:?} was not watched");
+                    Vec::new()
+                }
+                Effect::Close(_) => {
+                    self.closed = true;
+                    Vec::new()
+                }
+                Effect::Pause | Effect::Resume | Effect::Discard | Effect::Ping => Vec::new(),
+            };
+            assert!(self.watched.len() <= self.limits.subscriptions, "{:?}", self.watched);
+            self.carry_out(more, transport);
+        }
+    }
+}
+
+/// An auth-adapter that knows nobody personally.
+fn verdict(token: &str) -> Verified {
+    let uid = Uid::parse(token);
+    match (uid, token.len() % 8) {
+        (_, 6) => Verified::Unavailable,
+        (_, 7) => Verified::TooManySessions,
+        (Ok(uid), 5) => Verified::Known { uid, expires_in: Some(Duration::from_millis(25)) },
+        (Ok(uid), _) => Verified::Known { uid, expires_in: None },
+        (Err(_), _) => Verified::Unknown,
+    }
+}
+
+/// A stream from which at most so many bytes come at a time, and which takes whatever is written.
+struct Pieces<'i> {
+    input: &'i [u8],
+    piece: usize,
+}
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let bytes = self.piece.min(buffer.remaining()).min(self.input.len());
+        let (now, later) = self.input.split_at(bytes);
+        buffer.put_slice(now);
+        self.input = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pieces<'_> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

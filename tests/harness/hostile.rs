@@ -1,0 +1,127 @@
+//! What every parser that meets a stranger must keep to, whatever bytes it is given.
+//!
+//! Each function takes any bytes, panics if a promise is broken, and returns how much it understood. They are run by the
+//! fuzz targets in `tests/fuzz`, and on a stable compiler by the test `corpus`.
+
+use std::io::Write as _;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use shared::config::{Sources, load, print};
+use shared::ids::Channel;
+use shared::subject::{self, Live};
+use shared::wire::{Answer, Ask, Envelope, Heartbeat, HeartbeatAck, LiveMessage, VerifyReply, VerifyRequest};
+
+/// A parser, by the name of its fuzz target and of its folder in the corpus.
+pub type Target = (&'static str, fn(&[u8]) -> usize);
+
+/// All of them.
+pub const TARGETS: [Target; 6] = [
+    ("bus", bus),
+    ("client", client),
+    ("config", config),
+    ("envelope", envelope),
+    ("publish", publish),
+    ("subject", subject),
+];
+
+/// A client of the embedded bus: the NATS protocol, sessions and routing.
+pub fn bus(input: &[u8]) -> usize {
+    embedded_bus::check_bytes(input)
+}
+
+/// A device: WebSocket frames, ops, and the conversation that they lead to.
+pub fn client(input: &[u8]) -> usize {
+    edge::check_bytes(input)
+}
+
+/// A publisher: bodies and frames.
+pub fn publish(input: &[u8]) -> usize {
+    publisher_api::check_bytes(input)
+}
+
+/// A subject on the bus. What is understood as a channel leads back to the same subject.
+///
+/// # Panics
+/// It does not.
+pub fn subject(input: &[u8]) -> usize {
+    let Ok(text) = std::str::from_utf8(input) else { return 0 };
+    let mut understood = 0;
+    if let Some(Live::Message { channel }) = subject::parse_live(text)
+        && let Ok(channel) = Channel::parse(&channel)
+    {
+        understood += 1;
+        let built = subject::live(&channel, 1);
+        assert_eq!(subject::parse_live(&built), Some(Live::Message { channel: channel.as_str().into() }));
+    }
+    if let Ok(channel) = Channel::parse(text) {
+        understood += 1;
+        let built = subject::live(&channel, 7);
+        assert!(!built.contains(['*', '>', ' ']) && built.split('.').count() == 4, "{built}");
+        assert_eq!(subject::parse_live(&built), Some(Live::Message { channel: text.into() }));
+    }
+    understood
+}
+
+/// An envelope on the bus. What is understood is written as something that is understood the same.
+///
+/// # Panics
+/// It is not.
+pub fn envelope(input: &[u8]) -> usize {
+    let payload = Bytes::copy_from_slice(input);
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "00000000000000000000000000000007");
+    let live = LiveMessage::decode(Some(&headers), payload.clone());
+    assert_eq!(live.is_ok_and(|live| live.payload == payload), std::str::from_utf8(input).is_ok());
+    usize::from(again::<Ask>(input))
+        + usize::from(again::<Answer>(input))
+        + usize::from(again::<Heartbeat>(input))
+        + usize::from(again::<HeartbeatAck>(input))
+        + usize::from(again::<VerifyRequest>(input))
+        + usize::from(again::<VerifyReply>(input))
+}
+
+fn again<E: Envelope>(input: &[u8]) -> bool {
+    let Ok(envelope) = E::decode(input) else { return false };
+    let written = envelope.encode();
+    assert_eq!(E::decode(&written).expect("it reads what it writes").encode(), written);
+    true
+}
+
+/// A configuration: variables in lines that begin with `MC_`, the rest is the file. Either every fault is named, or what
+/// is printed is the same configuration.
+///
+/// # Panics
+/// It is not.
+pub fn config(input: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(input);
+    let (variables, lines): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("MC_"));
+    let environment =
+        variables.iter().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
+    match settings(&lines.join("\n"), environment.collect()) {
+        Ok(settings) => {
+            // Secrets are not printed, so the one that comes back may have others.
+            let printed = print(&settings);
+            if !printed.contains("\"***\"") {
+                let back = settings_of(&printed).unwrap_or_else(|faults| panic!("{faults}\n{printed}"));
+                assert_eq!(print(&back), printed);
+            }
+            1
+        }
+        Err(faults) => {
+            assert!(faults.trim().len() > 3, "{faults:?}");
+            0
+        }
+    }
+}
+
+fn settings_of(file: &str) -> Result<standalone::Settings, String> {
+    settings(file, Vec::new())
+}
+
+fn settings(file: &str, environment: Vec<(String, String)>) -> Result<standalone::Settings, String> {
+    let mut named = tempfile::NamedTempFile::new().expect("there is room for a file");
+    named.write_all(file.as_bytes()).expect("there is room for a file");
+    let sources = Sources { file: Some(named.path().to_owned()), environment, ..Sources::default() };
+    load(&sources).map_err(|problems| problems.to_string())
+}
