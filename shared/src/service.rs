@@ -74,7 +74,8 @@ where
         eprintln!("Signals can't be handled: {error}");
         return ExitCode::FAILURE;
     }
-    match run(settings, drain).await {
+    // Everything that a part starts is in this future, until it is started.
+    match Box::pin(run(settings, drain)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");

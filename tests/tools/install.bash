@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Finds or installs the tools that the tests drive; sourced by tests/run.
 #
-# Nothing is installed outside target/test-tools, except Debian's chromium where no Chromium is there.
+# Nothing is installed outside target/test-tools, except Debian's chromium and php-cli where there is none.
 # Versions are those that requirements.txt and package-lock.json beside this file pin.
 
 readonly MIN_PYTHON=3.11
@@ -117,61 +117,124 @@ install_packages() {
     echo "$stamp" >"$TOOLS/stamp"
 }
 
-# Prints the path of an installed Chromium or Chrome; fails if there is none.
-find_chromium() {
+# What the tests drive and Debian has, a line each: variable, the commands to look for, how to get it, packages.
+#   install  with apt-get, which needs root
+#   extract  under target/test-tools only: installing these would start services
+readonly PROGRAMS="
+CHROMIUM|chromium chromium-browser google-chrome google-chrome-stable|install|chromium
+PHP|php|install|php-cli php-curl
+NGINX|nginx|extract|nginx
+CADDY|caddy|extract|caddy
+PROMTOOL|promtool|extract|prometheus
+"
+
+# Prints the path of a program that one of these commands names; fails if there is none.
+find_program() {
     local candidate
-    for candidate in chromium chromium-browser google-chrome google-chrome-stable \
-        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" \
+    for candidate in "$@"; do
+        # Daemons are where the PATH of users often does not lead.
+        PATH=$PATH:/usr/sbin:/sbin:$TOOLS/debian/usr/bin:$TOOLS/debian/usr/sbin command -v "$candidate" && return
+    done
+    [ "$1" = chromium ] || return 1
+    for candidate in "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" \
         "/Applications/Chromium.app/Contents/MacOS/Chromium"; do
-        if command -v "$candidate" >/dev/null; then
-            command -v "$candidate"
-            return
-        fi
+        [ -x "$candidate" ] && echo "$candidate" && return
     done
     return 1
 }
 
-no_chromium() {
+# lacking WHY PACKAGES: gives up.
+lacking() {
     {
-        echo "No Chromium for the browser tests: $1."
-        echo "Install Chromium or Chrome with your system's package manager (Debian: apt-get install chromium),"
-        echo "or set MC_TEST_CHROMIUM to the path of one, and run tests/run again."
+        echo "The tests need what this machine does not have, Debian's packages: $2."
+        echo "They could not be had: $1."
+        echo "Install the programs with your system's package manager (Debian: apt-get install $2), or name those"
+        echo "that are not in PATH: MC_TEST_CHROMIUM, MC_TEST_PHP, MC_TEST_NGINX, MC_TEST_CADDY, MC_TEST_PROMTOOL."
+        echo "Then run tests/run again."
     } >&2
     exit 2
 }
 
-apt_install_chromium() {
-    local as_root=()
-    command -v apt-get >/dev/null || no_chromium "none is in PATH, and this system has no apt-get to install it with"
-    if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || no_chromium "installing it needs root, and there is no sudo"
-        say "installing Debian's chromium: apt-get writes to the system's directories, which needs root;"
-        say "sudo asks for your password now. Nothing else in this run needs root."
-        # Without a terminal there is nobody to type it.
-        [ -t 0 ] || sudo -n true 2>/dev/null || no_chromium "sudo needs a password, and there is no terminal to ask on"
-        as_root=(sudo)
-    fi
-    say "installing Debian's chromium with apt-get"
+# Sets AS_ROOT to what makes a command run as root, after saying what for.
+become_root() {
+    AS_ROOT=()
+    [ "$(id -u)" -eq 0 ] && return
+    command -v sudo >/dev/null || lacking "installing them needs root, and there is no sudo" "$1"
+    say "installing Debian's $1: apt-get writes to the system's directories, which needs root;"
+    say "sudo asks for your password now. Nothing else in this run needs root."
+    # Without a terminal there is nobody to type it.
+    [ -t 0 ] || sudo -n true 2>/dev/null || lacking "sudo needs a password, and there is no terminal to ask on" "$1"
+    AS_ROOT=(sudo)
+}
+
+# as_root COMMAND...: an empty array counts as unset in the bash that macOS ships.
+as_root() {
+    ${AS_ROOT[@]+"${AS_ROOT[@]}"} "$@"
+}
+
+apt_install() {
+    local packages=("$@")
+    say "installing with apt-get: $*"
+    become_root "$*"
     {
-        # An empty array counts as unset in the bash that macOS ships.
-        ${as_root[@]+"${as_root[@]}"} apt-get update -qq \
-            && ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive \
-                apt-get install --yes -qq --no-install-recommends chromium
-    } >"$TOOLS/apt-chromium.log" 2>&1 </dev/null || {
-        tail -n 5 "$TOOLS/apt-chromium.log" >&2
-        no_chromium "apt-get could not install it (whole output: $TOOLS/apt-chromium.log)"
+        as_root apt-get update -qq \
+            && as_root env DEBIAN_FRONTEND=noninteractive \
+                apt-get install --yes -qq --no-install-recommends "${packages[@]}"
+    } >"$TOOLS/apt-install.log" 2>&1 </dev/null || {
+        tail -n 5 "$TOOLS/apt-install.log" >&2
+        lacking "apt-get failed (whole output: $TOOLS/apt-install.log)" "$*"
     }
 }
 
-# Sets CHROMIUM.
-provide_chromium() {
-    CHROMIUM=${MC_TEST_CHROMIUM:-}
-    if [ -n "$CHROMIUM" ]; then
-        [ -x "$CHROMIUM" ] || no_chromium "MC_TEST_CHROMIUM is $CHROMIUM, which is not a program"
-        return
+apt_extract() {
+    local packages=("$@") package
+    say "fetching with apt-get into $TOOLS/debian: $*"
+    rm -rf "$TOOLS/debian.part"
+    mkdir -p "$TOOLS/debian" "$TOOLS/debian.part"
+    # Without lists of packages nothing can be fetched, and only root may fetch the lists.
+    if ! apt-cache show "${packages[@]}" >/dev/null 2>&1; then
+        become_root "lists of packages"
+        as_root apt-get update -qq >"$TOOLS/apt-update.log" 2>&1 </dev/null || true
     fi
-    if ! CHROMIUM=$(find_chromium); then
-        apt_install_chromium
-        CHROMIUM=$(find_chromium) || no_chromium "apt-get installed it, but it is not in PATH"
+    {
+        (cd "$TOOLS/debian.part" && apt-get download -qq "${packages[@]}") \
+            && for package in "$TOOLS"/debian.part/*.deb; do
+                dpkg-deb --extract "$package" "$TOOLS/debian" || exit
+            done
+    } >"$TOOLS/apt-extract.log" 2>&1 </dev/null || {
+        tail -n 5 "$TOOLS/apt-extract.log" >&2
+        lacking "apt-get failed (whole output: $TOOLS/apt-extract.log)" "$*"
+    }
+    rm -rf "$TOOLS/debian.part"
+}
+
+# Finds each program, or gets it. Sets a variable of its name, which MC_TEST_<name> beforehand decides.
+provide_programs() {
+    local name commands how packages found wanted to_install=() to_extract=()
+    while IFS='|' read -r name commands how packages; do
+        [ -n "$name" ] || continue
+        wanted=MC_TEST_$name
+        if [ -n "${!wanted:-}" ]; then
+            [ -x "${!wanted}" ] || lacking "$wanted is ${!wanted}, which is not a program" "$packages"
+        elif ! find_program $commands >/dev/null; then
+            # Words, on purpose, here and above.
+            case $how in
+            install) to_install+=($packages) ;;
+            extract) to_extract+=($packages) ;;
+            esac
+        fi
+    done <<<"$PROGRAMS"
+    if [ "${#to_install[@]}" -gt 0 ] || [ "${#to_extract[@]}" -gt 0 ]; then
+        command -v apt-get >/dev/null \
+            || lacking "this system has no apt-get" "${to_install[*]-} ${to_extract[*]-}"
     fi
+    [ "${#to_install[@]}" -eq 0 ] || apt_install "${to_install[@]}"
+    [ "${#to_extract[@]}" -eq 0 ] || apt_extract "${to_extract[@]}"
+    while IFS='|' read -r name commands how packages; do
+        [ -n "$name" ] || continue
+        wanted=MC_TEST_$name
+        found=${!wanted:-$(find_program $commands || true)}
+        [ -n "$found" ] || lacking "apt-get brought them, but none is called: $commands" "$packages"
+        printf -v "$name" '%s' "$found"
+    done <<<"$PROGRAMS"
 }
