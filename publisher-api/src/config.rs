@@ -1,6 +1,7 @@
 //! `[publisher_api]`: every key with its default, and what may not be combined.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use shared::config::{self, ByteSize, LogConfig, Problems};
 use shared::rules::{RuleConfig, Rules, default_rules};
 
 use crate::edges::roster::Times;
+use crate::keys::{self, KeyConfig};
 
 /// What a message needs on the bus besides its payload, in bytes.
 const BUS_OVERHEAD: u64 = 1_024;
@@ -21,7 +23,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub admin: SocketAddr,
-    /// Lets everyone who reaches the port publish, where it is not on loopback.
+    /// Who may publish. Without keys, whoever reaches the port.
+    pub keys: Vec<KeyConfig>,
+    /// A file with further keys (`[[keys]]`), read again when it changes. Empty: none.
+    pub keys_file: PathBuf,
+    /// Without keys: lets everyone who reaches the port publish, where it is not on loopback.
     pub insecure: bool,
     /// Origins of web pages that may publish, e.g. `https://admin.example.com`. No CORS headers are sent.
     pub allowed_origins: Vec<String>,
@@ -86,6 +92,8 @@ impl Default for Config {
         Self {
             listen: loopback(6789),
             admin: loopback(6796),
+            keys: Vec::new(),
+            keys_file: PathBuf::new(),
             insecure: false,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
@@ -114,14 +122,16 @@ impl Default for Config {
 impl Config {
     /// Adds what is wrong with these values.
     pub fn validate(&self, problems: &mut Problems) {
-        problems.check(self.listen.ip().is_loopback() || self.insecure, "publisher_api.listen", || {
+        let closed = self.listen.ip().is_loopback() || self.has_keys();
+        problems.check(closed || self.insecure, "publisher_api.listen", || {
             format!(
-                "{} is not on loopback, and there are no keys yet to tell publishers from strangers; listen on \
-                 127.0.0.1, or, in a network where everyone may publish, start with --insecure \
-                 (publisher_api.insecure = true)",
+                "{} is not on loopback, and there are no keys to tell publishers from strangers; make one with \
+                 `message-center key new`, listen on 127.0.0.1, or, in a network where everyone may publish, start \
+                 with --insecure (publisher_api.insecure = true)",
                 self.listen
             )
         });
+        keys::config::validate(&self.keys, &self.keys_file, problems);
         problems.check((1..=64 << 20).contains(&self.max_message.0), "publisher_api.max_message", || {
             "must be from 1 to 64MiB".into()
         });
@@ -175,6 +185,11 @@ impl Config {
         problems.check(self.silence > self.ping_interval, "publisher_api.silence", || {
             "must be above publisher_api.ping_interval, or sockets are closed before they are pinged".into()
         });
+    }
+
+    /// Whether there are keys; a file that is named has some, or is refused.
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty() || !self.keys_file.as_os_str().is_empty()
     }
 
     /// The largest request, in bytes: escaping can make six bytes of one.
@@ -258,6 +273,15 @@ mod tests {
         let everywhere = "0.0.0.0:6789".parse().unwrap();
         assert!(faults(|config| config.listen = everywhere).contains("--insecure"));
         assert_eq!(faults(|config| (config.listen, config.insecure) = (everywhere, true)), "");
+        let key = KeyConfig {
+            name: "shop".into(),
+            hash: keys::SecretHash::of("secret").to_string(),
+            ..KeyConfig::default()
+        };
+        assert_eq!(faults(|config| (config.listen, config.keys) = (everywhere, vec![key])), "");
+        let nowhere =
+            faults(|config| (config.listen, config.keys_file) = (everywhere, "no/such/file".into()));
+        assert!(nowhere.contains("no/such/file: can't be read"), "{nowhere}");
         assert_eq!(faults(|config| config.listen = "[::1]:0".parse().unwrap()), "");
     }
 

@@ -3,10 +3,13 @@
 //! A reason knows its code, a code knows its HTTP status and whether to come again, so that number, status
 //! and advice can't drift apart. The manual's table is made from this one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use shared::ids::NameError;
+
+use crate::keys::Scope;
 
 /// The numbers that publishers see as `E.c`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,19 +84,19 @@ impl Code {
                 105,
                 StatusCode::UNAUTHORIZED,
                 None,
-                "No key, or a wrong one. Not answered while no keys are configured.",
+                "No key, one that can't be read, or one that is not valid (any more). Never answered while no keys are configured.",
             ),
             Self::Forbidden => (
                 106,
                 StatusCode::FORBIDDEN,
                 None,
-                "Not permitted: the request names an origin or a host that is not allowed.",
+                "Not permitted: the key lacks a scope or may not name the channel, or the request names an origin or a host that is not allowed.",
             ),
             Self::TooMany => (
                 107,
                 StatusCode::TOO_MANY_REQUESTS,
                 SOON,
-                "Too many publishes or sockets at once. Come again after a pause; publish over fewer connections.",
+                "Too many publishes or sockets at once, or more messages a second than the key may publish. Come again after the pause that is named.",
             ),
             Self::Unavailable => (
                 108,
@@ -222,6 +225,41 @@ pub enum Refusal {
         "the header Host must be localhost or a loopback address here; to use another name, add it to publisher_api.allowed_hosts"
     )]
     Host,
+    /// No key where one is needed.
+    #[error(
+        "a key is needed; send it as Authorization: Bearer <key>, or in the URL: http://<name>:<key>@<host>/..."
+    )]
+    NoKey,
+    /// A header `Authorization` that can't be read.
+    #[error("the header Authorization {0}")]
+    BadCredentials(&'static str),
+    /// A key that nobody has, or nobody any more.
+    #[error("this key is not valid; it was revoked, not copied whole, or belongs to another name")]
+    WrongKey,
+    /// A key without the scope that the call needs.
+    #[error("the key {key:?} lacks the scope {scope:?}, which this call needs", scope = .scope.name())]
+    MissingScope {
+        /// Name of the key.
+        key: Arc<str>,
+        /// What it lacks.
+        scope: Scope,
+    },
+    /// A channel that the key may not name.
+    #[error("the key {key:?} may not use this channel; its patterns are in the configuration")]
+    ForbiddenChannel {
+        /// Name of the key.
+        key: Arc<str>,
+    },
+    /// More messages than the key may publish.
+    #[error("the key {key:?} may publish {rate} messages a second; try again in {} s", seconds(*.after))]
+    TooFast {
+        /// Name of the key.
+        key: Arc<str>,
+        /// Messages a second.
+        rate: u32,
+        /// When there is room again.
+        after: Duration,
+    },
     /// More at once than the configuration allows.
     #[error("too many {what} at once (the limit is {limit}); try again in a moment")]
     TooMany {
@@ -252,6 +290,11 @@ fn got(content_type: Option<&str>) -> String {
     content_type.map_or_else(|| "; there is none".to_owned(), |got| format!("; it is {got:?}"))
 }
 
+/// Whole seconds, rounded up, so that whoever waits for them has waited long enough.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 impl Refusal {
     /// The code that it is answered with.
     pub fn code(&self) -> Code {
@@ -272,10 +315,22 @@ impl Refusal {
             | Self::Method { .. } => Code::BadRequest,
             Self::BadChannel(_) => Code::BadChannel,
             Self::TooLarge { .. } => Code::TooLarge,
-            Self::Origin | Self::Host => Code::Forbidden,
-            Self::TooMany { .. } => Code::TooMany,
+            Self::NoKey | Self::BadCredentials(_) | Self::WrongKey => Code::BadKey,
+            Self::Origin | Self::Host | Self::MissingScope { .. } | Self::ForbiddenChannel { .. } => {
+                Code::Forbidden
+            }
+            Self::TooMany { .. } | Self::TooFast { .. } => Code::TooMany,
             Self::Unavailable => Code::Unavailable,
             Self::NotSupported { .. } | Self::UnknownPath => Code::NotSupported,
+        }
+    }
+
+    /// Whether and after how many seconds the same request may succeed, for `Retry-After`.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the table decides for every other reason")]
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::TooFast { after, .. } => Some(seconds(*after)),
+            other => other.code().row().retry_after.map(seconds),
         }
     }
 

@@ -7,6 +7,7 @@
 //! | `receipts` | asks the edges to how many sessions a message went |
 //! | `edges` | which edges live |
 //! | [`error`] | every reason for a refusal, and its code |
+//! | [`keys`] | who calls, and what they may do |
 //! | `guard`, `routes`, `serve` | who is let in; the route table; connections |
 //!
 //! It holds no client sockets and keeps nothing that a restart may not lose.
@@ -17,6 +18,7 @@ mod edges;
 pub mod error;
 mod guard;
 mod hostile;
+pub mod keys;
 mod metrics;
 mod publisher;
 mod receipts;
@@ -42,6 +44,7 @@ pub use hostile::check_bytes;
 
 use edges::Edges;
 use guard::Guard;
+use keys::Keys;
 use metrics::Metrics;
 use publisher::{Limits, Publisher};
 use receipts::{AskTimes, Asker};
@@ -54,6 +57,7 @@ pub const PART: &str = "publisher-api";
 #[derive(Debug)]
 pub struct PublisherApi {
     address: SocketAddr,
+    keys: Arc<Keys>,
 }
 
 impl PublisherApi {
@@ -70,20 +74,28 @@ impl PublisherApi {
         drain: &Drain,
     ) -> anyhow::Result<Self> {
         health.unready(PART, "starting");
+        let keys = Keys::load(config.keys.clone(), config.keys_file.clone(), registry)?;
         let listener = health::bind("publisher_api.listen", config.listen).await?;
         let address = listener.local_addr().context("the address of the publishing port")?;
         let metrics = Arc::new(Metrics::register(registry));
         let publisher = publisher(&config, rules, &bus, &health, &metrics, drain)
             .await
             .context("the bus takes no subscriptions")?;
-        serve(config, listener, address, publisher, metrics, drain);
+        keys.watch(drain);
+        serve(config, listener, address, publisher, metrics, Arc::clone(&keys), drain);
         tracing::info!(%address, "publisher-api listens");
-        Ok(Self { address })
+        Ok(Self { address, keys })
     }
 
     /// Where back ends publish.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Takes the keys of another configuration, without closing anything. Faulty ones are refused: a warning names
+    /// the faults, a counter counts, and the keys before stay valid.
+    pub fn apply_keys(&self, config: &Config) {
+        self.keys.apply(config.keys.clone(), config.keys_file.clone());
     }
 }
 
@@ -119,12 +131,14 @@ fn serve(
     address: SocketAddr,
     publisher: Publisher,
     metrics: Arc<Metrics>,
+    keys: Arc<Keys>,
     drain: &Drain,
 ) {
     let guard = Guard::new(&config.allowed_origins, &config.allowed_hosts, address.ip().is_loopback());
     let bounds = serve::Bounds { connections: config.max_connections, head_timeout: config.head_timeout };
     let sockets = Arc::new(Semaphore::new(config.max_sockets));
-    let app = App { publisher, config, guard, metrics: Arc::clone(&metrics), sockets, drain: drain.clone() };
+    let app =
+        App { publisher, config, guard, keys, metrics: Arc::clone(&metrics), sockets, drain: drain.clone() };
     serve::start(listener, routes::router(Arc::new(app)), bounds, metrics, drain);
 }
 

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::connmix::{http, ws};
 use crate::error::Refusal;
 use crate::guard::Guard;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
 
@@ -28,6 +29,7 @@ pub(crate) struct App {
     pub(crate) publisher: Publisher,
     pub(crate) config: Config,
     pub(crate) guard: Guard,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) metrics: Arc<Metrics>,
     /// One permit a WebSocket.
     pub(crate) sockets: Arc<Semaphore>,
@@ -49,9 +51,15 @@ async fn refuse_method(State(app): State<Arc<App>>, path: &'static str, allowed:
     http::refuse(&app, Refusal::Method { path, allowed })
 }
 
-async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+/// Lets in whom neither origin nor host nor key speaks against. Handlers find the [`crate::keys::Caller`] in the
+/// extensions of the request.
+async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let checked = app.guard.check(request.uri(), request.headers());
+    match checked.and_then(|()| app.keys.caller(request.headers())) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(refusal) => {
             tracing::debug!(%refusal, "refused a request");
             http::refuse(&app, refusal)

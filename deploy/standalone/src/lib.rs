@@ -7,6 +7,7 @@
 pub mod banner;
 pub mod bus;
 pub mod demo;
+pub mod key;
 mod settings;
 
 use std::io::Write as _;
@@ -149,7 +150,8 @@ async fn start_parts(settings: Settings, health: &Health, drains: &Drains) -> an
 /// # Errors
 /// See [`Standalone::start`].
 pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
-    let standalone = Standalone::start(settings).await?;
+    // Boxed, for it is large and gone once everything runs.
+    let standalone = Box::pin(Standalone::start(settings)).await?;
     tokio::select! {
         () = standalone.health.wait_ready() => {
             // Whoever closed standard output wants to read nothing; that is no reason to stop.

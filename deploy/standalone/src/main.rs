@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use shared::service::{self, CommonArgs};
+use standalone::key;
 
 /// Delivers a business system's messages to every device of a user, over WebSocket
 ///
@@ -29,6 +30,9 @@ enum Part {
     AuthAdapter(AuthArgs),
     /// The embedded bus alone, for parts in other processes
     Bus(BusArgs),
+    /// Makes keys for back ends that publish
+    #[command(subcommand)]
+    Key(key::Command),
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +150,7 @@ async fn main() -> ExitCode {
             ]);
             service::run(common, flags, |s: &auth_adapter::Settings| &s.log, auth_adapter::run).await
         }
+        Part::Key(command) => key::run(command),
         Part::Bus(BusArgs { common, listen, insecure }) => {
             let flags = keys([("bus.listen", listen), ("bus.insecure", truth(insecure))]);
             service::run(common, flags, |s: &standalone::bus::Settings| &s.log, standalone::bus::run).await

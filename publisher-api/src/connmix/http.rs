@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -12,8 +13,9 @@ use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
 use super::{Publish, http_answer};
-use crate::error::Refusal;
+use crate::error::{Code, Refusal};
 use crate::guard::check_content_type;
+use crate::keys::{Caller, Scope};
 use crate::metrics::Via;
 use crate::receipts::Receipt;
 use crate::routes::App;
@@ -24,8 +26,17 @@ const COMPLETE: HeaderName = HeaderName::from_static("mc-complete");
 /// to read the answer instead of a broken connection.
 const DISCARD_FACTOR: usize = 8;
 
-pub(crate) async fn publish(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    let outcome = answer(&app, &headers, body).await;
+/// How to send a key, for clients that ask first.
+const CHALLENGE: HeaderValue =
+    HeaderValue::from_static("Basic realm=\"message center\", charset=\"UTF-8\", Bearer");
+
+pub(crate) async fn publish(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let outcome = answer(&app, &caller, &headers, body).await;
     respond(&app, &outcome)
 }
 
@@ -34,13 +45,15 @@ pub(crate) fn refuse(app: &App, refusal: Refusal) -> Response {
     respond(app, &Err(refusal))
 }
 
-async fn answer(app: &App, headers: &HeaderMap, body: Body) -> Result<Receipt, Refusal> {
+async fn answer(app: &App, caller: &Caller, headers: &HeaderMap, body: Body) -> Result<Receipt, Refusal> {
+    caller.require(Scope::Publish)?;
     check_content_type(headers)?;
     let patience = app.config.body_timeout;
     let body = timeout(patience, read(body, app.config.request_bytes()))
         .await
         .map_err(|_| Refusal::SlowBody(patience))??;
     let publish = Publish::parse(&body, app.config.max_message.as_usize())?;
+    caller.admit_publish(&publish.channel)?;
     Ok(app.publisher.hand_over(publish).await?.receipt().await)
 }
 
@@ -78,8 +91,11 @@ fn respond(app: &App, outcome: &Result<Receipt, Refusal>) -> Response {
         }
         Ok(_) => {}
         Err(refusal) => {
-            if let Some(pause) = refusal.code().row().retry_after {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs()));
+            if let Some(pause) = refusal.retry_after() {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(pause));
+            }
+            if refusal.code() == Code::BadKey {
+                headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
             }
             if let Refusal::Method { allowed, .. } = refusal {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allowed));

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
@@ -23,6 +24,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use super::{Call, http, ws_answer};
 use crate::error::Refusal;
+use crate::keys::{Caller, Scope};
 use crate::metrics::{Held, Via};
 use crate::routes::App;
 
@@ -37,12 +39,17 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn upgrade(
     State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
     handshake: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let handshake = match handshake {
         Ok(handshake) => handshake,
         Err(rejection) => return http::refuse(&app, Refusal::NoHandshake(rejection.body_text())),
     };
+    // Publishing is all that there is on this socket.
+    if let Err(refusal) = caller.require(Scope::Publish) {
+        return http::refuse(&app, refusal);
+    }
     let Ok(place) = Arc::clone(&app.sockets).try_acquire_owned() else {
         let limit = app.config.max_sockets;
         return http::refuse(&app, Refusal::TooMany { what: "sockets", limit });
@@ -52,7 +59,7 @@ pub(crate) async fn upgrade(
         move |socket| async move {
             let drain = app.drain.clone();
             drain.spawn(async move {
-                serve(app, socket).await;
+                serve(app, caller, socket).await;
                 drop(place);
             });
         },
@@ -74,6 +81,8 @@ enum End {
     Silent,
     /// The caller does not take its answers.
     Slow,
+    /// The key is not valid any more.
+    Revoked,
     /// This process leaves.
     Leaving,
 }
@@ -88,6 +97,7 @@ impl End {
             Self::TooLarge => "too_large",
             Self::Silent => "silent",
             Self::Slow => "slow",
+            Self::Revoked => "revoked",
             Self::Leaving => "leaving",
         }
     }
@@ -99,19 +109,21 @@ impl End {
             Self::Protocol => Some((1002, "protocol error")),
             Self::TooLarge => Some((1009, "frame too large; see the error before")),
             Self::Silent => Some((4408, "nothing came for too long; answer pings, and connect again")),
+            Self::Revoked => Some((4401, "the key is not valid any more; connect with another")),
             Self::Leaving => Some((1012, "restarting; connect again")),
         }
     }
 }
 
 /// Serves one socket until it ends.
-async fn serve(app: Arc<App>, socket: WebSocket) {
+async fn serve(app: Arc<App>, caller: Caller, socket: WebSocket) {
     let _held = Held::new(&app.metrics.sockets);
     let (sink, frames) = socket.split();
     let (queue, answers) = mpsc::channel(QUEUE);
     let now = Instant::now();
     let conversation = Conversation {
         app: &app,
+        caller,
         frames,
         queue,
         open: FuturesUnordered::new(),
@@ -154,6 +166,7 @@ type Pending = BoxFuture<'static, String>;
 /// The reading side of a socket.
 struct Conversation<'a> {
     app: &'a App,
+    caller: Caller,
     frames: SplitStream<WebSocket>,
     queue: mpsc::Sender<Message>,
     /// Publishes that the bus has, at most `max_in_flight_per_socket`.
@@ -228,8 +241,17 @@ impl Conversation<'_> {
         if text.len() > self.app.config.request_bytes() {
             return Err(End::TooLarge);
         }
+        let caller = self.caller.current();
         let Call { echo, publish } = Call::parse(text, self.app.config.max_message.as_usize());
-        let handed_over = match publish {
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                self.answer_refusal(refusal, echo).await?;
+                return Err(End::Revoked);
+            }
+        };
+        let admitted = publish.and_then(|publish| caller.admit_publish(&publish.channel).map(|()| publish));
+        let handed_over = match admitted {
             Ok(publish) => self.app.publisher.hand_over(publish).await,
             Err(refusal) => Err(refusal),
         };

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod counts;
+mod keys;
 mod leaving;
 mod manual;
 mod order;

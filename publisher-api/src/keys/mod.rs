@@ -1,0 +1,34 @@
+//! Keys: who a request comes from, and what its sender may do.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `config` | keys as they are configured, and their faults |
+//! | `secret` | how a secret is made, hashed, recognized |
+//! | `scope`, `pattern`, `rate` | what a key permits: calls, channels, messages a second |
+//! | `credentials` | what a request says about its sender |
+//! | `table` | the keys that are valid now |
+//! | `caller` | the sender of a request, checked |
+//! | `store` | the one table in use, and how another takes its place |
+//! | `new` | a new key, for `message-center key new` |
+//!
+//! Secrets are kept nowhere: not in the configuration, a log, a metric or a `Debug`. Without keys everybody may do
+//! everything; then the port is on loopback, or its owner said that it is meant.
+
+mod caller;
+pub(crate) mod config;
+mod credentials;
+mod metrics;
+mod new;
+mod pattern;
+mod rate;
+mod scope;
+mod secret;
+mod store;
+mod table;
+
+pub use caller::Caller;
+pub use config::KeyConfig;
+pub use new::{NewKey, Place};
+pub use scope::Scope;
+pub use secret::{SecretHash, check as check_secret, generate as generate_secret};
+pub(crate) use store::Keys;

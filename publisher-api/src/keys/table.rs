@@ -1,0 +1,109 @@
+//! The keys that are valid now, found by the hash of a secret.
+//!
+//! A table never changes; another takes its place. Limiters go along, so that a reload fills no bucket.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use shared::ids::Channel;
+
+use super::pattern::Pattern;
+use super::rate::{Limiter, Rate};
+use super::scope::Scope;
+use super::secret::SecretHash;
+
+/// A key, ready to be used.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    name: Arc<str>,
+    pub(super) hash: SecretHash,
+    scopes: Vec<Scope>,
+    channels: Vec<Pattern>,
+    pub(super) rate: Option<Rate>,
+    limiter: Option<Arc<Limiter>>,
+}
+
+impl Key {
+    pub(super) fn new(
+        name: Arc<str>,
+        hash: SecretHash,
+        scopes: Vec<Scope>,
+        channels: Vec<Pattern>,
+        rate: Option<Rate>,
+    ) -> Self {
+        Self { name, hash, scopes, channels, rate, limiter: None }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    pub(crate) fn permits(&self, needed: Scope) -> bool {
+        self.scopes.iter().any(|scope| scope.covers(needed))
+    }
+
+    pub(crate) fn may(&self, channel: &Channel) -> bool {
+        self.channels.iter().any(|pattern| pattern.matches(channel.as_str()))
+    }
+
+    pub(crate) fn limiter(&self) -> Option<&Limiter> {
+        self.limiter.as_deref()
+    }
+}
+
+/// All keys.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// By the beginning of their hashes.
+    keys: HashMap<[u8; 8], Vec<Arc<Key>>>,
+    limiters: HashMap<Arc<str>, Arc<Limiter>>,
+    count: usize,
+}
+
+impl Table {
+    /// A table of these keys, which have been checked together.
+    pub(super) fn new(keys: impl IntoIterator<Item = Key>) -> Self {
+        let mut table = Self::default();
+        for mut key in keys {
+            if let Some(rate) = key.rate {
+                let limiter =
+                    table.limiters.entry(key.shared_name()).or_insert_with(|| Arc::new(Limiter::new(rate)));
+                key.limiter = Some(Arc::clone(limiter));
+            }
+            table.count += 1;
+            table.keys.entry(key.hash.bucket()).or_default().push(Arc::new(key));
+        }
+        table
+    }
+
+    /// Takes over the limiters of names whose rate stays as it was.
+    pub(super) fn inherit(mut self, old: &Self) -> Self {
+        for (name, limiter) in &mut self.limiters {
+            if let Some(known) = old.limiters.get(name).filter(|known| known.rate == limiter.rate) {
+                *limiter = Arc::clone(known);
+            }
+        }
+        for key in self.keys.values_mut().flatten() {
+            let limiter = self.limiters.get(&key.name).cloned();
+            Arc::make_mut(key).limiter = limiter;
+        }
+        self
+    }
+
+    /// The key whose secret has this hash.
+    pub(crate) fn find(&self, hash: &SecretHash) -> Option<&Arc<Key>> {
+        self.keys.get(&hash.bucket())?.iter().find(|key| key.hash == *hash)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
