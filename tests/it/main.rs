@@ -12,5 +12,6 @@ mod leaving;
 mod limits;
 mod login;
 mod outage;
+mod proxies;
 mod publishing;
 mod subscribe;

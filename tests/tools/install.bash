@@ -209,6 +209,7 @@ apt_extract() {
 }
 
 # Finds each program, or gets it. Sets a variable of its name, which MC_TEST_<name> beforehand decides.
+# shellcheck disable=SC2086,SC2206 # Commands and packages are words, on purpose.
 provide_programs() {
     local name commands how packages found wanted to_install=() to_extract=()
     while IFS='|' read -r name commands how packages; do
@@ -217,7 +218,6 @@ provide_programs() {
         if [ -n "${!wanted:-}" ]; then
             [ -x "${!wanted}" ] || lacking "$wanted is ${!wanted}, which is not a program" "$packages"
         elif ! find_program $commands >/dev/null; then
-            # Words, on purpose, here and above.
             case $how in
             install) to_install+=($packages) ;;
             extract) to_extract+=($packages) ;;
