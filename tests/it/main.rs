@@ -8,6 +8,7 @@ mod config;
 mod counts;
 mod first_message;
 mod frozen;
+mod keys;
 mod leaving;
 mod limits;
 mod login;

@@ -122,6 +122,7 @@ install_packages() {
 #   extract  under target/test-tools only: installing these would start services
 readonly PROGRAMS="
 CHROMIUM|chromium chromium-browser google-chrome google-chrome-stable|install|chromium
+CURL|curl|install|curl
 PHP|php|install|php-cli php-curl
 NGINX|nginx|extract|nginx
 CADDY|caddy|extract|caddy
@@ -149,7 +150,7 @@ lacking() {
         echo "The tests need what this machine does not have, Debian's packages: $2."
         echo "They could not be had: $1."
         echo "Install the programs with your system's package manager (Debian: apt-get install $2), or name those"
-        echo "that are not in PATH: MC_TEST_CHROMIUM, MC_TEST_PHP, MC_TEST_NGINX, MC_TEST_CADDY, MC_TEST_PROMTOOL."
+        echo "that are not in PATH: MC_TEST_CHROMIUM, MC_TEST_CURL, MC_TEST_PHP, MC_TEST_NGINX, MC_TEST_CADDY, MC_TEST_PROMTOOL."
         echo "Then run tests/run again."
     } >&2
     exit 2
