@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::drain::Drain;
+use shared::held::Held;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use crate::metrics::{Held, Metrics, Refusal};
+use crate::metrics::{Metrics, Refusal};
 use crate::session::{self, Env};
 use crate::transport::Transport;
 use crate::upgrade::{Door, Upgraded};

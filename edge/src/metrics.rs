@@ -192,20 +192,3 @@ impl Metrics {
         }
     }
 }
-
-/// Counts one up for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Held(Gauge);
-
-impl Held {
-    pub(crate) fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}

@@ -136,20 +136,3 @@ impl Metrics {
         self.socket_ends.get_or_create(&Reason { reason }).inc();
     }
 }
-
-/// Counts one up for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Held(Gauge);
-
-impl Held {
-    pub(crate) fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}

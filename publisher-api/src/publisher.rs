@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::bus::Bus;
+use shared::held::Held;
 use shared::ids::{Channel, MessageId, MessageIds};
 use shared::subject;
 use shared::wire::LiveMessage;
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::connmix::Publish;
 use crate::edges::Edges;
 use crate::error::Refusal;
-use crate::metrics::{Held, Metrics};
+use crate::metrics::Metrics;
 use crate::receipts::{Asker, Receipt};
 
 /// One stream for all, until there are streams.

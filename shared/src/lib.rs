@@ -8,13 +8,14 @@
 //! | [`wire`] | what travels on the bus: live messages, asks, heartbeats, token checks |
 //! | [`bus`] | a cheap handle to the bus, whoever serves it |
 //! | [`config`] | one file, environment over it, every fault named at once |
-//! | [`telemetry`], [`health`] | logs; `/livez`, `/readyz`, `/metrics` |
+//! | [`telemetry`], [`health`], [`held`] | logs; `/livez`, `/readyz`, `/metrics`; a gauge of what is there |
 //! | [`drain`], [`service`] | leaving in order; the frame around a service's `main` |
 
 pub mod bus;
 pub mod config;
 pub mod drain;
 pub mod health;
+pub mod held;
 pub mod ids;
 pub mod rules;
 pub mod service;

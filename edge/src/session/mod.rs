@@ -14,6 +14,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::held::Held;
 use shared::ids::Channel;
 use shared::rules::Rules;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,7 +25,7 @@ use crate::authn::{Authn, Owner};
 use crate::code::CloseCode;
 use crate::frame::Frame;
 use crate::hub::Member;
-use crate::metrics::{Held, LoginOutcome, Loss, Metrics};
+use crate::metrics::{LoginOutcome, Loss, Metrics};
 use crate::transport::{Event, Transport};
 use outbox::Call;
 use state::{Effect, Limits, State, Unproved, Verified};

@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::value::RawValue;
+use shared::held::Held;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
@@ -25,7 +26,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use super::{Call, http, ws_answer};
 use crate::error::Refusal;
 use crate::keys::{Caller, Scope};
-use crate::metrics::{Held, Via};
+use crate::metrics::Via;
 use crate::routes::App;
 
 /// Answers that wait to be written, at most; then nothing more is read.
