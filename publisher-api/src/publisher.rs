@@ -89,13 +89,22 @@ impl Publisher {
         }
     }
 
+    /// Says early whether a publish would be refused for want of room.
+    ///
+    /// # Errors
+    /// Code 107.
+    pub(crate) fn has_room(&self) -> Result<(), Refusal> {
+        if self.slots.available_permits() > 0 { Ok(()) } else { Err(self.too_many()) }
+    }
+
+    fn too_many(&self) -> Refusal {
+        Refusal::TooMany { what: "publishes", limit: self.limits.in_flight }
+    }
+
     /// Hands the message to the bus, behind all that this caller handed over before.
     pub(crate) async fn hand_over(&self, publish: Publish) -> Result<HandedOver, Refusal> {
         let began = Instant::now();
-        let limit = self.limits.in_flight;
-        let slot = Arc::clone(&self.slots)
-            .try_acquire_owned()
-            .map_err(|_| Refusal::TooMany { what: "publishes", limit })?;
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| self.too_many())?;
         let held = Held::new(&self.metrics.in_flight);
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: self.ids.next(), kind, payload };

@@ -62,6 +62,8 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
         }
         Err(refusal) => {
             tracing::debug!(%refusal, "refused a request");
+            let (head, body) = request.into_parts();
+            http::discard(&app, &head.headers, body).await;
             http::refuse(&app, refusal)
         }
     }

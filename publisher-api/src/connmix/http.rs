@@ -36,8 +36,40 @@ pub(crate) async fn publish(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let outcome = answer(&app, &caller, &headers, body).await;
+    let outcome = match admit(&app, &caller, &headers) {
+        Ok(()) => answer(&app, &caller, body).await,
+        Err(refusal) => {
+            discard(&app, &headers, body).await;
+            Err(refusal)
+        }
+    };
     respond(&app, &outcome)
+}
+
+/// What can be said before the body is read.
+fn admit(app: &App, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
+    caller.require(Scope::Publish)?;
+    check_content_type(headers)?;
+    app.publisher.has_room()
+}
+
+/// Reads a body that nobody needs, as far as a publish may be long. A caller that is still sending would find the
+/// connection broken, and not read why it was refused. One that asks before it sends (`Expect`) has sent nothing.
+pub(crate) async fn discard(app: &App, headers: &HeaderMap, body: Body) {
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let (mut chunks, mut left) = (body.into_data_stream(), app.config.request_bytes());
+    let reading = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Late or not, the refusal is the answer.
+    let _ = timeout(app.config.body_timeout, reading).await;
 }
 
 /// Answers a request that no call was made by.
@@ -45,9 +77,7 @@ pub(crate) fn refuse(app: &App, refusal: Refusal) -> Response {
     respond(app, &Err(refusal))
 }
 
-async fn answer(app: &App, caller: &Caller, headers: &HeaderMap, body: Body) -> Result<Receipt, Refusal> {
-    caller.require(Scope::Publish)?;
-    check_content_type(headers)?;
+async fn answer(app: &App, caller: &Caller, body: Body) -> Result<Receipt, Refusal> {
     let patience = app.config.body_timeout;
     let body = timeout(patience, read(body, app.config.request_bytes()))
         .await

@@ -180,6 +180,28 @@ async fn web_pages_and_foreign_hosts_are_kept_out_key_or_not() {
 }
 
 #[tokio::test]
+async fn who_sends_a_large_message_reads_why_it_was_refused() {
+    let bed = Bed::start(keyed).await;
+    let large = json!({"c": "user:1", "d": "x".repeat(250_000)}).to_string();
+    let large = format!("{large}{}", " ".repeat(1_200_000));
+    let stranger = call(bed.address, &request(PUBLISH, &[JSON], &large)).await;
+    assert_eq!(stranger.code(), (401, 105));
+    assert_eq!(post(&bed, &bearer(WATCH), &large).await.code(), (403, 106));
+    assert_eq!(post(&bed, &bearer(SHOP), &large).await.code(), (200, 0));
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn who_asks_before_it_sends_is_refused_without_a_body() {
+    let bed = Bed::start(keyed).await;
+    let head = format!(
+        "{PUBLISH} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 9000\r\n\r\n"
+    );
+    assert_eq!(call(bed.address, head.as_bytes()).await.code(), (401, 105));
+    bed.finish().await;
+}
+
+#[tokio::test]
 async fn an_unknown_path_needs_a_key_as_well() {
     let bed = Bed::start(keyed).await;
     let stranger = call(bed.address, &request("GET /v1/nothing", &[], "")).await;
