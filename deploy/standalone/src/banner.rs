@@ -11,13 +11,16 @@ const FRAMES: [&str; 2] = [r#"{"op":"auth","token":"user-1001"}"#, r#"{"op":"sub
 const BODY: &str =
     r#"{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}"#;
 
+/// Where messages are published; with the place for name and key, where keys are needed.
+fn url(publishing: SocketAddr, keyed: bool) -> String {
+    let key = if keyed { "<name>:<key>@" } else { "" };
+    format!("http://{key}{}/v1/mesh/publish", reachable(publishing))
+}
+
 /// The publish of the first message, as a line for a shell.
-pub fn curl(publishing: SocketAddr) -> String {
-    format!(
-        "curl --request POST 'http://{}/v1/mesh/publish' --header 'Content-Type: application/json' \
-         --data-raw '{BODY}'",
-        reachable(publishing)
-    )
+pub fn curl(publishing: SocketAddr, keyed: bool) -> String {
+    let url = url(publishing, keyed);
+    format!("curl --request POST '{url}' --header 'Content-Type: application/json' --data-raw '{BODY}'")
 }
 
 /// The lines for standard output.
@@ -26,15 +29,15 @@ pub fn text(standalone: &Standalone) -> String {
     let up = format!(
         "\nmessage center is up.\n\
          \n  devices connect to     {devices}{}\
-         \n  back ends publish to   http://{}/v1/mesh/publish{}\
+         \n  back ends publish to   {}{}\
          \n  health and metrics     http://{}/readyz and /metrics\n\n",
         everywhere(standalone.clients),
-        reachable(standalone.publishing),
+        url(standalone.publishing, standalone.keyed),
         everywhere(standalone.publishing),
         reachable(standalone.admin),
     );
     let more = match standalone.demo {
-        Some(demo) => tour(demo, &devices, standalone.publishing),
+        Some(demo) => tour(demo, &devices, &curl(standalone.publishing, standalone.keyed)),
         None => "Devices log in with {\"op\":\"auth\",\"token\":\"...\"}; your business system checks the token.\n\n"
             .to_owned(),
     };
@@ -42,7 +45,7 @@ pub fn text(standalone: &Standalone) -> String {
 }
 
 /// What to do in demo mode.
-fn tour(demo: Demo, devices: &str, publishing: SocketAddr) -> String {
+fn tour(demo: Demo, devices: &str, curl: &str) -> String {
     let [auth, subscribe] = FRAMES;
     let mut text = format!(
         "This is demo mode: everything is on loopback, and a demo business system on {address}\n\
@@ -59,7 +62,6 @@ fn tour(demo: Demo, devices: &str, publishing: SocketAddr) -> String {
          \n3. Now with your own login: start with --auth-url http://127.0.0.1:8000{PATH}\n\
          \n   That address is asked with POST {{\"token\":\"...\"}}; {{\"uid\":1001}} is a yes.\n\n",
         address = demo.address,
-        curl = curl(publishing),
     );
     if demo.address != demo.wanted {
         text.push_str(&format!(
@@ -104,16 +106,17 @@ mod tests {
             .unwrap();
         assert_eq!(body, format!("'{BODY}'"));
         assert_eq!(
-            curl(address("127.0.0.1:6789")),
+            curl(address("127.0.0.1:6789"), false),
             r#"curl --request POST 'http://127.0.0.1:6789/v1/mesh/publish' --header 'Content-Type: application/json' --data-raw '{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}'"#
         );
-        assert!(curl(address("0.0.0.0:80")).contains("'http://127.0.0.1:80/"));
+        assert!(curl(address("0.0.0.0:80"), false).contains("'http://127.0.0.1:80/"));
+        assert!(curl(address("0.0.0.0:80"), true).contains("'http://<name>:<key>@127.0.0.1:80/"));
     }
 
     #[test]
     fn whoever_has_the_port_of_the_demo_is_told_how_to_be_asked() {
         let wanted = address("127.0.0.1:8000");
-        let tell = |address| tour(Demo { address, wanted }, "ws://127.0.0.1:1/x", wanted);
+        let tell = |address| tour(Demo { address, wanted }, "ws://127.0.0.1:1/x", "curl");
         assert!(!tell(wanted).contains("taken"));
         let told = tell(address("127.0.0.1:4567"));
         let told = told.split_once("Port 8000 is taken").unwrap().1;

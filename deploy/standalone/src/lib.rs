@@ -48,6 +48,8 @@ pub struct Standalone {
     pub demo: Option<demo::Demo>,
     /// Path of the WebSocket.
     pub path: String,
+    /// Whether publishing needs a key.
+    pub keyed: bool,
     /// Ready once all parts are.
     pub health: Health,
     drains: Drains,
@@ -104,9 +106,10 @@ impl Standalone {
     /// A port is taken, or the configuration names something that can't be used.
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let (health, drains, path) = (Health::new(), Drains::new(&settings), settings.edge.path.clone());
+        let keyed = settings.publisher_api.has_keys();
         match start_parts(settings, &health, &drains).await {
             Ok(Started { clients, publishing, admin, demo }) => {
-                Ok(Self { clients, publishing, admin, demo, path, health, drains })
+                Ok(Self { clients, publishing, admin, demo, path, keyed, health, drains })
             }
             Err(error) => {
                 drains.finish().await;
