@@ -68,6 +68,8 @@ pub enum CloseCode {
     Replaced,
     /// It went on although its ops were refused as too many.
     TooManyOps,
+    /// The back end ordered it, or forbade this user to log in for a while.
+    Disconnected,
     /// The user has as many sessions as allowed.
     TooManySessions,
     /// It takes messages more slowly than they come.
@@ -126,7 +128,7 @@ impl ErrorCode {
 
 impl CloseCode {
     /// All, by number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ProtocolError,
         Self::NotUtf8,
         Self::TooBig,
@@ -138,6 +140,7 @@ impl CloseCode {
         Self::NoLogin,
         Self::Silent,
         Self::Replaced,
+        Self::Disconnected,
         Self::TooManyOps,
         Self::TooManySessions,
         Self::TooSlow,
@@ -166,6 +169,9 @@ impl CloseCode {
             Self::Silent => (4408, "nothing was heard for too long: reconnect", Reconnect::Now),
             Self::Replaced => {
                 (4409, "replaced by a newer session of the same user: use that one", Reconnect::No)
+            }
+            Self::Disconnected => {
+                (4410, "closed by the back end: do not come back by yourself", Reconnect::No)
             }
             Self::TooManyOps => {
                 (4429, "too many ops: reconnect later and send fewer", Reconnect::WithBackOff)
@@ -208,6 +214,7 @@ impl CloseCode {
             Self::NoLogin => "no_login",
             Self::Silent => "silent",
             Self::Replaced => "replaced",
+            Self::Disconnected => "disconnected",
             Self::TooManyOps => "too_many_ops",
             Self::TooManySessions => "too_many_sessions",
             Self::TooSlow => "too_slow",
@@ -216,7 +223,7 @@ impl CloseCode {
 
     /// Whether what already waits for the client is written before the close: the client did nothing wrong.
     pub(crate) fn lets_finish(self) -> bool {
-        matches!(self, Self::Leaving | Self::Replaced)
+        matches!(self, Self::Leaving | Self::Replaced | Self::Disconnected)
     }
 }
 

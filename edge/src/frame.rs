@@ -12,6 +12,8 @@ const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
+/// Bytes that the reason in a close frame may have.
+const MAX_REASON: usize = 123;
 /// The longest header of an unmasked frame.
 const MAX_HEADER: usize = 10;
 
@@ -40,8 +42,14 @@ impl Frame {
 
     /// The last frame.
     pub(crate) fn close(code: CloseCode) -> Self {
+        Self::close_saying(code, code.reason())
+    }
+
+    /// The last frame, with a reason of its own, cut to what fits.
+    pub(crate) fn close_saying(code: CloseCode, reason: &str) -> Self {
         let mut payload = code.number().to_be_bytes().to_vec();
-        payload.extend_from_slice(code.reason().as_bytes());
+        let end = reason.floor_char_boundary(MAX_REASON);
+        payload.extend_from_slice(&reason.as_bytes()[..end]);
         Self::encode(CLOSE, &payload)
     }
 
@@ -98,6 +106,13 @@ mod tests {
         }
         assert_eq!(&Frame::message(Kind::Binary, b"\xff").0[..], b"\x82\x01\xff");
         assert_eq!(&Frame::ping().0[..], b"\x89\x00");
+    }
+
+    #[test]
+    fn a_reason_that_is_too_long_is_cut_between_two_characters() {
+        let bytes = Frame::close_saying(CloseCode::Disconnected, &"é".repeat(100)).into_bytes();
+        assert_eq!(usize::from(bytes[1]), 2 + 122);
+        assert!(std::str::from_utf8(&bytes[4..]).is_ok());
     }
 
     #[test]

@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use shared::ids::{Channel, Uid};
 use shared::wire::Counts;
+use tokio::time::Instant;
 
 use crate::code::CloseCode;
+use crate::deny::{DenyList, Words};
 use crate::frame::Frame;
 use crate::session::outbox::{Offer, Outbox};
 
@@ -22,6 +24,8 @@ use crate::session::outbox::{Offer, Outbox};
 const PARTS: usize = 64;
 /// Up to here the sessions of a channel are searched; beyond, looked up.
 const FEW: usize = 16;
+/// Users that may be kept out at a time: 10 MB at most.
+const MAX_DENIED: usize = 65_536;
 
 /// What happens when a user opens one session more than allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,13 +56,33 @@ pub(crate) struct Peer {
     pub(crate) outbox: Outbox,
 }
 
+/// A session of a user.
+#[derive(Debug)]
+struct Login {
+    peer: Arc<Peer>,
+    /// When it logged in, in milliseconds since 1970.
+    since: u64,
+}
+
+/// What became of a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// The session belongs to the user now.
+    Admitted,
+    /// The user has too many sessions; nothing has changed.
+    TooMany,
+    /// The user is kept out; the session is being closed.
+    Denied,
+}
+
 /// All sessions of one edge.
 #[derive(Debug)]
 pub(crate) struct Hub {
     places: Places,
     channels: Parts<Channel, Audience>,
     /// The sessions of a user, the oldest login first.
-    users: Parts<Uid, Vec<Arc<Peer>>>,
+    users: Parts<Uid, Vec<Login>>,
+    denied: Mutex<DenyList>,
     peers: Parts<u64, Arc<Peer>>,
     /// Members that live. Counted down only after the last map forgot them.
     count: AtomicUsize,
@@ -69,7 +93,16 @@ impl Hub {
     /// Nobody is here.
     pub(crate) fn new(places: Places) -> Self {
         let (channels, users, peers) = (Parts::new(), Parts::new(), Parts::new());
-        Self { places, channels, users, peers, count: AtomicUsize::new(0), next_id: AtomicU64::new(0) }
+        let denied = Mutex::new(DenyList::new(MAX_DENIED));
+        Self {
+            places,
+            channels,
+            users,
+            denied,
+            peers,
+            count: AtomicUsize::new(0),
+            next_id: AtomicU64::new(0),
+        }
     }
 
     /// A place for one more session, whose outbox holds `outbox` bytes. None: the edge is full.
@@ -106,6 +139,37 @@ impl Hub {
         (self.channels.len(), self.users.len())
     }
 
+    /// When the sessions of a user logged in, in milliseconds since 1970; those that are ending are left out.
+    pub(crate) fn logins_of(&self, uid: &Uid) -> Vec<u64> {
+        let users = self.users.of(uid);
+        let logins = users.get(uid).into_iter().flatten();
+        logins.filter(|login| !login.peer.outbox.is_closed()).map(|login| login.since).collect()
+    }
+
+    /// Closes all sessions of a user. Says how many were not ending already.
+    pub(crate) fn disconnect(&self, uid: &Uid, words: &Words) -> u64 {
+        let users = self.users.of(uid);
+        let peers: Vec<_> =
+            users.get(uid).into_iter().flatten().map(|login| Arc::clone(&login.peer)).collect();
+        drop(users);
+        let close = |peer: &&Arc<Peer>| peer.outbox.close_saying(CloseCode::Disconnected, words.clone());
+        peers.iter().filter(close).count() as u64
+    }
+
+    /// Keeps a user out until then. False: there is no place to remember it.
+    pub(crate) fn deny(&self, uid: &Uid, until: Instant, words: Words, now: Instant) -> bool {
+        self.denied().deny(uid, until, words, now)
+    }
+
+    /// Keeps a user out no longer.
+    pub(crate) fn lift(&self, uid: &Uid) {
+        self.denied().lift(uid);
+    }
+
+    fn denied(&self) -> MutexGuard<'_, DenyList> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Every session there is now.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         self.peers.all().flat_map(|part| part.values().cloned().collect::<Vec<_>>()).collect()
@@ -132,28 +196,35 @@ impl Member {
         self.peer.id
     }
 
-    /// Belongs to this user from now on, and to no other. False: the user has too many sessions; nothing has changed.
-    pub(crate) fn log_in(&mut self, uid: &Uid) -> bool {
+    /// Belongs to this user from now on, and to no other. `since` is the time of day in milliseconds since 1970.
+    pub(crate) fn log_in(&mut self, uid: &Uid, since: u64, now: Instant) -> Entry {
         if self.uid.as_ref() == Some(uid) {
-            return true;
+            return Entry::Admitted;
         }
         let evicted = {
             let mut users = self.hub.users.of(uid);
             let sessions = users.entry(uid.clone()).or_insert_with(|| Vec::with_capacity(1));
             let full = sessions.len() >= self.hub.places.per_user;
             if full && self.hub.places.policy == SessionPolicy::RefuseNewest {
-                return false;
+                return Entry::TooMany;
             }
             let evicted = full.then(|| sessions.remove(0));
-            sessions.push(Arc::clone(&self.peer));
+            sessions.push(Login { peer: Arc::clone(&self.peer), since });
             evicted
         };
         if let Some(oldest) = evicted {
-            oldest.outbox.close(CloseCode::Replaced);
+            oldest.peer.outbox.close(CloseCode::Replaced);
         }
         self.log_out();
         self.uid = Some(uid.clone());
-        true
+        // After the place was taken: who is denied from here on finds this session and closes it.
+        let denial = self.hub.denied().denies(uid, now);
+        if let Some(words) = denial {
+            self.peer.outbox.close_saying(CloseCode::Disconnected, words);
+            self.log_out();
+            return Entry::Denied;
+        }
+        Entry::Admitted
     }
 
     /// Receives this channel from now on.
@@ -186,7 +257,7 @@ impl Member {
         let Some(uid) = self.uid.take() else { return };
         let mut users = self.hub.users.of(&uid);
         if let Some(sessions) = users.get_mut(&uid) {
-            sessions.retain(|peer| peer.id != self.peer.id);
+            sessions.retain(|login| login.peer.id != self.peer.id);
             if sessions.is_empty() {
                 users.remove(&uid);
             }
@@ -308,6 +379,10 @@ mod tests {
         Channel::parse(name).unwrap()
     }
 
+    fn enter(member: &mut Member, user: &str) -> Entry {
+        member.log_in(&uid(user), 7, Instant::now())
+    }
+
     fn deliver(hub: &Hub, name: &str) -> (u64, u64) {
         let counts = hub.deliver(name, || Frame::text("x"));
         (counts.sessions, counts.failed)
@@ -343,15 +418,41 @@ mod tests {
         let closing = |member: &Member| !member.outbox().close(CloseCode::Leaving);
         let evicting = hub(0, SessionPolicy::EvictOldest);
         let mut members: Vec<_> = (0..3).map(|_| evicting.admit(100).unwrap()).collect();
-        assert!(members.iter_mut().all(|member| member.log_in(&uid("1"))));
+        assert!(members.iter_mut().all(|member| enter(member, "1") == Entry::Admitted));
         assert_eq!(members.iter().map(closing).collect::<Vec<_>>(), [true, false, false]);
 
         let refusing = hub(0, SessionPolicy::RefuseNewest);
         let mut members: Vec<_> = (0..3).map(|_| refusing.admit(100).unwrap()).collect();
-        let let_in: Vec<_> = members.iter_mut().map(|member| member.log_in(&uid("1"))).collect();
-        assert_eq!(let_in, [true, true, false]);
-        assert!(members[1].log_in(&uid("1")), "the same login again is not one more");
-        assert!(members[1].log_in(&uid("2")) && members[2].log_in(&uid("1")), "who became another made room");
+        let let_in: Vec<_> = members.iter_mut().map(|member| enter(member, "1")).collect();
+        assert_eq!(let_in, [Entry::Admitted, Entry::Admitted, Entry::TooMany]);
+        assert_eq!(enter(&mut members[1], "1"), Entry::Admitted, "the same login again is not one more");
+        assert_eq!(enter(&mut members[1], "2"), Entry::Admitted);
+        assert_eq!(enter(&mut members[2], "1"), Entry::Admitted, "who became another made room");
+    }
+
+    #[test]
+    fn a_disconnect_closes_all_sessions_of_one_user_and_a_ban_keeps_the_next_ones_out() {
+        let hub = hub(0, SessionPolicy::EvictOldest);
+        let mut members: Vec<_> = (0..3).map(|_| hub.admit(100).unwrap()).collect();
+        for (member, user) in members.iter_mut().zip(["1", "1", "2"]) {
+            assert_eq!(enter(member, user), Entry::Admitted);
+        }
+        assert_eq!((hub.logins_of(&uid("1")), hub.logins_of(&uid("3"))), (vec![7, 7], vec![]));
+        let now = Instant::now();
+        assert!(hub.deny(&uid("1"), now + std::time::Duration::from_secs(60), Some("later".into()), now));
+        assert_eq!(hub.disconnect(&uid("1"), &Some("bye".into())), 2);
+        assert_eq!(hub.disconnect(&uid("1"), &None), 0, "they are ending already");
+        assert_eq!(hub.logins_of(&uid("1")), [0; 0], "who is ending is not online");
+        assert_eq!(members[0].outbox().words(), Some("bye".into()));
+        assert!(!members[2].outbox().is_closed());
+
+        let mut late = hub.admit(100).unwrap();
+        assert_eq!(enter(&mut late, "1"), Entry::Denied);
+        assert_eq!((late.outbox().is_closed(), late.outbox().words()), (true, Some("later".into())));
+        drop(members);
+        assert_eq!(hub.channels_and_users(), (0, 0), "a refused login leaves nothing");
+        hub.lift(&uid("1"));
+        assert_eq!(enter(&mut hub.admit(100).unwrap(), "1"), Entry::Admitted);
     }
 
     proptest! {
@@ -375,8 +476,7 @@ mod tests {
                         watched[who][name] = false;
                     }
                     2 => {
-                        let let_in = member.log_in(&uid(&format!("u{name}")));
-                        prop_assert!(let_in);
+                        prop_assert_eq!(enter(member, &format!("u{name}")), Entry::Admitted);
                     }
                     _ => {
                         members[who] = None;

@@ -9,6 +9,7 @@
 //! | `hub` | who is here |
 //! | `feed` | messages from the bus to sessions, and the counts back |
 //! | `authn` | whose token it is |
+//! | `control`, `deny` | what publishers ask about users; who may not log in for a while |
 //! | `hostile` | what fuzzing runs |
 //! | `announce`, `ready`, `drain` | "I live", whether to get new clients, leaving |
 //!
@@ -18,6 +19,8 @@ mod announce;
 mod authn;
 pub mod code;
 mod config;
+mod control;
+mod deny;
 mod drain;
 mod feed;
 mod frame;
@@ -113,6 +116,7 @@ impl Edge {
         };
         let deaf = "the bus takes no subscriptions";
         let active = Feed::start(&core, config.remembered_messages).await.context(deaf)?;
+        control::Desk::start(&core).await.context(deaf)?;
         let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone()).await.context(deaf)?;
         let signs = Signs { bus: core.bus.state(), active: active.clone(), phase: phase.subscribe() };
         drain.spawn(ready::keep(health, signs, config.bus_grace));

@@ -56,6 +56,10 @@ pub(crate) enum Loss {
     Heartbeat,
     /// An acknowledgement that can't be read.
     BadAck,
+    /// An order from a publisher that can't be read, answered or carried out.
+    BadOrder,
+    /// A ban for which there was no place.
+    Denial,
 }
 
 /// What became of a token.
@@ -65,6 +69,7 @@ pub(crate) enum LoginOutcome {
     Unknown,
     Unavailable,
     TooManySessions,
+    Denied,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -96,6 +101,8 @@ pub(crate) struct Metrics {
     pub(crate) messages: Counter,
     /// Questions of publishers that were answered.
     pub(crate) asks: Counter,
+    /// Questions and orders of publishers about users that were answered.
+    pub(crate) orders: Counter,
     closed: Family<Closed, Counter>,
     refused: Family<Reason, Counter>,
     logins: Family<Outcome, Counter>,
@@ -111,6 +118,7 @@ impl Metrics {
             handshakes: Gauge::<i64, AtomicI64>::default(),
             messages: Counter::default(),
             asks: Counter::default(),
+            orders: Counter::default(),
             closed: Family::default(),
             refused: Family::default(),
             logins: Family::default(),
@@ -127,6 +135,7 @@ impl Metrics {
         registry.register("messages", "Messages from the bus", metrics.messages.clone());
         registry.register("deliveries", "Messages offered to sessions", metrics.deliveries.clone());
         registry.register("asks", "Questions of publishers answered", metrics.asks.clone());
+        registry.register("orders", "Questions and orders about users answered", metrics.orders.clone());
         registry.register("losses", "What was thrown away, by reason", metrics.lost.clone());
         metrics
     }
@@ -161,6 +170,7 @@ impl Metrics {
             LoginOutcome::Unknown => "unknown",
             LoginOutcome::Unavailable => "unavailable",
             LoginOutcome::TooManySessions => "too_many_sessions",
+            LoginOutcome::Denied => "denied",
         };
         self.logins.get_or_create(&Outcome { outcome }).inc();
     }
@@ -186,6 +196,8 @@ impl Metrics {
             Loss::Answer => "answer",
             Loss::Heartbeat => "heartbeat",
             Loss::BadAck => "bad_ack",
+            Loss::BadOrder => "bad_order",
+            Loss::Denial => "denial",
         };
         if number > 0 {
             self.lost.get_or_create(&Reason { reason }).inc_by(number as u64);

@@ -110,10 +110,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         abandoned
     }
 
-    /// Writes what waits and then a close frame, for at most `patience`, and waits for the client's answer, for at most
+    /// Writes what waits and then this close frame, for at most `patience`, and waits for the client's answer, for at most
     /// [`ANSWER_PATIENCE`]. Whoever is slower is left without.
-    pub(crate) async fn close(&mut self, code: CloseCode, patience: Duration) {
-        self.push(Frame::close(code));
+    pub(crate) async fn close(&mut self, close: Frame, patience: Duration) {
+        self.push(close);
         self.flush(patience).await;
         if self.is_idle() {
             let _ = timeout(ANSWER_PATIENCE, self.await_close()).await;

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::authn::{Authn, Owner};
 use crate::code::CloseCode;
 use crate::frame::Frame;
-use crate::hub::Member;
+use crate::hub::{Entry, Member};
 use crate::metrics::{LoginOutcome, Loss, Metrics};
 use crate::transport::{Event, Transport};
 use outbox::Call;
@@ -165,10 +165,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The owner of a token becomes the user of this session, if there is a place.
     fn let_in(&mut self, owner: Owner) -> Verified {
         let (verified, outcome) = match owner {
-            Owner::Known { uid, expires_in } if self.member.log_in(&uid) => {
-                (Verified::Known { uid, expires_in }, LoginOutcome::Known)
-            }
-            Owner::Known { .. } => (Verified::TooManySessions, LoginOutcome::TooManySessions),
+            Owner::Known { uid, expires_in } => match self.member.log_in(&uid, unix_ms(), Instant::now()) {
+                Entry::Admitted => (Verified::Known { uid, expires_in }, LoginOutcome::Known),
+                Entry::TooMany => (Verified::TooManySessions, LoginOutcome::TooManySessions),
+                Entry::Denied => (Verified::Denied, LoginOutcome::Denied),
+            },
             Owner::Unknown => (Verified::Unknown, LoginOutcome::Unknown),
             Owner::Unavailable => (Verified::Unavailable, LoginOutcome::Unavailable),
         };
@@ -223,7 +224,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.env.metrics.lost(Loss::Closed, lost);
         self.env.metrics.closed(code);
         if let Some(code) = code {
-            self.transport.close(code, patience).await;
+            let words = outbox.words();
+            let close = words.map_or_else(|| Frame::close(code), |words| Frame::close_saying(code, &words));
+            self.transport.close(close, patience).await;
         }
         // Before the client can see the end.
         drop(self.member);
@@ -245,6 +248,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let next = self.state.next_deadline();
         self.stalled_at().map_or(next, |stalled| stalled.min(next))
     }
+}
+
+/// The time of day, for people: milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits for the op under way; for ever if there is none.

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::code::CloseCode;
+use crate::deny::Words;
 use crate::frame::Frame;
 
 /// What became of an offer.
@@ -45,6 +46,8 @@ struct Inner {
     bytes: usize,
     /// Set once; from then on nothing is accepted.
     closed: Option<CloseCode>,
+    /// What the close frame shall say in place of the code's own reason.
+    words: Words,
     /// The session's task, while it waits.
     task: Option<Waker>,
 }
@@ -74,13 +77,29 @@ impl Outbox {
 
     /// Orders the session to end. False: it was ending already, and its reason stands.
     pub(crate) fn close(&self, code: CloseCode) -> bool {
+        self.close_saying(code, None)
+    }
+
+    /// The same with a reason of its own for the close frame.
+    pub(crate) fn close_saying(&self, code: CloseCode, words: Words) -> bool {
         let mut inner = self.lock();
         if inner.closed.is_some() {
             return false;
         }
         inner.closed = Some(code);
+        inner.words = words;
         wake(inner);
         true
+    }
+
+    /// Whether the session is ending.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
+    /// What the close frame shall say in place of the code's own reason.
+    pub(crate) fn words(&self) -> Words {
+        self.lock().words.clone()
     }
 
     /// Waits until there is something to do for the session; for frames only if it `takes` any now.

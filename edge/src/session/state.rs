@@ -73,6 +73,8 @@ pub(crate) enum Verified {
     Unavailable,
     /// It belongs to a user who has as many sessions as allowed.
     TooManySessions,
+    /// It belongs to a user whom the back end keeps out for a while.
+    Denied,
 }
 
 /// The bus could not prove in time that messages would arrive.
@@ -195,6 +197,7 @@ impl State {
                     self.close(CloseCode::AuthUnavailable, &mut effects);
                 }
                 Verified::TooManySessions => self.close(CloseCode::TooManySessions, &mut effects),
+                Verified::Denied => self.close(CloseCode::Disconnected, &mut effects),
             }
         }
         self.go_on(now, &mut effects);

@@ -84,7 +84,7 @@ async fn a_peer_that_breaks_the_rules_is_told_which() {
         // It reads nothing more from it, but still what is needed to let it read the close.
         client.write_all(&[0xff; 600]).await.unwrap();
         let closing = async {
-            transport.close(code, PATIENCE).await;
+            transport.close(Frame::close(code), PATIENCE).await;
             transport.shut_down().await;
         };
         let reading = async {
@@ -114,7 +114,7 @@ async fn a_polite_goodbye_is_answered_from_either_side() {
         assert_eq!(receive(&mut client, close.len()).await, close);
         client.write_all(&masked(0x88, b"\x03\xf4")).await.unwrap();
     };
-    tokio::join!(transport.close(CloseCode::Leaving, PATIENCE), answering);
+    tokio::join!(transport.close(Frame::close(CloseCode::Leaving), PATIENCE), answering);
     assert!(began.elapsed() < ANSWER_PATIENCE, "it does not wait longer than it must");
 }
 
@@ -122,12 +122,12 @@ async fn a_polite_goodbye_is_answered_from_either_side() {
 async fn who_does_not_answer_a_close_or_read_it_is_left() {
     let (mut transport, client) = pipe(1024);
     let began = Instant::now();
-    transport.close(CloseCode::Leaving, PATIENCE).await;
+    transport.close(Frame::close(CloseCode::Leaving), PATIENCE).await;
     assert!(began.elapsed().abs_diff(ANSWER_PATIENCE) < Duration::from_millis(10));
 
     let (mut transport, stuck) = pipe(2);
     let began = Instant::now();
-    transport.close(CloseCode::Leaving, PATIENCE).await;
+    transport.close(Frame::close(CloseCode::Leaving), PATIENCE).await;
     assert!(began.elapsed().abs_diff(PATIENCE) < Duration::from_millis(10));
     drop((client, stuck));
 }

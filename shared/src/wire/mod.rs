@@ -5,11 +5,13 @@
 //! parts work together.
 
 mod ask;
+mod control;
 mod heartbeat;
 mod message;
 mod verify;
 
 pub use ask::{Answer, Ask, Counts};
+pub use control::{Control, ControlAnswer, MAX_SINCE, Order, UserAnswer};
 pub use heartbeat::{EdgeState, Heartbeat, HeartbeatAck};
 pub use message::{Kind, LiveMessage};
 pub use verify::{Verdict, VerifyReply, VerifyRequest};

@@ -21,6 +21,14 @@ fn each_envelope_has_the_shape_of_version_1() {
     insta::assert_snapshot!(text(&heartbeat), @r#"{"v":1,"edge":"e1","state":"serving","sessions":7,"rules":"ab"}"#);
     insta::assert_snapshot!(text(&HeartbeatAck { v: 1, publisher: "p1".into() }), @r#"{"v":1,"publisher":"p1"}"#);
     insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into() }), @r#"{"v":1,"token":"t"}"#);
+    let users = vec!["1001".to_owned(), "bob".to_owned()];
+    let sessions = Control { v: 1, order: Order::Sessions { users: users.clone() } };
+    insta::assert_snapshot!(text(&sessions), @r#"{"v":1,"order":"sessions","users":["1001","bob"]}"#);
+    let order = Order::Disconnect { users, reason: Some("bye".into()), deny_for_ms: Some(5) };
+    insta::assert_snapshot!(text(&Control { v: 1, order }), @r#"{"v":1,"order":"disconnect","users":["1001","bob"],"reason":"bye","deny_for_ms":5}"#);
+    let users = vec![UserAnswer { sessions: 2, since: vec![5, 7], denied: true }, UserAnswer::default()];
+    let answer = ControlAnswer { v: 1, edge: "e1".into(), users };
+    insta::assert_snapshot!(text(&answer), @r#"{"v":1,"edge":"e1","users":[{"n":2,"since":[5,7],"denied":true},{"n":0}]}"#);
     for (verdict, shape) in [
         (
             Verdict::Known { uid: "1001".into(), expires_in_ms: Some(5) },
@@ -46,6 +54,14 @@ fn the_next_version_is_read_and_the_one_after_it_refused() {
     assert!(Ask::decode(br#"{"ids":[]}"#).is_ok(), "absent means 1");
     assert!(matches!(Ask::decode(br#"{"v":3,"ids":[]}"#), Err(WireError::Version(3))));
     assert!(matches!(Ask::decode(b"rubbish"), Err(WireError::Json(_))));
+}
+
+#[test]
+fn an_order_of_a_later_version_is_not_taken_for_another() {
+    assert!(matches!(Control::decode(br#"{"v":2,"order":"greet","users":[]}"#), Err(WireError::Json(_))));
+    let known = Control::decode(br#"{"v":2,"order":"disconnect","users":["1"],"more":1}"#).unwrap();
+    let order = Order::Disconnect { users: vec!["1".into()], reason: None, deny_for_ms: None };
+    assert_eq!(known, Control { v: 2, order });
 }
 
 #[test]
