@@ -22,6 +22,7 @@ use prometheus_client::registry::Registry;
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::health::{self, Health};
+use shared::reload::Live;
 
 pub use config::{BodyFormat, Config, Settings};
 
@@ -57,14 +58,16 @@ impl AuthAdapter {
 ///
 /// # Errors
 /// A port is taken, or the bus can't be used.
-pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
-    let config = settings.auth_adapter;
+pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
+    let settings = live.get();
+    let config = settings.auth_adapter.clone();
     let admin = health::bind("auth_adapter.admin", config.admin).await?;
     let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
     let server = bus::provide(&settings.bus, &bus_drain).await.context("the bus")?;
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
     let grace = config.grace;
+    live.register(&mut registry);
     AuthAdapter::start(config, bus, health.clone(), &mut registry, &drain).await?;
     health::serve(admin, health, registry, &admin_drain);
     drain.begun().await;

@@ -214,6 +214,10 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
+    fn reloadable() -> &'static [&'static str] {
+        &["edge.origins"]
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.edge.validate(problems);
         self.bus.validate(problems);

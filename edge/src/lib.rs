@@ -44,6 +44,7 @@ use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::health::{self, Health};
 use shared::ids::NodeId;
+use shared::reload::Live;
 use shared::rules::Rules;
 use shared::wire::EdgeState;
 use tokio::sync::watch;
@@ -96,7 +97,7 @@ impl Edge {
     /// # Errors
     /// The port is taken, or the bus takes no subscription.
     pub async fn start(
-        config: Config,
+        config: impl Into<Live<Config>>,
         rules: Arc<Rules>,
         bus: Bus,
         health: Health,
@@ -104,6 +105,8 @@ impl Edge {
         drain: &Drain,
     ) -> anyhow::Result<Self> {
         health.unready(PART, "starting");
+        let live: Live<Config> = config.into();
+        let config = live.get();
         let listener = health::bind("edge.listen", config.listen).await?;
         let address = listener.local_addr().context("the address of the client port")?;
         let core = Core {
@@ -120,7 +123,7 @@ impl Edge {
         let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone()).await.context(deaf)?;
         let signs = Signs { bus: core.bus.state(), active: active.clone(), phase: phase.subscribe() };
         drain.spawn(ready::keep(health, signs, config.bus_grace));
-        let port = port(&config, &core, rules, address, active, phase.subscribe());
+        let port = port(live, &core, rules, address, active, phase.subscribe());
         drain.spawn(listener::serve(listener, Arc::new(port)));
         drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %core.node, "the edge listens");
@@ -150,13 +153,14 @@ impl Edge {
 
 /// The client port, and what the sessions behind it share.
 fn port(
-    config: &Config,
+    live: Live<Config>,
     core: &Core,
     rules: Arc<Rules>,
     address: SocketAddr,
     active: watch::Receiver<bool>,
     phase: watch::Receiver<EdgeState>,
 ) -> Port {
+    let config = live.get();
     let env = Env {
         rules,
         limits: Arc::new(config.limits()),
@@ -169,7 +173,7 @@ fn port(
     let door = Door {
         address,
         path: config.path.clone(),
-        origins: config.origins.clone(),
+        live,
         hub: Arc::clone(&core.hub),
         outbox: config.outbox.as_usize(),
         phase,
@@ -187,8 +191,9 @@ fn port(
 ///
 /// # Errors
 /// A port is taken, or the bus can't be used.
-pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
-    let config = settings.edge;
+pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
+    let settings = live.get();
+    let config = &settings.edge;
     let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
     let admin = health::bind("edge.admin", config.admin).await?;
     let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
@@ -196,6 +201,8 @@ pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
     let grace = config.drain_window + LEAVING_GRACE;
+    live.register(&mut registry);
+    let config = live.project(&drain, |settings| settings.edge.clone());
     Edge::start(config, rules, bus, health.clone(), &mut registry, &drain).await?;
     health::serve(admin, health, registry, &admin_drain);
     drain.begun().await;

@@ -19,11 +19,13 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use shared::reload::Live;
 use shared::wire::EdgeState;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::config::Config;
 use crate::hub::{Hub, Member};
 use crate::metrics::Refusal;
 
@@ -37,8 +39,8 @@ type Answer = Response<Full<Bytes>>;
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
     pub(crate) path: String,
-    /// Origins of web pages that may connect; empty: all.
-    pub(crate) origins: Vec<String>,
+    /// Which web pages may connect is looked up at each handshake.
+    pub(crate) live: Live<Config>,
     pub(crate) hub: Arc<Hub>,
     /// Bytes that a session's outbox holds.
     pub(crate) outbox: usize,
@@ -153,7 +155,8 @@ impl Door {
     /// Browsers name the page that connects; whoever names none is no browser.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-        if self.origins.is_empty() || self.origins.iter().any(|listed| origin == listed.as_str()) {
+        let config = self.live.get();
+        if config.origins.is_empty() || config.origins.iter().any(|listed| origin == listed.as_str()) {
             return Ok(());
         }
         Err(Refused {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems};
 use shared::rules::{RuleConfig, Rules, default_rules};
+use shared::tls::TlsConfig;
 
 use crate::edges::roster::Times;
 use crate::keys::{self, KeyConfig};
@@ -27,6 +28,8 @@ pub struct Config {
     pub keys: Vec<KeyConfig>,
     /// A file with further keys (`[[keys]]`), read again when it changes. Empty: none.
     pub keys_file: PathBuf,
+    /// Certificate and key of this port. Without them it speaks plain text.
+    pub tls: TlsConfig,
     /// Without keys: lets everyone who reaches the port publish, where it is not on loopback.
     pub insecure: bool,
     /// Origins of web pages that may publish, e.g. `https://admin.example.com`. No CORS headers are sent.
@@ -94,6 +97,7 @@ impl Default for Config {
             admin: loopback(6796),
             keys: Vec::new(),
             keys_file: PathBuf::new(),
+            tls: TlsConfig::default(),
             insecure: false,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
@@ -132,6 +136,7 @@ impl Config {
             )
         });
         keys::config::validate(&self.keys, &self.keys_file, problems);
+        self.tls.validate("publisher_api.tls", problems);
         problems.check((1..=64 << 20).contains(&self.max_message.0), "publisher_api.max_message", || {
             "must be from 1 to 64MiB".into()
         });
@@ -228,6 +233,17 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
+    fn reloadable() -> &'static [&'static str] {
+        const KEYS: &[&str] = &[
+            "publisher_api.allowed_hosts",
+            "publisher_api.allowed_origins",
+            "publisher_api.keys",
+            "publisher_api.keys_file",
+            "publisher_api.tls",
+        ];
+        KEYS
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.publisher_api.validate(problems);
         self.bus.validate(problems);

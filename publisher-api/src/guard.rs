@@ -8,57 +8,62 @@ use std::net::IpAddr;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 
+use shared::reload::Live;
+
+use crate::config::Config;
 use crate::error::Refusal;
 
 /// What is let in.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
-    origins: Vec<String>,
-    hosts: Vec<String>,
+    /// Origins and hosts are looked up at each request.
+    config: Live<Config>,
     loopback: bool,
 }
 
 impl Guard {
     /// `loopback`: whether the port is bound to the loopback interface only.
-    pub(crate) fn new(origins: &[String], hosts: &[String], loopback: bool) -> Self {
-        Self { origins: origins.to_vec(), hosts: hosts.to_vec(), loopback }
+    pub(crate) fn new(config: Live<Config>, loopback: bool) -> Self {
+        Self { config, loopback }
     }
 
     /// Lets a request in or says why not.
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        if headers.get_all(header::ORIGIN).iter().any(|origin| !self.allows_origin(origin)) {
+        let config = self.config.get();
+        let (origins, names) = (&config.allowed_origins, &config.allowed_hosts);
+        if headers.get_all(header::ORIGIN).iter().any(|origin| !allows_origin(origins, origin)) {
             return Err(Refusal::Origin);
         }
-        if !self.loopback && self.hosts.is_empty() {
+        if !self.loopback && names.is_empty() {
             return Ok(());
         }
         // A request line with a whole URL stands over the header.
         let named = uri.authority().map(Authority::as_str);
         let mut hosts = named.into_iter().chain(headers.get_all(header::HOST).iter().map(text)).peekable();
-        if hosts.peek().is_none() || hosts.any(|host| !self.allows_host(host)) {
+        if hosts.peek().is_none() || hosts.any(|host| !allows_host(names, host)) {
             return Err(Refusal::Host);
         }
         Ok(())
     }
+}
 
-    fn allows_origin(&self, origin: &HeaderValue) -> bool {
-        let origin = text(origin);
-        self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-    }
+fn allows_origin(origins: &[String], origin: &HeaderValue) -> bool {
+    let origin = text(origin);
+    origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+}
 
-    fn allows_host(&self, host: &str) -> bool {
-        let Ok(authority) = host.parse::<Authority>() else { return false };
-        if host.contains('@') {
-            return false;
-        }
-        let name = authority.host();
-        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        name.eq_ignore_ascii_case("localhost")
-            || address.is_ok_and(|address| address.is_loopback())
-            || self.hosts.iter().any(|allowed| {
-                allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(authority.as_str())
-            })
+fn allows_host(names: &[String], host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    if host.contains('@') {
+        return false;
     }
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.is_loopback())
+        || names.iter().any(|allowed| {
+            allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(authority.as_str())
+        })
 }
 
 /// A header as text; what is not text matches nothing.
@@ -82,6 +87,11 @@ pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn guard(origins: &[String], hosts: &[String], loopback: bool) -> Guard {
+        let (allowed_origins, allowed_hosts) = (origins.to_vec(), hosts.to_vec());
+        Guard::new(Config { allowed_origins, allowed_hosts, ..Config::default() }.into(), loopback)
+    }
     use axum::http::HeaderName;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -102,7 +112,7 @@ mod tests {
 
     #[test]
     fn on_loopback_only_names_of_this_machine_are_let_in() {
-        let guard = Guard::new(&[], &["Box.example".into(), "named:9".into()], true);
+        let guard = guard(&[], &["Box.example".into(), "named:9".into()], true);
         for host in [
             "localhost",
             "LOCALHOST:6789",
@@ -132,15 +142,15 @@ mod tests {
 
     #[test]
     fn off_loopback_any_host_is_let_in_unless_some_are_named() {
-        assert_eq!(check(&Guard::new(&[], &[], false), "/", &[("host", "mc.example")]), Ok(()));
-        let guard = Guard::new(&[], &["mc.example".into()], false);
+        assert_eq!(check(&guard(&[], &[], false), "/", &[("host", "mc.example")]), Ok(()));
+        let guard = guard(&[], &["mc.example".into()], false);
         assert_eq!(check(&guard, "/", &[("host", "mc.example:6789")]), Ok(()));
         assert_eq!(check(&guard, "/", &[("host", "evil.example")]), Err("host"));
     }
 
     #[test]
     fn a_web_page_is_refused_unless_its_origin_is_allowed() {
-        let guard = Guard::new(&["https://admin.example".into()], &[], true);
+        let guard = guard(&["https://admin.example".into()], &[], true);
         let from = |origin| check(&guard, "/", &[("host", "localhost"), ("origin", origin)]);
         assert_eq!(from("https://admin.example"), Ok(()));
         for origin in

@@ -34,7 +34,9 @@ use prometheus_client::registry::Registry;
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::health::{self, Health};
+use shared::reload::Live;
 use shared::rules::Rules;
+use shared::tls::Acceptor;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +59,6 @@ pub const PART: &str = "publisher-api";
 #[derive(Debug)]
 pub struct PublisherApi {
     address: SocketAddr,
-    keys: Arc<Keys>,
 }
 
 impl PublisherApi {
@@ -66,7 +67,7 @@ impl PublisherApi {
     /// # Errors
     /// The port is taken, or the bus takes no subscription.
     pub async fn start(
-        config: Config,
+        config: impl Into<Live<Config>>,
         rules: &Rules,
         bus: Bus,
         health: Health,
@@ -74,6 +75,10 @@ impl PublisherApi {
         drain: &Drain,
     ) -> anyhow::Result<Self> {
         health.unready(PART, "starting");
+        let live: Live<Config> = config.into();
+        let config = live.get();
+        let tls = live.project(drain, |config| config.tls.clone());
+        let tls = Acceptor::new(PART, &tls, "mc_publisher", registry, drain).context("publisher_api.tls")?;
         let keys = Keys::load(config.keys.clone(), config.keys_file.clone(), registry)?;
         let listener = health::bind("publisher_api.listen", config.listen).await?;
         let address = listener.local_addr().context("the address of the publishing port")?;
@@ -82,21 +87,26 @@ impl PublisherApi {
             .await
             .context("the bus takes no subscriptions")?;
         keys.watch(drain);
-        serve(config, listener, address, publisher, metrics, Arc::clone(&keys), drain);
+        drain.spawn(apply(live.clone(), Arc::clone(&keys), drain.clone()));
+        serve(live, listener, tls, publisher, metrics, keys, drain);
         tracing::info!(%address, "publisher-api listens");
-        Ok(Self { address, keys })
+        Ok(Self { address })
     }
 
     /// Where back ends publish.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
+}
 
-    /// Takes the keys of another configuration, without closing anything. Faulty ones are refused: a warning names
-    /// the faults, a counter counts, and the keys before stay valid.
-    pub fn apply_keys(&self, config: &Config) {
-        self.keys.apply(config.keys.clone(), config.keys_file.clone());
-    }
+/// Takes the keys of each configuration that follows.
+async fn apply(mut live: Live<Config>, keys: Arc<Keys>, drain: Drain) {
+    let follow = async {
+        while let Some(config) = live.reread().await {
+            keys.apply(config.keys.clone(), config.keys_file.clone());
+        }
+    };
+    tokio::select! { () = follow => {}, () = drain.begun() => {} }
 }
 
 async fn publisher(
@@ -126,28 +136,30 @@ async fn publisher(
 }
 
 fn serve(
-    config: Config,
+    live: Live<Config>,
     listener: TcpListener,
-    address: SocketAddr,
+    tls: Option<Acceptor>,
     publisher: Publisher,
     metrics: Arc<Metrics>,
     keys: Arc<Keys>,
     drain: &Drain,
 ) {
-    let guard = Guard::new(&config.allowed_origins, &config.allowed_hosts, address.ip().is_loopback());
+    let config = live.get();
+    let guard = Guard::new(live, config.listen.ip().is_loopback());
     let bounds = serve::Bounds { connections: config.max_connections, head_timeout: config.head_timeout };
     let sockets = Arc::new(Semaphore::new(config.max_sockets));
     let app =
         App { publisher, config, guard, keys, metrics: Arc::clone(&metrics), sockets, drain: drain.clone() };
-    serve::start(listener, routes::router(Arc::new(app)), bounds, metrics, drain);
+    serve::start(listener, tls, routes::router(Arc::new(app)), bounds, metrics, drain);
 }
 
 /// Runs this part as a process of its own until the drain begins.
 ///
 /// # Errors
 /// A port is taken, or the bus can't be used.
-pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
-    let config = settings.publisher_api;
+pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
+    let settings = live.get();
+    let config = &settings.publisher_api;
     let rules = Rules::compile(&settings.channels).context("channels")?;
     let admin = health::bind("publisher_api.admin", config.admin).await?;
     let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
@@ -155,6 +167,8 @@ pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
     let grace = config.grace;
+    live.register(&mut registry);
+    let config = live.project(&drain, |settings| settings.publisher_api.clone());
     PublisherApi::start(config, &rules, bus, health.clone(), &mut registry, &drain).await?;
     health::serve(admin, health, registry, &admin_drain);
     drain.begun().await;

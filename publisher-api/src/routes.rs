@@ -27,7 +27,7 @@ pub(crate) const SOCKET_PATH: &str = "/ws/v1";
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) publisher: Publisher,
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) guard: Guard,
     pub(crate) keys: Arc<Keys>,
     pub(crate) metrics: Arc<Metrics>,

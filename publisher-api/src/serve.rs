@@ -20,8 +20,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use shared::drain::Drain;
 use shared::held::Held;
+use shared::tls::{Acceptor, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::{Loss, Metrics};
@@ -43,6 +45,7 @@ pub(crate) struct Bounds {
 /// Serves until the drain begins.
 pub(crate) fn start(
     listener: TcpListener,
+    tls: Option<Acceptor>,
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
@@ -51,7 +54,7 @@ pub(crate) fn start(
     let places = Arc::new(Semaphore::new(bounds.connections));
     let connections = drain.clone();
     drain.spawn(async move {
-        let accepting = accept(listener, router, bounds, metrics, places, &connections);
+        let accepting = accept(listener, tls, router, bounds, metrics, places, &connections);
         tokio::select! {
             never = accepting => match never {},
             () = connections.begun() => {}
@@ -61,6 +64,7 @@ pub(crate) fn start(
 
 async fn accept(
     listener: TcpListener,
+    tls: Option<Acceptor>,
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
@@ -71,8 +75,9 @@ async fn accept(
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
         match listener.accept().await {
             Ok((stream, _)) => {
+                let tls = tls.clone();
                 let served =
-                    serve(stream, router.clone(), bounds, Arc::clone(&metrics), place, drain.clone());
+                    serve(stream, tls, router.clone(), bounds, Arc::clone(&metrics), place, drain.clone());
                 drain.spawn(served);
             }
             Err(error) => {
@@ -86,6 +91,7 @@ async fn accept(
 
 async fn serve(
     stream: TcpStream,
+    tls: Option<Acceptor>,
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
@@ -95,6 +101,9 @@ async fn serve(
     let _held = (place, Held::new(&metrics.connections));
     // Answers are small and whole; without it the second of two in a row may wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
+    let Some(stream) = secured(stream, tls, bounds.head_timeout, &drain).await else {
+        return metrics.lost(Loss::Connection);
+    };
     let requests = TaskTracker::new();
     let service = Counted { inner: TowerToHyperService::new(router), requests: requests.clone() };
     let connection = http1::Builder::new()
@@ -119,6 +128,20 @@ async fn serve(
     if let Err(error) = served {
         metrics.lost(if error.is_timeout() { Loss::SlowHead } else { Loss::Connection });
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// The connection after its TLS handshake, if this port speaks TLS. `None`: there was none in time.
+async fn secured(
+    stream: TcpStream,
+    tls: Option<Acceptor>,
+    deadline: Duration,
+    drain: &Drain,
+) -> Option<Stream> {
+    let Some(tls) = tls else { return Some(stream.into()) };
+    tokio::select! {
+        handshake = timeout(deadline, tls.accept(stream)) => handshake.ok()?.ok(),
+        () = drain.begun() => None,
     }
 }
 

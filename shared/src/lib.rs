@@ -8,6 +8,7 @@
 //! | [`wire`] | what travels on the bus: live messages, asks, heartbeats, token checks |
 //! | [`bus`] | a cheap handle to the bus, whoever serves it |
 //! | [`config`] | one file, environment over it, every fault named at once |
+//! | [`reload`], [`tls`] | settings and certificates that change while the process runs |
 //! | [`telemetry`], [`health`], [`held`] | logs; `/livez`, `/readyz`, `/metrics`; a gauge of what is there |
 //! | [`drain`], [`service`] | leaving in order; the frame around a service's `main` |
 
@@ -17,8 +18,10 @@ pub mod drain;
 pub mod health;
 pub mod held;
 pub mod ids;
+pub mod reload;
 pub mod rules;
 pub mod service;
 pub mod subject;
 pub mod telemetry;
+pub mod tls;
 pub mod wire;

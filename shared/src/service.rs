@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::interval;
 
 use crate::config::{self, LogConfig, Settings, Sources};
 use crate::drain::Drain;
+use crate::reload::{Live, POLL, Reloader};
 use crate::telemetry;
 
 /// Exit code for a configuration that can't be used (`EX_USAGE` of sysexits.h).
@@ -37,7 +39,7 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs a part: loads `S` (flags of the part in `flags`), starts logging, calls `run`, which serves until the
 /// drain begins, and turns the outcome into an exit code. SIGTERM and SIGINT begin the drain; a second one
-/// exits at once.
+/// exits at once. SIGHUP reads the configuration again.
 pub async fn run<S, F, Fut>(
     args: CommonArgs,
     flags: Vec<(String, String)>,
@@ -45,12 +47,13 @@ pub async fn run<S, F, Fut>(
     run: F,
 ) -> ExitCode
 where
-    S: Settings,
-    F: FnOnce(S, Drain) -> Fut,
+    S: Settings + Send + Sync + 'static,
+    F: FnOnce(Live<S>, Drain) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let flags = flags.into_iter().chain(args.set).collect();
-    let settings: S = match config::load(&Sources::of_process(args.config, flags)) {
+    let sources = Sources::of_process(args.config, flags);
+    let settings: S = match config::load(&sources) {
         Ok(settings) => settings,
         Err(problems) => {
             eprintln!("The configuration can't be used:\n{problems}");
@@ -70,7 +73,8 @@ where
         return ExitCode::FAILURE;
     }
     let drain = Drain::new();
-    if let Err(error) = leave_on_signal(&drain) {
+    let (reloader, settings) = Reloader::new(sources, settings);
+    if let Err(error) = leave_on_signal(&drain).and_then(|()| reload_on_signal(reloader)) {
         eprintln!("Signals can't be handled: {error}");
         return ExitCode::FAILURE;
     }
@@ -82,6 +86,22 @@ where
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the configuration again on SIGHUP and when its file changes.
+fn reload_on_signal<S: Settings + Send + Sync + 'static>(mut reloader: Reloader<S>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    #[expect(clippy::disallowed_methods, reason = "it ends with the process, whose parts only listen to it")]
+    tokio::spawn(async move {
+        let mut look = interval(POLL);
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => reloader.reload(),
+                _ = look.tick() => reloader.reload_if_changed(),
+            }
+        }
+    });
+    Ok(())
 }
 
 fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {

@@ -132,7 +132,7 @@ impl Plan {
     /// # Panics
     /// Something does not start.
     pub async fn start(self) -> Cluster {
-        let cluster = self.launch().await;
+        let cluster = Box::pin(self.launch()).await;
         cluster.ready().await;
         cluster
     }

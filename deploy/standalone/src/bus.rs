@@ -9,6 +9,7 @@ use shared::bus::{BusConfig, provide};
 use shared::config::{self, LogConfig, Problems};
 use shared::drain::Drain;
 use shared::health::{self, Health};
+use shared::reload::Live;
 
 /// What the process reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,8 @@ impl config::Settings for Settings {
 ///
 /// # Errors
 /// A port is taken.
-pub async fn run(mut settings: Settings, drain: Drain) -> anyhow::Result<()> {
+pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
+    let mut settings = Settings::clone(&live.get());
     if settings.bus.listen.is_empty() {
         // A file that serves all parts leaves it empty; a bus that nobody can reach is of no use.
         settings.bus.listen = Settings::default().bus.listen;
@@ -50,7 +52,9 @@ pub async fn run(mut settings: Settings, drain: Drain) -> anyhow::Result<()> {
     let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
     provide(&settings.bus, &bus_drain).await.context("the bus")?;
     let health = Health::new();
-    health::serve(admin, health.clone(), Registry::default(), &admin_drain);
+    let mut registry = Registry::default();
+    live.register(&mut registry);
+    health::serve(admin, health.clone(), registry, &admin_drain);
     drain.begun().await;
     health.unready("bus", "leaving");
     for (drain, grace) in [(bus_drain, 10), (admin_drain, 1)] {

@@ -23,6 +23,7 @@ use publisher_api::PublisherApi;
 use shared::bus::{Bus, provide};
 use shared::drain::Drain;
 use shared::health::{self, Health};
+use shared::reload::Live;
 use shared::rules::Rules;
 use tokio::time::Instant;
 
@@ -104,10 +105,12 @@ impl Standalone {
     ///
     /// # Errors
     /// A port is taken, or the configuration names something that can't be used.
-    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+    pub async fn start(settings: impl Into<Live<Settings>>) -> anyhow::Result<Self> {
+        let live: Live<Settings> = settings.into();
+        let settings = live.get();
         let (health, drains, path) = (Health::new(), Drains::new(&settings), settings.edge.path.clone());
         let keyed = settings.publisher_api.has_keys();
-        match start_parts(settings, &health, &drains).await {
+        match start_parts(live, &health, &drains).await {
             Ok(Started { clients, publishing, admin, demo }) => {
                 Ok(Self { clients, publishing, admin, demo, path, keyed, health, drains })
             }
@@ -125,8 +128,9 @@ impl Standalone {
     }
 }
 
-async fn start_parts(settings: Settings, health: &Health, drains: &Drains) -> anyhow::Result<Started> {
-    let (rest, mut registry) = (&drains.rest, Registry::default());
+async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> anyhow::Result<Started> {
+    let (rest, mut registry, settings) = (&drains.rest, Registry::default(), live.get());
+    live.register(&mut registry);
     let admin = health::bind("edge.admin", settings.edge.admin).await?;
     let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
     let (demo, login) = demo::provide(&settings, rest).await?;
@@ -135,12 +139,15 @@ async fn start_parts(settings: Settings, health: &Health, drains: &Drains) -> an
     let bus = Bus::connect(&server, auth_adapter::PART, rest).await?;
     AuthAdapter::start(login, bus, health.clone(), &mut registry, &drains.auth.0).await?;
 
-    let (publisher, bus) = (settings.publisher_api, Bus::connect(&server, publisher_api::PART, rest).await?);
+    let bus = Bus::connect(&server, publisher_api::PART, rest).await?;
     let drain = &drains.publisher.0;
+    let publisher = live.project(drain, |settings| settings.publisher_api.clone());
     let publisher = PublisherApi::start(publisher, &rules, bus, health.clone(), &mut registry, drain).await?;
 
     let bus = Bus::connect(&server, edge::PART, rest).await?;
-    let edge = Edge::start(settings.edge, rules, bus, health.clone(), &mut registry, &drains.edge.0).await?;
+    let drain = &drains.edge.0;
+    let edge = live.project(drain, |settings| settings.edge.clone());
+    let edge = Edge::start(edge, rules, bus, health.clone(), &mut registry, drain).await?;
 
     let (clients, publishing) = (edge.local_addr(), publisher.local_addr());
     let address = admin.local_addr().context("the address of the admin port")?;
@@ -152,7 +159,7 @@ async fn start_parts(settings: Settings, health: &Health, drains: &Drains) -> an
 ///
 /// # Errors
 /// See [`Standalone::start`].
-pub async fn run(settings: Settings, drain: Drain) -> anyhow::Result<()> {
+pub async fn run(settings: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     // Boxed, for it is large and gone once everything runs.
     let standalone = Box::pin(Standalone::start(settings)).await?;
     tokio::select! {

@@ -89,6 +89,18 @@ impl Settings {
 }
 
 impl config::Settings for Settings {
+    fn reloadable() -> &'static [&'static str] {
+        // What the parts declare for themselves; a test compares them.
+        &[
+            "edge.origins",
+            "publisher_api.allowed_hosts",
+            "publisher_api.allowed_origins",
+            "publisher_api.keys",
+            "publisher_api.keys_file",
+            "publisher_api.tls",
+        ]
+    }
+
     /// Asks each part, so that what a part refuses alone is refused here too.
     fn validate(&self, problems: &mut Problems) {
         let Self { edge, publisher_api, auth_adapter, bus, demo, log, channels } = self.clone();
@@ -146,6 +158,14 @@ mod tests {
             assert_eq!(problems.matches(key).count(), 1, "{key} in\n{problems}");
         }
         assert!(!problems.contains("auth_adapter.url"), "demo mode needs none:\n{problems}");
+    }
+
+    #[test]
+    fn what_a_part_takes_while_it_runs_is_taken_here_too() {
+        use config::Settings as _;
+        let mut parts = [edge::Settings::reloadable(), publisher_api::Settings::reloadable()].concat();
+        parts.sort_unstable();
+        assert_eq!(Settings::reloadable(), parts);
     }
 
     #[test]

@@ -48,7 +48,7 @@ async fn a_port_that_is_taken_is_a_sentence_that_says_what_to_do() {
     let mut settings = Settings::default();
     settings.publisher_api.admin = "127.0.0.1:0".parse().unwrap();
     settings.publisher_api.listen = taken.local_addr().unwrap();
-    let error = publisher_api::run(settings, Drain::new()).await.unwrap_err().to_string();
+    let error = publisher_api::run(settings.into(), Drain::new()).await.unwrap_err().to_string();
     assert!(error.starts_with("publisher_api.listen: port ") && error.contains("is taken"), "{error}");
 }
 
@@ -58,7 +58,7 @@ async fn a_process_of_its_own_runs_until_its_drain_begins() {
     settings.publisher_api.admin = "127.0.0.1:0".parse().unwrap();
     settings.publisher_api.listen = "127.0.0.1:0".parse().unwrap();
     let drain = Drain::new();
-    let running = Box::pin(publisher_api::run(settings, drain.clone()));
+    let running = Box::pin(publisher_api::run(settings.into(), drain.clone()));
     let leave = async {
         eventually("its tasks run", || drain.tasks() > 3).await;
         drain.begin();

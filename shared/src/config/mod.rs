@@ -27,6 +27,11 @@ const FILE_VARIABLE: &str = "MC_CONFIG";
 pub trait Settings: Serialize + DeserializeOwned + Default {
     /// Looks for values that contradict a bound or each other; adds what it finds.
     fn validate(&self, problems: &mut Problems);
+
+    /// Dotted keys, or beginnings of keys, that may change while the process runs; all others are read at its start.
+    fn reloadable() -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// Where values come from, strongest last: file, environment, flags.

@@ -1,0 +1,303 @@
+//! Settings that may change while the process runs: a value that is looked at when it is needed.
+//!
+//! Parts read what can be changed from a [`Live`] at the moment of use, and everything else once, at their start. What
+//! can't be used is never seen by a part: the old value stays. A [`Live`] outlives whoever changes it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::{self, Settings, Sources};
+use crate::drain::Drain;
+
+/// How often files are looked at. They are mounted and renewed by others, who tell nobody.
+pub const POLL: Duration = Duration::from_secs(2);
+
+/// A value that may change. Cheap to clone.
+#[derive(Debug)]
+pub struct Live<T> {
+    value: watch::Receiver<Arc<T>>,
+    reloads: Reloads,
+}
+
+impl<T> Clone for Live<T> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), reloads: self.reloads.clone() }
+    }
+}
+
+impl<T> From<T> for Live<T> {
+    /// A value that stays.
+    fn from(value: T) -> Self {
+        Self { value: watch::channel(Arc::new(value)).1, reloads: Reloads::default() }
+    }
+}
+
+impl<T> Live<T> {
+    /// As it is now.
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&self.value.borrow())
+    }
+
+    /// Waits until it was read again, changed or not, and gives it. `None`: that won't happen any more.
+    pub async fn reread(&mut self) -> Option<Arc<T>> {
+        self.value.changed().await.ok()?;
+        Some(Arc::clone(&self.value.borrow_and_update()))
+    }
+
+    /// A part of it, kept up to date by a task on `drain`.
+    pub fn project<U: Send + Sync + 'static>(
+        &self,
+        drain: &Drain,
+        part: impl Fn(&T) -> U + Send + Sync + 'static,
+    ) -> Live<U>
+    where
+        T: Send + Sync + 'static,
+    {
+        let mut whole = self.clone();
+        let (sender, value) = watch::channel(Arc::new(part(&whole.get())));
+        let leaving = drain.token();
+        drain.spawn(async move {
+            let follow = async {
+                while let Some(now) = whole.reread().await {
+                    sender.send_replace(Arc::new(part(&now)));
+                }
+            };
+            tokio::select! { () = follow => {}, () = leaving.cancelled() => {} }
+        });
+        Live { value, reloads: self.reloads.clone() }
+    }
+
+    /// Shows how often it was read again.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Times that the configuration was read again, by what became of it";
+        registry.register("mc_config_reloads", help, self.reloads.0.clone());
+    }
+}
+
+/// What became of a configuration that was read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Became {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Reloads(Family<Became, Counter>);
+
+impl Reloads {
+    fn count(&self, outcome: &'static str) {
+        self.0.get_or_create(&Became { outcome }).inc();
+    }
+}
+
+/// Reads a process's configuration again, when asked to or when its file has changed.
+#[derive(Debug)]
+pub struct Reloader<S> {
+    sources: Sources,
+    value: watch::Sender<Arc<S>>,
+    reloads: Reloads,
+    /// The file as it was read last. `None`: there is no file, or it could not be read.
+    text: Option<String>,
+}
+
+impl<S: Settings> Reloader<S> {
+    /// Begins with settings that were loaded from these sources.
+    pub fn new(sources: Sources, settings: S) -> (Self, Live<S>) {
+        let (sender, value) = watch::channel(Arc::new(settings));
+        let reloads = Reloads::default();
+        let text = read(sources.file.as_ref());
+        (Self { sources, value: sender, reloads: reloads.clone(), text }, Live { value, reloads })
+    }
+
+    /// Reads everything again. What is not good is refused as a whole, with every fault in the log.
+    pub fn reload(&mut self) {
+        self.text = read(self.sources.file.as_ref());
+        match config::load::<S>(&self.sources) {
+            Ok(settings) => {
+                let kept = restart_needed(&**self.value.borrow(), &settings);
+                if kept.is_empty() {
+                    tracing::info!("the configuration was read again");
+                } else {
+                    let keys = kept.join(", ");
+                    tracing::warn!(keys, "the configuration was read again; these keys need a restart");
+                }
+                self.value.send_replace(Arc::new(settings));
+                self.reloads.count("applied");
+            }
+            Err(problems) => {
+                tracing::error!("the changed configuration can't be used, and the old one stays: {problems}");
+                self.reloads.count("refused");
+            }
+        }
+    }
+
+    /// Reads everything again if the file is another one than before.
+    pub fn reload_if_changed(&mut self) {
+        let text = read(self.sources.file.as_ref());
+        // Between two versions there may be no file for a moment.
+        if text.is_some() && text != self.text {
+            self.reload();
+        }
+    }
+}
+
+fn read(file: Option<&PathBuf>) -> Option<String> {
+    std::fs::read_to_string(file?).ok()
+}
+
+/// The keys that differ and are read only at the start. Secrets are not compared.
+fn restart_needed<S: Settings>(old: &S, new: &S) -> Vec<String> {
+    let (old, new) = (flat(old), flat(new));
+    let differ = |key: &&String| old.get(*key) != new.get(*key);
+    let mut keys: Vec<_> = old.keys().filter(differ).chain(new.keys().filter(differ)).cloned().collect();
+    keys.sort();
+    keys.dedup();
+    keys.retain(|key| !S::reloadable().iter().any(|prefix| is_below(key, prefix)));
+    keys
+}
+
+fn is_below(key: &str, prefix: &str) -> bool {
+    key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Every value by its dotted key.
+fn flat<S: Settings>(settings: &S) -> BTreeMap<String, String> {
+    fn walk(value: &toml::Value, key: String, all: &mut BTreeMap<String, String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (name, value) in table {
+                    let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                    walk(value, key, all);
+                }
+            }
+            toml::Value::String(_)
+            | toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_) => {
+                all.insert(key, value.to_string());
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    if let Ok(table) = toml::Value::try_from(settings) {
+        walk(&table, String::new(), &mut all);
+    }
+    all
+}
+
+/// Calls `look` every [`POLL`] until the drain begins.
+pub async fn poll(drain: Drain, mut look: impl FnMut()) {
+    let mut ticks = interval(POLL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => look(),
+            () = drain.begun() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::config::Problems;
+
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Example {
+        edge: Edge,
+    }
+
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Edge {
+        origins: Vec<String>,
+        origins_max: u32,
+        path: String,
+    }
+
+    impl Settings for Example {
+        fn validate(&self, problems: &mut Problems) {
+            problems.check(self.edge.path != "bad", "edge.path", || "is bad".into());
+        }
+
+        fn reloadable() -> &'static [&'static str] {
+            &["edge.origins"]
+        }
+    }
+
+    fn reloader(text: &str) -> (tempfile::NamedTempFile, Reloader<Example>, Live<Example>) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+        let settings = config::load(&sources).unwrap();
+        let (reloader, live) = Reloader::new(sources, settings);
+        (file, reloader, live)
+    }
+
+    fn outcomes(live: &Live<Example>) -> (u64, u64) {
+        let count = |outcome| live.reloads.0.get_or_create(&Became { outcome }).get();
+        (count("applied"), count("refused"))
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_applied_and_a_bad_one_refused() {
+        let (file, mut reloader, mut live) = reloader("[edge]\npath = \"/a\"\n");
+        reloader.reload_if_changed();
+        assert_eq!(outcomes(&live), (0, 0), "nothing has changed");
+        std::fs::write(file.path(), "[edge]\norigins = [\"https://a\"]\n").unwrap();
+        reloader.reload_if_changed();
+        assert_eq!(live.reread().await.unwrap().edge.origins, ["https://a"]);
+        for bad in ["[edge]\npath = \"bad\"\n", "[edge\n", "[edge]\nnope = 1\n"] {
+            std::fs::write(file.path(), bad).unwrap();
+            reloader.reload_if_changed();
+            reloader.reload_if_changed();
+            assert_eq!(live.get().edge.origins, ["https://a"], "{bad}");
+        }
+        assert_eq!(outcomes(&live), (1, 3), "a bad file is refused once, not at every look");
+        file.close().unwrap();
+        reloader.reload_if_changed();
+        assert_eq!(outcomes(&live), (1, 3), "a file that is away for a moment is not a change");
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_passed_on_although_nothing_has_changed() {
+        let (_file, mut reloader, live) = reloader("");
+        let drain = Drain::new();
+        let mut paths = live.project(&drain, |example| example.edge.path.clone());
+        reloader.reload();
+        assert_eq!(paths.reread().await.as_deref(), Some(&String::new()));
+        drop(reloader);
+        assert_eq!(paths.reread().await, None, "nobody will change it any more");
+        assert_eq!(drain.finish(Duration::from_secs(5)).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_value_that_nobody_changes_stays() {
+        let mut fixed = Live::from(5);
+        assert_eq!((*fixed.get(), fixed.reread().await), (5, None));
+    }
+
+    #[test]
+    fn keys_that_need_a_restart_are_told_apart() {
+        let old = Example::default();
+        let mut new = Example::default();
+        new.edge.origins = vec!["https://a".into()];
+        assert!(restart_needed(&old, &new).is_empty());
+        new.edge.path = "/b".into();
+        new.edge.origins_max = 1;
+        assert_eq!(restart_needed(&old, &new), ["edge.origins_max", "edge.path"]);
+    }
+}

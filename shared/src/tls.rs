@@ -1,0 +1,298 @@
+//! TLS on a port of ours: certificate and key from files, renewed without closing anything.
+//!
+//! New connections get the certificate that was read last. Files that can't be used are refused, with the reason in the
+//! log, and the old ones stay. TLS 1.2 and 1.3 through rustls, with HTTP/1.1 alone offered by ALPN (RFC 7301).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+
+use anyhow::Context as _;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config::Problems;
+use crate::drain::Drain;
+use crate::reload::{Live, POLL};
+
+/// Certificate and key of a port. Without them the port speaks plain text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsConfig {
+    /// PEM file of the certificate, followed by those between it and the authority. Empty: no TLS.
+    pub cert: PathBuf,
+    /// PEM file of its key (PKCS#8, PKCS#1 or SEC1).
+    pub key: PathBuf,
+}
+
+impl TlsConfig {
+    /// Whether the port speaks TLS.
+    pub fn is_set(&self) -> bool {
+        !self.cert.as_os_str().is_empty()
+    }
+
+    /// Adds what is wrong with the files; `section` is where these keys stand, e.g. `edge.tls`.
+    pub fn validate(&self, section: &str, problems: &mut Problems) {
+        if self.is_set() == self.key.as_os_str().is_empty() {
+            problems
+                .add(format!("{section}.key"), "cert and key belong together: set both or none".to_owned());
+        } else if self.is_set()
+            && let Err(error) = Pair::read(self)
+        {
+            problems.add(section.to_owned(), format!("{error:#}"));
+        }
+    }
+}
+
+/// What the two files hold, usable together.
+struct Pair {
+    server: Arc<ServerConfig>,
+    /// Unix time in seconds.
+    not_after: i64,
+    /// The bytes of both files.
+    bytes: [Vec<u8>; 2],
+}
+
+impl Pair {
+    fn read(config: &TlsConfig) -> anyhow::Result<Self> {
+        let bytes = [bytes(&config.cert)?, bytes(&config.key)?];
+        let cert = config.cert.display();
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes[0])
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{cert} is not a PEM file of certificates"))?;
+        let first = chain.first().with_context(|| format!("{cert} holds no certificate"))?;
+        let not_after = not_after(first).with_context(|| format!("the first certificate in {cert}"))?;
+        let key = PrivateKeyDer::from_pem_slice(&bytes[1])
+            .with_context(|| format!("{} holds no private key", config.key.display()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .context("TLS 1.2 and 1.3")?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .with_context(|| format!("{} is not the key of {cert}", config.key.display()))?;
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A fleet that reconnects resumes its sessions instead of signing once for each.
+        server.ticketer = rustls::crypto::ring::Ticketer::new().context("a key for session tickets")?;
+        Ok(Self { server: Arc::new(server), not_after, bytes })
+    }
+}
+
+fn bytes(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("{} can't be read", file.display()))
+}
+
+fn not_after(certificate: &[u8]) -> anyhow::Result<i64> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).context("is not X.509")?;
+    Ok(parsed.validity().not_after.timestamp())
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reload {
+    outcome: &'static str,
+}
+
+/// What is counted of a TLS port.
+#[derive(Debug, Clone, Default)]
+struct Metrics {
+    expiry: Gauge,
+    failures: Counter,
+    reloads: Family<Reload, Counter>,
+}
+
+impl Metrics {
+    fn register(prefix: &str, registry: &mut Registry) -> Self {
+        let (metrics, registry) = (Self::default(), registry.sub_registry_with_prefix(prefix));
+        let help = "When the certificate in use ends, in seconds since 1970";
+        registry.register("tls_certificate_expiry_timestamp_seconds", help, metrics.expiry.clone());
+        let help = "TLS handshakes that failed";
+        registry.register("tls_handshake_failures", help, metrics.failures.clone());
+        let help = "Times that changed certificate files were read, by what became of it";
+        registry.register("tls_reloads", help, metrics.reloads.clone());
+        metrics
+    }
+}
+
+/// Makes TLS of the connections of one port. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    part: &'static str,
+    current: Arc<RwLock<Arc<ServerConfig>>>,
+    metrics: Metrics,
+}
+
+impl Acceptor {
+    /// Reads the files, and again whenever they or their names change, until the drain begins. `None`: the port speaks
+    /// plain text, which only a restart changes. `prefix` begins the names of the metrics, e.g. `mc_edge`.
+    ///
+    /// # Errors
+    /// The files can't be used.
+    pub fn new(
+        part: &'static str,
+        config: &Live<TlsConfig>,
+        prefix: &str,
+        registry: &mut Registry,
+        drain: &Drain,
+    ) -> anyhow::Result<Option<Self>> {
+        let now = config.get();
+        if !now.is_set() {
+            return Ok(None);
+        }
+        let Pair { server, not_after, bytes } = Pair::read(&now)?;
+        let current = Arc::new(RwLock::new(server));
+        let acceptor = Self { part, current, metrics: Metrics::register(prefix, registry) };
+        acceptor.metrics.expiry.set(not_after);
+        let (follower, leaving) = (acceptor.clone(), drain.token());
+        let config = config.clone();
+        drain.spawn(async move {
+            tokio::select! { () = follower.follow(config, bytes) => {}, () = leaving.cancelled() => {} }
+        });
+        Ok(Some(acceptor))
+    }
+
+    /// The handshake. Its deadline is the caller's.
+    ///
+    /// # Errors
+    /// The client does not speak TLS, or not with us; or the connection broke.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+        let server = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        match TlsAcceptor::from(server).accept(stream).await {
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Err(error) => {
+                self.metrics.failures.inc();
+                Err(error)
+            }
+        }
+    }
+
+    async fn follow(self, mut config: Live<TlsConfig>, mut seen: [Vec<u8>; 2]) {
+        let mut more = true;
+        loop {
+            tokio::select! {
+                reread = config.reread(), if more => more = reread.is_some(),
+                () = tokio::time::sleep(POLL) => {}
+            }
+            let now = config.get();
+            let bytes = [&now.cert, &now.key].map(|file| std::fs::read(file).unwrap_or_default());
+            // In the middle of a change a file may be away, or one of the two still be the old one.
+            if bytes == seen || bytes.iter().any(Vec::is_empty) {
+                continue;
+            }
+            seen = bytes;
+            let outcome = match Pair::read(&now) {
+                Ok(pair) => {
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = pair.server;
+                    self.metrics.expiry.set(pair.not_after);
+                    seen = pair.bytes;
+                    tracing::info!(part = self.part, "the certificate was renewed");
+                    "applied"
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(
+                        part = self.part,
+                        error,
+                        "the new certificate can't be used; the old one stays"
+                    );
+                    "refused"
+                }
+            };
+            self.metrics.reloads.get_or_create(&Reload { outcome }).inc();
+        }
+    }
+}
+
+/// A client's connection, with TLS or without. What has none costs nothing more.
+#[derive(Debug)]
+pub enum Stream {
+    /// As it came.
+    Plain(TcpStream),
+    /// After the handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The connection below.
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
