@@ -120,6 +120,22 @@ impl ErrorCode {
         self.row().0
     }
 
+    /// How counters name it.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::NotAuth => "not_auth",
+            Self::AuthFailed => "auth_failed",
+            Self::AuthUnavailable => "auth_unavailable",
+            Self::BadRequest => "bad_request",
+            Self::UnknownOp => "unknown_op",
+            Self::UnknownChannel => "unknown_channel",
+            Self::TooManyRequests => "too_many_requests",
+            Self::TooManySubscriptions => "too_many_subscriptions",
+            Self::AuthExpired => "auth_expired",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     /// The text that `msg` begins with.
     pub const fn text(self) -> &'static str {
         self.row().1

@@ -8,6 +8,7 @@ use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems};
 use shared::rules::{RuleConfig, Rules, default_rules};
 
+use crate::admission::{ForwardedHeader, Networks, Terms};
 use crate::hub::{Places, SessionPolicy};
 use crate::session::state::Limits;
 
@@ -33,6 +34,29 @@ pub struct Config {
     pub stalled_after: Duration,
     /// Sessions on this edge; more are refused with 503. 0: as many as come.
     pub max_sessions: usize,
+    /// Percent of `max_sessions` from which `/readyz` tells load balancers to send new clients elsewhere; ready again
+    /// once a tenth of them has left.
+    pub watermark: u8,
+    /// New connections a second; a second's worth may come at once, more wait up to 2 s for their turn, and the rest is
+    /// refused with 503. 0: no limit. The default is what 256 token checks at a time can follow, at an eighth of a
+    /// second each; 100,000 devices are back within a minute.
+    pub connections_per_second: u32,
+    /// New connections a second from one address (of IPv6: one /64); more are refused with 429. 0: no limit.
+    pub connections_per_second_per_address: u32,
+    /// How many connections of one address may come at once: an office or a mobile network behind one address comes
+    /// back together.
+    pub connection_burst_per_address: u32,
+    /// Sessions from one address (of IPv6: one /64); more are refused with 429. 0: no limit, for thousands of users may
+    /// share one address.
+    pub sessions_per_address: usize,
+    /// Addresses and networks to which no limit per address applies: what runs on this machine.
+    pub exempt_addresses: Vec<String>,
+    /// Proxies and load balancers, by address or network, e.g. `10.0.0.0/8`, that tell the client's real address.
+    /// Nobody else is believed.
+    pub trusted_proxies: Vec<String>,
+    /// Where they tell it: `x-forwarded-for` or `forwarded` (RFC 7239). Only this one is read, since proxies pass on
+    /// the other as the client wrote it.
+    pub forwarded_header: ForwardedHeader,
     /// Sessions of one user on this edge.
     pub sessions_per_user: usize,
     /// What happens beyond that: `evict-oldest` (4409) or `refuse-newest` (4429).
@@ -92,6 +116,14 @@ impl Default for Config {
             outbox: ByteSize(256 << 10),
             stalled_after: seconds(10),
             max_sessions: 0,
+            watermark: 90,
+            connections_per_second: 2_000,
+            connections_per_second_per_address: 100,
+            connection_burst_per_address: 1_000,
+            sessions_per_address: 0,
+            exempt_addresses: vec!["127.0.0.0/8".into(), "::1/128".into()],
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
             sessions_per_user: 32,
             session_policy: SessionPolicy::default(),
             max_subscriptions: 16,
@@ -143,7 +175,34 @@ impl Config {
         ] {
             problems.check((1..=1 << 20).contains(&number), key, || "must be from 1 to 1048576".into());
         }
+        self.validate_admission(problems);
         self.validate_times(problems);
+    }
+
+    fn validate_admission(&self, problems: &mut Problems) {
+        problems.check((1..=100).contains(&self.watermark), "edge.watermark", || {
+            "must be from 1 to 100 (percent of edge.max_sessions)".into()
+        });
+        let most = 1_000_000;
+        for (key, number) in [
+            ("edge.connections_per_second", self.connections_per_second),
+            ("edge.connections_per_second_per_address", self.connections_per_second_per_address),
+        ] {
+            problems.check(number <= most, key, || format!("must be at most {most}; 0 is no limit"));
+        }
+        problems.check(
+            (1..=most).contains(&self.connection_burst_per_address),
+            "edge.connection_burst_per_address",
+            || format!("must be from 1 to {most}"),
+        );
+        for (key, networks) in [
+            ("edge.exempt_addresses", &self.exempt_addresses),
+            ("edge.trusted_proxies", &self.trusted_proxies),
+        ] {
+            if let Err(fault) = Networks::parse(networks) {
+                problems.add(key, fault);
+            }
+        }
     }
 
     fn validate_times(&self, problems: &mut Problems) {
@@ -184,7 +243,25 @@ impl Config {
 
     pub(crate) fn places(&self) -> Places {
         let (sessions, per_user) = (self.max_sessions, self.sessions_per_user);
-        Places { sessions, per_user, policy: self.session_policy }
+        let watermark = sessions.saturating_mul(usize::from(self.watermark)).div_ceil(100);
+        Places { sessions, watermark, per_user, policy: self.session_policy }
+    }
+
+    /// Who may connect, and how often.
+    ///
+    /// # Errors
+    /// A network that is none; [`Config::validate`] finds it first.
+    pub(crate) fn terms(&self) -> Result<Terms, String> {
+        Ok(Terms {
+            per_second: self.connections_per_second,
+            per_address: self.connections_per_second_per_address,
+            burst_per_address: self.connection_burst_per_address,
+            sessions_per_address: self.sessions_per_address,
+            trusted: Networks::parse(&self.trusted_proxies)?,
+            exempt: Networks::parse(&self.exempt_addresses)?,
+            header: self.forwarded_header,
+            handshake: self.handshake_timeout,
+        })
     }
 }
 
@@ -264,6 +341,12 @@ mod tests {
             config.login_timeout = Duration::ZERO;
             config.silence = config.ping_interval;
             config.drain_window = Duration::from_secs(86_400);
+            config.watermark = 0;
+            config.connections_per_second = u32::MAX;
+            config.connections_per_second_per_address = u32::MAX;
+            config.connection_burst_per_address = 0;
+            config.exempt_addresses = vec!["localhost".into()];
+            config.trusted_proxies = vec!["10.0.0.0/33".into()];
         });
         for key in [
             "path",
@@ -275,6 +358,12 @@ mod tests {
             "login_timeout",
             "silence",
             "drain_window",
+            "watermark",
+            "connections_per_second",
+            "connections_per_second_per_address",
+            "connection_burst_per_address",
+            "exempt_addresses",
+            "trusted_proxies",
         ] {
             assert!(faults.contains(&format!("edge.{key}: ")), "{key} is not in\n{faults}");
         }

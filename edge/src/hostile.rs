@@ -90,7 +90,7 @@ impl Talk {
             // Time passes, so that logins expire and rates recover.
             self.now += Duration::from_millis(10);
             let more = match effect {
-                Effect::Reply(text) => {
+                Effect::Reply(text) | Effect::Error(_, text) => {
                     let json = serde_json::from_str::<Value>(&text);
                     assert!(text == PONG || json.is_ok_and(|json| json.is_object()), "{text}");
                     transport.push(Frame::text(&text));

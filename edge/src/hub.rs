@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use shared::ids::{Channel, Uid};
 use shared::wire::Counts;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::admission::Seat;
 use crate::code::CloseCode;
 use crate::deny::{DenyList, Words};
 use crate::frame::Frame;
@@ -43,6 +45,8 @@ pub enum SessionPolicy {
 pub(crate) struct Places {
     /// On this edge; 0: as many as come.
     pub(crate) sessions: usize,
+    /// With so many it is crowded; 0: never.
+    pub(crate) watermark: usize,
     /// Of one user.
     pub(crate) per_user: usize,
     /// Beyond that.
@@ -87,6 +91,8 @@ pub(crate) struct Hub {
     /// Members that live. Counted down only after the last map forgot them.
     count: AtomicUsize,
     next_id: AtomicU64,
+    /// Whether there are so many sessions that new ones should go elsewhere.
+    crowded: watch::Sender<bool>,
 }
 
 impl Hub {
@@ -102,6 +108,7 @@ impl Hub {
             peers,
             count: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
+            crowded: watch::Sender::new(false),
         }
     }
 
@@ -110,10 +117,11 @@ impl Hub {
         let most = if self.places.sessions == 0 { usize::MAX } else { self.places.sessions };
         let add = |count: usize| (count < most).then_some(count + 1);
         self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).ok()?;
+        self.look_around();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let peer = Arc::new(Peer { id, outbox: Outbox::new(outbox) });
         self.peers.of(&id).insert(id, Arc::clone(&peer));
-        Some(Member { hub: Arc::clone(self), peer, uid: None, channels: Vec::new() })
+        Some(Member { hub: Arc::clone(self), peer, uid: None, channels: Vec::new(), seat: None })
     }
 
     /// Offers a message to every session of a channel; `frame` is called only if there is one.
@@ -132,6 +140,34 @@ impl Hub {
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
         self.count.load(Ordering::SeqCst)
+    }
+
+    /// Whether there are so many sessions that new ones should go elsewhere: from the watermark on, and until a tenth
+    /// of them has left.
+    pub(crate) fn crowded(&self) -> watch::Receiver<bool> {
+        self.crowded.subscribe()
+    }
+
+    /// Called after each change of the count.
+    fn look_around(&self) {
+        let high = self.places.watermark;
+        if high == 0 {
+            return;
+        }
+        let low = high - high.div_ceil(10);
+        let verdict = |crowded: bool| {
+            let count = self.sessions();
+            if crowded { count > low } else { count >= high }
+        };
+        let before = *self.crowded.borrow();
+        if verdict(before) != before {
+            // Counted once more under the lock, so that whoever comes last tells what is.
+            self.crowded.send_if_modified(|crowded| {
+                let before = *crowded;
+                *crowded = verdict(before);
+                *crowded != before
+            });
+        }
     }
 
     /// How many channels have a session, and how many users.
@@ -183,12 +219,19 @@ pub(crate) struct Member {
     peer: Arc<Peer>,
     uid: Option<Uid>,
     channels: Vec<Channel>,
+    /// Its place among the sessions of one address, where those are counted.
+    seat: Option<Box<Seat>>,
 }
 
 impl Member {
     /// What others have for this session.
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.peer.outbox
+    }
+
+    /// Keeps the seat for as long as the session is here.
+    pub(crate) fn sit(&mut self, seat: Option<Seat>) {
+        self.seat = seat.map(Box::new);
     }
 
     /// The session's number, for logs; unlike that of every other session of this edge.
@@ -273,6 +316,7 @@ impl Drop for Member {
         self.log_out();
         self.hub.peers.of(&self.peer.id).remove(&self.peer.id);
         self.hub.count.fetch_sub(1, Ordering::SeqCst);
+        self.hub.look_around();
     }
 }
 
@@ -368,7 +412,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn hub(sessions: usize, policy: SessionPolicy) -> Arc<Hub> {
-        Arc::new(Hub::new(Places { sessions, per_user: 2, policy }))
+        Arc::new(Hub::new(Places { sessions, watermark: 0, per_user: 2, policy }))
     }
 
     fn uid(text: &str) -> Uid {
@@ -411,6 +455,23 @@ mod tests {
         assert!(hub.admit(1).is_none());
         drop(one);
         assert!(hub.admit(1).is_some());
+    }
+
+    #[test]
+    fn it_is_crowded_from_the_watermark_until_a_tenth_has_left() {
+        let places = Places { sessions: 0, watermark: 20, per_user: 2, policy: SessionPolicy::EvictOldest };
+        let hub = Arc::new(Hub::new(places));
+        let crowded = hub.crowded();
+        let mut members: Vec<_> = (0..19).map(|_| hub.admit(1).unwrap()).collect();
+        assert!(!*crowded.borrow());
+        members.push(hub.admit(1).unwrap());
+        assert!(*crowded.borrow());
+        members.pop();
+        assert!(*crowded.borrow(), "one more or less does not make it flap");
+        members.pop();
+        assert!(!*crowded.borrow());
+        members.push(hub.admit(1).unwrap());
+        assert!(!*crowded.borrow());
     }
 
     #[test]

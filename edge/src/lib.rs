@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `listener`, `upgrade` | a connection, until it is a WebSocket |
+//! | `admission` | whose connection it is, and whether it may begin now |
 //! | `transport`, `frame` | the socket: frames in, frames out |
 //! | `session` | one client's conversation: `state` decides, `outbox` is what waits for it |
 //! | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
@@ -15,6 +16,7 @@
 //!
 //! It never calls the business system, and keeps nothing that a restart may not lose.
 
+mod admission;
 mod announce;
 mod authn;
 pub mod code;
@@ -36,6 +38,7 @@ mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -50,10 +53,12 @@ use shared::wire::EdgeState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use admission::ForwardedHeader;
 pub use config::{Config, Settings};
 pub use hostile::check_bytes;
 pub use hub::SessionPolicy;
 
+use admission::Gate;
 use announce::Announcer;
 use authn::Authn;
 use feed::Feed;
@@ -121,9 +126,10 @@ impl Edge {
         let active = Feed::start(&core, config.remembered_messages).await.context(deaf)?;
         control::Desk::start(&core).await.context(deaf)?;
         let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone()).await.context(deaf)?;
-        let signs = Signs { bus: core.bus.state(), active: active.clone(), phase: phase.subscribe() };
+        let (bus, crowded) = (core.bus.state(), core.hub.crowded());
+        let signs = Signs { bus, active: active.clone(), phase: phase.subscribe(), crowded };
         drain.spawn(ready::keep(health, signs, config.bus_grace));
-        let port = port(live, &core, rules, address, active, phase.subscribe());
+        let port = port(live, &core, rules, address, active, phase.subscribe())?;
         drain.spawn(listener::serve(listener, Arc::new(port)));
         drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %core.node, "the edge listens");
@@ -159,7 +165,7 @@ fn port(
     address: SocketAddr,
     active: watch::Receiver<bool>,
     phase: watch::Receiver<EdgeState>,
-) -> Port {
+) -> anyhow::Result<Port> {
     let config = live.get();
     let env = Env {
         rules,
@@ -170,7 +176,10 @@ fn port(
         stalled_after: config.stalled_after,
         metrics: Arc::clone(&core.metrics),
     };
+    let terms = config.terms().map_err(anyhow::Error::msg).context("edge")?;
     let door = Door {
+        gate: Gate::new(terms, Arc::clone(&core.metrics)),
+        told: AtomicBool::new(false),
         address,
         path: config.path.clone(),
         live,
@@ -184,7 +193,7 @@ fn port(
         max_frame: config.max_frame.as_usize(),
     };
     let (metrics, drain) = (Arc::clone(&core.metrics), core.drain.clone());
-    Port { door, env: Arc::new(env), bounds, metrics, drain }
+    Ok(Port { door, env: Arc::new(env), bounds, metrics, drain })
 }
 
 /// Runs this part as a process of its own until the drain begins.

@@ -3,6 +3,7 @@
 //! A connection costs a place until it has upgraded or failed, and has a deadline for it however it behaves. When there is
 //! no place it is told so in a few bytes; when there are too many even for that, it is dropped and counted.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +12,16 @@ use shared::held::Held;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::admission::TooMany;
 use crate::metrics::{Metrics, Refusal};
 use crate::session::{self, Env};
 use crate::transport::Transport;
-use crate::upgrade::{Door, Upgraded};
+use crate::upgrade::{Door, Peer, Upgraded};
 
-/// What a client hears when there is no place for its handshake.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: text/plain\r\n\
-    Content-Length: 44\r\nConnection: close\r\n\r\nToo many handshakes: come back in a second.\n";
-/// How long it may take to read that.
-const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it may take to read a refusal.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 /// The pause when the system can't accept, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,62 +46,96 @@ pub(crate) struct Port {
     pub(crate) drain: Drain,
 }
 
+/// What may be under way.
+struct Places {
+    handshakes: Arc<Semaphore>,
+    /// Refusals that are being told.
+    refusals: Arc<Semaphore>,
+}
+
 /// Takes connections until the drain begins; then the port is closed.
 pub(crate) async fn serve(listener: TcpListener, port: Arc<Port>) {
-    let places = Arc::new(Semaphore::new(port.bounds.handshakes));
-    let refusing = Arc::new(Semaphore::new(port.bounds.handshakes));
+    let places = || Arc::new(Semaphore::new(port.bounds.handshakes));
+    let places = Places { handshakes: places(), refusals: places() };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = port.drain.begun() => return,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, address)) => port.take(stream, address, &places),
             Err(error) => {
                 port.metrics.refused(Refusal::Accept);
                 tracing::warn!(%error, "can't accept connections");
                 sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let port = Arc::clone(&port);
-            port.drain.clone().spawn(async move { port.welcome(stream, place).await });
-        } else if let Ok(place) = Arc::clone(&refusing).try_acquire_owned() {
-            port.metrics.refused(Refusal::Busy);
-            port.drain.spawn(refuse(stream, place));
-        } else {
-            port.metrics.refused(Refusal::Flood);
         }
     }
 }
 
 impl Port {
-    async fn welcome(&self, stream: TcpStream, _place: OwnedSemaphorePermit) {
+    /// Begins a handshake, or refuses it; without waiting for either.
+    fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, places: &Places) {
+        let Ok(place) = Arc::clone(&places.handshakes).try_acquire_owned() else {
+            return self.refuse(stream, TooMany::new(Refusal::Busy, Duration::ZERO), places);
+        };
+        // A proxy's clients enter when it has told who they are.
+        let (peer, wait) = match self.door.gate.peer(address.ip()) {
+            None => (Peer::Proxy(address.ip()), Duration::ZERO),
+            Some(visitor) => match self.door.gate.enter(visitor, Instant::now()) {
+                Ok(wait) => (Peer::Client(visitor), wait),
+                Err(too_many) => return self.refuse(stream, too_many, places),
+            },
+        };
+        let port = Arc::clone(self);
+        self.drain.spawn(async move { port.welcome(stream, peer, wait, place).await });
+    }
+
+    async fn welcome(&self, stream: TcpStream, peer: Peer, wait: Duration, _place: OwnedSemaphorePermit) {
         let _held = Held::new(&self.metrics.handshakes);
         // Messages are small and wait for nothing; without it they would.
         if stream.set_nodelay(true).is_err() {
             return self.metrics.refused(Refusal::Broken);
         }
-        let handshake = timeout(self.bounds.timeout, self.door.handshake(stream));
+        let handshake = timeout(self.bounds.timeout, async {
+            if !wait.is_zero() {
+                sleep(wait).await;
+            }
+            self.door.handshake(stream, peer).await
+        });
         let upgraded = tokio::select! {
             upgraded = handshake => upgraded.unwrap_or(Err(Refusal::Slow)),
             () = self.drain.begun() => Err(Refusal::Leaving),
         };
         match upgraded {
-            Ok(Upgraded { stream, head, member }) => {
+            Ok(Upgraded { stream, head, member, visitor }) => {
+                tracing::debug!(session = member.id(), address = %visitor.address, "a session from there");
                 let transport = Transport::new(stream, &head, self.bounds.max_frame);
                 self.drain.spawn(session::run(transport, member, Arc::clone(&self.env)));
             }
-            Err(refusal) => self.metrics.refused(refusal),
+            Err(refusal) => {
+                tracing::debug!(?peer, ?refusal, "a connection became no session");
+                self.metrics.refused(refusal);
+            }
+        }
+    }
+
+    /// Says why not, without reading the request first; if there are too many even for that, says nothing.
+    fn refuse(&self, stream: TcpStream, too_many: TooMany, places: &Places) {
+        match Arc::clone(&places.refusals).try_acquire_owned() {
+            Ok(place) => {
+                self.metrics.refused(too_many.refusal);
+                self.drain.spawn(tell(stream, too_many, place));
+            }
+            Err(_) => self.metrics.refused(Refusal::Flood),
         }
     }
 }
 
-/// Says that there is no place, without reading the request first.
-async fn refuse(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
+/// Writes a refusal.
+async fn tell(mut stream: TcpStream, too_many: TooMany, _place: OwnedSemaphorePermit) {
     let told = async {
-        stream.write_all(BUSY).await?;
+        stream.write_all(answer(too_many).as_bytes()).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would take the answer back.
         let mut request = [0; 512];
@@ -110,7 +143,17 @@ async fn refuse(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
         Ok::<_, std::io::Error>(())
     };
     // It may be gone already, or slow.
-    let _ = timeout(BUSY_PATIENCE, told).await;
+    let _ = timeout(REFUSAL_PATIENCE, told).await;
+}
+
+fn answer(too_many: TooMany) -> String {
+    let (status, text) = too_many.told();
+    format!(
+        "HTTP/1.1 {status}\r\nRetry-After: {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{text}",
+        too_many.retry_after,
+        text.len()
+    )
 }
 
 #[cfg(test)]
@@ -118,9 +161,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_says_its_length() {
-        let text = std::str::from_utf8(BUSY).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+    fn a_refusal_is_an_http_answer_with_its_length() {
+        for (refusal, status) in
+            [(Refusal::Busy, "503 Service Unavailable"), (Refusal::AddressRate, "429 Too Many Requests")]
+        {
+            let text = answer(TooMany { refusal, retry_after: 7 });
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\nRetry-After: 7\r\n")), "{head}");
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+            assert!(body.ends_with("later.\n"), "{body}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::code::CloseCode;
+use crate::code::{CloseCode, ErrorCode};
 
 /// How a handshake ended that did not become a session, or why nobody even began one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,12 @@ pub(crate) enum Refusal {
     Broken,
     /// The system could not accept the connection.
     Accept,
+    /// More connections a second than this edge takes.
+    EdgeRate,
+    /// More connections a second than one address may make.
+    AddressRate,
+    /// As many sessions as one address may have.
+    AddressSessions,
 }
 
 /// What was thrown away or could not be used.
@@ -83,7 +89,7 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Closed {
+struct Coded {
     code: u16,
     reason: &'static str,
 }
@@ -97,13 +103,22 @@ pub(crate) struct Metrics {
     pub(crate) sessions: Gauge,
     /// Handshakes under way.
     pub(crate) handshakes: Gauge,
+    /// Connections that waited for their turn.
+    pub(crate) paced: Counter,
+    /// Addresses whose rate is kept.
+    pub(crate) tracked_addresses: Gauge,
+    /// Connections whose address was not held to its rate, because too many others were.
+    pub(crate) untracked_addresses: Counter,
+    /// Requests that told of another address, from a peer that is not trusted.
+    pub(crate) forwarded_ignored: Counter,
     /// Messages that came over the bus.
     pub(crate) messages: Counter,
     /// Questions of publishers that were answered.
     pub(crate) asks: Counter,
     /// Questions and orders of publishers about users that were answered.
     pub(crate) orders: Counter,
-    closed: Family<Closed, Counter>,
+    closed: Family<Coded, Counter>,
+    errors: Family<Coded, Counter>,
     refused: Family<Reason, Counter>,
     logins: Family<Outcome, Counter>,
     deliveries: Family<Outcome, Counter>,
@@ -116,10 +131,15 @@ impl Metrics {
             opened: Counter::default(),
             sessions: Gauge::<i64, AtomicI64>::default(),
             handshakes: Gauge::<i64, AtomicI64>::default(),
+            paced: Counter::default(),
+            tracked_addresses: Gauge::default(),
+            untracked_addresses: Counter::default(),
+            forwarded_ignored: Counter::default(),
             messages: Counter::default(),
             asks: Counter::default(),
             orders: Counter::default(),
             closed: Family::default(),
+            errors: Family::default(),
             refused: Family::default(),
             logins: Family::default(),
             deliveries: Family::default(),
@@ -129,8 +149,20 @@ impl Metrics {
         registry.register("sessions_opened", "Sessions begun", metrics.opened.clone());
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
         registry.register("sessions_closed", "Sessions ended, by close code", metrics.closed.clone());
+        registry.register("errors", "Errors that clients were told, by error code", metrics.errors.clone());
         registry.register("handshakes", "Handshakes under way", metrics.handshakes.clone());
         registry.register("refusals", "Connections that became no session", metrics.refused.clone());
+        registry.register(
+            "connections_paced",
+            "Connections that waited for their turn",
+            metrics.paced.clone(),
+        );
+        let text = "Addresses whose connection rate is kept";
+        registry.register("tracked_addresses", text, metrics.tracked_addresses.clone());
+        let text = "Connections not held to the rate of their address, because too many others were";
+        registry.register("untracked_addresses", text, metrics.untracked_addresses.clone());
+        let text = "Requests that named another address, from a peer that is no trusted proxy";
+        registry.register("forwarded_ignored", text, metrics.forwarded_ignored.clone());
         registry.register("logins", "Token checks, by outcome", metrics.logins.clone());
         registry.register("messages", "Messages from the bus", metrics.messages.clone());
         registry.register("deliveries", "Messages offered to sessions", metrics.deliveries.clone());
@@ -143,7 +175,12 @@ impl Metrics {
     /// A session ended; without a code, the client ended it.
     pub(crate) fn closed(&self, code: Option<CloseCode>) {
         let (code, reason) = code.map_or((0, "by_client"), |code| (code.number(), code.label()));
-        self.closed.get_or_create(&Closed { code, reason }).inc();
+        self.closed.get_or_create(&Coded { code, reason }).inc();
+    }
+
+    /// A client was told an error.
+    pub(crate) fn error(&self, code: ErrorCode) {
+        self.errors.get_or_create(&Coded { code: code.number(), reason: code.label() }).inc();
     }
 
     /// A connection did not become a session.
@@ -159,6 +196,9 @@ impl Metrics {
             Refusal::Slow => "slow",
             Refusal::Broken => "broken",
             Refusal::Accept => "accept",
+            Refusal::EdgeRate => "edge_rate",
+            Refusal::AddressRate => "address_rate",
+            Refusal::AddressSessions => "address_sessions",
         };
         self.refused.get_or_create(&Reason { reason }).inc();
     }

@@ -19,6 +19,8 @@ pub(crate) struct Signs {
     /// Whether messages surely arrive.
     pub(crate) active: watch::Receiver<bool>,
     pub(crate) phase: watch::Receiver<EdgeState>,
+    /// Whether there are as many sessions as the watermark allows.
+    pub(crate) crowded: watch::Receiver<bool>,
 }
 
 /// The signs at one moment.
@@ -27,17 +29,19 @@ struct View {
     bus: BusState,
     active: bool,
     phase: EdgeState,
+    crowded: bool,
 }
 
 /// Tells `health` until this edge leaves.
 pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
-    let Signs { mut bus, mut active, mut phase } = signs;
+    let Signs { mut bus, mut active, mut phase, mut crowded } = signs;
     let mut away_since = None;
     loop {
         let view = View {
             bus: *bus.borrow_and_update(),
             active: *active.borrow_and_update(),
             phase: *phase.borrow_and_update(),
+            crowded: *crowded.borrow_and_update(),
         };
         let since = if view.active { None } else { Some(*away_since.get_or_insert_with(Instant::now)) };
         away_since = since;
@@ -61,6 +65,7 @@ pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
             changed = bus.changed() => changed,
             changed = active.changed() => changed,
             changed = phase.changed() => changed,
+            changed = crowded.changed() => changed,
             () = grace_over => Ok(()),
         };
         if changed.is_err() {
@@ -76,6 +81,7 @@ fn reason(view: View, away_too_long: bool) -> Option<&'static str> {
         EdgeState::Starting if view.bus.connects == 0 => Some("the bus can't be reached yet; trying"),
         EdgeState::Starting => Some("announcing itself to the publishers"),
         EdgeState::Serving if away_too_long => Some("the bus is gone; trying to reach it again"),
+        EdgeState::Serving if view.crowded => Some("nearly as many sessions as edge.max_sessions"),
         EdgeState::Serving => None,
     }
 }
@@ -87,14 +93,16 @@ mod tests {
     #[test]
     fn each_reason_is_told_when_it_holds() {
         let bus = |connects| BusState { connected: connects > 0, connects };
-        let starting = View { bus: bus(0), active: false, phase: EdgeState::Starting };
+        let starting = View { bus: bus(0), active: false, phase: EdgeState::Starting, crowded: false };
         assert!(reason(starting, true).is_some_and(|reason| reason.contains("can't be reached yet")));
         assert!(
             reason(View { bus: bus(1), ..starting }, false)
                 .is_some_and(|reason| reason.contains("announcing"))
         );
-        let serving = View { bus: bus(1), active: true, phase: EdgeState::Serving };
+        let serving = View { bus: bus(1), active: true, phase: EdgeState::Serving, crowded: false };
         assert_eq!(reason(serving, false), None);
+        let crowded = View { crowded: true, ..serving };
+        assert!(reason(crowded, false).is_some_and(|reason| reason.contains("max_sessions")));
         let away = View { active: false, ..serving };
         assert_eq!(reason(away, false), None, "not for long yet");
         assert!(reason(away, true).is_some_and(|reason| reason.contains("gone")));

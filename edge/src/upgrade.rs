@@ -4,8 +4,10 @@
 //! before the 101 was sent. Bounded in time by its caller.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -23,12 +25,16 @@ use shared::reload::Live;
 use shared::wire::EdgeState;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::admission::{Gate, TooMany, Visitor};
 use crate::config::Config;
 use crate::hub::{Hub, Member};
 use crate::metrics::Refusal;
 
+/// How long it is before a full edge may have a place again.
+const FULL_PAUSE: Duration = Duration::from_secs(5);
 /// The largest request head.
 const MAX_HEAD: usize = 16 << 10;
 
@@ -37,6 +43,9 @@ type Answer = Response<Full<Bytes>>;
 /// Who is let in.
 #[derive(Debug)]
 pub(crate) struct Door {
+    pub(crate) gate: Gate,
+    /// Whether the log tells already of proxies that are not trusted.
+    pub(crate) told: AtomicBool,
     pub(crate) address: SocketAddr,
     pub(crate) path: String,
     /// Which web pages may connect is looked up at each handshake.
@@ -54,13 +63,26 @@ pub(crate) struct Upgraded {
     /// What came right behind the request.
     pub(crate) head: Bytes,
     pub(crate) member: Member,
+    pub(crate) visitor: Visitor,
 }
+
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Peer {
+    /// A client, which has entered the gate.
+    Client(Visitor),
+    /// A trusted proxy. It will tell whose connection it is.
+    Proxy(IpAddr),
+}
+
+/// What a request that is let in becomes.
+type Admitted = (OnUpgrade, Member, Visitor);
 
 /// A refusal, and how it is told.
 struct Refused {
     refusal: Refusal,
     status: StatusCode,
-    header: Option<(HeaderName, &'static str)>,
+    header: Option<(HeaderName, HeaderValue)>,
     text: String,
 }
 
@@ -69,54 +91,92 @@ impl Door {
     ///
     /// # Errors
     /// Why it did not become a WebSocket; the client was told if that was possible.
-    pub(crate) async fn handshake(&self, stream: TcpStream) -> Result<Upgraded, Refusal> {
-        let admitted = Mutex::new(Err(Refusal::Broken));
-        let service = service_fn(|mut request: Request<Incoming>| {
-            let (answer, outcome) = match self.admit(&request) {
-                Ok((answer, member)) => (answer, Ok((hyper::upgrade::on(&mut request), member))),
+    pub(crate) async fn handshake(&self, stream: TcpStream, peer: Peer) -> Result<Upgraded, Refusal> {
+        let admitted: Mutex<Result<Admitted, Refusal>> = Mutex::new(Err(Refusal::Broken));
+        let slot = &admitted;
+        let service = service_fn(|mut request: Request<Incoming>| async move {
+            let (answer, outcome) = match self.admit(&request, peer).await {
+                Ok((answer, member, visitor)) => {
+                    (answer, Ok((hyper::upgrade::on(&mut request), member, visitor)))
+                }
                 Err(refused) => (refused.answer(), Err(refused.refusal)),
             };
-            *admitted.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
-            std::future::ready(Ok::<_, Infallible>(answer))
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+            Ok::<_, Infallible>(answer)
         });
         let mut http = http1::Builder::new();
         http.max_buf_size(MAX_HEAD);
         let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         let admitted = admitted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (upgrade, member) = admitted?;
+        let (upgrade, member, visitor) = admitted?;
         if let Err(error) = served {
             tracing::debug!(%error, "a handshake broke");
             return Err(Refusal::Broken);
         }
         let (stream, head) = bare(upgrade).await.ok_or(Refusal::Broken)?;
-        Ok(Upgraded { stream, head, member })
+        Ok(Upgraded { stream, head, member, visitor })
     }
 
-    fn admit(&self, request: &Request<Incoming>) -> Result<(Answer, Member), Refused> {
+    async fn admit(
+        &self,
+        request: &Request<Incoming>,
+        peer: Peer,
+    ) -> Result<(Answer, Member, Visitor), Refused> {
+        let visitor = self.visitor(request.headers(), peer).await?;
         let key = self.check(request)?;
         let phase = *self.phase.borrow();
         match phase {
             EdgeState::Serving => {}
             EdgeState::Starting => {
                 let text = "This edge is starting: come back in a second.\n";
-                return Err(Refused::busy(Refusal::Starting, "1", text));
+                return Err(Refused::busy(Refusal::Starting, text));
             }
             EdgeState::Draining | EdgeState::Bye => {
                 let text = "This edge is leaving: connect to another.\n";
-                return Err(Refused::busy(Refusal::Leaving, "1", text));
+                return Err(Refused::busy(Refusal::Leaving, text));
             }
         }
-        let Some(member) = self.hub.admit(self.outbox) else {
-            let text = "This edge has as many sessions as it may: come back later.\n";
-            return Err(Refused::busy(Refusal::Full, "5", text));
+        let seat = self.gate.seat(visitor)?;
+        let Some(mut member) = self.hub.admit(self.outbox) else {
+            return Err(TooMany::new(Refusal::Full, FULL_PAUSE).into());
         };
+        member.sit(seat);
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(SEC_WEBSOCKET_ACCEPT, key);
-        Ok((answer, member))
+        Ok((answer, member, visitor))
+    }
+
+    /// Whose connection it is. Whoever comes through a proxy enters the gate here, and waits for its turn.
+    async fn visitor(&self, headers: &HeaderMap, peer: Peer) -> Result<Visitor, Refused> {
+        let proxy = match peer {
+            Peer::Proxy(proxy) => proxy,
+            Peer::Client(visitor) => {
+                if self.gate.is_forwarded(headers) {
+                    self.tell_of_untrusted(visitor);
+                }
+                return Ok(visitor);
+            }
+        };
+        let visitor = self.gate.behind(proxy, headers);
+        let wait = self.gate.enter(visitor, Instant::now())?;
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        Ok(visitor)
+    }
+
+    /// Somebody invents an address, or a proxy is missing in the configuration; the log says so once.
+    fn tell_of_untrusted(&self, peer: Visitor) {
+        self.gate.count_ignored();
+        if !self.told.swap(true, Ordering::Relaxed) {
+            let peer = peer.address;
+            tracing::warn!(%peer, "told of another address, and is not believed; if it is your proxy, \
+                add it to edge.trusted_proxies, or its clients share the limits of one address");
+        }
     }
 
     /// Whether this is a WebSocket handshake for this edge. Gives the proof that it was understood.
@@ -128,7 +188,8 @@ impl Door {
         }
         if request.method() != Method::GET {
             let text = "A WebSocket handshake is a GET request.\n".to_owned();
-            return Err(Refused::no_handshake(StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "GET")), text));
+            let header = Some((ALLOW, "GET"));
+            return Err(Refused::no_handshake(StatusCode::METHOD_NOT_ALLOWED, header, text));
         }
         if !names(headers, &CONNECTION, "upgrade") || !names(headers, &UPGRADE, "websocket") {
             let text =
@@ -176,11 +237,12 @@ impl Door {
 
 impl Refused {
     fn no_handshake(status: StatusCode, header: Option<(HeaderName, &'static str)>, text: String) -> Self {
+        let header = header.map(|(name, value)| (name, HeaderValue::from_static(value)));
         Self { refusal: Refusal::NotAHandshake, status, header, text }
     }
 
-    fn busy(refusal: Refusal, seconds: &'static str, text: &str) -> Self {
-        let header = Some((RETRY_AFTER, seconds));
+    fn busy(refusal: Refusal, text: &str) -> Self {
+        let header = Some((RETRY_AFTER, HeaderValue::from_static("1")));
         Self { refusal, status: StatusCode::SERVICE_UNAVAILABLE, header, text: text.to_owned() }
     }
 
@@ -192,9 +254,17 @@ impl Refused {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         if let Some((name, value)) = &self.header {
-            headers.insert(name, HeaderValue::from_static(value));
+            headers.insert(name, value.clone());
         }
         answer
+    }
+}
+
+impl From<TooMany> for Refused {
+    fn from(too_many: TooMany) -> Self {
+        let (status, text) = too_many.told();
+        let header = Some((RETRY_AFTER, too_many.retry_after.into()));
+        Self { refusal: too_many.refusal, status, header, text: text.to_owned() }
     }
 }
 

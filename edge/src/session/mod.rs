@@ -128,14 +128,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     Event::Written => Vec::new(),
                     Event::Gone => return End::ByClient,
                 },
-                () = timer.as_mut() => {
-                    if self.is_stalled() {
-                        return End::With(CloseCode::TooSlow);
-                    }
-                    self.state.on_timer(Instant::now())
-                }
+                () = timer.as_mut() => Vec::new(),
             };
             if let Some(code) = self.carry_out(effects) {
+                return End::With(code);
+            }
+            // Whoever talks or is delivered to without a pause keeps the timer from its turn, but not from its time.
+            if self.deadline() <= Instant::now()
+                && let Some(code) = self.on_deadline()
+            {
                 return End::With(code);
             }
             // A deadline that has moved away is found out when the timer rings; most never do.
@@ -144,6 +145,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 timer.as_mut().reset(deadline);
             }
         }
+    }
+
+    /// Does what is due. Some: the session ends.
+    fn on_deadline(&mut self) -> Option<CloseCode> {
+        if self.is_stalled() {
+            return Some(CloseCode::TooSlow);
+        }
+        let effects = self.state.on_timer(Instant::now());
+        self.carry_out(effects)
     }
 
     fn on_outcome(&mut self, outcome: Outcome) -> Vec<Effect> {
@@ -182,6 +192,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         for effect in effects {
             match effect {
                 Effect::Reply(text) => self.transport.push(Frame::text(&text)),
+                Effect::Error(code, text) => {
+                    self.env.metrics.error(code);
+                    self.transport.push(Frame::text(&text));
+                }
                 Effect::Ping => self.transport.push(Frame::ping()),
                 Effect::Verify { token } => {
                     let authn = self.env.authn.clone();

@@ -44,6 +44,8 @@ pub(crate) struct Limits {
 pub(crate) enum Effect {
     /// Send this text, behind all that was said before.
     Reply(Cow<'static, str>),
+    /// The same with a text that says what was refused, and why.
+    Error(ErrorCode, Cow<'static, str>),
     /// Check the token and take the session in under its user; then [`State::on_verified`].
     Verify { token: Secret },
     /// Deliver this channel from now on; then [`State::on_subscribed`].
@@ -440,7 +442,7 @@ impl State {
     }
 
     fn refuse(&self, (code, detail): Refused, echo: &Echo, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Reply(protocol::error(code, detail, echo)));
+        effects.push(Effect::Error(code, protocol::error(code, detail, echo)));
     }
 
     fn close(&mut self, code: CloseCode, effects: &mut Vec<Effect>) {

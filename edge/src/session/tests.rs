@@ -1,5 +1,6 @@
 //! The conversation, row by row, and whatever a client may do in between.
 
+mod flood;
 mod login;
 mod order;
 mod subscribing;
@@ -14,7 +15,7 @@ use shared::rules::{RuleConfig, Rules, default_rules};
 use tokio::time::Instant;
 
 use super::state::{Effect, Limits, State, Unproved, Verified};
-use crate::code::CloseCode;
+use crate::code::{CloseCode, ErrorCode};
 use crate::protocol::Incoming;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -135,7 +136,8 @@ fn reply(text: &str) -> Effect {
 }
 
 fn error(code: u16, text: &str) -> Effect {
-    reply(&format!(r#"{{"code":{code},"msg":"{text}"}}"#))
+    let row = ErrorCode::ALL.into_iter().find(|row| row.number() == code).unwrap();
+    Effect::Error(row, format!(r#"{{"code":{code},"msg":"{text}"}}"#).into())
 }
 
 fn verify(token: &str) -> Effect {
@@ -162,6 +164,16 @@ fn known(uid: &str, expires_in: Option<Duration>) -> Verified {
 fn replies(effects: &[Effect]) -> Vec<&str> {
     effects
         .iter()
-        .filter_map(|effect| if let Effect::Reply(text) = effect { Some(&**text) } else { None })
+        .filter_map(|effect| match effect {
+            Effect::Reply(text) | Effect::Error(_, text) => Some(&**text),
+            Effect::Verify { .. }
+            | Effect::Watch { .. }
+            | Effect::Unwatch { .. }
+            | Effect::Pause
+            | Effect::Resume
+            | Effect::Discard
+            | Effect::Ping
+            | Effect::Close(_) => None,
+        })
         .collect()
 }

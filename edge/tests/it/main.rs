@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod admission;
 mod announcing;
+mod bounds;
 mod control;
 mod counting;
+mod flooding;
 mod leaving;
 mod login;
 mod refusing;

@@ -23,7 +23,10 @@ fn a_token_is_checked_and_each_outcome_has_its_answer() {
 fn a_refused_login_carries_i_too() {
     let mut talk = Talk::new();
     talk.says(r#"{"op":"auth","token":"t","i":7}"#);
-    assert_eq!(talk.verified(Verified::Unknown)[0], reply(r#"{"code":2,"msg":"Auth Failed","i":7}"#));
+    assert_eq!(
+        talk.verified(Verified::Unknown)[0],
+        Effect::Error(ErrorCode::AuthFailed, r#"{"code":2,"msg":"Auth Failed","i":7}"#.into())
+    );
 }
 
 #[test]

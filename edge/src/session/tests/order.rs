@@ -106,12 +106,10 @@ impl Books {
         for effect in effects {
             prop_assert!(!self.closed, "{:?} after the close", effect);
             match effect {
-                Effect::Reply(text)
-                    if text.contains("\"code\":9,\"msg\":\"Auth Expired\"}") && !self.paused =>
-                {
+                Effect::Error(ErrorCode::AuthExpired, _) if !self.paused => {
                     // It comes by itself, right before the pause.
                 }
-                Effect::Reply(_) => {
+                Effect::Reply(_) | Effect::Error(..) => {
                     prop_assert!(self.unanswered > 0, "an answer that nobody asked for");
                     prop_assert!(!self.checking && self.subscribing.is_none(), "an answer out of turn");
                     self.unanswered -= 1;

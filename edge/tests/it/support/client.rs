@@ -4,6 +4,7 @@ use edge::Edge;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -16,9 +17,20 @@ pub(crate) struct Client {
 impl Client {
     /// Connects, or tells how it was refused, and with which `Retry-After`.
     pub(crate) async fn try_connect(edge: &Edge) -> Result<Self, (StatusCode, Option<String>)> {
+        Self::try_connect_with(edge, &[]).await
+    }
+
+    /// The same with further headers in the request.
+    pub(crate) async fn try_connect_with(
+        edge: &Edge,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, (StatusCode, Option<String>)> {
         let address = edge.local_addr();
         let stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("ws://{address}/message-center");
+        let mut request = format!("ws://{address}/message-center").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
         match soon("a handshake", tokio_tungstenite::client_async(request, stream)).await {
             Ok((socket, _)) => Ok(Self { socket }),
             Err(Error::Http(answer)) => {

@@ -1,0 +1,275 @@
+//! Who may begin a handshake, and when: the rate of this edge, and what each address may have.
+//!
+//! The edge's rate paces before it refuses: a storm of reconnects is let in one after the other. An address is refused
+//! at once, since those who wait hold places that others need. Trusted proxies and exempt addresses have only the rate
+//! of the edge. All state is bounded.
+
+mod proxies;
+mod rate;
+mod source;
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use tokio::time::Instant;
+
+pub use proxies::ForwardedHeader;
+pub(crate) use proxies::Networks;
+pub(crate) use rate::Rate;
+pub(crate) use source::Seat;
+
+use crate::metrics::{Metrics, Refusal};
+use source::{Rates, Seats, Source, Turn};
+
+/// How long a connection waits for its turn before it is refused.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Those that are refused in one second should not all come back in another.
+const SPREAD_SECONDS: u64 = 5;
+
+/// The settings; 0 is no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) per_second: u32,
+    pub(crate) per_address: u32,
+    /// Connections of one address at once.
+    pub(crate) burst_per_address: u32,
+    pub(crate) sessions_per_address: usize,
+    pub(crate) trusted: Networks,
+    pub(crate) exempt: Networks,
+    pub(crate) header: ForwardedHeader,
+    /// For a whole handshake; waiting takes at most a quarter of it.
+    pub(crate) handshake: Duration,
+}
+
+/// Too many of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMany {
+    pub(crate) refusal: Refusal,
+    /// Seconds after which it is worth to come back.
+    pub(crate) retry_after: u64,
+}
+
+/// Who is at the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Visitor {
+    pub(crate) address: IpAddr,
+    /// Whether what holds for one address holds for it.
+    limited: bool,
+}
+
+/// The gate of one edge.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    terms: Terms,
+    patience: Duration,
+    /// When all that were let in have had their turn. Held only to add one.
+    busy_until: Mutex<Instant>,
+    rates: Mutex<Rates>,
+    seats: Arc<Seats>,
+    metrics: Arc<Metrics>,
+}
+
+impl Gate {
+    pub(crate) fn new(terms: Terms, metrics: Arc<Metrics>) -> Self {
+        let now = Instant::now();
+        let rate = Rate::new(terms.per_address, terms.burst_per_address);
+        Self {
+            patience: PATIENCE.min(terms.handshake / 4),
+            busy_until: Mutex::new(now),
+            rates: Mutex::new(Rates::new(rate, now)),
+            seats: Arc::new(Seats::new(terms.sessions_per_address)),
+            terms,
+            metrics,
+        }
+    }
+
+    /// Who this peer is. None: a trusted proxy, which will tell in its request whom it speaks for.
+    pub(crate) fn peer(&self, peer: IpAddr) -> Option<Visitor> {
+        (!self.terms.trusted.contain(peer)).then(|| self.visitor(peer))
+    }
+
+    /// Whom a trusted proxy speaks for.
+    pub(crate) fn behind(&self, proxy: IpAddr, headers: &HeaderMap) -> Visitor {
+        let Terms { trusted, header, .. } = &self.terms;
+        self.visitor(proxies::real_address(proxy, trusted, *header, headers))
+    }
+
+    /// Whether a request tells of somebody else in the header that would be believed from a trusted proxy.
+    pub(crate) fn is_forwarded(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(self.terms.header.name())
+    }
+
+    /// Somebody told of another address and was not believed.
+    pub(crate) fn count_ignored(&self) {
+        self.metrics.forwarded_ignored.inc();
+    }
+
+    fn visitor(&self, address: IpAddr) -> Visitor {
+        let limited = !self.terms.trusted.contain(address) && !self.terms.exempt.contain(address);
+        Visitor { address: address.to_canonical(), limited }
+    }
+
+    /// One more connection: how long it has to wait for its turn.
+    ///
+    /// # Errors
+    /// Its address had too many, or it would wait too long.
+    pub(crate) fn enter(&self, visitor: Visitor, now: Instant) -> Result<Duration, TooMany> {
+        if visitor.limited && self.terms.per_address > 0 {
+            let mut rates = lock(&self.rates);
+            let turn = rates.take(visitor.address.into(), now);
+            let known = i64::try_from(rates.len()).unwrap_or(i64::MAX);
+            drop(rates);
+            self.metrics.tracked_addresses.set(known);
+            match turn {
+                Turn::Granted => {}
+                Turn::Untracked => drop(self.metrics.untracked_addresses.inc()),
+                Turn::Refused(early) => return Err(TooMany::new(Refusal::AddressRate, early)),
+            }
+        }
+        if self.terms.per_second == 0 {
+            return Ok(Duration::ZERO);
+        }
+        // A second's worth at once.
+        let rate = Rate::new(self.terms.per_second, self.terms.per_second);
+        let wait = rate
+            .take(&mut lock(&self.busy_until), now, self.patience)
+            .map_err(|early| TooMany::new(Refusal::EdgeRate, early))?;
+        if !wait.is_zero() {
+            self.metrics.paced.inc();
+        }
+        Ok(wait)
+    }
+
+    /// A seat for the session of this visitor, if seats are counted.
+    ///
+    /// # Errors
+    /// Its address has as many sessions as it may.
+    pub(crate) fn seat(&self, visitor: Visitor) -> Result<Option<Seat>, TooMany> {
+        if !visitor.limited || self.terms.sessions_per_address == 0 {
+            return Ok(None);
+        }
+        match self.seats.take(Source::from(visitor.address)) {
+            Some(seat) => Ok(Some(seat)),
+            None => Err(TooMany::new(Refusal::AddressSessions, Duration::from_secs(30))),
+        }
+    }
+}
+
+impl TooMany {
+    /// Refuses who comes `early`.
+    pub(crate) fn new(refusal: Refusal, early: Duration) -> Self {
+        let whole = early.as_secs() + u64::from(early.subsec_nanos() > 0);
+        Self { refusal, retry_after: whole.max(1) + fastrand::u64(0..SPREAD_SECONDS) }
+    }
+
+    /// How a client is told before it has upgraded: the address's fault is 429, ours is 503.
+    pub(crate) fn told(self) -> (StatusCode, &'static str) {
+        let (too_many, unavailable) = (StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE);
+        match self.refusal {
+            Refusal::AddressRate => (too_many, "Too many connections from your address: come back later.\n"),
+            Refusal::AddressSessions => {
+                (too_many, "Too many sessions from your address: close another first.\n")
+            }
+            Refusal::Full => (unavailable, "This edge has as many sessions as it may: come back later.\n"),
+            Refusal::EdgeRate
+            | Refusal::Busy
+            | Refusal::NotAHandshake
+            | Refusal::Origin
+            | Refusal::Starting
+            | Refusal::Leaving
+            | Refusal::Flood
+            | Refusal::Slow
+            | Refusal::Broken
+            | Refusal::Accept => (unavailable, "Too many connections at once: come back later.\n"),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+    use prometheus_client::registry::Registry;
+
+    fn gate(change: impl FnOnce(&mut Terms)) -> Gate {
+        let mut terms = Terms {
+            per_second: 0,
+            per_address: 0,
+            burst_per_address: 1,
+            sessions_per_address: 0,
+            trusted: Networks::parse(&["10.0.0.0/8".into()]).unwrap(),
+            exempt: Networks::parse(&["127.0.0.0/8".into()]).unwrap(),
+            header: ForwardedHeader::XForwardedFor,
+            handshake: Duration::from_secs(10),
+        };
+        change(&mut terms);
+        Gate::new(terms, Arc::new(Metrics::register(&mut Registry::default())))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_storm_is_paced_and_only_what_would_wait_too_long_is_refused() {
+        let gate = gate(|terms| terms.per_second = 100);
+        let (stranger, now) = (gate.peer(ip("203.0.113.9")).unwrap(), Instant::now());
+        let waits: Vec<_> = (0..400).map(|_| gate.enter(stranger, now)).collect();
+        assert!(waits[..100].iter().all(|wait| *wait == Ok(Duration::ZERO)), "a second's worth at once");
+        assert_eq!(waits[200], Ok(Duration::from_millis(1_010)));
+        assert_eq!(waits[299], Ok(PATIENCE));
+        assert!(waits[300..].iter().all(|wait| wait.is_err_and(|it| it.refusal == Refusal::EdgeRate)));
+        assert_eq!(gate.metrics.paced.get(), 200);
+    }
+
+    #[test]
+    fn waiting_leaves_time_for_the_handshake() {
+        let gate = gate(|terms| (terms.per_second, terms.handshake) = (10, Duration::from_secs(2)));
+        let (stranger, now) = (gate.peer(ip("203.0.113.9")).unwrap(), Instant::now());
+        let longest = (0..100).filter_map(|_| gate.enter(stranger, now).ok()).max();
+        assert_eq!(longest, Some(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn one_address_uses_up_neither_the_rate_of_others_nor_the_edge_s() {
+        let gate = gate(|terms| (terms.per_second, terms.per_address, terms.burst_per_address) = (100, 1, 5));
+        let now = Instant::now();
+        let flooder = gate.peer(ip("203.0.113.9")).unwrap();
+        let outcomes: Vec<_> = (0..1_000).map(|_| gate.enter(flooder, now)).collect();
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 5);
+        let refused = outcomes[5].unwrap_err();
+        assert_eq!(refused.refusal, Refusal::AddressRate);
+        assert!((1..=1 + SPREAD_SECONDS).contains(&refused.retry_after), "{refused:?}");
+        assert_eq!(gate.enter(gate.peer(ip("203.0.113.8")).unwrap(), now), Ok(Duration::ZERO));
+        assert_eq!(gate.metrics.tracked_addresses.get(), 2);
+    }
+
+    #[test]
+    fn proxies_and_exempt_addresses_are_not_limited_but_who_is_behind_them_is() {
+        let gate = gate(|terms| (terms.per_address, terms.sessions_per_address) = (1, 1));
+        let now = Instant::now();
+        assert_eq!(gate.peer(ip("10.0.0.1")), None, "it will tell");
+        let mut headers = HeaderMap::new();
+        let silent_proxy = gate.behind(ip("10.0.0.1"), &headers);
+        let local = gate.peer(ip("127.0.0.1")).unwrap();
+        for visitor in [silent_proxy, local] {
+            assert!((0..100).all(|_| gate.enter(visitor, now).is_ok()));
+            assert!(gate.seat(visitor).unwrap().is_none());
+        }
+        headers.insert("x-forwarded-for", HeaderValue::from_static("203.0.113.9"));
+        let client = gate.behind(ip("10.0.0.1"), &headers);
+        assert_eq!(client.address, ip("203.0.113.9"));
+        assert!(gate.enter(client, now).is_ok() && gate.enter(client, now).is_err());
+        let seat = gate.seat(client).unwrap();
+        assert_eq!(gate.seat(client).unwrap_err().refusal, Refusal::AddressSessions);
+        drop(seat);
+        assert!(gate.seat(client).is_ok());
+    }
+}

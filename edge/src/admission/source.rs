@@ -1,0 +1,189 @@
+//! Whom an address stands for, and what is kept for each: bounded, and forgotten when idle.
+//!
+//! An IPv4 address is one source, and so is an IPv6 network of 64 bits: whoever has one address of it has them all.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::rate::Rate;
+
+/// Sources whose rate is kept at a time; some 3 MB. Beyond that only the rate of the whole edge holds.
+const MAX_SOURCES: usize = 65_536;
+/// How often the idle ones are forgotten.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// One customer, as far as an address tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    V4(Ipv4Addr),
+    /// The first 64 bits.
+    V6(u64),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// What the rate of a source says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Granted,
+    /// Nothing is kept of it: there are too many sources.
+    Untracked,
+    /// So long too early.
+    Refused(Duration),
+}
+
+/// The rate of each source.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    rate: Rate,
+    capacity: usize,
+    busy_until: HashMap<Source, Instant>,
+    sweep_at: Instant,
+}
+
+impl Rates {
+    pub(crate) fn new(rate: Rate, now: Instant) -> Self {
+        Self::with_capacity(rate, MAX_SOURCES, now)
+    }
+
+    fn with_capacity(rate: Rate, capacity: usize, now: Instant) -> Self {
+        Self { rate, capacity, busy_until: HashMap::new(), sweep_at: now + SWEEP }
+    }
+
+    /// One more connection from there.
+    pub(crate) fn take(&mut self, source: Source, now: Instant) -> Turn {
+        if self.sweep_at <= now {
+            // Whoever has paid for all would begin anew as well.
+            self.busy_until.retain(|_, busy_until| *busy_until > now);
+            self.busy_until.shrink_to(self.busy_until.len() * 2);
+            self.sweep_at = now + SWEEP;
+        }
+        let known = self.busy_until.len();
+        let busy_until = match self.busy_until.get_mut(&source) {
+            Some(busy_until) => busy_until,
+            None if known >= self.capacity => return Turn::Untracked,
+            None => self.busy_until.entry(source).or_insert(now),
+        };
+        match self.rate.take(busy_until, now, Duration::ZERO) {
+            Ok(_) => Turn::Granted,
+            Err(early) => Turn::Refused(early),
+        }
+    }
+
+    /// How many sources something is kept of.
+    pub(crate) fn len(&self) -> usize {
+        self.busy_until.len()
+    }
+}
+
+/// How many sessions each source has. Holds nothing of a source without one.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    most: usize,
+    /// Held only to count.
+    taken: Mutex<HashMap<Source, usize>>,
+}
+
+impl Seats {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, taken: Mutex::default() }
+    }
+
+    /// A seat for one more session, until it is dropped. None: it has as many as it may.
+    pub(crate) fn take(self: &Arc<Self>, source: Source) -> Option<Seat> {
+        let mut seats = self.lock();
+        let taken = seats.get(&source).copied().unwrap_or(0);
+        (taken < self.most).then(|| seats.insert(source, taken + 1))?;
+        Some(Seat { seats: Arc::clone(self), source })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session's seat.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    seats: Arc<Seats>,
+    source: Source,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.lock();
+        if let Some(taken) = seats.get_mut(&self.source) {
+            *taken -= 1;
+            if *taken == 0 {
+                seats.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(address: &str) -> Source {
+        address.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_is_one_source_and_a_mapped_address_is_ipv4() {
+        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::9"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        assert_eq!(source("::ffff:192.0.2.7"), source("192.0.2.7"));
+        assert_ne!(source("192.0.2.7"), source("192.0.2.8"));
+    }
+
+    #[test]
+    fn each_source_has_a_rate_of_its_own() {
+        let now = Instant::now();
+        let mut rates = Rates::new(Rate::new(2, 2), now);
+        let (one, two) = (source("192.0.2.1"), source("192.0.2.2"));
+        assert_eq!([rates.take(one, now), rates.take(one, now)], [Turn::Granted; 2]);
+        assert_eq!(rates.take(one, now), Turn::Refused(Duration::from_millis(500)));
+        assert_eq!(rates.take(two, now), Turn::Granted);
+        assert_eq!(rates.take(one, now + Duration::from_millis(500)), Turn::Granted);
+    }
+
+    #[test]
+    fn the_idle_are_forgotten_and_the_others_stay_bounded() {
+        let now = Instant::now();
+        let mut rates = Rates::with_capacity(Rate::new(1, 10), 3, now);
+        let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(source);
+        assert_eq!(all.map(|source| rates.take(source, now)), [Turn::Granted; 3]);
+        let stranger = source("192.0.2.4");
+        assert_eq!(rates.take(stranger, now), Turn::Untracked);
+        for _ in 0..9 {
+            assert_eq!(rates.take(all[0], now), Turn::Granted);
+        }
+        assert!(matches!(rates.take(all[0], now), Turn::Refused(_)), "those that are known stay limited");
+        let later = now + SWEEP;
+        assert_eq!(rates.take(stranger, later), Turn::Granted);
+        assert_eq!(rates.len(), 2, "the one that still owes, and the new one");
+    }
+
+    #[test]
+    fn a_seat_is_free_again_when_its_session_ends_and_nothing_is_left() {
+        let seats = Arc::new(Seats::new(2));
+        let (one, two) = (source("192.0.2.1"), source("192.0.2.2"));
+        let taken = [seats.take(one).unwrap(), seats.take(one).unwrap(), seats.take(two).unwrap()];
+        assert!(seats.take(one).is_none());
+        drop(taken);
+        assert!(seats.lock().is_empty());
+        assert!(seats.take(one).is_some());
+    }
+}

@@ -1,0 +1,97 @@
+//! The session's task with a client that never pauses.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Mutex;
+use std::task::{Context, Poll, ready};
+
+use prometheus_client::registry::Registry;
+use shared::bus::{self, Bus, BusConfig};
+use shared::drain::Drain;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::task::coop::cooperative;
+
+use super::*;
+use crate::authn::Authn;
+use crate::hub::{Hub, Places, SessionPolicy};
+use crate::metrics::Metrics;
+use crate::session::{self, Env};
+use crate::transport::Transport;
+
+/// A stream that always has one more frame, and like a socket lets others have their turn now and then.
+struct Endless {
+    frame: &'static [u8],
+    next: usize,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(pin!(cooperative(std::future::ready(()))).poll(context));
+        while buffer.remaining() > 0 {
+            buffer.put_slice(&self.frame[self.next..=self.next]);
+            self.next = (self.next + 1) % self.frame.len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(self: Pin<&mut Self>, _context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.written.lock().unwrap().extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// All that a session with this client writes until it ends.
+async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
+    let rest = Drain::new();
+    let server = bus::provide(&BusConfig::default(), &rest).await.unwrap();
+    let bus = Bus::connect(&server, "test", &rest).await.unwrap();
+    let env = Env {
+        rules: rules(),
+        limits: Arc::new(Limits { login_timeout: Duration::from_millis(200), ..limits() }),
+        authn: Authn::new(bus, 1, SECOND),
+        active: watch::Sender::new(true).subscribe(),
+        subscribe_deadline: SECOND,
+        stalled_after: 10 * SECOND,
+        metrics: Arc::new(Metrics::register(&mut Registry::default())),
+    };
+    let places = Places { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
+    let member = Arc::new(Hub::new(places)).admit(1 << 10).unwrap();
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let stream = Endless { frame, next: 0, written: Arc::clone(&written) };
+    let session = session::run(Transport::new(stream, &[], 4096), member, Arc::new(env));
+    tokio::time::timeout(20 * SECOND, session).await.expect("the session ends");
+    assert_eq!(rest.finish(20 * SECOND).await, 0);
+    std::mem::take(&mut *written.lock().unwrap())
+}
+
+#[tokio::test]
+async fn who_sends_control_frames_without_a_pause_is_closed_when_its_time_is_over() {
+    let written = talk_to_endless(&[0x8a, 0x80, 0, 0, 0, 0]).await;
+    assert_eq!(written[..1], [0x88], "nothing was said but the close");
+    assert_eq!(u16::from_be_bytes([written[2], written[3]]), 4408);
+}
+
+#[tokio::test]
+async fn who_sends_signs_of_life_without_a_pause_is_closed_when_its_time_is_over() {
+    let written = talk_to_endless(&[0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g']).await;
+    let pongs = written.chunks(6).take_while(|frame| *frame == b"\x81\x04pong").count();
+    assert!(pongs > 0);
+    let close = &written[pongs * 6..];
+    assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 4408));
+}

@@ -1,0 +1,65 @@
+//! Clients that send without a pause: their time is up when it is up, and others are served meanwhile.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::support::client::Client;
+use crate::support::{World, eventually};
+
+/// A pong of no bytes, and the text `ping`; both with a mask of zeros.
+const PONG: &[u8] = &[0x8a, 0x80, 0, 0, 0, 0];
+const PING_TEXT: &[u8] = &[0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
+
+/// Connects, and sends this frame again and again until the edge ends the connection. Gives all that it was sent.
+fn flood(edge: SocketAddr, frame: &'static [u8]) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(edge).unwrap();
+        write!(
+            stream,
+            "GET /message-center HTTP/1.1\r\nHost: {edge}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        .unwrap();
+        let mut reader = stream.try_clone().unwrap();
+        let listening = std::thread::spawn(move || {
+            let mut heard = Vec::new();
+            // It may be reset: it sends on after it was closed.
+            if let Err(error) = reader.read_to_end(&mut heard) {
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            }
+            heard
+        });
+        let frames = frame.repeat(10_000);
+        while stream.write_all(&frames).is_ok() {}
+        listening.join().unwrap()
+    })
+}
+
+async fn ends_in_time(frame: &'static [u8]) {
+    let world = World::ready(|config| config.login_timeout = Duration::from_millis(300)).await;
+    let mut other = Client::of(&world.edge, "user-1").await;
+    let flooder = flood(world.edge.local_addr(), frame);
+    eventually("the flood has begun", || world.edge.sessions() == 2).await;
+    other.say("ping").await;
+    other.expect("pong").await;
+    eventually("the flood was ended", || world.metric("mc_edge_sessions_closed_total", "no_login") == 1)
+        .await;
+    other.say("ping").await;
+    other.expect("pong").await;
+    other.leave().await;
+    let heard = tokio::task::spawn_blocking(move || flooder.join().unwrap()).await.unwrap();
+    assert!(heard.starts_with(b"HTTP/1.1 101"));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_flood_of_control_frames_ends_when_the_time_to_log_in_is_over() {
+    ends_in_time(PONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_flood_of_signs_of_life_ends_when_the_time_to_log_in_is_over() {
+    ends_in_time(PING_TEXT).await;
+}
