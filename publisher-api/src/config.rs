@@ -126,8 +126,7 @@ impl Default for Config {
 impl Config {
     /// Adds what is wrong with these values.
     pub fn validate(&self, problems: &mut Problems) {
-        let closed = self.listen.ip().is_loopback() || self.has_keys();
-        problems.check(closed || self.insecure, "publisher_api.listen", || {
+        problems.check(self.may_be_open() || self.has_keys(), "publisher_api.listen", || {
             format!(
                 "{} is not on loopback, and there are no keys to tell publishers from strangers; make one with \
                  `message-center key new`, listen on 127.0.0.1, or, in a network where everyone may publish, start \
@@ -190,6 +189,11 @@ impl Config {
         problems.check(self.silence > self.ping_interval, "publisher_api.silence", || {
             "must be above publisher_api.ping_interval, or sockets are closed before they are pinged".into()
         });
+    }
+
+    /// Whether the port may be one through which everybody publishes.
+    pub(crate) fn may_be_open(&self) -> bool {
+        self.listen.ip().is_loopback() || self.insecure
     }
 
     /// Whether there are keys; a file that is named has some, or is refused.

@@ -42,7 +42,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Settings};
-pub use hostile::check_bytes;
+pub use hostile::{check_bytes, check_key_bytes};
 
 use edges::Edges;
 use guard::Guard;
@@ -79,7 +79,7 @@ impl PublisherApi {
         let config = live.get();
         let tls = live.project(drain, |config| config.tls.clone());
         let tls = Acceptor::new(PART, &tls, "mc_publisher", registry, drain).context("publisher_api.tls")?;
-        let keys = Keys::load(config.keys.clone(), config.keys_file.clone(), registry)?;
+        let keys = Keys::load(config.keys.clone(), config.keys_file.clone(), config.may_be_open(), registry)?;
         let listener = health::bind("publisher_api.listen", config.listen).await?;
         let address = listener.local_addr().context("the address of the publishing port")?;
         let metrics = Arc::new(Metrics::register(registry));

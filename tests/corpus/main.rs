@@ -11,7 +11,7 @@ const MUTATIONS: usize = 300;
 const SEED: u64 = 0x006d_6573_7361_6765;
 
 /// What the formats give a meaning to.
-const WORDS: [&[u8]; 40] = [
+const WORDS: [&[u8]; 43] = [
     b"\r\n",
     b"\n",
     b"\r",
@@ -45,6 +45,9 @@ const WORDS: [&[u8]; 40] = [
     b"=2E",
     b"=",
     b"[edge]",
+    b"[[keys]]",
+    b"Basic ",
+    b"sha256:",
     b"MC_EDGE__LISTEN=",
     b"\x81\x80\0\0\0\0",
     b"\x89\x80\0\0\0\0",
@@ -117,6 +120,7 @@ targets! {
     the_embedded_bus_keeps_its_promises_to_any_client: "bus", 20;
     the_edge_keeps_its_promises_to_any_device: "client", 15;
     the_publisher_api_keeps_its_promises_to_any_publisher: "publish", 6;
+    keys_are_read_or_refused: "key", 6;
     subjects_lead_to_the_channel_that_they_came_from: "subject", 6;
     envelopes_are_read_as_they_were_written: "envelope", 6;
     a_configuration_is_used_or_every_fault_named: "config", 4;

@@ -16,11 +16,12 @@ use shared::wire::{Answer, Ask, Envelope, Heartbeat, HeartbeatAck, LiveMessage, 
 pub type Target = (&'static str, fn(&[u8]) -> usize);
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("bus", bus),
     ("client", client),
     ("config", config),
     ("envelope", envelope),
+    ("key", key),
     ("publish", publish),
     ("subject", subject),
 ];
@@ -38,6 +39,11 @@ pub fn client(input: &[u8]) -> usize {
 /// A publisher: bodies and frames.
 pub fn publish(input: &[u8]) -> usize {
     publisher_api::check_bytes(input)
+}
+
+/// A publisher's key: the header that brings it, and the file that holds its hash.
+pub fn key(input: &[u8]) -> usize {
+    publisher_api::check_key_bytes(input)
 }
 
 /// A subject on the bus. What is understood as a channel leads back to the same subject.

@@ -242,6 +242,37 @@ async fn a_key_is_made_used_rotated_and_revoked_while_the_program_runs() {
 }
 
 #[tokio::test]
+async fn keys_in_the_configuration_change_while_the_program_runs() {
+    let keys = KeysFile::new();
+    let (one, other) = (keys.make("shop").await, keys.make("crm").await);
+    let config = keys.0.path().join("message-center.toml");
+    let write = |key: &Made| {
+        let entry = key.entry.replace("[[keys]]", "[[publisher_api.keys]]");
+        let part = keys.0.path().join("part");
+        std::fs::write(&part, entry).expect("there is room for a file");
+        std::fs::rename(&part, &config).expect("it is the same folder");
+    };
+    write(&one);
+    let mut program = ["edge.listen", "edge.admin", "publisher_api.listen", "demo.listen"]
+        .into_iter()
+        .fold(Launch::of("run"), |launch, key| launch.set(key, "127.0.0.1:0"))
+        .argument("--config")
+        .argument(config.to_str().expect("temporary files have plain names"))
+        .start();
+    let address = program.address("publisher-api listens").await;
+    eventually_answers(address, &one, 200).await;
+    write(&other);
+    program.signal("HUP").await;
+    eventually_answers(address, &other, 200).await;
+    publish(address, &one).await.expect_error(401, 105);
+    // Nobody need say so: the file is looked at.
+    write(&one);
+    eventually_answers(address, &one, 200).await;
+    publish(address, &other).await.expect_error(401, 105);
+    program.end().await;
+}
+
+#[tokio::test]
 async fn with_a_key_publishing_may_listen_off_loopback() {
     let keys = KeysFile::new();
     let key = keys.make("shop").await;

@@ -136,6 +136,15 @@ pub(super) fn read_file(path: &Path) -> Result<String, Problems> {
     std::fs::read_to_string(path).map_err(|error| fault(format!("can't be read: {error}")))
 }
 
+/// How many good keys a file with this text holds.
+///
+/// # Errors
+/// See [`Source::compile`].
+pub(crate) fn count_in_file(text: &str) -> Result<usize, Problems> {
+    let source = Source { listed: &[], file: Some((Path::new("keys.toml"), text)) };
+    source.compile().map(|table| table.len())
+}
+
 /// Where keys come from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source<'a> {

@@ -28,6 +28,7 @@ mod table;
 
 pub use caller::Caller;
 pub use config::KeyConfig;
+pub(crate) use credentials::Credentials;
 pub use new::{NewKey, Place};
 pub use scope::Scope;
 pub use secret::{SecretHash, check as check_secret, generate as generate_secret};

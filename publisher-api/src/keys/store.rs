@@ -31,6 +31,8 @@ pub(crate) struct Keys {
     table: RwLock<Arc<Table>>,
     /// What the table was made from; held while another is made, so that two do not cross.
     origin: Mutex<Origin>,
+    /// Whether everybody may come once there are no keys. Decided by where the port was bound, which stays.
+    may_be_open: bool,
     pub(super) metrics: KeyMetrics,
 }
 
@@ -56,20 +58,22 @@ impl Origin {
 }
 
 impl Keys {
-    /// Reads the keys.
+    /// Reads the keys. `may_be_open`: whether everybody may come while there are none.
     ///
     /// # Errors
     /// Something is wrong with them.
     pub(crate) fn load(
         listed: Vec<KeyConfig>,
         file: PathBuf,
+        may_be_open: bool,
         registry: &mut Registry,
     ) -> Result<Arc<Self>, Problems> {
         let origin = Origin::look(listed, file);
         let table = origin.compile()?;
         let metrics = KeyMetrics::register(registry);
         metrics.valid.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
-        Ok(Arc::new(Self { table: RwLock::new(Arc::new(table)), origin: Mutex::new(origin), metrics }))
+        let (table, origin) = (RwLock::new(Arc::new(table)), Mutex::new(origin));
+        Ok(Arc::new(Self { table, origin, may_be_open, metrics }))
     }
 
     /// Takes other keys from the configuration; a faulty list is refused and what was before stays.
@@ -110,7 +114,7 @@ impl Keys {
         if *origin == new {
             return;
         }
-        match new.compile() {
+        match new.compile().and_then(|table| self.check_closed(table)) {
             Ok(table) => {
                 let table = Arc::new(table.inherit(&self.table()));
                 let count = table.len();
@@ -129,6 +133,18 @@ impl Keys {
                 }
             }
         }
+    }
+
+    /// The last key may go only where everybody may come. A new configuration may well say so, but the port is still
+    /// the one that was bound at the start.
+    fn check_closed(&self, table: Table) -> Result<Table, Problems> {
+        let mut problems = Problems::default();
+        problems.check(self.may_be_open || !table.is_empty(), "publisher_api.keys", || {
+            "without a key everybody who reaches the port could publish; restart to listen on loopback, or to open \
+             it with --insecure"
+                .into()
+        });
+        problems.into_result(table)
     }
 
     pub(super) fn table(&self) -> Arc<Table> {
@@ -174,7 +190,7 @@ mod tests {
     }
 
     fn keys(listed: &[KeyConfig]) -> Arc<Keys> {
-        Keys::load(listed.to_vec(), PathBuf::new(), &mut Registry::default()).unwrap()
+        Keys::load(listed.to_vec(), PathBuf::new(), true, &mut Registry::default()).unwrap()
     }
 
     fn bearer(secret: &str) -> HeaderMap {
@@ -262,6 +278,17 @@ mod tests {
     }
 
     #[test]
+    fn the_last_key_goes_only_where_everybody_may_come() {
+        let all = vec![key("shop", "one")];
+        let closed = Keys::load(all.clone(), PathBuf::new(), false, &mut Registry::default()).unwrap();
+        closed.apply(Vec::new(), PathBuf::new());
+        assert_eq!((code(closed.caller(&HeaderMap::new())), code(closed.caller(&bearer("one")))), (105, 0));
+        let open = keys(&all);
+        open.apply(Vec::new(), PathBuf::new());
+        assert_eq!(code(open.caller(&HeaderMap::new())), 0);
+    }
+
+    #[test]
     fn a_faulty_list_is_refused_and_a_reload_fills_no_bucket() {
         let limited = KeyConfig { rate: Some(1), burst: Some(1), ..key("shop", "one") };
         let keys = keys(std::slice::from_ref(&limited));
@@ -286,7 +313,7 @@ mod tests {
         let text =
             |secret: &str| format!("[[keys]]\nname = \"shop\"\nhash = \"{}\"\n", SecretHash::of(secret));
         std::fs::write(&path, text("one")).unwrap();
-        let keys = Keys::load(Vec::new(), path.clone(), &mut Registry::default()).unwrap();
+        let keys = Keys::load(Vec::new(), path.clone(), true, &mut Registry::default()).unwrap();
         let valid = |secret| keys.caller(&bearer(secret)).is_ok();
         assert!(valid("one") && !valid("two"));
         std::fs::write(&path, format!("{}{}", text("one"), text("two"))).unwrap();

@@ -1,0 +1,9 @@
+//! `cargo +nightly fuzz run key`, from `tests`. The test `corpus` runs the same on stable.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    harness::hostile::key(input);
+});
