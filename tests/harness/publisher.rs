@@ -1,10 +1,13 @@
 //! A back end that publishes: over HTTP, and over the publishing WebSocket.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::header::HeaderMap;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -15,7 +18,8 @@ use crate::wait::soon;
 /// An HTTP client of one publisher-api.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    address: SocketAddr,
+    /// Scheme, host and port.
+    base: String,
     client: reqwest::Client,
 }
 
@@ -38,7 +42,20 @@ impl Publisher {
     /// # Panics
     /// The HTTP client cannot be set up.
     pub fn of(address: SocketAddr) -> Self {
-        Self { address, client: http_client() }
+        Self { base: format!("http://{address}"), client: http_client(None) }
+    }
+
+    /// A client that speaks TLS and trusts only this authority.
+    ///
+    /// # Panics
+    /// The file holds no certificate.
+    pub fn over_tls(address: SocketAddr, authority: &Path) -> Self {
+        Self { base: format!("https://localhost:{}", address.port()), client: http_client(Some(authority)) }
+    }
+
+    /// Whether an answer of any kind comes back, on a new connection.
+    pub async fn is_answered(&self) -> bool {
+        soon("an answer or none", self.client.get(&self.base).send()).await.is_ok()
     }
 
     /// Publishes text.
@@ -64,13 +81,13 @@ impl Publisher {
     /// # Panics
     /// There is no HTTP answer.
     pub async fn post(&self, body: impl Into<reqwest::Body>) -> Published {
-        let url = format!("http://{}/v1/mesh/publish", self.address);
+        let url = format!("{}/v1/mesh/publish", self.base);
         self.send(self.client.post(url).header("content-type", "application/json").body(body)).await
     }
 
     /// The HTTP client and the address, for requests out of the ordinary.
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("http://{}{path}", self.address))
+        self.client.request(method, format!("{}{path}", self.base))
     }
 
     /// Sends a request.
@@ -87,7 +104,7 @@ impl Publisher {
         };
         soon("an answer to the publish", answered)
             .await
-            .unwrap_or_else(|error| panic!("no answer from {}: {error:?}", self.address))
+            .unwrap_or_else(|error| panic!("no answer from {}: {error:?}", self.base))
     }
 }
 
@@ -132,13 +149,17 @@ impl Published {
     }
 }
 
-/// The HTTP client of tests: no proxy, and no TLS roots, since nothing leaves loopback.
-fn http_client() -> reqwest::Client {
+/// The HTTP client of tests: no proxy, and no TLS roots but those of a test, since nothing leaves loopback.
+fn http_client(authority: Option<&Path>) -> reqwest::Client {
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(file) = authority {
+        roots.add(CertificateDer::from_pem_file(file).expect("it is a certificate")).expect("and a good one");
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring knows the default versions")
-        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_root_certificates(roots)
         .with_no_client_auth();
     reqwest::Client::builder()
         .no_proxy()

@@ -15,4 +15,5 @@ mod login;
 mod outage;
 mod proxies;
 mod publishing;
+mod reload;
 mod subscribe;
