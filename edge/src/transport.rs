@@ -55,6 +55,8 @@ pub(crate) struct Transport<S> {
     progress: Instant,
     /// Whether frames can still be told apart in what comes.
     intact: bool,
+    /// Nothing may follow the close frame, and whoever goes on pinging must not fill the queue.
+    closing: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
@@ -71,6 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             written: 0,
             progress: Instant::now(),
             intact: true,
+            closing: false,
         }
     }
 
@@ -114,6 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// [`ANSWER_PATIENCE`]. Whoever is slower is left without.
     pub(crate) async fn close(&mut self, close: Frame, patience: Duration) {
         self.push(close);
+        self.closing = true;
         self.flush(patience).await;
         if self.is_idle() {
             let _ = timeout(ANSWER_PATIENCE, self.await_close()).await;
@@ -167,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         // The answer to a ping or a close is otherwise kept until the next read.
         let _ = self.reader.flush(&mut tap);
         let said = std::mem::take(&mut tap.said);
-        if !said.is_empty() {
+        if !said.is_empty() && !self.closing {
             self.push(Frame::already_encoded(said));
         }
         match read {

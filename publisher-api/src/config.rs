@@ -80,7 +80,7 @@ pub struct Config {
     /// A WebSocket from which nothing came for this long is closed (pongs count).
     #[serde(with = "humantime_serde")]
     pub silence: Duration,
-    /// A WebSocket that takes none of its answers for this long is dropped.
+    /// A WebSocket or connection that takes none of its answers for this long is dropped.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
     /// How long publishes in flight may take to finish when this part leaves.

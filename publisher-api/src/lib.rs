@@ -146,7 +146,11 @@ fn serve(
 ) {
     let config = live.get();
     let guard = Guard::new(live, config.listen.ip().is_loopback());
-    let bounds = serve::Bounds { connections: config.max_connections, head_timeout: config.head_timeout };
+    let bounds = serve::Bounds {
+        connections: config.max_connections,
+        head_timeout: config.head_timeout,
+        write_timeout: config.write_timeout,
+    };
     let sockets = Arc::new(Semaphore::new(config.max_sockets));
     let app =
         App { publisher, config, guard, keys, metrics: Arc::clone(&metrics), sockets, drain: drain.clone() };

@@ -29,6 +29,8 @@ pub(crate) enum Loss {
     Question,
     Connection,
     SlowHead,
+    /// A caller that did not take its answer in time.
+    SlowReader,
 }
 
 impl Loss {
@@ -41,6 +43,7 @@ impl Loss {
             Self::Question => "question",
             Self::Connection => "connection",
             Self::SlowHead => "slow_head",
+            Self::SlowReader => "slow_reader",
         }
     }
 }

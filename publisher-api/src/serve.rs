@@ -1,10 +1,11 @@
 //! Accepts connections and serves HTTP on them.
 //!
 //! There are never more than the permits allow; others wait in the backlog of the system. Every connection
-//! has a deadline for the head of its next request. When the drain begins, the port is closed, connections
+//! has a deadline for the head of its next request, and one for taking some of its answer. When the drain begins, the port is closed, connections
 //! without a whole request are closed, and the others after its answer.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use shared::tls::{Acceptor, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::{Loss, Metrics};
@@ -40,6 +42,8 @@ const HEAD_BYTES: usize = 16 << 10;
 pub(crate) struct Bounds {
     pub(crate) connections: usize,
     pub(crate) head_timeout: Duration,
+    /// How long a caller may take nothing of what is written to it.
+    pub(crate) write_timeout: Duration,
 }
 
 /// Serves until the drain begins.
@@ -104,13 +108,15 @@ async fn serve(
     let Some(stream) = secured(stream, tls, bounds.head_timeout, &drain).await else {
         return metrics.lost(Loss::Connection);
     };
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(bounds.write_timeout));
     let requests = TaskTracker::new();
     let service = Counted { inner: TowerToHyperService::new(router), requests: requests.clone() };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {
@@ -126,8 +132,19 @@ async fn serve(
         }
     };
     if let Err(error) = served {
-        metrics.lost(if error.is_timeout() { Loss::SlowHead } else { Loss::Connection });
+        metrics.lost(loss(&error));
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+fn loss(error: &hyper::Error) -> Loss {
+    let written = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    if written.is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
+        Loss::SlowReader
+    } else if error.is_timeout() {
+        Loss::SlowHead
+    } else {
+        Loss::Connection
     }
 }
 

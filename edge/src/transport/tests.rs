@@ -132,6 +132,20 @@ async fn who_does_not_answer_a_close_or_read_it_is_left() {
     drop((client, stuck));
 }
 
+#[tokio::test]
+async fn whoever_goes_on_pinging_after_the_close_is_answered_nothing() {
+    let (mut transport, mut client) = pipe(1 << 20);
+    let close = Frame::close(CloseCode::BadRequest).into_bytes();
+    client.write_all(&masked(0x89, b"still here?").repeat(1_000)).await.unwrap();
+    client.write_all(&masked(0x88, b"\x03\xe8")).await.unwrap();
+    transport.close(Frame::close(CloseCode::BadRequest), PATIENCE).await;
+    assert!(transport.queue.is_empty(), "{} frames wait", transport.queue.len());
+    transport.shut_down().await;
+    let mut said = Vec::new();
+    client.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, close);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_is_seen_to_stall_and_one_that_takes_a_byte_is_not() {
     let (mut transport, mut client) = pipe(4);

@@ -33,8 +33,10 @@ use crate::routes::App;
 const QUEUE: usize = 64;
 /// What one read takes from a socket. The default of the library is eight times that, for every socket.
 const READ_BUFFER: usize = 16 << 10;
+/// Pongs and answers that may wait in a socket; the library's default is no bound. Beyond it pongs are left out.
+const MAX_WRITE_BUFFER: usize = 256 << 10;
 /// A frame up to this many times the limit is read whole, so that its sender gets to read the refusal.
-const DISCARD_FACTOR: usize = 4;
+const DISCARD_FACTOR: usize = 2;
 /// How long to wait for the caller's side of the close handshake.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -56,15 +58,19 @@ pub(crate) async fn upgrade(
         return http::refuse(&app, Refusal::TooMany { what: "sockets", limit });
     };
     let largest = app.config.request_bytes().saturating_mul(DISCARD_FACTOR);
-    handshake.max_message_size(largest).max_frame_size(largest).read_buffer_size(READ_BUFFER).on_upgrade(
-        move |socket| async move {
-            let drain = app.drain.clone();
-            drain.spawn(async move {
-                serve(app, caller, socket).await;
-                drop(place);
-            });
-        },
-    )
+    let handshake = handshake
+        .max_message_size(largest)
+        .max_frame_size(largest)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(READ_BUFFER)
+        .max_write_buffer_size(MAX_WRITE_BUFFER);
+    handshake.on_upgrade(move |socket| async move {
+        let drain = app.drain.clone();
+        drain.spawn(async move {
+            serve(app, caller, socket).await;
+            drop(place);
+        });
+    })
 }
 
 /// Why a socket ends.
@@ -154,7 +160,8 @@ async fn write(
         };
         match timeout(patience, written).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return false,
+            // The connection has a deadline of its own for what it takes, so either may find out first.
+            Ok(Err(error)) => return end_of(error) == End::Slow,
             Err(_) => return true,
         }
     }
@@ -211,11 +218,12 @@ impl Conversation<'_> {
                 () = self.app.drain.begun() => Err(End::Leaving),
                 () = self.queue.closed() => Err(End::Broken),
                 Some(answer) = self.open.next() => self.send(Message::from(answer)).await,
-                frame = self.frames.next(), if reads => self.on_frame(frame).await,
+                // Before the frames, of which a flood never ends.
                 () = sleep_until(self.ping) => {
                     self.ping = Instant::now() + config.ping_interval;
                     self.send(Message::Ping(Bytes::new())).await
                 }
+                frame = self.frames.next(), if reads => self.on_frame(frame).await,
                 () = sleep_until(self.heard + config.silence), if reads => Err(End::Silent),
             };
             if let Err(end) = outcome {
@@ -307,6 +315,7 @@ impl Conversation<'_> {
 fn end_of(error: axum::Error) -> End {
     let inner = error.into_inner();
     match inner.downcast_ref::<SocketError>() {
+        Some(SocketError::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut => End::Slow,
         Some(SocketError::Capacity(_)) => End::TooLarge,
         Some(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Broken,
         Some(SocketError::Protocol(_) | SocketError::Utf8(_)) => End::Protocol,

@@ -134,3 +134,39 @@ async fn a_caller_that_does_not_take_its_answers_is_dropped() {
     assert_eq!(other.json().await["i"], 1);
     bed.finish().await;
 }
+
+#[tokio::test]
+async fn a_connection_that_does_not_take_its_answers_gives_its_place_back() {
+    let bed = Bed::start(|config| {
+        config.max_connections = 1;
+        config.write_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let mut greedy = Http::connect(bed.address).await;
+    let asks = request("POST /nothing", &[JSON], "{}").repeat(100);
+    let flood = async { while greedy.try_send(&asks).await.is_ok() {} };
+    crate::support::soon("the greedy connection is dropped", flood).await;
+    assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="slow_reader"}"#), 1);
+    assert_eq!(publish_to(bed.address, "a", "x").await.counts(), (0, 0, true));
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_only_pings_fills_no_memory() {
+    const FRAME: usize = 125;
+    const FLOOD: usize = 200_000;
+    // It shall not be dropped for that in the middle of the test.
+    let bed = Bed::start(|config| config.write_timeout = Duration::from_secs(3_600)).await;
+    let mut socket = Socket::connect(bed.address).await;
+    let ping = || Message::Ping(vec![b'x'; FRAME].into());
+    // Nothing is read meanwhile, so the pongs fill every buffer on the way, and what is above is left out.
+    for _ in 0..FLOOD {
+        socket.feed(ping()).await;
+    }
+    socket.send("ping").await;
+    let pongs = socket.pongs_before_text().await;
+    // What the system itself keeps, and ours.
+    let room = 12 << 20;
+    assert!(pongs * FRAME < room, "{pongs} of {FLOOD} pongs were kept");
+    bed.finish().await;
+}

@@ -58,6 +58,11 @@ impl Http {
         soon("the request is taken", self.0.write_all(bytes)).await.unwrap();
     }
 
+    /// Sends, unless the other side has closed.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        soon("the request is taken, or the connection ends", self.0.write_all(bytes)).await
+    }
+
     pub(crate) async fn answer(&mut self) -> Answer {
         soon("an answer comes", async {
             let mut text = Vec::new();
@@ -153,6 +158,20 @@ impl Socket {
         message: Message,
     ) -> Result<(), tokio_tungstenite::tungstenite::Error> {
         soon("the frame is taken", self.0.send(message)).await
+    }
+
+    /// Sends without reading.
+    pub(crate) async fn feed(&mut self, message: Message) {
+        soon("the frame is taken", self.0.feed(message)).await.unwrap();
+    }
+
+    /// Pongs until a text comes, or the other side has had enough.
+    pub(crate) async fn pongs_before_text(&mut self) -> usize {
+        let mut pongs = 0;
+        while let Some(Message::Pong(_)) = self.frame().await {
+            pongs += 1;
+        }
+        pongs
     }
 
     /// The next frame that is no ping. `None`: the connection broke.
