@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
 use crate::config::{self, LogConfig, Settings, Sources};
 use crate::drain::Drain;
@@ -14,6 +15,9 @@ use crate::telemetry;
 
 /// Exit code for a configuration that can't be used (`EX_USAGE` of sysexits.h).
 pub const BAD_CONFIG: u8 = 64;
+
+/// Signals within this time are one: some programs signal a process and its group.
+const SAME_WISH: Duration = Duration::from_millis(200);
 
 /// Flags that every part takes.
 #[derive(Debug, Clone, Default, Args)]
@@ -110,14 +114,21 @@ fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {
     let drain = drain.clone();
     #[expect(clippy::disallowed_methods, reason = "it must outlive the drain, to hear a second signal")]
     tokio::spawn(async move {
-        for second in [false, true] {
+        let mut asked: Option<Instant> = None;
+        loop {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            if second {
-                eprintln!("Second signal: leaving at once.");
-                std::process::exit(1);
+            match asked {
+                None => {
+                    asked = Some(Instant::now());
+                    tracing::info!("asked to leave; a second signal leaves at once");
+                    drain.begin();
+                }
+                Some(first) if first.elapsed() < SAME_WISH => {}
+                Some(_) => {
+                    eprintln!("Second signal: leaving at once.");
+                    std::process::exit(1);
+                }
             }
-            tracing::info!("asked to leave; a second signal leaves at once");
-            drain.begin();
         }
     });
     Ok(())

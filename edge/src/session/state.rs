@@ -373,7 +373,8 @@ impl State {
             Err(Refusal::UnknownChannel) => Err((ErrorCode::UnknownChannel, None)),
             Err(Refusal::NotAuth) => Err((ErrorCode::NotAuth, None)),
             Err(Refusal::BadName(_)) => {
-                let fault = "\"channel\" is too long, or has blanks or control characters";
+                let fault =
+                    "\"channel\", with your uid in it, is too long or has blanks or control characters";
                 Err((ErrorCode::BadRequest, Some(fault)))
             }
         }

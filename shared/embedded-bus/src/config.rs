@@ -48,7 +48,7 @@ impl Default for Config {
             max_control_line: 4096,
             max_connections: 65_536,
             max_subscriptions: 1_000_000,
-            ping_interval: Duration::from_secs(120),
+            ping_interval: Duration::from_secs(10),
             max_pings_out: 2,
             auth_timeout: Duration::from_secs(2),
             write_deadline: Duration::from_secs(10),

@@ -132,11 +132,14 @@ impl BusConfig {
             "a process connects to a bus (bus.url) or embeds one (bus.listen), not both".into()
         });
         for url in self.urls() {
+            // Never printed: what stands before an @ may be a password.
+            if url.contains('@') {
+                let text = "credentials belong in bus.user and bus.password, where they are not printed";
+                problems.add("bus.url", text.to_owned());
+                continue;
+            }
             let known = ["nats://", "tls://"].iter().any(|scheme| url.starts_with(scheme));
             problems.check(known, "bus.url", || format!("{url:?} must begin with nats:// or tls://"));
-            problems.check(!url.contains('@'), "bus.url", || {
-                "credentials belong in bus.user and bus.password, where they are not printed".into()
-            });
         }
         self.tls.validate(self.is_embedded(), problems);
         if !self.listen.is_empty() {
@@ -155,9 +158,9 @@ impl BusConfig {
             }
         }
         problems.check(
-            self.max_payload.0 >= 1024 && self.max_payload <= self.max_pending,
+            self.max_payload.0 >= 1024 && self.max_payload.0 <= self.max_pending.0 / 2,
             "bus.max_payload",
-            || "must be at least 1KiB and at most bus.max_pending".into(),
+            || "must be at least 1KiB and at most half of bus.max_pending".into(),
         );
     }
 
@@ -256,9 +259,12 @@ mod tests {
         assert!(faults(&both).contains("not both"));
         let config = BusConfig { url: "nats://a:1, tls://b:2".into(), ..BusConfig::default() };
         assert_eq!((faults(&config), config.server().urls.len()), (String::new(), 2));
-        for url in ["a:1", "http://a", "nats://user:pw@a:1"] {
-            assert_ne!(faults(&BusConfig { url: url.into(), ..BusConfig::default() }), "", "{url}");
+        for url in ["a:1", "http://a", "nats://user:secret@a:1", "http://user:secret@a", "user:secret@a:1"] {
+            let text = faults(&BusConfig { url: url.into(), ..BusConfig::default() });
+            assert!(!text.is_empty() && !text.contains("secret"), "{url}: {text}");
         }
+        let large = BusConfig { max_payload: ByteSize(40 << 20), ..BusConfig::default() };
+        assert!(faults(&large).contains("half of bus.max_pending"));
     }
 
     #[test]

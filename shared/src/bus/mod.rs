@@ -25,6 +25,8 @@ use inbox::Inbox;
 
 /// How long the proof of a subscription, or a publish into a full buffer, may take.
 pub const DEADLINE: Duration = Duration::from_secs(5);
+/// How often the server is asked for a sign of life; after two pings without one the connection counts as gone.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
 /// Messages that a subscription may have waiting before async-nats drops the newest. It costs nothing while
 /// idle, and a feed must outlast a burst of the whole bus.
 const SUBSCRIPTION_CAPACITY: usize = 1 << 20;
@@ -81,7 +83,7 @@ impl Bus {
             .retry_on_initial_connect()
             .subscription_capacity(SUBSCRIPTION_CAPACITY)
             .connection_timeout(Duration::from_secs(5))
-            .ping_interval(Duration::from_secs(10))
+            .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
                 note(&changes, part, &event);
