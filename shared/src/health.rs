@@ -6,16 +6,31 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::drain::Drain;
+
+/// Connections at a time.
+const MAX_CONNECTIONS: usize = 256;
+/// How long a caller may take for the head of its (next) request, and to take some of an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause after the system could not give a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// How long an answer under way may take when the process leaves.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Reasons why a process should get no new work. Cheap to clone; parts of one process share it.
 #[derive(Debug, Clone, Default)]
@@ -90,16 +105,52 @@ pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(admin);
-    let leaving = drain.token();
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "the admin port listens");
     }
-    drain.spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
-        if let Err(error) = served.await {
-            tracing::error!(%error, "the admin port stopped");
+    drain.spawn(accept(listener, router, drain.clone()));
+}
+
+/// Takes connections until the drain begins, so many at a time; others wait in the backlog of the system.
+async fn accept(listener: TcpListener, router: axum::Router, drain: Drain) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = drain.begun() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => drain.spawn(answer(stream, router.clone(), place, drain.clone())),
+            Err(error) => {
+                tracing::warn!(%error, "the admin port could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
-    });
+    }
+}
+
+async fn answer(stream: TcpStream, router: axum::Router, _place: OwnedSemaphorePermit, drain: Drain) {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(PATIENCE));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = drain.begun() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(LAST_WORDS, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the admin port ended early");
+    }
 }
 
 /// Binds a port of ours, or says in a sentence what to do.
@@ -144,6 +195,27 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_half_a_request_gives_its_place_back() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = bind("admin", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
+        serve(listener, Health::new(), Registry::default(), &drain);
+        let mut half = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+            half.push(stream);
+        }
+        let mut whole = TcpStream::connect(address).await.unwrap();
+        whole.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        whole.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        drop(half);
+        assert_eq!(drain.finish(PATIENCE).await, 0);
+    }
 
     #[test]
     fn ready_means_that_no_part_has_a_reason_against_it() {
