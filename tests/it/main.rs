@@ -2,6 +2,7 @@
 
 mod apart;
 mod bad_input;
+mod bench;
 mod clients;
 mod cluster;
 mod config;

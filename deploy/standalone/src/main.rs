@@ -30,6 +30,8 @@ enum Part {
     AuthAdapter(AuthArgs),
     /// The embedded bus alone, for parts in other processes
     Bus(BusArgs),
+    /// Opens sessions, publishes, and measures a message center
+    Bench(Box<bench_tool::Args>),
     /// Makes keys for back ends that publish
     #[command(subcommand)]
     Key(key::Command),
@@ -155,6 +157,7 @@ async fn main() -> ExitCode {
             let flags = keys([("bus.listen", listen), ("bus.insecure", truth(insecure))]);
             service::run(common, flags, |s: &standalone::bus::Settings| &s.log, standalone::bus::run).await
         }
+        Part::Bench(args) => bench_tool::run(*args).await,
     }
 }
 

@@ -1,0 +1,111 @@
+//! The frame of a run: signals, what is written where, exit codes.
+//!
+//! 0: all went well. 1: something was lost, refused, twice or out of order. 64: the flags or the system's limits do not
+//! allow it. 69: the server can't be reached, or went away. 130: stopped before there was anything to report.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Args;
+use crate::measure::{Measured, measure};
+use crate::report::Report;
+use crate::{table, worker};
+
+const FAULTS: u8 = 1;
+const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+const STOPPED: u8 = 130;
+
+/// Why there is no report.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The flags or the system do not allow it.
+    Usage(String),
+    /// The server can't be reached.
+    Unavailable(String),
+    /// The server refuses.
+    Refused(String),
+    /// Ctrl-C came too early.
+    Stopped,
+    /// The tool itself can't go on.
+    Tool(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Tool(error)
+    }
+}
+
+/// Runs the tool, or one of its client processes.
+pub async fn run(args: Args) -> ExitCode {
+    if args.worker {
+        return match tokio::task::spawn_blocking(worker::run).await {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => failed(&format!("a client process: {error:#}"), FAULTS),
+            Err(error) => failed(&format!("a client process: {error}"), FAULTS),
+        };
+    }
+    let interrupted = CancellationToken::new();
+    let measured = tokio::select! {
+        measured = measure(&args, &interrupted) => measured,
+        abandoned = second_signal(&interrupted) => match abandoned {
+            Ok(()) => Err(Failure::Stopped),
+            Err(error) => Err(Failure::Tool(error)),
+        },
+    };
+    match measured {
+        Ok(Measured { report, server_gone }) => {
+            if let Err(error) = tell(&report, args.json.as_deref()) {
+                return failed(&format!("the report can't be written: {error:#}"), FAULTS);
+            }
+            match (server_gone, report.faults.is_empty()) {
+                (true, _) => ExitCode::from(UNAVAILABLE),
+                (false, true) => ExitCode::SUCCESS,
+                (false, false) => ExitCode::from(FAULTS),
+            }
+        }
+        Err(Failure::Usage(why)) => failed(&why, USAGE),
+        Err(Failure::Unavailable(why)) => failed(&why, UNAVAILABLE),
+        Err(Failure::Refused(why)) => failed(&why, FAULTS),
+        Err(Failure::Stopped) => failed("stopped before there was anything to report", STOPPED),
+        Err(Failure::Tool(error)) => failed(&format!("{error:#}"), FAULTS),
+    }
+}
+
+fn failed(why: &str, code: u8) -> ExitCode {
+    eprintln!("bench: {why}");
+    ExitCode::from(code)
+}
+
+/// The first signal ends the run early, with a report; this returns at the second one.
+async fn second_signal(interrupted: &CancellationToken) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals can't be handled")?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals can't be handled")?;
+    for _ in 0..2 {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        interrupted.cancel();
+    }
+    Ok(())
+}
+
+/// Writes the table, and the JSON where it is wanted. What standard output is for stays alone there.
+fn tell(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
+    let table = table::text(report);
+    let Some(file) = json else {
+        return std::io::stdout().write_all(table.as_bytes()).context("standard output");
+    };
+    let mut text = serde_json::to_string_pretty(report).context("the report")?;
+    text.push('\n');
+    if file == Path::new("-") {
+        eprint!("{table}");
+        return std::io::stdout().write_all(text.as_bytes()).context("standard output");
+    }
+    std::io::stdout().write_all(table.as_bytes()).context("standard output")?;
+    std::fs::write(file, text).with_context(|| file.display().to_string())
+}

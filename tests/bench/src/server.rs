@@ -1,0 +1,295 @@
+//! A server of the tool's own: this program's parts on free ports, with limits raised, and a business system that says
+//! yes.
+//!
+//! The business system runs in the tool's process, so that what is measured is message center alone. It ends with the
+//! tool, and so do the parts.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use axum::Json;
+use axum::http::StatusCode;
+use axum::routing::post;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use shared::drain::Drain;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::args::{Args, Spawn};
+use crate::http::{self, Head};
+use crate::socket;
+use crate::target::Target;
+
+/// How long a part may take to listen, and to be ready.
+const START: Duration = Duration::from_secs(30);
+/// How long the parts may take to leave.
+const LEAVE: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(50);
+/// Lines of a part's log that are shown if it does not start.
+const SHOWN: usize = 10;
+const FREE: &str = "127.0.0.1:0";
+
+/// The parts, running and ready.
+pub(crate) struct Server {
+    parts: Vec<Part>,
+    drain: Drain,
+    pub(crate) devices: Target,
+    pub(crate) publisher: Target,
+}
+
+struct Part {
+    name: &'static str,
+    child: Child,
+    pid: u32,
+    log: Option<Lines<BufReader<ChildStderr>>>,
+    said: VecDeque<Value>,
+}
+
+impl Server {
+    /// Starts the parts, and waits until all are ready.
+    ///
+    /// # Errors
+    /// One does not start; with what it said.
+    pub(crate) async fn start(how: Spawn, args: &Args) -> anyhow::Result<Self> {
+        let drain = Drain::new();
+        let login = format!("http://{}/", business(&args.token_template, &drain).await?);
+        let mut parts = Vec::new();
+        let (devices, publisher) = match how {
+            Spawn::Standalone => {
+                let mut all = Part::start("run", args, &[("auth_adapter.url", &login)])?;
+                let found = (all.address("edge listens").await?, all.address("publisher-api listens").await?);
+                parts.push(all);
+                found
+            }
+            Spawn::Apart => apart(args, &login, &mut parts).await?,
+        };
+        for part in &mut parts {
+            let admin = part.address("admin port listens").await?;
+            ready(admin).await.with_context(|| format!("{} does not get ready", part.name))?;
+        }
+        for part in &mut parts {
+            part.discard(&drain);
+        }
+        let url = |scheme: &str, address, path: &str| format!("{scheme}://{address}{path}").parse::<Target>();
+        Ok(Self {
+            parts,
+            drain,
+            devices: url("ws", devices, "/message-center").map_err(anyhow::Error::msg)?,
+            publisher: url("http", publisher, "").map_err(anyhow::Error::msg)?,
+        })
+    }
+
+    /// Names and processes of the parts.
+    pub(crate) fn processes(&self) -> Vec<(String, u32)> {
+        self.parts.iter().map(|part| (part.name.to_owned(), part.pid)).collect()
+    }
+
+    /// Lets the parts leave, in the order in which they use each other.
+    pub(crate) async fn end(mut self) {
+        while let Some(mut part) = self.parts.pop() {
+            if part.child.try_wait().is_ok_and(|ended| ended.is_none())
+                && let Some(pid) = i32::try_from(part.pid).ok().and_then(Pid::from_raw)
+                && let Err(error) = kill_process(pid, Signal::TERM)
+            {
+                eprintln!("{} can't be told to leave: {error}", part.name);
+            }
+            if timeout(LEAVE, part.child.wait()).await.is_err() {
+                // It is killed when dropped.
+                eprintln!("{} did not leave within {LEAVE:?}", part.name);
+            }
+        }
+        self.drain.finish(LEAVE).await;
+    }
+}
+
+/// Starts bus, auth-adapter, publisher-api and edge; the last leaves first.
+async fn apart(args: &Args, login: &str, parts: &mut Vec<Part>) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    let mut bus = Part::start("bus", args, &[("bus.listen", FREE)])?;
+    let bus_url = format!("nats://{}", bus.address("the embedded bus listens").await?);
+    parts.push(bus);
+    let over = ("bus.url", bus_url.as_str());
+    parts.push(Part::start("auth-adapter", args, &[over, ("auth_adapter.url", login)])?);
+    let mut publisher = Part::start("publisher-api", args, &[over])?;
+    let publishing = publisher.address("publisher-api listens").await?;
+    parts.push(publisher);
+    let mut edge = Part::start("edge", args, &[over])?;
+    let devices = edge.address("edge listens").await?;
+    parts.push(edge);
+    Ok((devices, publishing))
+}
+
+/// Ports, channels, and limits that a load test would run into before the server does.
+fn settings(args: &Args) -> Vec<(&'static str, String)> {
+    let (name, channel) = (json!(args.channel.0), json!(args.channel.1));
+    let channels = format!(
+        "[{{ name = \"@user\", channel = \"user:{{uid}}\", login = true, history = false }}, \
+         {{ name = {name}, channel = {channel}, login = false, history = false }}]"
+    );
+    let free = || FREE.to_owned();
+    vec![
+        ("edge.listen", free()),
+        ("edge.admin", free()),
+        ("publisher_api.listen", free()),
+        ("publisher_api.admin", free()),
+        ("auth_adapter.admin", free()),
+        ("bus.admin", free()),
+        ("channels", channels),
+        ("edge.sessions_per_user", args.sessions.div_ceil(args.users()).max(32).to_string()),
+        ("edge.max_handshakes", "65536".into()),
+        ("edge.connections_per_second", "0".into()),
+        ("edge.drain_window", "1s".into()),
+        ("publisher_api.max_in_flight", "65536".into()),
+        ("publisher_api.max_connections", "65536".into()),
+        ("publisher_api.max_sockets", "65536".into()),
+        ("publisher_api.max_in_flight_per_socket", "4096".into()),
+        ("publisher_api.max_message", "2MiB".into()),
+        ("bus.max_payload", "4MiB".into()),
+        ("auth_adapter.max_waiting", "65536".into()),
+    ]
+}
+
+impl Part {
+    /// Starts a part with its own settings, those of the tool, and over both those of the user.
+    fn start(name: &'static str, args: &Args, own: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("the path of this program")?);
+        command.arg(name).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let usual = settings(args);
+        let keys = usual.iter().map(|(key, value)| format!("{key}={value}"));
+        let own = own.iter().map(|(key, value)| format!("{key}={value}"));
+        let log = ["log.format=json".to_owned()].into_iter();
+        for pair in keys.chain(own).chain(args.set.iter().cloned()).chain(log) {
+            command.args(["--set", &pair]);
+        }
+        let mut child =
+            command.process_group(0).kill_on_drop(true).spawn().with_context(|| name.to_owned())?;
+        let pid = child.id().with_context(|| format!("{name} ended at once"))?;
+        let log = BufReader::new(child.stderr.take().context("the log of a part")?).lines();
+        Ok(Self { name, child, pid, log: Some(log), said: VecDeque::new() })
+    }
+
+    /// The address in the log line that has this text.
+    async fn address(&mut self, message: &str) -> anyhow::Result<SocketAddr> {
+        let of = |line: &Value| {
+            let found = line["message"].as_str().is_some_and(|text| text.contains(message));
+            if found { line["address"].as_str()?.parse().ok() } else { None }
+        };
+        if let Some(address) = self.said.iter().find_map(of) {
+            return Ok(address);
+        }
+        let log = self.log.as_mut().context("the log is read elsewhere")?;
+        let heard = timeout(START, async {
+            while let Some(line) = log.next_line().await? {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                let found = of(&line);
+                self.said.push_back(line);
+                if found.is_some() {
+                    return Ok::<_, std::io::Error>(found);
+                }
+            }
+            Ok(None)
+        });
+        match heard.await {
+            Ok(Ok(Some(address))) => Ok(address),
+            Ok(Ok(None)) => {
+                let said: Vec<_> = self.said.iter().rev().take(SHOWN).rev().map(Value::to_string).collect();
+                bail!("{} ended before it listened. It said:\n{}", self.name, said.join("\n"))
+            }
+            Ok(Err(error)) => Err(error).context("the log of a part"),
+            Err(_) => bail!("{} does not say \"{message}\" within {START:?}", self.name),
+        }
+    }
+
+    /// Reads the rest of its log, so that it never waits for a reader, and shows what went wrong.
+    fn discard(&mut self, drain: &Drain) {
+        if let Some(log) = self.log.take() {
+            drain.spawn(show_errors(self.name, log));
+        }
+    }
+}
+
+async fn show_errors(name: &'static str, mut log: Lines<BufReader<ChildStderr>>) {
+    while let Ok(Some(line)) = log.next_line().await {
+        if line.contains("\"level\":\"ERROR\"") || !line.starts_with('{') {
+            eprintln!("{name}: {line}");
+        }
+    }
+}
+
+/// Waits until the admin port says that a part is ready.
+async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
+    let target: Target = format!("http://{admin}/readyz").parse().map_err(anyhow::Error::msg)?;
+    let request = http::get(&target);
+    let asked = async {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let mut stream = socket::tcp(admin, None).await?;
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = Vec::new();
+            while Head::read(&answer).map_err(anyhow::Error::msg)?.is_none() {
+                if stream.read_buf(&mut answer).await? == 0 {
+                    bail!("the admin port closes");
+                }
+            }
+            if Head::read(&answer).map_err(anyhow::Error::msg)?.is_some_and(|head| head.status == 200) {
+                return Ok(());
+            }
+        }
+    };
+    timeout(START, asked).await.map_err(|_| anyhow!("not ready within {START:?}"))?
+}
+
+/// A business system that knows everybody whose token follows the template.
+async fn business(template: &str, drain: &Drain) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(FREE).await.context("the business system of the tool")?;
+    let address = listener.local_addr().context("the business system of the tool")?;
+    let (before, after) = template.split_once("{uid}").map_or((template, None), |(b, a)| (b, Some(a)));
+    let (before, after) = (before.to_owned(), after.map(str::to_owned));
+    let whose = async move |Json(question): Json<Value>| {
+        let token = question["token"].as_str().unwrap_or_default();
+        match uid(token, &before, after.as_deref()) {
+            Some(uid) => (StatusCode::OK, Json(json!({ "uid": uid }))),
+            None => (StatusCode::UNAUTHORIZED, Json(json!({}))),
+        }
+    };
+    let router = axum::Router::new().route("/", post(whose));
+    let leaving = drain.token();
+    drain.spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
+        if let Err(error) = served.await {
+            eprintln!("the business system of the tool stopped: {error}");
+        }
+    });
+    Ok(address)
+}
+
+/// The user of a token; without a place for the user in the template everybody is user 1.
+fn uid(token: &str, before: &str, after: Option<&str>) -> Option<u64> {
+    match after {
+        Some(after) => token.strip_prefix(before)?.strip_suffix(after)?.parse().ok().filter(|uid| *uid > 0),
+        None => (token == before).then_some(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_whose_it_is() {
+        assert_eq!(uid("user-7", "user-", Some("")), Some(7));
+        assert_eq!(uid("a7b", "a", Some("b")), Some(7));
+        assert_eq!(uid("same", "same", None), Some(1));
+        for (token, after) in [("user-", Some("")), ("user-0", Some("")), ("x-7", Some("")), ("user-7", None)]
+        {
+            assert_eq!(uid(token, "user-", after), None, "{token}");
+        }
+    }
+}

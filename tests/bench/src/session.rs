@@ -1,0 +1,211 @@
+//! One session of a client process: connects, logs in, subscribes, and takes note of what comes.
+//!
+//! Idle sessions must be cheap: a socket, a task, and a tracker for each publishing connection that was heard.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::control::{Ledger, Open};
+use crate::frame::{self, Opcode};
+use crate::sequence::{Sent, Tracker};
+use crate::socket::{Refusal, Socket};
+use crate::stamp::Stamp;
+use crate::target::Target;
+use crate::worker::Board;
+
+const YES: &[u8] = b"{\"result\":true}";
+
+/// How the life of all sessions of a process goes on.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Stage {
+    /// Messages come.
+    #[default]
+    Running,
+    /// All was published; this is what there must be.
+    Settling(Arc<Ledger>),
+    /// Report, and go.
+    Over,
+}
+
+/// How long the steps of opening took, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Steps {
+    pub(crate) handshake: u64,
+    pub(crate) login: u64,
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The process was told to.
+    Asked,
+    /// The server closed it, or the connection broke.
+    Gone(String),
+}
+
+/// A session that is logged in and subscribed.
+#[derive(Debug)]
+pub(crate) struct Session {
+    socket: Socket,
+    channel: u64,
+    run: u32,
+    /// By publishing connection.
+    trackers: BTreeMap<u16, Tracker>,
+}
+
+/// Opens session `number`.
+///
+/// # Errors
+/// Why not, in words that are the same for all sessions with the same fate.
+pub(crate) async fn open(target: &Target, order: &Open, number: u64) -> Result<(Session, Steps), String> {
+    let user = number % order.users + 1;
+    let began = clock::now();
+    let mut socket =
+        Socket::connect(target, order.address, source(order, number), None).await.map_err(|refusal| {
+            match refusal {
+                Refusal::Io(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    "connect: no free local port; use more loopback addresses with --sources".to_owned()
+                }
+                refusal @ (Refusal::Io(_) | Refusal::Status(_) | Refusal::NotHttp(_)) => refusal.to_string(),
+            }
+        })?;
+    let connected = clock::now();
+    let token = serde_json::Value::from(order.token.replace("{uid}", &user.to_string()));
+    ask(&mut socket, &format!(r#"{{"op":"auth","token":{token}}}"#), "login").await?;
+    let steps = Steps { handshake: connected - began, login: clock::now() - connected };
+    let name = serde_json::Value::from(order.subscribe.as_str());
+    ask(&mut socket, &format!(r#"{{"op":"subscribe","channel":{name}}}"#), "subscribe").await?;
+    let channel = if order.broadcast { 0 } else { user };
+    Ok((Session { socket, channel, run: order.run, trackers: BTreeMap::new() }, steps))
+}
+
+/// The local address of a session: there are some 28,000 ports for each.
+fn source(order: &Open, number: u64) -> Option<IpAddr> {
+    if order.sources == 0 {
+        return None;
+    }
+    let last = u8::try_from(number % u64::from(order.sources)).unwrap_or(0) + 1;
+    Some(Ipv4Addr::new(127, 0, 0, last).into())
+}
+
+/// Sends an op and waits for its yes.
+async fn ask(socket: &mut Socket, op: &str, what: &str) -> Result<(), String> {
+    let broken = |error: io::Error| format!("{what}: {error}");
+    socket.send(Opcode::Text, op.as_bytes()).await.map_err(broken)?;
+    let mut answer = None;
+    while answer.is_none() {
+        let mut ping = None;
+        socket
+            .receive(|opcode, payload| match opcode {
+                Opcode::Ping => ping = Some(payload.to_vec()),
+                // What follows the answer in the same read is not about it: a refusal is followed by a close.
+                Opcode::Text | Opcode::Close if answer.is_some() => {}
+                Opcode::Text if payload == YES => answer = Some(Ok(())),
+                // A message of somebody else may come between.
+                Opcode::Text if !payload.starts_with(b"{\"code\":") => {}
+                Opcode::Text => answer = Some(Err(format!("{what}: {}", String::from_utf8_lossy(payload)))),
+                Opcode::Close => {
+                    answer = Some(Err(format!("{what}: closed with {}", frame::close_code(payload))))
+                }
+                Opcode::Binary | Opcode::Pong => {}
+            })
+            .await
+            .map_err(broken)?;
+        if let Some(ping) = ping {
+            socket.send(Opcode::Pong, &ping).await.map_err(broken)?;
+        }
+    }
+    answer.unwrap_or(Ok(()))
+}
+
+impl Session {
+    /// Receives until told to stop, or until the session is gone.
+    pub(crate) async fn receive(&mut self, board: &Board, mut stage: watch::Receiver<Stage>) -> End {
+        let mut ledger: Option<Arc<Ledger>> = None;
+        let mut whole = false;
+        loop {
+            let mut control = None;
+            let (socket, trackers) = (&mut self.socket, &mut self.trackers);
+            let run = self.run;
+            tokio::select! {
+                biased;
+                changed = stage.changed() => {
+                    let now = stage.borrow_and_update().clone();
+                    match now {
+                        Stage::Settling(all) if changed.is_ok() => ledger = Some(all),
+                        Stage::Running if changed.is_ok() => {}
+                        Stage::Running | Stage::Settling(_) | Stage::Over => return End::Asked,
+                    }
+                }
+                received = socket.receive(|opcode, payload| match opcode {
+                    Opcode::Text | Opcode::Binary => note(trackers, board, run, payload),
+                    Opcode::Close | Opcode::Ping => control = Some((opcode, payload.to_vec())),
+                    Opcode::Pong => {}
+                }) => {
+                    if let Err(error) = received {
+                        return End::Gone(gone(&error));
+                    }
+                }
+            }
+            match control {
+                Some((Opcode::Ping, payload)) => {
+                    if let Err(error) = self.socket.send(Opcode::Pong, &payload).await {
+                        return End::Gone(gone(&error));
+                    }
+                }
+                Some((_, payload)) => {
+                    return End::Gone(format!("closed with {}", frame::close_code(&payload)));
+                }
+                None => {}
+            }
+            if !whole && ledger.as_ref().is_some_and(|ledger| self.lost(ledger) == 0) {
+                whole = true;
+                board.whole.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Says goodbye, as far as the server still listens.
+    pub(crate) async fn close(&mut self) {
+        // 1000; whoever does not hear it sees the end of the connection.
+        let _ = self.socket.send(Opcode::Close, &[0x03, 0xe8]).await;
+    }
+
+    /// Messages that are missing.
+    pub(crate) fn lost(&self, ledger: &Ledger) -> u64 {
+        let nothing = Tracker::default();
+        let lost = |sent: &Sent| self.trackers.get(&sent.lane).unwrap_or(&nothing).lost(sent);
+        ledger.get(&self.channel).into_iter().flatten().map(lost).sum()
+    }
+
+    /// Duplicates, and messages out of order.
+    pub(crate) fn disorder(&self) -> (u64, u64) {
+        let trackers = self.trackers.values();
+        trackers.fold((0, 0), |(twice, late), tracker| (twice + tracker.duplicates, late + tracker.reordered))
+    }
+}
+
+/// Takes note of a message.
+fn note(trackers: &mut BTreeMap<u16, Tracker>, board: &Board, run: u32, payload: &[u8]) {
+    match Stamp::read(payload) {
+        Some(stamp) if stamp.run == run => {
+            let now = clock::now();
+            trackers.entry(stamp.lane).or_default().received(stamp.number);
+            board.received(now, now.saturating_sub(stamp.intended));
+        }
+        Some(_) | None => {
+            board.foreign.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn gone(error: &io::Error) -> String {
+    let ended = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+    if ended.contains(&error.kind()) { "the connection ended".into() } else { error.to_string() }
+}
