@@ -45,6 +45,7 @@ impl AuthAdapter {
         registry: &mut Registry,
         drain: &Drain,
     ) -> anyhow::Result<Self> {
+        bus.register(registry, PART);
         let metrics = Arc::new(metrics::Metrics::register(registry));
         let business = business::Business::new(&config).context("auth_adapter")?;
         let memory = memory::Memory::new(&config, business, Arc::clone(&metrics));
@@ -66,6 +67,8 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let server = bus::provide(&settings.bus, &bus_drain).await.context("the bus")?;
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
+    shared::metrics::register_process(&mut registry, PART);
+    server.register(&mut registry);
     let grace = config.grace;
     live.register(&mut registry);
     AuthAdapter::start(config, bus, health.clone(), &mut registry, &drain).await?;

@@ -89,7 +89,7 @@ impl Feed {
             }
         };
         let counts = self.hub.deliver(channel, || Frame::message(live.kind, &live.payload));
-        self.metrics.messages.inc();
+        self.metrics.received(live.payload.len());
         self.metrics.delivered(counts.sessions, counts.failed);
         self.recent.remember(live.id, counts);
         tracing::trace!(message = %live.id, sessions = counts.sessions, failed = counts.failed, "delivered");

@@ -79,6 +79,28 @@ pub(crate) enum Entry {
     Denied,
 }
 
+/// What waits for sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Sessions that something waits for.
+    pub(crate) sessions: usize,
+    /// Frames.
+    pub(crate) frames: usize,
+    /// Their bytes.
+    pub(crate) bytes: usize,
+    /// Bytes in the fullest outbox.
+    pub(crate) largest: usize,
+}
+
+impl Waiting {
+    fn add(&mut self, (frames, bytes): (usize, usize)) {
+        self.sessions += usize::from(frames > 0);
+        self.frames += frames;
+        self.bytes += bytes;
+        self.largest = self.largest.max(bytes);
+    }
+}
+
 /// All sessions of one edge.
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -204,6 +226,15 @@ impl Hub {
 
     fn denied(&self) -> MutexGuard<'_, DenyList> {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What waits for sessions, all together.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let mut waiting = Waiting::default();
+        for part in self.peers.all() {
+            part.values().for_each(|peer| waiting.add(peer.outbox.waiting()));
+        }
+        waiting
     }
 
     /// Every session there is now.
@@ -446,6 +477,23 @@ mod tests {
         two.unwatch(&channel("a"));
         drop(one);
         assert_eq!(deliver(&hub, "a"), (0, 0));
+    }
+
+    #[test]
+    fn what_waits_for_sessions_is_added_up() {
+        let hub = hub(0, SessionPolicy::EvictOldest);
+        let mut members: Vec<_> = (0..3).map(|_| hub.admit(100).unwrap()).collect();
+        members[0].watch(&channel("a"));
+        members[1].watch(&channel("a"));
+        members[1].watch(&channel("b"));
+        deliver(&hub, "a");
+        deliver(&hub, "b");
+        let frame = Frame::text("x").len();
+        let expected = Waiting { sessions: 2, frames: 3, bytes: 3 * frame, largest: 2 * frame };
+        assert_eq!(hub.waiting(), expected);
+        members[1].outbox().take(usize::MAX);
+        drop(members);
+        assert_eq!(hub.waiting(), Waiting::default());
     }
 
     #[test]

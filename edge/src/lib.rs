@@ -114,6 +114,7 @@ impl Edge {
         let config = live.get();
         let listener = health::bind("edge.listen", config.listen).await?;
         let address = listener.local_addr().context("the address of the client port")?;
+        bus.register(registry, PART);
         let core = Core {
             bus,
             node: NodeId::random(),
@@ -122,6 +123,7 @@ impl Edge {
             drain: drain.clone(),
             gone: CancellationToken::new(),
         };
+        registry.register_collector(Box::new(metrics::Holdings(Arc::clone(&core.hub))));
         let deaf = "the bus takes no subscriptions";
         let active = Feed::start(&core, config.remembered_messages).await.context(deaf)?;
         control::Desk::start(&core).await.context(deaf)?;
@@ -209,6 +211,8 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let server = bus::provide(&settings.bus, &bus_drain).await.context("the bus")?;
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
+    shared::metrics::register_process(&mut registry, PART);
+    server.register(&mut registry);
     let grace = config.drain_window + LEAVING_GRACE;
     live.register(&mut registry);
     let config = live.project(&drain, |settings| settings.edge.clone());

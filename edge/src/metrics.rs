@@ -1,14 +1,20 @@
 //! What this part counts. Labels come from small fixed sets, never from a client.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 
 use crate::code::{CloseCode, ErrorCode};
+use crate::hub::Hub;
 
 /// How a handshake ended that did not become a session, or why nobody even began one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +117,7 @@ pub(crate) struct Metrics {
     pub(crate) untracked_addresses: Counter,
     /// Requests that told of another address, from a peer that is not trusted.
     pub(crate) forwarded_ignored: Counter,
-    /// Messages that came over the bus.
-    pub(crate) messages: Counter,
+    messages: Counter,
     /// Questions of publishers that were answered.
     pub(crate) asks: Counter,
     /// Questions and orders of publishers about users that were answered.
@@ -121,6 +126,9 @@ pub(crate) struct Metrics {
     errors: Family<Coded, Counter>,
     refused: Family<Reason, Counter>,
     logins: Family<Outcome, Counter>,
+    login_duration: Histogram,
+    /// Bytes of messages that came over the bus.
+    message_bytes: Counter,
     deliveries: Family<Outcome, Counter>,
     lost: Family<Reason, Counter>,
 }
@@ -142,6 +150,8 @@ impl Metrics {
             errors: Family::default(),
             refused: Family::default(),
             logins: Family::default(),
+            login_duration: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            message_bytes: Counter::default(),
             deliveries: Family::default(),
             lost: Family::default(),
         };
@@ -164,6 +174,10 @@ impl Metrics {
         let text = "Requests that named another address, from a peer that is no trusted proxy";
         registry.register("forwarded_ignored", text, metrics.forwarded_ignored.clone());
         registry.register("logins", "Token checks, by outcome", metrics.logins.clone());
+        let help = "From the wish to log in to its outcome";
+        registry.register_with_unit("login_duration", help, Unit::Seconds, metrics.login_duration.clone());
+        let help = "Payloads of messages from the bus";
+        registry.register_with_unit("message", help, Unit::Bytes, metrics.message_bytes.clone());
         registry.register("messages", "Messages from the bus", metrics.messages.clone());
         registry.register("deliveries", "Messages offered to sessions", metrics.deliveries.clone());
         registry.register("asks", "Questions of publishers answered", metrics.asks.clone());
@@ -201,6 +215,17 @@ impl Metrics {
             Refusal::AddressSessions => "address_sessions",
         };
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A message came over the bus.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.messages.inc();
+        self.message_bytes.inc_by(bytes as u64);
+    }
+
+    /// A check of a token took so long, the wait for a place included.
+    pub(crate) fn login_took(&self, time: Duration) {
+        self.login_duration.observe(time.as_secs_f64());
     }
 
     /// A token was checked.
@@ -242,5 +267,33 @@ impl Metrics {
         if number > 0 {
             self.lost.get_or_create(&Reason { reason }).inc_by(number as u64);
         }
+    }
+}
+
+/// What the hub holds, added up at each scrape.
+#[derive(Debug)]
+pub(crate) struct Holdings(pub(crate) Arc<Hub>);
+
+impl Collector for Holdings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let (channels, users) = self.0.channels_and_users();
+        let waiting = self.0.waiting();
+        for (name, help, unit, value) in [
+            ("mc_edge_channels", "Channels that have a session here", None, channels),
+            ("mc_edge_users", "Users who have a session here", None, users),
+            ("mc_edge_outbox_sessions", "Sessions that messages wait for", None, waiting.sessions),
+            ("mc_edge_outbox_messages", "Messages that wait for a session", None, waiting.frames),
+            ("mc_edge_outbox", "Messages that wait for a session", Some(&Unit::Bytes), waiting.bytes),
+            (
+                "mc_edge_outbox_largest",
+                "The fullest outbox of a session",
+                Some(&Unit::Bytes),
+                waiting.largest,
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)?;
+        }
+        Ok(())
     }
 }

@@ -82,6 +82,7 @@ impl PublisherApi {
         let keys = Keys::load(config.keys.clone(), config.keys_file.clone(), config.may_be_open(), registry)?;
         let listener = health::bind("publisher_api.listen", config.listen).await?;
         let address = listener.local_addr().context("the address of the publishing port")?;
+        bus.register(registry, PART);
         let metrics = Arc::new(Metrics::register(registry));
         let publisher = publisher(&config, rules, &bus, &health, &metrics, drain)
             .await
@@ -170,6 +171,8 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let server = bus::provide(&settings.bus, &bus_drain).await.context("the bus")?;
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
+    shared::metrics::register_process(&mut registry, PART);
+    server.register(&mut registry);
     let grace = config.grace;
     live.register(&mut registry);
     let config = live.project(&drain, |settings| settings.publisher_api.clone());

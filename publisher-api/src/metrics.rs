@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 /// Over which door a publish came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,11 @@ struct Reason {
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Complete {
+    complete: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct State {
     state: &'static str,
 }
@@ -68,9 +73,13 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     answers: Family<Answered, Counter>,
-    seconds: Histogram,
+    publish_duration: Histogram,
+    receipt_duration: Histogram,
+    receipts: Family<Complete, Counter>,
+    messages: Counter,
+    message_bytes: Counter,
     /// Publishes answered with counts that may not be all.
-    pub(crate) incomplete: Counter,
+    incomplete: Counter,
     /// Asks sent to the edges.
     pub(crate) asks: Counter,
     losses: Family<Reason, Counter>,
@@ -88,7 +97,11 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             answers: Family::default(),
-            seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            publish_duration: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            receipt_duration: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            receipts: Family::default(),
+            messages: Counter::default(),
+            message_bytes: Counter::default(),
             incomplete: Counter::default(),
             asks: Counter::default(),
             losses: Family::default(),
@@ -100,7 +113,18 @@ impl Metrics {
         };
         let registry = registry.sub_registry_with_prefix("mc_publisher");
         registry.register("answers", "Calls answered, by door and code", metrics.answers.clone());
-        registry.register("publish_seconds", "From a checked publish to its counts", metrics.seconds.clone());
+        registry.register("messages", "Messages that the bus took", metrics.messages.clone());
+        let help = "Payloads of messages that the bus took";
+        registry.register_with_unit("message", help, Unit::Bytes, metrics.message_bytes.clone());
+        let (help, histogram) = ("From a checked publish to the bus", metrics.publish_duration.clone());
+        registry.register_with_unit("publish_duration", help, Unit::Seconds, histogram);
+        let (help, histogram) = ("From a checked publish to its counts", metrics.receipt_duration.clone());
+        registry.register_with_unit("receipt_duration", help, Unit::Seconds, histogram);
+        registry.register(
+            "receipts",
+            "Publishes whose counts are known, and whether they are surely all",
+            metrics.receipts.clone(),
+        );
         registry.register("incomplete", "Publishes whose counts may not be all", metrics.incomplete.clone());
         registry.register("asks", "Questions sent to the edges", metrics.asks.clone());
         registry.register("losses", "What could not be used or done, by reason", metrics.losses.clone());
@@ -121,8 +145,21 @@ impl Metrics {
         self.answers.get_or_create(&Answered { via, code }).inc();
     }
 
-    pub(crate) fn published(&self, took: Duration) {
-        self.seconds.observe(took.as_secs_f64());
+    /// The bus has a message of so many bytes.
+    pub(crate) fn handed_over(&self, bytes: usize, took: Duration) {
+        self.messages.inc();
+        self.message_bytes.inc_by(bytes as u64);
+        self.publish_duration.observe(took.as_secs_f64());
+    }
+
+    /// The counts of a message are known, or as much of them as ever will be.
+    pub(crate) fn received(&self, complete: bool, took: Duration) {
+        if !complete {
+            self.incomplete.inc();
+        }
+        let complete = if complete { "true" } else { "false" };
+        self.receipts.get_or_create(&Complete { complete }).inc();
+        self.receipt_duration.observe(took.as_secs_f64());
     }
 
     pub(crate) fn lost(&self, what: Loss) {

@@ -109,6 +109,7 @@ impl Publisher {
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: self.ids.next(), kind, payload };
         self.send(&channel, &message).await?;
+        self.metrics.handed_over(message.payload.len(), began.elapsed());
         tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
         let receipt = (!self.edges.expected().nobody()).then(|| self.asker.ask(message.id));
         Ok(HandedOver {
@@ -180,10 +181,9 @@ impl HandedOver {
             },
         };
         if !receipt.complete {
-            self.metrics.incomplete.inc();
             tracing::debug!(message_id = %self.id, missing = ?receipt.missing, "these counts may not be all");
         }
-        self.metrics.published(self.began.elapsed());
+        self.metrics.received(receipt.complete, self.began.elapsed());
         receipt
     }
 }

@@ -9,7 +9,8 @@
 //! | [`bus`] | a cheap handle to the bus, whoever serves it |
 //! | [`config`] | one file, environment over it, every fault named at once |
 //! | [`reload`], [`tls`] | settings and certificates that change while the process runs |
-//! | [`telemetry`], [`health`], [`held`] | logs; `/livez`, `/readyz`, `/metrics`; a gauge of what is there |
+//! | [`telemetry`], [`metrics`], [`held`] | logs and traces; what is counted; a gauge of what is there |
+//! | [`health`] | `/livez`, `/readyz`, `/metrics` on the admin port |
 //! | [`drain`], [`service`] | leaving in order; the frame around a service's `main` |
 
 pub mod bus;
@@ -18,6 +19,7 @@ pub mod drain;
 pub mod health;
 pub mod held;
 pub mod ids;
+pub mod metrics;
 pub mod reload;
 pub mod rules;
 pub mod service;

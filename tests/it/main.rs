@@ -13,6 +13,7 @@ mod keys;
 mod leaving;
 mod limits;
 mod login;
+mod metrics;
 mod outage;
 mod proxies;
 mod publishing;

@@ -9,6 +9,7 @@ use shared::bus::{BusConfig, provide};
 use shared::config::{self, LogConfig, Problems};
 use shared::drain::Drain;
 use shared::health::{self, Health};
+use shared::metrics;
 use shared::reload::Live;
 
 /// What the process reads.
@@ -50,9 +51,10 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     }
     let admin = health::bind("bus.admin", settings.bus.admin).await?;
     let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
-    provide(&settings.bus, &bus_drain).await.context("the bus")?;
-    let health = Health::new();
-    let mut registry = Registry::default();
+    let server = provide(&settings.bus, &bus_drain).await.context("the bus")?;
+    let (health, mut registry) = (Health::new(), Registry::default());
+    metrics::register_process(&mut registry, "bus");
+    server.register(&mut registry);
     live.register(&mut registry);
     health::serve(admin, health.clone(), registry, &admin_drain);
     drain.begun().await;

@@ -23,6 +23,7 @@ use publisher_api::PublisherApi;
 use shared::bus::{Bus, provide};
 use shared::drain::Drain;
 use shared::health::{self, Health};
+use shared::metrics;
 use shared::reload::Live;
 use shared::rules::Rules;
 use tokio::time::Instant;
@@ -135,6 +136,8 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
     let (demo, login) = demo::provide(&settings, rest).await?;
     let server = provide(&settings.bus, rest).await.context("the bus")?;
+    metrics::register_process(&mut registry, "message-center");
+    server.register(&mut registry);
 
     let bus = Bus::connect(&server, auth_adapter::PART, rest).await?;
     AuthAdapter::start(login, bus, health.clone(), &mut registry, &drains.auth.0).await?;

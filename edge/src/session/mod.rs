@@ -198,8 +198,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 Effect::Ping => self.transport.push(Frame::ping()),
                 Effect::Verify { token } => {
-                    let authn = self.env.authn.clone();
-                    self.under_way = Some(Box::pin(async move { Outcome::Owner(authn.owner(token).await) }));
+                    let env = Arc::clone(&self.env);
+                    self.under_way = Some(Box::pin(async move {
+                        let began = Instant::now();
+                        let owner = env.authn.owner(token).await;
+                        env.metrics.login_took(began.elapsed());
+                        Outcome::Owner(owner)
+                    }));
                 }
                 Effect::Watch { channel } => {
                     let proof = proof(self.env.active.clone(), self.env.subscribe_deadline);

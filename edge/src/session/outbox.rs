@@ -139,6 +139,12 @@ impl Outbox {
         taken
     }
 
+    /// How many frames wait, and how many bytes they have.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.frames.len(), inner.bytes)
+    }
+
     /// Throws away what waits. Returns how many frames that were, for the caller to count.
     pub(crate) fn discard(&self) -> usize {
         let mut inner = self.lock();

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use async_nats::ConnectOptions;
-use embedded_bus::Credentials;
+use embedded_bus::{Credentials, Stats};
+use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
+use super::metrics::ServerMetrics;
 use crate::config::{ByteSize, Problems, Secret};
 
 /// Where the bus is. With a `url` it is out there; without, this process embeds one.
@@ -112,6 +114,8 @@ pub struct BusServer {
     pub urls: Vec<String>,
     credentials: Credentials,
     tls: BusTls,
+    /// What the embedded bus counts, if it is in this process.
+    stats: Option<Stats>,
 }
 
 impl BusConfig {
@@ -184,7 +188,7 @@ impl BusConfig {
 
     pub(super) fn server(&self) -> BusServer {
         let urls = self.urls().map(str::to_owned).collect();
-        BusServer { urls, credentials: self.credentials(), tls: self.tls.clone() }
+        BusServer { urls, credentials: self.credentials(), tls: self.tls.clone(), stats: None }
     }
 
     /// What the embedded bus is to be. Without `listen` it is on a random loopback port (async-nats knows no
@@ -206,14 +210,26 @@ impl BusConfig {
 }
 
 impl BusServer {
-    pub(super) fn embedded(mut address: SocketAddr, credentials: Credentials) -> Self {
+    pub(super) fn embedded(mut address: SocketAddr, credentials: Credentials, stats: Stats) -> Self {
         if address.ip().is_unspecified() {
             address.set_ip(match address {
                 SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        Self { urls: vec![format!("nats://{address}")], credentials, tls: BusTls::default() }
+        Self {
+            urls: vec![format!("nats://{address}")],
+            credentials,
+            tls: BusTls::default(),
+            stats: Some(stats),
+        }
+    }
+
+    /// Adds what the embedded bus counts, if it is in this process.
+    pub fn register(&self, registry: &mut Registry) {
+        if let Some(stats) = &self.stats {
+            registry.register_collector(Box::new(ServerMetrics(stats.clone())));
+        }
     }
 
     pub(super) fn options(&self) -> ConnectOptions {

@@ -5,6 +5,7 @@
 
 mod config;
 mod inbox;
+mod metrics;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use async_nats::{Event, HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use embedded_bus::EmbeddedBus;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -22,6 +24,7 @@ use crate::drain::Drain;
 use crate::ids::NodeId;
 use crate::subject;
 use inbox::Inbox;
+use metrics::ClientMetrics;
 
 /// How long the proof of a subscription, or a publish into a full buffer, may take.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -66,6 +69,7 @@ struct Inner {
     state: watch::Receiver<BusState>,
     inbox: Inbox,
     node: NodeId,
+    metrics: ClientMetrics,
 }
 
 impl Bus {
@@ -76,6 +80,8 @@ impl Bus {
     /// The address or the credentials can't be used at all.
     pub async fn connect(server: &BusServer, part: &'static str, drain: &Drain) -> Result<Self, BusError> {
         let (changes, state) = watch::channel(BusState::default());
+        let metrics = ClientMetrics::default();
+        let counted = metrics.clone();
         let urls = server.urls.join(",");
         let options = server
             .options()
@@ -86,13 +92,18 @@ impl Bus {
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
-                note(&changes, part, &event);
+                note(&changes, &counted, part, &event);
                 std::future::ready(())
             });
         tracing::info!(part, bus = urls, "connecting to the bus");
         let client = options.connect(server.urls.as_slice()).await.map_err(BusError::Connect)?;
         let inbox = Inbox::open(&client, drain).await?;
-        Ok(Self { inner: Arc::new(Inner { client, state, inbox, node: NodeId::random() }) })
+        Ok(Self { inner: Arc::new(Inner { client, state, inbox, node: NodeId::random(), metrics }) })
+    }
+
+    /// Adds what this connection counts to the metrics of the part that it belongs to.
+    pub fn register(&self, registry: &mut Registry, part: &'static str) {
+        self.inner.metrics.register(registry, part);
     }
 
     /// The state, and changes of it.
@@ -129,10 +140,22 @@ impl Bus {
         headers: Option<HeaderMap>,
         payload: Bytes,
     ) -> Result<(), RequestError> {
+        let result = self.hand_over(subject.into(), reply, headers, payload).await;
+        self.inner.metrics.published(&result);
+        result
+    }
+
+    async fn hand_over(
+        &self,
+        subject: async_nats::Subject,
+        reply: Option<String>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<(), RequestError> {
         if !self.is_connected() {
             return Err(RequestError::Disconnected);
         }
-        let (client, subject) = (&self.inner.client, subject.into());
+        let client = &self.inner.client;
         let handed_over = timeout(DEADLINE, async {
             match (reply, headers) {
                 (None, None) => client.publish(subject, payload).await,
@@ -203,16 +226,33 @@ impl Bus {
         payload: Bytes,
         deadline: Duration,
     ) -> Result<Message, RequestError> {
+        self.request_with_headers(subject, None, payload, deadline).await
+    }
+
+    /// The same, with headers.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn request_with_headers(
+        &self,
+        subject: impl Into<async_nats::Subject>,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> Result<Message, RequestError> {
         let (reply, answer) = self.inner.inbox.expect();
         let asked = timeout(deadline, async {
-            self.publish(subject, Some(reply), None, payload).await?;
-            answer.receive().await
+            self.publish(subject, Some(reply), headers, payload).await?;
+            match answer.receive().await? {
+                none if none.status == Some(async_nats::StatusCode::NO_RESPONDERS) => {
+                    Err(RequestError::NoResponders)
+                }
+                answer => Ok(answer),
+            }
         });
-        let answer = asked.await.unwrap_or(Err(RequestError::Timeout))?;
-        if answer.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
-            return Err(RequestError::NoResponders);
-        }
-        Ok(answer)
+        let answer = asked.await.unwrap_or(Err(RequestError::Timeout));
+        self.inner.metrics.requested(&answer);
+        answer
     }
 
     /// A subject of this connection's own, for answers that come in numbers.
@@ -234,11 +274,11 @@ pub async fn provide(config: &BusConfig, drain: &Drain) -> Result<BusServer, Bus
     let Some(embedded) = config.embedded() else { return Ok(config.server()) };
     let credentials = embedded.credentials.clone();
     let server = EmbeddedBus::bind(embedded).await?;
-    let address = server.local_addr();
+    let (address, stats) = (server.local_addr(), server.stats());
     let leaving = drain.token();
     drain.spawn(async move { server.serve(leaving).await });
     tracing::info!(%address, private = config.listen.is_empty(), "the embedded bus listens");
-    Ok(BusServer::embedded(address, credentials))
+    Ok(BusServer::embedded(address, credentials, stats))
 }
 
 /// 10 ms, doubled each time up to 2 s, less a random quarter, so that a fleet does not return in step.
@@ -247,27 +287,37 @@ fn reconnect_delay(attempts: usize) -> Duration {
     Duration::from_millis(doubled - fastrand::u64(0..=doubled / 4))
 }
 
-fn note(changes: &watch::Sender<BusState>, part: &'static str, event: &Event) {
+fn note(changes: &watch::Sender<BusState>, metrics: &ClientMetrics, part: &'static str, event: &Event) {
     match event {
         Event::Connected => {
             tracing::info!(part, "the bus is connected");
+            metrics.connects.inc();
+            metrics.connected.set(1);
             changes.send_modify(|state| *state = BusState { connected: true, connects: state.connects + 1 });
         }
         Event::Disconnected => {
+            metrics.connected.set(0);
             if changes.send_if_modified(|state| std::mem::take(&mut state.connected)) {
+                metrics.disconnects.inc();
                 tracing::error!(part, "the bus is gone; trying to reach it again");
             }
         }
         // This side closed it: its last handle is gone, because the part has left.
         Event::Closed => {
+            metrics.connected.set(0);
             changes.send_if_modified(|state| std::mem::take(&mut state.connected));
             tracing::debug!(part, "the connection to the bus is closed");
         }
-        Event::ServerError(error) => tracing::error!(part, %error, "the bus reports an error"),
+        Event::ServerError(error) => {
+            metrics.errors.inc();
+            tracing::error!(part, %error, "the bus reports an error");
+        }
         Event::ClientError(error) => {
+            metrics.errors.inc();
             tracing::warn!(part, %error, "the bus can't be reached yet; trying again");
         }
         Event::SlowConsumer(subscription) => {
+            metrics.overruns.inc();
             tracing::error!(
                 part,
                 subscription,

@@ -1,0 +1,127 @@
+//! What a part counts about its connection to the bus, and what the embedded bus counts about itself.
+
+use embedded_bus::{Snapshot, Stats};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+
+use super::RequestError;
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// The counters of one connection. Cheap to clone; they count from before the part has a registry.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ClientMetrics {
+    /// 1 while the connection stands.
+    pub(super) connected: Gauge,
+    /// Times that it was made, the first included.
+    pub(super) connects: Counter,
+    /// Times that it broke.
+    pub(super) disconnects: Counter,
+    /// Times that messages came faster than they were handled and some were dropped.
+    pub(super) overruns: Counter,
+    /// Errors that the server or the client reported.
+    pub(super) errors: Counter,
+    published: Family<Outcome, Counter>,
+    requests: Family<Outcome, Counter>,
+}
+
+impl ClientMetrics {
+    /// Adds them to the registry of the part that the connection belongs to.
+    pub(super) fn register(&self, registry: &mut Registry, part: &'static str) {
+        let registry = registry.sub_registry_with_label(("part".into(), part.into()));
+        let registry = registry.sub_registry_with_prefix("mc_bus");
+        registry.register(
+            "connected",
+            "Whether the connection to the bus stands: 1 or 0",
+            self.connected.clone(),
+        );
+        registry.register("connects", "Times that the bus was connected", self.connects.clone());
+        registry.register("disconnects", "Times that the connection was lost", self.disconnects.clone());
+        let overruns = "Times that messages came faster than they were handled and were dropped";
+        registry.register("overruns", overruns, self.overruns.clone());
+        registry.register("errors", "Errors that the bus or its client reported", self.errors.clone());
+        registry.register("published", "Messages handed to the bus, by outcome", self.published.clone());
+        registry.register("requests", "Requests over the bus, by outcome", self.requests.clone());
+    }
+
+    pub(super) fn published<T>(&self, result: &Result<T, RequestError>) {
+        self.published.get_or_create(&Outcome { outcome: label(result) }).inc();
+    }
+
+    pub(super) fn requested<T>(&self, result: &Result<T, RequestError>) {
+        self.requests.get_or_create(&Outcome { outcome: label(result) }).inc();
+    }
+}
+
+fn label<T>(result: &Result<T, RequestError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(RequestError::Disconnected) => "disconnected",
+        Err(RequestError::NoResponders) => "no_responders",
+        Err(RequestError::Timeout) => "timeout",
+    }
+}
+
+/// The counters of the embedded bus, read at each scrape.
+#[derive(Debug)]
+pub(super) struct ServerMetrics(pub(super) Stats);
+
+/// Names without prefix, help texts, and values of what only grows.
+fn counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 14] {
+    [
+        ("connections_accepted", "Connections let in", now.connections_accepted),
+        ("connections_refused", "Connections turned away, there being too many", now.connections_refused),
+        ("accept_errors", "Times that the system gave no connection", now.accept_errors),
+        (
+            "authorization_failures",
+            "Connections closed for missing or wrong credentials",
+            now.authorization_failures,
+        ),
+        ("protocol_errors", "Connections closed for what they sent", now.protocol_errors),
+        ("stale_connections", "Connections closed for not answering", now.stale_connections),
+        ("slow_consumers", "Connections cut off because too much waited for them", now.slow_consumers),
+        ("messages_received", "Messages that clients published", now.messages_in),
+        ("messages_sent", "Messages queued for a subscriber, once for each", now.messages_out),
+        (
+            "messages_discarded",
+            "Messages queued for a connection that ended before they were surely written",
+            now.messages_discarded,
+        ),
+        ("no_responders", "Requests that nobody was there for", now.no_responders),
+        ("received_bytes", "Bytes read from connections", now.bytes_in),
+        ("sent_bytes", "Bytes written to connections", now.bytes_out),
+        (
+            "publishers_held",
+            "Times that a publisher was held back because a receiver was nearly full",
+            now.publishers_held,
+        ),
+    ]
+}
+
+impl Collector for ServerMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let now = self.0.snapshot();
+        for (name, help, value) in counters(&now) {
+            let name = format!("mc_bus_server_{name}");
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(&name, help, None, MetricType::Counter)?)?;
+        }
+        let open = [
+            ("mc_bus_server_connections", "Open connections", now.connections),
+            ("mc_bus_server_subscriptions", "Subscriptions of all connections", now.subscriptions),
+        ];
+        for (name, help, value) in open {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}
