@@ -9,7 +9,10 @@ use anyhow::Context as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use shared::ids::Uid;
+use shared::trace::{self, TraceContext};
 use tokio::time::{Instant, timeout};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::config::{BodyFormat, Config};
 
@@ -98,7 +101,23 @@ impl Business {
 
     /// Asks. Bounded by the deadline.
     pub(crate) async fn ask(&self, token: &str) -> Result<Answer, Failure> {
-        timeout(self.deadline, self.exchange(token)).await.unwrap_or(Err(Failure::Slow(self.deadline)))
+        let exchange = self.exchange(token).instrument(self.span());
+        timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::Slow(self.deadline)))
+    }
+
+    /// The call, in the trace of the login that it is for, if that is kept. The URL may hold a secret.
+    fn span(&self) -> Span {
+        if !trace::is_sampled() {
+            return Span::none();
+        }
+        info_span!(
+            target: trace::TARGET,
+            "business call",
+            otel.kind = "client",
+            http.request.method = "POST",
+            server.address = self.url.host_str(),
+            http.response.status_code = Empty,
+        )
     }
 
     async fn exchange(&self, token: &str) -> Result<Answer, Failure> {
@@ -109,6 +128,7 @@ impl Business {
         }
         .map_err(|error| failure(&error))?;
         let status = response.status().as_u16();
+        Span::current().record("http.response.status_code", status);
         let mut body = Vec::new();
         // Only a yes has a body that matters.
         while status == 200
@@ -127,6 +147,13 @@ impl Business {
         let request = match self.body {
             BodyFormat::Json => request.json(&serde_json::json!({ "token": token })),
             BodyFormat::Form => request.form(&[("token", token)]),
+        };
+        let request = match TraceContext::current() {
+            Some(trace) => {
+                let request = request.header(trace::TRACEPARENT, trace.traceparent());
+                trace.tracestate().into_iter().fold(request, |r, state| r.header(trace::TRACESTATE, state))
+            }
+            None => request,
         };
         request.send().await
     }

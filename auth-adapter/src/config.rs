@@ -146,6 +146,8 @@ pub struct Settings {
 }
 
 impl config::Settings for Settings {
+    const SERVICE: &'static str = "message-center-auth-adapter";
+
     fn validate(&self, problems: &mut Problems) {
         self.auth_adapter.validate(problems);
         self.bus.validate(problems);

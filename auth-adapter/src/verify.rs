@@ -10,14 +10,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use prometheus_client::metrics::gauge::Gauge;
-use shared::bus::async_nats::{Message, Subject, Subscriber};
+use shared::bus::async_nats::{HeaderMap, Message, Subject, Subscriber};
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::subject;
+use shared::trace::{self, TraceContext};
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::PART;
 use crate::business::Answer;
@@ -127,11 +130,13 @@ impl Desk {
         self.metrics.waiting.inc();
         let place = Place { _permit: permit, waiting: self.metrics.waiting.clone() };
         let desk = Arc::clone(self);
-        drain.spawn(async move {
+        let span = span(question.headers.as_ref());
+        let judged = async move {
             let verdict = desk.judge(&request.token).await;
             desk.answer(reply, verdict).await;
             drop(place);
-        });
+        };
+        drain.spawn(judged.instrument(span));
     }
 
     /// Answers in place rather than in a task: tasks without a place would have no bound.
@@ -159,17 +164,28 @@ impl Desk {
     }
 
     async fn answer(&self, reply: Subject, verdict: Verdict) {
-        self.metrics.verdict(match verdict {
+        let label = match verdict {
             Verdict::Known { .. } => "known",
             Verdict::Unknown => "unknown",
             Verdict::Unavailable { .. } => "unavailable",
-        });
+        };
+        self.metrics.verdict(label);
+        Span::current().record("mc.outcome", label);
         let reply_body = VerifyReply { v: VERSION, verdict }.encode();
         if let Err(error) = self.bus.publish(reply, None, None, reply_body).await {
             tracing::debug!(%error, "an answer could not be sent");
             self.metrics.dropped("answer_not_sent");
         }
     }
+}
+
+/// The check of a token, in the trace of the login that asks, if that is kept.
+fn span(headers: Option<&HeaderMap>) -> Span {
+    let context = trace::is_on().then(|| TraceContext::from_bus(headers)).flatten();
+    let Some(context) = context.filter(TraceContext::is_sampled) else { return Span::none() };
+    let span = info_span!(target: trace::TARGET, parent: None, "verify token", otel.kind = "server", mc.outcome = Empty);
+    context.adopt(&span);
+    span
 }
 
 /// Ready while the questions of the edges reach this adapter. A business system that is away is no reason

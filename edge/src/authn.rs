@@ -9,6 +9,7 @@ use shared::bus::{Bus, RequestError};
 use shared::config::Secret;
 use shared::ids::Uid;
 use shared::subject;
+use shared::trace;
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -49,7 +50,9 @@ impl Authn {
     async fn ask(&self, token: Secret) -> Owner {
         let Ok(_place) = self.places.acquire().await else { return Owner::Unavailable };
         let request = VerifyRequest { v: VERSION, token: token.expose().to_owned() };
-        match self.bus.request(subject::VERIFY, request.encode(), self.deadline).await {
+        let headers = trace::bus_headers();
+        let question = request.encode();
+        match self.bus.request_with_headers(subject::VERIFY, headers, question, self.deadline).await {
             Ok(reply) => read(&reply.payload),
             Err(
                 error @ (RequestError::NoResponders | RequestError::Disconnected | RequestError::Timeout),

@@ -291,6 +291,8 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
+    const SERVICE: &'static str = "message-center-edge";
+
     fn reloadable() -> &'static [&'static str] {
         &["edge.origins"]
     }

@@ -22,6 +22,7 @@ use crate::Core;
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::{Loss, Metrics};
+use crate::traced;
 
 /// Answers that may wait for the bus; beyond, the publisher will say that its counts are incomplete.
 const MAX_ANSWERS: usize = 1_024;
@@ -88,7 +89,10 @@ impl Feed {
                 return tracing::debug!(%error, "dropped a message that can't be read");
             }
         };
-        let counts = self.hub.deliver(channel, || Frame::message(live.kind, &live.payload));
+        let span = traced::delivery(message.headers.as_ref(), live.payload.len());
+        let frame = || Frame::message(live.kind, &live.payload).traced(&span);
+        let counts = span.in_scope(|| self.hub.deliver(channel, frame));
+        traced::delivered(&span, counts);
         self.metrics.received(live.payload.len());
         self.metrics.delivered(counts.sessions, counts.failed);
         self.recent.remember(live.id, counts);
@@ -96,6 +100,7 @@ impl Feed {
     }
 
     fn answer(&self, message: Message) {
+        let _span = traced::answer(message.headers.as_ref()).entered();
         let (Ok(ask), Some(reply)) = (Ask::decode(&message.payload), message.reply) else {
             self.metrics.lost(Loss::BadAsk, 1);
             return tracing::debug!("dropped a question that can't be read or answered");

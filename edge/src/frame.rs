@@ -4,8 +4,10 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use shared::wire::Kind;
+use tracing::Span;
 
 use crate::code::CloseCode;
+use crate::traced::{Write, Writes};
 
 const FIN: u8 = 0x80;
 const TEXT: u8 = 0x1;
@@ -17,9 +19,30 @@ const MAX_REASON: usize = 123;
 /// The longest header of an unmasked frame.
 const MAX_HEADER: usize = 10;
 
-/// A whole frame, ready to be written. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Frame(Bytes);
+/// A whole frame, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    bytes: Bytes,
+    /// Only for a message whose trace is kept.
+    mark: Option<Box<Mark>>,
+}
+
+/// What makes spans of its way to the sockets.
+#[derive(Debug)]
+enum Mark {
+    /// The frame that all sessions are offered.
+    Offered(Writes),
+    /// The frame of one session.
+    Writing(Write),
+}
+
+impl PartialEq for Frame {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Frame {}
 
 impl Frame {
     /// A message as its publisher wrote it. Copies the payload, which may be a slice of a read buffer.
@@ -30,6 +53,28 @@ impl Frame {
         }
     }
 
+    /// Its way to the sockets becomes part of the trace of this delivery, if that is kept.
+    pub(crate) fn traced(mut self, delivery: &Span) -> Self {
+        self.mark = Writes::of(delivery).map(|writes| Box::new(Mark::Offered(writes)));
+        self
+    }
+
+    /// The same frame for one session. The bytes are shared.
+    pub(crate) fn for_session(&self) -> Self {
+        let mark = match self.mark.as_deref() {
+            None | Some(Mark::Writing(_)) => None,
+            Some(Mark::Offered(writes)) => writes.begin().map(|write| Box::new(Mark::Writing(write))),
+        };
+        Self { bytes: self.bytes.clone(), mark }
+    }
+
+    /// Its last byte is with the system.
+    pub(crate) fn written(self) {
+        if let Some(Mark::Writing(write)) = self.mark.map(|mark| *mark) {
+            write.done();
+        }
+    }
+
     /// Something that the server says itself.
     pub(crate) fn text(text: &str) -> Self {
         Self::encode(TEXT, text.as_bytes())
@@ -37,7 +82,7 @@ impl Frame {
 
     /// Asks the client's WebSocket library for a sign of life.
     pub(crate) const fn ping() -> Self {
-        Self(Bytes::from_static(&[FIN | PING, 0]))
+        Self { bytes: Bytes::from_static(&[FIN | PING, 0]), mark: None }
     }
 
     /// The last frame.
@@ -55,17 +100,17 @@ impl Frame {
 
     /// Bytes with their headers, as the WebSocket library wrote them.
     pub(crate) fn already_encoded(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
+        Self { bytes: bytes.into(), mark: None }
     }
 
     /// All of its bytes.
-    pub(crate) fn into_bytes(self) -> Bytes {
-        self.0
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// How many bytes it has on the wire.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     fn encode(opcode: u8, payload: &[u8]) -> Self {
@@ -83,7 +128,7 @@ impl Frame {
             }
         }
         frame.put_slice(payload);
-        Self(frame.freeze())
+        Self { bytes: frame.freeze(), mark: None }
     }
 }
 
@@ -101,16 +146,16 @@ mod tests {
             (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
             let frame = Frame::message(Kind::Text, &vec![b'x'; length]);
-            assert!(frame.0.starts_with(&header), "{length}");
+            assert!(frame.bytes.starts_with(&header), "{length}");
             assert_eq!(frame.len(), header.len() + length);
         }
-        assert_eq!(&Frame::message(Kind::Binary, b"\xff").0[..], b"\x82\x01\xff");
-        assert_eq!(&Frame::ping().0[..], b"\x89\x00");
+        assert_eq!(&Frame::message(Kind::Binary, b"\xff").bytes[..], b"\x82\x01\xff");
+        assert_eq!(&Frame::ping().bytes[..], b"\x89\x00");
     }
 
     #[test]
     fn a_reason_that_is_too_long_is_cut_between_two_characters() {
-        let bytes = Frame::close_saying(CloseCode::Disconnected, &"é".repeat(100)).into_bytes();
+        let bytes = Frame::close_saying(CloseCode::Disconnected, &"é".repeat(100)).bytes;
         assert_eq!(usize::from(bytes[1]), 2 + 122);
         assert!(std::str::from_utf8(&bytes[4..]).is_ok());
     }
@@ -118,7 +163,7 @@ mod tests {
     #[test]
     fn a_close_frame_holds_number_and_reason_and_is_as_short_as_a_control_frame_must_be() {
         for code in CloseCode::ALL {
-            let bytes = Frame::close(code).into_bytes();
+            let bytes = Frame::close(code).bytes;
             assert_eq!((bytes[0], usize::from(bytes[1])), (0x88, bytes.len() - 2));
             assert!(bytes[1] <= 125);
             assert_eq!(bytes[2..4], code.number().to_be_bytes());

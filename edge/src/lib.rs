@@ -12,6 +12,7 @@
 //! | `authn` | whose token it is |
 //! | `control`, `deny` | what publishers ask about users; who may not log in for a while |
 //! | `hostile` | what fuzzing runs |
+//! | `metrics`, `traced` | what is counted; spans of traces |
 //! | `announce`, `ready`, `drain` | "I live", whether to get new clients, leaving |
 //!
 //! It never calls the business system, and keeps nothing that a restart may not lose.
@@ -33,6 +34,7 @@ mod metrics;
 mod protocol;
 mod ready;
 mod session;
+mod traced;
 mod transport;
 mod upgrade;
 

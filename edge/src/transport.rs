@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
@@ -48,7 +47,7 @@ pub(crate) enum Event {
 pub(crate) struct Transport<S> {
     stream: S,
     reader: WebSocketContext,
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Frame>,
     /// Bytes of the first frame in the queue that are written already.
     written: usize,
     /// When the client last took a byte, or the queue got its first frame.
@@ -82,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         if self.queue.is_empty() {
             self.progress = Instant::now();
         }
-        self.queue.push_back(frame.into_bytes());
+        self.queue.push_back(frame);
     }
 
     /// Whether everything is written.
@@ -194,9 +193,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
         while let Some(first) = self.queue.front() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            slices[0] = IoSlice::new(&first[self.written..]);
+            slices[0] = IoSlice::new(&first.bytes()[self.written..]);
             for (slice, frame) in slices.iter_mut().zip(&self.queue).skip(1) {
-                *slice = IoSlice::new(frame);
+                *slice = IoSlice::new(frame.bytes());
             }
             let count = self.queue.len().min(MAX_SLICES);
             let stream = Pin::new(&mut self.stream);
@@ -212,9 +211,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     fn advance(&mut self, bytes: usize) {
         self.progress = Instant::now();
         self.written += bytes;
-        while let Some(first) = self.queue.front().map(Bytes::len).filter(|length| *length <= self.written) {
+        while let Some(first) = self.queue.front().map(Frame::len).filter(|length| *length <= self.written) {
             self.written -= first;
-            self.queue.pop_front();
+            if let Some(frame) = self.queue.pop_front() {
+                frame.written();
+            }
         }
     }
 }

@@ -237,6 +237,8 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
+    const SERVICE: &'static str = "message-center-publisher-api";
+
     fn reloadable() -> &'static [&'static str] {
         const KEYS: &[&str] = &[
             "publisher_api.allowed_hosts",

@@ -21,7 +21,7 @@ pub fn check_bytes(input: &[u8]) -> usize {
         assert!(answer["E"]["c"].is_u64() && answer["E"]["m"].is_string(), "{answer}");
     }
     if let Ok(text) = std::str::from_utf8(input) {
-        let Call { echo, publish } = Call::parse(text, LIMIT);
+        let Call { echo, publish, .. } = Call::parse(text, LIMIT);
         good += usize::from(publish.as_ref().is_ok_and(is_sound));
         if let Err(refusal) = publish {
             let answer: Value =

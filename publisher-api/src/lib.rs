@@ -8,6 +8,7 @@
 //! | `edges` | which edges live |
 //! | [`error`] | every reason for a refusal, and its code |
 //! | [`keys`] | who calls, and what they may do |
+//! | `metrics`, `traced` | what is counted; spans of traces |
 //! | `guard`, `routes`, `serve` | who is let in; the route table; connections |
 //!
 //! It holds no client sockets and keeps nothing that a restart may not lose.
@@ -24,6 +25,7 @@ mod publisher;
 mod receipts;
 mod routes;
 mod serve;
+mod traced;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

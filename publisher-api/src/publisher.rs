@@ -10,20 +10,23 @@ use shared::bus::Bus;
 use shared::held::Held;
 use shared::ids::{Channel, MessageId, MessageIds};
 use shared::subject;
-use shared::wire::LiveMessage;
+use shared::trace::TraceContext;
+use shared::wire::{Counts, LiveMessage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{Instrument as _, Span};
 
 use crate::connmix::Publish;
 use crate::edges::Edges;
 use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::receipts::{Asker, Receipt};
+use crate::traced;
 
 /// One stream for all, until there are streams.
 const PARTITIONS: u32 = 1;
 /// What headers add to a payload, at most, in bytes.
-const HEADERS_BYTES: usize = 256;
+const HEADERS_BYTES: usize = 1_024;
 
 /// Bounds of publishing.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +67,8 @@ pub(crate) struct HandedOver {
     began: Instant,
     receipt: Option<oneshot::Receiver<Receipt>>,
     patience: Duration,
+    /// Ends when the counts are known.
+    span: Span,
     metrics: Arc<Metrics>,
     _slot: OwnedSemaphorePermit,
     _held: Held,
@@ -103,12 +108,19 @@ impl Publisher {
 
     /// Hands the message to the bus, behind all that this caller handed over before.
     pub(crate) async fn hand_over(&self, publish: Publish) -> Result<HandedOver, Refusal> {
+        let span = traced::publish();
+        let mut handed_over = self.take(publish).instrument(span.clone()).await?;
+        handed_over.span = span;
+        Ok(handed_over)
+    }
+
+    async fn take(&self, publish: Publish) -> Result<HandedOver, Refusal> {
         let began = Instant::now();
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| self.too_many())?;
         let held = Held::new(&self.metrics.in_flight);
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: self.ids.next(), kind, payload };
-        self.send(&channel, &message).await?;
+        self.send(&channel, &message).instrument(traced::bus(&message)).await?;
         self.metrics.handed_over(message.payload.len(), began.elapsed());
         tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
         let receipt = (!self.edges.expected().nobody()).then(|| self.asker.ask(message.id));
@@ -117,6 +129,7 @@ impl Publisher {
             began,
             receipt,
             patience: self.limits.receipt,
+            span: Span::none(),
             metrics: Arc::clone(&self.metrics),
             _slot: slot,
             _held: held,
@@ -132,8 +145,11 @@ impl Publisher {
             self.check_size(message)?;
             // A full send buffer gets the same time as a bus that is away, but never none.
             let patience = deadline.max(Instant::now() + self.limits.bus_wait);
-            let headers = Some(message.headers());
-            let sent = self.bus.publish(subject.clone(), None, headers, message.payload.clone());
+            let mut headers = message.headers();
+            if let Some(trace) = TraceContext::current() {
+                trace.to_bus(&mut headers);
+            }
+            let sent = self.bus.publish(subject.clone(), None, Some(headers), message.payload.clone());
             match timeout_at(patience, sent).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) if self.bus.is_connected() => return Err(Refusal::Unavailable),
@@ -183,6 +199,9 @@ impl HandedOver {
         if !receipt.complete {
             tracing::debug!(message_id = %self.id, missing = ?receipt.missing, "these counts may not be all");
         }
+        let Counts { sessions, failed } = receipt.counts;
+        self.span.record("mc.sessions.accepted", sessions).record("mc.sessions.failed", failed);
+        self.span.record("mc.complete", receipt.complete);
         self.metrics.received(receipt.complete, self.began.elapsed());
         receipt
     }

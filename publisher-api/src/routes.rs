@@ -17,6 +17,7 @@ use crate::guard::Guard;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
+use crate::traced;
 
 /// Path of the publishing call.
 pub(crate) const PUBLISH_PATH: &str = "/v1/mesh/publish";
@@ -44,6 +45,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route(SOCKET_PATH, socket)
         .fallback(|State(app): State<Arc<App>>| async move { http::refuse(&app, Refusal::UnknownPath) })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
+        .layer(middleware::from_fn(traced::request))
         .with_state(app)
 }
 

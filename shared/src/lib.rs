@@ -11,6 +11,7 @@
 //! | [`reload`], [`tls`] | settings and certificates that change while the process runs |
 //! | [`telemetry`], [`metrics`], [`held`] | logs and traces; what is counted; a gauge of what is there |
 //! | [`health`] | `/livez`, `/readyz`, `/metrics` on the admin port |
+//! | [`trace`] | spans of traces, and how a trace goes on in another process |
 //! | [`drain`], [`service`] | leaving in order; the frame around a service's `main` |
 
 pub mod bus;
@@ -26,4 +27,5 @@ pub mod service;
 pub mod subject;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 pub mod wire;

@@ -18,6 +18,8 @@ pub const BAD_CONFIG: u8 = 64;
 
 /// Signals within this time are one: some programs signal a process and its group.
 const SAME_WISH: Duration = Duration::from_millis(200);
+/// How long the last traces may take to be exported.
+const LAST_TRACES: Duration = Duration::from_secs(3);
 
 /// Flags that every part takes.
 #[derive(Debug, Clone, Default, Args)]
@@ -68,14 +70,22 @@ where
         print!("{}", config::print(&settings));
         return ExitCode::SUCCESS;
     }
+    let variables = config::variables("OTEL_");
+    if let Err(faults) = telemetry::check_environment(&variables) {
+        eprintln!("The environment can't be used:\n{faults}");
+        return ExitCode::from(BAD_CONFIG);
+    }
     if args.check_config {
         println!("The configuration is good.");
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = telemetry::start(log(&settings)) {
-        eprintln!("Logging can't start: {error}");
-        return ExitCode::FAILURE;
-    }
+    let telemetry = match telemetry::start(log(&settings), S::SERVICE, &variables) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("Logs and traces can't start: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let drain = Drain::new();
     let (reloader, settings) = Reloader::new(sources, settings);
     if let Err(error) = leave_on_signal(&drain).and_then(|()| reload_on_signal(reloader)) {
@@ -83,7 +93,9 @@ where
         return ExitCode::FAILURE;
     }
     // Everything that a part starts is in this future, until it is started.
-    match Box::pin(run(settings, drain)).await {
+    let served = Box::pin(run(settings, drain)).await;
+    telemetry.finish(LAST_TRACES).await;
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");

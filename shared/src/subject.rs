@@ -21,6 +21,9 @@ pub const VERIFY_QUEUE: &str = "auth-adapter";
 /// Orders to every edge.
 pub const CONTROL_ALL: &str = "mc.ctl.all";
 
+/// How the subjects of live messages look, for traces; it names no channel.
+pub const LIVE_TEMPLATE: &str = "mc.live.{partition}.{channel}";
+
 const LIVE_PREFIX: &str = "mc.live.";
 
 /// Orders to one edge.

@@ -32,6 +32,7 @@ pub struct FleetPlan {
     publishers: usize,
     adapters: usize,
     settings: Vec<(String, String)>,
+    variables: Vec<(String, String)>,
 }
 
 /// A part as a process.
@@ -93,6 +94,13 @@ impl FleetPlan {
         self
     }
 
+    /// A variable for every process.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it all and waits until every part is ready.
     ///
     /// # Panics
@@ -144,7 +152,8 @@ impl FleetPlan {
             .set("publisher_api.listen", "127.0.0.1:0")
             .set("edge.heartbeat", "50ms")
             .set("publisher_api.heartbeat", "50ms");
-        self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value))
+        let launch = self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value));
+        self.variables.iter().fold(launch, |launch, (name, value)| launch.variable(name, value))
     }
 }
 
@@ -198,7 +207,7 @@ impl Member {
 impl Fleet {
     /// One of each part.
     pub fn plan(over: Over) -> FleetPlan {
-        FleetPlan { over, edges: 1, publishers: 1, adapters: 1, settings: Vec::new() }
+        FleetPlan { over, edges: 1, publishers: 1, adapters: 1, settings: Vec::new(), variables: Vec::new() }
     }
 
     fn launch(&self, part: &str) -> Launch {

@@ -5,6 +5,7 @@
 //! | [`fleet`], [`program`] | the real binary as processes: addresses from its log, signals, exit codes |
 //! | [`cluster`] | any topology within this process |
 //! | [`business`] | a business system that can be slow, wrong or gone |
+//! | [`collector`] | an OpenTelemetry collector |
 //! | [`link`] | a TCP link that can stall, cut and heal |
 //! | [`nats`], [`nats_cluster`] | the real nats-server, and three of them with TLS and passwords |
 //! | [`certificate`] | an authority and what it signs |
@@ -18,6 +19,7 @@
 pub mod business;
 pub mod certificate;
 pub mod cluster;
+pub mod collector;
 pub mod device;
 pub mod fleet;
 pub mod hostile;

@@ -19,3 +19,4 @@ mod proxies;
 mod publishing;
 mod reload;
 mod subscribe;
+mod traces;

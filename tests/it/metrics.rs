@@ -21,10 +21,11 @@ async fn exercise(fleet: &Fleet) {
     device.send(r#"{"op":"nothing"}"#).await;
     let mut stranger = Device::connect(fleet.edge(0)).await;
     stranger.send(r#"{"op":"auth","token":"of nobody"}"#).await;
+    stranger.expect_error(2).await;
     stranger.expect_close(4401).await;
     let no_socket = raw::get(fleet.edge(0), "/elsewhere").await;
     assert_ne!(no_socket.status, 200);
-    fleet.publisher(0).post("no JSON").await.expect_error(400, 101);
+    fleet.publisher(0).post("no JSON").await.expect_error(200, 101);
     let mut socket =
         harness::publisher::PublishingSocket::connect(fleet.publishers[0].address.expect("it listens")).await;
     socket.publish(&1.into(), "user:1", "again").await;

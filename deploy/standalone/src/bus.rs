@@ -30,6 +30,8 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
+    const SERVICE: &'static str = "message-center-bus";
+
     fn validate(&self, problems: &mut Problems) {
         self.bus.validate(problems);
         shared::telemetry::validate(&self.log, problems);

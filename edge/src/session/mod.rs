@@ -20,12 +20,14 @@ use shared::rules::Rules;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument as _;
 
 use crate::authn::{Authn, Owner};
 use crate::code::CloseCode;
 use crate::frame::Frame;
 use crate::hub::{Entry, Member};
 use crate::metrics::{LoginOutcome, Loss, Metrics};
+use crate::traced;
 use crate::transport::{Event, Transport};
 use outbox::Call;
 use state::{Effect, Limits, State, Unproved, Verified};
@@ -199,12 +201,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Effect::Ping => self.transport.push(Frame::ping()),
                 Effect::Verify { token } => {
                     let env = Arc::clone(&self.env);
-                    self.under_way = Some(Box::pin(async move {
+                    let check = async move {
                         let began = Instant::now();
                         let owner = env.authn.owner(token).await;
                         env.metrics.login_took(began.elapsed());
+                        traced::logged_in(&owner);
                         Outcome::Owner(owner)
-                    }));
+                    };
+                    self.under_way = Some(Box::pin(check.instrument(traced::login())));
                 }
                 Effect::Watch { channel } => {
                     let proof = proof(self.env.active.clone(), self.env.subscribe_deadline);

@@ -60,6 +60,8 @@ impl Outbox {
 
     /// Leaves a frame for the session.
     pub(crate) fn offer(&self, frame: &Frame) -> Offer {
+        // Before the lock, for a trace makes it longer.
+        let frame = frame.for_session();
         let mut inner = self.lock();
         if inner.closed.is_some() {
             return Offer::Closed;
@@ -67,7 +69,7 @@ impl Outbox {
         let fits = inner.frames.is_empty() || inner.bytes + frame.len() <= self.limit;
         if fits {
             inner.bytes += frame.len();
-            inner.frames.push_back(frame.clone());
+            inner.frames.push_back(frame);
         } else {
             inner.closed = Some(CloseCode::TooSlow);
         }

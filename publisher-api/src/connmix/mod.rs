@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::ids::Channel;
+use shared::trace::TraceContext;
 use shared::wire::{Counts, Kind};
 
 use crate::error::Refusal;
@@ -83,6 +84,8 @@ pub(crate) struct Call<'a> {
     pub(crate) echo: Option<&'a RawValue>,
     /// The publish, or why not.
     pub(crate) publish: Result<Publish, Refusal>,
+    /// The trace that it goes on with: what its caller wrote in `traceparent`, if that can be read.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl<'a> Call<'a> {
@@ -98,19 +101,27 @@ impl<'a> Call<'a> {
             i: Option<&'a RawValue>,
             #[serde(borrow, default, deserialize_with = "present")]
             id: Option<&'a RawValue>,
+            #[serde(default)]
+            traceparent: Field,
         }
         let frame: Frame<'a> = match object(json.as_bytes(), FRAME) {
             Ok(frame) => frame,
-            Err(refusal) => return Self { echo: None, publish: Err(refusal) },
+            Err(refusal) => return Self { echo: None, publish: Err(refusal), trace: None },
         };
         let echo = frame.i.or(frame.id);
         if let Some(echo) = echo
             && (echo.get().len() > MAX_ECHO_BYTES || echo.get().starts_with(['[', '{']))
         {
-            return Self { echo: None, publish: Err(Refusal::BadEcho(MAX_ECHO_BYTES)) };
+            return Self { echo: None, publish: Err(Refusal::BadEcho(MAX_ECHO_BYTES)), trace: None };
         }
         let parameters = frame.p.map(RawValue::get);
-        Self { echo, publish: method(frame.m).and_then(|()| parse_parameters(parameters, limit)) }
+        // Whatever is wrong with it, the call goes on.
+        let trace = match frame.traceparent {
+            Field::Text(parent) => TraceContext::parse(&parent, None),
+            Field::Absent | Field::Other(_) => None,
+        };
+        let publish = method(frame.m).and_then(|()| parse_parameters(parameters, limit));
+        Self { echo, publish, trace }
     }
 }
 

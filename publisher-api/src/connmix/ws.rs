@@ -22,12 +22,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tracing::Instrument as _;
 
 use super::{Call, http, ws_answer};
 use crate::error::Refusal;
 use crate::keys::{Caller, Scope};
 use crate::metrics::Via;
 use crate::routes::App;
+use crate::traced;
 
 /// Answers that wait to be written, at most; then nothing more is read.
 const QUEUE: usize = 64;
@@ -251,7 +253,7 @@ impl Conversation<'_> {
             return Err(End::TooLarge);
         }
         let caller = self.caller.current();
-        let Call { echo, publish } = Call::parse(text, self.app.config.max_message.as_usize());
+        let Call { echo, publish, trace } = Call::parse(text, self.app.config.max_message.as_usize());
         let caller = match caller {
             Ok(caller) => caller,
             Err(refusal) => {
@@ -261,7 +263,7 @@ impl Conversation<'_> {
         };
         let admitted = publish.and_then(|publish| caller.admit_publish(&publish.channel).map(|()| publish));
         let handed_over = match admitted {
-            Ok(publish) => self.app.publisher.hand_over(publish).await,
+            Ok(publish) => self.app.publisher.hand_over(publish).instrument(traced::frame(trace)).await,
             Err(refusal) => Err(refusal),
         };
         match handed_over {

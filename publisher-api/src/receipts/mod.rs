@@ -16,13 +16,16 @@ use shared::bus::{self, Bus, RequestError};
 use shared::drain::Drain;
 use shared::ids::MessageId;
 use shared::subject;
+use shared::trace::{self, TraceContext};
 use shared::wire::{Answer, Ask, Envelope as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::DropGuard;
+use tracing::Instrument as _;
 
 use crate::edges::Edges;
 use crate::metrics::{Loss, Metrics};
+use crate::traced;
 pub(crate) use gather::{Gathering, Receipt, Taken};
 
 /// Messages that one ask names at most: 35 KiB of JSON.
@@ -33,6 +36,8 @@ const MAX_IDS: usize = 1_024;
 struct Question {
     id: MessageId,
     answer: oneshot::Sender<Receipt>,
+    /// The publish that wants to know, if its trace is kept.
+    trace: Option<TraceContext>,
 }
 
 /// Takes questions. The task ends when the last of these is gone and every receipt is out.
@@ -86,7 +91,7 @@ impl Asker {
     /// Asks about a message that was handed to the bus before.
     pub(crate) fn ask(&self, id: MessageId) -> oneshot::Receiver<Receipt> {
         let (answer, receipt) = oneshot::channel();
-        if self.questions.try_send(Question { id, answer }).is_err() {
+        if self.questions.try_send(Question { id, answer, trace: TraceContext::current() }).is_err() {
             // There is a place for every publish that may be open; were it not so, its count is unknown.
             self.metrics.lost(Loss::Question);
         }
@@ -145,7 +150,11 @@ impl Desk {
         self.last += 1;
         let reply = format!("{}.{}", self.inbox, self.last);
         let ask = Ask { v: shared::wire::VERSION, ids }.encode();
-        let sent = timeout(self.times.deadline, self.bus.publish(subject::ASK, Some(reply), None, ask)).await;
+        let trace = questions.iter().find_map(|question| question.trace.clone());
+        let span = traced::ask(trace, questions.len());
+        let headers = span.in_scope(trace::bus_headers);
+        let sent = self.bus.publish(subject::ASK, Some(reply), headers, ask);
+        let sent = timeout(self.times.deadline, sent).instrument(span).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::debug!(asked = questions.len(), "an ask could not be sent; these counts are unknown");
             gathering.on_nobody();

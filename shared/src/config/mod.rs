@@ -25,6 +25,9 @@ const FILE_VARIABLE: &str = "MC_CONFIG";
 
 /// What one process reads: its own sections and those that it shares.
 pub trait Settings: Serialize + DeserializeOwned + Default {
+    /// How the process is called in traces, unless `OTEL_SERVICE_NAME` says otherwise.
+    const SERVICE: &'static str = "message-center";
+
     /// Looks for values that contradict a bound or each other; adds what it finds.
     fn validate(&self, problems: &mut Problems);
 
@@ -48,11 +51,16 @@ pub struct Sources {
 impl Sources {
     /// The process environment, and the file that `file` or else `MC_CONFIG` names.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
-        let environment: Vec<_> = std::env::vars().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        let environment = variables(PREFIX);
         let from_environment = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
         let file = file.or_else(|| from_environment.map(|(_, path)| path.into()));
         Self { file, environment, flags }
     }
+}
+
+/// The variables of this process whose names begin with this, as `(name, value)`.
+pub fn variables(prefix: &str) -> Vec<(String, String)> {
+    std::env::vars().filter(|(name, _)| name.starts_with(prefix)).collect()
 }
 
 /// Reads, merges and checks.

@@ -24,6 +24,7 @@ pub fn register_process(registry: &mut Registry, part: &'static str) {
     let build = Family::<Build, Gauge>::default();
     build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION"), part }).set(1);
     registry.register("mc_build_info", "Always 1; the labels say which program this is", build);
+    crate::telemetry::register(registry);
     registry.register_collector(Box::new(process::Process::current()));
 }
 

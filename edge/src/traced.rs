@@ -1,0 +1,116 @@
+//! Spans of an edge: a delivery, the writes to the sockets behind it, an answer to a publisher, a login.
+//!
+//! They are made only for what belongs to a trace that is kept. A message to all makes as many writes as there are
+//! sessions; only the first few of them become spans, and the delivery says how many sessions there were.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use shared::bus::async_nats::HeaderMap;
+use shared::trace::{self, TARGET, TraceContext};
+use shared::wire::Counts;
+use tracing::field::Empty;
+use tracing::{Span, info_span};
+
+use crate::authn::Owner;
+
+/// Writes that become spans, of one message on one edge.
+const MAX_WRITES: u32 = 32;
+
+/// The handling of a message from the bus, if its trace is kept.
+pub(crate) fn delivery(headers: Option<&HeaderMap>, bytes: usize) -> Span {
+    let Some(context) = kept(headers) else { return Span::none() };
+    let span = info_span!(
+        target: TARGET,
+        parent: None,
+        "edge deliver",
+        otel.kind = "consumer",
+        messaging.system = trace::SYSTEM,
+        messaging.operation.name = "deliver",
+        messaging.operation.type = "process",
+        messaging.destination.template = shared::subject::LIVE_TEMPLATE,
+        messaging.message.body.size = bytes,
+        mc.sessions.accepted = Empty,
+        mc.sessions.failed = Empty,
+    );
+    context.adopt(&span);
+    span
+}
+
+/// What came of it.
+pub(crate) fn delivered(span: &Span, counts: Counts) {
+    span.record("mc.sessions.accepted", counts.sessions).record("mc.sessions.failed", counts.failed);
+}
+
+/// The answer to a publisher's question.
+pub(crate) fn answer(headers: Option<&HeaderMap>) -> Span {
+    let Some(context) = kept(headers) else { return Span::none() };
+    let span = info_span!(target: TARGET, parent: None, "edge answer", otel.kind = "server");
+    context.adopt(&span);
+    span
+}
+
+/// A login; the beginning of a trace, for devices send none.
+pub(crate) fn login() -> Span {
+    info_span!(target: TARGET, parent: None, "login", otel.kind = "server", mc.outcome = Empty)
+}
+
+/// What came of the login that this runs in.
+pub(crate) fn logged_in(owner: &Owner) {
+    let outcome = match owner {
+        Owner::Known { .. } => "known",
+        Owner::Unknown => "unknown",
+        Owner::Unavailable => "unavailable",
+    };
+    Span::current().record("mc.outcome", outcome);
+}
+
+fn kept(headers: Option<&HeaderMap>) -> Option<TraceContext> {
+    trace::is_on().then(|| TraceContext::from_bus(headers)).flatten().filter(TraceContext::is_sampled)
+}
+
+/// Makes the spans of the writes of one message.
+#[derive(Debug)]
+pub(crate) struct Writes {
+    delivery: Span,
+    left: AtomicU32,
+}
+
+impl Writes {
+    /// `None`: nobody keeps the trace.
+    pub(crate) fn of(delivery: &Span) -> Option<Self> {
+        TraceContext::of(delivery)?;
+        Some(Self { delivery: delivery.clone(), left: AtomicU32::new(MAX_WRITES) })
+    }
+
+    /// One begins: the message is offered to a session.
+    pub(crate) fn begin(&self) -> Option<Write> {
+        let less = |left: u32| left.checked_sub(1);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
+        let parent = &self.delivery;
+        Some(Write(info_span!(
+            target: TARGET,
+            parent: parent,
+            "socket write",
+            otel.kind = "internal",
+            mc.outcome = Empty,
+        )))
+    }
+}
+
+/// From the offer to a session until the last byte is with the system. Dropped before, it says so.
+#[derive(Debug)]
+pub(crate) struct Write(Span);
+
+impl Write {
+    /// The last byte is written.
+    pub(crate) fn done(mut self) {
+        let span = std::mem::replace(&mut self.0, Span::none());
+        span.record("mc.outcome", "written");
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        self.0.record("mc.outcome", "not_written");
+    }
+}

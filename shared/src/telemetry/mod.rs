@@ -1,0 +1,159 @@
+//! Logs to standard error, as text or JSON, and traces to an OTLP collector.
+//!
+//! Started once, by `main`. Traces are of spans whose target is [`trace::TARGET`] and nothing else, so that what a
+//! library logs about exporting is never exported itself; without an exporter those spans do not exist at all.
+
+mod environment;
+mod exporter;
+mod lines;
+mod queue;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter as _};
+use prometheus_client::registry::Registry;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry as Spans};
+
+use crate::config::{LogConfig, LogFormat, Problems};
+use crate::drain::Drain;
+use crate::trace;
+use environment::TraceSettings;
+use lines::WithTrace;
+use queue::SpanCounts;
+
+type BoxedLayer = Box<dyn Layer<Spans> + Send + Sync>;
+
+/// Checks `[log]`.
+pub fn validate(config: &LogConfig, problems: &mut Problems) {
+    if let Err(error) = EnvFilter::try_new(&config.filter) {
+        problems.add("log.filter", format!("{error}; write e.g. \"info\" or \"info,edge=debug\""));
+    }
+}
+
+/// Checks the standard `OTEL_*` variables.
+///
+/// # Errors
+/// Every value that can't be used, a line each, with what to write instead.
+pub fn check_environment(variables: &[(String, String)]) -> Result<(), String> {
+    environment::read(variables).map(|_| ())
+}
+
+/// What runs beside the program until it ends.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    sending: Drain,
+    provider: Option<SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Sends the spans that wait, for at most `grace`.
+    pub async fn finish(self, grace: Duration) {
+        if self.provider.is_some() && self.sending.finish(grace).await > 0 {
+            tracing::warn!("left before the last traces were exported");
+        }
+    }
+}
+
+/// Starts logs and, if `variables` (the `OTEL_*` ones) say so, traces. Called once, by `main`, within the runtime;
+/// `service` names the program in traces unless the variables do.
+///
+/// # Errors
+/// Logging was started before, or traces can't be exported as the variables say.
+pub fn start(config: &LogConfig, service: &str, variables: &[(String, String)]) -> anyhow::Result<Telemetry> {
+    let settings = environment::read(variables).map_err(anyhow::Error::msg)?;
+    let mut layers = vec![lines(config)];
+    let telemetry = match &settings {
+        Some(settings) => export(settings, service, &mut layers)?,
+        None => Telemetry::default(),
+    };
+    tracing_subscriber::registry().with(layers).try_init().context("logging was started before")?;
+    if let Some(TraceSettings { endpoint, protocol, sampler, .. }) = &settings {
+        // An endpoint may hold a secret in its query.
+        let endpoint = endpoint.split(['?', '#']).next().unwrap_or_default();
+        let endpoint = endpoint.rsplit_once('@').map_or(endpoint, |(_, host)| host);
+        tracing::info!(endpoint, ?protocol, ?sampler, "traces are exported");
+    }
+    Ok(telemetry)
+}
+
+fn lines(config: &LogConfig) -> BoxedLayer {
+    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Spans of traces are for the exporter; a line says only to which it belongs.
+    let silence = format!("{}=off", trace::TARGET).parse().expect("a target and a level are a directive");
+    let filter = filter.add_directive(silence);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match config.format {
+        LogFormat::Text => {
+            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let format = tracing_subscriber::fmt::format().with_ansi(colour).with_target(false);
+            lines.with_ansi(colour).event_format(WithTrace::new(format, false)).with_filter(filter).boxed()
+        }
+        LogFormat::Json => {
+            let format = tracing_subscriber::fmt::format().json().flatten_event(true);
+            let fields = tracing_subscriber::fmt::format::JsonFields::new();
+            lines.fmt_fields(fields).event_format(WithTrace::new(format, true)).with_filter(filter).boxed()
+        }
+    }
+}
+
+/// Starts exporting, and adds what makes spans.
+fn export(
+    settings: &TraceSettings,
+    service: &str,
+    layers: &mut Vec<BoxedLayer>,
+) -> anyhow::Result<Telemetry> {
+    let mut exporter = exporter::exporter(settings)?;
+    let resource = resource(settings, service);
+    exporter.set_resource(&resource);
+    let (counts, sending) = (SpanCounts::default(), Drain::new());
+    let (queue, sender) = queue::queue(settings, exporter, &counts);
+    sending.spawn(sender.run(sending.token()));
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(settings.sampler.clone())
+        .with_resource(resource)
+        .with_span_processor(queue)
+        .build();
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("message-center"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_level(false)
+        .with_tracked_inactivity(false);
+    let only_ours = Targets::new().with_target(trace::TARGET, LevelFilter::INFO);
+    layers.push(spans.with_filter(only_ours).boxed());
+    // It sees nothing; it is where the metrics find the counters.
+    layers.push(Counting(counts).with_filter(LevelFilter::OFF).boxed());
+    Ok(Telemetry { sending, provider: Some(provider) })
+}
+
+/// Who exports: what the variables say, and what they leave open.
+fn resource(settings: &TraceSettings, service: &str) -> Resource {
+    let instance = format!("{:032x}", crate::ids::random_bits());
+    let builder = Resource::builder().with_attributes([
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", instance),
+    ]);
+    if settings.named { builder.build() } else { builder.with_service_name(service.to_owned()).build() }
+}
+
+/// Holds the counters of the exporter where [`register`] finds them without a global.
+struct Counting(SpanCounts);
+
+impl<S: tracing::Subscriber> Layer<S> for Counting {}
+
+/// Adds what became of spans, if this process exports any.
+pub(crate) fn register(registry: &mut Registry) {
+    let counts =
+        tracing::dispatcher::get_default(|dispatch| Some(dispatch.downcast_ref::<Counting>()?.0.clone()));
+    if let Some(counts) = counts {
+        counts.register(registry);
+    }
+}

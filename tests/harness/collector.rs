@@ -1,0 +1,195 @@
+//! An OpenTelemetry collector: takes spans over OTLP, HTTP or gRPC, and keeps them for the test to look at.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+use shared::drain::Drain;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::server::TcpIncoming;
+
+use crate::wait::soon;
+
+/// A running collector.
+#[derive(Debug)]
+pub struct Collector {
+    address: SocketAddr,
+    protocol: &'static str,
+    spans: watch::Sender<Vec<SeenSpan>>,
+    drain: Drain,
+}
+
+/// A span that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenSpan {
+    /// `service.name` of who sent it.
+    pub service: String,
+    /// What it is called.
+    pub name: String,
+    /// The trace, in hexadecimal.
+    pub trace: String,
+    /// The span, in hexadecimal.
+    pub id: String,
+    /// What it goes on with, in hexadecimal; empty for a root.
+    pub parent: String,
+    /// Its attributes as text.
+    pub attributes: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone)]
+struct Keeper(watch::Sender<Vec<SeenSpan>>);
+
+impl Keeper {
+    fn keep(&self, request: &ExportTraceServiceRequest) {
+        self.0.send_modify(|seen| {
+            for resource in &request.resource_spans {
+                let attributes = resource.resource.as_ref().map(|resource| texts(&resource.attributes));
+                let service = attributes.and_then(|mut all| all.remove("service.name")).unwrap_or_default();
+                let spans = resource.scope_spans.iter().flat_map(|scope| &scope.spans);
+                seen.extend(spans.map(|span| seen_span(&service, span)));
+            }
+        });
+    }
+}
+
+fn seen_span(service: &str, span: &Span) -> SeenSpan {
+    SeenSpan {
+        service: service.to_owned(),
+        name: span.name.clone(),
+        trace: hex(&span.trace_id),
+        id: hex(&span.span_id),
+        parent: hex(&span.parent_span_id),
+        attributes: texts(&span.attributes),
+    }
+}
+
+fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
+    let text = |attribute: &KeyValue| match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone(),
+        other => format!("{other:?}"),
+    };
+    attributes.iter().map(|attribute| (attribute.key.clone(), text(attribute))).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tonic::async_trait]
+impl TraceService for Keeper {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        self.keep(request.get_ref());
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+async fn take(State(keeper): State<Keeper>, body: Bytes) -> impl IntoResponse {
+    match ExportTraceServiceRequest::decode(body) {
+        Ok(request) => {
+            keeper.keep(&request);
+            let answer = ExportTraceServiceResponse::default().encode_to_vec();
+            (StatusCode::OK, [(header::CONTENT_TYPE, "application/x-protobuf")], answer)
+        }
+        Err(error) => {
+            let text = error.to_string().into_bytes();
+            (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "text/plain")], text)
+        }
+    }
+}
+
+impl Collector {
+    /// One that speaks OTLP over HTTP.
+    ///
+    /// # Panics
+    /// Loopback has no free port.
+    pub async fn http() -> Self {
+        let (collector, listener) = Self::bind("http/protobuf").await;
+        let router =
+            Router::new().route("/v1/traces", post(take)).with_state(Keeper(collector.spans.clone()));
+        let leaving = collector.drain.token();
+        collector.drain.spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
+            served.await.expect("the collector serves");
+        });
+        collector
+    }
+
+    /// One that speaks OTLP over gRPC.
+    ///
+    /// # Panics
+    /// Loopback has no free port.
+    pub async fn grpc() -> Self {
+        let (collector, listener) = Self::bind("grpc").await;
+        let service = TraceServiceServer::new(Keeper(collector.spans.clone()));
+        let leaving = collector.drain.token();
+        collector.drain.spawn(async move {
+            let server = tonic::transport::Server::builder().add_service(service);
+            let incoming = TcpIncoming::from(listener);
+            let served = server.serve_with_incoming_shutdown(incoming, leaving.cancelled_owned());
+            served.await.expect("the collector serves");
+        });
+        collector
+    }
+
+    async fn bind(protocol: &'static str) -> (Self, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let spans = watch::Sender::new(Vec::new());
+        (Self { address, protocol, spans, drain: Drain::new() }, listener)
+    }
+
+    /// The variables that make a process export to it.
+    pub fn variables(&self) -> [(&'static str, String); 2] {
+        [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.address)),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", self.protocol.to_owned()),
+        ]
+    }
+
+    /// The spans so far.
+    pub fn spans(&self) -> Vec<SeenSpan> {
+        self.spans.borrow().clone()
+    }
+
+    /// Waits for a span of this name for which `condition` holds.
+    ///
+    /// # Panics
+    /// None comes.
+    pub async fn span(&self, name: &str, condition: impl Fn(&SeenSpan) -> bool) -> SeenSpan {
+        let mut spans = self.spans.subscribe();
+        let fits = |span: &&SeenSpan| span.name == name && condition(span);
+        let came = async {
+            let seen = spans.wait_for(|seen| seen.iter().any(|span| fits(&span))).await;
+            seen.ok().and_then(|seen| seen.iter().find(fits).cloned())
+        };
+        let what = format!("a span {name:?}");
+        soon(&what, came).await.expect("the collector stays")
+    }
+
+    /// Ends it.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub async fn stop(self) {
+        assert_eq!(self.drain.finish(Duration::from_secs(10)).await, 0, "the collector still runs");
+    }
+}
