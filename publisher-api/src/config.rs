@@ -39,10 +39,16 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// The largest message, as it goes out.
     pub max_message: ByteSize,
+    /// The largest body of a native call.
+    pub max_request: ByteSize,
     /// Publishes whose counts are not known yet, in all; more are refused (107).
     pub max_in_flight: usize,
+    /// The same for messages of native calls with several targets; more wait, at most for `bus_wait` (429).
+    pub max_in_flight_bulk: usize,
     /// The same for one WebSocket, which is then not read until there is room.
     pub max_in_flight_per_socket: usize,
+    /// Questions and orders about users at a time; more are refused (429).
+    pub max_questions: usize,
     /// Open connections, those that became WebSockets not counted; more wait to be accepted.
     pub max_connections: usize,
     /// Open WebSockets; more are refused (107).
@@ -102,8 +108,11 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             max_message: ByteSize(256 << 10),
+            max_request: ByteSize(4 << 20),
             max_in_flight: 4_096,
+            max_in_flight_bulk: 4_096,
             max_in_flight_per_socket: 256,
+            max_questions: 256,
             max_connections: 4_096,
             max_sockets: 1_024,
             heartbeat: seconds(1),
@@ -139,9 +148,16 @@ impl Config {
         problems.check((1..=64 << 20).contains(&self.max_message.0), "publisher_api.max_message", || {
             "must be from 1 to 64MiB".into()
         });
+        problems.check(
+            (1 << 10..=64 << 20).contains(&self.max_request.0),
+            "publisher_api.max_request",
+            || "must be from 1KiB to 64MiB".into(),
+        );
         for (key, number) in [
             ("publisher_api.max_in_flight", self.max_in_flight),
+            ("publisher_api.max_in_flight_bulk", self.max_in_flight_bulk),
             ("publisher_api.max_in_flight_per_socket", self.max_in_flight_per_socket),
+            ("publisher_api.max_questions", self.max_questions),
             ("publisher_api.max_connections", self.max_connections),
             ("publisher_api.max_sockets", self.max_sockets),
         ] {

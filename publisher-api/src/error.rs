@@ -279,9 +279,35 @@ pub enum Refusal {
         /// What to use.
         instead: &'static str,
     },
+    /// JSON whose fields are not those of the call.
+    #[error("the JSON does not fit the call: {0}")]
+    Shape(serde_json::Error),
+    /// Something in a native call that the text says.
+    #[error("{0}")]
+    Native(&'static str),
+    /// A target that is no channel name.
+    #[error("this is no channel name: {0}")]
+    BadTarget(NameError),
+    /// A target or a path that names no user.
+    #[error("this is no user: {0}")]
+    BadUser(NameError),
+    /// Repeats can't be recognized without history.
+    #[error(
+        "Idempotency-Key needs the history of messages, which this version does not keep; leave the header out, and \
+         repeat only calls that were answered with 429 or 503"
+    )]
+    Idempotency,
+    /// A list with more entries than allowed.
+    #[error("there are more than {limit} {what}, which is the limit; make several calls")]
+    TooLong {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many are allowed.
+        limit: usize,
+    },
     /// A path that does not exist.
     #[error(
-        "there is nothing at this path; publish with POST /v1/mesh/publish, or over a WebSocket at /ws/v1"
+        "there is nothing at this path; publish with POST /v1/publish or POST /v1/mesh/publish, or over a WebSocket at /ws/v1; /openapi.json has all calls"
     )]
     UnknownPath,
 }
@@ -298,31 +324,7 @@ fn seconds(time: Duration) -> u64 {
 impl Refusal {
     /// The code that it is answered with.
     pub fn code(&self) -> Code {
-        match self {
-            Self::NotJson(_)
-            | Self::NotObject(_)
-            | Self::Missing { .. }
-            | Self::WrongType { .. }
-            | Self::UnknownType
-            | Self::NotBase64(_)
-            | Self::BadEcho(_)
-            | Self::UnknownMethod
-            | Self::BinaryFrame
-            | Self::ContentType(_)
-            | Self::SlowBody(_)
-            | Self::BrokenBody
-            | Self::NoHandshake(_)
-            | Self::Method { .. } => Code::BadRequest,
-            Self::BadChannel(_) => Code::BadChannel,
-            Self::TooLarge { .. } => Code::TooLarge,
-            Self::NoKey | Self::BadCredentials(_) | Self::WrongKey => Code::BadKey,
-            Self::Origin | Self::Host | Self::MissingScope { .. } | Self::ForbiddenChannel { .. } => {
-                Code::Forbidden
-            }
-            Self::TooMany { .. } | Self::TooFast { .. } => Code::TooMany,
-            Self::Unavailable => Code::Unavailable,
-            Self::NotSupported { .. } | Self::UnknownPath => Code::NotSupported,
-        }
+        self.problem().row().code
     }
 
     /// Whether and after how many seconds the same request may succeed, for `Retry-After`.

@@ -3,10 +3,12 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `connmix` | the calls: what a request says, how an answer looks, both doors |
+//! | `native` | the native calls: publish to many, batches, who is online, disconnect; their description (OpenAPI) |
 //! | `publisher` | the one place where a checked publish becomes a message on the bus |
 //! | `receipts` | asks the edges to how many sessions a message went |
+//! | `control` | asks and orders all edges about users |
 //! | `edges` | which edges live |
-//! | [`error`] | every reason for a refusal, and its code |
+//! | [`error`], [`problem`] | every reason for a refusal, and its code |
 //! | [`keys`] | who calls, and what they may do |
 //! | `metrics`, `traced` | what is counted; spans of traces |
 //! | `guard`, `routes`, `serve` | who is let in; the route table; connections |
@@ -15,12 +17,15 @@
 
 mod config;
 mod connmix;
+mod control;
 mod edges;
 pub mod error;
 mod guard;
 mod hostile;
 pub mod keys;
 mod metrics;
+mod native;
+pub mod problem;
 mod publisher;
 mod receipts;
 mod routes;
@@ -46,6 +51,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::{Config, Settings};
 pub use hostile::{check_bytes, check_key_bytes};
 
+use control::Control;
 use edges::Edges;
 use guard::Guard;
 use keys::Keys;
@@ -86,12 +92,12 @@ impl PublisherApi {
         let address = listener.local_addr().context("the address of the publishing port")?;
         bus.register(registry, PART);
         let metrics = Arc::new(Metrics::register(registry));
-        let publisher = publisher(&config, rules, &bus, &health, &metrics, drain)
+        let work = publisher(&config, rules, &bus, &health, &metrics, drain)
             .await
             .context("the bus takes no subscriptions")?;
         keys.watch(drain);
         drain.spawn(apply(live.clone(), Arc::clone(&keys), drain.clone()));
-        serve(live, listener, tls, publisher, metrics, keys, drain);
+        serve(live, listener, tls, work, metrics, keys, drain);
         tracing::info!(%address, "publisher-api listens");
         Ok(Self { address })
     }
@@ -119,30 +125,37 @@ async fn publisher(
     health: &Health,
     metrics: &Arc<Metrics>,
     drain: &Drain,
-) -> Result<Publisher, bus::RequestError> {
+) -> Result<(Publisher, Control), bus::RequestError> {
     // Heartbeats are heard until the last receipt is out, which is later than the drain begins.
     let asked = CancellationToken::new();
     let (times, rules) = (config.times(), rules.digest().to_owned());
     let edges = Edges::start(bus, times, rules, Arc::clone(metrics), drain, asked.clone()).await?;
     let ask = AskTimes { window: config.ask_window, deadline: config.answer_deadline };
-    let (open, done) = (config.max_in_flight, asked.drop_guard());
+    let (open, done) = (config.max_in_flight + config.max_in_flight_bulk, asked.drop_guard());
     let asker = Asker::start(bus, Arc::clone(&edges), ask, open, Arc::clone(metrics), drain, done).await?;
     // After both subscriptions, so that one proof covers them.
     drain.spawn(Arc::clone(&edges).keep_ready(health.clone(), config.bus_grace, drain.clone()));
     let limits = Limits {
         in_flight: config.max_in_flight,
+        bulk: config.max_in_flight_bulk,
         bus_wait: config.bus_wait,
         // Waiting for the window, sending the ask, waiting for answers; and a machine that is busy.
         receipt: config.ask_window + config.answer_deadline * 2 + Duration::from_millis(500),
     };
-    Ok(Publisher::new(bus.clone(), edges, asker, limits, Arc::clone(metrics)))
+    let questions = control::Limits {
+        at_a_time: config.max_questions,
+        bus_wait: config.bus_wait,
+        deadline: config.answer_deadline,
+    };
+    let control = Control::new(bus.clone(), Arc::clone(&edges), questions, Arc::clone(metrics));
+    Ok((Publisher::new(bus.clone(), edges, asker, limits, Arc::clone(metrics)), control))
 }
 
 fn serve(
     live: Live<Config>,
     listener: TcpListener,
     tls: Option<Acceptor>,
-    publisher: Publisher,
+    (publisher, control): (Publisher, Control),
     metrics: Arc<Metrics>,
     keys: Arc<Keys>,
     drain: &Drain,
@@ -155,8 +168,17 @@ fn serve(
         write_timeout: config.write_timeout,
     };
     let sockets = Arc::new(Semaphore::new(config.max_sockets));
-    let app =
-        App { publisher, config, guard, keys, metrics: Arc::clone(&metrics), sockets, drain: drain.clone() };
+    let app = App {
+        publisher,
+        control,
+        config,
+        guard,
+        keys,
+        metrics: Arc::clone(&metrics),
+        sockets,
+        openapi: native::openapi::document().to_string().into(),
+        drain: drain.clone(),
+    };
     serve::start(listener, tls, routes::router(Arc::new(app)), bounds, metrics, drain);
 }
 

@@ -17,6 +17,8 @@ pub(crate) enum Via {
     Http,
     /// `/ws/v1`
     WebSocket,
+    /// The native calls.
+    Native,
 }
 
 /// What could not be used or done, though nobody asked for it to be refused.
@@ -136,11 +138,12 @@ impl Metrics {
         metrics
     }
 
-    /// A call was answered; `code` is `ok` or a number.
+    /// A call was answered; `code` is `ok`, a number, or the name of a problem.
     pub(crate) fn answered(&self, via: Via, code: &'static str) {
         let via = match via {
             Via::Http => "http",
             Via::WebSocket => "ws",
+            Via::Native => "native",
         };
         self.answers.get_or_create(&Answered { via, code }).inc();
     }

@@ -3,6 +3,8 @@
 //! Two steps: handing over, which keeps the order of the caller, and the receipt, which may take its time.
 //! The question about a message is put only after the bus connection has the message.
 
+pub(crate) mod bulk;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ const HEADERS_BYTES: usize = 1_024;
 pub(crate) struct Limits {
     /// Publishes without a receipt yet.
     pub(crate) in_flight: usize,
+    /// The same for messages of calls with several, which wait for a place.
+    pub(crate) bulk: usize,
     /// How long a publish waits for a bus that is away, counted from when it was first missed.
     pub(crate) bus_wait: Duration,
     /// How long a receipt may take before it is called unknown. Longer than the asker needs.
@@ -47,6 +51,7 @@ pub(crate) struct Publisher {
     asker: Asker,
     ids: MessageIds,
     slots: Arc<Semaphore>,
+    bulk_slots: Arc<Semaphore>,
     limits: Limits,
     /// The absence of the bus that publishes met last. Held only to read or replace it.
     outage: Mutex<Option<Outage>>,
@@ -88,10 +93,16 @@ impl Publisher {
             asker,
             ids: MessageIds::random(),
             slots: Arc::new(Semaphore::new(limits.in_flight)),
+            bulk_slots: Arc::new(Semaphore::new(limits.bulk)),
             limits,
             outage: Mutex::new(None),
             metrics,
         }
+    }
+
+    /// An id that nothing else has.
+    pub(crate) fn new_id(&self) -> MessageId {
+        self.ids.next()
     }
 
     /// Says early whether a publish would be refused for want of room.

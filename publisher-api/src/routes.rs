@@ -4,18 +4,22 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
+use bytes::Bytes;
 use shared::drain::Drain;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::connmix::{http, ws};
+use crate::control::Control;
 use crate::error::Refusal;
 use crate::guard::Guard;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::native::{self, openapi, publish, users};
 use crate::publisher::Publisher;
 use crate::traced;
 
@@ -28,29 +32,60 @@ pub(crate) const SOCKET_PATH: &str = "/ws/v1";
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) publisher: Publisher,
+    pub(crate) control: Control,
     pub(crate) config: Arc<Config>,
     pub(crate) guard: Guard,
     pub(crate) keys: Arc<Keys>,
     pub(crate) metrics: Arc<Metrics>,
     /// One permit a WebSocket.
     pub(crate) sockets: Arc<Semaphore>,
+    /// What `/openapi.json` answers.
+    pub(crate) openapi: Bytes,
     pub(crate) drain: Drain,
 }
 
+/// A path, the method that it takes, and who answers it.
+type Route = (&'static str, &'static str, MethodRouter<Arc<App>>);
+
+/// Every route there is.
+fn routes() -> [Route; 8] {
+    [
+        (PUBLISH_PATH, "POST", post(http::publish)),
+        (SOCKET_PATH, "GET", get(ws::upgrade)),
+        ("/v1/publish", "POST", post(publish::publish)),
+        ("/v1/publish/batch", "POST", post(publish::batch)),
+        ("/v1/users/{uid}/sessions", "GET", get(users::sessions)),
+        ("/v1/users/sessions", "POST", post(users::sessions_of_many)),
+        ("/v1/users/{uid}/disconnect", "POST", post(users::disconnect)),
+        ("/openapi.json", "GET", get(openapi::serve)),
+    ]
+}
+
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let publish = post(http::publish).fallback(|state| refuse_method(state, PUBLISH_PATH, "POST"));
-    let socket = get(ws::upgrade).fallback(|state| refuse_method(state, SOCKET_PATH, "GET"));
-    Router::new()
-        .route(PUBLISH_PATH, publish)
-        .route(SOCKET_PATH, socket)
-        .fallback(|State(app): State<Arc<App>>| async move { http::refuse(&app, Refusal::UnknownPath) })
+    let router = routes().into_iter().fold(Router::new(), |router, (path, method, handler)| {
+        router.route(path, handler.fallback(move |state, uri| refuse_method(state, uri, path, method)))
+    });
+    let unknown =
+        |State(app): State<Arc<App>>, uri: Uri| async move { refuse(&app, uri.path(), Refusal::UnknownPath) };
+    router
+        .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
         .layer(middleware::from_fn(traced::request))
         .with_state(app)
 }
 
-async fn refuse_method(State(app): State<Arc<App>>, path: &'static str, allowed: &'static str) -> Response {
-    http::refuse(&app, Refusal::Method { path, allowed })
+async fn refuse_method(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    path: &'static str,
+    allowed: &'static str,
+) -> Response {
+    refuse(&app, uri.path(), Refusal::Method { path, allowed })
+}
+
+/// Refuses a request that no call was made by, in the words of those who use this path.
+fn refuse(app: &App, path: &str, refusal: Refusal) -> Response {
+    if native::is_native(path) { native::refuse(app, &refusal) } else { http::refuse(app, refusal) }
 }
 
 /// Lets in whom neither origin nor host nor key speaks against. Handlers find the [`crate::keys::Caller`] in the
@@ -66,7 +101,29 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
             tracing::debug!(%refusal, "refused a request");
             let (head, body) = request.into_parts();
             http::discard(&app, &head.headers, body).await;
-            http::refuse(&app, refusal)
+            refuse(&app, head.uri.path(), refusal)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket is no call that OpenAPI could describe.
+    #[test]
+    fn the_description_has_exactly_the_routes() {
+        let document = openapi::document();
+        let mut described: Vec<(String, String)> = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for method in item.as_object().unwrap().keys() {
+                described.push((path.clone(), method.to_uppercase()));
+            }
+        }
+        let there = routes().into_iter().filter(|(path, ..)| *path != SOCKET_PATH);
+        let mut there: Vec<_> = there.map(|(path, method, _)| (path.to_owned(), method.to_owned())).collect();
+        there.sort();
+        described.sort();
+        assert_eq!(described, there);
     }
 }

@@ -87,7 +87,8 @@ async fn answer(app: &App, caller: &Caller, body: Body) -> Result<Receipt, Refus
     Ok(app.publisher.hand_over(publish).await?.receipt().await)
 }
 
-async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Refusal> {
+/// Reads a body of at most `limit` bytes.
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Refusal> {
     let mut chunks = body.into_data_stream();
     let (mut whole, mut length) = (Vec::new(), 0_usize);
     while let Some(chunk) = chunks.next().await {
@@ -114,23 +115,25 @@ fn respond(app: &App, outcome: &Result<Receipt, Refusal>) -> Response {
     };
     *response.status_mut() = status;
     app.metrics.answered(Via::Http, label);
-    let headers = response.headers_mut();
     match outcome {
         Ok(receipt) if !receipt.complete => {
-            headers.insert(COMPLETE, HeaderValue::from_static("false"));
+            response.headers_mut().insert(COMPLETE, HeaderValue::from_static("false"));
         }
         Ok(_) => {}
-        Err(refusal) => {
-            if let Some(pause) = refusal.retry_after() {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(pause));
-            }
-            if refusal.code() == Code::BadKey {
-                headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
-            }
-            if let Refusal::Method { allowed, .. } = refusal {
-                headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
-            }
-        }
+        Err(refusal) => advise(response.headers_mut(), refusal),
     }
     response
+}
+
+/// Says in headers what to do about a refusal.
+pub(crate) fn advise(headers: &mut HeaderMap, refusal: &Refusal) {
+    if let Some(pause) = refusal.retry_after() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(pause));
+    }
+    if refusal.code() == Code::BadKey {
+        headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+    }
+    if let Refusal::Method { allowed, .. } = refusal {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    }
 }

@@ -161,7 +161,7 @@ fn method(method: Field) -> Result<(), Refusal> {
 }
 
 /// Reads a JSON object. (serde would take a list for a struct as well.)
-fn object<'a, T: Deserialize<'a>>(json: &'a [u8], example: &'static str) -> Result<T, Refusal> {
+pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8], example: &'static str) -> Result<T, Refusal> {
     let is_object = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     if is_object {
         return serde_json::from_slice(json).map_err(Refusal::NotJson);

@@ -156,7 +156,7 @@ fn a_call_that_is_refused_says_why() {
 }
 
 fn receipt(complete: bool) -> Result<Receipt, Refusal> {
-    Ok(Receipt { counts: Counts { sessions: 2, failed: 0 }, complete, missing: Arc::default() })
+    Ok(Receipt { counts: Counts { sessions: 2, failed: 0 }, complete, expected: 1, missing: Arc::default() })
 }
 
 #[test]

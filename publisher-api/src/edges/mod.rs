@@ -3,6 +3,7 @@
 //! A heartbeat is noted before it is acknowledged: an edge takes its first client only after that, so no
 //! client is ever at an edge that is not asked. Readiness follows the bus and the roster.
 
+pub(crate) mod awaited;
 pub(crate) mod roster;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

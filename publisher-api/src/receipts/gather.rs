@@ -3,12 +3,12 @@
 //! A count is called complete only if every edge that could hold a subscriber has answered and has seen the
 //! message, and no unknown edge is possible. Each edge counts once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use shared::ids::NodeId;
 use shared::wire::{Answer, Counts};
 
+use crate::edges::awaited::Awaited;
 use crate::edges::roster::Expected;
 
 /// What became of one message.
@@ -18,6 +18,8 @@ pub(crate) struct Receipt {
     pub(crate) counts: Counts,
     /// Whether these sums are all there is.
     pub(crate) complete: bool,
+    /// How many edges were asked, or answered all the same.
+    pub(crate) expected: usize,
     /// The edges whose answer is missing.
     pub(crate) missing: Arc<[NodeId]>,
 }
@@ -25,7 +27,7 @@ pub(crate) struct Receipt {
 impl Receipt {
     /// Nobody is there, surely.
     pub(crate) fn nobody() -> Self {
-        Self { counts: Counts::default(), complete: true, missing: Arc::default() }
+        Self { counts: Counts::default(), complete: true, expected: 0, missing: Arc::default() }
     }
 
     /// Nothing is known.
@@ -51,41 +53,29 @@ pub(crate) struct Gathering {
     counts: Vec<Counts>,
     /// Whether every edge that answered had seen the message.
     seen: Vec<bool>,
-    awaited: HashSet<NodeId>,
-    silent: HashSet<NodeId>,
-    answered: HashSet<NodeId>,
-    certain: bool,
-    /// Nobody is known, but somebody may be there: wait for the whole time.
-    open: bool,
+    awaited: Awaited,
 }
 
 impl Gathering {
     /// Begins for an ask about `messages` messages.
     pub(crate) fn new(messages: usize, expected: Expected) -> Self {
-        let open = expected.live.is_empty() && !expected.certain;
         Self {
             counts: vec![Counts::default(); messages],
             seen: vec![true; messages],
-            awaited: expected.live.into_iter().collect(),
-            silent: expected.silent.into_iter().collect(),
-            answered: HashSet::new(),
-            certain: expected.certain,
-            open,
+            awaited: Awaited::new(expected),
         }
     }
 
     /// Whether nothing more is worth waiting for.
     pub(crate) fn is_done(&self) -> bool {
-        !self.open && self.awaited.is_empty()
+        self.awaited.is_done()
     }
 
     /// Adds an edge's answer, known edge or not.
     pub(crate) fn on_answer(&mut self, answer: &Answer) -> Taken {
-        if !self.answered.insert(answer.edge.clone()) {
+        if !self.awaited.on_answer(&answer.edge) {
             return Taken::Repeated;
         }
-        self.awaited.remove(&answer.edge);
-        self.silent.remove(&answer.edge);
         if answer.counts.len() != self.counts.len() {
             self.seen.fill(false);
             return Taken::Malformed;
@@ -101,19 +91,17 @@ impl Gathering {
 
     /// The bus says that nobody listens to asks: nobody will answer.
     pub(crate) fn on_nobody(&mut self) {
-        self.open = false;
-        self.silent.extend(self.awaited.drain());
+        self.awaited.on_nobody();
     }
 
     /// What is known now, one receipt a message.
     pub(crate) fn receipts(&self) -> impl Iterator<Item = Receipt> {
-        let mut missing: Vec<NodeId> = self.awaited.union(&self.silent).cloned().collect();
-        missing.sort();
-        let missing: Arc<[NodeId]> = missing.into();
-        let whole = self.certain && missing.is_empty();
+        let (expected, whole) = (self.awaited.expected(), self.awaited.is_whole());
+        let missing: Arc<[NodeId]> = self.awaited.missing().into();
         self.counts.iter().zip(&self.seen).map(move |(counts, seen)| Receipt {
             counts: *counts,
             complete: whole && *seen,
+            expected,
             missing: Arc::clone(&missing),
         })
     }

@@ -7,6 +7,7 @@ mod counts;
 mod keys;
 mod leaving;
 mod manual;
+mod native;
 mod order;
 mod outage;
 mod refusals;

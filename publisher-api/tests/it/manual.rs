@@ -9,6 +9,12 @@ fn the_table_of_codes_is_that_of_the_code() {
 }
 
 #[test]
+fn the_table_of_problems_is_that_of_the_code() {
+    let table = publisher_api::problem::problem_table();
+    assert!(MANUAL.contains(&table), "put this table into deploy/docs/publishing.md:\n{table}");
+}
+
+#[test]
 fn every_key_and_its_default_is_in_the_manual() {
     use shared::config::print;
     let printed = print(&publisher_api::Settings::default());

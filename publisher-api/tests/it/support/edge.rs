@@ -11,7 +11,10 @@ use shared::bus::{self, Bus, BusServer};
 use shared::drain::Drain;
 use shared::ids::{MessageId, NodeId};
 use shared::subject::{self, Live};
-use shared::wire::{Answer, Ask, Counts, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, LiveMessage};
+use shared::wire::{
+    Answer, Ask, Control, ControlAnswer, Counts, EdgeState, Envelope as _, Heartbeat, HeartbeatAck,
+    LiveMessage, Order, UserAnswer,
+};
 
 use super::{HEARTBEAT, PATIENCE, eventually};
 
@@ -111,12 +114,17 @@ impl FakeEdge {
 
     async fn listen(&self) {
         let mut feed = self.bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await.unwrap();
+        let mut orders = self.bus.subscribe(subject::CONTROL_ALL, None, bus::DEADLINE).await.unwrap();
         let (bus, id, state) = (self.bus.clone(), self.id.clone(), Arc::clone(&self.state));
         let leaving = self.drain.token();
         self.drain.spawn(async move {
             let work = async {
-                while let Some(message) = feed.next().await {
-                    on_message(&bus, &id, &state, message).await;
+                loop {
+                    tokio::select! {
+                        Some(message) = feed.next() => on_message(&bus, &id, &state, message).await,
+                        Some(message) = orders.next() => on_order(&bus, &id, &state, message).await,
+                        else => return,
+                    }
                 }
             };
             tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
@@ -169,6 +177,25 @@ async fn on_message(bus: &Bus, id: &NodeId, state: &State, message: Message) {
         }
         Some(Live::Message { .. }) | None => {}
     }
+}
+
+/// Users have the sessions of their channel; all logged in at the same moment.
+async fn on_order(bus: &Bus, id: &NodeId, state: &State, message: Message) {
+    if !state.answers.load(Ordering::SeqCst) {
+        return;
+    }
+    let (users, deny) = match Control::decode(&message.payload).unwrap().order {
+        Order::Sessions { users } => (users, None),
+        Order::Disconnect { users, deny_for_ms, .. } => (users, deny_for_ms),
+    };
+    let answer = |user: &String| {
+        let counts = state.sessions.lock().unwrap().get(&format!("user:{user}")).copied().unwrap_or_default();
+        let since = vec![1_700_000_000_123; counts.sessions as usize];
+        UserAnswer { sessions: counts.sessions, since, denied: deny.is_some_and(|time| time > 0) }
+    };
+    let answer = ControlAnswer { v: 1, edge: id.clone(), users: users.iter().map(answer).collect() };
+    let _ =
+        bus.publish(message.reply.expect("an order says where to answer"), None, None, answer.encode()).await;
 }
 
 async fn answer(bus: &Bus, id: &NodeId, state: &State, message: Message) {

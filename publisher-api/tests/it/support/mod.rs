@@ -3,6 +3,7 @@
 pub(crate) mod caller;
 pub(crate) mod edge;
 pub(crate) mod log;
+pub(crate) mod schema;
 
 use std::net::SocketAddr;
 use std::time::Duration;

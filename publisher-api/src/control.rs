@@ -1,0 +1,117 @@
+//! Asks and orders all edges about users, and gathers what they answer.
+//!
+//! Every question ends, at the latest when the deadline has passed, and says which edges are missing. An answer that
+//! does not fit the question counts as none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use shared::bus::Bus;
+use shared::bus::async_nats::{Message, StatusCode};
+use shared::ids::NodeId;
+use shared::subject;
+use shared::wire::{Control as Wire, ControlAnswer, Envelope as _, Order, UserAnswer, VERSION};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::edges::Edges;
+use crate::edges::awaited::Awaited;
+use crate::error::Refusal;
+use crate::metrics::{Loss, Metrics};
+
+/// Bounds of questions about users.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Questions at a time.
+    pub(crate) at_a_time: usize,
+    /// How long one waits for a bus that is away.
+    pub(crate) bus_wait: Duration,
+    /// How long an edge may take to answer.
+    pub(crate) deadline: Duration,
+}
+
+/// Asks the edges.
+#[derive(Debug)]
+pub(crate) struct Control {
+    bus: Bus,
+    edges: Arc<Edges>,
+    places: Semaphore,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+}
+
+/// What the edges said.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    /// One entry an edge that answered; in each, one a user, in the order of the question.
+    pub(crate) answers: Vec<(NodeId, Vec<UserAnswer>)>,
+    /// How many edges there are or may be.
+    pub(crate) expected: usize,
+    /// Those that did not answer.
+    pub(crate) missing: Vec<NodeId>,
+    /// Whether no other edge can have anything to say.
+    pub(crate) complete: bool,
+}
+
+impl Control {
+    pub(crate) fn new(bus: Bus, edges: Arc<Edges>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let places = Semaphore::new(limits.at_a_time);
+        Self { bus, edges, places, limits, metrics }
+    }
+
+    /// Puts a question or an order about `users` users to every edge.
+    ///
+    /// # Errors
+    /// Codes 107 and 108. After the latter, some edges may have heard it all the same.
+    pub(crate) async fn ask(&self, order: Order, users: usize) -> Result<Gathered, Refusal> {
+        let limit = self.limits.at_a_time;
+        let _place = self.places.try_acquire().map_err(|_| Refusal::TooMany { what: "questions", limit })?;
+        self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
+        let expected = self.edges.expected();
+        if expected.nobody() {
+            return Ok(Gathered { complete: true, ..Gathered::default() });
+        }
+        let deadline = Instant::now() + self.limits.deadline;
+        let inbox = self.bus.new_inbox();
+        let subscribed = self.bus.subscribe(inbox.clone(), None, self.limits.bus_wait).await;
+        let mut answers = subscribed.map_err(|_| Refusal::Unavailable)?;
+        let question = Wire { v: VERSION, order }.encode();
+        let sent = self.bus.publish(subject::CONTROL_ALL, Some(inbox), None, question).await;
+        sent.map_err(|_| Refusal::Unavailable)?;
+        let (mut awaited, mut gathered) = (Awaited::new(expected), Gathered::default());
+        while !awaited.is_done() {
+            match timeout_at(deadline, answers.next()).await {
+                Ok(Some(message)) => self.take(&message, users, &mut awaited, &mut gathered),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        gathered.expected = awaited.expected();
+        gathered.missing = awaited.missing();
+        gathered.complete = awaited.is_whole();
+        if !gathered.complete {
+            tracing::debug!(missing = ?gathered.missing, "not every edge answered a question about users");
+        }
+        Ok(gathered)
+    }
+
+    fn take(&self, message: &Message, users: usize, awaited: &mut Awaited, gathered: &mut Gathered) {
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return awaited.on_nobody();
+        }
+        match ControlAnswer::decode(&message.payload) {
+            Ok(answer) if answer.users.len() == users => {
+                self.edges.on_answer(&answer.edge);
+                if awaited.on_answer(&answer.edge) {
+                    gathered.answers.push((answer.edge, answer.users));
+                } else {
+                    self.metrics.lost(Loss::LateAnswer);
+                }
+            }
+            Ok(_) | Err(_) => {
+                self.metrics.lost(Loss::BadAnswer);
+                tracing::debug!("dropped an answer about users that can't be read or does not fit");
+            }
+        }
+    }
+}

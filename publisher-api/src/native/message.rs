@@ -1,0 +1,145 @@
+//! What a native call sends: an event with data, or text or bytes as they are.
+//!
+//! `event` and `data` become the text `{"event":…,"data":…}`, with `data` byte for byte as it was sent.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use shared::wire::Kind;
+use utoipa::ToSchema;
+
+use super::body::parse;
+use super::target::{Entries, Target, targets};
+use crate::error::Refusal;
+
+const EXAMPLE: &str = r#"{"to":{"users":[1001]},"event":"@user","data":{"msg":"Hello"}}"#;
+
+/// To whom.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = To)]
+pub(super) struct To<'a> {
+    /// Users, as integers or strings; `1001` and `"1001"` are the same. Each stands for its channel `user:<id>`.
+    #[serde(borrow, default)]
+    #[schema(value_type = Vec<UserId>, required = false, max_items = 10_000, example = json!([1001, "bob"]))]
+    users: Entries<'a>,
+    /// Names of channels.
+    #[serde(borrow, default)]
+    #[schema(value_type = Vec<String>, required = false, max_items = 10_000, example = json!(["broadcast"]))]
+    channels: Entries<'a>,
+}
+
+/// A user: an integer from 1 to 2^64-1, or a string of 1 to 128 bytes other than "0".
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(
+    dead_code,
+    reason = "it only describes what is read entry by entry, so that one bad entry harms no other"
+)]
+pub(super) enum UserId {
+    /// As a number.
+    Number(u64),
+    /// As text.
+    Text(String),
+}
+
+/// A message and its targets. It has exactly one of `event`, `raw` and `raw_base64`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Message)]
+pub(super) struct Body<'a> {
+    /// To whom; at least one target.
+    #[serde(borrow)]
+    #[schema(value_type = To<'_>)]
+    to: To<'a>,
+    /// What happened. Devices receive the text `{"event":…,"data":…}`.
+    #[serde(default)]
+    #[schema(example = "@user")]
+    event: Option<String>,
+    /// Any JSON, for `event`; it goes out byte for byte. Left out: null.
+    #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = Option<serde_json::Value>, example = json!({"msg": "Hello"}))]
+    data: Option<&'a RawValue>,
+    /// The text that devices receive.
+    #[serde(default)]
+    raw: Option<String>,
+    /// The bytes that devices receive in a binary frame, in standard base64 with padding.
+    #[serde(default)]
+    raw_base64: Option<String>,
+    /// Whether to count the sessions that were reached; yes if left out. A batch says it for all its messages.
+    #[serde(default)]
+    receipt: Option<bool>,
+}
+
+/// `Some` even for null, which serde would take for nothing.
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A message that can be sent.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// Users first, then channels; at least one.
+    pub(super) targets: Vec<Target>,
+    /// How plain subscribers receive it.
+    pub(super) kind: Kind,
+    /// What goes out, the same for all.
+    pub(super) payload: Bytes,
+    /// Whether sessions are counted, if the call says so.
+    pub(super) receipt: Option<bool>,
+}
+
+impl Message {
+    /// Reads a message; `limit` bounds what goes out, in bytes.
+    ///
+    /// # Errors
+    /// Whatever concerns the message as a whole. A bad target is told in its place.
+    pub(super) fn parse(json: &[u8], limit: usize) -> Result<Self, Refusal> {
+        let body: Body<'_> = parse(json, EXAMPLE)?;
+        let (users, channels) = (&body.to.users, &body.to.channels);
+        match users.0.len() + channels.0.len() {
+            0 => {
+                return Err(Refusal::Native("\"to\" names nobody; give it \"users\", \"channels\", or both"));
+            }
+            many if many > super::MAX_TARGETS => {
+                return Err(Refusal::TooLong { what: "targets", limit: super::MAX_TARGETS });
+            }
+            _ => {}
+        }
+        let targets = targets(users, channels);
+        let receipt = body.receipt;
+        let (kind, payload) = payload(body)?;
+        if payload.len() > limit {
+            return Err(Refusal::TooLarge { what: "the message", limit });
+        }
+        Ok(Self { targets, kind, payload, receipt })
+    }
+}
+
+fn payload(body: Body<'_>) -> Result<(Kind, Bytes), Refusal> {
+    if body.event.is_none() && body.data.is_some() {
+        return Err(Refusal::Native("\"data\" needs an \"event\"; to send text as it is, use \"raw\""));
+    }
+    match (body.event, body.raw, body.raw_base64) {
+        (Some(event), None, None) => {
+            let name = serde_json::to_string(&event).map_err(Refusal::NotJson)?;
+            let data = body.data.map_or("null", RawValue::get);
+            Ok((Kind::Text, format!("{{\"event\":{name},\"data\":{data}}}").into()))
+        }
+        (None, Some(text), None) => Ok((Kind::Text, text.into())),
+        (None, None, Some(text)) => match STANDARD.decode(text) {
+            Ok(bytes) => Ok((Kind::Binary, bytes.into())),
+            Err(_) => Err(Refusal::Native("\"raw_base64\" must be standard base64 with padding")),
+        },
+        (None, None, None) => Err(Refusal::Native(
+            "there is no message; give \"event\" and \"data\", or \"raw\", or \"raw_base64\"",
+        )),
+        (Some(_) | None, ..) => {
+            Err(Refusal::Native("give only one of \"event\", \"raw\" and \"raw_base64\""))
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! To whom a call goes: users and channels, each checked by itself.
+//!
+//! One bad target does not stop the others. A target that is named twice is served once.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use shared::ids::{Channel, Uid};
+
+use super::MAX_TARGETS;
+use crate::error::Refusal;
+
+/// How much of a bad target its result repeats, in bytes.
+const MAX_ECHO: usize = 64;
+
+/// Entries of a list as they stand in the JSON, at most [`MAX_TARGETS`] and one: enough to know that there are more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Entries<'a>(pub(super) Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(EntriesVisitor)
+    }
+}
+
+struct EntriesVisitor;
+
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Entries<'de>, A::Error> {
+        let mut entries = Vec::new();
+        while entries.len() <= MAX_TARGETS {
+            match items.next_element::<&RawValue>()? {
+                Some(entry) => entries.push(entry),
+                None => return Ok(Entries(entries)),
+            }
+        }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Entries(entries))
+    }
+}
+
+/// One target of a call.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// How its result names it: the channel, or what stood there.
+    pub(super) name: String,
+    /// Where it goes to, or why it can't.
+    pub(super) channel: Result<Channel, Refusal>,
+    /// The earlier target that is the same.
+    pub(super) same_as: Option<usize>,
+}
+
+/// All targets of a call, users first.
+pub(super) fn targets(users: &Entries<'_>, channels: &Entries<'_>) -> Vec<Target> {
+    let users = users.0.iter().map(|entry| (*entry, user(entry).and_then(|uid| channel_of(&uid))));
+    let channels = channels.0.iter().map(|entry| (*entry, channel(entry)));
+    let mut known: HashMap<Channel, usize> = HashMap::new();
+    users
+        .chain(channels)
+        .enumerate()
+        .map(|(index, (entry, channel))| {
+            let name = channel.as_ref().map_or_else(|_| echo(entry), |channel| channel.as_str().to_owned());
+            let first = channel.as_ref().ok().map(|channel| *known.entry(channel.clone()).or_insert(index));
+            Target { name, channel, same_as: first.filter(|first| *first != index) }
+        })
+        .collect()
+}
+
+/// A user as a back end writes it: an integer or a string.
+pub(super) fn user(entry: &RawValue) -> Result<Uid, Refusal> {
+    let value = scalar(entry).unwrap_or(Value::Null);
+    Uid::from_json(&value).map_err(Refusal::BadUser)
+}
+
+/// The channel that carries the messages of a user.
+pub(super) fn channel_of(uid: &Uid) -> Result<Channel, Refusal> {
+    Channel::parse(&format!("user:{uid}")).map_err(Refusal::BadUser)
+}
+
+fn channel(entry: &RawValue) -> Result<Channel, Refusal> {
+    match scalar(entry) {
+        Some(Value::String(name)) => Channel::parse(&name).map_err(Refusal::BadTarget),
+        Some(_) | None => Err(Refusal::Native("a channel is named by a string, like \"broadcast\"")),
+    }
+}
+
+/// A value that costs nothing to build.
+fn scalar(entry: &RawValue) -> Option<Value> {
+    let text = entry.get();
+    (!text.starts_with(['[', '{'])).then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+/// What stood there, not too much of it.
+pub(super) fn echo(entry: &RawValue) -> String {
+    let text = match scalar(entry) {
+        Some(Value::String(text)) => text,
+        Some(_) | None => entry.get().to_owned(),
+    };
+    text[..text.floor_char_boundary(MAX_ECHO)].to_owned()
+}

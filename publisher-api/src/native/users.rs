@@ -1,0 +1,251 @@
+//! Who is online, and sending a user away.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use humantime_serde::re::humantime;
+use serde::Deserialize;
+use shared::ids::{NameError, Uid};
+use shared::wire::Order;
+use utoipa::ToSchema;
+
+use super::answer::{
+    DisconnectAnswer, EdgeClosed, EdgeSessions, EdgesAnswer, EntryError, ManySessionsAnswer, SessionsAnswer,
+    UserResult, UserSessions,
+};
+use super::target::{Entries, channel_of, echo, user};
+use super::{MAX_USERS, body, respond};
+use crate::control::Gathered;
+use crate::error::Refusal;
+use crate::keys::{Caller, Scope};
+use crate::routes::App;
+
+/// The longest time for which a user may be kept out.
+const MAX_DENY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// What a close frame has room for, in bytes.
+const MAX_REASON: usize = 123;
+/// The last time that is written with four digits of a year, in milliseconds since 1970.
+const LAST_TIME: u64 = 253_402_300_799_999;
+const USERS: &str = r#"{"users":[1001,"bob"]}"#;
+const DISCONNECT: &str = r#"{"reason":"signed out everywhere","deny_for":"10m"}"#;
+
+/// A question about several users.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Users)]
+pub(super) struct Users<'a> {
+    /// From 1 to 1,000 users, as integers or strings.
+    #[serde(borrow)]
+    #[schema(value_type = Vec<super::message::UserId>, min_items = 1, max_items = 1_000, example = json!([1001, "bob"]))]
+    users: Entries<'a>,
+}
+
+/// How to send a user away.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Disconnect)]
+pub(super) struct Disconnect {
+    /// What the close frame says, at most 123 bytes without control characters.
+    #[serde(default)]
+    #[schema(example = "signed out everywhere")]
+    reason: Option<String>,
+    /// For how long logins of the user are refused, like `10m` or `2h 30m`, at most `30d`. `0s` lets the user in again.
+    /// Left out: nothing changes.
+    #[serde(default)]
+    #[schema(example = "10m")]
+    deny_for: Option<String>,
+}
+
+impl Disconnect {
+    pub(super) fn parse(json: &[u8]) -> Result<(Option<String>, Option<Duration>), Refusal> {
+        let Self { reason, deny_for } = body::parse(json, DISCONNECT)?;
+        if reason.as_ref().is_some_and(|text| text.len() > MAX_REASON || text.chars().any(char::is_control)) {
+            return Err(Refusal::Native("\"reason\" must be at most 123 bytes without control characters"));
+        }
+        let deny_for = match deny_for.as_deref().map(humantime::parse_duration) {
+            None => None,
+            Some(Ok(time)) if time <= MAX_DENY => Some(time),
+            Some(Ok(_) | Err(_)) => {
+                return Err(Refusal::Native(
+                    "\"deny_for\" must be a time like \"10m\" or \"2h 30m\", at most \"30d\"; \"0s\" lets the user in again",
+                ));
+            }
+        };
+        Ok((reason.filter(|text| !text.is_empty()), deny_for))
+    }
+}
+
+#[utoipa::path(
+    get, path = "/v1/users/{uid}/sessions", operation_id = "sessionsOfUser", tag = "users",
+    params(("uid" = String, Path, description = "The user's id, percent-encoded.", example = "1001")),
+    responses((status = 200, description = "The sessions of the user.", body = SessionsAnswer))
+)]
+/// Says whether a user is online: how many sessions there are, on which edges, and since when.
+///
+/// Needs the scope `read`, and that the key may use the user's channel.
+pub(crate) async fn sessions(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    let outcome = async {
+        caller.require(Scope::Read)?;
+        let uid = named(path, &caller)?;
+        let order = Order::Sessions { users: vec![uid.as_str().to_owned()] };
+        let gathered = app.control.ask(order, 1).await?;
+        Ok(SessionsAnswer {
+            user: found(&uid, 0, &gathered),
+            edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
+            complete: gathered.complete,
+        })
+    };
+    respond(&app, outcome.await)
+}
+
+#[utoipa::path(
+    post, path = "/v1/users/sessions", operation_id = "sessionsOfUsers", tag = "users",
+    request_body(content = Users<'_>),
+    responses((status = 200, description = "The sessions of each user.", body = ManySessionsAnswer))
+)]
+/// Says of up to 1,000 users whether they are online.
+///
+/// Needs the scope `read`; a user whose channel the key may not use is refused by itself.
+pub(crate) async fn sessions_of_many(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let outcome = async {
+        let body = body::read(&app, &headers, body, caller.require(Scope::Read)).await?;
+        let named = read_users(&body)?;
+        let users: Vec<_> = named.into_iter().map(|(name, uid)| (name, permitted(uid, &caller))).collect();
+        let asked: Vec<Uid> = users.iter().filter_map(|(_, uid)| uid.as_ref().ok().cloned()).collect();
+        let gathered = if asked.is_empty() {
+            Gathered { complete: true, ..Gathered::default() }
+        } else {
+            let names = asked.iter().map(|uid| uid.as_str().to_owned()).collect();
+            app.control.ask(Order::Sessions { users: names }, asked.len()).await?
+        };
+        let mut place = 0;
+        let results = users.into_iter().map(|(name, uid)| match uid {
+            Ok(uid) => {
+                place += 1;
+                UserResult::Found(found(&uid, place - 1, &gathered))
+            }
+            Err(refusal) => UserResult::Refused { user: name, error: EntryError::of(&refusal) },
+        });
+        Ok(ManySessionsAnswer {
+            users: results.collect(),
+            edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
+            complete: gathered.complete,
+        })
+    };
+    respond(&app, outcome.await)
+}
+
+#[utoipa::path(
+    post, path = "/v1/users/{uid}/disconnect", operation_id = "disconnect", tag = "users",
+    params(("uid" = String, Path, description = "The user's id, percent-encoded.", example = "1001")),
+    request_body(content = Disconnect),
+    responses((status = 200, description = "What was closed.", body = DisconnectAnswer))
+)]
+/// Closes every session of a user with 4410, and may refuse logins for a while, those under way included.
+///
+/// The refusal is kept in the memory of the edges that run now: one that starts later does not know it. Needs the scope
+/// `disconnect`, and that the key may use the user's channel.
+pub(crate) async fn disconnect(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let outcome = async {
+        let uid = caller.require(Scope::Disconnect).and_then(|()| named(path, &caller));
+        let (uid, admitted) = match uid {
+            Ok(uid) => (Some(uid), Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        let body = body::read(&app, &headers, body, admitted).await?;
+        let uid = uid.ok_or(Refusal::BadUser(NameError::Empty))?;
+        let (reason, deny_for) = Disconnect::parse(&body)?;
+        let milliseconds = deny_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let users = vec![uid.as_str().to_owned()];
+        let order = Order::Disconnect { users, reason, deny_for_ms: milliseconds };
+        let gathered = app.control.ask(order, 1).await?;
+        tracing::info!(
+            key = caller.name(),
+            ?deny_for,
+            complete = gathered.complete,
+            "a user was disconnected"
+        );
+        Ok(closed(&uid, &gathered))
+    };
+    respond(&app, outcome.await)
+}
+
+/// The user that a path names, if the caller may have to do with it.
+fn named(path: Result<Path<String>, PathRejection>, caller: &Caller) -> Result<Uid, Refusal> {
+    let Path(text) = path.map_err(|_| Refusal::BadUser(NameError::Character))?;
+    permitted(Uid::parse(&text).map_err(Refusal::BadUser), caller)
+}
+
+fn permitted(uid: Result<Uid, Refusal>, caller: &Caller) -> Result<Uid, Refusal> {
+    let uid = uid?;
+    caller.require_channel(&channel_of(&uid)?)?;
+    Ok(uid)
+}
+
+/// What stands in a question, and the user it is.
+type Named = (String, Result<Uid, Refusal>);
+
+/// Reads a question about users.
+pub(super) fn read_users(json: &[u8]) -> Result<Vec<Named>, Refusal> {
+    let Users { users } = body::parse(json, USERS)?;
+    match users.0.len() {
+        0 => Err(Refusal::Native("\"users\" is empty; give at least one user")),
+        many if many > MAX_USERS => Err(Refusal::TooLong { what: "users", limit: MAX_USERS }),
+        _ => Ok(users.0.into_iter().map(|entry| (echo(entry), user(entry))).collect()),
+    }
+}
+
+fn found(uid: &Uid, place: usize, gathered: &Gathered) -> UserSessions {
+    let on = gathered.answers.iter().filter_map(|(edge, users)| {
+        let answer = users.get(place).filter(|answer| answer.sessions > 0)?;
+        let since = answer.since.iter().map(|time| rfc3339(*time)).collect();
+        Some(EdgeSessions { edge: edge.as_str().to_owned(), sessions: answer.sessions, since })
+    });
+    let mut on: Vec<EdgeSessions> = on.collect();
+    on.sort_by(|one, other| one.edge.cmp(&other.edge));
+    let sessions = on.iter().map(|edge| edge.sessions).sum();
+    UserSessions { user: uid.as_str().to_owned(), online: sessions > 0, sessions, on }
+}
+
+fn closed(uid: &Uid, gathered: &Gathered) -> DisconnectAnswer {
+    let answers = || gathered.answers.iter().filter_map(|(edge, users)| Some((edge, users.first()?)));
+    let mut on: Vec<EdgeClosed> = answers()
+        .filter(|(_, answer)| answer.sessions > 0)
+        .map(|(edge, answer)| EdgeClosed { edge: edge.as_str().to_owned(), closed: answer.sessions })
+        .collect();
+    on.sort_by(|one, other| one.edge.cmp(&other.edge));
+    DisconnectAnswer {
+        user: uid.as_str().to_owned(),
+        closed: on.iter().map(|edge| edge.closed).sum(),
+        on,
+        denied: answers().count() > 0 && answers().all(|(_, answer)| answer.denied),
+        edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
+        complete: gathered.complete,
+    }
+}
+
+fn rfc3339(unix_ms: u64) -> String {
+    let time: SystemTime = UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_TIME));
+    humantime::format_rfc3339_millis(time).to_string()
+}

@@ -1,0 +1,237 @@
+//! The kinds of refusals: one row each, from which the numbers of connmix's calls and the problems of the native ones
+//! are both taken.
+//!
+//! A kind is finer than a number: 101 is many things. Its name never changes once it was published.
+
+use axum::http::StatusCode;
+
+use crate::error::{Code, Refusal};
+
+/// A kind of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Problem {
+    /// Not JSON.
+    InvalidJson,
+    /// JSON that says something wrong.
+    InvalidRequest,
+    /// Something that is no channel name.
+    InvalidChannel,
+    /// Something that is no user.
+    InvalidUser,
+    /// A promise that this version can't give.
+    IdempotencyUnavailable,
+    /// No key, or a wrong one.
+    InvalidKey,
+    /// A web page from elsewhere.
+    ForbiddenOrigin,
+    /// A name that is not this machine's.
+    ForbiddenHost,
+    /// The key is for other calls.
+    MissingScope,
+    /// The key is for other channels.
+    ForbiddenChannel,
+    /// Nothing is there.
+    NotFound,
+    /// Something is there, but not for this method.
+    MethodNotAllowed,
+    /// The body came too slowly.
+    RequestTimeout,
+    /// The body, a message or a list is too large.
+    TooLarge,
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// More than the key may publish.
+    RateLimited,
+    /// More at once than there is room for.
+    TooManyInFlight,
+    /// A call of connmix that does not exist here.
+    NotSupported,
+    /// The bus is away.
+    Unavailable,
+}
+
+/// What belongs to a kind.
+#[derive(Debug, Clone, Copy)]
+pub struct ProblemRow {
+    /// `code` of a problem: stable, for programs.
+    pub name: &'static str,
+    /// HTTP status of a native call.
+    pub status: StatusCode,
+    /// `title`: the same for every problem of the kind.
+    pub title: &'static str,
+    /// The number in connmix's calls.
+    pub code: Code,
+}
+
+impl Problem {
+    /// Every kind.
+    pub const ALL: [Self; 19] = [
+        Self::InvalidJson,
+        Self::InvalidRequest,
+        Self::InvalidChannel,
+        Self::InvalidUser,
+        Self::IdempotencyUnavailable,
+        Self::InvalidKey,
+        Self::ForbiddenOrigin,
+        Self::ForbiddenHost,
+        Self::MissingScope,
+        Self::ForbiddenChannel,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::RateLimited,
+        Self::TooManyInFlight,
+        Self::NotSupported,
+        Self::Unavailable,
+    ];
+
+    /// Its row in the table.
+    pub const fn row(self) -> ProblemRow {
+        const BAD: StatusCode = StatusCode::BAD_REQUEST;
+        const NOT_ALLOWED: StatusCode = StatusCode::FORBIDDEN;
+        let (name, status, code, title) = match self {
+            Self::InvalidJson => ("invalid_json", BAD, Code::BadRequest, "The body is not JSON."),
+            Self::InvalidRequest => {
+                ("invalid_request", BAD, Code::BadRequest, "The request says something wrong.")
+            }
+            Self::InvalidChannel => ("invalid_channel", BAD, Code::BadChannel, "This is no channel name."),
+            Self::InvalidUser => ("invalid_user", BAD, Code::BadRequest, "This is no user."),
+            Self::IdempotencyUnavailable => {
+                ("idempotency_unavailable", BAD, Code::NotSupported, "Repeats can't be recognized here.")
+            }
+            Self::InvalidKey => {
+                ("invalid_key", StatusCode::UNAUTHORIZED, Code::BadKey, "A valid key is needed.")
+            }
+            Self::ForbiddenOrigin => {
+                ("forbidden_origin", NOT_ALLOWED, Code::Forbidden, "Requests from this web page are refused.")
+            }
+            Self::ForbiddenHost => {
+                ("forbidden_host", NOT_ALLOWED, Code::Forbidden, "Requests to this host name are refused.")
+            }
+            Self::MissingScope => {
+                ("missing_scope", NOT_ALLOWED, Code::Forbidden, "The key may not make this call.")
+            }
+            Self::ForbiddenChannel => {
+                ("forbidden_channel", NOT_ALLOWED, Code::Forbidden, "The key may not use this channel.")
+            }
+            Self::NotFound => {
+                ("not_found", StatusCode::NOT_FOUND, Code::NotSupported, "There is nothing at this path.")
+            }
+            Self::MethodNotAllowed => (
+                "method_not_allowed",
+                StatusCode::METHOD_NOT_ALLOWED,
+                Code::BadRequest,
+                "The path takes another method.",
+            ),
+            Self::RequestTimeout => (
+                "request_timeout",
+                StatusCode::REQUEST_TIMEOUT,
+                Code::BadRequest,
+                "The body came too slowly.",
+            ),
+            Self::TooLarge => {
+                ("too_large", StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, "There is more than is taken.")
+            }
+            Self::UnsupportedMediaType => (
+                "unsupported_media_type",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::BadRequest,
+                "The body must be declared as JSON.",
+            ),
+            Self::RateLimited => (
+                "rate_limited",
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::TooMany,
+                "The key publishes faster than it may.",
+            ),
+            Self::TooManyInFlight => (
+                "too_many_in_flight",
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::TooMany,
+                "There is no room at the moment.",
+            ),
+            Self::NotSupported => {
+                ("not_supported", StatusCode::NOT_IMPLEMENTED, Code::NotSupported, "This is not offered.")
+            }
+            Self::Unavailable => (
+                "unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "The bus can't be reached.",
+            ),
+        };
+        ProblemRow { name, status, title, code }
+    }
+}
+
+impl Refusal {
+    /// Its kind.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::NotJson(_) => Problem::InvalidJson,
+            Self::NotObject(_)
+            | Self::Missing { .. }
+            | Self::WrongType { .. }
+            | Self::UnknownType
+            | Self::NotBase64(_)
+            | Self::BadEcho(_)
+            | Self::UnknownMethod
+            | Self::BinaryFrame
+            | Self::BrokenBody
+            | Self::NoHandshake(_)
+            | Self::Shape(_)
+            | Self::Native(_) => Problem::InvalidRequest,
+            Self::ContentType(_) => Problem::UnsupportedMediaType,
+            Self::SlowBody(_) => Problem::RequestTimeout,
+            Self::Method { .. } => Problem::MethodNotAllowed,
+            Self::BadChannel(_) | Self::BadTarget(_) => Problem::InvalidChannel,
+            Self::BadUser(_) => Problem::InvalidUser,
+            Self::Idempotency => Problem::IdempotencyUnavailable,
+            Self::TooLarge { .. } | Self::TooLong { .. } => Problem::TooLarge,
+            Self::NoKey | Self::BadCredentials(_) | Self::WrongKey => Problem::InvalidKey,
+            Self::Origin => Problem::ForbiddenOrigin,
+            Self::Host => Problem::ForbiddenHost,
+            Self::MissingScope { .. } => Problem::MissingScope,
+            Self::ForbiddenChannel { .. } => Problem::ForbiddenChannel,
+            Self::TooFast { .. } => Problem::RateLimited,
+            Self::TooMany { .. } => Problem::TooManyInFlight,
+            Self::Unavailable => Problem::Unavailable,
+            Self::NotSupported { .. } => Problem::NotSupported,
+            Self::UnknownPath => Problem::NotFound,
+        }
+    }
+}
+
+/// The table of problems in Markdown, as it stands in the manual.
+pub fn problem_table() -> String {
+    let mut table = String::from("| `code` | HTTP | come again? | title |\n| --- | --- | --- | --- |\n");
+    for row in Problem::ALL.map(Problem::row) {
+        let again = if row.code.row().retry_after.is_some() { "yes" } else { "no" };
+        table.push_str(&format!("| `{}` | {} | {again} | {} |\n", row.name, row.status.as_u16(), row.title));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own_that_programs_can_compare() {
+        let names: HashSet<&str> = Problem::ALL.map(|problem| problem.row().name).into();
+        assert_eq!(names.len(), Problem::ALL.len());
+        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+    }
+
+    #[test]
+    fn where_it_helps_to_come_again_the_status_says_so() {
+        for row in Problem::ALL.map(Problem::row) {
+            let says_so = matches!(row.status.as_u16(), 429 | 503);
+            assert_eq!(row.code.row().retry_after.is_some(), says_so, "{}", row.name);
+            assert!(row.status.is_client_error() || row.status.is_server_error(), "{}", row.name);
+        }
+    }
+}
