@@ -1,48 +1,44 @@
-//! Asks the business system, and says what its answers mean.
+//! Calls the business system, once: the request, its bounds, and what may go wrong.
 //!
-//! A "yes" is only what is surely one. What is neither yes nor no is "unavailable", never a yes and never a
-//! no: a device must not be logged out because a URL is wrong or a database is away.
+//! Nothing here tries again: whether that is safe is said by [`Failure`], and decided by the caller.
 
-use std::time::Duration;
+mod answer;
+mod tls;
+
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
-use shared::ids::Uid;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use shared::trace::{self, TraceContext};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::config::{BodyFormat, Config};
+pub(crate) use answer::Answer;
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// The longest life of a login that makes a difference: a hundred years, in seconds.
-const FOREVER: f64 = 3_153_600_000.0;
-
-/// What the business system said about a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// It belongs to this user.
-    Yes {
-        uid: Uid,
-        /// When the login expires. `None`: it does not.
-        expires: Option<Instant>,
-    },
-    /// It is no good.
-    No,
-}
+/// Who asks, for the business system's log.
+const USER_AGENT: &str = concat!("message-center/", env!("CARGO_PKG_VERSION"));
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("it did not answer within {0:?}")]
     Slow(Duration),
+    /// No connection came about: it surely saw nothing of the request.
     #[error("it can't be reached: {0}")]
-    Unreachable(String),
-    #[error("it answered with HTTP status {0}")]
-    Status(u16),
+    NotReached(String),
+    /// The connection broke after the request was sent, at least in part. It may have been processed.
+    #[error("it can't be reached: the connection broke: {0}")]
+    Broken(String),
+    #[error("it answered with HTTP status {status}")]
+    Status {
+        status: u16,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
+    },
     #[error("its answer is not JSON")]
     NotJson,
     #[error("its answer has more than {MAX_ANSWER} bytes")]
@@ -51,6 +47,10 @@ pub(crate) enum Failure {
     BadExpiry,
     #[error("no call of it could begin within {0:?}, so many are under way")]
     Busy(Duration),
+    #[error("it fails too often and is not asked for another {0:?}")]
+    Open(Duration),
+    #[error("the edge had given up before it could be asked")]
+    Stale,
 }
 
 impl Failure {
@@ -58,12 +58,15 @@ impl Failure {
     pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::Slow(_) => "slow",
-            Self::Unreachable(_) => "unreachable",
-            Self::Status(_) => "status",
+            Self::NotReached(_) => "unreachable",
+            Self::Broken(_) => "broken",
+            Self::Status { .. } => "status",
             Self::NotJson => "not_json",
             Self::TooLarge => "too_large",
             Self::BadExpiry => "bad_expiry",
             Self::Busy(_) => "busy",
+            Self::Open(_) => "breaker_open",
+            Self::Stale => "stale",
         }
     }
 }
@@ -74,7 +77,7 @@ pub(crate) struct Business {
     client: reqwest::Client,
     url: reqwest::Url,
     body: BodyFormat,
-    deadline: Duration,
+    refusals: Vec<u16>,
 }
 
 impl Business {
@@ -89,20 +92,22 @@ impl Business {
         }
         let url: reqwest::Url = config.url.parse().with_context(|| format!("url {:?}", config.url))?;
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(url.scheme() == "https")?)
+            .tls_backend_preconfigured(tls::client(&config.tls, url.scheme() == "https")?)
+            .user_agent(USER_AGENT)
             .default_headers(headers)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .connect_timeout(config.connect_deadline)
             .pool_max_idle_per_host(config.max_in_flight)
+            .pool_idle_timeout(config.keep_idle)
             .build()
             .context("the HTTP client")?;
-        Ok(Self { client, url, body: config.body, deadline: config.deadline })
+        Ok(Self { client, url, body: config.body, refusals: config.refusals.clone() })
     }
 
-    /// Asks. Bounded by the deadline.
+    /// Asks, once. Bounded in bytes, but not in time.
     pub(crate) async fn ask(&self, token: &str) -> Result<Answer, Failure> {
-        let exchange = self.exchange(token).instrument(self.span());
-        timeout(self.deadline, exchange).await.unwrap_or(Err(Failure::Slow(self.deadline)))
+        self.exchange(token).instrument(self.span()).await
     }
 
     /// The call, in the trace of the login that it is for, if that is kept. The URL may hold a secret.
@@ -121,27 +126,31 @@ impl Business {
     }
 
     async fn exchange(&self, token: &str) -> Result<Answer, Failure> {
-        let mut response = match self.send(token).await {
-            // The other side may close a kept connection in the moment in which it is used again.
-            Err(error) if error.is_request() && !error.is_connect() => self.send(token).await,
-            sent => sent,
-        }
-        .map_err(|error| failure(&error))?;
+        let mut response = self.send(token).await.map_err(|error| failure(&error))?;
         let status = response.status().as_u16();
         Span::current().record("http.response.status_code", status);
+        if status != 200 {
+            let wait = response.headers().get(RETRY_AFTER).filter(|_| matches!(status, 429 | 503));
+            let retry_after = wait.and_then(|wait| answer::retry_after(wait.as_bytes(), SystemTime::now()));
+            return if self.refusals.contains(&status) {
+                Ok(Answer::No)
+            } else {
+                Err(Failure::Status { status, retry_after })
+            };
+        }
         let mut body = Vec::new();
-        // Only a yes has a body that matters.
-        while status == 200
-            && let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))?
-        {
+        while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(Failure::TooLarge);
             }
             body.extend_from_slice(&chunk);
         }
-        interpret(status, &body, Instant::now())
+        answer::interpret(&body, Instant::now())
     }
 
+    /// The one place where a request is made; headers that differ between requests, such as a trace's, go here. A kept
+    /// connection that turns out to be closed before anything of the request was written is replaced by the client
+    /// itself.
     async fn send(&self, token: &str) -> reqwest::Result<reqwest::Response> {
         let request = self.client.post(self.url.clone());
         let request = match self.body {
@@ -166,175 +175,40 @@ fn failure(error: &reqwest::Error) -> Failure {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    Failure::Unreachable(cause.to_string())
-}
-
-/// rustls with ring and the system's certificates, for this client alone: nothing is installed globally.
-/// They are read only where they will be needed.
-fn tls(needed: bool) -> anyhow::Result<rustls::ClientConfig> {
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    if needed {
-        // A certificate that can't be read is no reason to be without the others.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        anyhow::ensure!(
-            !roots.is_empty(),
-            "no certificate authorities were found to check an https url against; install the system's \
-             certificates (package ca-certificates) or name a file in SSL_CERT_FILE"
-        );
+    if error.is_connect() {
+        Failure::NotReached(cause.to_string())
+    } else {
+        Failure::Broken(cause.to_string())
     }
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context("TLS")?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-/// What an answer means. Pure.
-pub(crate) fn interpret(status: u16, body: &[u8], now: Instant) -> Result<Answer, Failure> {
-    match status {
-        200 => {}
-        // The business system spoke about the token. A 404 rather speaks about our URL.
-        400 | 401 | 403 | 422 => return Ok(Answer::No),
-        other => return Err(Failure::Status(other)),
-    }
-    let body: Value = serde_json::from_slice(body).map_err(|_| Failure::NotJson)?;
-    let Some(Ok(uid)) = body.get("uid").map(Uid::from_json) else { return Ok(Answer::No) };
-    let expires = match body.get("expires_in") {
-        None | Some(Value::Null) => None,
-        Some(value) => {
-            let seconds = value.as_f64().ok_or(Failure::BadExpiry)?;
-            if seconds <= 0.0 {
-                return Ok(Answer::No);
-            }
-            now.checked_add(Duration::from_secs_f64(seconds.min(FOREVER)))
-        }
-    };
-    Ok(Answer::Yes { uid, expires })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn yes(uid: &str, expires: Option<Instant>) -> Result<Answer, Failure> {
-        Ok(Answer::Yes { uid: Uid::parse(uid).unwrap(), expires })
-    }
-
-    #[test]
-    fn only_status_200_with_a_uid_is_a_yes() {
-        let now = Instant::now();
-        let of = |body: &str| interpret(200, body.as_bytes(), now);
-        assert_eq!(of(r#"{"uid":1001}"#), yes("1001", None));
-        assert_eq!(of(r#"{"uid":"1001","name":"x"}"#), yes("1001", None));
-        assert_eq!(of(r#"{"uid":18446744073709551615}"#), yes("18446744073709551615", None));
-        let later = now + Duration::from_millis(1_500);
-        assert_eq!(of(r#"{"uid":1,"expires_in":1.5}"#), yes("1", Some(later)));
-        assert_eq!(of(r#"{"uid":1,"expires_in":null}"#), yes("1", None));
-        assert!(matches!(of(r#"{"uid":1,"expires_in":1e300}"#), Ok(Answer::Yes { expires: Some(_), .. })));
-        for no in [
-            "{}",
-            "null",
-            "[]",
-            "1",
-            r#""x""#,
-            r#"{"uid":null}"#,
-            r#"{"uid":0}"#,
-            r#"{"uid":"0"}"#,
-            r#"{"uid":""}"#,
-            r#"{"uid":-1}"#,
-            r#"{"uid":1.5}"#,
-            r#"{"uid":18446744073709551616}"#,
-            r#"{"uid":true}"#,
-            r#"{"uid":[1]}"#,
-            r#"{"uid":1,"expires_in":0}"#,
-            r#"{"uid":1,"expires_in":-5}"#,
-        ] {
-            assert_eq!(of(no), Ok(Answer::No), "{no}");
-        }
-        assert_eq!(of(r#"{"uid":1,"expires_in":"soon"}"#), Err(Failure::BadExpiry));
-        for rubbish in ["", "<html>", "{\"uid\":1", "\u{0}"] {
-            assert_eq!(of(rubbish), Err(Failure::NotJson), "{rubbish}");
-        }
-    }
-
-    #[test]
-    fn other_statuses_are_a_no_or_no_answer() {
-        let body = br#"{"uid":1001}"#;
-        for status in 100..=599 {
-            let expected = match status {
-                200 => yes("1001", None),
-                400 | 401 | 403 | 422 => Ok(Answer::No),
-                other => Err(Failure::Status(other)),
-            };
-            assert_eq!(interpret(status, body, Instant::now()), expected, "{status}");
-        }
-    }
 
     /// Holds the manual's table to what the code does.
     #[test]
     fn answers_mean_what_the_manual_says() {
         let manual = include_str!("../../deploy/docs/login.md");
+        let refusals = Config::default().refusals;
         let mut rows = 0;
         for line in manual.lines() {
             let cells: Vec<_> = line.split('|').map(str::trim).collect();
             let [_, status, body, means, device, _] = cells[..] else { continue };
-            let Ok(status) = status.parse() else { continue };
-            let (meaning, to_device) =
-                match interpret(status, body.trim_matches('`').as_bytes(), Instant::now()) {
-                    Ok(Answer::Yes { expires: None, .. }) => ("yes", "`{\"result\":true}`"),
-                    Ok(Answer::Yes { expires: Some(_), .. }) => ("yes, for an hour", "`{\"result\":true}`"),
-                    Ok(Answer::No) => ("no", "error 2, close 4401"),
-                    Err(_) => ("no answer", "error 3, close 1013"),
-                };
+            let Ok(status) = status.parse::<u16>() else { continue };
+            let answer = match status {
+                200 => answer::interpret(body.trim_matches('`').as_bytes(), Instant::now()).ok(),
+                other => refusals.contains(&other).then_some(Answer::No),
+            };
+            let (meaning, to_device) = match answer {
+                Some(Answer::Yes { expires: None, .. }) => ("yes", "`{\"result\":true}`"),
+                Some(Answer::Yes { expires: Some(_), .. }) => ("yes, for an hour", "`{\"result\":true}`"),
+                Some(Answer::No) => ("no", "error 2, close 4401"),
+                None => ("no answer", "error 3, close 1013"),
+            };
             assert_eq!((means, device), (meaning, to_device), "{line}");
             rows += 1;
         }
         assert!(rows >= 20, "the manual's table has only {rows} rows");
-    }
-
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<u64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            "\\PC{0,40}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(3, 16, 4, |inner| prop::collection::vec(inner, 0..4).prop_map(Value::from))
-    }
-
-    proptest! {
-        #[test]
-        fn only_an_integer_or_a_string_is_a_user(uid in any_json(), expires in any_json()) {
-            let now = Instant::now();
-            let body = serde_json::json!({ "uid": uid, "expires_in": expires });
-            match interpret(200, body.to_string().as_bytes(), now) {
-                Ok(Answer::Yes { uid: user, expires: at }) => {
-                    let text = uid.as_str().map(str::to_owned).or_else(|| uid.as_u64().map(|uid| uid.to_string()));
-                    prop_assert_eq!(Some(user.as_str()), text.as_deref());
-                    prop_assert!(expires.is_null() || expires.as_f64().is_some_and(|seconds| seconds > 0.0));
-                    prop_assert!(at.is_none_or(|at| at >= now) && at.is_none() == expires.is_null());
-                }
-                Ok(Answer::No) => prop_assert!(
-                    Uid::from_json(&uid).is_err() || expires.as_f64().is_some_and(|seconds| seconds <= 0.0)
-                ),
-                Err(failure) => {
-                    prop_assert_eq!(failure, Failure::BadExpiry);
-                    prop_assert!(!expires.is_null() && !expires.is_number());
-                }
-            }
-        }
-
-        #[test]
-        fn no_body_makes_a_panic_and_only_a_uid_makes_a_yes(status in 100_u16..600, body: Vec<u8>) {
-            let answer = interpret(status, &body, Instant::now());
-            if let Ok(Answer::Yes { .. }) = answer {
-                let value: Value = serde_json::from_slice(&body).unwrap();
-                prop_assert!(status == 200 && Uid::from_json(&value["uid"]).is_ok());
-            }
-        }
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems, Secret};
+
+use crate::breaker::Policy;
 
 /// Settings of one auth-adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,10 +23,27 @@ pub struct Config {
     pub body: BodyFormat,
     /// Headers to send along, e.g. `{ Authorization = "Bearer …" }`. Values are secrets.
     pub headers: BTreeMap<String, Secret>,
-    /// How long the business system may take, and how long a check may wait for its turn to call it. The two
-    /// together should not exceed the time after which an edge gives up, 5 s.
+    /// Statuses, besides a 200 without a user, by which the business system refuses a token. From 400 to 499, but neither
+    /// 408 nor 429. Add 404 only if it surely speaks about the token and not about the URL.
+    pub refusals: Vec<u16>,
+    /// How an https url is checked, and how this process proves to it who it is.
+    pub tls: BusinessTls,
+    /// How long the business system may take, and how long a check may wait for its turn to call it. A check whose edge
+    /// gave up meanwhile (`edge.auth_deadline`) is not made.
     #[serde(with = "humantime_serde")]
     pub deadline: Duration,
+    /// How long the business system may take to accept a connection.
+    #[serde(with = "humantime_serde")]
+    pub connect_deadline: Duration,
+    /// How long a connection is kept that nobody uses. Must be shorter than the business system keeps it, or a check is
+    /// lost now and then because it is closed in the moment in which it is used again.
+    #[serde(with = "humantime_serde")]
+    pub keep_idle: Duration,
+    /// How often a call is tried again that could not even connect, within `deadline` and while such retries are no more
+    /// than a tenth of all calls. A call that broke later is not repeated: it may have been processed.
+    pub retries: u32,
+    /// When a business system that fails is left alone.
+    pub breaker: BreakerConfig,
     /// Checks at the business system at the same time; further ones wait.
     pub max_in_flight: usize,
     /// Questions that may wait for an answer in all; more are answered "unavailable".
@@ -36,7 +56,7 @@ pub struct Config {
     /// How long a no is remembered.
     #[serde(with = "humantime_serde")]
     pub remember_no: Duration,
-    /// Tokens that are remembered at most; one of more than 256 bytes counts for several.
+    /// Tokens that are remembered at most, in some 300 bytes each: not the token, only a fingerprint.
     pub max_remembered: u64,
     /// How long the bus may be away before this part is not ready.
     #[serde(with = "humantime_serde")]
@@ -44,6 +64,90 @@ pub struct Config {
     /// How long checks under way may take to finish when this part leaves.
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
+}
+
+/// TLS towards the business system. The files are read at the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BusinessTls {
+    /// PEM file of the authorities that may sign its certificate, instead of those that the system trusts.
+    pub ca: PathBuf,
+    /// PEM file of this process's own certificate, where the business system asks for one; together with `key`.
+    pub cert: PathBuf,
+    /// PEM file of the key of `cert`.
+    pub key: PathBuf,
+}
+
+/// When a business system that fails is left alone, and when it is asked again. Meanwhile remembered tokens are still
+/// good, and for others the answer is "unavailable" at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BreakerConfig {
+    /// The share of failures among the latest calls, in percent, at which it is left alone.
+    pub failure_percent: u8,
+    /// Calls within `window` below which no share matters.
+    pub min_calls: u32,
+    /// How far back calls count.
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    /// How long it is left alone, less a random quarter; doubled each time that it still fails.
+    #[serde(with = "humantime_serde")]
+    pub open: Duration,
+    /// The longest that it is left alone, also where it asks for more with `Retry-After`.
+    #[serde(with = "humantime_serde")]
+    pub open_longest: Duration,
+    /// Calls that may find out whether it is back; when all succeed, everyone may ask again.
+    pub probes: u32,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            failure_percent: 50,
+            min_calls: 10,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(1),
+            open_longest: Duration::from_secs(30),
+            probes: 3,
+        }
+    }
+}
+
+impl BreakerConfig {
+    pub(crate) fn policy(&self) -> Policy {
+        Policy {
+            failure_percent: self.failure_percent,
+            min_calls: self.min_calls,
+            window: self.window,
+            open: self.open,
+            open_longest: self.open_longest,
+            probes: self.probes,
+        }
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        problems.check(
+            (1..=100).contains(&self.failure_percent),
+            "auth_adapter.breaker.failure_percent",
+            || "must be from 1 to 100".into(),
+        );
+        for (key, number) in
+            [("auth_adapter.breaker.min_calls", self.min_calls), ("auth_adapter.breaker.probes", self.probes)]
+        {
+            problems.check((1..=100_000).contains(&number), key, || "must be from 1 to 100000".into());
+        }
+        for (key, time) in [
+            ("auth_adapter.breaker.window", self.window),
+            ("auth_adapter.breaker.open", self.open),
+            ("auth_adapter.breaker.open_longest", self.open_longest),
+        ] {
+            let bounds = Duration::from_millis(10)..=Duration::from_secs(3_600);
+            problems.check(bounds.contains(&time), key, || "must be from 10ms to 1h".into());
+        }
+        problems.check(self.open <= self.open_longest, "auth_adapter.breaker.open_longest", || {
+            "must be at least auth_adapter.breaker.open".into()
+        });
+    }
 }
 
 /// How the token is sent.
@@ -64,7 +168,13 @@ impl Default for Config {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 6797)),
             body: BodyFormat::Json,
             headers: BTreeMap::new(),
+            refusals: vec![400, 401, 403, 422],
+            tls: BusinessTls::default(),
             deadline: Duration::from_secs(3),
+            connect_deadline: Duration::from_secs(1),
+            keep_idle: Duration::from_secs(4),
+            retries: 2,
+            breaker: BreakerConfig::default(),
             max_in_flight: 256,
             max_waiting: 4_096,
             max_token: ByteSize(4 << 10),
@@ -81,6 +191,15 @@ impl Config {
     /// Adds what is wrong with these values.
     pub fn validate(&self, problems: &mut Problems) {
         self.validate_url(problems);
+        self.breaker.validate(problems);
+        self.validate_tls(problems);
+        problems.check(self.retries <= 10, "auth_adapter.retries", || "must be at most 10".into());
+        for status in &self.refusals {
+            let refusal = (400..=499).contains(status) && !matches!(status, 408 | 429);
+            problems.check(refusal, "auth_adapter.refusals", || {
+                format!("{status} can't be a refusal: only 400 to 499 can, but neither 408 nor 429")
+            });
+        }
         for (name, value) in &self.headers {
             let named = reqwest::header::HeaderName::try_from(name.as_str()).is_ok();
             let valued = reqwest::header::HeaderValue::from_str(value.expose()).is_ok();
@@ -100,7 +219,12 @@ impl Config {
         ] {
             problems.check((1..=1 << 20).contains(&number), key, || "must be from 1 to 1048576".into());
         }
-        for (key, time) in [("auth_adapter.deadline", self.deadline), ("auth_adapter.grace", self.grace)] {
+        for (key, time) in [
+            ("auth_adapter.deadline", self.deadline),
+            ("auth_adapter.connect_deadline", self.connect_deadline),
+            ("auth_adapter.keep_idle", self.keep_idle),
+            ("auth_adapter.grace", self.grace),
+        ] {
             let bounds = Duration::from_millis(1)..=Duration::from_secs(600);
             problems.check(bounds.contains(&time), key, || "must be from 1ms to 10m".into());
         }
@@ -110,6 +234,28 @@ impl Config {
             let most = Duration::from_secs(3_600);
             problems.check(time <= most, key, || "must be at most 1h: a token may be withdrawn".into());
         }
+    }
+
+    fn validate_tls(&self, problems: &mut Problems) {
+        let BusinessTls { ca, cert, key } = &self.tls;
+        problems.check(is_empty(cert) == is_empty(key), "auth_adapter.tls.key", || {
+            "cert and key belong together: set both or none".into()
+        });
+        for (name, file) in [("ca", ca), ("cert", cert), ("key", key)] {
+            if !is_empty(file)
+                && let Err(error) = std::fs::File::open(file)
+            {
+                problems.add(
+                    format!("auth_adapter.tls.{name}"),
+                    format!("{} can't be read: {error}", file.display()),
+                );
+            }
+        }
+        problems.check(
+            self.tls == BusinessTls::default() || !self.url.starts_with("http://"),
+            "auth_adapter.tls",
+            || "is for a url that begins with https://".into(),
+        );
     }
 
     fn validate_url(&self, problems: &mut Problems) {
@@ -131,6 +277,10 @@ impl Config {
             "credentials belong in auth_adapter.headers, where they are not printed".into()
         });
     }
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 /// What the process `auth-adapter` reads.
@@ -195,6 +345,19 @@ mod tests {
             max_token: ByteSize(0),
             max_remembered: u64::MAX,
             deadline: Duration::ZERO,
+            connect_deadline: Duration::ZERO,
+            keep_idle: Duration::from_secs(86_400),
+            retries: 11,
+            refusals: vec![404, 429],
+            tls: BusinessTls { cert: "/no/such/file".into(), ..BusinessTls::default() },
+            breaker: BreakerConfig {
+                failure_percent: 0,
+                min_calls: 0,
+                window: Duration::ZERO,
+                open: Duration::from_secs(60),
+                open_longest: Duration::from_secs(1),
+                probes: 0,
+            },
             remember_yes: Duration::from_secs(86_400),
             grace: Duration::from_secs(86_400),
             ..with_url("http://127.0.0.1/")
@@ -208,11 +371,27 @@ mod tests {
             "max_token",
             "max_remembered",
             "deadline",
+            "connect_deadline",
+            "keep_idle",
+            "retries",
+            "breaker.failure_percent",
+            "breaker.min_calls",
+            "breaker.window",
+            "breaker.open_longest",
+            "breaker.probes",
             "remember_yes",
             "grace",
         ] {
             assert!(faults.contains(&format!("auth_adapter.{key}: must be")), "{key} is not in\n{faults}");
         }
+        for fault in ["429 can't be", "tls.cert: /no/such/file", "tls.key: cert and key", "tls: is for a url"]
+        {
+            assert!(
+                faults.contains(&format!("auth_adapter.{fault}")) || faults.contains(fault),
+                "{fault}\n{faults}"
+            );
+        }
+        assert!(!faults.contains("404"), "{faults}");
         assert!(faults.contains("\"X-Key\"") && faults.contains("\"not a name\""), "{faults}");
         assert!(!faults.contains("hunter2") && !format!("{config:?}").contains("hunter2"), "{faults}");
     }

@@ -3,15 +3,24 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `verify` | takes the edges' questions from the bus and answers them |
+//! | `announce` | says that it lives, so that each token has its one adapter |
 //! | `memory` | one flight a token, and a short memory of yes and no |
-//! | `business` | asks the business system, and what its answers mean |
+//! | `caller` | one check: when it may be made, and how often it is tried |
+//! | `breaker`, `circuit` | leaves a business system alone that fails, and finds out when it is back |
+//! | `retry` | when to try again, and the budget for it |
+//! | `business` | one call of the business system, and what its answers mean |
 //!
 //! It knows nothing of sockets or channels, and keeps nothing that a restart may not lose.
 
+mod announce;
+mod breaker;
 mod business;
+mod caller;
+mod circuit;
 mod config;
 mod memory;
 mod metrics;
+mod retry;
 mod verify;
 
 use std::sync::Arc;
@@ -24,7 +33,7 @@ use shared::drain::Drain;
 use shared::health::{self, Health};
 use shared::reload::Live;
 
-pub use config::{BodyFormat, Config, Settings};
+pub use config::{BodyFormat, BreakerConfig, BusinessTls, Config, Settings};
 
 /// How this part is named in logs, readiness and bus connections.
 pub const PART: &str = "auth-adapter";
@@ -48,9 +57,12 @@ impl AuthAdapter {
         bus.register(registry, PART);
         let metrics = Arc::new(metrics::Metrics::register(registry));
         let business = business::Business::new(&config).context("auth_adapter")?;
-        let memory = memory::Memory::new(&config, business, Arc::clone(&metrics));
+        let circuit = Arc::new(circuit::Circuit::new(config.breaker.policy(), Arc::clone(&metrics)));
+        let caller = caller::Caller::new(&config, business, Arc::clone(&circuit), Arc::clone(&metrics));
+        let memory = memory::Memory::new(&config, caller, Arc::clone(&metrics))?;
         health.unready(PART, "starting");
-        verify::start(&config, memory, bus, health, metrics, drain);
+        let announcer = announce::Announcer::new(bus.clone(), circuit, Arc::clone(&metrics));
+        verify::start(&config, memory, announcer, bus, health, metrics, drain);
         Ok(Self {})
     }
 }

@@ -3,40 +3,35 @@
 //! However many sockets present a token at once, the business system is asked once; whoever comes meanwhile
 //! gets the same answer. What went wrong is told to those who waited and remembered for nobody. Whoever looks
 //! up must not be cancelled with its asker: it may be the one whose flight the others wait for.
+//!
+//! No token is remembered, only a fingerprint of it under a secret of this process: what a dump of the memory shows
+//! logs nobody in, and every entry has the same small size, whatever a device sent.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use moka::Expiry;
 use moka::future::Cache;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
-use crate::business::{Answer, Business, Failure};
+use crate::business::{Answer, Failure};
+use crate::caller::Caller;
 use crate::config::Config;
 use crate::metrics::{Metrics, Source};
 
-/// A token weighs one for each started piece of this many bytes, so that long ones can't fill the machine.
-const TOKEN_PIECE: usize = 256;
-/// At most one complaint about the business system is logged in this time; the counters have them all.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+/// A token, without the token.
+type Fingerprint = [u8; 32];
 
-/// Remembers, and asks where it does not know. It has no `Debug`, which would show tokens.
+/// Remembers, and asks where it does not know.
+#[derive(Debug)]
 pub(crate) struct Memory {
-    answers: Cache<String, Answer>,
-    business: Business,
-    /// A permit for each check at the business system.
-    places: Arc<Semaphore>,
-    deadline: Duration,
+    answers: Cache<Fingerprint, Answer>,
+    /// Hashed before each token.
+    secret: [u8; 32],
+    caller: Caller,
     metrics: Arc<Metrics>,
-    complaints: Mutex<Complaints>,
-}
-
-/// Failures that were not logged since the last that was.
-#[derive(Debug, Default)]
-struct Complaints {
-    kept: u64,
-    last: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -45,8 +40,13 @@ struct Lifetimes {
     no: Duration,
 }
 
-impl Expiry<String, Answer> for Lifetimes {
-    fn expire_after_create(&self, _: &String, answer: &Answer, _: std::time::Instant) -> Option<Duration> {
+impl Expiry<Fingerprint, Answer> for Lifetimes {
+    fn expire_after_create(
+        &self,
+        _: &Fingerprint,
+        answer: &Answer,
+        _: std::time::Instant,
+    ) -> Option<Duration> {
         Some(match answer {
             Answer::Yes { expires, .. } => {
                 let left = expires.map(|at| at.saturating_duration_since(Instant::now()));
@@ -58,51 +58,32 @@ impl Expiry<String, Answer> for Lifetimes {
 }
 
 impl Memory {
-    pub(crate) fn new(config: &Config, business: Business, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(config: &Config, caller: Caller, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let lifetimes = Lifetimes { yes: config.remember_yes, no: config.remember_no };
-        let answers = Cache::builder()
-            .max_capacity(config.max_remembered)
-            .weigher(|token: &String, _| u32::try_from(token.len() / TOKEN_PIECE + 1).unwrap_or(u32::MAX))
-            .expire_after(lifetimes)
-            .build();
-        let places = Arc::new(Semaphore::new(config.max_in_flight));
-        Self { answers, business, places, deadline: config.deadline, metrics, complaints: Mutex::default() }
+        let answers = Cache::builder().max_capacity(config.max_remembered).expire_after(lifetimes).build();
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).context("the system gives no random numbers")?;
+        Ok(Self { answers, secret, caller, metrics })
     }
 
-    /// What is known about a token, from memory or from the business system.
-    pub(crate) async fn look_up(&self, token: &str) -> Result<Answer, Arc<Failure>> {
-        let mut source = Source::Memory;
+    /// What is known about a token, from memory or from the business system; it is asked only before `until`.
+    pub(crate) async fn look_up(&self, token: &str, until: Instant) -> Result<Answer, Arc<Failure>> {
+        let fingerprint = self.fingerprint(token);
+        if let Some(answer) = self.answers.get(&fingerprint).await {
+            self.metrics.looked_up(Source::Memory);
+            return Ok(answer);
+        }
+        let mut source = Source::SharedFlight;
         let flight = async {
-            source = Source::Business;
-            self.ask(token).await
+            source = Source::OwnFlight;
+            self.caller.ask(token, until).await
         };
-        let answer = self.answers.try_get_with_by_ref(token, flight).await;
+        let answer = self.answers.try_get_with(fingerprint, flight).await;
         self.metrics.looked_up(source);
         answer
     }
 
-    async fn ask(&self, token: &str) -> Result<Answer, Failure> {
-        let place = timeout(self.deadline, self.places.acquire()).await;
-        let Ok(Ok(_place)) = place else {
-            self.metrics.dropped("no_call_in_time");
-            return Err(Failure::Busy(self.deadline));
-        };
-        let began = Instant::now();
-        let answer = self.business.ask(token).await;
-        self.metrics.asked(answer.as_ref(), began.elapsed());
-        if let Err(failure) = &answer {
-            self.complain(failure);
-        }
-        answer
-    }
-
-    fn complain(&self, failure: &Failure) {
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.kept += 1;
-        if complaints.last.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
-            let failures = complaints.kept;
-            tracing::warn!(%failure, failures, "the business system gives no answers about tokens");
-            *complaints = Complaints { kept: 0, last: Some(Instant::now()) };
-        }
+    fn fingerprint(&self, token: &str) -> Fingerprint {
+        Sha256::new().chain_update(self.secret).chain_update(token).finalize().into()
     }
 }

@@ -9,15 +9,18 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::breaker::Phase;
 use crate::business::{Answer, Failure};
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Remembered, or from a flight that was under way.
+    /// Remembered.
     Memory,
-    /// The business system was asked for it.
-    Business,
+    /// A flight of another question that was under way.
+    SharedFlight,
+    /// The business system was to be asked for it.
+    OwnFlight,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -40,6 +43,11 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
 /// The counters of one auth-adapter.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -47,9 +55,14 @@ pub(crate) struct Metrics {
     sources: Family<SourceLabel, Counter>,
     outcomes: Family<OutcomeLabel, Counter>,
     drops: Family<ReasonLabel, Counter>,
+    retries: Family<OutcomeLabel, Counter>,
+    breaker: Family<StateLabel, Gauge>,
+    transitions: Family<StateLabel, Counter>,
     durations: Histogram,
     /// Questions without an answer yet.
     pub(crate) waiting: Gauge,
+    /// Calls of the business system under way.
+    pub(crate) in_flight: Gauge,
 }
 
 impl Metrics {
@@ -59,20 +72,29 @@ impl Metrics {
             sources: Family::default(),
             outcomes: Family::default(),
             drops: Family::default(),
+            retries: Family::default(),
+            breaker: Family::default(),
+            transitions: Family::default(),
             durations: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             waiting: Gauge::default(),
+            in_flight: Gauge::default(),
         };
-        registry.register("mc_auth_verdicts", "Answers to edges", metrics.verdicts.clone());
-        registry.register("mc_auth_lookups", "Where answers came from", metrics.sources.clone());
-        registry.register("mc_auth_business_calls", "Calls of the business system", metrics.outcomes.clone());
-        registry.register("mc_auth_drops", "Questions that were not answered", metrics.drops.clone());
+        let registry = registry.sub_registry_with_prefix("mc_auth");
+        registry.register("verdicts", "Answers to edges", metrics.verdicts.clone());
+        registry.register("lookups", "Where answers came from", metrics.sources.clone());
+        registry.register("business_calls", "Calls of the business system", metrics.outcomes.clone());
+        registry.register("drops", "Checks that were not made, and answers not sent", metrics.drops.clone());
+        registry.register("retries", "Calls to be made once more", metrics.retries.clone());
+        registry.register("breaker_state", "1 for the state it is in", metrics.breaker.clone());
+        registry.register("breaker_transitions", "Changes to this state", metrics.transitions.clone());
         registry.register_with_unit(
-            "mc_auth_business_call_duration",
+            "business_call_duration",
             "Time that the business system took",
             Unit::Seconds,
             metrics.durations.clone(),
         );
-        registry.register("mc_auth_waiting", "Questions without an answer yet", metrics.waiting.clone());
+        registry.register("waiting", "Questions without an answer yet", metrics.waiting.clone());
+        registry.register("in_flight", "Checks at the business system under way", metrics.in_flight.clone());
         metrics
     }
 
@@ -83,7 +105,8 @@ impl Metrics {
     pub(crate) fn looked_up(&self, source: Source) {
         let source = match source {
             Source::Memory => "memory",
-            Source::Business => "business",
+            Source::SharedFlight => "shared_flight",
+            Source::OwnFlight => "business",
         };
         self.sources.get_or_create(&SourceLabel { source }).inc();
     }
@@ -98,7 +121,33 @@ impl Metrics {
         self.durations.observe(took.as_secs_f64());
     }
 
+    pub(crate) fn retried(&self, outcome: &'static str) {
+        self.retries.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// The breaker turned to this state.
+    pub(crate) fn breaker_turned(&self, phase: Phase) {
+        self.breaker_is(phase);
+        self.transitions.get_or_create(&StateLabel { state: name(phase) }).inc();
+    }
+
+    /// The breaker is in this state from now on.
+    pub(crate) fn breaker_is(&self, phase: Phase) {
+        for candidate in [Phase::Closed, Phase::Open, Phase::HalfOpen] {
+            let label = StateLabel { state: name(candidate) };
+            self.breaker.get_or_create(&label).set(i64::from(candidate == phase));
+        }
+    }
+
     pub(crate) fn dropped(&self, reason: &'static str) {
         self.drops.get_or_create(&ReasonLabel { reason }).inc();
+    }
+}
+
+const fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Closed => "closed",
+        Phase::Open => "open",
+        Phase::HalfOpen => "half_open",
     }
 }

@@ -1,29 +1,31 @@
 //! Takes the edges' questions from the bus and answers them.
 //!
-//! The adapters share the questions in one queue group. Each question has a place among a bounded number;
-//! beyond it the answer is "unavailable" at once, which an edge tells its client as "try again". Every question
-//! that says where its answer goes gets one, and each answer is a task of its own that nobody but the drain
-//! waits for: an edge that gave up cancels nothing for the others who wait for the same token.
+//! An edge that knows the adapters asks the one that a token belongs to; others ask any, in one queue group. Each
+//! question has a place among a bounded number; beyond it the answer is "unavailable" at once, which an edge tells its
+//! client as "try again". Every question that says where its answer goes gets one, unless its edge has given up by
+//! then, and each answer is a task of its own that nobody but the drain waits for: an edge that gave up cancels nothing
+//! for the others who wait for the same token.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use prometheus_client::metrics::gauge::Gauge;
+use futures_util::{StreamExt as _, stream};
 use shared::bus::async_nats::{HeaderMap, Message, Subject, Subscriber};
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::health::Health;
+use shared::held::Held;
 use shared::subject;
 use shared::trace::{self, TraceContext};
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::PART;
-use crate::business::Answer;
+use crate::announce::Announcer;
+use crate::business::{Answer, Failure};
 use crate::config::Config;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -32,6 +34,10 @@ use crate::metrics::Metrics;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long the questions that were under way to this adapter may take to arrive when it leaves.
 const LAST_QUESTIONS: Duration = Duration::from_secs(1);
+/// How long an edge waits that does not say so.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest wait that is believed.
+const MOST_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where questions are answered.
 struct Desk {
@@ -42,22 +48,11 @@ struct Desk {
     max_token: usize,
 }
 
-/// A question's place, given back when it is answered.
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    waiting: Gauge,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.waiting.dec();
-    }
-}
-
 /// Starts answering on `drain`; `health` says when questions arrive here.
 pub(crate) fn start(
     config: &Config,
     memory: Memory,
+    announcer: Announcer,
     bus: Bus,
     health: Health,
     metrics: Arc<Metrics>,
@@ -65,21 +60,23 @@ pub(crate) fn start(
 ) {
     let places = Arc::new(Semaphore::new(config.max_waiting));
     let desk = Arc::new(Desk { memory, bus, metrics, places, max_token: config.max_token.as_usize() });
-    drain.spawn(serve(desk, health, config.bus_grace, drain.clone()));
+    drain.spawn(serve(desk, announcer, health, config.bus_grace, drain.clone()));
 }
 
 /// Answers until the drain begins; then no new question is taken, and those taken are answered.
-async fn serve(desk: Arc<Desk>, health: Health, bus_grace: Duration, drain: Drain) {
+async fn serve(desk: Arc<Desk>, announcer: Announcer, health: Health, bus_grace: Duration, drain: Drain) {
     let subscribed = tokio::select! {
-        questions = subscribe(&desk.bus) => Some(questions),
+        subscribed = subscribe(&desk.bus, &announcer) => Some(subscribed),
         () = drain.begun() => None,
     };
-    let Some(mut questions) = subscribed else { return };
+    let Some((mut of_all, mut of_this, hellos)) = subscribed else { return };
+    drain.spawn(announcer.speak(hellos, drain.clone()));
     // Behind the subscription, so that what proves the connection proves the subscription too.
     drain.spawn(keep_ready(desk.bus.clone(), health.clone(), bus_grace, drain.clone()));
     loop {
         let question = tokio::select! {
-            question = questions.next() => question,
+            question = of_all.next() => question,
+            question = of_this.next() => question,
             () = drain.begun() => break,
         };
         let Some(question) = question else {
@@ -91,7 +88,8 @@ async fn serve(desk: Arc<Desk>, health: Health, bus_grace: Duration, drain: Drai
         desk.take(question, &drain).await;
     }
     let last = async {
-        if questions.drain().await.is_ok() {
+        if of_all.drain().await.is_ok() && of_this.drain().await.is_ok() {
+            let mut questions = stream::select(of_all, of_this);
             while let Some(question) = questions.next().await {
                 desk.take(question, &drain).await;
             }
@@ -102,10 +100,17 @@ async fn serve(desk: Arc<Desk>, health: Health, bus_grace: Duration, drain: Drai
     }
 }
 
-async fn subscribe(bus: &Bus) -> Subscriber {
+/// Questions to any adapter, questions to this one, and edges that want to know who is there.
+async fn subscribe(bus: &Bus, announcer: &Announcer) -> (Subscriber, Subscriber, Subscriber) {
     loop {
-        match bus.subscribe(subject::VERIFY, Some(subject::VERIFY_QUEUE), bus::DEADLINE).await {
-            Ok(questions) => return questions,
+        let subscribed = async {
+            let of_this = bus.subscribe(announcer.subject(), None, bus::DEADLINE).await?;
+            let hellos = announcer.listen().await?;
+            let of_all = bus.subscribe(subject::VERIFY, Some(subject::VERIFY_QUEUE), bus::DEADLINE).await?;
+            Ok::<_, bus::RequestError>((of_all, of_this, hellos))
+        };
+        match subscribed.await {
+            Ok(subscribed) => return subscribed,
             Err(error) => tracing::warn!(%error, "can't take questions yet"),
         }
         tokio::time::sleep(PAUSE).await;
@@ -127,13 +132,17 @@ impl Desk {
         let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
             return self.decline(reply, "too_many_waiting", "too many questions wait".into()).await;
         };
-        self.metrics.waiting.inc();
-        let place = Place { _permit: permit, waiting: self.metrics.waiting.clone() };
+        let patience = request.patience_ms.map_or(PATIENCE, Duration::from_millis);
+        let until = Instant::now() + patience.min(MOST_PATIENCE);
+        let place = (permit, Held::new(&self.metrics.waiting));
         let desk = Arc::clone(self);
         let span = span(question.headers.as_ref());
         let judged = async move {
-            let verdict = desk.judge(&request.token).await;
-            desk.answer(reply, verdict).await;
+            let verdict = desk.judge(&request.token, until).await;
+            match verdict {
+                Some(verdict) if Instant::now() < until => desk.answer(reply, verdict).await,
+                Some(_) | None => desk.metrics.dropped("edge_gave_up"),
+            }
             drop(place);
         };
         drain.spawn(judged.instrument(span));
@@ -145,11 +154,12 @@ impl Desk {
         self.answer(reply, Verdict::Unavailable { reason }).await;
     }
 
-    async fn judge(&self, token: &str) -> Verdict {
+    /// `None`: it was too late to find out.
+    async fn judge(&self, token: &str, until: Instant) -> Option<Verdict> {
         if token.is_empty() || token.len() > self.max_token {
-            return Verdict::Unknown;
+            return Some(Verdict::Unknown);
         }
-        match self.memory.look_up(token).await {
+        Some(match self.memory.look_up(token, until).await {
             Ok(Answer::No) => Verdict::Unknown,
             Ok(Answer::Yes { uid, expires }) => {
                 let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
@@ -159,8 +169,9 @@ impl Desk {
                     expires_in_ms => Verdict::Known { uid: uid.to_string(), expires_in_ms },
                 }
             }
+            Err(failure) if *failure == Failure::Stale && Instant::now() >= until => return None,
             Err(failure) => Verdict::Unavailable { reason: failure.to_string() },
-        }
+        })
     }
 
     async fn answer(&self, reply: Subject, verdict: Verdict) {

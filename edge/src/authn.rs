@@ -1,18 +1,32 @@
 //! Whose token is this? Asks the auth-adapters over the bus, with a bound and a deadline.
 //!
 //! The three answers are never mixed up: whatever fails on the way is "can't tell", never a no and never a yes.
+//! However many sessions of this edge present one token at once, one question is asked for all of them; it goes on for
+//! as long as one of them waits.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use shared::bus::async_nats::Message;
 use shared::bus::{Bus, RequestError};
 use shared::config::Secret;
+use shared::drain::Drain;
 use shared::ids::Uid;
 use shared::subject;
 use shared::trace;
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::adapters::Adapters;
 
 /// What is known about a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,30 +43,61 @@ pub(crate) enum Owner {
 #[derive(Debug, Clone)]
 pub(crate) struct Authn {
     bus: Bus,
+    adapters: Adapters,
+    flights: Flights,
     /// Checks at a time; more wait, within their deadline.
     places: Arc<Semaphore>,
     deadline: Duration,
+    asked: Counter,
+    joined: Counter,
 }
 
 impl Authn {
-    pub(crate) fn new(bus: Bus, at_a_time: usize, deadline: Duration) -> Self {
-        Self { bus, places: Arc::new(Semaphore::new(at_a_time)), deadline }
+    /// Begins to listen to the auth-adapters until `gone`.
+    pub(crate) fn start(
+        bus: Bus,
+        (at_a_time, deadline): (usize, Duration),
+        registry: &mut Registry,
+        drain: &Drain,
+        gone: CancellationToken,
+    ) -> Self {
+        let (asked, joined, known) = (Counter::default(), Counter::default(), Gauge::default());
+        let registry = registry.sub_registry_with_prefix("mc_edge");
+        registry.register("token_questions", "Questions to auth-adapters", asked.clone());
+        registry.register(
+            "token_checks_joined",
+            "Token checks that another one of the same token answered too",
+            joined.clone(),
+        );
+        registry.register("auth_adapters", "Auth-adapters that this edge knows", known.clone());
+        let adapters = Adapters::follow(bus.clone(), known, drain, gone);
+        let places = Arc::new(Semaphore::new(at_a_time));
+        Self { bus, adapters, flights: Flights::default(), places, deadline, asked, joined }
     }
 
-    /// Asks about one token.
+    /// Finds out about one token.
     pub(crate) async fn owner(&self, token: Secret) -> Owner {
-        timeout(self.deadline, self.ask(token)).await.unwrap_or_else(|_| {
-            tracing::debug!("a token check took too long");
-            Owner::Unavailable
-        })
+        let (flight, joined) = self.flights.join(token.expose(), |landing| {
+            let (authn, token) = (self.clone(), token.clone());
+            async move {
+                let _landing = landing;
+                let until = Instant::now() + authn.deadline;
+                timeout_at(until, authn.ask(token, until)).await.unwrap_or_else(|_| {
+                    tracing::debug!("a token check took too long");
+                    Owner::Unavailable
+                })
+            }
+            .boxed()
+        });
+        if joined {
+            self.joined.inc();
+        }
+        flight.await
     }
 
-    async fn ask(&self, token: Secret) -> Owner {
+    async fn ask(&self, token: Secret, until: Instant) -> Owner {
         let Ok(_place) = self.places.acquire().await else { return Owner::Unavailable };
-        let request = VerifyRequest { v: VERSION, token: token.expose().to_owned() };
-        let headers = trace::bus_headers();
-        let question = request.encode();
-        match self.bus.request_with_headers(subject::VERIFY, headers, question, self.deadline).await {
+        match self.request(token.expose(), until).await {
             Ok(reply) => read(&reply.payload),
             Err(
                 error @ (RequestError::NoResponders | RequestError::Disconnected | RequestError::Timeout),
@@ -61,6 +106,81 @@ impl Authn {
                 Owner::Unavailable
             }
         }
+    }
+
+    /// Asks the adapter that the token belongs to. Only where nobody listens any more, which the bus says at once and so
+    /// nobody was asked, the next one has its turn; without any known, whoever takes it.
+    async fn request(&self, token: &str, until: Instant) -> Result<Message, RequestError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let patience_ms = u64::try_from(left.as_millis()).ok();
+            let request = VerifyRequest { v: VERSION, token: token.to_owned(), patience_ms }.encode();
+            self.asked.inc();
+            let Some(adapter) = self.adapters.choose(token) else {
+                let headers = trace::bus_headers();
+                return self.bus.request_with_headers(subject::VERIFY, headers, request, left).await;
+            };
+            let (subject, headers) = (subject::verify_at(&adapter), trace::bus_headers());
+            match self.bus.request_with_headers(subject, headers, request, left).await {
+                Err(RequestError::NoResponders) => self.adapters.forget(&adapter),
+                answered => return answered,
+            }
+        }
+    }
+}
+
+type Flight = BoxFuture<'static, Owner>;
+
+/// The checks under way, by token. An entry lives no longer than its flight, which ends when nobody waits for it.
+#[derive(Clone, Default)]
+struct Flights {
+    under_way: Arc<Mutex<UnderWay>>,
+}
+
+#[derive(Default)]
+struct UnderWay {
+    by_token: HashMap<String, (u64, WeakShared<Flight>)>,
+    begun: u64,
+}
+
+/// Without the tokens.
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").finish_non_exhaustive()
+    }
+}
+
+/// Takes a flight's entry away when the flight ends, however it does.
+struct Landing {
+    flights: Flights,
+    token: String,
+    number: u64,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut under_way = self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another flight may have begun when the last one who waited for this one had left.
+        if under_way.by_token.get(&self.token).is_some_and(|(number, _)| *number == self.number) {
+            under_way.by_token.remove(&self.token);
+        }
+    }
+}
+
+impl Flights {
+    /// The flight of this token that is under way, or a new one; and whether it was under way.
+    fn join(&self, token: &str, begin: impl FnOnce(Landing) -> Flight) -> (Shared<Flight>, bool) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = under_way.by_token.get(token).and_then(|(_, flight)| flight.upgrade()) {
+            return (flight, true);
+        }
+        under_way.begun += 1;
+        let number = under_way.begun;
+        let flight = begin(Landing { flights: self.clone(), token: token.to_owned(), number }).shared();
+        if let Some(weak) = flight.downgrade() {
+            under_way.by_token.insert(token.to_owned(), (number, weak));
+        }
+        (flight, false)
     }
 }
 
@@ -91,6 +211,29 @@ fn read(reply: &[u8]) -> Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_flight_is_shared_while_somebody_waits_and_leaves_nothing() {
+        let flights = Flights::default();
+        let begin = |landing: Landing| {
+            async move {
+                let _landing = landing;
+                tokio::task::yield_now().await;
+                Owner::Unknown
+            }
+            .boxed()
+        };
+        let (first, joined) = flights.join("t", begin);
+        assert!(!joined);
+        let (second, joined) = flights.join("t", begin);
+        assert!(joined);
+        assert!(!flights.join("u", begin).1, "another token, another flight");
+        assert_eq!(flights.under_way.lock().unwrap().by_token.len(), 1, "nobody waits for the other one");
+        drop(first);
+        assert_eq!(second.await, Owner::Unknown);
+        assert!(!flights.join("t", begin).1, "what has landed is not joined");
+        assert!(flights.under_way.lock().unwrap().by_token.is_empty());
+    }
 
     #[test]
     fn only_a_clear_answer_is_a_yes_or_a_no() {

@@ -9,7 +9,7 @@
 //! | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
 //! | `hub` | who is here |
 //! | `feed` | messages from the bus to sessions, and the counts back |
-//! | `authn` | whose token it is |
+//! | `authn`, `adapters` | whose token it is, and who is asked about it |
 //! | `control`, `deny` | what publishers ask about users; who may not log in for a while |
 //! | `hostile` | what fuzzing runs |
 //! | `metrics`, `traced` | what is counted; spans of traces |
@@ -17,6 +17,7 @@
 //!
 //! It never calls the business system, and keeps nothing that a restart may not lose.
 
+mod adapters;
 mod admission;
 mod announce;
 mod authn;
@@ -133,7 +134,9 @@ impl Edge {
         let (bus, crowded) = (core.bus.state(), core.hub.crowded());
         let signs = Signs { bus, active: active.clone(), phase: phase.subscribe(), crowded };
         drain.spawn(ready::keep(health, signs, config.bus_grace));
-        let port = port(live, &core, rules, address, active, phase.subscribe())?;
+        let checks = (config.max_token_checks, config.auth_deadline);
+        let authn = Authn::start(core.bus.clone(), checks, registry, drain, core.gone.clone());
+        let port = port(live, &core, rules, authn, address, active, phase.subscribe())?;
         drain.spawn(listener::serve(listener, Arc::new(port)));
         drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %core.node, "the edge listens");
@@ -166,6 +169,7 @@ fn port(
     live: Live<Config>,
     core: &Core,
     rules: Arc<Rules>,
+    authn: Authn,
     address: SocketAddr,
     active: watch::Receiver<bool>,
     phase: watch::Receiver<EdgeState>,
@@ -174,7 +178,7 @@ fn port(
     let env = Env {
         rules,
         limits: Arc::new(config.limits()),
-        authn: Authn::new(core.bus.clone(), config.max_token_checks, config.auth_deadline),
+        authn,
         active,
         subscribe_deadline: config.subscribe_deadline,
         stalled_after: config.stalled_after,

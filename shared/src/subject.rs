@@ -18,6 +18,10 @@ pub const HEARTBEAT: &str = "mc.edge.hb";
 pub const VERIFY: &str = "mc.auth.verify";
 /// The queue group in which the auth-adapters share the token checks.
 pub const VERIFY_QUEUE: &str = "auth-adapter";
+/// Heartbeats of the auth-adapters, so that edges know whom to ask about which token; see [`verify_at`].
+pub const VERIFY_HEARTBEAT: &str = "mc.auth.hb";
+/// "Who is there?", asked by an edge that can't wait for the next heartbeat of the auth-adapters.
+pub const VERIFY_HELLO: &str = "mc.auth.hello";
 /// Orders to every edge.
 pub const CONTROL_ALL: &str = "mc.ctl.all";
 
@@ -29,6 +33,12 @@ const LIVE_PREFIX: &str = "mc.live.";
 /// Orders to one edge.
 pub fn control_edge(edge: &NodeId) -> String {
     format!("mc.ctl.edge.{edge}")
+}
+
+/// "Whose token is this?", asked of one auth-adapter. Edges ask the same one about the same token, so that it
+/// asks the business system once for all of them; who knows no adapter asks any, at [`VERIFY`].
+pub fn verify_at(adapter: &NodeId) -> String {
+    format!("{VERIFY}.{adapter}")
 }
 
 /// A subject that nobody serves: asking it proves by "no responders" that all earlier subscriptions of the
@@ -145,6 +155,7 @@ mod tests {
             format!("mc.live.{}.broadcast", fnv1a(b"broadcast") % 4)
         );
         assert_eq!(control_edge(&"e1".into()), "mc.ctl.edge.e1");
+        assert_eq!(verify_at(&"a1".into()), "mc.auth.verify.a1");
         assert_eq!(parse_live("mc.live.ask"), Some(Live::Ask));
     }
 

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use shared::config::{Sources, load, print};
 use shared::ids::Channel;
 use shared::subject::{self, Live};
-use shared::wire::{Answer, Ask, Envelope, Heartbeat, HeartbeatAck, LiveMessage, VerifyReply, VerifyRequest};
+use shared::wire::{
+    Answer, Ask, AuthHeartbeat, Envelope, Heartbeat, HeartbeatAck, LiveMessage, VerifyReply, VerifyRequest,
+};
 
 /// A parser, by the name of its fuzz target and of its folder in the corpus.
 pub type Target = (&'static str, fn(&[u8]) -> usize);
@@ -84,6 +86,7 @@ pub fn envelope(input: &[u8]) -> usize {
         + usize::from(again::<Heartbeat>(input))
         + usize::from(again::<HeartbeatAck>(input))
         + usize::from(again::<VerifyRequest>(input))
+        + usize::from(again::<AuthHeartbeat>(input))
         + usize::from(again::<VerifyReply>(input))
 }
 

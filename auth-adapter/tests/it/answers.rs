@@ -6,11 +6,9 @@ use auth_adapter::BodyFormat;
 use serde_json::{Value, json};
 use shared::config::Secret;
 use shared::wire::Verdict;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::support::{PATIENCE, Rig, Script, known, soon, unavailable};
+use crate::support::{PATIENCE, Rig, Script, known, unavailable};
 
 #[tokio::test]
 async fn yes_no_and_no_answer_are_kept_apart() {
@@ -105,6 +103,7 @@ async fn the_token_goes_out_as_json_or_as_a_form_with_the_configured_headers() {
         let call = rig.business.last_call();
         assert_eq!(call.headers["content-type"], kind);
         assert_eq!(call.headers["authorization"], "Bearer hunter2");
+        assert_eq!(call.headers["user-agent"], concat!("message-center/", env!("CARGO_PKG_VERSION")));
         match format {
             BodyFormat::Json => {
                 assert_eq!(
@@ -141,34 +140,12 @@ async fn a_question_that_can_not_be_read_is_answered_at_once() {
     rig.end().await;
 }
 
-/// A server that closes each kept connection in the moment of its second request.
 #[tokio::test]
-async fn a_kept_connection_that_closes_under_a_request_costs_nobody_a_login() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/check", listener.local_addr().unwrap());
-    let server = async {
-        let mut connections = 0;
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            connections += 1;
-            let mut buffer = vec![0; 4096];
-            let _ = stream.read(&mut buffer).await.unwrap();
-            let body = r#"{"uid":1}"#;
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-            stream.write_all(answer.as_bytes()).await.unwrap();
-            let again = stream.read(&mut buffer).await.unwrap();
-            if connections == 2 {
-                return again;
-            }
-            assert!(again > 0, "the connection was kept and used again");
-        }
-    };
-    let rig = Rig::with(|config| config.url = url).await;
-    let asked = async {
-        assert_eq!(rig.edge.ask("first").await, known("1"));
-        assert_eq!(rig.edge.ask("second").await, known("1"));
-        rig.adapter.leave().await;
-    };
-    soon("both logins are there", async { tokio::join!(server, asked) }).await;
+async fn a_status_that_is_configured_as_a_refusal_is_one() {
+    let rig = Rig::with(|config| config.refusals = vec![404]).await;
+    rig.business.follow(Script::Says(404, String::new()));
+    assert_eq!(rig.edge.ask("gone").await, Verdict::Unknown);
+    rig.business.follow(Script::Says(401, String::new()));
+    assert!(unavailable(&rig.edge.ask("other").await).contains("401"));
     rig.end().await;
 }

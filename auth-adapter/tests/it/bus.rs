@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use auth_adapter::Config;
+use futures_util::StreamExt as _;
 use shared::bus::RequestError;
-use shared::wire::Verdict;
+use shared::bus::async_nats::Subscriber;
+use shared::subject;
+use shared::wire::{AuthHeartbeat, AuthState, Envelope as _, Verdict};
 
 use crate::support::{Adapter, PATIENCE, Rig, eventually, known, soon};
 
@@ -25,6 +28,29 @@ async fn two_adapters_share_the_questions() {
     // One of them leaves; the other goes on alone.
     second.leave().await;
     assert_eq!(rig.edge.ask("user-201").await, self::known("201"));
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn an_adapter_says_who_it_is_answers_there_and_says_bye() {
+    let rig = Rig::start().await;
+    let mut heartbeats = rig.edge.bus.subscribe(subject::VERIFY_HEARTBEAT, None, PATIENCE).await.unwrap();
+    rig.edge.bus.publish(subject::VERIFY_HELLO, None, None, Vec::new().into()).await.unwrap();
+    let said = async |heartbeats: &mut Subscriber| {
+        let message = soon("a heartbeat", heartbeats.next()).await.unwrap();
+        AuthHeartbeat::decode(&message.payload).unwrap()
+    };
+    let heartbeat = said(&mut heartbeats).await;
+    assert_eq!(heartbeat.state, AuthState::Able);
+    let own = subject::verify_at(&heartbeat.adapter);
+    assert_eq!(rig.edge.ask_at(own.clone(), "user-1").await, Ok(known("1")));
+
+    rig.adapter.drain.begin();
+    while said(&mut heartbeats).await.state != AuthState::Bye {}
+    eventually("nobody listens there", async || {
+        rig.edge.ask_at(own.clone(), "user-2").await == Err(RequestError::NoResponders)
+    })
+    .await;
     rig.end().await;
 }
 

@@ -135,3 +135,23 @@ async fn a_failure_is_told_to_all_who_waited_and_remembered_for_nobody() {
     assert_eq!(rig.business.calls(), 2);
     rig.end().await;
 }
+
+#[tokio::test]
+async fn a_question_whose_edge_gave_up_before_its_turn_is_neither_asked_nor_answered() {
+    let rig = Rig::with(|config| config.max_in_flight = 1).await;
+    rig.business.hold();
+    let late = async {
+        eventually("the only place is taken", async || rig.business.under_way() == 1).await;
+        let patience = Duration::from_millis(100);
+        assert_eq!(rig.edge.ask_within("user-2", patience).await, Err(RequestError::Timeout));
+        let dropped = "mc_auth_drops_total{reason=\"edge_gave_up\"}";
+        eventually("it is dropped", async || rig.adapter.metric(dropped) == 1).await;
+        assert_eq!(rig.adapter.metric("mc_auth_waiting"), 1);
+        rig.business.open();
+    };
+    let (first, ()) = tokio::join!(rig.edge.ask("user-1"), late);
+    assert_eq!(first, known("1"));
+    assert_eq!(rig.business.calls(), 1, "the late one was never asked about");
+    assert_eq!(rig.edge.ask("user-2").await, known("2"));
+    rig.end().await;
+}

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod answers;
+mod breaker;
 mod bus;
+mod connections;
 mod flights;
 mod remembering;
 mod support;

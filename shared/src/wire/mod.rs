@@ -14,7 +14,7 @@ pub use ask::{Answer, Ask, Counts};
 pub use control::{Control, ControlAnswer, MAX_SINCE, Order, UserAnswer};
 pub use heartbeat::{EdgeState, Heartbeat, HeartbeatAck};
 pub use message::{Kind, LiveMessage};
-pub use verify::{Verdict, VerifyReply, VerifyRequest};
+pub use verify::{AUTH_HEARTBEAT, AuthHeartbeat, AuthState, Verdict, VerifyReply, VerifyRequest};
 
 /// The version that this build writes.
 pub const VERSION: u32 = 1;

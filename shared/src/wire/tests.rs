@@ -20,7 +20,6 @@ fn each_envelope_has_the_shape_of_version_1() {
         Heartbeat { v: 1, edge: "e1".into(), state: EdgeState::Serving, sessions: 7, rules: "ab".into() };
     insta::assert_snapshot!(text(&heartbeat), @r#"{"v":1,"edge":"e1","state":"serving","sessions":7,"rules":"ab"}"#);
     insta::assert_snapshot!(text(&HeartbeatAck { v: 1, publisher: "p1".into() }), @r#"{"v":1,"publisher":"p1"}"#);
-    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into() }), @r#"{"v":1,"token":"t"}"#);
     let users = vec!["1001".to_owned(), "bob".to_owned()];
     let sessions = Control { v: 1, order: Order::Sessions { users: users.clone() } };
     insta::assert_snapshot!(text(&sessions), @r#"{"v":1,"order":"sessions","users":["1001","bob"]}"#);
@@ -29,6 +28,10 @@ fn each_envelope_has_the_shape_of_version_1() {
     let users = vec![UserAnswer { sessions: 2, since: vec![5, 7], denied: true }, UserAnswer::default()];
     let answer = ControlAnswer { v: 1, edge: "e1".into(), users };
     insta::assert_snapshot!(text(&answer), @r#"{"v":1,"edge":"e1","users":[{"n":2,"since":[5,7],"denied":true},{"n":0}]}"#);
+    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: None }), @r#"{"v":1,"token":"t"}"#);
+    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: Some(5) }), @r#"{"v":1,"token":"t","patience_ms":5}"#);
+    let speaks = AuthHeartbeat { v: 1, adapter: "a1".into(), state: AuthState::Able };
+    insta::assert_snapshot!(text(&speaks), @r#"{"v":1,"adapter":"a1","state":"able"}"#);
     for (verdict, shape) in [
         (
             Verdict::Known { uid: "1001".into(), expires_in_ms: Some(5) },
@@ -92,6 +95,6 @@ fn a_live_message_that_is_not_one_is_refused() {
 
 #[test]
 fn a_token_is_not_in_debug_output() {
-    let request = VerifyRequest { v: 1, token: "very-secret".into() };
+    let request = VerifyRequest { v: 1, token: "very-secret".into(), patience_ms: None };
     assert!(!format!("{request:?}").contains("very-secret"));
 }

@@ -1,8 +1,11 @@
 //! "Whose token is this?" between an edge and an auth-adapter.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::ids::NodeId;
 
 /// An edge's question. The token is a secret: it is in no log and in no `Debug`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,11 +15,19 @@ pub struct VerifyRequest {
     pub v: u32,
     /// What the device sent.
     pub token: String,
+    /// Milliseconds from now after which the edge has given up, and an answer is of no use. `None`: an edge that
+    /// does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_ms: Option<u64>,
 }
 
 impl fmt::Debug for VerifyRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifyRequest").field("v", &self.v).field("token", &"***").finish()
+        f.debug_struct("VerifyRequest")
+            .field("v", &self.v)
+            .field("token", &"***")
+            .field("patience_ms", &self.patience_ms)
+            .finish()
     }
 }
 
@@ -52,4 +63,31 @@ pub enum Verdict {
     },
 }
 
-super::envelope!(VerifyRequest, VerifyReply);
+/// What an auth-adapter says about itself every [`AUTH_HEARTBEAT`], when asked, and when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthHeartbeat {
+    /// Version.
+    #[serde(default = "super::first_version")]
+    pub v: u32,
+    /// Who speaks.
+    pub adapter: NodeId,
+    /// How it stands.
+    pub state: AuthState,
+}
+
+/// How an auth-adapter stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthState {
+    /// It can ask the business system, or tries to find out.
+    Able,
+    /// The business system gives it no answers: it knows only what it remembers. Better ask another one.
+    Unable,
+    /// Its last word.
+    Bye,
+}
+
+/// How often an auth-adapter says that it lives.
+pub const AUTH_HEARTBEAT: Duration = Duration::from_secs(1);
+
+super::envelope!(VerifyRequest, VerifyReply, AuthHeartbeat);

@@ -23,6 +23,8 @@ pub(crate) enum Script {
     Honest,
     /// This status and this body.
     Says(u16, String),
+    /// This status and the wish not to be asked again for so many seconds.
+    ComeBackIn(u16, u64),
     /// 200 and bytes without end.
     Endless,
     /// A redirect to a page that would say yes.
@@ -133,6 +135,11 @@ impl Business {
         self.seen().most_under_way
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Ends it; connections are refused from now on.
     pub(crate) async fn stop(&self) {
         self.open();
@@ -172,6 +179,10 @@ async fn check(State(inside): State<Inside>, headers: HeaderMap, body: String) -
             None => StatusCode::UNAUTHORIZED.into_response(),
         },
         Script::Says(status, body) => (StatusCode::from_u16(status).unwrap(), body).into_response(),
+        Script::ComeBackIn(status, seconds) => {
+            (StatusCode::from_u16(status).unwrap(), [(header::RETRY_AFTER, seconds.to_string())])
+                .into_response()
+        }
         Script::Endless => {
             let chunk = Bytes::from(vec![b' '; 8 << 10]);
             Body::from_stream(stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone())))

@@ -118,8 +118,13 @@ impl Edge {
     }
 
     pub(crate) async fn ask_within(&self, token: &str, deadline: Duration) -> Result<Verdict, RequestError> {
-        let request = VerifyRequest { v: VERSION, token: token.into() };
-        self.ask_bytes(request.encode(), deadline).await
+        self.ask_bytes(question(token, deadline), deadline).await
+    }
+
+    /// Asks one adapter.
+    pub(crate) async fn ask_at(&self, subject: String, token: &str) -> Result<Verdict, RequestError> {
+        let reply = self.bus.request(subject, question(token, PATIENCE).into(), PATIENCE).await?;
+        Ok(VerifyReply::decode(&reply.payload).unwrap().verdict)
     }
 
     pub(crate) async fn ask_bytes(
@@ -135,6 +140,11 @@ impl Edge {
     async fn leave(&self) {
         assert_eq!(self.drain.finish(PATIENCE).await, 0, "the edge left tasks behind");
     }
+}
+
+fn question(token: &str, patience: Duration) -> Vec<u8> {
+    let patience_ms = u64::try_from(patience.as_millis()).ok();
+    VerifyRequest { v: VERSION, token: token.into(), patience_ms }.encode().to_vec()
 }
 
 /// One of each, ready.

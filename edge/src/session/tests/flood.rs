@@ -64,7 +64,7 @@ async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
     let env = Env {
         rules: rules(),
         limits: Arc::new(Limits { login_timeout: Duration::from_millis(200), ..limits() }),
-        authn: Authn::new(bus, 1, SECOND),
+        authn: Authn::start(bus, (1, SECOND), &mut Registry::default(), &rest, rest.token()),
         active: watch::Sender::new(true).subscribe(),
         subscribe_deadline: SECOND,
         stalled_after: 10 * SECOND,

@@ -1,0 +1,73 @@
+//! Says that this adapter lives, so that all edges ask the same one about the same token.
+//!
+//! It speaks every second, at once when an edge asks who is there, and when the breaker turns. Its last word, before it
+//! takes no more questions, makes the edges ask another one.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use shared::bus::async_nats::Subscriber;
+use shared::bus::{self, Bus, RequestError};
+use shared::drain::Drain;
+use shared::ids::NodeId;
+use shared::subject;
+use shared::wire::{AUTH_HEARTBEAT, AuthHeartbeat, AuthState, Envelope as _, VERSION};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::circuit::Circuit;
+use crate::metrics::Metrics;
+
+/// Speaks for one adapter.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    bus: Bus,
+    node: NodeId,
+    circuit: Arc<Circuit>,
+    metrics: Arc<Metrics>,
+}
+
+impl Announcer {
+    pub(crate) fn new(bus: Bus, circuit: Arc<Circuit>, metrics: Arc<Metrics>) -> Self {
+        Self { bus, node: NodeId::random(), circuit, metrics }
+    }
+
+    /// Where questions to this adapter alone arrive.
+    pub(crate) fn subject(&self) -> String {
+        subject::verify_at(&self.node)
+    }
+
+    /// Hears the edges that want to know who is there.
+    ///
+    /// # Errors
+    /// The bus takes no subscription.
+    pub(crate) async fn listen(&self) -> Result<Subscriber, RequestError> {
+        self.bus.subscribe(subject::VERIFY_HELLO, None, bus::DEADLINE).await
+    }
+
+    /// Speaks until the drain begins. Questions must arrive before this is called.
+    pub(crate) async fn speak(self, mut hellos: Subscriber, drain: Drain) {
+        let (mut bus, mut phases) = (self.bus.state(), self.circuit.phases());
+        let mut beat = interval(AUTH_HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {}
+                Some(_) = hellos.next() => {}
+                Ok(()) = phases.changed() => {}
+                Ok(()) = bus.changed() => {}
+                () = drain.begun() => return self.say(AuthState::Bye).await,
+            }
+            let state = if self.circuit.is_able() { AuthState::Able } else { AuthState::Unable };
+            self.say(state).await;
+        }
+    }
+
+    async fn say(&self, state: AuthState) {
+        let heartbeat = AuthHeartbeat { v: VERSION, adapter: self.node.clone(), state };
+        if let Err(error) = self.bus.publish(subject::VERIFY_HEARTBEAT, None, None, heartbeat.encode()).await
+        {
+            tracing::debug!(%error, "a heartbeat could not be sent");
+            self.metrics.dropped("heartbeat");
+        }
+    }
+}

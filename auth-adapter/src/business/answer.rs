@@ -1,0 +1,165 @@
+//! What the answers of the business system mean. Pure.
+//!
+//! A "yes" is only what is surely one. What is neither yes nor no is "unavailable", never a yes and never a
+//! no: a device must not be logged out because a URL is wrong or a database is away.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use shared::ids::Uid;
+use tokio::time::Instant;
+
+use super::Failure;
+
+/// The longest life of a login that makes a difference: a hundred years, in seconds.
+const FOREVER: f64 = 3_153_600_000.0;
+
+/// What the business system said about a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It belongs to this user.
+    Yes {
+        uid: Uid,
+        /// When the login expires. `None`: it does not.
+        expires: Option<Instant>,
+    },
+    /// It is no good.
+    No,
+}
+
+/// What the body of an answer with status 200 means.
+pub(super) fn interpret(body: &[u8], now: Instant) -> Result<Answer, Failure> {
+    let body: Value = serde_json::from_slice(body).map_err(|_| Failure::NotJson)?;
+    let Some(Ok(uid)) = body.get("uid").map(Uid::from_json) else { return Ok(Answer::No) };
+    let expires = match body.get("expires_in") {
+        None | Some(Value::Null) => None,
+        Some(value) => {
+            let seconds = value.as_f64().ok_or(Failure::BadExpiry)?;
+            if seconds <= 0.0 {
+                return Ok(Answer::No);
+            }
+            now.checked_add(Duration::from_secs_f64(seconds.min(FOREVER)))
+        }
+    };
+    Ok(Answer::Yes { uid, expires })
+}
+
+/// How long `Retry-After` asks for: a number of seconds, or a date. What is neither asks for nothing.
+pub(super) fn retry_after(value: &[u8], now: SystemTime) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits {
+        return text.parse().ok().map(Duration::from_secs);
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn yes(uid: &str, expires: Option<Instant>) -> Result<Answer, Failure> {
+        Ok(Answer::Yes { uid: Uid::parse(uid).unwrap(), expires })
+    }
+
+    #[test]
+    fn only_status_200_with_a_uid_is_a_yes() {
+        let now = Instant::now();
+        let of = |body: &str| interpret(body.as_bytes(), now);
+        assert_eq!(of(r#"{"uid":1001}"#), yes("1001", None));
+        assert_eq!(of(r#"{"uid":"1001","name":"x"}"#), yes("1001", None));
+        assert_eq!(of(r#"{"uid":18446744073709551615}"#), yes("18446744073709551615", None));
+        let later = now + Duration::from_millis(1_500);
+        assert_eq!(of(r#"{"uid":1,"expires_in":1.5}"#), yes("1", Some(later)));
+        assert_eq!(of(r#"{"uid":1,"expires_in":null}"#), yes("1", None));
+        assert!(matches!(of(r#"{"uid":1,"expires_in":1e300}"#), Ok(Answer::Yes { expires: Some(_), .. })));
+        for no in [
+            "{}",
+            "null",
+            "[]",
+            "1",
+            r#""x""#,
+            r#"{"uid":null}"#,
+            r#"{"uid":0}"#,
+            r#"{"uid":"0"}"#,
+            r#"{"uid":""}"#,
+            r#"{"uid":-1}"#,
+            r#"{"uid":1.5}"#,
+            r#"{"uid":18446744073709551616}"#,
+            r#"{"uid":true}"#,
+            r#"{"uid":[1]}"#,
+            r#"{"uid":1,"expires_in":0}"#,
+            r#"{"uid":1,"expires_in":-5}"#,
+        ] {
+            assert_eq!(of(no), Ok(Answer::No), "{no}");
+        }
+        assert_eq!(of(r#"{"uid":1,"expires_in":"soon"}"#), Err(Failure::BadExpiry));
+        for rubbish in ["", "<html>", "{\"uid\":1", "\u{0}"] {
+            assert_eq!(of(rubbish), Err(Failure::NotJson), "{rubbish}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let of = |text: &str| retry_after(text.as_bytes(), now).map(|time| time.as_secs());
+        assert_eq!(of("120"), Some(120));
+        assert_eq!(of(" 0 "), Some(0));
+        assert_eq!(of("Sun, 06 Nov 1994 08:50:07 GMT"), Some(30));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:07 GMT"), Some(0), "it is over");
+        for bad in ["", "-1", "1.5", "soon", "99999999999999999999", "\u{e9}"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,40}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| prop::collection::vec(inner, 0..4).prop_map(Value::from))
+    }
+
+    proptest! {
+        #[test]
+        fn only_an_integer_or_a_string_is_a_user(uid in any_json(), expires in any_json()) {
+            let now = Instant::now();
+            let body = serde_json::json!({ "uid": uid, "expires_in": expires });
+            match interpret(body.to_string().as_bytes(), now) {
+                Ok(Answer::Yes { uid: user, expires: at }) => {
+                    let text = uid.as_str().map(str::to_owned).or_else(|| uid.as_u64().map(|uid| uid.to_string()));
+                    prop_assert_eq!(Some(user.as_str()), text.as_deref());
+                    prop_assert!(expires.is_null() || expires.as_f64().is_some_and(|seconds| seconds > 0.0));
+                    prop_assert!(at.is_none_or(|at| at >= now) && at.is_none() == expires.is_null());
+                }
+                Ok(Answer::No) => prop_assert!(
+                    Uid::from_json(&uid).is_err() || expires.as_f64().is_some_and(|seconds| seconds <= 0.0)
+                ),
+                Err(failure) => {
+                    prop_assert_eq!(failure, Failure::BadExpiry);
+                    prop_assert!(!expires.is_null() && !expires.is_number());
+                }
+            }
+        }
+
+        #[test]
+        fn no_retry_after_makes_a_panic(text: Vec<u8>) {
+            let _ = retry_after(&text, SystemTime::now());
+        }
+
+        #[test]
+        fn no_body_makes_a_panic_and_only_a_uid_makes_a_yes(body: Vec<u8>) {
+            let answer = interpret(&body, Instant::now());
+            if let Ok(Answer::Yes { .. }) = answer {
+                let value: Value = serde_json::from_slice(&body).unwrap();
+                prop_assert!(Uid::from_json(&value["uid"]).is_ok());
+            }
+        }
+    }
+}

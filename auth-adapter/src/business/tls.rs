@@ -1,0 +1,56 @@
+//! TLS towards the business system: rustls with ring, for this client alone; nothing is installed globally.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::config::BusinessTls;
+
+/// Whom to trust, and who we are. The system's authorities are read only where they will be needed.
+pub(super) fn client(files: &BusinessTls, needed: bool) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("TLS")?
+        .with_root_certificates(authorities(&files.ca, needed)?);
+    if files.cert.as_os_str().is_empty() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .with_context(|| format!("tls.key: {} holds no private key in PEM", files.key.display()))?;
+    builder
+        .with_client_auth_cert(certificates(&files.cert, "tls.cert")?, key)
+        .context("tls.cert and tls.key don't belong together")
+}
+
+fn authorities(file: &Path, needed: bool) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    if !file.as_os_str().is_empty() {
+        for certificate in certificates(file, "tls.ca")? {
+            roots.add(certificate).with_context(|| {
+                format!("tls.ca: a certificate in {} is none of an authority", file.display())
+            })?;
+        }
+    } else if needed {
+        // A certificate that can't be read is no reason to be without the others.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        anyhow::ensure!(
+            !roots.is_empty(),
+            "no certificate authorities were found to check an https url against; install the system's \
+             certificates (package ca-certificates), or name a file with yours in auth_adapter.tls.ca"
+        );
+    }
+    Ok(roots)
+}
+
+fn certificates(file: &Path, key: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let fault = || format!("{key}: {} holds no certificates in PEM", file.display());
+    let certificates: Vec<_> =
+        CertificateDer::pem_file_iter(file).and_then(Iterator::collect).with_context(fault)?;
+    anyhow::ensure!(!certificates.is_empty(), fault());
+    Ok(certificates)
+}

@@ -1,0 +1,127 @@
+//! One check at the business system: when it may be made, how often it is tried, and what is told about it.
+//!
+//! A second try is made only where the first surely was not seen. A request that broke after it was sent is not
+//! repeated: a token that is good for one use would be used up, and its owner sent away for nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use shared::held::Held;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::business::{Answer, Business, Failure};
+use crate::circuit::Circuit;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::retry::{self, Budget};
+
+/// At most one complaint about the business system is logged in this time; the counters have them all.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
+
+/// Calls the business system, with all bounds.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    business: Business,
+    circuit: Arc<Circuit>,
+    /// A permit for each call under way.
+    places: Semaphore,
+    deadline: Duration,
+    retries: u32,
+    budget: Mutex<Budget>,
+    metrics: Arc<Metrics>,
+    complaints: Mutex<Complaints>,
+}
+
+/// Failures that were not logged since the last that was.
+#[derive(Debug, Default)]
+struct Complaints {
+    kept: u64,
+    last: Option<Instant>,
+}
+
+impl Caller {
+    pub(crate) fn new(
+        config: &Config,
+        business: Business,
+        circuit: Arc<Circuit>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            business,
+            circuit,
+            places: Semaphore::new(config.max_in_flight),
+            deadline: config.deadline,
+            retries: config.retries,
+            budget: Mutex::new(Budget::new()),
+            metrics,
+            complaints: Mutex::default(),
+        }
+    }
+
+    /// Asks about a token, unless that can't begin before `until`, when whoever wants to know has given up.
+    pub(crate) async fn ask(&self, token: &str, until: Instant) -> Result<Answer, Failure> {
+        self.circuit.check()?;
+        let _place = self.place(until).await?;
+        let leave = self.circuit.admit()?;
+        let _in_flight = Held::new(&self.metrics.in_flight);
+        let answer = self.try_all(token).await;
+        leave.done(answer.as_ref());
+        if let Err(failure) = &answer {
+            self.complain(failure);
+        }
+        answer
+    }
+
+    async fn place(&self, until: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+        let turn = Instant::now() + self.deadline;
+        let place = tokio::select! {
+            biased;
+            place = timeout_at(turn.min(until), self.places.acquire()) => place,
+            failure = self.circuit.opened() => return Err(failure),
+        };
+        if Instant::now() >= until {
+            return Err(Failure::Stale);
+        }
+        let Ok(Ok(place)) = place else {
+            self.metrics.dropped("no_call_in_time");
+            return Err(Failure::Busy(self.deadline));
+        };
+        Ok(place)
+    }
+
+    async fn try_all(&self, token: &str) -> Result<Answer, Failure> {
+        let deadline = Instant::now() + self.deadline;
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).first_try();
+        let mut retries = 0;
+        loop {
+            let began = Instant::now();
+            let tried = timeout_at(deadline, self.business.ask(token)).await;
+            let answer = tried.unwrap_or(Err(Failure::Slow(self.deadline)));
+            self.metrics.asked(answer.as_ref(), began.elapsed());
+            let Err(Failure::NotReached(_)) = &answer else { return answer };
+            let pause = retry::pause(retries, fastrand::f64());
+            let may = retries < self.retries && Instant::now() + pause < deadline && self.circuit.is_closed();
+            if !may {
+                return answer;
+            }
+            if !self.budget.lock().unwrap_or_else(PoisonError::into_inner).pay() {
+                self.metrics.retried("no_budget");
+                return answer;
+            }
+            self.metrics.retried("tried");
+            sleep(pause).await;
+            retries += 1;
+        }
+    }
+
+    fn complain(&self, failure: &Failure) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.kept += 1;
+        if complaints.last.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
+            let failures = complaints.kept;
+            tracing::warn!(%failure, failures, "the business system gives no answers about tokens");
+            *complaints = Complaints { kept: 0, last: Some(Instant::now()) };
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! A business system that fails is left alone, and asked again when it is back.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use shared::subject;
+use shared::wire::{AuthHeartbeat, AuthState, Envelope as _};
+use tokio::time::Instant;
+
+use crate::support::{PATIENCE, Rig, Script, eventually, known, soon, unavailable};
+
+const OPEN: &str = "mc_auth_breaker_state{state=\"open\"}";
+const CLOSED: &str = "mc_auth_breaker_state{state=\"closed\"}";
+const TO_OPEN: &str = "mc_auth_breaker_transitions_total{state=\"open\"}";
+
+/// Opens after four failures, for as long as is said.
+async fn rig(open: Duration) -> Rig {
+    Rig::with(|config| {
+        config.breaker.min_calls = 4;
+        config.breaker.open = open;
+        config.breaker.open_longest = open;
+    })
+    .await
+}
+
+async fn fail(rig: &Rig) {
+    for call in 0..4 {
+        unavailable(&rig.edge.ask(&format!("user-{}", 100 + call)).await);
+    }
+    assert_eq!((rig.adapter.metric(OPEN), rig.adapter.metric(CLOSED)), (1, 0));
+}
+
+#[tokio::test]
+async fn an_open_breaker_answers_at_once_and_remembered_tokens_are_still_good() {
+    let rig = rig(Duration::from_secs(600)).await;
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    assert_eq!(rig.adapter.metric(CLOSED), 1);
+    rig.business.follow(Script::Says(500, String::new()));
+    fail(&rig).await;
+    const REFUSED: &str = "mc_auth_drops_total{reason=\"breaker_open\"}";
+    let (calls, refused) = (rig.business.calls(), rig.adapter.metric(REFUSED));
+    // Held, so that a call that is made nevertheless would not be answered.
+    rig.business.hold();
+    for token in 0..50 {
+        let verdict = rig.edge.ask(&format!("user-{}", 200 + token)).await;
+        assert!(unavailable(&verdict).contains("fails too often"), "{verdict:?}");
+    }
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    assert_eq!(rig.business.calls(), calls, "nobody asked it");
+    assert_eq!(rig.adapter.metric(REFUSED), refused + 50);
+    assert_eq!(rig.adapter.metric(TO_OPEN), 1);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_no_failure() {
+    let rig = rig(Duration::from_secs(600)).await;
+    for token in 0..20 {
+        rig.edge.ask(&format!("nobody-{token}")).await;
+    }
+    assert_eq!(rig.adapter.metric(CLOSED), 1);
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn probes_find_out_that_it_is_back_and_then_everyone_may_ask() {
+    let rig = rig(Duration::from_millis(50)).await;
+    rig.business.follow(Script::Says(503, String::new()));
+    fail(&rig).await;
+    eventually("a probe failed", async || {
+        unavailable(&rig.edge.ask("user-1").await);
+        rig.adapter.metric(TO_OPEN) >= 2
+    })
+    .await;
+    rig.business.follow(Script::Honest);
+    // Each question is another token, since a yes is remembered.
+    let mut uid = 1_000;
+    eventually("it is closed again", async || {
+        uid += 1;
+        rig.edge.ask(&format!("user-{uid}")).await;
+        rig.adapter.metric(CLOSED) == 1
+    })
+    .await;
+    let tokens: Vec<String> = (2_000..2_100).map(|uid| format!("user-{uid}")).collect();
+    for (token, verdict) in tokens.iter().zip(rig.ask_all(&tokens).await) {
+        assert_eq!(verdict, known(token.strip_prefix("user-").unwrap()));
+    }
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn while_it_finds_out_only_the_probes_are_asked() {
+    let rig = rig(Duration::from_millis(50)).await;
+    rig.business.follow(Script::Says(500, String::new()));
+    fail(&rig).await;
+    rig.business.follow(Script::Honest);
+    rig.business.hold();
+    let before = rig.business.calls();
+    let tokens: Vec<String> = (1..=100).map(|uid| format!("user-{uid}")).collect();
+    let probing = async {
+        eventually("probes are under way", async || rig.business.under_way() == 3).await;
+        rig.business.open();
+    };
+    let asking = async {
+        eventually("it may be asked again", async || {
+            let verdicts = rig.ask_all(&tokens).await;
+            verdicts.iter().filter(|verdict| **verdict == known("1")).count() == 1
+                || rig.adapter.metric(CLOSED) == 1
+        })
+        .await;
+    };
+    soon("it is over", async { tokio::join!(probing, asking) }).await;
+    assert!(rig.business.calls() >= before + 3);
+    assert_eq!(rig.business.most_under_way(), 3);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_system_that_asks_for_time_gets_it() {
+    for status in [429, 503] {
+        let rig = Rig::with(|config| config.breaker.open_longest = Duration::from_secs(600)).await;
+        rig.business.follow(Script::ComeBackIn(status, 300));
+        assert!(unavailable(&rig.edge.ask("user-1").await).contains(&status.to_string()));
+        assert_eq!(rig.adapter.metric(OPEN), 1, "one wish is enough");
+        rig.business.follow(Script::Honest);
+        let verdict = rig.edge.ask("user-2").await;
+        assert!(unavailable(&verdict).contains("for another 29"), "{verdict:?}");
+        assert_eq!(rig.business.calls(), 1);
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_turn_are_told_when_it_opens() {
+    let rig = Rig::with(|config| {
+        config.max_in_flight = 4;
+        config.deadline = Duration::from_millis(500);
+        config.breaker.min_calls = 4;
+        config.breaker.open = Duration::from_secs(600);
+        config.breaker.open_longest = Duration::from_secs(600);
+    })
+    .await;
+    rig.business.hold();
+    let tokens: Vec<String> = (1..=400).map(|uid| format!("user-{uid}")).collect();
+    let began = Instant::now();
+    let verdicts = rig.ask_all(&tokens).await;
+    assert!(verdicts.iter().all(|verdict| !unavailable(verdict).is_empty()));
+    // Four at a time, half a second each: all of them in turn would be fifty seconds.
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(rig.business.calls() <= 8, "{}", rig.business.calls());
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn the_edges_are_told_when_it_opens_and_when_it_is_worth_asking_again() {
+    let rig = rig(Duration::from_millis(100)).await;
+    let mut heartbeats = rig.edge.bus.subscribe(subject::VERIFY_HEARTBEAT, None, PATIENCE).await.unwrap();
+    rig.edge.bus.barrier(PATIENCE).await.unwrap();
+    rig.business.follow(Script::Says(500, String::new()));
+    fail(&rig).await;
+    for state in [AuthState::Unable, AuthState::Able] {
+        soon("it says so", async {
+            loop {
+                let message = heartbeats.next().await.unwrap();
+                if AuthHeartbeat::decode(&message.payload).unwrap().state == state {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+    rig.end().await;
+}
