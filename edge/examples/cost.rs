@@ -1,12 +1,13 @@
 //! What a session and a delivery cost: resident bytes per idle session, processor time per million deliveries.
 //!
-//! `cargo run --release -p edge --example cost [SESSIONS]` (5,000 unless said otherwise; the limit of open files must be
-//! above that). The edge runs in this process, with its bus; the devices are bare sockets in a child process, so that
+//! `cargo run --release -p edge --example cost [SESSIONS [tls]]` (5,000 unless said otherwise, without TLS; the limit of
+//! open files must be above that). The edge runs in this process, with its bus; the devices are bare sockets in a child process, so that
 //! what is measured here is the server's. Each device logs in and subscribes to its user's channel and to one that all
 //! have.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use bytes::Bytes;
 use edge::{Config, Edge};
 use futures_util::StreamExt as _;
 use prometheus_client::registry::Registry;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use shared::bus::{self, Bus, BusConfig};
 use shared::drain::Drain;
 use shared::health::Health;
@@ -23,7 +27,10 @@ use shared::ids::{Channel, MessageIds};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
 use shared::wire::{Ask, Envelope as _, Kind, LiveMessage, Verdict, VerifyReply, VerifyRequest};
-use tokio::io::AsyncReadExt as _;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
 const SESSIONS: usize = 5_000;
@@ -38,27 +45,36 @@ const YES: &[u8] = b"\x81\x0f{\"result\":true}";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    match arguments.next().as_deref() {
-        Some("devices") => {
-            let edge = arguments.next().context("an address")?.parse()?;
-            devices(edge, arguments.next().context("a number")?.parse()?).await
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["devices", edge, number] => Box::pin(devices(edge.parse()?, number.parse()?, None)).await,
+        ["devices", edge, number, authority] => {
+            Box::pin(devices(edge.parse()?, number.parse()?, Some(Path::new(authority)))).await
         }
-        Some(sessions) => measure(sessions.parse().context("a number of sessions")?).await,
-        None => measure(SESSIONS).await,
+        [] => measure(SESSIONS, None).await,
+        [sessions] => measure(sessions.parse().context("a number of sessions")?, None).await,
+        [sessions, "tls"] => {
+            let site = TempDir::new()?;
+            let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+            std::fs::write(site.path().join("cert"), pair.cert.pem())?;
+            std::fs::write(site.path().join("key"), pair.signing_key.serialize_pem())?;
+            measure(sessions.parse().context("a number of sessions")?, Some(site.path())).await
+        }
+        _ => anyhow::bail!("usage: cost [SESSIONS [tls]]"),
     }
 }
 
-async fn measure(sessions: usize) -> anyhow::Result<()> {
+/// With a folder of `cert` and `key`, over TLS.
+async fn measure(sessions: usize, site: Option<&Path>) -> anyhow::Result<()> {
     let (drain, rest) = (Drain::new(), Drain::new());
     let server = bus::provide(&BusConfig::default(), &rest).await?;
     let bus = Bus::connect(&server, "cost", &rest).await?;
     bus.connected(WAIT).await?;
     serve_tokens(&bus, &rest).await?;
-    let edge = start(&server, &rest, &drain).await?;
+    let edge = start(&server, site, &rest, &drain).await?;
 
     // A first round, so that what is allocated once is not counted as a session's.
-    drop(Devices::start(edge.local_addr(), 100)?);
+    drop(Devices::start(edge.local_addr(), 100, site)?);
     tokio::time::timeout(WAIT, async {
         while edge.sessions() > 0 {
             tokio::task::yield_now().await
@@ -66,7 +82,7 @@ async fn measure(sessions: usize) -> anyhow::Result<()> {
     })
     .await?;
     let before = resident_bytes()?;
-    let mut devices = Devices::start(edge.local_addr(), sessions)?;
+    let mut devices = Devices::start(edge.local_addr(), sessions, site)?;
     ensure!(edge.sessions() == sessions, "{} of {sessions} sessions", edge.sessions());
     let after = resident_bytes()?;
     println!("{sessions} idle sessions: {} bytes resident each", (after - before) / sessions);
@@ -89,14 +105,24 @@ async fn measure(sessions: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(server: &bus::BusServer, rest: &Drain, drain: &Drain) -> anyhow::Result<Edge> {
-    let config = Config {
+async fn start(
+    server: &bus::BusServer,
+    site: Option<&Path>,
+    rest: &Drain,
+    drain: &Drain,
+) -> anyhow::Result<Edge> {
+    let mut config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        // As fast as they come.
+        connections_per_second: 0,
         // Bytes are counted, and a ping has some.
         ping_interval: Duration::from_secs(3_600),
         silence: Duration::from_secs(7_200),
         ..Config::default()
     };
+    if let Some(site) = site {
+        (config.tls.cert, config.tls.key) = (site.join("cert"), site.join("key"));
+    }
     let mut rules = default_rules();
     let (name, channel) = ("@broadcast".into(), "broadcast".into());
     rules.push(RuleConfig { name, channel, login: false, history: false });
@@ -176,9 +202,10 @@ struct Devices {
 
 impl Devices {
     /// Starts it, and returns when all its devices are subscribed.
-    fn start(edge: SocketAddr, number: usize) -> anyhow::Result<Self> {
+    fn start(edge: SocketAddr, number: usize, site: Option<&Path>) -> anyhow::Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["devices", &edge.to_string(), &number.to_string()])
+            .args(site.map(|site| site.join("cert")))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -211,21 +238,25 @@ impl Drop for Devices {
 }
 
 /// The child: connects, says so, and then says whenever as many bytes as it is told have come.
-async fn devices(edge: SocketAddr, number: usize) -> anyhow::Result<()> {
+async fn devices(edge: SocketAddr, number: usize, authority: Option<&Path>) -> anyhow::Result<()> {
     let (arrived, mut total) = tokio::sync::watch::channel(0_usize);
     let arrived = Arc::new(arrived);
+    let tls = authority.map(connector).transpose()?;
     let tasks = TaskTracker::new();
     for device in 0..number {
-        let stream = subscribed(edge, device)?;
-        stream.set_nonblocking(true)?;
-        let mut stream = tokio::net::TcpStream::from_std(stream)?;
+        let stream = TcpStream::connect(edge).await?;
         let arrived = Arc::clone(&arrived);
-        tasks.spawn(async move {
-            let mut buffer = [0; 4096];
-            while let Ok(bytes @ 1..) = stream.read(&mut buffer).await {
-                arrived.send_modify(|total| *total += bytes);
+        match &tls {
+            None => {
+                let stream = subscribed(stream, edge, device).await?;
+                tasks.spawn(listen(stream, arrived));
             }
-        });
+            Some(tls) => {
+                let stream = tls.connect(ServerName::try_from("localhost")?, stream).await?;
+                let stream = subscribed(stream, edge, device).await?;
+                tasks.spawn(Box::pin(listen(stream, arrived)));
+            }
+        }
     }
     println!("subscribed");
     let mut expected = 0;
@@ -240,19 +271,39 @@ async fn devices(edge: SocketAddr, number: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A socket that has shaken hands, logged in and subscribed.
-fn subscribed(edge: SocketAddr, device: usize) -> anyhow::Result<TcpStream> {
-    let mut stream = TcpStream::connect(edge)?;
-    write!(
-        stream,
+fn connector(authority: &Path) -> anyhow::Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority)?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config).into())
+}
+
+/// Counts the bytes that come.
+async fn listen(mut stream: impl AsyncRead + Unpin, arrived: Arc<tokio::sync::watch::Sender<usize>>) {
+    let mut buffer = vec![0; 4096];
+    while let Ok(bytes @ 1..) = stream.read(&mut buffer).await {
+        arrived.send_modify(|total| *total += bytes);
+    }
+}
+
+/// Shakes hands, logs in and subscribes.
+async fn subscribed<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    edge: SocketAddr,
+    device: usize,
+) -> anyhow::Result<S> {
+    let request = format!(
         "GET /message-center HTTP/1.1\r\nHost: {edge}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )?;
+    );
+    stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
+        head.push(stream.read_u8().await?);
     }
     ensure!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
     for op in [
@@ -263,9 +314,9 @@ fn subscribed(edge: SocketAddr, device: usize) -> anyhow::Result<TcpStream> {
         // A mask of zeros leaves the text as it is.
         let mut frame = vec![0x81, 0x80 | u8::try_from(op.len())?, 0, 0, 0, 0];
         frame.extend_from_slice(op.as_bytes());
-        stream.write_all(&frame)?;
+        stream.write_all(&frame).await?;
         let mut answer = [0; YES.len()];
-        stream.read_exact(&mut answer)?;
+        stream.read_exact(&mut answer).await?;
         ensure!(answer == YES, "{}", String::from_utf8_lossy(&answer));
     }
     Ok(stream)

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems};
 use shared::rules::{RuleConfig, Rules, default_rules};
+use shared::tls::TlsConfig;
 
 use crate::admission::{ForwardedHeader, Networks, Terms};
 use crate::hub::{Places, SessionPolicy};
@@ -20,6 +21,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub admin: SocketAddr,
+    /// Certificate and key of this port. Without them it speaks plain text.
+    pub tls: TlsConfig,
     /// Path of the WebSocket.
     pub path: String,
     /// Origins of web pages that may connect, e.g. `https://app.example.com`. Empty: all, for a login is a token
@@ -110,6 +113,7 @@ impl Default for Config {
         Self {
             listen: loopback(6790),
             admin: loopback(6795),
+            tls: TlsConfig::default(),
             path: "/message-center".into(),
             origins: Vec::new(),
             max_frame: ByteSize(4 << 10),
@@ -175,6 +179,7 @@ impl Config {
         ] {
             problems.check((1..=1 << 20).contains(&number), key, || "must be from 1 to 1048576".into());
         }
+        self.tls.validate("edge.tls", problems);
         self.validate_admission(problems);
         self.validate_times(problems);
     }
@@ -294,7 +299,7 @@ impl config::Settings for Settings {
     const SERVICE: &'static str = "message-center-edge";
 
     fn reloadable() -> &'static [&'static str] {
-        &["edge.origins"]
+        &["edge.origins", "edge.tls"]
     }
 
     fn validate(&self, problems: &mut Problems) {

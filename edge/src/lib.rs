@@ -52,6 +52,7 @@ use shared::health::{self, Health};
 use shared::ids::NodeId;
 use shared::reload::Live;
 use shared::rules::Rules;
+use shared::tls::Acceptor;
 use shared::wire::EdgeState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +116,8 @@ impl Edge {
         health.unready(PART, "starting");
         let live: Live<Config> = config.into();
         let config = live.get();
+        let tls = live.project(drain, |config| config.tls.clone());
+        let tls = Acceptor::new(PART, &tls, "mc_edge", registry, drain).context("edge.tls")?;
         let listener = health::bind("edge.listen", config.listen).await?;
         let address = listener.local_addr().context("the address of the client port")?;
         bus.register(registry, PART);
@@ -136,7 +139,7 @@ impl Edge {
         drain.spawn(ready::keep(health, signs, config.bus_grace));
         let checks = (config.max_token_checks, config.auth_deadline);
         let authn = Authn::start(core.bus.clone(), checks, registry, drain, core.gone.clone());
-        let port = port(live, &core, rules, authn, address, active, phase.subscribe())?;
+        let port = port(live, &core, rules, authn, (address, tls), active, phase.subscribe())?;
         drain.spawn(listener::serve(listener, Arc::new(port)));
         drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %core.node, "the edge listens");
@@ -170,7 +173,7 @@ fn port(
     core: &Core,
     rules: Arc<Rules>,
     authn: Authn,
-    address: SocketAddr,
+    (address, tls): (SocketAddr, Option<Acceptor>),
     active: watch::Receiver<bool>,
     phase: watch::Receiver<EdgeState>,
 ) -> anyhow::Result<Port> {
@@ -189,6 +192,7 @@ fn port(
         gate: Gate::new(terms, Arc::clone(&core.metrics)),
         told: AtomicBool::new(false),
         address,
+        scheme: if tls.is_some() { "wss" } else { "ws" },
         path: config.path.clone(),
         live,
         hub: Arc::clone(&core.hub),
@@ -201,7 +205,7 @@ fn port(
         max_frame: config.max_frame.as_usize(),
     };
     let (metrics, drain) = (Arc::clone(&core.metrics), core.drain.clone());
-    Ok(Port { door, env: Arc::new(env), bounds, metrics, drain })
+    Ok(Port { door, tls, env: Arc::new(env), bounds, metrics, drain })
 }
 
 /// Runs this part as a process of its own until the drain begins.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use shared::drain::Drain;
 use shared::held::Held;
+use shared::tls::{Acceptor, Stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -40,6 +41,7 @@ pub(crate) struct Bounds {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) door: Door,
+    pub(crate) tls: Option<Acceptor>,
     pub(crate) env: Arc<Env>,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
@@ -101,6 +103,7 @@ impl Port {
             if !wait.is_zero() {
                 sleep(wait).await;
             }
+            let stream = self.secured(stream).await.ok_or(Refusal::Broken)?;
             self.door.handshake(stream, peer).await
         });
         let upgraded = tokio::select! {
@@ -120,8 +123,26 @@ impl Port {
         }
     }
 
-    /// Says why not, without reading the request first; if there are too many even for that, says nothing.
+    /// The connection, with TLS if this port speaks it. None: the client doesn't.
+    async fn secured(&self, stream: TcpStream) -> Option<Stream> {
+        match &self.tls {
+            None => Some(stream.into()),
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => Some(stream),
+                Err(error) => {
+                    tracing::debug!(%error, "a TLS handshake failed");
+                    None
+                }
+            },
+        }
+    }
+
+    /// Says why not, without reading the request first; if there are too many even for that, says nothing. With TLS it
+    /// says nothing either, since that would cost the very handshake that is saved.
     fn refuse(&self, stream: TcpStream, too_many: TooMany, places: &Places) {
+        if self.tls.is_some() {
+            return self.metrics.refused(too_many.refusal);
+        }
         match Arc::clone(&places.refusals).try_acquire_owned() {
             Ok(place) => {
                 self.metrics.refused(too_many.refusal);

@@ -48,6 +48,8 @@ pub(crate) struct Transport<S> {
     stream: S,
     reader: WebSocketContext,
     queue: VecDeque<Frame>,
+    /// Whether the stream may still hold what was written. TCP holds nothing, but TLS does.
+    unflushed: bool,
     /// Bytes of the first frame in the queue that are written already.
     written: usize,
     /// When the client last took a byte, or the queue got its first frame.
@@ -69,6 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             stream,
             reader: WebSocketContext::from_partially_read(head.to_vec(), Role::Server, Some(config)),
             queue: VecDeque::new(),
+            unflushed: false,
             written: 0,
             progress: Instant::now(),
             intact: true,
@@ -78,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
     /// Puts a frame behind those that wait.
     pub(crate) fn push(&mut self, frame: Frame) {
-        if self.queue.is_empty() {
+        if self.is_idle() {
             self.progress = Instant::now();
         }
         self.queue.push_back(frame);
@@ -86,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
     /// Whether everything is written.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && !self.unflushed
     }
 
     /// Whether more may be answered before the client has read what waits.
@@ -96,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
     /// Since when the client takes nothing although something waits for it.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
-        (!self.queue.is_empty()).then_some(self.progress)
+        (!self.is_idle()).then_some(self.progress)
     }
 
     /// Writes what waits and, if `listen`, waits for what comes. Nothing is lost when this is dropped halfway.
@@ -188,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
     /// True: all is written just now. False: nothing waited.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.queue.is_empty() {
+        if self.is_idle() {
             return Poll::Ready(Ok(false));
         }
         while let Some(first) = self.queue.front() {
@@ -205,11 +208,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             }
         }
         self.queue = VecDeque::new();
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.unflushed = false;
         Poll::Ready(Ok(true))
     }
 
     fn advance(&mut self, bytes: usize) {
         self.progress = Instant::now();
+        self.unflushed = true;
         self.written += bytes;
         while let Some(first) = self.queue.front().map(Frame::len).filter(|length| *length <= self.written) {
             self.written -= first;

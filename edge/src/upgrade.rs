@@ -22,8 +22,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use shared::reload::Live;
+use shared::tls::Stream;
 use shared::wire::EdgeState;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -47,6 +47,8 @@ pub(crate) struct Door {
     /// Whether the log tells already of proxies that are not trusted.
     pub(crate) told: AtomicBool,
     pub(crate) address: SocketAddr,
+    /// `ws` or `wss`.
+    pub(crate) scheme: &'static str,
     pub(crate) path: String,
     /// Which web pages may connect is looked up at each handshake.
     pub(crate) live: Live<Config>,
@@ -59,7 +61,7 @@ pub(crate) struct Door {
 /// A client that was let in.
 #[derive(Debug)]
 pub(crate) struct Upgraded {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     /// What came right behind the request.
     pub(crate) head: Bytes,
     pub(crate) member: Member,
@@ -91,7 +93,7 @@ impl Door {
     ///
     /// # Errors
     /// Why it did not become a WebSocket; the client was told if that was possible.
-    pub(crate) async fn handshake(&self, stream: TcpStream, peer: Peer) -> Result<Upgraded, Refusal> {
+    pub(crate) async fn handshake(&self, stream: Stream, peer: Peer) -> Result<Upgraded, Refusal> {
         let admitted: Mutex<Result<Admitted, Refusal>> = Mutex::new(Err(Refusal::Broken));
         let slot = &admitted;
         let service = service_fn(|mut request: Request<Incoming>| async move {
@@ -231,7 +233,7 @@ impl Door {
     fn url(&self, headers: &HeaderMap) -> String {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = host.map_or_else(|| self.address.to_string(), str::to_owned);
-        format!("ws://{host}{}", self.path)
+        format!("{}://{host}{}", self.scheme, self.path)
     }
 }
 
@@ -279,8 +281,8 @@ fn names(headers: &HeaderMap, header: &HeaderName, token: &str) -> bool {
 }
 
 /// The stream without hyper around it, and what hyper had read beyond the request.
-async fn bare(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+async fn bare(upgrade: OnUpgrade) -> Option<(Stream, Bytes)> {
     let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf))
 }

@@ -93,6 +93,7 @@ impl config::Settings for Settings {
         // What the parts declare for themselves; a test compares them.
         &[
             "edge.origins",
+            "edge.tls",
             "publisher_api.allowed_hosts",
             "publisher_api.allowed_origins",
             "publisher_api.keys",

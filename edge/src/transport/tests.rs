@@ -43,6 +43,56 @@ async fn receive(client: &mut DuplexStream, bytes: usize) -> Vec<u8> {
     buffer
 }
 
+/// Takes all that is written, and gives it away only when flushed.
+struct Holding {
+    held: Vec<u8>,
+    pipe: DuplexStream,
+}
+
+impl AsyncRead for Holding {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Holding {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.held.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let this = &mut *self;
+            let bytes = std::task::ready!(Pin::new(&mut this.pipe).poll_write(context, &this.held))?;
+            this.held.drain(..bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_stream_itself_holds_back_still_waits_for_the_client() {
+    let (pipe, mut client) = duplex(4);
+    let mut transport = Transport::new(Holding { held: Vec::new(), pipe }, b"", 4096);
+    transport.push(Frame::already_encoded(b"12345678".to_vec()));
+    let began = Instant::now();
+    assert!(timeout(PATIENCE, transport.next(true)).await.is_err(), "the client takes nothing");
+    assert!(!transport.is_idle());
+    assert_eq!(transport.stalled_since(), Some(began));
+    let (event, received) = tokio::join!(transport.next(true), receive(&mut client, 8));
+    assert_eq!((event, &received[..]), (Event::Written, &b"12345678"[..]));
+    assert!(transport.is_idle() && transport.stalled_since().is_none());
+}
+
 #[tokio::test]
 async fn what_came_behind_the_upgrade_is_not_lost() {
     let (stream, mut client) = duplex(1024);

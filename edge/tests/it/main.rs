@@ -13,3 +13,4 @@ mod login;
 mod refusing;
 mod rfc6455;
 mod support;
+mod tls;
