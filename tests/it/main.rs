@@ -19,4 +19,5 @@ mod proxies;
 mod publishing;
 mod reload;
 mod subscribe;
+mod tls;
 mod traces;
