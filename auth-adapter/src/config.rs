@@ -5,23 +5,25 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
-use shared::config::{self, ByteSize, LogConfig, Problems, Secret};
+use shared::config::{self, ByteSize, LogConfig, Problems, Secret, Span};
 
 use crate::breaker::Policy;
 
 /// Settings of one auth-adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// Where the business system checks tokens, e.g. `http://127.0.0.1:8000/websocket_auth`.
+    /// Where your business system checks tokens, e.g. `http://127.0.0.1:8000/websocket_auth` (`--auth-url`). Empty: demo
+    /// mode, which only `message-center run` has.
     pub url: String,
-    /// Where `/livez`, `/readyz` and `/metrics` are.
+    /// Where `/livez`, `/readyz` and `/metrics` are when it is a process of its own.
     pub admin: SocketAddr,
     /// How the token is sent: `json` (`{"token":"…"}`) or `form` (`token=…`).
     pub body: BodyFormat,
-    /// Headers to send along, e.g. `{ Authorization = "Bearer …" }`. Values are secrets.
+    /// Headers to send along, e.g. `Authorization = "Bearer …"`. Values are secrets and never printed.
     pub headers: BTreeMap<String, Secret>,
     /// Statuses, besides a 200 without a user, by which the business system refuses a token. From 400 to 499, but neither
     /// 408 nor 429. Add 404 only if it surely speaks about the token and not about the URL.
@@ -30,14 +32,14 @@ pub struct Config {
     pub tls: BusinessTls,
     /// How long the business system may take, and how long a check may wait for its turn to call it. A check whose edge
     /// gave up meanwhile (`edge.auth_deadline`) is not made.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub deadline: Duration,
     /// How long the business system may take to accept a connection.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub connect_deadline: Duration,
     /// How long a connection is kept that nobody uses. Must be shorter than the business system keeps it, or a check is
     /// lost now and then because it is closed in the moment in which it is used again.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub keep_idle: Duration,
     /// How often a call is tried again that could not even connect, within `deadline` and while such retries are no more
     /// than a tenth of all calls. A call that broke later is not repeated: it may have been processed.
@@ -51,23 +53,23 @@ pub struct Config {
     /// The longest token; a longer one is refused without a question to the business system.
     pub max_token: ByteSize,
     /// How long a yes is remembered, but never longer than the login lives.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub remember_yes: Duration,
     /// How long a no is remembered.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub remember_no: Duration,
     /// Tokens that are remembered at most, in some 300 bytes each: not the token, only a fingerprint.
     pub max_remembered: u64,
     /// How long the bus may be away before this part is not ready.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub bus_grace: Duration,
     /// How long checks under way may take to finish when this part leaves.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub grace: Duration,
 }
 
 /// TLS towards the business system. The files are read at the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BusinessTls {
     /// PEM file of the authorities that may sign its certificate, instead of those that the system trusts.
@@ -80,7 +82,7 @@ pub struct BusinessTls {
 
 /// When a business system that fails is left alone, and when it is asked again. Meanwhile remembered tokens are still
 /// good, and for others the answer is "unavailable" at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BreakerConfig {
     /// The share of failures among the latest calls, in percent, at which it is left alone.
@@ -88,13 +90,13 @@ pub struct BreakerConfig {
     /// Calls within `window` below which no share matters.
     pub min_calls: u32,
     /// How far back calls count.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub window: Duration,
     /// How long it is left alone, less a random quarter; doubled each time that it still fails.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub open: Duration,
     /// The longest that it is left alone, also where it asks for more with `Retry-After`.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub open_longest: Duration,
     /// Calls that may find out whether it is back; when all succeed, everyone may ask again.
     pub probes: u32,
@@ -151,7 +153,7 @@ impl BreakerConfig {
 }
 
 /// How the token is sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BodyFormat {
     /// `{"token":"…"}`

@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
-use shared::config::{self, ByteSize, LogConfig, Problems};
+use shared::config::{self, ByteSize, LogConfig, Problems, Span};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::tls::TlsConfig;
 
@@ -14,12 +15,12 @@ use crate::hub::{Places, SessionPolicy};
 use crate::session::state::Limits;
 
 /// Settings of one edge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// Where devices connect. Port 0 takes a free one.
+    /// Where devices connect (`--listen`). Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where `/livez`, `/readyz` and `/metrics` are.
+    /// Where `/livez`, `/readyz` and `/metrics` are; those of all parts, if they run in one process.
     pub admin: SocketAddr,
     /// Certificate and key of this port. Without them it speaks plain text.
     pub tls: TlsConfig,
@@ -33,7 +34,7 @@ pub struct Config {
     /// Bytes that may wait for one session before it is closed as too slow (4503).
     pub outbox: ByteSize,
     /// A client that takes no byte for this long although something waits is closed as too slow (4503).
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub stalled_after: Duration,
     /// Sessions on this edge; more are refused with 503. 0: as many as come.
     pub max_sessions: usize,
@@ -71,38 +72,38 @@ pub struct Config {
     /// Handshakes at a time; more are refused with 503.
     pub max_handshakes: usize,
     /// How long a handshake may take.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub handshake_timeout: Duration,
     /// How long a connection may go without a login or a subscription.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub login_timeout: Duration,
     /// How long a session may go on after its login expired.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub reauth_timeout: Duration,
     /// Token checks at a time; more wait.
     pub max_token_checks: usize,
     /// How long a token check may take, waiting included.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub auth_deadline: Duration,
     /// How long a subscription waits for a bus that is away.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub subscribe_deadline: Duration,
     /// How often a session is pinged, give or take a tenth.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub ping_interval: Duration,
     /// A session from which nothing came for this long is closed (pongs count).
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub silence: Duration,
-    /// How often this edge says that it lives; the same as for the publishers.
-    #[serde(with = "humantime_serde")]
+    /// How often this edge says that it lives; the same as `publisher_api.heartbeat`.
+    #[serde(with = "Span")]
     pub heartbeat: Duration,
     /// Messages whose counts are remembered for the publishers' questions.
     pub remembered_messages: usize,
     /// How long the bus may be away before this edge is not ready.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub bus_grace: Duration,
     /// Over how long the sessions are sent away when this edge leaves.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub drain_window: Duration,
 }
 

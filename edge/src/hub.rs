@@ -10,6 +10,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::ids::{Channel, Uid};
 use shared::wire::Counts;
@@ -30,7 +31,7 @@ const FEW: usize = 16;
 const MAX_DENIED: usize = 65_536;
 
 /// What happens when a user opens one session more than allowed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionPolicy {
     /// The oldest is closed with 4409.

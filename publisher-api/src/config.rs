@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
-use shared::config::{self, ByteSize, LogConfig, Problems};
+use shared::config::{self, ByteSize, LogConfig, Problems, Span};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::tls::TlsConfig;
 
@@ -17,20 +18,22 @@ use crate::keys::{self, KeyConfig};
 const BUS_OVERHEAD: u64 = 1_024;
 
 /// Settings of one publisher-api.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
     /// Where back ends publish. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where `/livez`, `/readyz` and `/metrics` are.
+    /// Where `/livez`, `/readyz` and `/metrics` are when it is a process of its own.
     pub admin: SocketAddr,
-    /// Who may publish. Without keys, whoever reaches the port.
+    /// Who may publish; `message-center key new` makes entries `[[publisher_api.keys]]`. Without keys, whoever reaches
+    /// the port. See docs/keys.md.
     pub keys: Vec<KeyConfig>,
     /// A file with further keys (`[[keys]]`), read again when it changes. Empty: none.
     pub keys_file: PathBuf,
-    /// Certificate and key of this port. Without them it speaks plain text.
+    /// TLS on this port: certificate (with those between it and the authority) and key, PEM files, read again when
+    /// they change. Empty: plain text.
     pub tls: TlsConfig,
-    /// Without keys: lets everyone who reaches the port publish, where it is not on loopback.
+    /// Without keys: lets everyone who reaches the port publish, where it is not on loopback (`--insecure`).
     pub insecure: bool,
     /// Origins of web pages that may publish, e.g. `https://admin.example.com`. No CORS headers are sent.
     pub allowed_origins: Vec<String>,
@@ -53,44 +56,44 @@ pub struct Config {
     pub max_connections: usize,
     /// Open WebSockets; more are refused (107).
     pub max_sockets: usize,
-    /// How often edges announce themselves; the same as theirs.
-    #[serde(with = "humantime_serde")]
+    /// How often edges announce themselves; the same as `edge.heartbeat`.
+    #[serde(with = "Span")]
     pub heartbeat: Duration,
     /// An edge that was not heard for this long is not waited for.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub silent_after: Duration,
     /// An edge that was not heard for this long is taken for gone; until then counts are incomplete.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub named_for: Duration,
     /// How long an edge may take to say to how many sessions a message went.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub answer_deadline: Duration,
     /// Publishes within this time share one question to the edges.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub ask_window: Duration,
     /// How long a publish waits for a bus that is away before it is refused (108).
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub bus_wait: Duration,
     /// How long the bus may be away before this part is not ready.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub bus_grace: Duration,
     /// How long a connection may take to send the head of its (next) request.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub head_timeout: Duration,
     /// How long the body of a request may take.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub body_timeout: Duration,
     /// How often a WebSocket is pinged.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub ping_interval: Duration,
     /// A WebSocket from which nothing came for this long is closed (pongs count).
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub silence: Duration,
     /// A WebSocket or connection that takes none of its answers for this long is dropped.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub write_timeout: Duration,
     /// How long publishes in flight may take to finish when this part leaves.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub grace: Duration,
 }
 

@@ -4,6 +4,7 @@
 //! with placeholders, `{id}@video`; the channel is text built from them, `video:{id}`, and `{uid}`, the
 //! logged-in user. Pure: no I/O, no state.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Problems;
@@ -11,7 +12,7 @@ use crate::ids::{Channel, NameError, Uid, check_placeholder};
 use crate::subject::fnv1a;
 
 /// One rule as it stands in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleConfig {
     /// What clients name, e.g. `@user` or `{id}@video`. Placeholders match 1 to 128 bytes.
     pub name: String,

@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -29,7 +30,7 @@ use crate::drain::Drain;
 use crate::reload::{Live, POLL};
 
 /// Certificate and key of a port. Without them the port speaks plain text.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TlsConfig {
     /// PEM file of the certificate, followed by those between it and the authority. Empty: no TLS.

@@ -37,8 +37,9 @@ fn start(line: &str) -> Child {
 }
 
 async fn end(tool: Child) -> Ran {
-    let output = timeout(DEADLINE, tool.wait_with_output()).await.expect("the tool ends").unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let output =
+        timeout(DEADLINE, tool.wait_with_output()).await.expect("the tool ends").expect("it is our child");
+    let text = |bytes| String::from_utf8(bytes).expect("the tool writes UTF-8");
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 

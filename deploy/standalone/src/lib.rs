@@ -8,6 +8,7 @@ pub mod banner;
 pub mod bus;
 pub mod demo;
 pub mod key;
+pub mod reference;
 mod settings;
 
 use std::io::Write as _;

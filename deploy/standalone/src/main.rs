@@ -1,10 +1,11 @@
 //! `message-center`: everything in one process, or each part by itself.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use shared::service::{self, CommonArgs};
-use standalone::key;
+use standalone::{key, reference};
 
 /// Delivers a business system's messages to every device of a user, over WebSocket
 ///
@@ -35,6 +36,13 @@ enum Part {
     /// Makes keys for back ends that publish
     #[command(subcommand)]
     Key(key::Command),
+    /// Writes the config reference and the sample file of the repository from the types
+    #[command(hide = true)]
+    ConfigDocs {
+        /// The repository
+        #[arg(default_value = ".")]
+        repository: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -153,11 +161,25 @@ async fn main() -> ExitCode {
             service::run(common, flags, |s: &auth_adapter::Settings| &s.log, auth_adapter::run).await
         }
         Part::Key(command) => key::run(command),
+        Part::ConfigDocs { repository } => config_docs(&repository),
         Part::Bus(BusArgs { common, listen, insecure }) => {
             let flags = keys([("bus.listen", listen), ("bus.insecure", truth(insecure))]);
             service::run(common, flags, |s: &standalone::bus::Settings| &s.log, standalone::bus::run).await
         }
         Part::Bench(args) => bench_tool::run(*args).await,
+    }
+}
+
+fn config_docs(repository: &Path) -> ExitCode {
+    match reference::write(repository) {
+        Ok(written) => {
+            written.iter().for_each(|file| println!("{}", file.display()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::config::Problems;
 
@@ -21,7 +22,7 @@ const MAX_NAME: usize = 64;
 const MAX_FILE: u64 = 4 << 20;
 
 /// `[[publisher_api.keys]]`: one key. Several may have the same name, so that one can take the place of another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct KeyConfig {
     /// Whose key it is: 1 to 64 letters, digits, `-`, `_`, `.`. Appears in logs and metrics.

@@ -6,30 +6,33 @@ use std::path::{Path, PathBuf};
 use async_nats::ConnectOptions;
 use embedded_bus::{Credentials, Stats};
 use prometheus_client::registry::Registry;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::ServerMetrics;
 use crate::config::{ByteSize, Problems, Secret};
 
 /// Where the bus is. With a `url` it is out there; without, this process embeds one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BusConfig {
-    /// Servers to connect to, e.g. `nats://10.0.0.5:4222` (several: comma between). Empty: embed a bus.
+    /// Servers to connect to, e.g. `nats://10.0.0.5:4222` (`--bus-url`); several with a comma between. Empty:
+    /// embed a bus.
     pub url: String,
-    /// User name, together with `password`.
+    /// User name, together with `password`; for the bus that is connected to and for the embedded one.
     pub user: String,
     /// Password of `user`.
     pub password: Secret,
     /// A token instead of user and password.
     pub token: Secret,
-    /// How the servers of `url` are checked, and how this process proves to them who it is.
+    /// TLS towards the servers of `bus.url`: write `tls://` there. The files (PEM) are read again at each connection.
     pub tls: BusTls,
-    /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222`. Empty: for nobody else.
+    /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222` (`--bus-listen`). Empty: for nobody
+    /// else; `message-center bus` then takes 127.0.0.1:4222.
     pub listen: String,
     /// Where `/livez`, `/readyz` and `/metrics` are when the bus is a process of its own.
     pub admin: SocketAddr,
-    /// Lets the embedded bus listen off loopback without credentials.
+    /// Lets the embedded bus listen off loopback without credentials (`--insecure`).
     pub insecure: bool,
     /// The largest payload that the embedded bus takes.
     pub max_payload: ByteSize,
@@ -56,7 +59,7 @@ impl Default for BusConfig {
 
 /// TLS towards the servers of `bus.url`. `tls://` asks for it, and a server may ask for it too. The files are read
 /// again at each connection, so that they can be renewed while the process runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BusTls {
     /// PEM file of the authorities that may sign the servers' certificates. Empty: those that the system trusts.

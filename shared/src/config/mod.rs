@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 pub use problems::{Problem, Problems};
-pub use values::{ByteSize, LogConfig, LogFormat, Secret};
+pub use values::{ByteSize, LogConfig, LogFormat, Secret, Span};
 
 /// Every section that a part of message center may have.
 pub const SECTIONS: &[&str] = &["auth_adapter", "bus", "channels", "demo", "edge", "log", "publisher_api"];
@@ -106,12 +106,14 @@ fn read_file(path: &Path, problems: &mut Problems) -> Table {
         }
     };
     text.parse().unwrap_or_else(|error: toml::de::Error| {
-        problems.add(path.display().to_string(), format!("is not TOML: {}", error.to_string().trim()));
+        // Without the line itself, which may hold a secret.
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        problems.add(path.display().to_string(), format!("is not TOML at line {line}: {}", error.message()));
         Table::new()
     })
 }
 
-/// `MC_EDGE__LISTEN` → `["edge", "listen"]`. Names without `__` are not configuration, unless they look
+/// `MC_EDGE__LISTEN` → `["edge", "listen"]`; `MC_CHANNELS` → `["channels"]`. Other names without `__` are not configuration, unless they look
 /// like a slip of the finger.
 fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
     let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
@@ -123,6 +125,9 @@ fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
         } else {
             Err(format!("no such section; there are: {}", SECTIONS.join(", ")))
         };
+    }
+    if SECTIONS.contains(&rest.as_str()) {
+        return Ok(Some(vec![rest]));
     }
     for section in SECTIONS {
         if let Some(key) = rest.strip_prefix(section).and_then(|key| key.strip_prefix('_')) {
@@ -182,7 +187,7 @@ fn extract<S: Settings>(
                     texts.remove(&entry);
                     set(&mut table, &key, Some(Value::String(entry.1)));
                 } else {
-                    problems.add(key.clone(), error.to_string().trim().to_owned());
+                    problems.add(key.clone(), without_value(error.to_string().trim()));
                     if !set(&mut table, &key, None) {
                         return S::default();
                     }
@@ -190,6 +195,16 @@ fn extract<S: Settings>(
             }
         }
     }
+}
+
+/// A fault of the wrong type without the value, which may be a secret at the wrong place.
+fn without_value(fault: &str) -> String {
+    // The second line of the TOML reader repeats the key.
+    let fault = fault.lines().next().unwrap_or_default();
+    let parts = fault.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "));
+    let Some((given, expected)) = parts else { return fault.to_owned() };
+    let kind = given.split(['`', '"']).next().unwrap_or_default().trim();
+    format!("is of the wrong type: {kind}, expected {expected}")
 }
 
 /// Replaces (or with `None` removes) the value at a dotted path; list items by their index, where removing

@@ -106,6 +106,33 @@ fn what_is_printed_can_be_read_again_and_holds_no_secret() {
 }
 
 #[test]
+fn a_fault_never_shows_what_may_be_a_secret() {
+    for file in [
+        "[edge]\npassword = 48151623",
+        "[edge]\npassword = [\"hunter2\"]",
+        "[edge]\npassword = { x = \"hunter2\" }",
+        "[edge]\npassword = \"hunter2",
+        "[edge]\nframes = 1\npassword = hunter2",
+        "edge = \"hunter2\"",
+    ] {
+        let problems = from(file, &[]).unwrap_err().to_string();
+        assert!(!problems.contains("hunter2") && !problems.contains("48151623"), "{file:?}: {problems}");
+    }
+    let problems = from("[edge]\npassword = 48151623", &[]).unwrap_err().to_string();
+    assert_eq!(problems, "edge.password: is of the wrong type: integer, expected a string");
+    let problems = from("[edge]\nframes = 1\npassword = \"hunter2", &[]).unwrap_err().to_string();
+    assert!(problems.contains("is not TOML at line 3: "), "{problems}");
+}
+
+#[test]
+fn a_whole_section_may_stand_in_the_environment() {
+    let sample = from("[edge]\nlisten = \"a\"", &[("MC_EDGE", "{ frames = 3 }")]).unwrap();
+    assert_eq!((sample.edge.frames, sample.edge.listen), (3, Edge::default().listen));
+    let problems = from("", &[("MC_EDGE", "x")]).unwrap_err().to_string();
+    assert_eq!(problems, "edge: is of the wrong type: string, expected struct Edge");
+}
+
+#[test]
 fn sizes_are_read_and_written_with_units() {
     for (text, bytes) in [("4096", 4096), ("4KiB", 4096), ("256 KiB", 262_144), ("1GiB", 1 << 30), ("0", 0)] {
         assert_eq!(text.parse::<ByteSize>().map(|size| size.0), Ok(bytes), "{text}");

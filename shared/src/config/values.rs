@@ -1,9 +1,57 @@
 //! Kinds of values that more than one section has.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A time in words (`250ms`, `20s`, `1h 30m`), for fields that are a [`Duration`]: `#[serde(with = "Span")]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Span {}
+
+impl Span {
+    /// Writes it in words.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        humantime_serde::serialize(time, serializer)
+    }
+
+    /// Reads what was written in words.
+    ///
+    /// # Errors
+    /// It is no time.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        humantime_serde::deserialize(deserializer)
+    }
+}
+
+/// The schema of a value that is written as text of a kind of its own.
+macro_rules! written_as {
+    ($type:ty, $name:literal) => {
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "format": $name })
+            }
+        }
+    };
+}
+
+written_as!(Span, "time");
+written_as!(ByteSize, "size");
+written_as!(Secret, "secret");
 
 /// A value that is never printed: `Debug`, `Serialize` and so `--print-config` write `***`.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -109,7 +157,7 @@ impl<'de> Deserialize<'de> for ByteSize {
 }
 
 /// `[log]`: what is written to standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LogConfig {
     /// `text` for people, `json` for machines (an object a line).
@@ -126,7 +174,7 @@ impl Default for LogConfig {
 }
 
 /// How a log line looks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.

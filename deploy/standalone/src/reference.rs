@@ -1,0 +1,186 @@
+//! The reference of the configuration and the sample file, made from the types that read it.
+//!
+//! Keys, their order and their defaults come from the serialized settings, everything else from the schema of the same
+//! types, whose words are the doc comments. So neither can name a key that there is not, or miss one that there is.
+
+mod render;
+mod schema;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use publisher_api::keys::KeyConfig;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+use shared::config::Settings as _;
+
+use crate::Settings;
+
+/// The command that writes both files again.
+pub const COMMAND: &str = "cargo run -- config-docs";
+
+/// A file of the repository and what it must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Relative to the repository.
+    pub path: &'static str,
+    /// The whole of it.
+    pub text: String,
+}
+
+/// One table of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Section {
+    /// Dotted, e.g. `publisher_api.tls`.
+    path: String,
+    /// Whether there may be several: `[[channels]]`.
+    is_list: bool,
+    description: String,
+    keys: Vec<Key>,
+}
+
+/// One key of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    name: String,
+    kind: String,
+    /// As TOML. `None`: there is none, and without the key nothing is set.
+    default: Option<String>,
+    reloadable: bool,
+    description: String,
+}
+
+/// Both files as they must be.
+pub fn pages() -> [Page; 2] {
+    let schema = schema();
+    let sample = sections(&Settings::default(), &schema);
+    [
+        Page { path: "deploy/message-center.toml", text: render::sample(&sample) },
+        Page { path: "deploy/docs/config.md", text: render::reference(&all_sections(&schema)) },
+    ]
+}
+
+/// Writes both files below `repository`, and names them.
+///
+/// # Errors
+/// It is not the repository, or a file can't be written.
+pub fn write(repository: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for Page { path, text } in pages() {
+        let path = repository.join(path);
+        let what = || format!("{} can't be written; run this in the repository", path.display());
+        std::fs::write(&path, text).with_context(what)?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+fn schema() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<Settings>().to_value()
+}
+
+/// With an entry in every list, so that its keys are there too.
+fn all_sections(schema: &Value) -> Vec<Section> {
+    let mut settings = Settings::default();
+    settings.publisher_api.keys = vec![KeyConfig::default()];
+    sections(&settings, schema)
+}
+
+/// The tables of these settings, in their order, with the words of the schema.
+fn sections(settings: &Settings, schema: &Value) -> Vec<Section> {
+    let printed = toml::to_string(settings).expect("settings are tables of plain values");
+    let mut sections: Vec<Section> = Vec::new();
+    for line in printed.lines() {
+        if let Some(header) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            let list = header.strip_prefix('[').and_then(|header| header.strip_suffix(']'));
+            let path = list.unwrap_or(header).to_owned();
+            let description = schema::description(schema, &path);
+            sections.push(Section { path, is_list: list.is_some(), description, keys: Vec::new() });
+        } else if let Some((name, default)) = line.split_once(" = ")
+            && let Some(section) = sections.last_mut()
+        {
+            section.keys.push(key(schema, &section.path, name, Some(default.to_owned())));
+        }
+    }
+    for section in sections.iter_mut().filter(|section| section.is_list) {
+        // What an entry may leave out has no default that could be printed.
+        for name in schema::names(schema, &section.path) {
+            if !section.keys.iter().any(|key| key.name == name) {
+                section.keys.push(key(schema, &section.path, &name, None));
+            }
+        }
+    }
+    sections
+}
+
+fn key(schema: &Value, section: &str, name: &str, default: Option<String>) -> Key {
+    let path = format!("{section}.{name}");
+    let live = |prefix: &&str| path == **prefix || path.starts_with(&format!("{prefix}."));
+    Key {
+        name: name.to_owned(),
+        kind: schema::kind(schema, &path),
+        default,
+        reloadable: Settings::reloadable().iter().any(live),
+        description: schema::description(schema, &path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::config;
+
+    use super::*;
+
+    #[test]
+    fn reference_and_sample_are_those_of_the_types() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for Page { path, text } in pages() {
+            let stands = std::fs::read_to_string(repository.join(path)).unwrap_or_default();
+            let differs = text.lines().zip(stands.lines()).find(|(made, stands)| made != stands);
+            assert!(
+                text == stands,
+                "{path} is not up to date, write it with `{COMMAND}`; first: {differs:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_sample_is_the_defaults() {
+        let [sample, _] = pages();
+        let sample: toml::Table = sample.text.parse().unwrap();
+        let printed: toml::Table = config::print(&Settings::default()).parse().unwrap();
+        assert_eq!(sample, printed);
+    }
+
+    #[test]
+    fn every_key_is_described_and_none_is_missing() {
+        let schema = schema();
+        let sections = all_sections(&schema);
+        for name in config::SECTIONS {
+            assert!(sections.iter().any(|section| section.path == *name), "[{name}]");
+        }
+        for Section { path, keys, description, .. } in &sections {
+            assert!(!description.is_empty(), "[{path}] has no doc comment");
+            for key in keys {
+                assert!(!key.description.is_empty(), "{path}.{} has no doc comment", key.name);
+                assert!(!key.kind.is_empty(), "{path}.{} has no type", key.name);
+            }
+            for name in schema::names(&schema, path) {
+                let below = format!("{path}.{name}");
+                let there = keys.iter().any(|key| key.name == name)
+                    || sections.iter().any(|section| section.path == below);
+                assert!(there, "{below} is in no file");
+            }
+        }
+        let live: Vec<_> = sections
+            .iter()
+            .flat_map(|section| section.keys.iter().map(move |key| (&section.path, key)))
+            .filter(|(_, key)| key.reloadable)
+            .map(|(path, key)| format!("{path}.{}", key.name))
+            .collect();
+        for prefix in Settings::reloadable() {
+            assert!(live.iter().any(|key| key.starts_with(prefix)), "{prefix} is no key: {live:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Sections as text: the sample file in TOML, the reference in Markdown.
+
+use super::{COMMAND, Key, Section};
+
+/// How wide a comment may be.
+const WIDTH: usize = 118;
+
+const SAMPLE_HEAD: &str = "\
+# Every key of message center with its default. Copy what you change; leave the rest out.
+#
+# One file serves all parts: each reads the sections that it needs. Over the file stands the environment
+# (MC_EDGE__LISTEN is `listen` in [edge]), over that stand flags. docs/config.md is the reference.
+# Times are written like \"250ms\", \"20s\", \"5m\"; sizes like \"4KiB\", \"8GiB\".
+";
+
+const REFERENCE_HEAD: &str = "\
+# Configuration
+
+Every key with its type, its default and its name in the environment. [The sample file](../message-center.toml) holds
+the same keys with the same defaults; [running.md](running.md) tells how file, environment and flags are combined, and
+what is read again while the process runs.
+
+| type | how it is written |
+| --- | --- |
+| text | `\"…\"` |
+| secret | text that is never printed or logged; best set in the environment |
+| time | `\"250ms\"`, `\"20s\"`, `\"5m\"`, `\"1h 30m\"`: a number and its unit |
+| size | `\"4KiB\"`, `\"8GiB\"`, or a number of bytes |
+| list, table | as in TOML, in the environment too: `MC_EDGE__ORIGINS='[\"https://app.example.com\"]'` |
+
+In the environment a text needs no quotes. The column *live* says whether a change of the file is applied while the
+process runs (on SIGHUP, or within a few seconds by itself); all other keys are read when it starts, and a change of
+one is named in the log as waiting for a restart.
+";
+
+/// The sample file.
+pub(super) fn sample(sections: &[Section]) -> String {
+    let mut text = SAMPLE_HEAD.to_owned();
+    for section in sections {
+        text.push('\n');
+        text.push_str(&comment(&section.description));
+        text.push_str(&header(section));
+        text.push('\n');
+        for key in &section.keys {
+            if let Some(default) = &key.default {
+                text.push_str(&format!("{}{} = {default}\n", comment(&key.description), key.name));
+            }
+        }
+    }
+    text
+}
+
+/// The reference.
+pub(super) fn reference(sections: &[Section]) -> String {
+    let mut text =
+        format!("<!-- Made from the types by `{COMMAND}`. Change their doc comments, not this. -->\n\n");
+    text.push_str(REFERENCE_HEAD);
+    for section in sections {
+        text.push_str(&format!("\n## `{}`\n\n{}\n", header(section), section.description));
+        if section.keys.is_empty() {
+            continue;
+        }
+        if section.is_list {
+            text.push_str(&format!(
+                "\nA list of tables; `{}` holds all of them.\n\n",
+                variable(&section.path)
+            ));
+            text.push_str("| key | type | default | live | what it is |\n| --- | --- | --- | --- | --- |\n");
+        } else {
+            text.push_str(
+                "\n| key | type | default | live | what it is |\n| --- | --- | --- | --- | --- |\n",
+            );
+        }
+        for key in &section.keys {
+            text.push_str(&row(section, key));
+        }
+    }
+    text
+}
+
+fn header(section: &Section) -> String {
+    if section.is_list { format!("[[{}]]", section.path) } else { format!("[{}]", section.path) }
+}
+
+fn row(section: &Section, key: &Key) -> String {
+    let name = if section.is_list {
+        format!("`{}`", key.name)
+    } else {
+        format!("`{}`<br>`{}`", key.name, variable(&format!("{}.{}", section.path, key.name)))
+    };
+    let default = key.default.as_ref().map_or_else(|| "none".to_owned(), |default| format!("`{default}`"));
+    let live = if key.reloadable { "yes" } else { "" };
+    let description = key.description.replace('\n', " ");
+    let cells = [name.as_str(), &key.kind, &default, live, &description];
+    format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
+}
+
+/// The name of a key in the environment.
+fn variable(path: &str) -> String {
+    format!("MC_{}", path.replace('.', "__").to_ascii_uppercase())
+}
+
+/// A text as comment lines, filled again.
+fn comment(text: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for paragraph in text.split("\n\n") {
+        let mut line = String::new();
+        for word in paragraph.split_whitespace() {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        if !line.is_empty() {
+            lines.push(line);
+        }
+    }
+    lines.iter().map(|line| format!("# {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section() -> Section {
+        let key = Key {
+            name: "origins".into(),
+            kind: "list of text".into(),
+            default: Some("[]".into()),
+            reloadable: true,
+            description: "Who may\nconnect: `a|b`.".into(),
+        };
+        let none = Key { default: None, reloadable: false, name: "rate".into(), ..key.clone() };
+        let (path, description) = ("edge".to_owned(), "Holds the sockets.".to_owned());
+        Section { path, is_list: false, description, keys: vec![key, none] }
+    }
+
+    #[test]
+    fn the_sample_has_what_has_a_default() {
+        let text = sample(&[section()]);
+        let body = text.strip_prefix(SAMPLE_HEAD).unwrap();
+        assert_eq!(body, "\n# Holds the sockets.\n[edge]\n# Who may connect: `a|b`.\norigins = []\n");
+    }
+
+    #[test]
+    fn the_reference_has_everything() {
+        let text = reference(&[section()]);
+        let row =
+            "| `origins`<br>`MC_EDGE__ORIGINS` | list of text | `[]` | yes | Who may connect: `a\\|b`. |\n";
+        assert!(text.contains("\n## `[edge]`\n\nHolds the sockets.\n") && text.contains(row), "{text}");
+        assert!(text.contains("`MC_EDGE__RATE` | list of text | none |  | Who"), "{text}");
+        let list = reference(&[Section { is_list: true, ..section() }]);
+        assert!(list.contains("## `[[edge]]`") && list.contains("\n| `origins` | list"), "{list}");
+    }
+
+    #[test]
+    fn a_comment_is_filled_to_its_width() {
+        let long = "word ".repeat(60);
+        let text = comment(&long);
+        assert!(text.lines().all(|line| line.len() <= WIDTH + 2 && line.starts_with("# word")), "{text}");
+        assert_eq!(text.matches("word").count(), 60);
+    }
+}
