@@ -27,7 +27,9 @@ pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(
             "type" => match wanted {
                 Value::String(name) => type_of(name),
                 Value::Array(names) => names.iter().any(|name| type_of(name.as_str().unwrap())),
-                other => panic!("{other} is no type"),
+                other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => {
+                    panic!("{other} is no type")
+                }
             },
             "enum" => wanted.as_array().unwrap().contains(value),
             "const" => wanted == value,

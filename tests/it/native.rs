@@ -1,0 +1,144 @@
+//! The native calls over two edges, and a device on each.
+
+use harness::device::{Device, Received};
+use harness::fleet::{Fleet, Over};
+use harness::publisher::{Published, Publisher};
+use harness::wait::eventually;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+async fn post(publisher: &Publisher, path: &str, body: &Value) -> Published {
+    let request = publisher.request(Method::POST, path).header("content-type", "application/json");
+    publisher.send(request.body(body.to_string())).await
+}
+
+async fn sessions(publisher: &Publisher, user: &str) -> Value {
+    publisher.send(publisher.request(Method::GET, &format!("/v1/users/{user}/sessions"))).await.body
+}
+
+#[tokio::test]
+async fn one_call_reaches_users_and_channels_on_all_edges_and_says_how_many_sessions() {
+    let fleet = Fleet::plan(Over::Bus).edges(2).start().await;
+    let mut devices = [
+        fleet.online(0, "user-1001").await,
+        fleet.online(1, "user-1001").await,
+        fleet.online(1, "user-bob").await,
+    ];
+    let publisher = fleet.publisher(0);
+    let body = json!({"to": {"users": [1001, "bob", "nobody"]}, "event": "@user", "data": {"msg": "hi"}});
+    let answer = post(&publisher, "/v1/publish", &body).await.body;
+    let counts: Vec<_> =
+        answer["results"].as_array().into_iter().flatten().map(|one| &one["sessions"]).collect();
+    assert_eq!(counts, [2, 1, 0], "{answer}");
+    assert_eq!(answer["edges"], json!({"expected": 2, "answered": 2, "silent": []}));
+    for device in &mut devices {
+        device.expect_text(r#"{"event":"@user","data":{"msg":"hi"}}"#).await;
+    }
+    let message = |text: String| json!({"to": {"users": [1001]}, "raw": text});
+    let batch: Vec<_> = (0..50).map(|number| message(number.to_string())).collect();
+    let answer = post(&publisher, "/v1/publish/batch", &json!({ "messages": batch })).await.body;
+    assert_eq!(answer["complete"], true, "{answer}");
+    for number in 0..50 {
+        devices[0].expect_text(&number.to_string()).await;
+        devices[1].expect_text(&number.to_string()).await;
+    }
+    let online = sessions(&publisher, "1001").await;
+    assert_eq!(
+        (&online["online"], &online["sessions"], &online["complete"]),
+        (&json!(true), &json!(2), &json!(true))
+    );
+    let on = online["on"].as_array().map(Vec::as_slice).unwrap_or_default();
+    assert!(on.len() == 2 && on.iter().all(|edge| edge["since"][0].is_string()), "{online}");
+    let many = post(&publisher, "/v1/users/sessions", &json!({"users": ["bob", "nobody"]})).await.body;
+    assert_eq!((&many["users"][0]["sessions"], &many["users"][1]["online"]), (&json!(1), &json!(false)));
+    for device in devices {
+        device.close().await;
+    }
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_disconnect_closes_a_user_everywhere_and_keeps_out_even_a_login_under_way() {
+    let fleet = Fleet::plan(Over::Bus).edges(2).start().await;
+    let publisher = fleet.publisher(0);
+    let mut devices = [fleet.online(0, "user-1001").await, fleet.online(1, "user-1001").await];
+    let mut other = fleet.online(1, "user-1002").await;
+    fleet.business.add_token("late", json!({"uid": 1001}));
+    fleet.business.hold();
+    let mut late = Device::connect(fleet.edge(0)).await;
+    late.send(r#"{"op":"auth","token":"late"}"#).await;
+    eventually("the token is being checked", async || fleet.business.calls_for("late") == 1).await;
+
+    let body = json!({"reason": "signed out everywhere", "deny_for": "1h"});
+    let answer = post(&publisher, "/v1/users/1001/disconnect", &body).await.body;
+    assert_eq!(
+        (&answer["closed"], &answer["denied"], &answer["complete"]),
+        (&json!(2), &json!(true), &json!(true))
+    );
+    for device in &mut devices {
+        assert_eq!(device.expect_close(4410).await, "signed out everywhere");
+    }
+    fleet.business.open();
+    assert_eq!(late.expect_close(4410).await, "signed out everywhere");
+    let mut again = Device::connect(fleet.edge(1)).await;
+    again.send(r#"{"op":"auth","token":"user-1001"}"#).await;
+    again.expect_close(4410).await;
+    publisher.publish_to(1, "user:1002", "still here").await;
+    other.expect_text("still here").await;
+
+    let lifted = post(&publisher, "/v1/users/1001/disconnect", &json!({"deny_for": "0s"})).await.body;
+    assert_eq!((&lifted["closed"], &lifted["denied"]), (&json!(0), &json!(false)), "{lifted}");
+    fleet.online(0, "user-1001").await.close().await;
+    drop((devices, late, again));
+    other.close().await;
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn a_frozen_edge_makes_every_answer_incomplete_and_is_named() {
+    let fleet = Fleet::plan(Over::Bus).edges(2).start().await;
+    let publisher = fleet.publisher(0);
+    let (device, frozen) = (fleet.online(0, "user-1").await, fleet.online(1, "user-1").await);
+    let whole = sessions(&publisher, "1").await;
+    assert_eq!((&whole["sessions"], &whole["complete"]), (&json!(2), &json!(true)), "{whole}");
+    fleet.edges[1].program.signal("STOP").await;
+    let body = json!({"to": {"users": [1, 2]}, "raw": "x"});
+    let published = post(&publisher, "/v1/publish", &body).await.body;
+    for (answer, found) in [
+        (&published, &published["results"][0]["sessions"]),
+        (&sessions(&publisher, "1").await, &json!(1)),
+        (&post(&publisher, "/v1/users/nobody/disconnect", &json!({})).await.body, &json!(1)),
+    ] {
+        assert_eq!((&answer["complete"], found), (&json!(false), &json!(1)), "{answer}");
+        assert_eq!(answer["edges"]["silent"].as_array().map(Vec::len), Some(1), "{answer}");
+    }
+    fleet.edges[1].program.signal("CONT").await;
+    eventually("answers are whole again", async || {
+        let answer = sessions(&publisher, "1").await;
+        answer["complete"] == true && answer["sessions"] == 2
+    })
+    .await;
+    drop((device, frozen));
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_targets_are_one_call_and_others_are_served_meanwhile() {
+    let fleet = Fleet::plan(Over::Bus).set("publisher_api.max_in_flight", 8).start().await;
+    let publisher = fleet.publisher(0);
+    let mut device = fleet.online(0, "user-10000").await;
+    let users: Vec<u32> = (1..=10_000).collect();
+    let body = json!({"to": {"users": users}, "raw": "to all"});
+    let (many, single) =
+        tokio::join!(post(&publisher, "/v1/publish", &body), publisher.publish("user:10000", "to one"),);
+    single.expect_counts(1, 0);
+    let results = many.body["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+    assert_eq!((results.len(), &many.body["complete"]), (10_000, &json!(true)));
+    assert_eq!(results[9_999]["sessions"], 1);
+    let received = [device.next().await, device.next().await];
+    for text in ["to all", "to one"] {
+        assert!(received.contains(&Received::Text(text.into())), "{received:?}");
+    }
+    device.close().await;
+    fleet.end().await;
+}
