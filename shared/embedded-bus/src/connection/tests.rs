@@ -92,7 +92,7 @@ async fn a_client_that_logged_in_has_no_deadline_any_more() {
     client.send("CONNECT {\"auth_token\":\"secret\",\"verbose\":false}\r\n").await;
     client.expect(&["PING"]).await;
     // The first interval saw the CONNECT, the second was silent.
-    assert_eq!(start.elapsed().as_secs(), 2 * 120);
+    assert_eq!(start.elapsed().as_secs(), 2 * 10);
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +103,7 @@ async fn a_silent_client_is_pinged_and_then_closed_as_stale() {
     // The first interval saw the CONNECT.
     client.expect(&["PING", "PING"]).await;
     client.expect_end("Stale Connection").await;
-    assert_eq!(start.elapsed().as_secs(), 4 * 120);
+    assert_eq!(start.elapsed().as_secs(), 4 * 10);
     ended(&bus).await;
     assert_eq!(bus.stats.snapshot().stale_connections, 1);
 }
