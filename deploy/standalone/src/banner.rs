@@ -12,32 +12,35 @@ const BODY: &str =
     r#"{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}"#;
 
 /// Where messages are published; with the place for name and key, where keys are needed.
-fn url(publishing: SocketAddr, keyed: bool) -> String {
+fn url(publishing: SocketAddr, keyed: bool, tls: bool) -> String {
     let key = if keyed { "<name>:<key>@" } else { "" };
-    format!("http://{key}{}/v1/mesh/publish", reachable(publishing))
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{key}{}/v1/mesh/publish", reachable(publishing))
 }
 
 /// The publish of the first message, as a line for a shell.
-pub fn curl(publishing: SocketAddr, keyed: bool) -> String {
-    let url = url(publishing, keyed);
+pub fn curl(publishing: SocketAddr, keyed: bool, tls: bool) -> String {
+    let url = url(publishing, keyed, tls);
     format!("curl --request POST '{url}' --header 'Content-Type: application/json' --data-raw '{BODY}'")
 }
 
 /// The lines for standard output.
 pub fn text(standalone: &Standalone) -> String {
-    let devices = format!("ws://{}{}", reachable(standalone.clients), standalone.path);
+    let Standalone { clients, publishing, keyed, tls, .. } = *standalone;
+    let scheme = if tls.clients { "wss" } else { "ws" };
+    let devices = format!("{scheme}://{}{}", reachable(clients), standalone.path);
     let up = format!(
         "\nmessage center is up.\n\
          \n  devices connect to     {devices}{}\
          \n  back ends publish to   {}{}\
          \n  health and metrics     http://{}/readyz and /metrics\n\n",
-        everywhere(standalone.clients),
-        url(standalone.publishing, standalone.keyed),
-        everywhere(standalone.publishing),
+        everywhere(clients),
+        url(publishing, keyed, tls.publishing),
+        everywhere(publishing),
         reachable(standalone.admin),
     );
     let more = match standalone.demo {
-        Some(demo) => tour(demo, &devices, &curl(standalone.publishing, standalone.keyed)),
+        Some(demo) => tour(demo, &devices, &curl(publishing, keyed, tls.publishing)),
         None => "Devices log in with {\"op\":\"auth\",\"token\":\"...\"}; your business system checks the token.\n\n"
             .to_owned(),
     };
@@ -106,11 +109,12 @@ mod tests {
             .unwrap();
         assert_eq!(body, format!("'{BODY}'"));
         assert_eq!(
-            curl(address("127.0.0.1:6789"), false),
+            curl(address("127.0.0.1:6789"), false, false),
             r#"curl --request POST 'http://127.0.0.1:6789/v1/mesh/publish' --header 'Content-Type: application/json' --data-raw '{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}'"#
         );
-        assert!(curl(address("0.0.0.0:80"), false).contains("'http://127.0.0.1:80/"));
-        assert!(curl(address("0.0.0.0:80"), true).contains("'http://<name>:<key>@127.0.0.1:80/"));
+        assert!(curl(address("0.0.0.0:80"), false, false).contains("'http://127.0.0.1:80/"));
+        assert!(curl(address("0.0.0.0:80"), true, false).contains("'http://<name>:<key>@127.0.0.1:80/"));
+        assert!(curl(address("0.0.0.0:80"), false, true).contains("'https://127.0.0.1:80/"));
     }
 
     #[test]

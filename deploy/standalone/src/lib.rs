@@ -49,6 +49,8 @@ pub struct Standalone {
     pub admin: SocketAddr,
     /// Where the demo business system answers, if it runs.
     pub demo: Option<demo::Demo>,
+    /// Which of the ports speak TLS.
+    pub tls: Tls,
     /// Path of the WebSocket.
     pub path: String,
     /// Whether publishing needs a key.
@@ -56,6 +58,15 @@ pub struct Standalone {
     /// Ready once all parts are.
     pub health: Health,
     drains: Drains,
+}
+
+/// Which ports speak TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// That of devices.
+    pub clients: bool,
+    /// That of back ends.
+    pub publishing: bool,
 }
 
 /// A drain for each step of leaving, with the time it may take.
@@ -112,9 +123,11 @@ impl Standalone {
         let settings = live.get();
         let (health, drains, path) = (Health::new(), Drains::new(&settings), settings.edge.path.clone());
         let keyed = settings.publisher_api.has_keys();
+        let tls =
+            Tls { clients: settings.edge.tls.is_set(), publishing: settings.publisher_api.tls.is_set() };
         match start_parts(live, &health, &drains).await {
             Ok(Started { clients, publishing, admin, demo }) => {
-                Ok(Self { clients, publishing, admin, demo, path, keyed, health, drains })
+                Ok(Self { clients, publishing, admin, demo, tls, path, keyed, health, drains })
             }
             Err(error) => {
                 drains.finish().await;
