@@ -1,0 +1,165 @@
+//! Who receives, who is counted, and that nothing is left of those who left.
+
+use super::*;
+use proptest::prelude::*;
+
+fn hub(sessions: usize, policy: SessionPolicy) -> Arc<Hub> {
+    Arc::new(Hub::new(Places { sessions, watermark: 0, per_user: 2, policy }))
+}
+
+fn uid(text: &str) -> Uid {
+    Uid::parse(text).unwrap()
+}
+
+fn channel(name: &str) -> Channel {
+    Channel::parse(name).unwrap()
+}
+
+fn enter(member: &mut Member, user: &str) -> Entry {
+    member.log_in(&uid(user), 7, Instant::now())
+}
+
+fn deliver(hub: &Hub, name: &str) -> (u64, u64) {
+    let counts = hub.deliver(name, || Frame::text("x"));
+    (counts.sessions, counts.failed)
+}
+
+#[test]
+fn a_message_goes_to_the_sessions_of_its_channel_and_is_encoded_only_for_them() {
+    let hub = hub(0, SessionPolicy::EvictOldest);
+    hub.deliver("a", || panic!("nobody is there"));
+    let (mut one, mut two) = (hub.admit(100).unwrap(), hub.admit(100).unwrap());
+    one.watch(&channel("a"));
+    two.watch(&channel("a"));
+    two.watch(&channel("b"));
+    assert_eq!(["a", "b", "c"].map(|name| deliver(&hub, name)), [(2, 0), (1, 0), (0, 0)]);
+    one.outbox().close(CloseCode::Leaving);
+    assert_eq!(deliver(&hub, "a"), (1, 1), "a closing session is counted as failed");
+    two.unwatch(&channel("a"));
+    drop(one);
+    assert_eq!(deliver(&hub, "a"), (0, 0));
+}
+
+#[test]
+fn what_waits_for_sessions_is_added_up() {
+    let hub = hub(0, SessionPolicy::EvictOldest);
+    let mut members: Vec<_> = (0..3).map(|_| hub.admit(100).unwrap()).collect();
+    members[0].watch(&channel("a"));
+    members[1].watch(&channel("a"));
+    members[1].watch(&channel("b"));
+    deliver(&hub, "a");
+    deliver(&hub, "b");
+    let frame = Frame::text("x").len();
+    let expected = Waiting { sessions: 2, frames: 3, bytes: 3 * frame, largest: 2 * frame };
+    assert_eq!(hub.waiting(), expected);
+    members[1].outbox().take(usize::MAX);
+    drop(members);
+    assert_eq!(hub.waiting(), Waiting::default());
+}
+
+#[test]
+fn a_full_edge_admits_again_when_someone_left() {
+    let hub = hub(2, SessionPolicy::EvictOldest);
+    let (one, _two) = (hub.admit(1).unwrap(), hub.admit(1).unwrap());
+    assert!(hub.admit(1).is_none());
+    drop(one);
+    assert!(hub.admit(1).is_some());
+}
+
+#[test]
+fn it_is_crowded_from_the_watermark_until_a_tenth_has_left() {
+    let places = Places { sessions: 0, watermark: 20, per_user: 2, policy: SessionPolicy::EvictOldest };
+    let hub = Arc::new(Hub::new(places));
+    let crowded = hub.crowded();
+    let mut members: Vec<_> = (0..19).map(|_| hub.admit(1).unwrap()).collect();
+    assert!(!*crowded.borrow());
+    members.push(hub.admit(1).unwrap());
+    assert!(*crowded.borrow());
+    members.pop();
+    assert!(*crowded.borrow(), "one more or less does not make it flap");
+    members.pop();
+    assert!(!*crowded.borrow());
+    members.push(hub.admit(1).unwrap());
+    assert!(!*crowded.borrow());
+}
+
+#[test]
+fn one_session_too_many_closes_the_oldest_or_is_refused() {
+    let closing = |member: &Member| !member.outbox().close(CloseCode::Leaving);
+    let evicting = hub(0, SessionPolicy::EvictOldest);
+    let mut members: Vec<_> = (0..3).map(|_| evicting.admit(100).unwrap()).collect();
+    assert!(members.iter_mut().all(|member| enter(member, "1") == Entry::Admitted));
+    assert_eq!(members.iter().map(closing).collect::<Vec<_>>(), [true, false, false]);
+
+    let refusing = hub(0, SessionPolicy::RefuseNewest);
+    let mut members: Vec<_> = (0..3).map(|_| refusing.admit(100).unwrap()).collect();
+    let let_in: Vec<_> = members.iter_mut().map(|member| enter(member, "1")).collect();
+    assert_eq!(let_in, [Entry::Admitted, Entry::Admitted, Entry::TooMany]);
+    assert_eq!(enter(&mut members[1], "1"), Entry::Admitted, "the same login again is not one more");
+    assert_eq!(enter(&mut members[1], "2"), Entry::Admitted);
+    assert_eq!(enter(&mut members[2], "1"), Entry::Admitted, "who became another made room");
+}
+
+#[test]
+fn a_disconnect_closes_all_sessions_of_one_user_and_a_ban_keeps_the_next_ones_out() {
+    let hub = hub(0, SessionPolicy::EvictOldest);
+    let mut members: Vec<_> = (0..3).map(|_| hub.admit(100).unwrap()).collect();
+    for (member, user) in members.iter_mut().zip(["1", "1", "2"]) {
+        assert_eq!(enter(member, user), Entry::Admitted);
+    }
+    assert_eq!((hub.logins_of(&uid("1")), hub.logins_of(&uid("3"))), (vec![7, 7], vec![]));
+    let now = Instant::now();
+    assert!(hub.deny(&uid("1"), now + std::time::Duration::from_secs(60), Some("later".into()), now));
+    assert_eq!(hub.disconnect(&uid("1"), &Some("bye".into())), 2);
+    assert_eq!(hub.disconnect(&uid("1"), &None), 0, "they are ending already");
+    assert_eq!(hub.logins_of(&uid("1")), [0; 0], "who is ending is not online");
+    assert_eq!(members[0].outbox().words(), Some("bye".into()));
+    assert!(!members[2].outbox().is_closed());
+
+    let mut late = hub.admit(100).unwrap();
+    assert_eq!(enter(&mut late, "1"), Entry::Denied);
+    assert_eq!((late.outbox().is_closed(), late.outbox().words()), (true, Some("later".into())));
+    drop(members);
+    assert_eq!(hub.channels_and_users(), (0, 0), "a refused login leaves nothing");
+    hub.lift(&uid("1"));
+    assert_eq!(enter(&mut hub.admit(100).unwrap(), "1"), Entry::Admitted);
+}
+
+proptest! {
+    #[test]
+    fn exactly_the_subscribed_are_counted_and_nothing_is_left_of_those_who_left(
+        steps in prop::collection::vec((0_usize..20, 0_u8..4, 0_usize..3), 0..200),
+    ) {
+        let hub = hub(0, SessionPolicy::EvictOldest);
+        let mut members: Vec<Option<Member>> = (0..20).map(|_| None).collect();
+        let mut watched = [[false; 3]; 20];
+        for (who, what, name) in steps {
+            let member = members[who].get_or_insert_with(|| hub.admit(1 << 20).unwrap());
+            let named = channel(&format!("c{name}"));
+            match what {
+                0 => {
+                    member.watch(&named);
+                    watched[who][name] = true;
+                }
+                1 => {
+                    member.unwatch(&named);
+                    watched[who][name] = false;
+                }
+                2 => {
+                    prop_assert_eq!(enter(member, &format!("u{name}")), Entry::Admitted);
+                }
+                _ => {
+                    members[who] = None;
+                    watched[who] = [false; 3];
+                }
+            }
+            let expected = watched.iter().filter(|names| names[name]).count() as u64;
+            let (sessions, failed) = deliver(&hub, named.as_str());
+            prop_assert_eq!(sessions + failed, expected);
+            prop_assert_eq!(hub.sessions(), members.iter().flatten().count());
+            prop_assert_eq!(hub.peers().len(), hub.sessions());
+        }
+        drop(members);
+        prop_assert_eq!((hub.sessions(), hub.channels_and_users()), (0, (0, 0)));
+    }
+}
