@@ -18,6 +18,8 @@ mod routing;
 mod server;
 mod session;
 mod stats;
+#[expect(dead_code, reason = "the streams that use it come with it")]
+mod storage;
 mod subject;
 mod wire;
 
