@@ -72,7 +72,7 @@ impl Feed {
 
     fn on_message(&mut self, message: Message) {
         match subject::parse_live(&message.subject) {
-            Some(Live::Message { channel }) => self.deliver(&channel, &message),
+            Some(Live::Message { channel, .. }) => self.deliver(&channel, &message),
             Some(Live::Ask) => self.answer(message),
             None => {
                 self.metrics.lost(Loss::UnknownSubject, 1);

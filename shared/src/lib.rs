@@ -7,6 +7,7 @@
 //! | [`subject`] | the only place where a bus subject is built or taken apart |
 //! | [`wire`] | what travels on the bus: live messages, asks, heartbeats, token checks |
 //! | [`bus`] | a cheap handle to the bus, whoever serves it |
+//! | [`history`] | what was published, kept in streams of the bus: storing, reading, positions |
 //! | [`config`] | one file, environment over it, every fault named at once |
 //! | [`reload`], [`tls`] | settings and certificates that change while the process runs |
 //! | [`telemetry`], [`metrics`], [`held`] | logs and traces; what is counted; a gauge of what is there |
@@ -17,8 +18,10 @@
 pub mod bus;
 pub mod config;
 pub mod drain;
+pub mod faults;
 pub mod health;
 pub mod held;
+pub mod history;
 pub mod ids;
 pub mod metrics;
 pub mod reload;

@@ -29,6 +29,7 @@ pub const CONTROL_ALL: &str = "mc.ctl.all";
 pub const LIVE_TEMPLATE: &str = "mc.live.{partition}.{channel}";
 
 const LIVE_PREFIX: &str = "mc.live.";
+const LOG_PREFIX: &str = "mc.log.";
 
 /// Orders to one edge.
 pub fn control_edge(edge: &NodeId) -> String {
@@ -49,8 +50,39 @@ pub fn barrier(node: &NodeId) -> String {
 
 /// Where a live message of this channel travels.
 pub fn live(channel: &Channel, partitions: u32) -> String {
-    let mut subject = String::with_capacity(LIVE_PREFIX.len() + channel.as_str().len() + 4);
-    subject.push_str(LIVE_PREFIX);
+    of_channel(LIVE_PREFIX, channel, partitions)
+}
+
+/// Where a message of this channel is published to be stored.
+pub fn log(channel: &Channel, partitions: u32) -> String {
+    of_channel(LOG_PREFIX, channel, partitions)
+}
+
+/// Everything that the stream of a partition stores.
+pub fn log_all(partition: u32) -> String {
+    format!("{LOG_PREFIX}{partition}.>")
+}
+
+/// Where the live copies of a partition's messages travel.
+pub fn live_all(partition: u32) -> String {
+    format!("{LIVE_PREFIX}{partition}.>")
+}
+
+/// The name of the stream of a partition.
+pub fn log_stream(partition: u32) -> String {
+    format!("MC_LOG_{partition}")
+}
+
+/// The channel of a stored message. `None`: not a subject that this version knows.
+pub fn parse_log(subject: &str) -> Option<Cow<'_, str>> {
+    let (partition, token) = subject.strip_prefix(LOG_PREFIX)?.split_once('.')?;
+    partition.parse::<u32>().ok()?;
+    decode(token)
+}
+
+fn of_channel(prefix: &str, channel: &Channel, partitions: u32) -> String {
+    let mut subject = String::with_capacity(prefix.len() + channel.as_str().len() + 4);
+    subject.push_str(prefix);
     subject.push_str(&partition(channel, partitions).to_string());
     subject.push('.');
     encode_into(&mut subject, channel.as_str());
@@ -64,6 +96,8 @@ pub enum Live<'a> {
     Ask,
     /// A message of this channel.
     Message {
+        /// The partition that it belongs to.
+        partition: u32,
         /// Internal channel name.
         channel: Cow<'a, str>,
     },
@@ -75,13 +109,13 @@ pub fn parse_live(subject: &str) -> Option<Live<'_>> {
         return Some(Live::Ask);
     }
     let (partition, token) = subject.strip_prefix(LIVE_PREFIX)?.split_once('.')?;
-    partition.parse::<u32>().ok()?;
-    Some(Live::Message { channel: decode(token)? })
+    Some(Live::Message { partition: partition.parse().ok()?, channel: decode(token)? })
 }
 
 /// Which of `partitions` a channel belongs to: FNV-1a 64 of its bytes, modulo.
-pub fn partition(channel: &Channel, partitions: u32) -> u64 {
-    fnv1a(channel.as_str().as_bytes()) % u64::from(partitions.max(1))
+pub fn partition(channel: &Channel, partitions: u32) -> u32 {
+    // It is less than `partitions`, so it fits.
+    (fnv1a(channel.as_str().as_bytes()) % u64::from(partitions.max(1))) as u32
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo; draft-eastlake-fnv).
@@ -154,6 +188,9 @@ mod tests {
             live(&Channel::parse("broadcast").unwrap(), 4),
             format!("mc.live.{}.broadcast", fnv1a(b"broadcast") % 4)
         );
+        assert_eq!(log(&Channel::parse("user:a.b").unwrap(), 1), "mc.log.0.user:a=2Eb");
+        assert_eq!((log_all(3), live_all(3)), ("mc.log.3.>".into(), "mc.live.3.>".into()));
+        assert_eq!(log_stream(3), "MC_LOG_3");
         assert_eq!(control_edge(&"e1".into()), "mc.ctl.edge.e1");
         assert_eq!(verify_at(&"a1".into()), "mc.auth.verify.a1");
         assert_eq!(parse_live("mc.live.ask"), Some(Live::Ask));
@@ -191,7 +228,13 @@ mod tests {
                 let subject = live(&channel, partitions);
                 prop_assert_eq!(subject.split('.').count(), 4);
                 prop_assert!(!subject.contains(['*', '>', ' ']));
-                prop_assert_eq!(parse_live(&subject), Some(Live::Message { channel: name.as_str().into() }));
+                let partition = partition(&channel, partitions);
+                prop_assert_eq!(
+                    parse_live(&subject),
+                    Some(Live::Message { partition, channel: name.as_str().into() })
+                );
+                let log = log(&channel, partitions);
+                prop_assert_eq!(parse_log(&log), Some(name.as_str().into()));
             }
         }
     }

@@ -55,18 +55,24 @@ pub fn key(input: &[u8]) -> usize {
 pub fn subject(input: &[u8]) -> usize {
     let Ok(text) = std::str::from_utf8(input) else { return 0 };
     let mut understood = 0;
-    if let Some(Live::Message { channel }) = subject::parse_live(text)
+    if let Some(Live::Message { channel, .. }) = subject::parse_live(text)
         && let Ok(channel) = Channel::parse(&channel)
     {
         understood += 1;
         let built = subject::live(&channel, 1);
-        assert_eq!(subject::parse_live(&built), Some(Live::Message { channel: channel.as_str().into() }));
+        assert_eq!(
+            subject::parse_live(&built),
+            Some(Live::Message { partition: 0, channel: channel.as_str().into() })
+        );
     }
     if let Ok(channel) = Channel::parse(text) {
         understood += 1;
         let built = subject::live(&channel, 7);
         assert!(!built.contains(['*', '>', ' ']) && built.split('.').count() == 4, "{built}");
-        assert_eq!(subject::parse_live(&built), Some(Live::Message { channel: text.into() }));
+        assert_eq!(
+            subject::parse_live(&built),
+            Some(Live::Message { partition: subject::partition(&channel, 7), channel: text.into() })
+        );
     }
     understood
 }

@@ -18,16 +18,22 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts `binary` and waits until it listens.
+    /// Starts `binary` with streams that write through to the disk, and waits until it listens.
     ///
     /// # Panics
     /// It does not.
     pub async fn start(binary: &Path) -> Self {
         let folder = TempDir::new().expect("there is room for a folder");
         let log = std::fs::File::create(folder.path().join("log")).expect("there is room for a log");
+        let config = folder.path().join("nats.conf");
+        let store = folder.path().join("streams");
+        let streams = format!("jetstream {{ store_dir: {store:?}, sync_interval: always }}\n");
+        std::fs::write(&config, streams).expect("there is room for a file");
         let mut child = Command::new(binary)
             .args(["--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir"])
             .arg(folder.path())
+            .arg("--config")
+            .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

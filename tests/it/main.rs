@@ -9,6 +9,7 @@ mod config;
 mod counts;
 mod first_message;
 mod frozen;
+mod history;
 mod keys;
 mod leaving;
 mod limits;

@@ -9,13 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_nats::Message;
 use futures_util::StreamExt as _;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{BusError, RequestError};
 use crate::drain::Drain;
 
 /// Waiters by the number in their reply subject. Held only for a map operation, never across an await.
-type Waiters = Arc<Mutex<HashMap<u64, oneshot::Sender<Message>>>>;
+type Waiters = Arc<Mutex<HashMap<u64, Waiter>>>;
+
+/// Who waits for answers to one request.
+#[derive(Debug)]
+enum Waiter {
+    /// For the first.
+    One(oneshot::Sender<Message>),
+    /// For all, as many as there is room for. Beyond, the rest is forgotten, which the waiter sees.
+    Many(mpsc::Sender<Message>),
+}
 
 #[derive(Debug)]
 pub(super) struct Inbox {
@@ -32,6 +41,14 @@ pub(super) struct Answer {
     message: oneshot::Receiver<Message>,
 }
 
+/// The place of several answers to one request. Dropping it forgets the request.
+#[derive(Debug)]
+pub(super) struct Answers {
+    number: u64,
+    waiters: Waiters,
+    messages: mpsc::Receiver<Message>,
+}
+
 impl Inbox {
     pub(super) async fn open(client: &async_nats::Client, drain: &Drain) -> Result<Self, BusError> {
         let prefix = client.new_inbox();
@@ -42,10 +59,8 @@ impl Inbox {
             let deliver = async {
                 while let Some(message) = answers.next().await {
                     let number = message.subject.rsplit('.').next().and_then(|token| token.parse().ok());
-                    let waiter = number.and_then(|number: u64| lock(&known).remove(&number));
-                    if let Some(waiter) = waiter {
-                        // The waiter may have given up in this moment.
-                        let _ = waiter.send(message);
+                    if let Some(number) = number {
+                        hand_out(&known, number, message);
                     }
                 }
             };
@@ -58,9 +73,47 @@ impl Inbox {
     pub(super) fn expect(&self) -> (String, Answer) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (waiter, message) = oneshot::channel();
-        lock(&self.waiters).insert(number, waiter);
+        lock(&self.waiters).insert(number, Waiter::One(waiter));
         let reply = format!("{}.{number}", self.prefix);
         (reply, Answer { number, waiters: Arc::clone(&self.waiters), message })
+    }
+
+    /// A place for up to `most` answers to one request.
+    pub(super) fn expect_many(&self, most: usize) -> (String, Answers) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (waiter, messages) = mpsc::channel(most.max(1));
+        lock(&self.waiters).insert(number, Waiter::Many(waiter));
+        let reply = format!("{}.{number}", self.prefix);
+        (reply, Answers { number, waiters: Arc::clone(&self.waiters), messages })
+    }
+}
+
+fn hand_out(waiters: &Waiters, number: u64, message: Message) {
+    let mut waiters = lock(waiters);
+    match waiters.remove(&number) {
+        Some(Waiter::One(waiter)) => {
+            // The waiter may have given up in this moment.
+            let _ = waiter.send(message);
+        }
+        Some(Waiter::Many(waiter)) => {
+            if waiter.try_send(message).is_ok() {
+                waiters.insert(number, Waiter::Many(waiter));
+            }
+        }
+        None => {}
+    }
+}
+
+impl Answers {
+    /// The next answer, in the order in which they came.
+    pub(super) async fn receive(&mut self) -> Result<Message, RequestError> {
+        self.messages.recv().await.ok_or(RequestError::Disconnected)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        lock(&self.waiters).remove(&self.number);
     }
 }
 
@@ -76,6 +129,6 @@ impl Drop for Answer {
     }
 }
 
-fn lock(waiters: &Waiters) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Message>>> {
+fn lock(waiters: &Waiters) -> MutexGuard<'_, HashMap<u64, Waiter>> {
     waiters.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,6 +5,7 @@
 
 mod config;
 mod inbox;
+pub mod jetstream;
 mod metrics;
 
 use std::sync::Arc;

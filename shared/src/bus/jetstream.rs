@@ -1,0 +1,567 @@
+//! Streams of the bus: the calls of JetStream that this program needs, over [`Bus`]'s own requests.
+//!
+//! async-nats has calls of its own, but those leave something behind for each request that times out, and know no batches
+//! of direct reads. Every call has a deadline and leaves nothing behind. Reads by [`Bus::get_message`] and all about a
+//! stream as a whole are answered by the stream's leader; [`Bus::direct_batch`] may be answered by any replica, which
+//! may be behind. Source: NATS' ADR-1, ADR-8, ADR-31.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_nats::{HeaderMap, Message, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Bus, RequestError};
+
+/// The stream is not there.
+pub const STREAM_NOT_FOUND: u64 = 10_059;
+/// Another message came before; see `Nats-Expected-Last-Subject-Sequence`.
+pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
+/// The message would go over a limit of the stream that refuses new messages.
+pub const STORE_FAILED: u64 = 10_077;
+/// No room for the stream.
+pub const INSUFFICIENT_RESOURCES: u64 = 10_023;
+/// The same, of storage.
+pub const STORAGE_EXCEEDED: u64 = 10_047;
+/// There is such a stream, but it is not the same.
+pub const NAME_IN_USE: u64 = 10_058;
+/// There is no such message.
+pub const NO_MESSAGE: u64 = 10_037;
+
+/// Why a stream could not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// The stream is not there.
+    #[error("there is no such stream")]
+    NoStream,
+    /// Nobody leads the stream, or the bus has none at all.
+    #[error("the stream has no leader, or the bus has no streams")]
+    NoLeader,
+    /// No connection, now or within the deadline.
+    #[error("the bus is not connected")]
+    Disconnected,
+    /// No answer, or not the whole answer, within the deadline.
+    #[error("no answer from the stream within the deadline")]
+    Timeout,
+    /// The bus refused.
+    #[error("{description} (code {code}, {err_code})")]
+    Api {
+        /// Like an HTTP status.
+        code: u64,
+        /// What exactly.
+        err_code: u64,
+        /// In words.
+        description: String,
+    },
+    /// An answer that can't be read.
+    #[error("the bus answered what can't be read: {0}")]
+    Unreadable(String),
+}
+
+impl ApiError {
+    /// Whether the same may succeed a moment later.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::NoStream | Self::NoLeader | Self::Disconnected | Self::Timeout => true,
+            Self::Api { code, .. } => *code == 503,
+            Self::Unreadable(_) => false,
+        }
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Disconnected => Self::Disconnected,
+            RequestError::NoResponders => Self::NoLeader,
+            RequestError::Timeout => Self::Timeout,
+        }
+    }
+}
+
+/// How a stream is set up, in the bus's own words; what is left out has the bus's defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamConfig {
+    /// Letters, digits, `-` and `_`.
+    pub name: String,
+    /// What is stored.
+    #[serde(default)]
+    pub subjects: Vec<String>,
+    /// `limits`.
+    #[serde(default)]
+    pub retention: String,
+    /// `file` or `memory`.
+    pub storage: String,
+    /// `old` or `new`: who has to go when the stream is full.
+    pub discard: String,
+    /// Copies, 1 to 5.
+    pub num_replicas: u8,
+    /// Messages a subject; -1: any number.
+    #[serde(default = "none")]
+    pub max_msgs_per_subject: i64,
+    /// Bytes; -1: any number.
+    #[serde(default = "none")]
+    pub max_bytes: i64,
+    /// Nanoseconds; 0: for ever.
+    #[serde(default)]
+    pub max_age: u64,
+    /// Nanoseconds.
+    #[serde(default)]
+    pub duplicate_window: u64,
+    /// Whether any replica may answer reads.
+    #[serde(default)]
+    pub allow_direct: bool,
+    /// Where copies of stored messages go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub republish: Option<Republish>,
+    /// Whatever its users want to remember.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+fn none() -> i64 {
+    -1
+}
+
+/// Copies of stored messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Republish {
+    /// Of these subjects.
+    pub src: String,
+    /// To these.
+    pub dest: String,
+}
+
+/// What a stream is and holds, as its leader says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// How it is set up.
+    pub config: StreamConfig,
+    /// When it was created, in nanoseconds since 1970.
+    pub created: u64,
+    /// What it holds.
+    pub state: StreamState,
+    /// Who leads it; none on a bus without a cluster.
+    pub leader: Option<String>,
+}
+
+/// What a stream holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct StreamState {
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The lowest sequence that is there; one more than the last in an empty stream.
+    pub first_seq: u64,
+    /// The highest sequence that was ever given.
+    pub last_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct InfoAnswer {
+    config: StreamConfig,
+    created: String,
+    state: StreamState,
+    #[serde(default)]
+    cluster: Option<ClusterAnswer>,
+}
+
+#[derive(Deserialize)]
+struct ClusterAnswer {
+    #[serde(default)]
+    leader: Option<String>,
+}
+
+/// Which message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Get<'a> {
+    /// The last of this subject.
+    Last(&'a str),
+    /// This one.
+    Seq(u64),
+    /// The first of this subject (wildcards allowed) from this sequence on.
+    Next {
+        /// Where to begin.
+        seq: u64,
+        /// Of which subject.
+        subject: &'a str,
+    },
+}
+
+/// A stored message.
+#[derive(Debug, Clone)]
+pub struct RawMessage {
+    /// Its place in the stream.
+    pub seq: u64,
+    /// When it was stored, in nanoseconds since 1970.
+    pub time: u64,
+    /// What it was published to.
+    pub subject: String,
+    /// Its headers; after a direct read with those that the stream adds.
+    pub headers: HeaderMap,
+    /// What was published. A copy: it holds no read buffer.
+    pub payload: Bytes,
+}
+
+/// Which messages to read at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batch<'a> {
+    /// Messages of a subject (wildcards allowed) from a sequence on, in order.
+    Next {
+        /// Where to begin.
+        seq: u64,
+        /// Of which subject.
+        subject: &'a str,
+        /// How many at most.
+        messages: usize,
+        /// How many bytes at most, but at least one message; 0: any number.
+        bytes: usize,
+    },
+    /// The last message of each of these subjects, at most 1,024.
+    LastOf(&'a [String]),
+}
+
+/// What a batch gave.
+#[derive(Debug, Clone, Default)]
+pub struct BatchAnswer {
+    /// In the order of their sequences.
+    pub messages: Vec<RawMessage>,
+    /// How many match beyond these, as the answering replica knows.
+    pub pending: u64,
+    /// Up to which sequence the answering replica looked, if it says so.
+    pub up_to: Option<u64>,
+}
+
+/// A stored message's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct PubAck {
+    /// Its sequence.
+    pub seq: u64,
+    /// It was there already, by its message id.
+    #[serde(default)]
+    pub duplicate: bool,
+}
+
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    error: ErrorBody,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    code: u64,
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct StoredAnswer {
+    message: StoredBody,
+}
+
+#[derive(Deserialize)]
+struct StoredBody {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+#[derive(Deserialize)]
+struct PurgeAnswer {
+    #[serde(default)]
+    purged: u64,
+}
+
+impl Bus {
+    /// What a stream is and holds.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn stream_info(&self, name: &str, deadline: Duration) -> Result<StreamInfo, ApiError> {
+        let answer = self.api(&format!("STREAM.INFO.{name}"), &Value::Null, deadline).await?;
+        info(answer)
+    }
+
+    /// Makes a stream; one with the same settings that is there already is as good.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; [`NAME_IN_USE`] if there is another.
+    pub async fn create_stream(
+        &self,
+        config: &StreamConfig,
+        deadline: Duration,
+    ) -> Result<StreamInfo, ApiError> {
+        self.set_stream("CREATE", config, deadline).await
+    }
+
+    /// Sets a stream up differently.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn update_stream(
+        &self,
+        config: &StreamConfig,
+        deadline: Duration,
+    ) -> Result<StreamInfo, ApiError> {
+        self.set_stream("UPDATE", config, deadline).await
+    }
+
+    async fn set_stream(
+        &self,
+        call: &str,
+        config: &StreamConfig,
+        deadline: Duration,
+    ) -> Result<StreamInfo, ApiError> {
+        let body = serde_json::to_value(config).map_err(|error| ApiError::Unreadable(error.to_string()))?;
+        info(self.api(&format!("STREAM.{call}.{}", config.name), &body, deadline).await?)
+    }
+
+    /// Removes a stream with all that it holds.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn delete_stream(&self, name: &str, deadline: Duration) -> Result<(), ApiError> {
+        self.api(&format!("STREAM.DELETE.{name}"), &Value::Null, deadline).await.map(drop)
+    }
+
+    /// Removes all messages of a subject, and says how many there were.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn purge(&self, name: &str, subject: &str, deadline: Duration) -> Result<u64, ApiError> {
+        let body = json!({ "filter": subject });
+        let answer = self.api(&format!("STREAM.PURGE.{name}"), &body, deadline).await?;
+        read::<PurgeAnswer>(answer).map(|answer| answer.purged)
+    }
+
+    /// Removes the messages of a subject below a sequence, and says how many there were.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn purge_before(
+        &self,
+        name: &str,
+        subject: &str,
+        seq: u64,
+        deadline: Duration,
+    ) -> Result<u64, ApiError> {
+        let body = json!({ "filter": subject, "seq": seq });
+        let answer = self.api(&format!("STREAM.PURGE.{name}"), &body, deadline).await?;
+        read::<PurgeAnswer>(answer).map(|answer| answer.purged)
+    }
+
+    /// Reads one message at the stream's leader.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn get_message(
+        &self,
+        name: &str,
+        get: Get<'_>,
+        deadline: Duration,
+    ) -> Result<Option<RawMessage>, ApiError> {
+        let body = match get {
+            Get::Last(subject) => json!({ "last_by_subj": subject }),
+            Get::Seq(seq) => json!({ "seq": seq }),
+            Get::Next { seq, subject } => json!({ "seq": seq, "next_by_subj": subject }),
+        };
+        match self.api(&format!("STREAM.MSG.GET.{name}"), &body, deadline).await {
+            Ok(answer) => read::<StoredAnswer>(answer)?.message.decode().map(Some),
+            Err(ApiError::Api { err_code: NO_MESSAGE, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads several messages, at any replica.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; [`ApiError::Timeout`] too if only a part came.
+    pub async fn direct_batch(
+        &self,
+        name: &str,
+        batch: Batch<'_>,
+        deadline: Duration,
+    ) -> Result<BatchAnswer, ApiError> {
+        let (body, most) = match batch {
+            Batch::Next { seq, subject, messages, bytes: 0 } => {
+                (json!({ "seq": seq, "next_by_subj": subject, "batch": messages }), messages)
+            }
+            Batch::Next { seq, subject, messages, bytes } => (
+                json!({ "seq": seq, "next_by_subj": subject, "batch": messages, "max_bytes": bytes }),
+                messages,
+            ),
+            Batch::LastOf(subjects) => (json!({ "multi_last": subjects }), subjects.len()),
+        };
+        let until = Instant::now() + deadline;
+        // One more for the end.
+        let (reply, mut answers) = self.inner.inbox.expect_many(most + 1);
+        let subject = format!("$JS.API.DIRECT.GET.{name}");
+        let body = Bytes::from(body.to_string());
+        timeout_at(until, self.publish(subject, Some(reply), None, body))
+            .await
+            .map_err(|_| ApiError::Timeout)??;
+        let mut answer = BatchAnswer::default();
+        loop {
+            let message = timeout_at(until, answers.receive()).await.map_err(|_| ApiError::Timeout)??;
+            match message.status.map(|status| status.as_u16()) {
+                None => answer.messages.push(direct(message)?),
+                Some(204) => {
+                    answer.pending = number(&message, "Nats-Num-Pending").unwrap_or(0);
+                    answer.up_to = number(&message, "Nats-UpTo-Sequence");
+                    return Ok(answer);
+                }
+                // Nothing matches.
+                Some(404) => return Ok(answer),
+                Some(503) => return Err(ApiError::NoLeader),
+                Some(code) => {
+                    let description = message.description.unwrap_or_default();
+                    return Err(ApiError::Api { code: u64::from(code), err_code: 0, description });
+                }
+            }
+        }
+    }
+
+    /// Publishes to a stream and waits for its word that it has the message.
+    ///
+    /// # Errors
+    /// See [`ApiError`]. After [`ApiError::Timeout`] and [`ApiError::Disconnected`] the message may be stored.
+    pub async fn store(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> Result<PubAck, ApiError> {
+        let answer = self.request_with_headers(subject, Some(headers), payload, deadline).await?;
+        if answer.status.is_some_and(|status| status != StatusCode::OK) {
+            return Err(ApiError::NoLeader);
+        }
+        read(checked(&answer.payload)?)
+    }
+
+    async fn api(&self, call: &str, body: &Value, deadline: Duration) -> Result<Value, ApiError> {
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        let answer = self.request(format!("$JS.API.{call}"), body, deadline).await?;
+        checked(&answer.payload)
+    }
+}
+
+/// The answer, unless it says what went wrong.
+fn checked(payload: &[u8]) -> Result<Value, ApiError> {
+    let answer: Value =
+        serde_json::from_slice(payload).map_err(|error| ApiError::Unreadable(error.to_string()))?;
+    if answer.get("error").is_none() {
+        return Ok(answer);
+    }
+    let ErrorBody { code, err_code, description } = read::<ErrorAnswer>(answer)?.error;
+    Err(match err_code {
+        STREAM_NOT_FOUND => ApiError::NoStream,
+        _ => ApiError::Api { code, err_code, description },
+    })
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, ApiError> {
+    serde_json::from_value(answer).map_err(|error| ApiError::Unreadable(error.to_string()))
+}
+
+fn info(answer: Value) -> Result<StreamInfo, ApiError> {
+    let InfoAnswer { config, created, state, cluster } = read(answer)?;
+    let leader = cluster.and_then(|cluster| cluster.leader).filter(|leader| !leader.is_empty());
+    Ok(StreamInfo { config, created: nanos(&created)?, state, leader })
+}
+
+impl StoredBody {
+    fn decode(self) -> Result<RawMessage, ApiError> {
+        let bytes =
+            |text: &str| STANDARD.decode(text).map_err(|error| ApiError::Unreadable(error.to_string()));
+        Ok(RawMessage {
+            seq: self.seq,
+            time: nanos(&self.time)?,
+            subject: self.subject,
+            headers: headers(&bytes(&self.hdrs)?),
+            payload: bytes(&self.data)?.into(),
+        })
+    }
+}
+
+/// Takes a header block apart. Lines that are none are left out.
+fn headers(block: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let block = String::from_utf8_lossy(block);
+    for (name, value) in block.split("\r\n").skip(1).filter_map(|line| line.split_once(':')) {
+        if let (Ok(name), Ok(value)) =
+            (name.parse::<async_nats::HeaderName>(), value.trim().parse::<async_nats::HeaderValue>())
+        {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn direct(message: Message) -> Result<RawMessage, ApiError> {
+    let missing = |name: &str| ApiError::Unreadable(format!("a message without {name}"));
+    let seq = number(&message, "Nats-Sequence").ok_or_else(|| missing("Nats-Sequence"))?;
+    let headers = message.headers.unwrap_or_default();
+    let text = |name: &'static str| {
+        headers.get(name).map(|value| value.as_str().to_owned()).ok_or_else(|| missing(name))
+    };
+    let (subject, time) = (text("Nats-Subject")?, nanos(&text("Nats-Time-Stamp")?)?);
+    // The payload is a slice of the read buffer, which would live as long as it.
+    let payload = Bytes::copy_from_slice(&message.payload);
+    Ok(RawMessage { seq, time, subject, headers, payload })
+}
+
+fn number(message: &Message, header: &'static str) -> Option<u64> {
+    message.headers.as_ref()?.get(header)?.as_str().parse().ok()
+}
+
+fn nanos(time: &str) -> Result<u64, ApiError> {
+    let unreadable = || ApiError::Unreadable(format!("{time:?} is no time"));
+    let time: SystemTime = humantime::parse_rfc3339(time).map_err(|_| unreadable())?;
+    let since = time.duration_since(UNIX_EPOCH).map_err(|_| unreadable())?;
+    u64::try_from(since.as_nanos()).map_err(|_| unreadable())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_block_is_taken_apart() {
+        let headers = headers(b"NATS/1.0\r\nNats-Msg-Id: m-1\r\nnonsense\r\nA:b: c\r\n\r\n");
+        assert_eq!(headers.get("Nats-Msg-Id").map(|value| value.as_str()), Some("m-1"));
+        assert_eq!(headers.get("A").map(|value| value.as_str()), Some("b: c"));
+        assert_eq!(headers.len(), 2);
+    }
+
+    #[test]
+    fn an_error_is_told_by_its_code() {
+        let answer =
+            br#"{"type":"x","error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
+        assert_eq!(checked(answer), Err(ApiError::NoStream));
+        let answer =
+            br#"{"error":{"code":400,"err_code":10071,"description":"wrong"},"stream":"MC","seq":0}"#;
+        let expected =
+            ApiError::Api { code: 400, err_code: WRONG_LAST_SEQUENCE, description: "wrong".into() };
+        assert_eq!(checked(answer), Err(expected));
+        assert!(matches!(checked(b"+OK"), Err(ApiError::Unreadable(_))));
+    }
+
+    #[test]
+    fn a_time_is_read_to_the_nanosecond() {
+        assert_eq!(nanos("1970-01-01T00:00:01.000000005Z"), Ok(1_000_000_005));
+        assert!(nanos("yesterday").is_err());
+    }
+}

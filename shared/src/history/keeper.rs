@@ -1,0 +1,223 @@
+//! Makes the streams, watches over them, and says which life of them this is.
+//!
+//! Looks every [`INTERVAL`], and at once after each connect. A stream whose last sequence is below one that was seen in
+//! the same epoch went back in time (a backup was restored, a disk lost its end): its generation is raised, so that no
+//! position of before is taken for one of now. That costs every client a reload, so it must show [`PROOFS`] times in a row.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::config::{Remembered, same_limits};
+use super::{Epoch, Epochs, History, HistoryState, Partition, Role};
+use crate::bus::jetstream::{ApiError, NAME_IN_USE, StreamInfo};
+use crate::subject;
+
+/// How often the streams are looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The same while something is not as it should be.
+const SOON: Duration = Duration::from_millis(250);
+/// How long one call may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// So often a stream must be behind before it is believed.
+const PROOFS: u32 = 4;
+
+/// What came of a look at the streams.
+enum Look {
+    /// All is well.
+    Ready(Epochs),
+    /// Something is missing for now; what is known stays known.
+    Later(String),
+    /// It is set up for something else.
+    Mismatch(String),
+}
+
+/// Watches until the part leaves.
+pub(super) async fn keep(history: History, leaving: CancellationToken) {
+    let mut keeper = Keeper { behind: vec![0; history.partitions() as usize], history };
+    let work = async {
+        let mut connection = keeper.history.inner.bus.state();
+        loop {
+            connection.borrow_and_update();
+            let pause = keeper.look().await;
+            // A change of the connection is a reason to look at once; its end is that of the part.
+            if let Ok(Err(_)) = timeout(pause, connection.changed()).await {
+                return;
+            }
+            sleep(Duration::from_millis(fastrand::u64(1..20))).await;
+        }
+    };
+    tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
+}
+
+struct Keeper {
+    history: History,
+    /// How often in a row each partition was behind what was seen.
+    behind: Vec<u32>,
+}
+
+impl Keeper {
+    /// Looks once, tells what came of it, and says when to look again.
+    async fn look(&mut self) -> Duration {
+        let (state, pause) = match self.look_at_all().await {
+            Look::Ready(epochs) => {
+                let pause = if self.behind.iter().any(|times| *times > 0) { SOON } else { INTERVAL };
+                (HistoryState::Ready(Arc::new(epochs)), pause)
+            }
+            // What was found before still holds: a stream without a leader for a while is the same stream.
+            Look::Later(why) => match &*self.history.inner.state.borrow() {
+                ready @ HistoryState::Ready(_) => (ready.clone(), SOON),
+                HistoryState::Opening { .. } | HistoryState::Mismatch { .. } => {
+                    (HistoryState::Opening { why }, SOON)
+                }
+            },
+            Look::Mismatch(why) => (HistoryState::Mismatch { why }, INTERVAL),
+        };
+        self.tell(state);
+        pause
+    }
+
+    fn tell(&self, state: HistoryState) {
+        self.history.inner.state.send_if_modified(|known| {
+            if *known == state {
+                return false;
+            }
+            match &state {
+                HistoryState::Ready(epochs) => {
+                    let before = known.epochs().cloned();
+                    for (partition, shard) in self.history.inner.partitions.iter().enumerate() {
+                        let of = |epochs: &Arc<Epochs>| epochs.partitions.get(partition).map(|it| it.epoch);
+                        if before.as_ref().and_then(of) != of(epochs) {
+                            shard.seen.store(0, Ordering::Relaxed);
+                        }
+                    }
+                    tracing::info!(
+                        partitions = epochs.partitions.len(),
+                        changed = before.is_some(),
+                        "history is ready"
+                    );
+                }
+                HistoryState::Opening { why } => tracing::warn!(why, "history can't be used yet"),
+                HistoryState::Mismatch { why } => tracing::error!(why, "history can't be used"),
+            }
+            *known = state;
+            true
+        });
+    }
+
+    async fn look_at_all(&mut self) -> Look {
+        let mut partitions = Vec::with_capacity(self.behind.len());
+        for partition in 0..self.history.partitions() {
+            match self.look_at(partition).await {
+                Ok(Ok(found)) => partitions.push(found),
+                Ok(Err(mismatch)) => return Look::Mismatch(mismatch),
+                Err(error) => {
+                    return Look::Later(format!("stream {}: {error}", subject::log_stream(partition)));
+                }
+            }
+        }
+        Look::Ready(Epochs { partitions })
+    }
+
+    /// The partition as it is now; the inner error is what does not fit.
+    async fn look_at(&mut self, partition: u32) -> Result<Result<Partition, String>, ApiError> {
+        // Before the question, so that what the answer knows is not less.
+        let seen = self.history.seen(partition);
+        let inner = Arc::clone(&self.history.inner);
+        let config = &inner.config;
+        let mut info = self.info(partition).await?;
+        let Some(mut remembered) = Remembered::of(&info) else {
+            let name = &info.config.name;
+            return Ok(Err(format!(
+                "there is a stream {name} that is not message center's; remove or rename it"
+            )));
+        };
+        if remembered.partitions != config.partitions {
+            return Ok(Err(format!(
+                "history.partitions is {}, but the streams on the bus were made for {}; set it to {1}, or change \
+                 the streams with `message-center partitions {0}` while all edges are stopped",
+                config.partitions, remembered.partitions
+            )));
+        }
+        let epoch = epoch(&info, remembered, partition);
+        if self.went_back(partition, epoch, &info, seen) {
+            remembered.generation += 1;
+            remembered.smallest_limit = config.per_channel;
+            tracing::error!(
+                stream = info.config.name,
+                last = info.state.last_seq,
+                seen,
+                "the stream is behind what it had: clients will be told to reload"
+            );
+            info = self.set(&info, partition, remembered).await?;
+            self.behind[partition as usize] = 0;
+        } else if self.history.inner.role == Role::Publisher {
+            let should = config.stream(partition, remembered);
+            if !same_limits(&info.config, &should) {
+                remembered.smallest_limit = remembered.smallest_limit.min(config.per_channel);
+                tracing::warn!(stream = info.config.name, "the stream gets the limits that are configured");
+                info = self.set(&info, partition, remembered).await?;
+            }
+        }
+        let smallest_limit = remembered.smallest_limit;
+        Ok(Ok(Partition { epoch: epoch_of(&info, partition).unwrap_or(epoch), smallest_limit }))
+    }
+
+    fn went_back(&mut self, partition: u32, epoch: Epoch, info: &StreamInfo, seen: u64) -> bool {
+        let known = self.history.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));
+        let behind = &mut self.behind[partition as usize];
+        if known == Some(epoch) && info.state.last_seq < seen {
+            *behind += 1;
+        } else {
+            *behind = 0;
+        }
+        *behind >= PROOFS
+    }
+
+    /// The stream, made if it is not there.
+    async fn info(&self, partition: u32) -> Result<StreamInfo, ApiError> {
+        let bus = &self.history.inner.bus;
+        let name = subject::log_stream(partition);
+        match bus.stream_info(&name, DEADLINE).await {
+            Err(ApiError::NoStream) => {}
+            other => return other,
+        }
+        let config = &self.history.inner.config;
+        match bus.create_stream(&config.stream(partition, Remembered::new(config)), DEADLINE).await {
+            // Somebody else was faster.
+            Err(ApiError::Api { err_code: NAME_IN_USE, .. }) => bus.stream_info(&name, DEADLINE).await,
+            Ok(info) => {
+                tracing::info!(stream = name, "the stream is made");
+                Ok(info)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set(
+        &self,
+        info: &StreamInfo,
+        partition: u32,
+        remembered: Remembered,
+    ) -> Result<StreamInfo, ApiError> {
+        let mut should = match self.history.inner.role {
+            Role::Publisher => self.history.inner.config.stream(partition, remembered),
+            Role::Reader => info.config.clone(),
+        };
+        should.storage.clone_from(&info.config.storage);
+        should.metadata = info.config.metadata.clone();
+        should.metadata.extend(remembered.metadata());
+        self.history.inner.bus.update_stream(&should, DEADLINE).await
+    }
+}
+
+fn epoch(info: &StreamInfo, remembered: Remembered, partition: u32) -> Epoch {
+    Epoch::of(info.created, remembered.partitions, partition, remembered.generation)
+}
+
+fn epoch_of(info: &StreamInfo, partition: u32) -> Option<Epoch> {
+    Remembered::of(info).map(|remembered| epoch(info, remembered, partition))
+}

@@ -1,0 +1,180 @@
+//! The history of channels: streams on the bus, one a partition, that keep messages in order for a while.
+//!
+//! A handle is cheap to clone. Behind it [`keeper`] makes the streams, and finds out which life (epoch) of them this is.
+//! What must always hold: a position of another epoch is never compared by its sequence; what decides whether something is
+//! whole comes from a stream's leader; a page says by itself whether anything is missing in it.
+
+mod config;
+mod keeper;
+mod position;
+mod read;
+mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
+
+use crate::bus::Bus;
+use crate::bus::jetstream::StreamState;
+use crate::drain::Drain;
+use crate::ids::Channel;
+use crate::subject;
+
+pub use config::{Full, HistoryConfig, MAX_PARTITIONS};
+pub use position::{Epoch, NotAPosition, Position};
+pub use read::{Page, PageLimit, ReadError, StoredMessage};
+pub use store::{ERASED, Erased, StoreError, Stored};
+
+/// What a part may do to the streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Makes those that are missing.
+    Reader,
+    /// And keeps their limits as they are configured.
+    Publisher,
+}
+
+/// How history stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HistoryState {
+    /// Not known yet, or not any more.
+    Opening {
+        /// What is missing.
+        why: String,
+    },
+    /// It can be used.
+    Ready(Arc<Epochs>),
+    /// It is not as this part is configured, and will not be by waiting.
+    Mismatch {
+        /// What differs, and what to do.
+        why: String,
+    },
+}
+
+impl HistoryState {
+    /// The epochs, if history can be used.
+    pub fn epochs(&self) -> Option<&Arc<Epochs>> {
+        match self {
+            Self::Ready(epochs) => Some(epochs),
+            Self::Opening { .. } | Self::Mismatch { .. } => None,
+        }
+    }
+
+    /// Why it can't be used, if it can't.
+    pub fn why_not(&self) -> Option<&str> {
+        match self {
+            Self::Ready(_) => None,
+            Self::Opening { why } | Self::Mismatch { why } => Some(why),
+        }
+    }
+}
+
+/// What this life of each partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epochs {
+    partitions: Vec<Partition>,
+}
+
+/// One partition's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Partition {
+    epoch: Epoch,
+    /// More messages of a channel than this may not all be there.
+    smallest_limit: u32,
+}
+
+impl Epochs {
+    /// The epoch of a partition.
+    pub fn of(&self, partition: u32) -> Option<Epoch> {
+        self.partitions.get(partition as usize).map(|partition| partition.epoch)
+    }
+
+    fn partition(&self, partition: u32) -> Option<Partition> {
+        self.partitions.get(partition as usize).copied()
+    }
+}
+
+/// The history of all channels that have one.
+#[derive(Debug, Clone)]
+pub struct History {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    bus: Bus,
+    config: HistoryConfig,
+    role: Role,
+    state: watch::Sender<HistoryState>,
+    partitions: Vec<Shard>,
+}
+
+/// What is known of one partition besides its epoch.
+#[derive(Debug, Default)]
+struct Shard {
+    /// The highest sequence that was seen in this epoch, by any way.
+    seen: AtomicU64,
+    /// What the leader last said, and when it was asked. Held while it is asked, so that all who want to know
+    /// share a question.
+    fresh: Mutex<Option<(Instant, StreamState)>>,
+}
+
+impl History {
+    /// Begins to make and watch the streams; [`History::state`] tells how it stands.
+    pub fn open(bus: &Bus, config: &HistoryConfig, role: Role, drain: &Drain) -> Self {
+        let why = "the streams of the history are being looked for".to_owned();
+        let inner = Inner {
+            bus: bus.clone(),
+            config: config.clone(),
+            role,
+            state: watch::Sender::new(HistoryState::Opening { why }),
+            partitions: (0..config.partitions).map(|_| Shard::default()).collect(),
+        };
+        let history = Self { inner: Arc::new(inner) };
+        drain.spawn(keeper::keep(history.clone(), drain.token()));
+        history
+    }
+
+    /// How it stands, and changes of that. A change of an epoch is one.
+    pub fn state(&self) -> watch::Receiver<HistoryState> {
+        self.inner.state.subscribe()
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(&self) -> u32 {
+        self.inner.config.partitions
+    }
+
+    /// How it is configured.
+    pub fn config(&self) -> &HistoryConfig {
+        &self.inner.config
+    }
+
+    /// Which partition a channel belongs to.
+    pub fn partition(&self, channel: &Channel) -> u32 {
+        subject::partition(channel, self.partitions())
+    }
+
+    /// The epoch that a channel is in; `None` while history can't be used.
+    pub fn epoch(&self, channel: &Channel) -> Option<Epoch> {
+        let partition = self.partition(channel);
+        self.inner.state.borrow().epochs()?.of(partition)
+    }
+
+    /// Tells that a message with this sequence was seen in this epoch, so that a stream that goes back is noticed.
+    pub fn saw(&self, epoch: Epoch, partition: u32, seq: u64) {
+        let known = self.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));
+        if known == Some(epoch)
+            && let Some(shard) = self.inner.partitions.get(partition as usize)
+        {
+            shard.seen.fetch_max(seq, Ordering::Relaxed);
+        }
+    }
+
+    /// The highest sequence of a partition that was seen in its epoch.
+    pub fn seen(&self, partition: u32) -> u64 {
+        self.inner.partitions.get(partition as usize).map_or(0, |shard| shard.seen.load(Ordering::Relaxed))
+    }
+}

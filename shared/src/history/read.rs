@@ -1,0 +1,199 @@
+//! Reading what is stored, and knowing whether anything is missing in it.
+//!
+//! A page is whole if two things hold. The stream's first sequence, asked of the leader after the page was read, is not
+//! beyond the message after the page's beginning: so nothing of it can have expired. And fewer messages of the channel lie
+//! after its beginning than the stream was ever limited to: so none of them can have been pushed out by later ones.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ERASED, Epoch, History};
+use crate::bus::jetstream::{ApiError, Batch, Get, RawMessage, StreamState};
+use crate::ids::Channel;
+use crate::subject;
+use crate::wire::{LiveMessage, WireError};
+
+/// How long one read may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How much to read at once.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimit {
+    /// Messages, at least 1.
+    pub messages: usize,
+    /// Bytes; one larger message comes alone.
+    pub bytes: usize,
+}
+
+/// A stored message.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    /// Its place in the stream.
+    pub seq: u64,
+    /// When it was stored, in nanoseconds since 1970.
+    pub time: u64,
+    /// Whether it stands in place of messages that were erased, and is none itself.
+    pub erased: bool,
+    /// The message; an error if it can't be read, for instance because a newer version wrote it.
+    pub message: Result<LiveMessage, Unreadable>,
+    /// Whose trace it belongs to.
+    pub headers: async_nats::HeaderMap,
+}
+
+/// Why a stored message can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(String);
+
+impl From<WireError> for Unreadable {
+    fn from(error: WireError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Messages of one channel, in order.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// In which life of the stream.
+    pub epoch: Epoch,
+    /// The messages. None: as the answering replica knows, there are no more.
+    pub messages: Vec<StoredMessage>,
+    /// How many more of the channel there are behind these, as the answering replica knows.
+    pub remaining: u64,
+    /// Whether these are all from the beginning of the page to the last of them. Once it is false, it stays so.
+    pub whole: bool,
+    /// The stream's last sequence at its leader, read after the page.
+    pub last_seq: u64,
+}
+
+/// Why nothing could be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// History can't be used now.
+    #[error("history can't be used now")]
+    NotReady,
+    /// The stream is not what it was when the reading began.
+    #[error("the stream was made anew meanwhile")]
+    OtherEpoch,
+    /// The bus could not do it.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+}
+
+impl History {
+    /// The last sequence of a channel, as the stream's leader knows; 0 if there is none.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn tail(&self, channel: &Channel) -> Result<(Epoch, u64), ReadError> {
+        let epoch = self.epoch(channel).ok_or(ReadError::NotReady)?;
+        let partition = self.partition(channel);
+        let subject = subject::log(channel, self.partitions());
+        let get = Get::Last(&subject);
+        let last = self.inner.bus.get_message(&subject::log_stream(partition), get, DEADLINE).await?;
+        let seq = last.map_or(0, |message| message.seq);
+        self.still(channel, epoch)?;
+        self.saw(epoch, partition, seq);
+        Ok((epoch, seq))
+    }
+
+    /// The last sequences of channels of one partition (at most 1,000), in their order; 0 for those that have none.
+    /// `at_least`: the stream's last sequence that the answer must know, from the leader. `None`: the replica
+    /// that answered does not know that much yet; ask again.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn tails(
+        &self,
+        partition: u32,
+        channels: &[Channel],
+        at_least: u64,
+    ) -> Result<Option<Vec<u64>>, ReadError> {
+        let subjects: Vec<String> =
+            channels.iter().map(|channel| subject::log(channel, self.partitions())).collect();
+        let stream = subject::log_stream(partition);
+        let answer = self.inner.bus.direct_batch(&stream, Batch::LastOf(&subjects), DEADLINE).await?;
+        let found: std::collections::HashMap<&str, u64> =
+            answer.messages.iter().map(|message| (message.subject.as_str(), message.seq)).collect();
+        // Without a word about how far it looked nothing was found, which may be because it is behind.
+        if answer.up_to.is_some_and(|up_to| up_to < at_least)
+            || (answer.up_to.is_none() && self.inner.config.replicas > 1)
+        {
+            return Ok(None);
+        }
+        Ok(Some(subjects.iter().map(|subject| found.get(subject.as_str()).copied().unwrap_or(0)).collect()))
+    }
+
+    /// The messages of a channel after a sequence of this epoch, as many as `limit` lets through.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn page(
+        &self,
+        channel: &Channel,
+        epoch: Epoch,
+        after: u64,
+        limit: PageLimit,
+    ) -> Result<Page, ReadError> {
+        self.still(channel, epoch)?;
+        let partition = self.partition(channel);
+        let subject = subject::log(channel, self.partitions());
+        let batch = Batch::Next {
+            seq: after.saturating_add(1),
+            subject: &subject,
+            messages: limit.messages.clamp(1, 1_000),
+            bytes: limit.bytes,
+        };
+        let read = self.inner.bus.direct_batch(&subject::log_stream(partition), batch, DEADLINE).await?;
+        let state = self.fresh(partition).await?;
+        let known = self.inner.state.borrow().epochs().and_then(|epochs| epochs.partition(partition));
+        let known = known.filter(|known| known.epoch == epoch).ok_or(ReadError::OtherEpoch)?;
+        let count = read.messages.len() as u64 + read.pending;
+        let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
+        // A stream that never lost a message begins at 1; one that is empty has none to lose if none was ever there.
+        let unexpired = after.saturating_add(1) >= first || state.last_seq == 0;
+        self.saw(epoch, partition, state.last_seq);
+        Ok(Page {
+            epoch,
+            remaining: read.pending,
+            whole: unexpired && count < u64::from(known.smallest_limit),
+            last_seq: state.last_seq,
+            messages: read.messages.into_iter().map(stored).collect(),
+        })
+    }
+
+    /// What the leader of a partition says, asked after now. Many who want to know at once share a question.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn fresh(&self, partition: u32) -> Result<StreamState, ReadError> {
+        let now = Instant::now();
+        let shard = self.inner.partitions.get(partition as usize).ok_or(ReadError::NotReady)?;
+        let mut fresh = shard.fresh.lock().await;
+        if let Some((asked, state)) = *fresh
+            && asked > now
+        {
+            return Ok(state);
+        }
+        let asked = Instant::now();
+        let info = self.inner.bus.stream_info(&subject::log_stream(partition), DEADLINE).await?;
+        *fresh = Some((asked, info.state));
+        Ok(info.state)
+    }
+
+    fn still(&self, channel: &Channel, epoch: Epoch) -> Result<(), ReadError> {
+        match self.epoch(channel) {
+            None => Err(ReadError::NotReady),
+            Some(now) if now == epoch => Ok(()),
+            Some(_) => Err(ReadError::OtherEpoch),
+        }
+    }
+}
+
+fn stored(raw: RawMessage) -> StoredMessage {
+    let RawMessage { seq, time, headers, payload, .. } = raw;
+    let erased = headers.get(ERASED).is_some();
+    let message = LiveMessage::decode(Some(&headers), payload).map_err(Unreadable::from);
+    StoredMessage { seq, time, erased, message, headers }
+}

@@ -1,0 +1,157 @@
+//! Storing a message: tried until the stream says that it has it, always under the same id.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{History, Position};
+use crate::bus::jetstream::{ApiError, INSUFFICIENT_RESOURCES, PubAck, STORAGE_EXCEEDED, STORE_FAILED};
+use crate::ids::{Channel, MessageId};
+use crate::subject;
+use crate::wire::{Kind, LiveMessage};
+
+/// The header of a message that stands in place of what was erased: whoever recovers from before it is told, and nobody is
+/// given it.
+pub const ERASED: &str = "Mc-Erased";
+
+/// How long one try may take.
+const TRY: Duration = Duration::from_secs(3);
+/// The pause after the first try that failed, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the store answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Where the message is.
+    pub position: Position,
+    /// It was there already, by its id.
+    pub duplicate: bool,
+    /// How often it was tried before.
+    pub retries: u32,
+}
+
+/// What erasing did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Erased {
+    /// How many messages were removed.
+    pub messages: u64,
+    /// Where the channel goes on.
+    pub position: Position,
+}
+
+/// Why a message is not stored, or nobody can tell whether it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The store has no room.
+    #[error("the store is full: raise history.max_bytes, or set history.full to drop-oldest")]
+    Full,
+    /// The store could not be reached until the deadline. The message may be stored: repeat it under the same id.
+    #[error("the store can't be reached: {0}")]
+    Unavailable(ApiError),
+    /// The store does not take it, and would not later.
+    #[error("the store refuses the message: {0}")]
+    Refused(ApiError),
+}
+
+impl History {
+    /// Stores a message, tried under its id until `deadline`. `more` are headers that travel with it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn store(
+        &self,
+        channel: &Channel,
+        message: &LiveMessage,
+        more: HeaderMap,
+        deadline: Instant,
+    ) -> Result<Stored, StoreError> {
+        let mut headers = message.headers();
+        for (name, values) in more.iter() {
+            for value in values {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        self.store_with(channel, || headers.clone(), &message.payload, deadline).await
+    }
+
+    /// The same with headers made anew for each try, so that a test can show what the message id is for.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn store_with(
+        &self,
+        channel: &Channel,
+        headers: impl Fn() -> HeaderMap,
+        payload: &Bytes,
+        deadline: Instant,
+    ) -> Result<Stored, StoreError> {
+        let subject = subject::log(channel, self.partitions());
+        let mut pause = FIRST_PAUSE;
+        let mut retries = 0;
+        loop {
+            let tried = async {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.inner.bus.connected(left).await?;
+                self.inner.bus.store(subject.clone(), headers(), payload.clone(), TRY.min(left)).await
+            };
+            let error = match timeout_at(deadline, tried).await {
+                Ok(Ok(ack)) => match self.stored(channel, ack, retries) {
+                    Some(stored) => return Ok(stored),
+                    None => ApiError::NoStream,
+                },
+                Ok(Err(error)) => error,
+                Err(_) => ApiError::Timeout,
+            };
+            match &error {
+                ApiError::Api {
+                    err_code: STORE_FAILED | INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED, ..
+                } => {
+                    return Err(StoreError::Full);
+                }
+                passing if passing.passes() => {}
+                _ => return Err(StoreError::Refused(error)),
+            }
+            let next = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+            if next >= deadline {
+                return Err(StoreError::Unavailable(error));
+            }
+            tracing::debug!(%error, retries, "a message is not stored yet");
+            sleep_until(next).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            retries += 1;
+        }
+    }
+
+    /// `None` if it is not known which epoch that was.
+    fn stored(&self, channel: &Channel, PubAck { seq, duplicate }: PubAck, retries: u32) -> Option<Stored> {
+        let epoch = self.epoch(channel)?;
+        self.saw(epoch, self.partition(channel), seq);
+        Some(Stored { position: Position { epoch, seq }, duplicate, retries })
+    }
+
+    /// Removes all messages of a channel. Whoever recovers from before is told so.
+    ///
+    /// # Errors
+    /// See [`StoreError`]. What was removed by then stays removed; repeat it.
+    pub async fn erase(&self, channel: &Channel, deadline: Instant) -> Result<Erased, StoreError> {
+        // The mark first: at no moment is something missing without it. It is removed with the rest only if there is
+        // no later one.
+        let stream = subject::log_stream(self.partition(channel));
+        let subject = subject::log(channel, self.partitions());
+        let id = MessageId(crate::ids::random_bits());
+        let message = LiveMessage { id, kind: Kind::Text, payload: Bytes::new() };
+        let mut mark = HeaderMap::new();
+        mark.insert(ERASED, "1");
+        let Stored { position, .. } = self.store(channel, &message, mark, deadline).await?;
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let purged = self.inner.bus.purge_before(&stream, &subject, position.seq, left.min(TRY * 3)).await;
+        let messages = purged.map_err(|error| match error.passes() {
+            true => StoreError::Unavailable(error),
+            false => StoreError::Refused(error),
+        })?;
+        Ok(Erased { messages, position })
+    }
+}
