@@ -9,7 +9,7 @@
 //! | [`link`] | a TCP link that can stall, cut and heal |
 //! | [`nats`], [`nats_cluster`] | the real nats-server, and three of them with TLS and passwords |
 //! | [`certificate`] | an authority and what it signs |
-//! | [`device`], [`publisher`], [`raw`] | the clients: WebSocket, HTTP, bare TCP |
+//! | [`device`], [`recovering`], [`publisher`], [`raw`] | the clients: WebSocket, the same with ids, HTTP, bare TCP |
 //! | [`hostile`] | what parsers promise, for the fuzz targets |
 //! | [`wait`] | waiting for a condition |
 //! | [`tools`] | what `tests/run` has installed |
@@ -29,5 +29,6 @@ pub mod nats_cluster;
 pub mod program;
 pub mod publisher;
 pub mod raw;
+pub mod recovering;
 pub mod tools;
 pub mod wait;
