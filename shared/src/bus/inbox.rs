@@ -90,17 +90,17 @@ impl Inbox {
 
 fn hand_out(waiters: &Waiters, number: u64, message: Message) {
     let mut waiters = lock(waiters);
-    match waiters.remove(&number) {
+    let keep = match waiters.remove(&number) {
         Some(Waiter::One(waiter)) => {
             // The waiter may have given up in this moment.
             let _ = waiter.send(message);
+            None
         }
-        Some(Waiter::Many(waiter)) => {
-            if waiter.try_send(message).is_ok() {
-                waiters.insert(number, Waiter::Many(waiter));
-            }
-        }
-        None => {}
+        Some(Waiter::Many(waiter)) => waiter.try_send(message).is_ok().then_some(waiter),
+        None => None,
+    };
+    if let Some(waiter) = keep {
+        waiters.insert(number, Waiter::Many(waiter));
     }
 }
 

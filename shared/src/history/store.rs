@@ -105,14 +105,14 @@ impl History {
                 Ok(Err(error)) => error,
                 Err(_) => ApiError::Timeout,
             };
-            match &error {
-                ApiError::Api {
-                    err_code: STORE_FAILED | INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED, ..
-                } => {
-                    return Err(StoreError::Full);
-                }
-                passing if passing.passes() => {}
-                _ => return Err(StoreError::Refused(error)),
+            if let ApiError::Api {
+                err_code: STORE_FAILED | INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED, ..
+            } = error
+            {
+                return Err(StoreError::Full);
+            }
+            if !error.passes() {
+                return Err(StoreError::Refused(error));
             }
             let next = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
             if next >= deadline {
