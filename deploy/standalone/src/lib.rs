@@ -7,6 +7,7 @@
 pub mod banner;
 pub mod bus;
 pub mod demo;
+pub mod history;
 pub mod key;
 pub mod reference;
 mod settings;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use shared::service::{self, CommonArgs};
-use standalone::{key, reference};
+use standalone::{history, key, reference};
 
 /// Delivers a business system's messages to every device of a user, over WebSocket
 ///
@@ -33,6 +33,11 @@ enum Part {
     Bus(BusArgs),
     /// Opens sessions, publishes, and measures a message center
     Bench(Box<bench_tool::Args>),
+    /// Shows the history of channels, and declares what happened to it
+    #[command(subcommand)]
+    History(history::Command),
+    /// Divides the history of channels into another number of streams, with every part stopped
+    Partitions(history::Partitions),
     /// Makes keys for back ends that publish
     #[command(subcommand)]
     Key(key::Command),
@@ -160,6 +165,8 @@ async fn main() -> ExitCode {
             ]);
             service::run(common, flags, |s: &auth_adapter::Settings| &s.log, auth_adapter::run).await
         }
+        Part::History(command) => history::run(command).await,
+        Part::Partitions(partitions) => partitions.run().await,
         Part::Key(command) => key::run(command),
         Part::ConfigDocs { repository } => config_docs(&repository),
         Part::Bus(BusArgs { common, listen, insecure }) => {

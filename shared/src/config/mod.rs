@@ -18,7 +18,8 @@ pub use problems::{Problem, Problems};
 pub use values::{ByteSize, LogConfig, LogFormat, Secret, Span};
 
 /// Every section that a part of message center may have.
-pub const SECTIONS: &[&str] = &["auth_adapter", "bus", "channels", "demo", "edge", "log", "publisher_api"];
+pub const SECTIONS: &[&str] =
+    &["auth_adapter", "bus", "channels", "demo", "edge", "history", "log", "publisher_api"];
 
 const PREFIX: &str = "MC_";
 const FILE_VARIABLE: &str = "MC_CONFIG";

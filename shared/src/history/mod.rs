@@ -4,6 +4,7 @@
 //! What must always hold: a position of another epoch is never compared by its sequence; what decides whether something is
 //! whole comes from a stream's leader; a page says by itself whether anything is missing in it.
 
+pub mod admin;
 mod config;
 mod keeper;
 mod position;
