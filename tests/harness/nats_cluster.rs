@@ -1,7 +1,7 @@
 //! A cluster of real nats-servers: three processes on loopback, each of which can be killed and brought back.
 //!
 //! Clients and routes need a password, and speak TLS with certificates of an authority that only this cluster has. A
-//! node keeps its ports, so that it is found again.
+//! node keeps its ports, so that it is found again, and its streams, written through to the disk.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ const NODES: usize = 3;
 pub struct NatsCluster {
     binary: PathBuf,
     nodes: Vec<Node>,
+    /// Where the nodes find each other; each is told of all, which streams demand.
+    routes: Vec<SocketAddr>,
     server: Certificate,
     /// A certificate for clients.
     pub client: Certificate,
@@ -37,7 +39,6 @@ pub struct NatsCluster {
 #[derive(Debug)]
 struct Node {
     client: SocketAddr,
-    route: SocketAddr,
     /// None: it was killed.
     child: Option<Child>,
 }
@@ -51,11 +52,11 @@ impl NatsCluster {
         let folder = TempDir::new().expect("there is room for a folder");
         let authority = Authority::new(folder.path(), "authority");
         let (server, client) = (authority.issue("server"), authority.issue("client"));
-        let mut cluster =
-            Self { binary: binary.to_owned(), nodes: Vec::new(), server, client, authority, folder };
+        let (binary, nodes, routes) = (binary.to_owned(), Vec::new(), free_ports());
+        let mut cluster = Self { binary, nodes, routes, server, client, authority, folder };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         for index in 0..NODES {
-            let node = cluster.launch(index, any, any).await;
+            let node = cluster.launch(index, any).await;
             cluster.nodes.push(node);
         }
         cluster
@@ -81,8 +82,8 @@ impl NatsCluster {
     /// # Panics
     /// It does not.
     pub async fn restart(&mut self, index: usize) {
-        let Node { client, route, .. } = self.nodes[index];
-        self.nodes[index] = self.launch(index, client, route).await;
+        let Node { client, .. } = self.nodes[index];
+        self.nodes[index] = self.launch(index, client).await;
     }
 
     /// Kills what still runs.
@@ -94,9 +95,9 @@ impl NatsCluster {
         }
     }
 
-    async fn launch(&self, index: usize, client: SocketAddr, route: SocketAddr) -> Node {
+    async fn launch(&self, index: usize, client: SocketAddr) -> Node {
         let file = self.folder.path().join(format!("n{index}.conf"));
-        std::fs::write(&file, self.config(index, client, route)).expect("there is room for a file");
+        std::fs::write(&file, self.config(index, client)).expect("there is room for a file");
         let log = std::fs::File::create(self.log(index)).expect("there is room for a log");
         let mut child = Command::new(&self.binary)
             .arg("--config")
@@ -109,21 +110,21 @@ impl NatsCluster {
             .expect("nats-server can be started");
         let id = child.id().expect("it has just begun");
         let ports = self.folder.path().join(format!("nats-server_{id}.ports"));
-        let (client, route) = until("a node of nats-server listens", async || {
+        let client = until("a node of nats-server listens", async || {
             let ended = child.try_wait().expect("it is our child");
             assert!(ended.is_none(), "nats-server ended: {}", self.log_text(index));
             let ports: Value = serde_json::from_slice(&std::fs::read(&ports).ok()?).ok()?;
-            Some((address(&ports["nats"][0])?, address(&ports["cluster"][0])?))
+            address(&ports["nats"][0])
         })
         .await;
-        Node { client, route, child: Some(child) }
+        Node { client, child: Some(child) }
     }
 
-    fn config(&self, index: usize, client: SocketAddr, route: SocketAddr) -> String {
+    fn config(&self, index: usize, client: SocketAddr) -> String {
         let folder = self.folder.path().display();
-        let port = |address: SocketAddr| if address.port() == 0 { -1 } else { i32::from(address.port()) };
+        let port = if client.port() == 0 { -1 } else { i32::from(client.port()) };
         let routes: Vec<_> =
-            self.nodes.iter().map(|node| format!("\"nats-route://route:between@{}\"", node.route)).collect();
+            self.routes.iter().map(|route| format!("\"nats-route://route:between@{route}\"")).collect();
         let tls = format!(
             "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true, timeout: 10 }}",
             self.server.cert, self.server.key, self.authority.file
@@ -131,10 +132,12 @@ impl NatsCluster {
         format!(
             "server_name: n{index}\nhost: 127.0.0.1\nport: {}\nports_file_dir: \"{folder}\"\n{tls}\n\
              authorization {{ user: {USER:?}, password: {PASSWORD:?}, timeout: 10 }}\n\
+             jetstream {{ store_dir: {:?}, sync_interval: always }}\n\
              cluster {{\n  name: mc\n  host: 127.0.0.1\n  port: {}\n  {tls}\n  routes: [{}]\n  \
              authorization {{ user: route, password: between, timeout: 10 }}\n}}\n",
-            port(client),
-            port(route),
+            port,
+            self.folder.path().join(format!("n{index}")),
+            self.routes[index].port(),
             routes.join(", "),
         )
     }
@@ -156,6 +159,14 @@ impl Drop for NatsCluster {
             }
         }
     }
+}
+
+/// Ports that were free a moment ago, one for each node.
+fn free_ports() -> Vec<SocketAddr> {
+    // All are held until the last is found, so that they differ.
+    let held: Vec<_> = (0..NODES).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect();
+    let address = |held: std::io::Result<std::net::TcpListener>| held.and_then(|held| held.local_addr());
+    held.into_iter().map(|held| address(held).expect("loopback has free ports")).collect()
 }
 
 /// `nats://127.0.0.1:4222` in a ports file, whatever the scheme.
