@@ -10,9 +10,16 @@ use crate::handshake::Info;
 use crate::outbox::Outbox;
 use crate::routing::Router;
 use crate::stats::Stats;
+use crate::stream::Inlet;
 
 /// Where a subscription's messages go.
-pub(crate) type Target = Arc<Outbox>;
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// To a client.
+    Connection(Arc<Outbox>),
+    /// To the streams of this bus.
+    Streams,
+}
 
 /// One running bus.
 #[derive(Debug)]
@@ -22,6 +29,8 @@ pub(crate) struct Bus {
     pub(crate) stats: Stats,
     /// Lock order: this one before any outbox; never taken twice by one thread; never held across an await.
     router: RwLock<Router<Target>>,
+    /// What waits for the streams, if there are any.
+    pub(crate) inlet: Option<Arc<Inlet>>,
     /// Every task of every connection.
     pub(crate) tasks: TaskTracker,
     /// A token of it is held by every connection that may still deliver to others.
@@ -36,6 +45,7 @@ impl Bus {
     pub(crate) fn new(config: Config, port: u16) -> Self {
         Self {
             info: Info::new(&config, port),
+            inlet: config.streams.as_ref().map(|streams| Arc::new(Inlet::new(streams))),
             config,
             stats: Stats::default(),
             router: RwLock::default(),

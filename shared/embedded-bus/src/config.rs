@@ -35,6 +35,34 @@ pub struct Config {
     pub auth_timeout: Duration,
     /// How long a socket may take no byte while some wait for it. Then it is cut off as a slow consumer.
     pub write_deadline: Duration,
+    /// Streams, if this bus is to have any.
+    pub streams: Option<StreamsConfig>,
+}
+
+/// Where streams are kept and what they may cost.
+#[derive(Clone, Debug)]
+pub struct StreamsConfig {
+    /// Where their messages are.
+    pub storage: Storage,
+    /// How many streams there may be, at least 1. Further ones are refused.
+    pub max_streams: usize,
+    /// Messages and requests that may wait for the streams, at least 1. Whoever publishes more waits for room.
+    pub max_queued: usize,
+    /// Bytes of what waits for the streams, at least 1. One message of each connection may go over it.
+    pub max_queued_bytes: usize,
+}
+
+impl Default for StreamsConfig {
+    fn default() -> Self {
+        Self { storage: Storage::Memory, max_streams: 256, max_queued: 16_384, max_queued_bytes: 32 << 20 }
+    }
+}
+
+/// Where the messages of streams are.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// In memory: they end with the process.
+    Memory,
 }
 
 impl Default for Config {
@@ -52,6 +80,7 @@ impl Default for Config {
             max_pings_out: 2,
             auth_timeout: Duration::from_secs(2),
             write_deadline: Duration::from_secs(10),
+            streams: None,
         }
     }
 }
@@ -85,10 +114,24 @@ impl Config {
                 "the token, the user or the password is empty; set it, or use Credentials::None on purpose",
             ),
         ];
-        match rules.iter().find(|(holds, _)| !holds) {
+        let of_streams = self.streams.iter().flat_map(StreamsConfig::rules);
+        match rules.into_iter().chain(of_streams).find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(BindError::Setting(rule)),
             None => Ok(()),
         }
+    }
+}
+
+impl StreamsConfig {
+    fn rules(&self) -> [(bool, &'static str); 3] {
+        [
+            (
+                self.max_streams > 0,
+                "max_streams is 0: no stream could be made; set at least 1, or no streams",
+            ),
+            (self.max_queued > 0, "max_queued is 0: nothing could be stored; set at least 1"),
+            (self.max_queued_bytes > 0, "max_queued_bytes is 0: nothing could be stored; set at least 1"),
+        ]
     }
 }
 
@@ -176,6 +219,9 @@ pub enum BindError {
         "can't listen on {0}: this machine has no such address; use one of its own, 127.0.0.1 or 0.0.0.0"
     )]
     NoSuchAddress(SocketAddr),
+    /// What the streams were kept in can't be used.
+    #[error("the streams of the bus can't be opened: {0}")]
+    Streams(String),
     /// Anything else.
     #[error("can't listen on {address}: {source}")]
     Other {

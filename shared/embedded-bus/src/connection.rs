@@ -181,7 +181,7 @@ async fn carry_out(
         session.handle(operation)?;
         used += taken;
         if session.batch().is_full() {
-            session.batch().settle().await;
+            settle(session, gone).await;
             if gone.is_cancelled() {
                 break;
             }
@@ -189,8 +189,17 @@ async fn carry_out(
         }
     }
     buffer.advance(used);
-    session.batch().settle().await;
+    settle(session, gone).await;
     Ok(())
+}
+
+/// Wakes receivers and waits as long as this publisher has to, but not beyond its end.
+async fn settle(session: &mut Session, gone: &CancellationToken) {
+    tokio::select! {
+        biased;
+        () = session.batch().settle() => {}
+        () = gone.cancelled() => {}
+    }
 }
 
 fn count(bus: &Bus, connection: u64, fatal: Fatal) {

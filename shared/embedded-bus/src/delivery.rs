@@ -4,8 +4,8 @@
 //! woken once per batch, so that a burst leaves in few writes. A publisher that fills a receiver's outbox beyond three
 //! quarters is held back for at most [`HOLD`] per [`HOLD_AFTER`] bytes, as long as that receiver takes anything at all.
 //!
-//! [`Bus::deliver`] is the one place where a message enters routing: what takes part in the bus from inside this process
-//! is to be asked there, before the router.
+//! [`Bus::deliver`] is the one place where a message enters routing. The streams of this process stand in the router
+//! beside the connections: what is for them is copied into their queue, and a publisher that fills it waits for room.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::bus::{Bus, Target};
 use crate::outbox::{Outbox, Push};
 use crate::routing::{Claim, QueuePart, Subscription};
 use crate::stats::{Stats, add, subtract};
+use crate::stream::{Inlet, Item, Pushed};
 use crate::wire::{Publish, encode};
 
 /// The longest time that a publisher is held back at once.
@@ -36,13 +37,33 @@ pub(crate) struct Batch {
     crowded: Vec<Arc<Outbox>>,
     /// Bytes added to nearly full receivers since this publisher was last held back.
     debt: usize,
+    /// Whether the streams themselves publish. They can't wait for room in their own queue.
+    of_streams: bool,
+    /// The streams' queue, if this publisher has filled it.
+    full_inlet: Option<Arc<Inlet>>,
     received: u64,
     delivered: u64,
 }
 
 impl Batch {
     pub(crate) fn new(stats: Stats) -> Self {
-        Self { stats, sleeping: Vec::new(), crowded: Vec::new(), debt: 0, received: 0, delivered: 0 }
+        Self {
+            stats,
+            sleeping: Vec::new(),
+            crowded: Vec::new(),
+            debt: 0,
+            of_streams: false,
+            full_inlet: None,
+            received: 0,
+            delivered: 0,
+        }
+    }
+
+    /// Of the thread of the streams.
+    pub(crate) fn of_streams(stats: Stats) -> Self {
+        let mut batch = Self::new(stats);
+        batch.of_streams = true;
+        batch
     }
 
     /// Counts a message that came in.
@@ -66,7 +87,7 @@ impl Batch {
 
     /// Whether it is time to settle.
     pub(crate) fn is_full(&self) -> bool {
-        self.delivered >= FULL_BATCH || self.debt >= HOLD_AFTER
+        self.delivered >= FULL_BATCH || self.debt >= HOLD_AFTER || self.full_inlet.is_some()
     }
 
     /// Wakes the receivers and adds up the counters.
@@ -78,9 +99,29 @@ impl Batch {
         add(&self.stats.counters().messages_out, std::mem::take(&mut self.delivered));
     }
 
-    /// Wakes the receivers, and holds the publisher back for a moment if it fills one of them faster than it drains.
+    /// The same from a thread of the process itself, which is held back the same way but may not wait for more.
+    pub(crate) fn settle_blocking(&mut self) {
+        self.wake();
+        if self.debt >= HOLD_AFTER {
+            self.debt = 0;
+            add(&self.stats.counters().publishers_held, 1);
+            let deadline = std::time::Instant::now() + HOLD;
+            while std::time::Instant::now() < deadline && self.crowded.iter().any(|outbox| !outbox.has_room())
+            {
+                std::thread::sleep(HOLD / 10);
+            }
+        }
+        self.crowded.clear();
+    }
+
+    /// Wakes the receivers, and holds the publisher back: for a moment if it fills one of them faster than it drains,
+    /// and for as long as it takes if the streams have too much waiting.
     pub(crate) async fn settle(&mut self) {
         self.wake();
+        if let Some(inlet) = self.full_inlet.take() {
+            add(&self.stats.counters().stream_publishers_held, 1);
+            inlet.wait_for_room().await;
+        }
         if self.debt >= HOLD_AFTER {
             self.debt = 0;
             add(&self.stats.counters().publishers_held, 1);
@@ -108,8 +149,8 @@ impl Bus {
         let mut reached = false;
         let router = self.router();
         let mut give = |subscription: &Arc<Subscription<Target>>| {
-            let given =
-                except != Some(subscription.connection) && give(subscription, message, batch, &mut expired);
+            let given = except != Some(subscription.connection)
+                && self.give(subscription, message, batch, &mut expired);
             reached |= given;
             given
         };
@@ -146,30 +187,54 @@ impl Bus {
             }
         });
         let Some(subscription) = own else { return };
+        let Target::Connection(outbox) = &subscription.target else { return };
         let mut answer = Vec::new();
         encode::no_responders(&mut answer, reply, &subscription.sid, subject);
-        batch.note(&subscription.target, subscription.target.answer(&answer), answer.len());
+        batch.note(outbox, outbox.answer(&answer), answer.len());
         add(&self.stats.counters().no_responders, 1);
     }
-}
 
-/// Queues a message for one subscription, unless it had all it asked for or its connection is closing.
-fn give(
-    subscription: &Arc<Subscription<Target>>,
-    message: &Publish<'_>,
-    batch: &mut Batch,
-    expired: &mut Vec<Arc<Subscription<Target>>>,
-) -> bool {
-    match subscription.claim() {
-        Claim::Exhausted => return false,
-        Claim::Last => expired.push(Arc::clone(subscription)),
-        Claim::Granted => {}
+    /// Queues a message for one subscription, unless it had all it asked for or its connection is closing.
+    fn give(
+        &self,
+        subscription: &Arc<Subscription<Target>>,
+        message: &Publish<'_>,
+        batch: &mut Batch,
+        expired: &mut Vec<Arc<Subscription<Target>>>,
+    ) -> bool {
+        let outbox = match &subscription.target {
+            Target::Connection(outbox) => outbox,
+            Target::Streams => return self.give_to_streams(subscription, message, batch),
+        };
+        match subscription.claim() {
+            Claim::Exhausted => return false,
+            Claim::Last => expired.push(Arc::clone(subscription)),
+            Claim::Granted => {}
+        }
+        let push = outbox.deliver(message, &subscription.sid);
+        batch.note(outbox, push, encode::message_bound(message, &subscription.sid));
+        let given = push != Push::Refused;
+        batch.delivered += u64::from(given);
+        given
     }
-    let push = subscription.target.deliver(message, &subscription.sid);
-    batch.note(&subscription.target, push, encode::message_bound(message, &subscription.sid));
-    let given = push != Push::Refused;
-    batch.delivered += u64::from(given);
-    given
+
+    /// Copies a message into the queue of the streams. `false` if they have ended: then nobody is there to answer.
+    fn give_to_streams(
+        &self,
+        subscription: &Subscription<Target>,
+        message: &Publish<'_>,
+        batch: &mut Batch,
+    ) -> bool {
+        let Some(inlet) = &self.inlet else { return false };
+        let item = Item::copy(&subscription.sid, message);
+        let pushed = if batch.of_streams { inlet.push_if_room(item) } else { inlet.push(item) };
+        match pushed {
+            Pushed::Taken => {}
+            Pushed::Full => batch.full_inlet = Some(Arc::clone(inlet)),
+            Pushed::Refused => add(&self.stats.counters().stream_dropped, 1),
+        }
+        pushed != Pushed::Refused
+    }
 }
 
 /// Gives a message to a random member of a group, or the next one that takes it.

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 
-/// What clients judge the protocol by. The operations of this version are spoken; streams are not offered.
-const PROTOCOL_VERSION: &str = "2.11.0";
+/// What clients judge the protocol by. The operations of this version are spoken.
+pub(crate) const PROTOCOL_VERSION: &str = "2.11.0";
 
 /// What does not differ between connections.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +20,9 @@ pub(crate) struct Info {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     auth_required: bool,
     max_payload: usize,
+    /// Whether there are streams.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    jetstream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,10 +46,16 @@ impl Info {
             headers: true,
             auth_required: config.credentials.required(),
             max_payload: config.max_payload,
+            jetstream: config.streams.is_some(),
             client_id: None,
             client_ip: None,
             ldm: false,
         }
+    }
+
+    /// This server's own name, unlike that of any other and new at each start.
+    pub(crate) fn server_id(&self) -> &str {
+        &self.server_id
     }
 
     /// The JSON for one connection.

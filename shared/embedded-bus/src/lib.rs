@@ -1,11 +1,13 @@
-//! A NATS-compatible server as a library: the core protocol, without streams, clustering or TLS.
+//! A NATS-compatible server as a library: the core protocol and streams, without consumers, clustering or TLS.
 //!
 //! [`EmbeddedBus::bind`] takes a port, [`EmbeddedBus::serve`] serves it. The README of this crate says what is supported
 //! and where it differs from nats-server. A client that misbehaves loses its own connection and nothing else; every
 //! queue has a bound, every wait a deadline, every loss a counter in [`Stats`].
 //!
 //! The way of a message: `connection` reads it, `wire` takes it apart, `session` decides what it does, `delivery` asks
-//! `routing` who hears it and appends it to their `outbox`, whose writer sends it.
+//! `routing` who hears it and appends it to their `outbox`, whose writer sends it. What is for a stream goes into the
+//! queue of the one thread that owns all streams (`stream`), and comes back as copies and answers once it is kept
+//! (`storage`).
 
 mod bus;
 mod config;
@@ -18,13 +20,13 @@ mod routing;
 mod server;
 mod session;
 mod stats;
-#[expect(dead_code, reason = "the streams that use it come with it")]
 mod storage;
+mod stream;
 mod subject;
 mod wire;
 
-pub use config::{BindError, Config, Credentials};
+pub use config::{BindError, Config, Credentials, Storage, StreamsConfig};
 #[doc(hidden)]
 pub use hostile::check_bytes;
 pub use server::EmbeddedBus;
-pub use stats::{Snapshot, Stats};
+pub use stats::{Snapshot, Stats, StreamSnapshot};

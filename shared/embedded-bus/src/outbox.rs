@@ -191,17 +191,20 @@ impl Outbox {
     }
 
     /// Waits until at most half of the bound is pending, or until the deadline.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.close_by.is_some() || state.pending() <= self.bound / 2
+    }
+
+    /// Waits until [`Outbox::has_room`], or the deadline.
     pub(crate) async fn wait_for_room(&self, deadline: Instant) {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             // Registered before looking, so that no wake-up falls in between.
             room.as_mut().enable();
-            {
-                let state = self.lock();
-                if state.close_by.is_some() || state.pending() <= self.bound / 2 {
-                    return;
-                }
+            if self.has_room() {
+                return;
             }
             if timeout_at(deadline, room).await.is_err() {
                 return;

@@ -13,14 +13,16 @@ use crate::bus::Bus;
 use crate::config::{BindError, Config};
 use crate::connection;
 use crate::stats::{Stats, add};
+use crate::stream::Worker;
 use crate::wire::encode;
 
 /// How long to wait after an accept that failed, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-/// How long the end may take: for what is being read, and for what has to be written. Both are over sooner by the
-/// deadlines of the connections themselves.
+/// How long the end may take: for what is being read, for what waits to be stored, and for what has to be written. All
+/// are over sooner: by the deadlines of the connections themselves, and by the bound of the streams' queue.
 const STOP_READING: Duration = Duration::from_secs(1);
+const STOP_STORING: Duration = Duration::from_secs(10);
 const STOP_WRITING: Duration = Duration::from_secs(5);
 
 /// A bus that listens. It serves while [`EmbeddedBus::serve`] runs.
@@ -29,19 +31,24 @@ pub struct EmbeddedBus {
     listener: TcpListener,
     address: SocketAddr,
     bus: Arc<Bus>,
+    streams: Option<Worker>,
 }
 
 impl EmbeddedBus {
-    /// Takes the port. Clients that connect from now on wait until [`EmbeddedBus::serve`] is called.
+    /// Takes the port and reads the streams that are kept. Clients that connect from now on wait until
+    /// [`EmbeddedBus::serve`] is called.
     ///
     /// # Errors
-    /// If a setting makes no sense, or the address can't be listened on. The text says what to do.
+    /// If a setting makes no sense, the address can't be listened on, or the streams can't be read. The text says what
+    /// to do.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         config.check()?;
         let failed = |error| BindError::from_io(config.listen, error);
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, bus: Arc::new(Bus::new(config, address.port())) })
+        let bus = Arc::new(Bus::new(config, address.port()));
+        let streams = Worker::start(&bus).await?;
+        Ok(Self { listener, address, bus, streams })
     }
 
     /// Where it listens, with the port it got if it asked for 0.
@@ -58,7 +65,7 @@ impl EmbeddedBus {
     /// `ldm`, gets what waits for it, and is closed. That takes a few seconds at most. Dropping the future instead ends
     /// the connections without waiting for them.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let Self { listener, address, bus } = self;
+        let Self { listener, address, bus, streams } = self;
         // Only matter if this future is dropped.
         let _ends = (bus.stop.clone().drop_guard(), bus.flush.clone().drop_guard());
         tracing::info!(%address, "bus listens");
@@ -72,6 +79,12 @@ impl EmbeddedBus {
         bus.tasks.close();
         if timeout(STOP_READING, bus.readers.wait()).await.is_err() {
             tracing::warn!("a connection was still publishing when the bus ended");
+        }
+        // Nobody publishes any more: what waits is stored and acknowledged before the connections are flushed.
+        if let Some(streams) = streams
+            && timeout(STOP_STORING, streams.end()).await.is_err()
+        {
+            tracing::error!("the streams did not end in time; what was not acknowledged may not be stored");
         }
         bus.flush.cancel();
         if timeout(STOP_WRITING, bus.tasks.wait()).await.is_err() {

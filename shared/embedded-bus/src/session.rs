@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Target};
 use crate::delivery::Batch;
 use crate::handshake::Connect;
 use crate::outbox::Outbox;
@@ -189,7 +189,7 @@ impl Session {
             return self.complain("maximum subscriptions exceeded");
         }
         // A sid in use stays as it is and is acknowledged, as nats-server does.
-        if router.subscribe((self.id, Arc::clone(&self.outbox)), pattern, queue, sid) {
+        if router.subscribe((self.id, Target::Connection(Arc::clone(&self.outbox))), pattern, queue, sid) {
             add(&self.bus.stats.counters().subscriptions, 1);
         }
         drop(router);

@@ -2,8 +2,8 @@
 //!
 //! Counters only grow; `connections` and `subscriptions` are what stands now. Nothing is dropped without being in one.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A cheap handle on the counters of one bus. It stays valid after the bus has ended.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,40 @@ pub(crate) struct Counters {
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
     pub(crate) publishers_held: AtomicU64,
+    pub(crate) stream_stored: AtomicU64,
+    pub(crate) stream_duplicates: AtomicU64,
+    pub(crate) stream_refused: AtomicU64,
+    pub(crate) stream_commits: AtomicU64,
+    pub(crate) stream_commit_micros: AtomicU64,
+    pub(crate) stream_failures: AtomicU64,
+    pub(crate) stream_dropped: AtomicU64,
+    pub(crate) stream_publishers_held: AtomicU64,
+    pub(crate) stream_queued: AtomicU64,
+    pub(crate) stream_queued_bytes: AtomicU64,
+    streams: Mutex<Vec<StreamSnapshot>>,
+}
+
+/// What one stream held at the last tick, less than a second ago.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamSnapshot {
+    /// Its name.
+    pub name: String,
+    /// Messages that it holds.
+    pub messages: u64,
+    /// Their bytes, as its limits count them.
+    pub bytes: u64,
+    /// The limit of `bytes`; 0: none.
+    pub max_bytes: u64,
+    /// Subjects that have messages.
+    pub subjects: u64,
+    /// Message ids in the duplicate window.
+    pub ids: u64,
+    /// The lowest sequence.
+    pub first_seq: u64,
+    /// The highest sequence that was given.
+    pub last_seq: u64,
+    /// Bytes that it takes where it is kept.
+    pub log_bytes: u64,
 }
 
 /// The counters at one moment. Each is exact, but they are not read in one instant.
@@ -64,6 +98,27 @@ pub struct Snapshot {
     pub bytes_out: u64,
     /// Times that a publisher was held back for a moment because a receiver was nearly full.
     pub publishers_held: u64,
+    /// Messages that streams stored.
+    pub stream_stored: u64,
+    /// Messages that streams had already, by their ids.
+    pub stream_duplicates: u64,
+    /// Messages that streams refused: a limit, an expectation that did not hold, or a store that failed.
+    pub stream_refused: u64,
+    /// Times that a stream made durable what it had taken.
+    pub stream_commits: u64,
+    /// Microseconds that took, in total.
+    pub stream_commit_micros: u64,
+    /// Times that a stream's store failed and was read anew.
+    pub stream_failures: u64,
+    /// Messages dropped because the streams had ended, or because a stream's copies came back to streams faster than
+    /// they were stored.
+    pub stream_dropped: u64,
+    /// Times that a publisher had to wait because too much waited for the streams.
+    pub stream_publishers_held: u64,
+    /// Messages and requests that wait for the streams.
+    pub stream_queued: u64,
+    /// Their bytes.
+    pub stream_queued_bytes: u64,
 }
 
 impl Stats {
@@ -87,7 +142,26 @@ impl Stats {
             bytes_in: counters.bytes_in.load(Relaxed),
             bytes_out: counters.bytes_out.load(Relaxed),
             publishers_held: counters.publishers_held.load(Relaxed),
+            stream_stored: counters.stream_stored.load(Relaxed),
+            stream_duplicates: counters.stream_duplicates.load(Relaxed),
+            stream_refused: counters.stream_refused.load(Relaxed),
+            stream_commits: counters.stream_commits.load(Relaxed),
+            stream_commit_micros: counters.stream_commit_micros.load(Relaxed),
+            stream_failures: counters.stream_failures.load(Relaxed),
+            stream_dropped: counters.stream_dropped.load(Relaxed),
+            stream_publishers_held: counters.stream_publishers_held.load(Relaxed),
+            stream_queued: counters.stream_queued.load(Relaxed),
+            stream_queued_bytes: counters.stream_queued_bytes.load(Relaxed),
         }
+    }
+
+    /// What each stream held at the last tick, by name.
+    pub fn streams(&self) -> Vec<StreamSnapshot> {
+        self.0.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_streams(&self, streams: Vec<StreamSnapshot>) {
+        *self.0.streams.lock().unwrap_or_else(PoisonError::into_inner) = streams;
     }
 
     pub(crate) fn counters(&self) -> &Counters {

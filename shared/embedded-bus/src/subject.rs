@@ -56,9 +56,21 @@ pub(crate) fn is_rest(token: &[u8]) -> bool {
     token == REST
 }
 
+/// Whether any subject is for both patterns.
+pub(crate) fn collide(one: &[u8], other: &[u8]) -> bool {
+    let (mut these, mut those) = (tokens(one), tokens(other));
+    loop {
+        match (these.next(), those.next()) {
+            (None, None) => return true,
+            (Some(REST), Some(_)) | (Some(_), Some(REST)) => return true,
+            (Some(token), Some(facing)) if token == ONE || facing == ONE || token == facing => {}
+            (Some(_), _) | (None, Some(_)) => return false,
+        }
+    }
+}
+
 /// Whether a message with this subject is for a subscription to this pattern. The definition in its shortest form;
 /// [`crate::routing`] answers the same for many patterns at once and is tested against it.
-#[cfg(test)]
 pub(crate) fn matches(pattern: &[u8], subject: &[u8]) -> bool {
     let (mut wanted, mut given) = (tokens(pattern), tokens(subject));
     loop {
@@ -96,6 +108,20 @@ mod tests {
             assert!(has_wildcard(bad.as_bytes()), "{bad:?}");
         }
         assert!(!is_valid_literal(b"a..b"));
+    }
+
+    #[test]
+    fn patterns_collide_if_one_subject_is_for_both() {
+        for (one, other) in
+            [("a", "a"), ("a.*", "*.b"), ("a.>", "a.b.c"), (">", "a"), ("a.*.c", "a.>"), ("*", ">")]
+        {
+            assert!(collide(one.as_bytes(), other.as_bytes()), "{one} {other}");
+            assert!(collide(other.as_bytes(), one.as_bytes()), "{other} {one}");
+        }
+        for (one, other) in [("a", "b"), ("a.>", "a"), ("a.*", "a.b.c"), ("a.b", "a"), ("a.*.c", "a.*.d")] {
+            assert!(!collide(one.as_bytes(), other.as_bytes()), "{one} {other}");
+            assert!(!collide(other.as_bytes(), one.as_bytes()), "{other} {one}");
+        }
     }
 
     #[test]

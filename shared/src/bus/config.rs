@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use async_nats::ConnectOptions;
-use embedded_bus::{Credentials, Stats};
+use embedded_bus::{Credentials, Stats, Storage, StreamsConfig};
 use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -207,6 +207,7 @@ impl BusConfig {
             credentials: if private { Credentials::Token(random_token()) } else { self.credentials() },
             max_payload: self.max_payload.as_usize(),
             max_pending_bytes: self.max_pending.as_usize(),
+            streams: Some(StreamsConfig { storage: Storage::Memory, ..StreamsConfig::default() }),
             ..embedded_bus::Config::default()
         })
     }

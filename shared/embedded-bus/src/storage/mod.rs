@@ -4,10 +4,14 @@
 //! the stream says nothing to anybody about a message before that. Sequences only grow; a log never forgets the highest
 //! one that it may have been told, whatever happened to the machine.
 
+mod memory;
+
 use std::fmt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+
+use crate::config::Storage;
 
 /// One stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,4 +111,11 @@ pub(crate) trait Store: Send + fmt::Debug {
 
     /// Forgets a stream, whose log was dropped before. Durable when it returns.
     fn delete(&mut self, name: &str) -> Result<(), LogError>;
+}
+
+/// The store that is configured. Called once per bus, on the thread that then owns it.
+pub(crate) fn open(storage: &Storage) -> Result<Box<dyn Store>, LogError> {
+    match storage {
+        Storage::Memory => Ok(Box::new(memory::MemoryStore)),
+    }
 }

@@ -1,0 +1,291 @@
+//! Direct reads: messages as messages, one or many, without JSON around them.
+//!
+//! A batch is told as messages and a closing `204 EOB` that says what is left; nothing found is one `404`. Pending counts
+//! what lies behind the message that tells it. Source: NATS' ADR-31, and nats-server's answers as captured.
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::headers::{Extended, status};
+use super::one::Stream;
+use super::state::{Filter, State};
+use super::time;
+use crate::storage::Record;
+
+/// Subjects that one request may ask the last message of.
+const MOST_SUBJECTS: usize = 1024;
+
+/// What a request for messages may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct GetRequest {
+    seq: Option<u64>,
+    last_by_subj: Option<String>,
+    next_by_subj: Option<String>,
+    batch: Option<i64>,
+    max_bytes: Option<i64>,
+    start_time: Option<String>,
+    multi_last: Option<Vec<String>>,
+    up_to_seq: Option<u64>,
+    up_to_time: Option<String>,
+    no_hdr: Option<bool>,
+}
+
+/// Why a request can't be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unclear {
+    Empty,
+    Bad,
+    Malformed,
+}
+
+impl Unclear {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Empty => "408 Empty Request",
+            Self::Bad => "408 Bad Request",
+            Self::Malformed => "408 Malformed Request",
+        }
+    }
+}
+
+/// Headers and payload of an answer.
+pub(crate) type Answered = (Vec<u8>, Bytes);
+
+impl GetRequest {
+    fn seq(&self) -> u64 {
+        self.seq.unwrap_or(0)
+    }
+
+    fn last(&self) -> Option<&str> {
+        self.last_by_subj.as_deref().filter(|subject| !subject.is_empty())
+    }
+
+    fn next(&self) -> Option<&str> {
+        self.next_by_subj.as_deref().filter(|subject| !subject.is_empty())
+    }
+
+    fn subjects(&self) -> &[String] {
+        self.multi_last.as_deref().unwrap_or_default()
+    }
+
+    fn batch(&self) -> i64 {
+        self.batch.unwrap_or(0)
+    }
+
+    /// Whether the message's headers are wanted.
+    pub(crate) fn wants_headers(&self) -> bool {
+        self.no_hdr != Some(true)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.seq() == 0
+            && self.last().is_none()
+            && self.next().is_none()
+            && self.subjects().is_empty()
+            && self.start_time.is_none()
+    }
+
+    /// Whether parts of it exclude each other.
+    fn contradicts_itself(&self) -> bool {
+        let with_last =
+            self.seq() > 0 || self.next().is_some() || self.start_time.is_some() || self.batch() > 0;
+        let with_many = self.last().is_some() || self.next().is_some();
+        (self.last().is_some() && with_last)
+            || (!self.subjects().is_empty() && with_many)
+            || (self.seq() > 0 && self.start_time.is_some())
+    }
+
+    /// Whether it asks for one message in a way that is clear.
+    pub(crate) fn asks_for_one(&self) -> bool {
+        !self.is_empty() && !self.contradicts_itself() && self.batch() == 0 && self.subjects().is_empty()
+    }
+
+    /// Where to begin, by sequence or by time; `None`: nothing is that young.
+    fn begin(&self, state: &State) -> Result<Option<u64>, Unclear> {
+        match &self.start_time {
+            None => Ok(Some(self.seq())),
+            Some(text) => Ok(state.first_at(time::parse(text).ok_or(Unclear::Malformed)?)),
+        }
+    }
+
+    /// The sequence of the one message that is asked for.
+    pub(crate) fn find_one(&self, state: &State) -> Result<Option<u64>, Unclear> {
+        if let Some(subject) = self.last() {
+            return Ok(state.last_of(Filter::new(subject)));
+        }
+        let Some(begin) = self.begin(state)? else { return Ok(None) };
+        Ok(match self.next() {
+            Some(subject) => state.next_of(Filter::new(subject), begin),
+            None => state.get(begin).map(|meta| meta.seq),
+        })
+    }
+
+    /// Up to which sequence the last messages are asked for.
+    fn up_to(&self, state: &State) -> Result<u64, Unclear> {
+        match (&self.up_to_time, self.up_to_seq.unwrap_or(0)) {
+            (Some(_), 1..) => Err(Unclear::Bad),
+            (None, 0) => Ok(state.last_seq()),
+            (None, seq) => Ok(seq),
+            (Some(text), 0) => {
+                let time = time::parse(text).ok_or(Unclear::Malformed)?;
+                Ok(match state.first_at(time.saturating_add(1)) {
+                    Some(beyond) => beyond.saturating_sub(1),
+                    None => state.last_seq(),
+                })
+            }
+        }
+    }
+
+    /// Bytes that the answer may have before its last message.
+    fn max_bytes(&self, bound: usize) -> usize {
+        let asked = usize::try_from(self.max_bytes.unwrap_or(0)).unwrap_or(0);
+        if asked == 0 { bound } else { asked.min(bound) }
+    }
+}
+
+/// Answers a direct read. `last_of`: the subject that is part of the request's own. `bound`: bytes that one answer may
+/// have.
+pub(crate) fn answer(
+    stream: &mut Stream,
+    last_of: Option<&[u8]>,
+    body: &[u8],
+    bound: usize,
+) -> Vec<Answered> {
+    match try_answer(stream, last_of, body, bound) {
+        Ok(answers) => answers,
+        Err(unclear) => vec![(status(unclear.text()), Bytes::new())],
+    }
+}
+
+fn try_answer(
+    stream: &mut Stream,
+    last_of: Option<&[u8]>,
+    body: &[u8],
+    bound: usize,
+) -> Result<Vec<Answered>, Unclear> {
+    let mut request = match body.trim_ascii() {
+        b"" if last_of.is_none() => return Err(Unclear::Empty),
+        b"" => GetRequest::default(),
+        [b'[', ..] => return Err(Unclear::Malformed),
+        body => serde_json::from_slice(body).map_err(|_| Unclear::Malformed)?,
+    };
+    if let Some(subject) = last_of {
+        if request.last().is_some() {
+            return Err(Unclear::Bad);
+        }
+        request.last_by_subj = Some(String::from_utf8_lossy(subject).into_owned());
+    }
+    if request.is_empty() {
+        return Err(Unclear::Empty);
+    }
+    if request.contradicts_itself() {
+        return Err(Unclear::Bad);
+    }
+    if !request.subjects().is_empty() {
+        return last_of_each(stream, &request, bound);
+    }
+    if request.batch() != 0 {
+        return batch(stream, &request, bound);
+    }
+    let found = request.find_one(&stream.state)?;
+    Ok(vec![match read(stream, found) {
+        Some(record) => (headers(&stream.name, &record, request.wants_headers()).end(), record.payload),
+        None => (status("404 Message Not Found"), Bytes::new()),
+    }])
+}
+
+fn batch(stream: &mut Stream, request: &GetRequest, bound: usize) -> Result<Vec<Answered>, Unclear> {
+    let filter = request.next().map_or(Filter::All, Filter::new);
+    let begin = request.begin(&stream.state)?;
+    let Some(first) = begin.and_then(|begin| stream.state.next_of(filter, begin)) else {
+        return Ok(vec![(status("404 Message Not Found"), Bytes::new())]);
+    };
+    let pending = stream.state.count_from(filter, first);
+    let most = usize::try_from(request.batch()).unwrap_or(0);
+    let mut next = Some(first);
+    let mut answers = Answers::new(pending, request, bound);
+    for _ in 0..most {
+        let Some(seq) = next.filter(|_| !answers.is_full()) else { break };
+        answers.add(stream, seq);
+        next = stream.state.next_of(filter, seq + 1);
+    }
+    Ok(answers.end(None))
+}
+
+fn last_of_each(stream: &mut Stream, request: &GetRequest, bound: usize) -> Result<Vec<Answered>, Unclear> {
+    let up_to = request.up_to(&stream.state)?;
+    let filters: Vec<Filter<'_>> = request.subjects().iter().map(|subject| Filter::new(subject)).collect();
+    let Some(mut seqs) = stream.state.last_of_each(&filters, up_to, MOST_SUBJECTS) else {
+        return Ok(vec![(status("413 Too Many Results"), Bytes::new())]);
+    };
+    if seqs.is_empty() {
+        return Ok(vec![(status("404 No Results"), Bytes::new())]);
+    }
+    seqs.retain(|seq| *seq >= request.seq());
+    let mut answers = Answers::new(seqs.len() as u64, request, bound);
+    let most = usize::try_from(request.batch()).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
+    for seq in seqs.into_iter().take(most) {
+        if answers.is_full() {
+            break;
+        }
+        answers.add(stream, seq);
+    }
+    Ok(answers.end(Some(up_to)))
+}
+
+/// The messages of a batch as they are told.
+struct Answers {
+    told: Vec<Answered>,
+    pending: u64,
+    last: u64,
+    bytes: usize,
+    max_bytes: usize,
+    with_headers: bool,
+}
+
+impl Answers {
+    fn new(pending: u64, request: &GetRequest, bound: usize) -> Self {
+        let (max_bytes, with_headers) = (request.max_bytes(bound), request.wants_headers());
+        Self { told: Vec::new(), pending, last: 0, bytes: 0, max_bytes, with_headers }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= self.max_bytes
+    }
+
+    fn add(&mut self, stream: &mut Stream, seq: u64) {
+        self.pending = self.pending.saturating_sub(1);
+        let Some(record) = read(stream, Some(seq)) else { return };
+        self.bytes += record.subject.len() + record.headers.len() + record.payload.len();
+        let block = headers(&stream.name, &record, self.with_headers)
+            .number("Nats-Num-Pending", self.pending)
+            .number("Nats-Last-Sequence", self.last);
+        self.last = seq;
+        self.told.push((block.end(), record.payload));
+    }
+
+    fn end(mut self, up_to: Option<u64>) -> Vec<Answered> {
+        let mut block = Extended::status("204 EOB")
+            .number("Nats-Num-Pending", self.pending)
+            .number("Nats-Last-Sequence", self.last);
+        if let Some(up_to) = up_to {
+            block = block.number("Nats-UpTo-Sequence", up_to);
+        }
+        self.told.push((block.end(), Bytes::new()));
+        self.told
+    }
+}
+
+/// A message that can't be read is told as gone; the stream knows that its store failed, and answers so in the end.
+fn read(stream: &mut Stream, seq: Option<u64>) -> Option<Record> {
+    stream.read(seq?).unwrap_or(None)
+}
+
+fn headers(stream: &str, record: &Record, with_own: bool) -> Extended {
+    Extended::of(if with_own { &record.headers } else { &[] })
+        .line("Nats-Stream", stream)
+        .line("Nats-Subject", &record.subject)
+        .number("Nats-Sequence", record.seq)
+        .line("Nats-Time-Stamp", time::format(record.time))
+}

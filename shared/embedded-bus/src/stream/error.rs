@@ -1,0 +1,151 @@
+//! What the stream API answers when it can't do what it was asked: nats-server's codes and texts.
+//!
+//! Source: nats-server's errors.json, and its answers as captured.
+
+use serde::Serialize;
+
+use crate::storage::LogError;
+
+/// An error as it stands in an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ApiError {
+    /// Like an HTTP status.
+    pub(crate) code: u16,
+    /// What exactly.
+    pub(crate) err_code: u16,
+    /// In words.
+    pub(crate) description: String,
+}
+
+impl ApiError {
+    fn new(code: u16, err_code: u16, description: impl Into<String>) -> Self {
+        Self { code, err_code, description: description.into() }
+    }
+
+    pub(crate) fn bad_request() -> Self {
+        Self::new(400, 10_003, "bad request")
+    }
+
+    pub(crate) fn invalid_json(why: impl std::fmt::Display) -> Self {
+        Self::new(400, 10_025, format!("invalid JSON: {why}"))
+    }
+
+    pub(crate) fn not_empty() -> Self {
+        Self::new(400, 10_038, "expected an empty request payload")
+    }
+
+    pub(crate) fn too_many_streams() -> Self {
+        Self::new(400, 10_027, "maximum number of streams reached")
+    }
+
+    pub(crate) fn no_message() -> Self {
+        Self::new(404, 10_037, "no message found")
+    }
+
+    pub(crate) fn not_enabled() -> Self {
+        Self::new(503, 10_039, "JetStream not enabled for account")
+    }
+
+    pub(crate) fn no_cluster() -> Self {
+        Self::new(503, 10_010, "JetStream clustering support required")
+    }
+
+    pub(crate) fn invalid_config(why: impl Into<String>) -> Self {
+        Self::new(500, 10_052, why)
+    }
+
+    pub(crate) fn name_differs() -> Self {
+        Self::new(400, 10_056, "stream name in subject does not match request")
+    }
+
+    pub(crate) fn delete_failed(why: &str) -> Self {
+        Self::new(500, 10_057, why)
+    }
+
+    pub(crate) fn name_in_use() -> Self {
+        Self::new(400, 10_058, "stream name already in use with a different configuration")
+    }
+
+    pub(crate) fn no_stream() -> Self {
+        Self::new(404, 10_059, "stream not found")
+    }
+
+    pub(crate) fn expected_stream() -> Self {
+        Self::new(400, 10_060, "expected stream does not match")
+    }
+
+    pub(crate) fn overlap() -> Self {
+        Self::new(400, 10_065, "subjects overlap with an existing stream")
+    }
+
+    pub(crate) fn too_large() -> Self {
+        Self::new(400, 10_054, "message size exceeds maximum allowed")
+    }
+
+    pub(crate) fn headers_too_large() -> Self {
+        Self::new(400, 10_097, "header size exceeds maximum allowed of 64k")
+    }
+
+    pub(crate) fn wrong_last_msg_id(last: &str) -> Self {
+        Self::new(400, 10_070, format!("wrong last msg ID: {last}"))
+    }
+
+    pub(crate) fn wrong_last_sequence(last: u64) -> Self {
+        Self::new(400, 10_071, format!("wrong last sequence: {last}"))
+    }
+
+    pub(crate) fn replicas() -> Self {
+        Self::new(500, 10_074, "replicas > 1 not supported in non-clustered mode")
+    }
+
+    pub(crate) fn negative_replicas() -> Self {
+        Self::new(400, 10_133, "replicas count cannot be negative")
+    }
+
+    pub(crate) fn store_failed(why: impl Into<String>) -> Self {
+        Self::new(503, 10_077, why)
+    }
+
+    pub(crate) fn sealed() -> Self {
+        Self::new(400, 10_109, "invalid operation on sealed stream")
+    }
+
+    pub(crate) fn purge_failed(why: &str) -> Self {
+        Self::new(500, 10_110, why)
+    }
+
+    pub(crate) fn rollup_failed(why: impl Into<String>) -> Self {
+        Self::new(500, 10_111, why)
+    }
+
+    pub(crate) fn ttl_disabled() -> Self {
+        Self::new(400, 10_166, "per-message TTL is disabled")
+    }
+
+    pub(crate) fn counters_disabled() -> Self {
+        Self::new(400, 10_168, "message counters is disabled")
+    }
+
+    pub(crate) fn atomic_disabled() -> Self {
+        Self::new(400, 10_174, "atomic publish is disabled")
+    }
+
+    pub(crate) fn schedules_disabled() -> Self {
+        Self::new(400, 10_188, "message schedules is disabled")
+    }
+
+    pub(crate) fn sequence_missing() -> Self {
+        Self::new(400, 10_193, "missing sequence for expected last sequence per subject")
+    }
+}
+
+/// Clients are not told where files lie; the log says it.
+impl From<&LogError> for ApiError {
+    fn from(error: &LogError) -> Self {
+        Self::store_failed(match error {
+            LogError::Full(_) => "no space left on device",
+            LogError::Damaged(_) => "the stream's store is damaged",
+            LogError::Io { .. } => "the stream's store failed",
+        })
+    }
+}

@@ -1,0 +1,371 @@
+//! One stream: its configuration, what it holds, and the log that keeps its messages.
+//!
+//! What is stored here is visible to requests at once and durable after [`Stream::commit`]. When the log fails, the stream
+//! says so to everyone until it was read anew from the log: what the log did not keep must not be believed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::config::StreamConfig;
+use super::error::ApiError;
+use super::headers::{self, Wishes};
+use super::republish::{self, Transform};
+use super::state::{Filter, Limits, Purge, State};
+use crate::storage::{Log, LogError, Opened, Record, Saved, Store};
+
+/// The most bytes of a header block, as for nats-server.
+const LARGEST_HEADERS: usize = u16::MAX as usize;
+
+/// A message that is to be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) subject: Bytes,
+    pub(crate) headers: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+/// A copy of a stored message, on its way to whoever listens.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) subject: Bytes,
+    pub(crate) headers: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    New {
+        seq: u64,
+        copy: Option<Copied>,
+    },
+    /// It is there already, or was lately.
+    Duplicate {
+        seq: u64,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) name: Arc<str>,
+    pub(crate) config: StreamConfig,
+    /// Nanoseconds since 1970.
+    pub(crate) created: u64,
+    pub(crate) state: State,
+    /// None: it can't be opened.
+    log: Option<Box<dyn Log>>,
+    copies: Option<(Transform, bool)>,
+    /// Whether something waits for a commit.
+    dirty: bool,
+    /// Why it can't be used until it was read anew.
+    failed: Option<ApiError>,
+}
+
+impl Stream {
+    /// A new one, empty.
+    pub(crate) fn create(store: &mut dyn Store, config: StreamConfig, now: u64) -> Result<Self, LogError> {
+        let saved = Saved { name: config.name.clone(), config: config.saved().into(), created: now };
+        let log = store.create(&saved)?;
+        Ok(Self::new(config, now, Some(log)))
+    }
+
+    /// One that is kept.
+    pub(crate) fn open(store: &mut dyn Store, saved: &Saved, now: u64) -> Result<Self, LogError> {
+        let config = StreamConfig::restore(&saved.config).map_err(|why| {
+            LogError::Damaged(format!("the configuration of stream {:?} can't be read: {why}", saved.name))
+        })?;
+        let mut stream = Self::new(config, saved.created, None);
+        stream.load(store, now)?;
+        Ok(stream)
+    }
+
+    fn new(config: StreamConfig, created: u64, log: Option<Box<dyn Log>>) -> Self {
+        Self {
+            name: config.name.as_str().into(),
+            state: State::new(Limits::of(&config), config.first_seq.saturating_sub(1)),
+            copies: copies(&config),
+            config,
+            created,
+            log,
+            dirty: false,
+            failed: None,
+        }
+    }
+
+    /// Reads everything anew from the log.
+    fn load(&mut self, store: &mut dyn Store, now: u64) -> Result<(), LogError> {
+        // The old one first: there is never more than one of a stream.
+        self.log = None;
+        let limits = Limits::of(&self.config);
+        let mut state = State::new(limits, self.config.first_seq.saturating_sub(1));
+        let mut evicted = Vec::new();
+        let config = &self.config;
+        let (mut log, opened) = store.open(&self.name, &mut |record: Record| {
+            let size = config.size_of(record.subject.len(), record.headers.len(), record.payload.len());
+            let fresh = record.time.saturating_add(limits.window) > now;
+            let id = if fresh { headers::message_id(&record.headers) } else { None };
+            evicted.append(&mut state.restore(record.seq, record.time, &record.subject, size, id).evicted);
+        })?;
+        state.skip_to(opened.last_seq);
+        evicted.append(&mut state.expire(now));
+        if !evicted.is_empty() {
+            log.forget(&evicted)?;
+        }
+        self.renew_if_short(store, opened, now)?;
+        (self.state, self.log, self.dirty, self.failed) = (state, Some(log), false, None);
+        Ok(())
+    }
+
+    /// A stream that may miss messages which were acknowledged is another one: whoever remembers a place in it is to know.
+    fn renew_if_short(&mut self, store: &mut dyn Store, opened: Opened, now: u64) -> Result<(), LogError> {
+        if !opened.may_miss_some {
+            return Ok(());
+        }
+        self.created = now;
+        store.save(&self.saved())?;
+        tracing::warn!(
+            stream = &*self.name,
+            last_seq = opened.last_seq,
+            "the machine stopped before everything acknowledged was on the disk: messages of this stream may be \
+             missing, and it counts as created anew, so that its clients reload"
+        );
+        Ok(())
+    }
+
+    pub(crate) fn saved(&self) -> Saved {
+        let name = (*self.name).to_owned();
+        Saved { name, config: self.config.saved().into(), created: self.created }
+    }
+
+    /// Bytes that the log takes.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.log.as_ref().map_or(0, |log| log.size())
+    }
+
+    /// Whether its messages can be read and stored.
+    pub(crate) fn usable(&self) -> Result<(), ApiError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Other settings. They are kept when this returns.
+    pub(crate) fn reconfigure(
+        &mut self,
+        store: &mut dyn Store,
+        config: StreamConfig,
+    ) -> Result<(), ApiError> {
+        self.usable()?;
+        let before = std::mem::replace(&mut self.config, config);
+        if let Err(error) = store.save(&self.saved()) {
+            tracing::error!(stream = &*self.name, %error, "the configuration of a stream can't be kept");
+            self.config = before;
+            return Err(ApiError::from(&error));
+        }
+        self.copies = copies(&self.config);
+        let evicted = self.state.set_limits(Limits::of(&self.config));
+        self.dirty = true;
+        self.with_log(|log| if evicted.is_empty() { Ok(()) } else { log.forget(&evicted) })
+    }
+
+    /// Stores a message if it may be.
+    pub(crate) fn publish(&mut self, message: &Message, now: u64) -> Result<Stored, ApiError> {
+        self.usable()?;
+        let wishes = Wishes::read(&message.headers);
+        if let Some(duplicate) = self.grant(&wishes, message, now)? {
+            return Ok(Stored::Duplicate { seq: duplicate });
+        }
+        let Message { subject, headers, payload } = message.clone();
+        let size = self.config.size_of(subject.len(), headers.len(), payload.len());
+        self.state.admit(&subject, size)?;
+        let appended = self.state.append(now, &subject, size, wishes.message_id);
+        let time = self.state.last_time();
+        self.dirty = true;
+        let record = Record { seq: appended.seq, time, subject, headers, payload };
+        let copy = self.copy(&record, appended.previous);
+        let rollup = wishes
+            .rollup
+            .map(|rollup| if rollup == b"all" { Filter::All } else { Filter::One(&message.subject) });
+        let rolled_up = match rollup {
+            Some(filter) => self.state.purge(Purge { filter, before: Some(appended.seq), keep: 0 }),
+            None => Vec::new(),
+        };
+        self.with_log(|log| {
+            log.append(record)?;
+            if !appended.evicted.is_empty() {
+                log.forget(&appended.evicted)?;
+            }
+            if rolled_up.is_empty() { Ok(()) } else { log.remove(&rolled_up) }
+        })?;
+        Ok(Stored::New { seq: appended.seq, copy })
+    }
+
+    /// Whether what a message asks for holds, in nats-server's order. The sequence it has already, if it is a duplicate.
+    fn grant(&mut self, wishes: &Wishes<'_>, message: &Message, now: u64) -> Result<Option<u64>, ApiError> {
+        if self.config.sealed {
+            return Err(ApiError::sealed());
+        }
+        let refused = [
+            (wishes.batch, ApiError::atomic_disabled as fn() -> ApiError),
+            (wishes.ttl, ApiError::ttl_disabled),
+            (wishes.counter, ApiError::counters_disabled),
+            (wishes.schedule, ApiError::schedules_disabled),
+        ];
+        if let Some((_, error)) = refused.iter().find(|(asked, _)| *asked) {
+            return Err(error());
+        }
+        if wishes.expected_stream.is_some_and(|expected| expected != self.name.as_bytes()) {
+            return Err(ApiError::expected_stream());
+        }
+        if let Some(id) = wishes.message_id
+            && let Some(seq) = self.state.duplicate(id, now)
+        {
+            return Ok(Some(seq));
+        }
+        self.grant_sequences(wishes, &message.subject)?;
+        self.grant_rollup(wishes)?;
+        let size = (message.headers.len() + message.payload.len()) as u64;
+        if StreamConfig::limit(self.config.max_msg_size).is_some_and(|limit| size > limit) {
+            return Err(ApiError::too_large());
+        }
+        if message.headers.len() > LARGEST_HEADERS {
+            return Err(ApiError::headers_too_large());
+        }
+        Ok(None)
+    }
+
+    fn grant_sequences(&self, wishes: &Wishes<'_>, subject: &[u8]) -> Result<(), ApiError> {
+        // What is no number is no sequence that could be right.
+        let wrong = |expected: &[u8], last: u64| {
+            std::str::from_utf8(expected).ok().and_then(|text| text.parse().ok()) != Some(last)
+        };
+        if let Some(expected) = wishes.expected_last_of_subject {
+            let of = wishes.of_subject.unwrap_or(subject);
+            let last = self.state.last_of(Filter::of(of)).unwrap_or(0);
+            if wrong(expected, last) {
+                return Err(ApiError::wrong_last_sequence(last));
+            }
+        } else if wishes.of_subject.is_some() {
+            return Err(ApiError::sequence_missing());
+        }
+        let last = self.state.last_seq();
+        if wishes.expected_last.is_some_and(|expected| wrong(expected, last)) {
+            return Err(ApiError::wrong_last_sequence(last));
+        }
+        let last_id = self.state.last_id().unwrap_or_default();
+        if wishes.expected_last_id.is_some_and(|expected| expected != last_id) {
+            return Err(ApiError::wrong_last_msg_id(&String::from_utf8_lossy(last_id)));
+        }
+        Ok(())
+    }
+
+    fn grant_rollup(&self, wishes: &Wishes<'_>) -> Result<(), ApiError> {
+        match wishes.rollup {
+            None => Ok(()),
+            Some(_) if !self.config.allow_rollup_hdrs || self.config.deny_purge => {
+                Err(ApiError::rollup_failed("rollup not permitted"))
+            }
+            Some(b"sub" | b"all") => Ok(()),
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                Err(ApiError::rollup_failed(format!("rollup value invalid: {other:?}")))
+            }
+        }
+    }
+
+    fn copy(&self, record: &Record, previous: u64) -> Option<Copied> {
+        let (transform, headers_only) = self.copies.as_ref()?;
+        let subject = transform.apply(&record.subject)?.into();
+        let headers = republish::headers(&self.name, record, previous, *headers_only);
+        let payload = if *headers_only { Bytes::new() } else { record.payload.clone() };
+        Some(Copied { subject, headers, payload })
+    }
+
+    /// Reads a message.
+    pub(crate) fn read(&mut self, seq: u64) -> Result<Option<Record>, ApiError> {
+        if self.state.get(seq).is_none() {
+            return Ok(None);
+        }
+        self.with_log(|log| log.read(seq))
+    }
+
+    /// Removes a message; `false` if it is not there.
+    pub(crate) fn remove(&mut self, seq: u64) -> Result<bool, ApiError> {
+        self.usable()?;
+        if !self.state.remove(seq) {
+            return Ok(false);
+        }
+        self.dirty = true;
+        self.with_log(|log| log.remove(&[seq]))?;
+        Ok(true)
+    }
+
+    /// Removes many messages, and says how many.
+    pub(crate) fn purge(&mut self, purge: Purge<'_>) -> Result<u64, ApiError> {
+        self.usable()?;
+        let removed = self.state.purge(purge);
+        if !removed.is_empty() {
+            self.dirty = true;
+            self.with_log(|log| log.remove(&removed))?;
+        }
+        Ok(removed.len() as u64)
+    }
+
+    /// What is due by the clock.
+    pub(crate) fn on_tick(&mut self, now: u64) {
+        if self.failed.is_some() {
+            return;
+        }
+        let expired = self.state.expire(now);
+        // Whatever fails here is kept in `failed`.
+        let _ = self.with_log(|log| {
+            if !expired.is_empty() {
+                log.forget(&expired)?;
+            }
+            log.on_tick(now)
+        });
+    }
+
+    /// Makes durable what happened since the last time; whether there was anything.
+    pub(crate) fn commit(&mut self) -> bool {
+        if !std::mem::take(&mut self.dirty) || self.failed.is_some() {
+            return false;
+        }
+        // Whatever fails here is kept in `failed`.
+        let _ = self.with_log(|log| log.commit());
+        true
+    }
+
+    /// Reads the log anew after it failed; the stream stays unusable if that fails too.
+    pub(crate) fn recover(&mut self, store: &mut dyn Store, now: u64) {
+        match self.load(store, now) {
+            Ok(()) => tracing::warn!(
+                stream = &*self.name,
+                messages = self.state.len(),
+                last_seq = self.state.last_seq(),
+                "the stream was read anew from its store"
+            ),
+            Err(error) => {
+                tracing::error!(stream = &*self.name, %error, "the stream can't be read from its store; trying again");
+                self.failed = Some(ApiError::from(&error));
+            }
+        }
+    }
+
+    fn with_log<T>(&mut self, act: impl FnOnce(&mut dyn Log) -> Result<T, LogError>) -> Result<T, ApiError> {
+        self.usable()?;
+        let Some(log) = &mut self.log else {
+            return Err(ApiError::store_failed("the stream's store is not open"));
+        };
+        act(&mut **log).map_err(|error| {
+            tracing::error!(stream = &*self.name, %error, "the store of a stream failed");
+            let error = ApiError::from(&error);
+            self.failed = Some(error.clone());
+            error
+        })
+    }
+}
+
+fn copies(config: &StreamConfig) -> Option<(Transform, bool)> {
+    let republish = config.republish.as_ref()?;
+    Some((Transform::new(&republish.src, &republish.dest)?, republish.headers_only))
+}

@@ -1,0 +1,57 @@
+//! The duplicate window: which message ids were stored lately, and as what.
+//!
+//! An id counts until the window has passed since its message was stored, whatever became of that message.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    span: u64,
+    ids: HashMap<Arc<[u8]>, u64>,
+    /// The same, oldest first.
+    order: VecDeque<(u64, Arc<[u8]>)>,
+}
+
+impl Window {
+    /// `span` in nanoseconds.
+    pub(crate) fn new(span: u64) -> Self {
+        Self { span, ..Self::default() }
+    }
+
+    pub(crate) fn set_span(&mut self, span: u64) {
+        self.span = span;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The sequence that was stored with this id.
+    pub(crate) fn get(&mut self, id: &[u8], now: u64) -> Option<u64> {
+        self.expire(now);
+        self.ids.get(id).copied()
+    }
+
+    /// Notes an id that is not in the window.
+    pub(crate) fn insert(&mut self, id: &[u8], seq: u64, time: u64) {
+        let id: Arc<[u8]> = id.into();
+        if self.ids.insert(Arc::clone(&id), seq).is_none() {
+            self.order.push_back((time, id));
+        }
+    }
+
+    /// Forgets what is too old.
+    pub(crate) fn expire(&mut self, now: u64) {
+        while let Some((time, id)) = self.order.front()
+            && time.saturating_add(self.span) <= now
+        {
+            self.ids.remove(id);
+            self.order.pop_front();
+        }
+        if self.order.len() < self.order.capacity() / 8 {
+            self.order.shrink_to_fit();
+            self.ids.shrink_to_fit();
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! All streams of a bus: takes what waits, one by one, and says what leaves once it is kept.
+//!
+//! Without a thread or a socket. [`Streams::handle`] and [`Streams::on_tick`] change state and collect outputs;
+//! [`Streams::settle`] makes everything durable and only then hands the outputs out, in the order they were collected.
+//! If a stream's store fails, whatever it collected since then turns into errors and it is read anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::api::{self, Endpoint};
+use super::config::StreamConfig;
+use super::direct;
+use super::error::ApiError;
+use super::one::{Stored, Stream};
+use super::publish;
+use super::request::{Item, Kind, Output, Route, RouteChange};
+use crate::stats::{Stats, StreamSnapshot, add};
+use crate::storage::{LogError, Store};
+use crate::subject;
+
+/// Settings that don't change.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    /// How many streams there may be.
+    pub(crate) max_streams: usize,
+    /// Bytes of messages that one request may be answered with; one more message may go over it.
+    pub(crate) max_answer: usize,
+    /// Who leads the streams: this server.
+    pub(crate) leader: String,
+}
+
+/// What the API counts about itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ApiCount {
+    pub(crate) total: u64,
+    pub(crate) errors: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Streams {
+    pub(super) store: Box<dyn Store>,
+    pub(super) streams: BTreeMap<String, Stream>,
+    pub(super) bounds: Bounds,
+    pub(super) api: ApiCount,
+    stats: Stats,
+    outputs: Vec<Output>,
+    output_bytes: usize,
+    routes: Vec<RouteChange>,
+}
+
+impl Streams {
+    /// Opens everything that is kept. [`Streams::take_routes`] then has the subjects that lead here.
+    pub(crate) fn open(
+        mut store: Box<dyn Store>,
+        bounds: Bounds,
+        stats: Stats,
+        now: u64,
+    ) -> Result<Self, LogError> {
+        let mut streams = BTreeMap::new();
+        for saved in store.streams()? {
+            streams.insert(saved.name.clone(), Stream::open(&mut *store, &saved, now)?);
+        }
+        let mut routes: Vec<RouteChange> = Vec::new();
+        for (number, (pattern, _)) in api::ENDPOINTS.iter().enumerate() {
+            let sid = Route::Api(number).sid(0);
+            routes.push(RouteChange::Open { pattern: (*pattern).to_owned(), sid });
+        }
+        for stream in streams.values() {
+            routes.extend(opened(&stream.config));
+        }
+        let api = ApiCount::default();
+        Ok(Self { store, streams, bounds, api, stats, outputs: Vec::new(), output_bytes: 0, routes })
+    }
+
+    /// Carries out one thing that waited.
+    pub(crate) fn handle(&mut self, item: &Item, now: u64) {
+        match Route::read(&item.route) {
+            Some(Route::Publish(stream)) => self.publish(stream, item, now),
+            Some(Route::Direct(stream)) => self.direct(stream, item),
+            Some(Route::Api(number)) => {
+                if let Some((_, endpoint)) = api::ENDPOINTS.get(number) {
+                    self.ask(*endpoint, item, now);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn publish(&mut self, name: &str, item: &Item, now: u64) {
+        // It was deleted after the message was queued.
+        let Some(stream) = self.streams.get_mut(name) else { return };
+        let (name, result) = (Arc::clone(&stream.name), stream.publish(&item.message, now));
+        let no_ack = stream.config.no_ack;
+        let counters = self.stats.counters();
+        let answer = match result {
+            Ok(Stored::New { seq, copy }) => {
+                add(&counters.stream_stored, 1);
+                if let Some(copy) = copy {
+                    let (subject, headers, payload) = (copy.subject, copy.headers, copy.payload);
+                    let stream = Some(Arc::clone(&name));
+                    self.collect(Output { stream, kind: Kind::Copy, subject, headers, payload });
+                }
+                publish::acknowledgement(&name, seq)
+            }
+            Ok(Stored::Duplicate { seq }) => {
+                add(&counters.stream_duplicates, 1);
+                publish::duplicate(&name, seq)
+            }
+            Err(error) => {
+                add(&counters.stream_refused, 1);
+                publish::refusal(&name, &error)
+            }
+        };
+        if let Some(reply) = &item.reply
+            && !no_ack
+        {
+            let (stream, subject) = (Some(name), reply.clone());
+            self.collect(Output { stream, kind: Kind::Ack, subject, headers: Bytes::new(), payload: answer });
+        }
+    }
+
+    fn direct(&mut self, name: &str, item: &Item) {
+        let Some(reply) = &item.reply else { return };
+        let Some(stream) = self.streams.get_mut(name) else { return };
+        let of = format!("$JS.API.DIRECT.GET.{name}.");
+        let last_of = item.message.subject.strip_prefix(of.as_bytes());
+        let answers = direct::answer(stream, last_of, &item.message.payload, self.bounds.max_answer);
+        let name = Arc::clone(&stream.name);
+        for (headers, payload) in answers {
+            let (stream, subject) = (Some(Arc::clone(&name)), reply.clone());
+            self.collect(Output { stream, kind: Kind::Direct, subject, headers: headers.into(), payload });
+        }
+    }
+
+    fn ask(&mut self, endpoint: Endpoint, item: &Item, now: u64) {
+        self.api.total += 1;
+        let of = |item: &Item| {
+            let subject = std::str::from_utf8(&item.message.subject).ok()?;
+            subject.rsplit('.').next().map(str::to_owned)
+        };
+        let name = of(item).unwrap_or_default();
+        let answer = self.call(endpoint, &name, &item.message.payload, now);
+        self.api.errors += u64::from(answer.is_error);
+        let Some(reply) = item.reply.clone() else { return };
+        let stream = self.streams.get(&name).map(|stream| Arc::clone(&stream.name));
+        let kind = Kind::Api(endpoint.kind());
+        self.collect(Output { stream, kind, subject: reply, headers: Bytes::new(), payload: answer.json });
+    }
+
+    fn collect(&mut self, output: Output) {
+        self.output_bytes += output.size();
+        self.outputs.push(output);
+    }
+
+    /// Bytes of what is collected, about.
+    pub(crate) fn output_bytes(&self) -> usize {
+        self.output_bytes
+    }
+
+    /// Subjects that begin or end to lead here. They are to be changed before the next outputs leave.
+    pub(crate) fn take_routes(&mut self) -> Vec<RouteChange> {
+        std::mem::take(&mut self.routes)
+    }
+
+    pub(super) fn open_routes(&mut self, config: &StreamConfig) {
+        self.routes.extend(opened(config));
+    }
+
+    pub(super) fn close_routes(&mut self, config: &StreamConfig) {
+        self.routes.extend(opened(config).into_iter().filter_map(|change| match change {
+            RouteChange::Open { sid, .. } => Some(RouteChange::Close { sid }),
+            RouteChange::Close { .. } => None,
+        }));
+    }
+
+    /// Whether a subject of these is a subject of another stream.
+    pub(super) fn overlaps(&self, config: &StreamConfig) -> bool {
+        let others = self.streams.values().filter(|other| other.config.name != config.name);
+        let mut theirs = others.flat_map(|other| &other.config.subjects);
+        theirs.any(|one| config.subjects.iter().any(|own| subject::collide(own.as_bytes(), one.as_bytes())))
+    }
+
+    /// Makes everything durable, and gives what is to be sent.
+    pub(crate) fn settle(&mut self, now: u64) -> Vec<Output> {
+        let begun = std::time::Instant::now();
+        let committed = self.streams.values_mut().filter_map(|stream| stream.commit().then_some(())).count();
+        if committed > 0 {
+            let counters = self.stats.counters();
+            add(&counters.stream_commits, committed as u64);
+            add(
+                &counters.stream_commit_micros,
+                u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
+            );
+        }
+        self.output_bytes = 0;
+        let outputs = std::mem::take(&mut self.outputs);
+        if self.streams.values().all(|stream| stream.usable().is_ok()) {
+            return outputs;
+        }
+        let failed: BTreeMap<Arc<str>, ApiError> = self
+            .streams
+            .values()
+            .filter_map(|stream| Some((Arc::clone(&stream.name), stream.usable().err()?)))
+            .collect();
+        for stream in self.streams.values_mut().filter(|stream| stream.usable().is_err()) {
+            add(&self.stats.counters().stream_failures, 1);
+            stream.recover(&mut *self.store, now);
+        }
+        let told = |output: Output| match output.stream.as_ref().and_then(|stream| failed.get(stream)) {
+            Some(error) => output.failed(error),
+            None => Some(output),
+        };
+        outputs.into_iter().filter_map(told).collect()
+    }
+
+    /// What is due by the clock. Tells what the streams hold.
+    pub(crate) fn on_tick(&mut self, now: u64) {
+        for stream in self.streams.values_mut() {
+            stream.on_tick(now);
+        }
+        let snapshots = self.streams.values().map(|stream| StreamSnapshot {
+            name: (*stream.name).to_owned(),
+            messages: stream.state.len(),
+            bytes: stream.state.bytes(),
+            max_bytes: StreamConfig::limit(stream.config.max_bytes).unwrap_or(0),
+            subjects: stream.state.subject_count() as u64,
+            ids: stream.state.ids_in_window() as u64,
+            first_seq: stream.state.first_seq(),
+            last_seq: stream.state.last_seq(),
+            log_bytes: stream.log_size(),
+        });
+        self.stats.set_streams(snapshots.collect());
+    }
+}
+
+/// The subjects that lead to a stream.
+fn opened(config: &StreamConfig) -> Vec<RouteChange> {
+    let name = &config.name;
+    let mut routes: Vec<RouteChange> = Vec::new();
+    for (number, pattern) in config.subjects.iter().enumerate() {
+        let sid = Route::Publish(name).sid(number);
+        routes.push(RouteChange::Open { pattern: pattern.clone(), sid });
+    }
+    if config.allow_direct {
+        for (number, rest) in ["", ".>"].iter().enumerate() {
+            let pattern = format!("$JS.API.DIRECT.GET.{name}{rest}");
+            routes.push(RouteChange::Open { pattern, sid: Route::Direct(name).sid(number) });
+        }
+    }
+    routes
+}

@@ -1,0 +1,200 @@
+//! The one thread that owns all streams of a bus.
+//!
+//! It ends when its inlet is closed and empty: everything that was taken is then stored, told and acknowledged. Whatever
+//! ends it, the inlet is closed, so that nobody waits for it in vain.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::inlet::{Inlet, Taken};
+use super::request::{Item, Output, RouteChange};
+use super::streams::{Bounds, Streams};
+use super::time;
+use crate::bus::{Bus, Target};
+use crate::config::{BindError, StreamsConfig};
+use crate::delivery::Batch;
+use crate::storage;
+use crate::wire::Publish;
+
+/// How often the clock is looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// Bytes of outputs that are collected before they are made durable and leave.
+const FULL_OUTPUT: usize = 4 << 20;
+/// Messages that are taken before they are made durable.
+const FULL_BATCH: usize = 4096;
+/// The part of a connection's pending bytes that one answer may fill.
+const ANSWER_PART: usize = 4;
+/// The connection that the routes of the streams belong to. Those of clients count from 1.
+const OWN: u64 = 0;
+
+/// A running thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    inlet: Arc<Inlet>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Worker {
+    /// Starts the thread, if the bus is to have streams, and waits until it has opened them.
+    pub(crate) async fn start(bus: &Arc<Bus>) -> Result<Option<Self>, BindError> {
+        let (Some(config), Some(inlet)) = (bus.config.streams.clone(), &bus.inlet) else { return Ok(None) };
+        let (tell_opened, opened) = oneshot::channel();
+        let (tell_ended, ended) = oneshot::channel::<()>();
+        let (thread_bus, thread_inlet) = (Arc::clone(bus), Arc::clone(inlet));
+        let run = move || {
+            // Dropped last, whatever happens before.
+            let _ended = tell_ended;
+            let _closes = Closes(Arc::clone(&thread_inlet));
+            match open(&thread_bus, &config) {
+                Ok(mut running) => {
+                    running.change_routes();
+                    if tell_opened.send(Ok(())).is_ok() {
+                        running.run(&thread_inlet);
+                    }
+                }
+                // Nobody waits for it any more if this can't be sent.
+                Err(error) => drop(tell_opened.send(Err(error))),
+            }
+        };
+        let spawned = std::thread::Builder::new().name("bus-streams".to_owned()).spawn(run);
+        spawned.map_err(|error| BindError::Streams(format!("no thread for them: {error}")))?;
+        let this = Self { inlet: Arc::clone(inlet), ended };
+        match opened.await {
+            Ok(Ok(())) => Ok(Some(this)),
+            Ok(Err(error)) => Err(BindError::Streams(error)),
+            Err(_) => Err(BindError::Streams("the thread that opens them panicked; see the log".to_owned())),
+        }
+    }
+
+    /// Takes nothing more, and waits until all that was taken is stored and told.
+    pub(crate) async fn end(mut self) {
+        self.inlet.close();
+        // An error says that the thread is gone, which is the same.
+        let _ = (&mut self.ended).await;
+    }
+}
+
+/// A bus that is dropped ends its thread too.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.inlet.close();
+    }
+}
+
+/// Nobody is to wait for a thread that has ended.
+struct Closes(Arc<Inlet>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "the thread of the streams panicked: nothing is stored until this process is started anew"
+            );
+        }
+        self.0.close();
+    }
+}
+
+fn open(bus: &Arc<Bus>, config: &StreamsConfig) -> Result<Running, String> {
+    let begun = Instant::now();
+    let store = storage::open(&config.storage).map_err(|error| error.to_string())?;
+    let bounds = Bounds {
+        max_streams: config.max_streams,
+        max_answer: bus.config.max_pending_bytes / ANSWER_PART,
+        leader: bus.info.server_id().to_owned(),
+    };
+    let streams =
+        Streams::open(store, bounds, bus.stats.clone(), time::now()).map_err(|error| error.to_string())?;
+    tracing::info!(storage = ?config.storage, took_ms = begun.elapsed().as_millis() as u64, "streams are open");
+    Ok(Running { bus: Arc::clone(bus), streams, batch: Batch::of_streams(bus.stats.clone()) })
+}
+
+struct Running {
+    bus: Arc<Bus>,
+    streams: Streams,
+    batch: Batch,
+}
+
+impl Running {
+    fn run(&mut self, inlet: &Inlet) {
+        let mut next_tick = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.streams.on_tick(time::now());
+                self.flush();
+                self.note_depth(inlet);
+            }
+            match inlet.take(next_tick.saturating_duration_since(Instant::now())) {
+                Taken::Items(items) => self.carry_out(items.into()),
+                Taken::Nothing => {}
+                Taken::Ended => break,
+            }
+        }
+        self.note_depth(inlet);
+    }
+
+    fn carry_out(&mut self, items: Vec<Item>) {
+        let mut taken = 0;
+        for item in items {
+            self.streams.handle(&item, time::now());
+            self.change_routes();
+            taken += 1;
+            if taken >= FULL_BATCH || self.streams.output_bytes() >= FULL_OUTPUT {
+                taken = 0;
+                self.flush();
+            }
+        }
+        self.flush();
+    }
+
+    /// Makes durable what was taken, and lets out what it gave rise to.
+    fn flush(&mut self) {
+        for output in self.streams.settle(time::now()) {
+            self.send(&output);
+            if self.batch.is_full() {
+                self.batch.settle_blocking();
+            }
+        }
+        self.batch.settle_blocking();
+    }
+
+    fn send(&mut self, output: &Output) {
+        let publish = Publish {
+            subject: &output.subject,
+            reply: None,
+            headers: &output.headers,
+            payload: &output.payload,
+            with_headers: !output.headers.is_empty(),
+        };
+        self.bus.deliver(&publish, None, &mut self.batch);
+    }
+
+    fn change_routes(&mut self) {
+        let changes = self.streams.take_routes();
+        if changes.is_empty() {
+            return;
+        }
+        let mut router = self.bus.router_mut();
+        for change in changes {
+            match change {
+                RouteChange::Open { pattern, sid } => {
+                    router.subscribe((OWN, Target::Streams), pattern.as_bytes(), None, &sid);
+                }
+                RouteChange::Close { sid } => {
+                    router.unsubscribe(OWN, &sid, None);
+                }
+            }
+        }
+    }
+
+    fn note_depth(&self, inlet: &Inlet) {
+        let (items, bytes) = inlet.depth();
+        let counters = self.bus.stats.counters();
+        counters.stream_queued.store(items as u64, std::sync::atomic::Ordering::Relaxed);
+        counters.stream_queued_bytes.store(bytes as u64, std::sync::atomic::Ordering::Relaxed);
+    }
+}
