@@ -33,12 +33,14 @@ pub(crate) struct Record {
 pub(crate) enum LogError {
     /// There is no room on the disk. Nothing of what was appended since the last commit is kept.
     #[error("no room on the disk for {}: free some, or lower bus.store.max_bytes", .0.display())]
+    #[expect(dead_code, reason = "only a store on a disk can be full")]
     Full(PathBuf),
     /// The file can't be trusted. The text names it, says what is wrong and what to do.
     #[error("{0}")]
     Damaged(String),
     /// The system refused. Nothing of what was appended since the last commit may be called kept.
     #[error("{}: {source}", path.display())]
+    #[expect(dead_code, reason = "only a store on a disk asks the system")]
     Io {
         /// The file or folder.
         path: PathBuf,

@@ -248,7 +248,9 @@ impl State {
     pub(crate) fn purge(&mut self, purge: Purge<'_>) -> Vec<u64> {
         let mut named: Vec<u64> = match purge.filter {
             Filter::All => self.messages.from(0).map(|meta| meta.seq).collect(),
-            filter => self.subjects.matching(filter).flat_map(|own| own.seqs.iter().copied()).collect(),
+            Filter::One(_) | Filter::Pattern(_) => {
+                self.subjects.matching(purge.filter).flat_map(|own| own.seqs.iter().copied()).collect()
+            }
         };
         named.sort_unstable();
         if let Some(before) = purge.before {
@@ -270,7 +272,9 @@ impl State {
     pub(crate) fn last_of(&self, filter: Filter<'_>) -> Option<u64> {
         match filter {
             Filter::All => self.messages.last().map(|meta| meta.seq),
-            filter => self.subjects.matching(filter).filter_map(|own| own.seqs.back().copied()).max(),
+            Filter::One(_) | Filter::Pattern(_) => {
+                self.subjects.matching(filter).filter_map(|own| own.seqs.back().copied()).max()
+            }
         }
     }
 
@@ -291,7 +295,7 @@ impl State {
     pub(crate) fn count_from(&self, filter: Filter<'_>, from: u64) -> u64 {
         match filter {
             Filter::All => self.messages.count_from(from),
-            filter => {
+            Filter::One(_) | Filter::Pattern(_) => {
                 self.subjects.matching(filter).map(|own| (own.seqs.len() - own.below(from)) as u64).sum()
             }
         }
