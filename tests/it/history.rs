@@ -1,4 +1,4 @@
-//! `shared::history` over a real nats-server: what is stored can be read, in order, and whole or not at all.
+//! `shared::history` over both kinds of bus: what is stored can be read, in order, and whole or not at all.
 
 use std::time::Duration;
 
@@ -15,33 +15,50 @@ use tokio::time::Instant;
 
 const LIMIT: PageLimit = PageLimit { messages: 100, bytes: 1 << 20 };
 
-struct Rig {
-    server: NatsServer,
+pub(crate) struct Rig {
+    /// None: the bus is embedded.
+    server: Option<NatsServer>,
     drain: Drain,
-    bus: Bus,
+    bus_drain: Drain,
+    pub(crate) bus: Bus,
 }
 
 impl Rig {
-    async fn start(test: &str) -> Option<Self> {
-        let binary = tools::find("MC_TEST_NATS_SERVER", test)?;
-        let server = NatsServer::start(&binary).await;
-        let config = BusConfig { url: format!("nats://{}", server.address()), ..BusConfig::default() };
-        let drain = Drain::new();
-        let there = bus::provide(&config, &drain).await.unwrap();
-        let bus = Bus::connect(&there, "test", &drain).await.unwrap();
-        Some(Self { server, drain, bus })
+    /// One over the embedded bus, and one over the real nats-server if this run has it.
+    pub(crate) async fn each(test: &str) -> Vec<Self> {
+        let embedded = BusConfig { listen: "127.0.0.1:0".into(), ..BusConfig::default() };
+        let mut rigs = vec![Self::over(&embedded, None).await];
+        if let Some(binary) = tools::find("MC_TEST_NATS_SERVER", test) {
+            let server = NatsServer::start(&binary).await;
+            let url = format!("nats://{}", server.address());
+            rigs.push(Self::over(&BusConfig { url, ..BusConfig::default() }, Some(server)).await);
+        }
+        rigs
     }
 
-    async fn history(&self, config: &HistoryConfig, role: Role) -> History {
+    async fn over(config: &BusConfig, server: Option<NatsServer>) -> Self {
+        let (drain, bus_drain) = (Drain::new(), Drain::new());
+        let there = bus::provide(config, &bus_drain).await.expect("the bus starts");
+        let bus = Bus::connect(&there, "test", &drain).await.expect("the address is one");
+        Self { server, drain, bus_drain, bus }
+    }
+
+    pub(crate) async fn history(&self, config: &HistoryConfig, role: Role) -> History {
         let history = History::open(&self.bus, config, role, &self.drain);
         let mut state = history.state();
-        soon("history is ready", state.wait_for(|state| state.epochs().is_some())).await.unwrap();
+        soon("history is ready", state.wait_for(|state| state.epochs().is_some()))
+            .await
+            .expect("the part lives");
         history
     }
 
-    async fn end(self) {
-        self.drain.finish(Duration::from_secs(5)).await;
-        self.server.stop().await;
+    pub(crate) async fn end(self) {
+        for drain in [self.drain, self.bus_drain] {
+            assert_eq!(drain.finish(Duration::from_secs(5)).await, 0, "tasks are left");
+        }
+        if let Some(server) = self.server {
+            server.stop().await;
+        }
     }
 }
 
@@ -49,97 +66,103 @@ fn message(id: u128, text: &str) -> LiveMessage {
     LiveMessage { id: MessageId(id), kind: Kind::Text, payload: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
-async fn store(history: &History, channel: &Channel, id: u128) -> u64 {
+pub(crate) async fn store(history: &History, channel: &Channel, id: u128) -> u64 {
     let deadline = Instant::now() + Duration::from_secs(10);
     let message = message(id, &id.to_string());
     history.store(channel, &message, Default::default(), deadline).await.unwrap().position.seq
 }
 
-async fn page(history: &History, channel: &Channel, after: u64) -> Page {
+pub(crate) async fn page(history: &History, channel: &Channel, after: u64) -> Page {
     let epoch = history.epoch(channel).unwrap();
     history.page(channel, epoch, after, LIMIT).await.unwrap()
 }
 
-fn channel(name: &str) -> Channel {
+pub(crate) fn channel(name: &str) -> Channel {
     Channel::parse(name).unwrap()
 }
 
 #[tokio::test]
 async fn what_is_stored_is_read_in_order_and_once() {
-    let Some(rig) = Rig::start("what_is_stored_is_read_in_order_and_once").await else { return };
-    let history = rig.history(&HistoryConfig::default(), Role::Publisher).await;
-    let (one, two) = (channel("user:1"), channel("user:2.x"));
-    let mut places = Vec::new();
-    for id in 1..=10 {
-        places.push(store(&history, &one, id).await);
-        store(&history, &two, 100 + id).await;
+    for rig in Rig::each("what_is_stored_is_read_in_order_and_once").await {
+        let history = rig.history(&HistoryConfig::default(), Role::Publisher).await;
+        let (one, two) = (channel("user:1"), channel("user:2.x"));
+        let mut places = Vec::new();
+        for id in 1..=10 {
+            places.push(store(&history, &one, id).await);
+            store(&history, &two, 100 + id).await;
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let again = history.store(&one, &message(3, "3"), Default::default(), deadline).await.unwrap();
+        assert!(again.duplicate);
+        assert_eq!(again.position.seq, places[2]);
+        assert_eq!(history.tail(&one).await.unwrap().1, places[9]);
+        let all = page(&history, &one, 0).await;
+        assert!(all.whole);
+        assert_eq!(all.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), places);
+        let texts: Vec<_> =
+            all.messages.iter().map(|it| it.message.as_ref().unwrap().payload.clone()).collect();
+        assert_eq!(texts, (1..=10).map(|id: u128| id.to_string()).collect::<Vec<_>>());
+        let few = PageLimit { messages: 3, ..LIMIT };
+        let some = history.page(&one, all.epoch, places[1], few).await.unwrap();
+        assert_eq!((some.messages.len(), some.remaining, some.whole), (3, 5, true));
+        assert_eq!(some.messages[0].seq, places[2]);
+        assert!(page(&history, &one, places[9]).await.messages.is_empty());
+        let last = history.fresh(0).await.unwrap().last_seq;
+        let tails = history.tails(0, &[one.clone(), channel("nobody"), two.clone()], last).await.unwrap();
+        assert_eq!(tails, Some(vec![places[9], 0, last]), "the replica says how far it looked");
+        rig.end().await;
     }
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let again = history.store(&one, &message(3, "3"), Default::default(), deadline).await.unwrap();
-    assert!(again.duplicate);
-    assert_eq!(again.position.seq, places[2]);
-    assert_eq!(history.tail(&one).await.unwrap().1, places[9]);
-    let all = page(&history, &one, 0).await;
-    assert!(all.whole);
-    assert_eq!(all.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), places);
-    let texts: Vec<_> = all.messages.iter().map(|it| it.message.as_ref().unwrap().payload.clone()).collect();
-    assert_eq!(texts, (1..=10).map(|id: u128| id.to_string()).collect::<Vec<_>>());
-    let few = PageLimit { messages: 3, ..LIMIT };
-    let some = history.page(&one, all.epoch, places[1], few).await.unwrap();
-    assert_eq!((some.messages.len(), some.remaining, some.whole), (3, 5, true));
-    assert_eq!(some.messages[0].seq, places[2]);
-    assert!(page(&history, &one, places[9]).await.messages.is_empty());
-    let last = history.fresh(0).await.unwrap().last_seq;
-    let tails = history.tails(0, &[one.clone(), channel("nobody"), two.clone()], last).await.unwrap();
-    assert_eq!(tails, Some(vec![places[9], 0, last]), "the replica says how far it looked");
-    rig.end().await;
 }
 
 #[tokio::test]
 async fn what_was_pushed_out_or_erased_is_not_called_whole() {
-    let Some(rig) = Rig::start("what_was_pushed_out_or_erased_is_not_called_whole").await else { return };
-    let config = HistoryConfig { per_channel: 5, ..HistoryConfig::default() };
-    let history = rig.history(&config, Role::Publisher).await;
-    let (one, other) = (channel("user:1"), channel("user:2"));
-    store(&history, &other, 1_000).await;
-    let mut places = Vec::new();
-    for id in 1..=8 {
-        places.push(store(&history, &one, id).await);
+    for rig in Rig::each("what_was_pushed_out_or_erased_is_not_called_whole").await {
+        let config = HistoryConfig { per_channel: 5, ..HistoryConfig::default() };
+        let history = rig.history(&config, Role::Publisher).await;
+        let (one, other) = (channel("user:1"), channel("user:2"));
+        store(&history, &other, 1_000).await;
+        let mut places = Vec::new();
+        for id in 1..=8 {
+            places.push(store(&history, &one, id).await);
+        }
+        assert!(page(&history, &one, places[3]).await.whole, "four are after it");
+        assert!(!page(&history, &one, places[2]).await.whole, "five are: as many as are kept");
+        assert!(!page(&history, &one, 0).await.whole);
+        let erased = history.erase(&one, Instant::now() + Duration::from_secs(10)).await.unwrap();
+        assert_eq!(erased.messages, 4, "one of five made room for the mark");
+        let rest = page(&history, &one, places[5]).await;
+        assert_eq!(rest.messages.len(), 1);
+        assert!(rest.messages[0].erased);
+        assert_eq!(rest.messages[0].seq, erased.position.seq);
+        rig.end().await;
     }
-    assert!(page(&history, &one, places[3]).await.whole, "four are after it");
-    assert!(!page(&history, &one, places[2]).await.whole, "five are: as many as are kept");
-    assert!(!page(&history, &one, 0).await.whole);
-    let erased = history.erase(&one, Instant::now() + Duration::from_secs(10)).await.unwrap();
-    assert_eq!(erased.messages, 4, "one of five made room for the mark");
-    let rest = page(&history, &one, places[5]).await;
-    assert_eq!(rest.messages.len(), 1);
-    assert!(rest.messages[0].erased);
-    assert_eq!(rest.messages[0].seq, erased.position.seq);
-    rig.end().await;
 }
 
 #[tokio::test]
 async fn a_stream_that_is_made_anew_is_another_epoch() {
-    let Some(rig) = Rig::start("a_stream_that_is_made_anew_is_another_epoch").await else { return };
-    let history = rig.history(&HistoryConfig::default(), Role::Reader).await;
-    let one = channel("user:1");
-    let (before, seq) = (history.epoch(&one).unwrap(), store(&history, &one, 1).await);
-    rig.bus.delete_stream("MC_LOG_0", Duration::from_secs(5)).await.unwrap();
-    until("another epoch", async || history.epoch(&one).filter(|epoch| *epoch != before)).await;
-    assert!(history.page(&one, before, seq, LIMIT).await.is_err());
-    assert_eq!(store(&history, &one, 2).await, 1);
-    rig.end().await;
+    for rig in Rig::each("a_stream_that_is_made_anew_is_another_epoch").await {
+        let history = rig.history(&HistoryConfig::default(), Role::Reader).await;
+        let one = channel("user:1");
+        let (before, seq) = (history.epoch(&one).unwrap(), store(&history, &one, 1).await);
+        rig.bus.delete_stream("MC_LOG_0", Duration::from_secs(5)).await.unwrap();
+        until("another epoch", async || history.epoch(&one).filter(|epoch| *epoch != before)).await;
+        assert!(history.page(&one, before, seq, LIMIT).await.is_err());
+        assert_eq!(store(&history, &one, 2).await, 1);
+        rig.end().await;
+    }
 }
 
 #[tokio::test]
 async fn another_number_of_partitions_is_said_and_not_used() {
-    let Some(rig) = Rig::start("another_number_of_partitions_is_said_and_not_used").await else { return };
-    rig.history(&HistoryConfig { partitions: 2, ..HistoryConfig::default() }, Role::Publisher).await;
-    let four = HistoryConfig { partitions: 4, ..HistoryConfig::default() };
-    let history = History::open(&rig.bus, &four, Role::Reader, &rig.drain);
-    let mut state = history.state();
-    let mismatch = |state: &HistoryState| matches!(state, HistoryState::Mismatch { .. });
-    let why = soon("it is noticed", state.wait_for(mismatch)).await.unwrap().why_not().unwrap().to_owned();
-    assert!(why.contains("made for 2") && why.contains("message-center partitions 4"), "{why}");
-    rig.end().await;
+    for rig in Rig::each("another_number_of_partitions_is_said_and_not_used").await {
+        rig.history(&HistoryConfig { partitions: 2, ..HistoryConfig::default() }, Role::Publisher).await;
+        let four = HistoryConfig { partitions: 4, ..HistoryConfig::default() };
+        let history = History::open(&rig.bus, &four, Role::Reader, &rig.drain);
+        let mut state = history.state();
+        let mismatch = |state: &HistoryState| matches!(state, HistoryState::Mismatch { .. });
+        let why =
+            soon("it is noticed", state.wait_for(mismatch)).await.unwrap().why_not().unwrap().to_owned();
+        assert!(why.contains("made for 2") && why.contains("message-center partitions 4"), "{why}");
+        rig.end().await;
+    }
 }

@@ -24,3 +24,4 @@ mod storm;
 mod subscribe;
 mod tls;
 mod traces;
+mod truth;
