@@ -172,7 +172,7 @@ async fn deliver(
         let subject = subject::live(&Channel::parse(&channel(number))?, 1);
         bus.publish(subject, None, Some(message.headers()), message.payload).await?;
         if number % STEP == STEP - 1 {
-            bus.request(subject::ASK, Ask { v: 1, ids: vec![id] }.encode(), WAIT).await?;
+            bus.request(subject::ASK, Ask { v: 1, ids: vec![id], stored: vec![] }.encode(), WAIT).await?;
         }
     }
     devices.expect(messages * sessions * FRAME)?;

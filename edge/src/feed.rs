@@ -106,7 +106,7 @@ impl Feed {
             return tracing::debug!("dropped a question that can't be read or answered");
         };
         let counts = ask.ids.iter().map(|id| self.recent.counts(*id)).collect();
-        let answer = Answer { v: VERSION, edge: self.node.clone(), counts };
+        let answer = Answer { v: VERSION, edge: self.node.clone(), counts, stored: Vec::new() };
         if self.answers.try_send((reply, answer)).is_err() {
             self.metrics.lost(Loss::AnswerQueue, 1);
         }

@@ -119,7 +119,7 @@ async fn serve_edge(bus: Bus, drain: &Drain) -> anyhow::Result<()> {
                     }
                     Some(Live::Ask) => if let (Ok(ask), Some(reply)) = (Ask::decode(&message.payload), message.reply) {
                         let counts = ask.ids.iter().map(|id| seen.remove(id)).collect();
-                        let answer = Answer { v: 1, edge: "cost".into(), counts };
+                        let answer = Answer { v: 1, edge: "cost".into(), counts, stored: vec![] };
                         let _ = bus.publish(reply, None, None, answer.encode()).await;
                     },
                     None => {}

@@ -122,7 +122,7 @@ mod tests {
 
     fn answer(edge: &str, counts: &[Option<(u64, u64)>]) -> Answer {
         let counts = counts.iter().map(|c| c.map(|(sessions, failed)| Counts { sessions, failed })).collect();
-        Answer { v: 1, edge: edge.into(), counts }
+        Answer { v: 1, edge: edge.into(), counts, stored: vec![] }
     }
 
     fn receipts(gathering: &Gathering) -> Vec<(u64, u64, bool)> {

@@ -149,7 +149,7 @@ impl Desk {
         let ids = questions.iter().map(|question| question.id).collect();
         self.last += 1;
         let reply = format!("{}.{}", self.inbox, self.last);
-        let ask = Ask { v: shared::wire::VERSION, ids }.encode();
+        let ask = Ask { v: shared::wire::VERSION, ids, stored: Vec::new() }.encode();
         let trace = questions.iter().find_map(|question| question.trace.clone());
         let span = traced::ask(trace, questions.len());
         let headers = span.in_scope(trace::bus_headers);

@@ -10,7 +10,7 @@ mod heartbeat;
 mod message;
 mod verify;
 
-pub use ask::{Answer, Ask, Counts};
+pub use ask::{Answer, Ask, Counts, StoredRef};
 pub use control::{Control, ControlAnswer, MAX_SINCE, Order, UserAnswer};
 pub use heartbeat::{EdgeState, Heartbeat, HeartbeatAck};
 pub use message::{Kind, LiveMessage};

@@ -1,7 +1,7 @@
 //! The envelopes are a contract between processes of different versions: each shape is held here.
 
 use super::*;
-use crate::ids::MessageId;
+use crate::ids::{Channel, MessageId};
 use bytes::Bytes;
 
 fn text<E: Envelope>(envelope: &E) -> String {
@@ -12,10 +12,10 @@ fn text<E: Envelope>(envelope: &E) -> String {
 
 #[test]
 fn each_envelope_has_the_shape_of_version_1() {
-    let ask = Ask { v: 1, ids: vec![MessageId(1), MessageId(u128::MAX)] };
+    let ask = Ask { v: 1, ids: vec![MessageId(1), MessageId(u128::MAX)], stored: vec![] };
     insta::assert_snapshot!(text(&ask), @r#"{"v":1,"ids":["00000000000000000000000000000001","ffffffffffffffffffffffffffffffff"]}"#);
     let counts = vec![Some(Counts { sessions: 2, failed: 1 }), None];
-    insta::assert_snapshot!(text(&Answer { v: 1, edge: "e1".into(), counts }), @r#"{"v":1,"edge":"e1","counts":[{"s":2,"f":1},null]}"#);
+    insta::assert_snapshot!(text(&Answer { v: 1, edge: "e1".into(), counts, stored: vec![] }), @r#"{"v":1,"edge":"e1","counts":[{"s":2,"f":1},null]}"#);
     let heartbeat =
         Heartbeat { v: 1, edge: "e1".into(), state: EdgeState::Serving, sessions: 7, rules: "ab".into() };
     insta::assert_snapshot!(text(&heartbeat), @r#"{"v":1,"edge":"e1","state":"serving","sessions":7,"rules":"ab"}"#);
@@ -49,6 +49,45 @@ fn each_envelope_has_the_shape_of_version_1() {
     ] {
         assert_eq!(text(&VerifyReply { v: 1, verdict }), shape);
     }
+}
+
+#[test]
+fn stored_messages_are_asked_about_by_their_places() {
+    let stored = vec![StoredRef { channel: Channel::parse("user:\"1\"").unwrap(), seq: u64::MAX }];
+    insta::assert_snapshot!(text(&Ask { v: 1, ids: vec![], stored }), @r#"{"v":1,"ids":[],"stored":[{"c":"user:\"1\"","n":18446744073709551615}]}"#);
+    let stored = vec![Some(Counts { sessions: 2, failed: 1 }), None];
+    insta::assert_snapshot!(text(&Answer { v: 1, edge: "e1".into(), counts: vec![], stored }), @r#"{"v":1,"edge":"e1","counts":[],"stored":[{"s":2,"f":1},null]}"#);
+    assert!(
+        matches!(Ask::decode(br#"{"ids":[],"stored":[{"c":"a b","n":1}]}"#), Err(WireError::Json(_))),
+        "no channel name"
+    );
+}
+
+/// What a part wrote and read before it knew of history, which is the version before this one.
+#[test]
+fn a_part_of_before_history_and_one_with_it_understand_each_other() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct OldAsk {
+        v: u32,
+        ids: Vec<MessageId>,
+    }
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct OldAnswer {
+        v: u32,
+        edge: String,
+        counts: Vec<Option<Counts>>,
+    }
+    let old = serde_json::to_vec(&OldAsk { v: 1, ids: vec![MessageId(7)] }).unwrap();
+    assert_eq!(Ask::decode(&old).unwrap(), Ask { v: 1, ids: vec![MessageId(7)], stored: vec![] });
+    let old = OldAnswer { v: 1, edge: "e1".into(), counts: vec![None] };
+    let new = Answer { v: 1, edge: "e1".into(), counts: vec![None], stored: vec![] };
+    assert_eq!(Answer::decode(&serde_json::to_vec(&old).unwrap()).unwrap(), new);
+
+    let stored = vec![StoredRef { channel: Channel::parse("a").unwrap(), seq: 1 }];
+    let ask = Ask { v: 1, ids: vec![], stored }.encode();
+    assert!(serde_json::from_slice::<OldAsk>(&ask).unwrap().ids.is_empty(), "it answers nothing about them");
+    let answer = Answer { stored: vec![Some(Counts::default())], ..new }.encode();
+    assert_eq!(serde_json::from_slice::<OldAnswer>(&answer).unwrap().counts, [None]);
 }
 
 #[test]

@@ -195,7 +195,7 @@ impl World {
 
     /// Asks about messages.
     pub(crate) async fn ask(&self, ids: &[MessageId]) -> Answer {
-        let ask = Ask { v: 1, ids: ids.to_vec() };
+        let ask = Ask { v: 1, ids: ids.to_vec(), stored: vec![] };
         let answer = self.bus.request(subject::ASK, ask.encode(), PATIENCE).await.unwrap();
         Answer::decode(&answer.payload).unwrap()
     }

@@ -204,7 +204,7 @@ async fn answer(bus: &Bus, id: &NodeId, state: &State, message: Message) {
         let counted = state.counted.lock().unwrap();
         ask.ids.iter().map(|id| counted.get(id).copied()).collect()
     };
-    let answer = Answer { v: 1, edge: id.clone(), counts }.encode();
+    let answer = Answer { v: 1, edge: id.clone(), counts, stored: vec![] }.encode();
     // The bus may be away.
     let _ = bus.publish(message.reply.expect("an ask says where to answer"), None, None, answer).await;
 }
