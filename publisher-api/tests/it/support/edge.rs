@@ -161,7 +161,7 @@ fn heartbeat(edge: &NodeId, state: EdgeState) -> Bytes {
 
 async fn on_message(bus: &Bus, id: &NodeId, state: &State, message: Message) {
     match subject::parse_live(&message.subject) {
-        Some(Live::Message { channel }) if state.listens.load(Ordering::SeqCst) => {
+        Some(Live::Message { channel, .. }) if state.listens.load(Ordering::SeqCst) => {
             let live = LiveMessage::decode(message.headers.as_ref(), message.payload.clone()).unwrap();
             let counts = state.sessions.lock().unwrap().get(&*channel).copied().unwrap_or_default();
             state.counted.lock().unwrap().insert(live.id, counts);
