@@ -33,7 +33,7 @@ pub(crate) struct Record {
 pub(crate) enum LogError {
     /// There is no room on the disk. Nothing of what was appended since the last commit is kept.
     #[error("no room on the disk for {}: free some, or lower bus.store.max_bytes", .0.display())]
-    #[expect(dead_code, reason = "only a store on a disk can be full")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "only a store on a disk can be full"))]
     Full(PathBuf),
     /// The file can't be trusted. The text names it, says what is wrong and what to do.
     #[error("{0}")]
@@ -67,12 +67,14 @@ pub(crate) trait Log: Send + fmt::Debug {
     /// The message with this sequence; `None` if it was never there or is gone.
     fn read(&mut self, seq: u64) -> Result<Option<Record>, LogError>;
 
-    /// These messages have left the stream by one of its limits, so whoever replays the log under the same limits finds
-    /// the same. Not durable; their room may be used again.
+    /// These messages have left the stream because of their age. Whoever replays the log lets them go again, so this
+    /// needs not be durable; their room may be used again.
     fn forget(&mut self, seqs: &[u64]) -> Result<(), LogError>;
 
-    /// These messages were removed by somebody's order. They stay gone once `commit` has returned. No sequence is used
-    /// again because of it.
+    /// These messages have left the stream for good: somebody ordered it, or a limit of messages or bytes. They stay gone
+    /// once `commit` has returned, in whatever order room is reclaimed: a message that came back would make a stream look
+    /// as if nothing before it were missing, and would undo an erasure. A stream at its limits calls this for each new
+    /// message, so it has to be as cheap as appending a few bytes. No sequence is used again because of it.
     fn remove(&mut self, seqs: &[u64]) -> Result<(), LogError>;
 
     /// Makes everything since the last commit durable, as far as the log's setting promises.

@@ -20,6 +20,8 @@ mod republish;
 mod request;
 mod state;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod time;
 mod worker;
 

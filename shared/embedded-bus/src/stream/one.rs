@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::config::StreamConfig;
 use super::error::ApiError;
@@ -46,12 +47,23 @@ pub(crate) enum Stored {
     },
 }
 
+/// What is kept of a stream besides its messages.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    config: StreamConfig,
+    /// Expired messages may still lie in the log. A longer life, set later, must not bring back some of them: the stream
+    /// would begin with a sequence after which others are missing.
+    floor: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) name: Arc<str>,
     pub(crate) config: StreamConfig,
     /// Nanoseconds since 1970.
     pub(crate) created: u64,
+    /// Messages below this sequence had gone when the configuration was last changed.
+    floor: u64,
     pub(crate) state: State,
     /// None: it can't be opened.
     log: Option<Box<dyn Log>>,
@@ -65,29 +77,33 @@ pub(crate) struct Stream {
 impl Stream {
     /// A new one, empty.
     pub(crate) fn create(store: &mut dyn Store, config: StreamConfig, now: u64) -> Result<Self, LogError> {
-        let saved = Saved { name: config.name.clone(), config: config.saved().into(), created: now };
-        let log = store.create(&saved)?;
-        Ok(Self::new(config, now, Some(log)))
+        let mut stream = Self::new(Kept { config, floor: 0 }, now);
+        stream.log = Some(store.create(&stream.saved())?);
+        Ok(stream)
     }
 
     /// One that is kept.
     pub(crate) fn open(store: &mut dyn Store, saved: &Saved, now: u64) -> Result<Self, LogError> {
-        let config = StreamConfig::restore(&saved.config).map_err(|why| {
-            LogError::Damaged(format!("the configuration of stream {:?} can't be read: {why}", saved.name))
+        let kept: Kept = serde_json::from_slice(&saved.config).map_err(|why| {
+            LogError::Damaged(format!(
+                "the configuration of stream {:?} can't be read: {why}; was it written by a newer version?",
+                saved.name
+            ))
         })?;
-        let mut stream = Self::new(config, saved.created, None);
+        let mut stream = Self::new(kept, saved.created);
         stream.load(store, now)?;
         Ok(stream)
     }
 
-    fn new(config: StreamConfig, created: u64, log: Option<Box<dyn Log>>) -> Self {
+    fn new(Kept { config, floor }: Kept, created: u64) -> Self {
         Self {
             name: config.name.as_str().into(),
             state: State::new(Limits::of(&config), config.first_seq.saturating_sub(1)),
             copies: copies(&config),
             config,
             created,
-            log,
+            floor,
+            log: None,
             dirty: false,
             failed: None,
         }
@@ -101,16 +117,22 @@ impl Stream {
         let mut state = State::new(limits, self.config.first_seq.saturating_sub(1));
         let mut evicted = Vec::new();
         let config = &self.config;
+        let floor = self.floor;
         let (mut log, opened) = store.open(&self.name, &mut |record: Record| {
+            if record.seq < floor {
+                evicted.push(record.seq);
+                return;
+            }
             let size = config.size_of(record.subject.len(), record.headers.len(), record.payload.len());
             let fresh = record.time.saturating_add(limits.window) > now;
             let id = if fresh { headers::message_id(&record.headers) } else { None };
             evicted.append(&mut state.restore(record.seq, record.time, &record.subject, size, id).evicted);
         })?;
         state.skip_to(opened.last_seq);
-        evicted.append(&mut state.expire(now));
+        // A clock that was set back must not bring back what had gone.
+        evicted.append(&mut state.expire(now.max(state.last_time())));
         if !evicted.is_empty() {
-            log.forget(&evicted)?;
+            log.remove(&evicted)?;
         }
         self.renew_if_short(store, opened, now)?;
         (self.state, self.log, self.dirty, self.failed) = (state, Some(log), false, None);
@@ -133,9 +155,11 @@ impl Stream {
         Ok(())
     }
 
-    pub(crate) fn saved(&self) -> Saved {
-        let name = (*self.name).to_owned();
-        Saved { name, config: self.config.saved().into(), created: self.created }
+    /// What is kept of it besides its messages.
+    fn saved(&self) -> Saved {
+        let kept = Kept { config: self.config.clone(), floor: self.floor.max(self.state.first_seq()) };
+        let config = serde_json::to_vec(&kept).expect("strings and numbers are always JSON");
+        Saved { name: (*self.name).to_owned(), config: config.into(), created: self.created }
     }
 
     /// Bytes that the log takes.
@@ -164,7 +188,7 @@ impl Stream {
         self.copies = copies(&self.config);
         let evicted = self.state.set_limits(Limits::of(&self.config));
         self.dirty = true;
-        self.with_log(|log| if evicted.is_empty() { Ok(()) } else { log.forget(&evicted) })
+        self.with_log(|log| if evicted.is_empty() { Ok(()) } else { log.remove(&evicted) })
     }
 
     /// Stores a message if it may be.
@@ -176,7 +200,7 @@ impl Stream {
         }
         let Message { subject, headers, payload } = message.clone();
         let size = self.config.size_of(subject.len(), headers.len(), payload.len());
-        self.state.admit(&subject, size)?;
+        self.state.admit(&subject, size, wishes.rollup.is_some())?;
         let appended = self.state.append(now, &subject, size, wishes.message_id);
         let time = self.state.last_time();
         self.dirty = true;
@@ -189,12 +213,11 @@ impl Stream {
             Some(filter) => self.state.purge(Purge { filter, before: Some(appended.seq), keep: 0 }),
             None => Vec::new(),
         };
+        let mut removed = appended.evicted;
+        removed.extend(rolled_up);
         self.with_log(|log| {
             log.append(record)?;
-            if !appended.evicted.is_empty() {
-                log.forget(&appended.evicted)?;
-            }
-            if rolled_up.is_empty() { Ok(()) } else { log.remove(&rolled_up) }
+            if removed.is_empty() { Ok(()) } else { log.remove(&removed) }
         })?;
         Ok(Stored::New { seq: appended.seq, copy })
     }

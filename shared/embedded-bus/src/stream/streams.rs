@@ -135,13 +135,13 @@ impl Streams {
     }
 
     fn ask(&mut self, endpoint: Endpoint, item: &Item, now: u64) {
-        self.api.total += 1;
         let of = |item: &Item| {
             let subject = std::str::from_utf8(&item.message.subject).ok()?;
             subject.rsplit('.').next().map(str::to_owned)
         };
         let name = of(item).unwrap_or_default();
         let answer = self.call(endpoint, &name, &item.message.payload, now);
+        self.api.total += 1;
         self.api.errors += u64::from(answer.is_error);
         let Some(reply) = item.reply.clone() else { return };
         let stream = self.streams.get(&name).map(|stream| Arc::clone(&stream.name));

@@ -80,7 +80,7 @@ impl Endpoint {
             Self::Names | Self::List => json!({ "total": 0, "offset": 0, "limit": 0, "streams": null }),
             Self::Purge => json!({ "purged": 0 }),
             Self::Consumer("consumer_names_response" | "consumer_list_response") => {
-                json!({ "total": 0, "offset": 0, "limit": 0, "consumers": null })
+                json!({ "total": 0, "offset": 0, "limit": 0, "consumers": [] })
             }
             Self::Account
             | Self::Create

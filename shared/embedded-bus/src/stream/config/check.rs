@@ -35,7 +35,6 @@ impl StreamConfig {
     /// Checks a change; `self` passed [`StreamConfig::check`].
     pub(crate) fn check_update_of(&self, old: &Self) -> Checked {
         let rules = [
-            (self.max_consumers == old.max_consumers, "change MaxConsumers"),
             (self.storage == old.storage, "change storage type"),
             (!old.sealed || self.sealed, "unseal a sealed stream"),
             (!old.deny_delete || self.deny_delete, "cancel deny message deletes"),
@@ -118,7 +117,7 @@ impl StreamConfig {
         let asked = [
             (!self.mirror.is_null(), "mirrors"),
             (!self.sources.is_null(), "sources"),
-            (self.retention != Retention::Limits, "consumers, and so no retention but limits,"),
+            (self.retention != Retention::Limits, "consumers, so no retention but limits"),
             (self.compression != Compression::None, "compression"),
             (!self.subject_transform.is_null(), "subject transforms"),
             (self.allow_msg_ttl || self.subject_delete_marker_ttl != 0, "TTLs of single messages"),
@@ -129,7 +128,7 @@ impl StreamConfig {
         ];
         if let Some((_, what)) = asked.iter().find(|(asked, _)| *asked) {
             return Err(ApiError::invalid_config(format!(
-                "the embedded bus has no {what}; use a NATS server for a stream that needs them"
+                "the embedded bus has no {what}; a NATS server has"
             )));
         }
         if self.mirror_direct {

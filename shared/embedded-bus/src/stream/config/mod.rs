@@ -4,6 +4,8 @@
 //! or -1 for none, and nothing in it is ignored by this bus. Field names and texts are nats-server's.
 
 mod check;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -204,16 +206,6 @@ impl StreamConfig {
             }
         }
         serde_json::from_value(value).map_err(ApiError::invalid_json)
-    }
-
-    /// Reads what [`StreamConfig::saved`] wrote.
-    pub(crate) fn restore(json: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(json).map_err(|error| error.to_string())
-    }
-
-    /// Bytes to keep.
-    pub(crate) fn saved(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("strings and numbers are always JSON")
     }
 
     /// Whether both say the same; what servers add to the metadata does not count.

@@ -6,6 +6,8 @@
 
 mod messages;
 mod subjects;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::BTreeMap;
@@ -145,15 +147,16 @@ impl State {
         self.window.get(id, now)
     }
 
-    /// Whether a stream that refuses new messages has room for this one.
-    pub(crate) fn admit(&self, subject: &[u8], size: u64) -> Result<(), ApiError> {
+    /// Whether a stream that refuses new messages has room for this one. `rolls_up`: it takes the place of the others of
+    /// its subject.
+    pub(crate) fn admit(&self, subject: &[u8], size: u64, rolls_up: bool) -> Result<(), ApiError> {
         if !self.limits.refuse {
             return Ok(());
         }
         let own = self.subjects.get(subject);
         let replaces =
             own.zip(self.limits.per_subject).filter(|(own, limit)| own.seqs.len() as u64 >= *limit);
-        if replaces.is_some() && self.limits.refuse_per_subject {
+        if replaces.is_some() && self.limits.refuse_per_subject && !rolls_up {
             return Err(ApiError::store_failed("maximum messages per subject exceeded"));
         }
         let replaced = replaces.and_then(|(own, _)| self.messages.get(*own.seqs.front()?));

@@ -1,0 +1,552 @@
+//! What a bus with streams answers, without a thread: each request beside what nats-server 2.15.1 answered to it, and
+//! what happens when the store fails.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::api;
+use super::request::{Item, Kind, Output, Route};
+use super::streams::{Bounds, Streams};
+use crate::stats::Stats;
+use crate::storage::{self, Log, LogError, Opened, Record, Saved, Store};
+use crate::wire::Publish;
+
+const NOW: u64 = 1_500_000_000_000_000_000;
+
+struct Desk {
+    streams: Streams,
+    now: u64,
+}
+
+impl Desk {
+    fn new(store: Box<dyn Store>) -> Self {
+        let bounds = Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned() };
+        Self { streams: Streams::open(store, bounds, Stats::default(), NOW).expect("opened"), now: NOW }
+    }
+
+    /// With a stream `S` on `s.>`, with these settings besides.
+    fn with(settings: Value) -> Self {
+        let mut desk = Self::new(storage::open(&crate::Storage::Memory).expect("memory"));
+        desk.make("S", "s.>", settings);
+        desk
+    }
+
+    fn make(&mut self, name: &str, subject: &str, settings: Value) {
+        let mut config = json!({ "name": name, "subjects": [subject] });
+        config.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
+        let answer = self.ask(&format!("STREAM.CREATE.{name}"), &config.to_string());
+        assert_eq!(answer["did_create"], true, "{answer}");
+    }
+
+    fn send(&mut self, route: Route<'_>, subject: &str, headers: &str, payload: &str) {
+        let publish = Publish {
+            subject: subject.as_bytes(),
+            reply: Some(b"reply"),
+            headers: headers.as_bytes(),
+            payload: payload.as_bytes(),
+            with_headers: !headers.is_empty(),
+        };
+        self.streams.handle(&Item::copy(&route.sid(0), &publish), self.now);
+    }
+
+    /// What leaves after one thing was carried out.
+    fn give(&mut self, route: Route<'_>, subject: &str, headers: &str, payload: &str) -> Vec<Output> {
+        self.send(route, subject, headers, payload);
+        self.streams.settle(self.now)
+    }
+
+    fn ask(&mut self, call: &str, body: &str) -> Value {
+        let subject = format!("$JS.API.{call}");
+        let matches = |(pattern, _): &(&str, api::Endpoint)| {
+            crate::subject::matches(pattern.as_bytes(), subject.as_bytes())
+        };
+        let endpoint = api::ENDPOINTS.iter().position(matches).expect("an endpoint");
+        let outputs = self.give(Route::Api(endpoint), &subject, "", body);
+        serde_json::from_slice(&outputs[0].payload).expect("JSON")
+    }
+
+    fn publish(&mut self, subject: &str, headers: &[(&str, &str)], payload: &str) -> String {
+        let outputs = self.give(Route::Publish("S"), subject, &block(headers), payload);
+        let ack = outputs.into_iter().find(|output| output.kind == Kind::Ack).expect("an acknowledgement");
+        String::from_utf8(ack.payload.into()).expect("text")
+    }
+
+    /// A direct read: header blocks and payloads as text, line ends as `|`, times left out.
+    fn direct(&mut self, rest: &str, body: &str) -> Vec<String> {
+        let outputs = self.give(Route::Direct("S"), &format!("$JS.API.DIRECT.GET.S{rest}"), "", body);
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).replace("\r\n", "|");
+        let time = "Nats-Time-Stamp: 2017-07-14T02:40:00Z|";
+        outputs
+            .iter()
+            .map(|output| format!("{}{}", text(&output.headers), text(&output.payload)).replace(time, ""))
+            .collect()
+    }
+}
+
+fn block(headers: &[(&str, &str)]) -> String {
+    if headers.is_empty() {
+        return String::new();
+    }
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("NATS/1.0\r\n{lines}\r\n")
+}
+
+fn error(answer: &Value) -> (u64, u64, &str) {
+    let error = &answer["error"];
+    let number = |field: &str| error[field].as_u64().unwrap_or_else(|| panic!("no {field} in {answer}"));
+    (number("code"), number("err_code"), error["description"].as_str().unwrap_or_default())
+}
+
+#[test]
+fn expectations_are_checked_before_a_message_is_stored() {
+    let mut desk = Desk::with(json!({ "max_msg_size": 1000 }));
+    assert_eq!(desk.publish("s.a", &[], "one"), r#"{"stream":"S","seq":1}"#);
+    assert_eq!(desk.publish("s.a", &[("Nats-Msg-Id", "i1")], "two"), r#"{"stream":"S","seq":2}"#);
+    assert_eq!(
+        desk.publish("s.a", &[("Nats-Msg-Id", "i1")], "two"),
+        r#"{"stream":"S","seq":2,"duplicate": true}"#
+    );
+    let large = "y".repeat(1001);
+    let cases: [(&[(&str, &str)], &str, u64, u64, &str); 18] = [
+        (&[("Nats-Expected-Stream", "S9")], "x", 400, 10060, "expected stream does not match"),
+        (&[("Nats-Expected-Last-Sequence", "99")], "x", 400, 10071, "wrong last sequence: 2"),
+        (&[("Nats-Expected-Last-Sequence", "abc")], "x", 400, 10071, "wrong last sequence: 2"),
+        (&[("Nats-Expected-Last-Subject-Sequence", "7")], "x", 400, 10071, "wrong last sequence: 2"),
+        (&[("Nats-Expected-Last-Subject-Sequence", "x")], "x", 400, 10071, "wrong last sequence: 2"),
+        (
+            &[
+                ("Nats-Expected-Last-Subject-Sequence", "1"),
+                ("Nats-Expected-Last-Subject-Sequence-Subject", "s.*"),
+            ],
+            "x",
+            400,
+            10071,
+            "wrong last sequence: 2",
+        ),
+        (
+            &[("Nats-Expected-Last-Subject-Sequence-Subject", "s.a")],
+            "x",
+            400,
+            10193,
+            "missing sequence for expected last sequence per subject",
+        ),
+        (&[("Nats-Expected-Last-Msg-Id", "zz")], "x", 400, 10070, "wrong last msg ID: i1"),
+        (&[("Nats-Rollup", "sub")], "x", 500, 10111, "rollup not permitted"),
+        (&[("Nats-Rollup", "foo")], "x", 500, 10111, "rollup not permitted"),
+        (&[("Nats-TTL", "5s")], "x", 400, 10166, "per-message TTL is disabled"),
+        (&[("Nats-Batch-Id", "5s")], "x", 400, 10174, "atomic publish is disabled"),
+        (&[("Nats-Incr", "1")], "x", 400, 10168, "message counters is disabled"),
+        (&[("Nats-Schedule", "@every 5s")], "x", 400, 10188, "message schedules is disabled"),
+        (&[], &large, 400, 10054, "message size exceeds maximum allowed"),
+        (&[("Nats-Expected-Last-Sequence", "-1")], "x", 400, 10071, "wrong last sequence: 2"),
+        (&[("Nats-Expected-Stream", "s")], "x", 400, 10060, "expected stream does not match"),
+        (&[("Nats-Expected-Last-Subject-Sequence", "0")], "x", 400, 10071, "wrong last sequence: 2"),
+    ];
+    for (headers, payload, code, err_code, text) in cases {
+        let answer: Value = serde_json::from_str(&desk.publish("s.a", headers, payload)).expect("JSON");
+        assert_eq!(error(&answer), (code, err_code, text), "{headers:?}");
+        assert_eq!((&answer["stream"], &answer["seq"]), (&json!("S"), &json!(0)));
+    }
+    let right = [
+        ("Nats-Expected-Last-Sequence", "2"),
+        ("Nats-Expected-Stream", "S"),
+        ("Nats-Expected-Last-Msg-Id", "i1"),
+    ];
+    assert_eq!(desk.publish("s.new", &right, "x"), r#"{"stream":"S","seq":3}"#);
+    assert_eq!(
+        desk.publish("s.none", &[("Nats-Expected-Last-Subject-Sequence", "0")], "x"),
+        r#"{"stream":"S","seq":4}"#
+    );
+}
+
+#[test]
+fn a_rollup_takes_the_place_of_what_was_there() {
+    let mut desk =
+        Desk::with(json!({ "allow_rollup_hdrs": true, "max_msgs_per_subject": 1, "discard": "new",
+        "discard_new_per_subject": true }));
+    for subject in ["s.a", "s.b", "s.c"] {
+        desk.publish(subject, &[], "x");
+    }
+    let refused: Value = serde_json::from_str(&desk.publish("s.a", &[], "x")).expect("JSON");
+    assert_eq!(error(&refused), (503, 10077, "maximum messages per subject exceeded"));
+    assert_eq!(desk.publish("s.b", &[("Nats-Rollup", "sub")], "r"), r#"{"stream":"S","seq":4}"#);
+    let info = desk.ask("STREAM.INFO.S", r#"{"deleted_details":true,"subjects_filter":">"}"#);
+    assert_eq!(info["state"]["subjects"], json!({ "s.a": 1, "s.b": 1, "s.c": 1 }));
+    assert_eq!((&info["state"]["deleted"], &info["state"]["num_deleted"]), (&json!([2]), &json!(1)));
+    desk.publish("s.b", &[("Nats-Rollup", "all")], "r");
+    assert_eq!(desk.ask("STREAM.INFO.S", "")["state"]["messages"], 1);
+}
+
+#[test]
+fn a_stream_that_refuses_new_messages_says_which_limit() {
+    let mut desk = Desk::with(json!({ "discard": "new", "max_msgs": 2, "max_bytes": 100 }));
+    assert_eq!(desk.publish("s.a", &[], &"x".repeat(60)), r#"{"stream":"S","seq":1}"#);
+    let refused: Value = serde_json::from_str(&desk.publish("s.a", &[], "")).expect("JSON");
+    assert_eq!(error(&refused), (503, 10077, "maximum bytes exceeded"));
+    assert_eq!(desk.ask("STREAM.PURGE.S", "")["purged"], 1);
+    for seq in 2..=3 {
+        assert_eq!(desk.publish("s.a", &[], ""), format!("{{\"stream\":\"S\",\"seq\":{seq}}}"));
+    }
+    let refused: Value = serde_json::from_str(&desk.publish("s.a", &[], "")).expect("JSON");
+    assert_eq!(error(&refused), (503, 10077, "maximum messages exceeded"));
+}
+
+#[test]
+fn the_api_answers_as_nats_server_does() {
+    let mut desk = Desk::with(json!({}));
+    desk.publish("s.a", &[("Nats-Msg-Id", "m-1")], "hello");
+    let cases = [
+        ("STREAM.INFO.NONE", "", 404, 10059, "stream not found"),
+        ("STREAM.CREATE.S", "", 400, 10056, "stream name in subject does not match request"),
+        (
+            "STREAM.CREATE.S",
+            r#"{"name":"S","subjects":["x"]}"#,
+            400,
+            10058,
+            "stream name already in use with a different configuration",
+        ),
+        (
+            "STREAM.CREATE.T",
+            r#"{"name":"T","subjects":["s.a"]}"#,
+            400,
+            10065,
+            "subjects overlap with an existing stream",
+        ),
+        (
+            "STREAM.CREATE.T",
+            r#"{"name":"T","sealed":true}"#,
+            500,
+            10052,
+            "stream configuration for create can not be sealed",
+        ),
+        ("STREAM.UPDATE.T", r#"{"name":"T"}"#, 404, 10059, "stream not found"),
+        ("STREAM.DELETE.NONE", "{}", 404, 10059, "stream not found"),
+        ("STREAM.DELETE.S", "{bad", 400, 10038, "expected an empty request payload"),
+        ("STREAM.PURGE.S", r#"{"keep":2,"seq":3}"#, 400, 10003, "bad request"),
+        ("STREAM.PURGE.NONE", "", 404, 10059, "stream not found"),
+        ("STREAM.MSG.GET.S", "", 400, 10003, "bad request"),
+        ("STREAM.MSG.GET.S", "{}", 400, 10003, "bad request"),
+        ("STREAM.MSG.GET.S", r#"{"seq":999}"#, 404, 10037, "no message found"),
+        ("STREAM.MSG.GET.S", r#"{"seq":1,"batch":3}"#, 400, 10003, "bad request"),
+        ("STREAM.MSG.GET.S", r#"{"multi_last":["s.a"]}"#, 400, 10003, "bad request"),
+        ("STREAM.MSG.GET.NONE", r#"{"seq":1}"#, 404, 10059, "stream not found"),
+        ("STREAM.MSG.DELETE.S", "{}", 400, 10003, "bad request"),
+        ("STREAM.MSG.DELETE.S", r#"{"seq":99}"#, 500, 10057, "stream store EOF"),
+        ("CONSUMER.CREATE.S", "{}", 503, 10039, "JetStream not enabled for account"),
+        ("CONSUMER.INFO.S.c", "", 503, 10039, "JetStream not enabled for account"),
+        ("STREAM.LEADER.STEPDOWN.S", "", 503, 10010, "JetStream clustering support required"),
+    ];
+    for (call, body, code, err_code, text) in cases {
+        assert_eq!(error(&desk.ask(call, body)), (code, err_code, text), "{call} {body}");
+    }
+    for call in [
+        "STREAM.INFO.S",
+        "STREAM.NAMES",
+        "STREAM.LIST",
+        "STREAM.PURGE.S",
+        "STREAM.MSG.GET.S",
+        "STREAM.CREATE.S",
+    ] {
+        for body in ["{bad", "[]"] {
+            assert_eq!(error(&desk.ask(call, body)).1, 10025, "{call} {body}");
+        }
+    }
+    assert_eq!(
+        desk.ask("STREAM.MSG.GET.S", r#"{"seq":1}"#),
+        json!({ "type": "io.nats.jetstream.api.v1.stream_msg_get_response", "message": { "subject": "s.a", "seq": 1,
+            "hdrs": "TkFUUy8xLjANCk5hdHMtTXNnLUlkOiBtLTENCg0K", "data": "aGVsbG8=", "time": "2017-07-14T02:40:00Z" } })
+    );
+    assert_eq!(desk.ask("STREAM.MSG.DELETE.S", r#"{"seq":1}"#)["success"], true);
+    assert_eq!(error(&desk.ask("STREAM.MSG.DELETE.S", r#"{"seq":1}"#)), (500, 10057, "no message found"));
+    assert_eq!(desk.ask("STREAM.DELETE.S", "{}")["success"], true);
+}
+
+#[test]
+fn a_stream_is_told_of_with_what_it_holds() {
+    let mut desk = Desk::with(json!({}));
+    let empty = desk.ask("STREAM.INFO.S", "null");
+    assert_eq!(
+        empty["state"],
+        json!({ "messages": 0, "bytes": 0, "first_seq": 0, "first_ts": "0001-01-01T00:00:00Z", "last_seq": 0,
+            "last_ts": "0001-01-01T00:00:00Z", "consumer_count": 0 })
+    );
+    assert_eq!(
+        (&empty["cluster"]["leader"], &empty["created"]),
+        (&json!("L"), &json!("2017-07-14T02:40:00Z"))
+    );
+    desk.publish("s.a", &[("Nats-Msg-Id", "m-1")], "hello");
+    desk.publish("s.b", &[], "hello");
+    let info = desk.ask("STREAM.INFO.S", r#"{"offset":1,"deleted_details":false,"subjects_filter":"s.>"}"#);
+    assert_eq!((&info["total"], &info["offset"], &info["limit"]), (&json!(2), &json!(1), &json!(100_000)));
+    assert_eq!(
+        (&info["state"]["subjects"], &info["state"]["num_subjects"]),
+        (&json!({ "s.b": 1 }), &json!(2))
+    );
+    assert_eq!(desk.ask("STREAM.NAMES", r#"{"offset":0,"subject":null}"#)["streams"], json!(["S"]));
+    assert_eq!(desk.ask("STREAM.NAMES", r#"{"subject":"zz"}"#)["streams"], Value::Null);
+    assert_eq!(desk.ask("STREAM.LIST", "")["streams"][0]["config"]["name"], "S");
+    let account = desk.ask("INFO", "[]");
+    assert_eq!((&account["streams"], &account["storage"]), (&json!(1), &info["state"]["bytes"]));
+    assert_eq!(account["api"], json!({ "level": 1, "total": 6, "errors": 0 }));
+    desk.make("T", "t", json!({}));
+    desk.make("U", "u", json!({}));
+    let one_more = desk.ask("STREAM.CREATE.V", r#"{"name":"V"}"#);
+    assert_eq!(error(&one_more), (400, 10027, "maximum number of streams reached"));
+}
+
+#[test]
+fn direct_reads_answer_as_nats_server_does() {
+    let mut desk = Desk::with(json!({ "allow_direct": true }));
+    for (subject, payload) in [("s.a", "1"), ("s.b", "2"), ("s.a", "3"), ("s.c", "4"), ("s.a", "5")] {
+        desk.publish(subject, &[], payload);
+    }
+    let message = |subject: &str, seq: u64, more: &str| {
+        format!("NATS/1.0|Nats-Stream: S|Nats-Subject: {subject}|Nats-Sequence: {seq}|{more}|{seq}")
+    };
+    let batch = |seqs: &[(&str, u64, u64, u64)]| -> Vec<String> {
+        let one = |(subject, seq, pending, last): &(&str, u64, u64, u64)| {
+            message(subject, *seq, &format!("Nats-Num-Pending: {pending}|Nats-Last-Sequence: {last}|"))
+        };
+        seqs.iter().map(one).collect()
+    };
+    for (body, answer) in [
+        ("", "408 Empty Request"),
+        ("{bad", "408 Malformed Request"),
+        ("[]", "408 Malformed Request"),
+        ("{}", "408 Empty Request"),
+        (r#"{"batch":3}"#, "408 Empty Request"),
+        (r#"{"seq":99}"#, "404 Message Not Found"),
+        (r#"{"last_by_subj":"s.a","seq":1}"#, "408 Bad Request"),
+        (r#"{"last_by_subj":"s.a","batch":3}"#, "408 Bad Request"),
+        (r#"{"seq":1,"start_time":"2020-01-01T00:00:00Z"}"#, "408 Bad Request"),
+        (r#"{"start_time":"bad"}"#, "408 Malformed Request"),
+        (r#"{"start_time":"2030-01-01T00:00:00Z","batch":2}"#, "404 Message Not Found"),
+        (r#"{"multi_last":["s.a"],"next_by_subj":"x"}"#, "408 Bad Request"),
+        (r#"{"multi_last":["s.zz"]}"#, "404 No Results"),
+        (r#"{"multi_last":["s.>"],"up_to_seq":3,"up_to_time":"2020-01-01T00:00:00Z"}"#, "408 Bad Request"),
+        (r#"{"seq":1,"next_by_subj":"s.zz","batch":5}"#, "404 Message Not Found"),
+    ] {
+        assert_eq!(desk.direct("", body), [format!("NATS/1.0 {answer}||")], "{body}");
+    }
+    assert_eq!(desk.direct("", r#"{"seq":2}"#), [message("s.b", 2, "")]);
+    assert_eq!(desk.direct("", r#"{"seq":2,"next_by_subj":"s.a"}"#), [message("s.a", 3, "")]);
+    assert_eq!(desk.direct(".s.a", ""), [message("s.a", 5, "")]);
+    assert_eq!(desk.direct(".s.*", ""), [message("s.a", 5, "")]);
+    assert_eq!(desk.direct(".s.zz", ""), ["NATS/1.0 404 Message Not Found||"]);
+    assert_eq!(desk.direct(".s.a", r#"{"seq":1}"#), ["NATS/1.0 408 Bad Request||"]);
+
+    let end = |text: &str| format!("NATS/1.0 204 EOB|{text}||");
+    let mut expected = batch(&[("s.a", 1, 2, 0), ("s.a", 3, 1, 1)]);
+    expected.push(end("Nats-Num-Pending: 1|Nats-Last-Sequence: 3"));
+    assert_eq!(desk.direct("", r#"{"seq":1,"next_by_subj":"s.a","batch":2}"#), expected);
+    let mut expected = batch(&[("s.a", 3, 2, 0)]);
+    expected.push(end("Nats-Num-Pending: 2|Nats-Last-Sequence: 3"));
+    assert_eq!(desk.direct("", r#"{"seq":3,"batch":9,"max_bytes":1}"#), expected);
+    let mut expected = batch(&[("s.b", 2, 2, 0), ("s.c", 4, 1, 2), ("s.a", 5, 0, 4)]);
+    expected.push(end("Nats-Num-Pending: 0|Nats-Last-Sequence: 5|Nats-UpTo-Sequence: 5"));
+    assert_eq!(desk.direct("", r#"{"multi_last":["s.a","s.b","s.none","s.*"]}"#), expected);
+    let mut expected = batch(&[("s.b", 2, 1, 0), ("s.a", 3, 0, 2)]);
+    expected.push(end("Nats-Num-Pending: 0|Nats-Last-Sequence: 3|Nats-UpTo-Sequence: 3"));
+    assert_eq!(desk.direct("", r#"{"multi_last":["s.>"],"up_to_seq":3}"#), expected);
+    for number in 0..1025 {
+        desk.publish(&format!("s.many.{number}"), &[], "x");
+    }
+    assert_eq!(desk.direct("", r#"{"multi_last":["s.many.>"]}"#), ["NATS/1.0 413 Too Many Results||"]);
+}
+
+#[test]
+fn messages_that_are_too_old_go_and_nothing_in_the_window_is_stored_twice() {
+    let mut desk = Desk::with(json!({ "max_age": 1_000_000_000, "duplicate_window": 500_000_000 }));
+    desk.publish("s.a", &[("Nats-Msg-Id", "m")], "x");
+    desk.now += 400_000_000;
+    assert!(desk.publish("s.a", &[("Nats-Msg-Id", "m")], "x").contains("duplicate"));
+    desk.now += 200_000_000;
+    assert_eq!(desk.publish("s.a", &[("Nats-Msg-Id", "m")], "x"), r#"{"stream":"S","seq":2}"#);
+    desk.now += 500_000_000;
+    desk.streams.on_tick(desk.now);
+    let state = desk.ask("STREAM.INFO.S", "")["state"].clone();
+    assert_eq!((&state["messages"], &state["first_seq"]), (&json!(1), &json!(2)));
+}
+
+/// A store that can be made to fail, and keeps only what was committed.
+#[derive(Clone, Debug, Default)]
+struct Disk(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    saved: Vec<Saved>,
+    records: Vec<Record>,
+    highest: u64,
+    fails: bool,
+    misses_some: bool,
+}
+
+#[derive(Debug)]
+struct DiskLog {
+    disk: Disk,
+    waiting: Vec<Record>,
+    removed: Vec<u64>,
+}
+
+impl Disk {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().expect("no test panics while it holds this")
+    }
+
+    fn log(&self) -> Box<dyn Log> {
+        Box::new(DiskLog { disk: self.clone(), waiting: Vec::new(), removed: Vec::new() })
+    }
+}
+
+impl Store for Disk {
+    fn streams(&mut self) -> Result<Vec<Saved>, LogError> {
+        Ok(self.kept().saved.clone())
+    }
+
+    fn open(&mut self, _: &str, each: &mut dyn FnMut(Record)) -> Result<(Box<dyn Log>, Opened), LogError> {
+        let kept = self.kept();
+        kept.records.iter().cloned().for_each(each);
+        let opened = Opened { last_seq: kept.highest, may_miss_some: kept.misses_some };
+        drop(kept);
+        Ok((self.log(), opened))
+    }
+
+    fn create(&mut self, stream: &Saved) -> Result<Box<dyn Log>, LogError> {
+        self.kept().saved.push(stream.clone());
+        Ok(self.log())
+    }
+
+    fn save(&mut self, stream: &Saved) -> Result<(), LogError> {
+        let mut kept = self.kept();
+        kept.saved.retain(|saved| saved.name != stream.name);
+        kept.saved.push(stream.clone());
+        Ok(())
+    }
+
+    fn delete(&mut self, name: &str) -> Result<(), LogError> {
+        self.kept().saved.retain(|saved| saved.name != name);
+        Ok(())
+    }
+}
+
+impl Log for DiskLog {
+    fn append(&mut self, record: Record) -> Result<(), LogError> {
+        self.disk.kept().highest = record.seq;
+        self.waiting.push(record);
+        Ok(())
+    }
+
+    fn read(&mut self, seq: u64) -> Result<Option<Record>, LogError> {
+        let kept = self.disk.kept();
+        Ok(kept.records.iter().chain(&self.waiting).find(|record| record.seq == seq).cloned())
+    }
+
+    fn forget(&mut self, _: &[u64]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn remove(&mut self, seqs: &[u64]) -> Result<(), LogError> {
+        self.removed.extend(seqs);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        let mut kept = self.disk.kept();
+        if kept.fails {
+            return Err(LogError::Full("disk".into()));
+        }
+        kept.records.append(&mut self.waiting);
+        kept.records.retain(|record| !self.removed.contains(&record.seq));
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        0
+    }
+
+    fn on_tick(&mut self, _: u64) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn when_the_store_fails_nobody_hears_of_what_it_did_not_keep() {
+    let disk = Disk::default();
+    let mut desk = Desk::new(Box::new(disk.clone()));
+    desk.make("S", "s.>", json!({ "republish": { "src": "s.>", "dest": "live.>" }, "allow_direct": true }));
+    desk.make("T", "t.>", json!({}));
+    assert_eq!(desk.publish("s.a", &[], "kept"), r#"{"stream":"S","seq":1}"#);
+
+    disk.kept().fails = true;
+    desk.send(Route::Publish("S"), "s.a", "", "lost");
+    desk.send(Route::Direct("S"), "$JS.API.DIRECT.GET.S", "", r#"{"seq":2}"#);
+    desk.send(Route::Api(8), "$JS.API.STREAM.MSG.GET.S", "", r#"{"seq":2}"#);
+    desk.send(Route::Api(0), "$JS.API.INFO", "", "");
+    let outputs = desk.streams.settle(NOW);
+    let kinds: Vec<Kind> = outputs.iter().map(|output| output.kind).collect();
+    let (get, account) = (Kind::Api("stream_msg_get_response"), Kind::Api("account_info_response"));
+    assert_eq!(kinds, [Kind::Ack, Kind::Direct, get, account], "no copy leaves");
+    let ack: Value = serde_json::from_slice(&outputs[0].payload).expect("JSON");
+    assert_eq!(error(&ack), (503, 10077, "no space left on device"));
+    assert_eq!(&outputs[1].headers[..], b"NATS/1.0 500 Storage Failed\r\n\r\n");
+    assert_eq!(error(&serde_json::from_slice(&outputs[2].payload).expect("JSON")).1, 10077);
+
+    disk.kept().fails = false;
+    let state = desk.ask("STREAM.INFO.S", "")["state"].clone();
+    assert_eq!(
+        (&state["messages"], &state["last_seq"]),
+        (&json!(1), &json!(2)),
+        "no sequence is given twice"
+    );
+    assert_eq!(desk.publish("s.a", &[], "again"), r#"{"stream":"S","seq":3}"#);
+}
+
+#[test]
+fn a_restart_finds_messages_settings_and_the_duplicate_window() {
+    let disk = Disk::default();
+    let mut desk = Desk::new(Box::new(disk.clone()));
+    desk.make("S", "s.>", json!({ "max_msgs_per_subject": 2 }));
+    for id in ["1", "2", "3"] {
+        desk.publish("s.a", &[("Nats-Msg-Id", id)], id);
+    }
+    let before = desk.ask("STREAM.INFO.S", "");
+    drop(desk);
+    let mut desk = Desk::new(Box::new(disk.clone()));
+    assert_eq!(desk.ask("STREAM.INFO.S", ""), before);
+    assert_eq!(
+        desk.publish("s.a", &[("Nats-Msg-Id", "3")], "3"),
+        r#"{"stream":"S","seq":3,"duplicate": true}"#
+    );
+    assert!(desk.streams.take_routes().len() > api::ENDPOINTS.len(), "its subjects lead to it again");
+
+    drop(desk);
+    disk.kept().misses_some = true;
+    let bounds = Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned() };
+    let streams = Streams::open(Box::new(disk.clone()), bounds, Stats::default(), NOW + 1).expect("opened");
+    let mut desk = Desk { streams, now: NOW + 1 };
+    let after = desk.ask("STREAM.INFO.S", "");
+    assert_eq!(
+        (&after["created"], &after["state"]),
+        (&json!("2017-07-14T02:40:00.000000001Z"), &before["state"])
+    );
+    assert_eq!(disk.kept().saved[0].created, NOW + 1);
+}
+
+#[test]
+fn a_longer_life_does_not_bring_back_what_had_gone() {
+    let disk = Disk::default();
+    let mut desk = Desk::new(Box::new(disk.clone()));
+    desk.make("S", "s.>", json!({ "max_age": 1_000_000_000 }));
+    desk.publish("s.a", &[], "old");
+    desk.now += 2_000_000_000;
+    desk.streams.on_tick(desk.now);
+    desk.publish("s.a", &[], "new");
+    let longer = r#"{"name":"S","subjects":["s.>"],"max_age":9000000000}"#;
+    assert_eq!(desk.ask("STREAM.UPDATE.S", longer)["config"]["max_age"], 9_000_000_000_u64);
+    assert_eq!(disk.kept().records.len(), 2, "the log has the old message yet");
+    let mut desk = Desk { streams: Desk::new(Box::new(disk)).streams, now: desk.now };
+    let state = desk.ask("STREAM.INFO.S", "")["state"].clone();
+    assert_eq!((&state["messages"], &state["first_seq"]), (&json!(1), &json!(2)));
+}
