@@ -1,6 +1,6 @@
 //! What a part counts about its connection to the bus, and what the embedded bus counts about itself.
 
-use embedded_bus::{Snapshot, Stats};
+use embedded_bus::{Snapshot, Stats, StreamSnapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -106,10 +106,65 @@ fn counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 14] {
     ]
 }
 
+/// Streams that are told of by name, so that nobody's streams fill the scraper.
+const NAMED_STREAMS: usize = 64;
+
+/// The same, of the streams.
+fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
+    [
+        ("stream_stored", "Messages that streams stored", now.stream_stored),
+        ("stream_duplicates", "Messages that streams had already, by their ids", now.stream_duplicates),
+        ("stream_refused", "Messages that streams refused", now.stream_refused),
+        ("stream_commits", "Times that a stream made durable what it had taken", now.stream_commits),
+        ("stream_failures", "Times that a stream's store failed and was read anew", now.stream_failures),
+        (
+            "stream_dropped",
+            "Messages dropped because the streams had ended or fed themselves too fast",
+            now.stream_dropped,
+        ),
+        (
+            "stream_publishers_held",
+            "Times that a publisher waited because too much waited for the streams",
+            now.stream_publishers_held,
+        ),
+    ]
+}
+
+/// What is told of each stream.
+type StreamGauge = (&'static str, &'static str, fn(&StreamSnapshot) -> u64);
+
+const STREAM_GAUGES: [StreamGauge; 6] = [
+    ("mc_bus_server_stream_messages", "Messages that a stream holds", |stream| stream.messages),
+    ("mc_bus_server_stream_bytes", "Bytes that a stream holds, as its limit counts them", |stream| {
+        stream.bytes
+    }),
+    ("mc_bus_server_stream_max_bytes", "The limit of a stream's bytes, 0 for none", |stream| {
+        stream.max_bytes
+    }),
+    ("mc_bus_server_stream_subjects", "Subjects that have messages in a stream", |stream| stream.subjects),
+    ("mc_bus_server_stream_ids", "Message ids in a stream's duplicate window", |stream| stream.ids),
+    ("mc_bus_server_stream_log_bytes", "Bytes that a stream takes where it is kept", |stream| {
+        stream.log_bytes
+    }),
+];
+
+fn encode_streams(stats: &Stats, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+    let mut streams = stats.streams();
+    streams.truncate(NAMED_STREAMS);
+    for (name, help, value) in STREAM_GAUGES {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for stream in &streams {
+            let gauge = ConstGauge::new(i64::try_from(value(stream)).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&[("stream", stream.name.as_str())])?)?;
+        }
+    }
+    Ok(())
+}
+
 impl Collector for ServerMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let now = self.0.snapshot();
-        for (name, help, value) in counters(&now) {
+        for (name, help, value) in counters(&now).into_iter().chain(stream_counters(&now)) {
             let name = format!("mc_bus_server_{name}");
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(&name, help, None, MetricType::Counter)?)?;
@@ -117,11 +172,17 @@ impl Collector for ServerMetrics {
         let open = [
             ("mc_bus_server_connections", "Open connections", now.connections),
             ("mc_bus_server_subscriptions", "Subscriptions of all connections", now.subscriptions),
+            ("mc_bus_server_stream_queued", "Messages that wait for the streams", now.stream_queued),
+            ("mc_bus_server_stream_queued_bytes", "Their bytes", now.stream_queued_bytes),
         ];
         for (name, help, value) in open {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        Ok(())
+        let seconds = ConstCounter::new(now.stream_commit_micros as f64 / 1e6);
+        let name = "mc_bus_server_stream_commit_seconds";
+        let help = "Seconds spent making durable what streams had taken";
+        seconds.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        encode_streams(&self.0, &mut encoder)
     }
 }

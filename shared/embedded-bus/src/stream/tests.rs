@@ -109,7 +109,8 @@ fn expectations_are_checked_before_a_message_is_stored() {
         r#"{"stream":"S","seq":2,"duplicate": true}"#
     );
     let large = "y".repeat(1001);
-    let cases: [(&[(&str, &str)], &str, u64, u64, &str); 18] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, u64, u64, &'a str);
+    let cases: [Case<'_>; 18] = [
         (&[("Nats-Expected-Stream", "S9")], "x", 400, 10060, "expected stream does not match"),
         (&[("Nats-Expected-Last-Sequence", "99")], "x", 400, 10071, "wrong last sequence: 2"),
         (&[("Nats-Expected-Last-Sequence", "abc")], "x", 400, 10071, "wrong last sequence: 2"),
