@@ -35,13 +35,14 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Speaks until the edge is gone, and then says bye. `active` tells whether messages surely arrive. What is returned
-    /// is the state that this edge announces; its drain sets [`EdgeState::Draining`].
+    /// Speaks until the edge is gone, and then says bye. `active` tells whether messages surely arrive, `denials` whether
+    /// it is known who may not log in. What is returned is the state that this edge announces; its drain sets [`EdgeState::Draining`].
     pub(crate) async fn start(
         core: &Core,
         rules: &Rules,
         every: Duration,
         active: watch::Receiver<bool>,
+        denials: watch::Receiver<bool>,
     ) -> Result<watch::Sender<EdgeState>, RequestError> {
         let inbox = core.bus.new_inbox();
         // Before the first heartbeat on the same connection, so that its answers find it.
@@ -55,11 +56,16 @@ impl Announcer {
             phase: phase.clone(),
             introduction: Introduction::new(every),
         };
-        core.drain.spawn(announcer.speak(answers, active));
+        core.drain.spawn(announcer.speak(answers, active, denials));
         Ok(phase)
     }
 
-    async fn speak(mut self, mut answers: Subscriber, active: watch::Receiver<bool>) {
+    async fn speak(
+        mut self,
+        mut answers: Subscriber,
+        active: watch::Receiver<bool>,
+        denials: watch::Receiver<bool>,
+    ) {
         let (mut bus, mut phase) = (self.core.bus.state(), self.phase.subscribe());
         let gone = self.core.gone.clone();
         let mut beat = interval(self.every);
@@ -80,7 +86,8 @@ impl Announcer {
                 Some(answer) = answers.next() => self.on_answer(&answer),
                 () = gone.cancelled() => return self.say_bye().await,
             }
-            self.serve_when_known(*active.borrow());
+            let knows = *active.borrow() && *denials.borrow();
+            self.serve_when_known(knows);
         }
     }
 
@@ -127,8 +134,8 @@ impl Announcer {
         }
     }
 
-    fn serve_when_known(&self, active: bool) {
-        if active && self.introduction.is_made(Instant::now()) {
+    fn serve_when_known(&self, knows: bool) {
+        if knows && self.introduction.is_made(Instant::now()) {
             let starts = |phase: &mut EdgeState| {
                 let starts = *phase == EdgeState::Starting;
                 if starts {

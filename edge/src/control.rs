@@ -5,15 +5,14 @@
 //! know is not answered, so that nobody takes it for obeyed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use shared::bus::async_nats::{Message, Subscriber};
 use shared::bus::{self, Bus, RequestError};
+use shared::denials::now_ms;
 use shared::ids::{NodeId, Uid};
 use shared::subject;
-use shared::wire::{Control, ControlAnswer, Envelope as _, MAX_SINCE, Order, UserAnswer, VERSION};
-use tokio::time::Instant;
+use shared::wire::{Control, ControlAnswer, Envelope as _, Kept, MAX_SINCE, Order, UserAnswer, VERSION};
 use tokio_util::sync::CancellationToken;
 
 use crate::Core;
@@ -81,34 +80,48 @@ impl Desk {
             Order::Sessions { users } => {
                 Some(uids(users)?.iter().map(|uid| online(self.hub.logins_of(uid))).collect())
             }
-            Order::Disconnect { users, reason, deny_for_ms } => {
+            Order::Disconnect { users, reason, deny_for_ms, kept } => {
                 let words: Words = reason.as_deref().map(Into::into);
-                Some(uids(users)?.iter().map(|uid| self.disconnect(uid, &words, *deny_for_ms)).collect())
+                let until = deny_for_ms.map(|time| Until::of(time, *kept));
+                Some(uids(users)?.iter().map(|uid| self.disconnect(uid, &words, until)).collect())
             }
         }
     }
 
-    fn disconnect(&self, uid: &Uid, words: &Words, deny_for_ms: Option<u64>) -> UserAnswer {
-        let denied = match deny_for_ms {
-            Some(0) => {
-                self.hub.lift(uid);
-                false
-            }
-            Some(milliseconds) => {
-                let now = Instant::now();
-                let until = now.checked_add(Duration::from_millis(milliseconds));
-                let denied = until.is_some_and(|until| self.hub.deny(uid, until, words.clone(), now));
-                if !denied {
-                    self.metrics.lost(Loss::Denial, 1);
-                    tracing::warn!("a ban finds no place: too many users are banned on this edge");
-                }
-                denied
-            }
-            None => false,
-        };
+    fn disconnect(&self, uid: &Uid, words: &Words, until: Option<Until>) -> UserAnswer {
+        let denied = until.is_some_and(|until| self.deny(uid, words, until));
         let sessions = self.hub.disconnect(uid, words);
         tracing::debug!(sessions, denied, "the back end disconnects a user");
         UserAnswer { sessions, since: Vec::new(), denied }
+    }
+
+    /// Says whether the user is kept out now.
+    fn deny(&self, uid: &Uid, words: &Words, until: Until) -> bool {
+        let (now, mut list) = (now_ms(), self.hub.denied());
+        let taken = match until {
+            Until::Kept(Kept { seq, until_ms }) => list.order(uid, seq, until_ms, words.clone(), now),
+            Until::For(time) => list.order_unkept(uid, now.saturating_add(time), words.clone(), now),
+        };
+        if taken.is_err() {
+            self.metrics.lost(Loss::Denial, 1);
+            tracing::error!("a ban finds no place: too many users are banned on this edge");
+        }
+        list.denies(uid, now).is_some()
+    }
+}
+
+/// How long a user is kept out.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    /// As the list keeps it.
+    Kept(Kept),
+    /// For so many milliseconds: the publisher keeps no list.
+    For(u64),
+}
+
+impl Until {
+    fn of(time: u64, kept: Option<Kept>) -> Self {
+        kept.map_or(Self::For(time), Self::Kept)
     }
 }
 

@@ -1,62 +1,140 @@
 //! Who may not log in for a while, because the back end said so. Pure: time is told.
 //!
-//! It lives as long as the edge: an edge that starts later does not know it. What has run out counts as gone, whether
-//! it was swept or not. There is a bound, and whoever finds no place is told so, never let in silently.
+//! Orders come by two ways: in the order of the list that keeps them ([`DenyList::read`]), and ahead of that from the
+//! publisher ([`DenyList::order`]). Whichever comes first, the one with the highest sequence holds. What has run out
+//! counts as gone, whether it was swept or not. There is a bound, and whoever finds no place is told so, never let in
+//! silently.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use shared::ids::Uid;
-use tokio::time::Instant;
 
 /// What a close frame says in place of its code's own reason.
 pub(crate) type Words = Option<Arc<str>>;
 
-/// The users that an edge refuses.
+/// The users that an edge refuses. Times are milliseconds since 1970.
 #[derive(Debug)]
 pub(crate) struct DenyList {
     capacity: usize,
     users: HashMap<Uid, Denial>,
+    /// Every order of the list up to here was read.
+    read: u64,
 }
 
 #[derive(Debug)]
 struct Denial {
-    until: Instant,
+    /// Where the list keeps it.
+    seq: u64,
+    /// It may be past: that a user may log in again is remembered until the list was read that far.
+    until: u64,
     words: Words,
 }
+
+/// There is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
 
 impl DenyList {
     /// Refuses nobody yet, and never more than `capacity` users.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, users: HashMap::new() }
+        Self { capacity, users: HashMap::new(), read: 0 }
     }
 
-    /// Refuses this user until then; what was said before about it is replaced. False: there is no place.
-    pub(crate) fn deny(&mut self, uid: &Uid, until: Instant, words: Words, now: Instant) -> bool {
-        if self.users.len() >= self.capacity && !self.users.contains_key(uid) {
-            self.users.retain(|_, denial| denial.until > now);
-            self.users.shrink_to(self.capacity / 2);
-            if self.users.len() >= self.capacity {
-                return false;
-            }
-        }
-        self.users.insert(uid.clone(), Denial { until, words });
-        true
+    /// Up to where the list was read.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.read
     }
 
-    /// Refuses this user no longer.
-    pub(crate) fn lift(&mut self, uid: &Uid) {
-        self.users.remove(uid);
+    /// How many users are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Takes an order from a publisher.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub(crate) fn order(
+        &mut self,
+        uid: &Uid,
+        seq: u64,
+        until: u64,
+        words: Words,
+        now: u64,
+    ) -> Result<(), Full> {
+        // What was read already is known, or something later is.
+        if seq <= self.read { Ok(()) } else { self.take(uid, Denial { seq, until, words }, now) }
+    }
+
+    /// Takes an order from a publisher that keeps no list: it holds until the list says otherwise.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub(crate) fn order_unkept(&mut self, uid: &Uid, until: u64, words: Words, now: u64) -> Result<(), Full> {
+        let seq = self.users.get(uid).map_or(self.read, |denial| denial.seq);
+        self.take(uid, Denial { seq, until, words }, now)
+    }
+
+    /// Takes the next order of the list.
+    ///
+    /// # Errors
+    /// There is no place for it; it counts as read all the same.
+    pub(crate) fn read(
+        &mut self,
+        uid: &Uid,
+        seq: u64,
+        until: u64,
+        words: Words,
+        now: u64,
+    ) -> Result<(), Full> {
+        self.read_up_to(seq);
+        self.take(uid, Denial { seq, until, words }, now)
+    }
+
+    /// There is nothing else up to here.
+    pub(crate) fn read_up_to(&mut self, seq: u64) {
+        self.read = self.read.max(seq);
+    }
+
+    /// The list is another one, or went back: what is refused stays refused until it says otherwise.
+    pub(crate) fn begin_again(&mut self) {
+        self.read = 0;
+        self.users.values_mut().for_each(|denial| denial.seq = 0);
+    }
+
+    /// Forgets what has run out.
+    pub(crate) fn sweep(&mut self, now: u64) {
+        let read = self.read;
+        self.users.retain(|_, denial| denial.until > now || denial.seq > read);
+        self.users.shrink_to(self.users.len() * 2);
     }
 
     /// What to tell this user, if it is refused.
-    pub(crate) fn denies(&mut self, uid: &Uid, now: Instant) -> Option<Words> {
-        let denial = self.users.get(uid)?;
-        if denial.until > now {
-            return Some(denial.words.clone());
+    pub(crate) fn denies(&self, uid: &Uid, now: u64) -> Option<Words> {
+        self.users.get(uid).filter(|denial| denial.until > now).map(|denial| denial.words.clone())
+    }
+
+    fn take(&mut self, uid: &Uid, denial: Denial, now: u64) -> Result<(), Full> {
+        match self.users.get_mut(uid) {
+            Some(known) if known.seq > denial.seq => return Ok(()),
+            Some(known) => *known = denial,
+            None if denial.until <= now && denial.seq <= self.read => return Ok(()),
+            None => {
+                if self.users.len() >= self.capacity {
+                    self.sweep(now);
+                }
+                if self.users.len() >= self.capacity {
+                    return Err(Full);
+                }
+                self.users.insert(uid.clone(), denial);
+                return Ok(());
+            }
         }
-        self.users.remove(uid);
-        None
+        if self.users.get(uid).is_some_and(|known| known.until <= now && known.seq <= self.read) {
+            self.users.remove(uid);
+        }
+        Ok(())
     }
 }
 
@@ -64,52 +142,86 @@ impl DenyList {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
-    fn uid(number: u8) -> Uid {
+    fn uid(number: usize) -> Uid {
         Uid::parse(&format!("u{number}")).unwrap()
     }
 
     #[test]
     fn a_full_list_takes_nobody_until_someone_is_through() {
-        let (mut list, start) = (DenyList::new(2), Instant::now());
-        let second = Duration::from_secs(1);
-        assert!(list.deny(&uid(1), start + second, Some("later".into()), start));
-        assert!(list.deny(&uid(2), start + second * 9, None, start));
-        assert!(!list.deny(&uid(3), start + second * 9, None, start));
-        assert!(
-            list.deny(&uid(2), start + second * 5, None, start),
-            "who is on it can stay longer or shorter"
-        );
-        assert_eq!(list.denies(&uid(1), start), Some(Some("later".into())));
-        assert!(list.deny(&uid(3), start + second * 9, None, start + second), "the first one's time is over");
-        assert_eq!(list.denies(&uid(1), start + second), None);
-        list.lift(&uid(3));
-        assert_eq!(list.denies(&uid(3), start + second), None);
+        let mut list = DenyList::new(2);
+        assert_eq!(list.read(&uid(1), 1, 1_000, Some("later".into()), 0), Ok(()));
+        assert_eq!(list.order(&uid(2), 2, 9_000, None, 0), Ok(()));
+        assert_eq!(list.order(&uid(3), 3, 9_000, None, 0), Err(Full));
+        assert_eq!(list.order(&uid(2), 4, 5_000, None, 0), Ok(()), "who is on it can stay longer or shorter");
+        assert_eq!(list.denies(&uid(1), 0), Some(Some("later".into())));
+        assert_eq!(list.order(&uid(3), 5, 9_000, None, 1_000), Ok(()), "the first one's time is over");
+        assert_eq!(list.denies(&uid(1), 1_000), None);
+    }
+
+    #[test]
+    fn an_order_that_was_overtaken_does_not_come_back() {
+        let mut list = DenyList::new(9);
+        list.order(&uid(1), 2, 0, None, 5).unwrap();
+        list.sweep(5);
+        list.read(&uid(1), 1, 100, None, 5).unwrap();
+        assert_eq!(list.denies(&uid(1), 5), None, "it was let in again since");
+        list.read(&uid(1), 2, 0, None, 5).unwrap();
+        assert_eq!(list.len(), 0);
+        list.order(&uid(1), 1, 100, None, 5).unwrap();
+        assert_eq!(list.denies(&uid(1), 5), None, "a publisher was slow");
+    }
+
+    #[test]
+    fn a_list_that_begins_again_keeps_out_until_it_says_otherwise() {
+        let mut list = DenyList::new(9);
+        list.read(&uid(1), 7, 100, None, 0).unwrap();
+        list.begin_again();
+        assert!(list.denies(&uid(1), 5).is_some());
+        list.read(&uid(1), 1, 0, None, 5).unwrap();
+        assert_eq!(list.denies(&uid(1), 5), None);
+    }
+
+    #[test]
+    fn a_publisher_of_the_version_before_is_obeyed() {
+        let mut list = DenyList::new(9);
+        list.read_up_to(4);
+        list.order_unkept(&uid(1), 100, None, 0).unwrap();
+        assert!(list.denies(&uid(1), 5).is_some());
+        list.order_unkept(&uid(1), 0, None, 5).unwrap();
+        assert_eq!((list.denies(&uid(1), 5), list.len()), (None, 0));
     }
 
     proptest! {
-        /// Against the definition: the last order about a user decides.
+        /// Against the definition: of all orders that came by any way, the last about a user decides.
         #[test]
-        fn a_user_is_refused_exactly_while_the_last_order_about_it_holds(
-            steps in prop::collection::vec((0_u8..5, prop::option::of(0_u64..20), 0_u64..5), 0..60),
+        fn the_last_order_about_a_user_that_is_known_decides(
+            orders in prop::collection::vec((0_usize..4, prop::option::of(1_u64..20)), 1..40),
+            steps in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), 0_u64..3), 1..80),
         ) {
-            let (mut list, mut now) = (DenyList::new(5), Instant::now());
-            let mut until = [now; 5];
-            for (who, order, passes) in steps {
-                match order {
-                    Some(seconds) => {
-                        until[usize::from(who)] = now + Duration::from_secs(seconds);
-                        prop_assert!(list.deny(&uid(who), until[usize::from(who)], None, now));
-                    }
-                    None => {
-                        until[usize::from(who)] = now;
-                        list.lift(&uid(who));
-                    }
+            let (mut list, mut now) = (DenyList::new(4), 100_u64);
+            let until = |order: &(usize, Option<u64>)| order.1.map_or(0, |time| 100 + time);
+            // The highest sequence that was told about each user.
+            let mut told = [0_usize; 4];
+            for (index, reads, passes) in steps {
+                if reads && (list.cursor() as usize) < orders.len() {
+                    let place = list.cursor() as usize;
+                    let order = &orders[place];
+                    list.read(&uid(order.0), place as u64 + 1, until(order), None, now).unwrap();
+                    told[order.0] = told[order.0].max(place + 1);
+                } else {
+                    let place = index.index(orders.len());
+                    let order = &orders[place];
+                    list.order(&uid(order.0), place as u64 + 1, until(order), None, now).unwrap();
+                    told[order.0] = told[order.0].max(place + 1);
                 }
-                now += Duration::from_secs(passes);
-                for other in 0..5 {
-                    prop_assert_eq!(list.denies(&uid(other), now).is_some(), until[usize::from(other)] > now);
+                now += passes;
+                if passes == 2 {
+                    list.sweep(now);
+                }
+                for (user, seq) in told.iter().enumerate() {
+                    let denied = seq.checked_sub(1).is_some_and(|place| until(&orders[place]) > now);
+                    prop_assert_eq!(list.denies(&uid(user), now).is_some(), denied);
                 }
             }
         }

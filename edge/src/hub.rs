@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use shared::denials;
 use shared::ids::{Channel, Uid};
 use shared::wire::Counts;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::admission::Seat;
 use crate::code::CloseCode;
@@ -27,8 +27,9 @@ use crate::session::outbox::{Offer, Outbox};
 const PARTS: usize = 64;
 /// Up to here the sessions of a channel are searched; beyond, looked up.
 const FEW: usize = 16;
-/// Users that may be kept out at a time: 10 MB at most.
-const MAX_DENIED: usize = 65_536;
+/// Users that may be kept out at a time. The list of the bus holds fewer; it may be passed a little when several
+/// publishers add to it at once.
+const MAX_DENIED: usize = denials::MAX_DENIED + 1_024;
 
 /// What happens when a user opens one session more than allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -215,17 +216,8 @@ impl Hub {
         peers.iter().filter(close).count() as u64
     }
 
-    /// Keeps a user out until then. False: there is no place to remember it.
-    pub(crate) fn deny(&self, uid: &Uid, until: Instant, words: Words, now: Instant) -> bool {
-        self.denied().deny(uid, until, words, now)
-    }
-
-    /// Keeps a user out no longer.
-    pub(crate) fn lift(&self, uid: &Uid) {
-        self.denied().lift(uid);
-    }
-
-    fn denied(&self) -> MutexGuard<'_, DenyList> {
+    /// Who may not log in.
+    pub(crate) fn denied(&self) -> MutexGuard<'_, DenyList> {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -272,7 +264,7 @@ impl Member {
     }
 
     /// Belongs to this user from now on, and to no other. `since` is the time of day in milliseconds since 1970.
-    pub(crate) fn log_in(&mut self, uid: &Uid, since: u64, now: Instant) -> Entry {
+    pub(crate) fn log_in(&mut self, uid: &Uid, since: u64) -> Entry {
         if self.uid.as_ref() == Some(uid) {
             return Entry::Admitted;
         }
@@ -293,7 +285,7 @@ impl Member {
         self.log_out();
         self.uid = Some(uid.clone());
         // After the place was taken: who is denied from here on finds this session and closes it.
-        let denial = self.hub.denied().denies(uid, now);
+        let denial = self.hub.denied().denies(uid, since);
         if let Some(words) = denial {
             self.peer.outbox.close_saying(CloseCode::Disconnected, words);
             self.log_out();

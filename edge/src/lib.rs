@@ -10,7 +10,8 @@
 //! | `hub` | who is here |
 //! | `feed` | messages from the bus to sessions, and the counts back |
 //! | `authn`, `adapters` | whose token it is, and who is asked about it |
-//! | `control`, `deny` | what publishers ask about users; who may not log in for a while |
+//! | `control` | what publishers ask about users |
+//! | `deny`, `denials` | who may not log in for a while; the list of the bus that says so |
 //! | `hostile` | what fuzzing runs |
 //! | `metrics`, `traced` | what is counted; spans of traces |
 //! | `announce`, `ready`, `drain` | "I live", whether to get new clients, leaving |
@@ -24,6 +25,7 @@ mod authn;
 pub mod code;
 mod config;
 mod control;
+mod denials;
 mod deny;
 mod drain;
 mod feed;
@@ -47,6 +49,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use shared::bus::{self, Bus};
+use shared::denials::Denials;
 use shared::drain::Drain;
 use shared::health::{self, Health};
 use shared::ids::NodeId;
@@ -133,9 +136,12 @@ impl Edge {
         let deaf = "the bus takes no subscriptions";
         let active = Feed::start(&core, config.remembered_messages).await.context(deaf)?;
         control::Desk::start(&core).await.context(deaf)?;
-        let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone()).await.context(deaf)?;
+        let list = Denials::new(&core.bus, 1);
+        let denials = denials::Reader::start(&core, list).await.context(deaf)?;
+        let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone(), denials.clone());
+        let phase = phase.await.context(deaf)?;
         let (bus, crowded) = (core.bus.state(), core.hub.crowded());
-        let signs = Signs { bus, active: active.clone(), phase: phase.subscribe(), crowded };
+        let signs = Signs { bus, active: active.clone(), denials, phase: phase.subscribe(), crowded };
         drain.spawn(ready::keep(health, signs, config.bus_grace));
         let checks = (config.max_token_checks, config.auth_deadline);
         let authn = Authn::start(core.bus.clone(), checks, registry, drain, core.gone.clone());

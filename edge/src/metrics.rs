@@ -281,6 +281,7 @@ impl Collector for Holdings {
         for (name, help, unit, value) in [
             ("mc_edge_channels", "Channels that have a session here", None, channels),
             ("mc_edge_users", "Users who have a session here", None, users),
+            ("mc_edge_denied_users", "Users whose logins are refused", None, self.0.denied().len()),
             ("mc_edge_outbox_sessions", "Sessions that messages wait for", None, waiting.sessions),
             ("mc_edge_outbox_messages", "Messages that wait for a session", None, waiting.frames),
             ("mc_edge_outbox", "Messages that wait for a session", Some(&Unit::Bytes), waiting.bytes),

@@ -12,12 +12,16 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::PART;
 
+const NO_LIST: &str = "the bus does not tell who may not log in (stream MC_DENY); trying again";
+
 /// What readiness follows from.
 #[derive(Debug)]
 pub(crate) struct Signs {
     pub(crate) bus: watch::Receiver<BusState>,
     /// Whether messages surely arrive.
     pub(crate) active: watch::Receiver<bool>,
+    /// Whether it is known who may not log in.
+    pub(crate) denials: watch::Receiver<bool>,
     pub(crate) phase: watch::Receiver<EdgeState>,
     /// Whether there are as many sessions as the watermark allows.
     pub(crate) crowded: watch::Receiver<bool>,
@@ -28,28 +32,36 @@ pub(crate) struct Signs {
 struct View {
     bus: BusState,
     active: bool,
+    denials: bool,
     phase: EdgeState,
     crowded: bool,
 }
 
+impl View {
+    fn knows(self) -> bool {
+        self.active && self.denials
+    }
+}
+
 /// Tells `health` until this edge leaves.
 pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
-    let Signs { mut bus, mut active, mut phase, mut crowded } = signs;
+    let Signs { mut bus, mut active, mut denials, mut phase, mut crowded } = signs;
     let mut away_since = None;
     loop {
         let view = View {
             bus: *bus.borrow_and_update(),
             active: *active.borrow_and_update(),
+            denials: *denials.borrow_and_update(),
             phase: *phase.borrow_and_update(),
             crowded: *crowded.borrow_and_update(),
         };
-        let since = if view.active { None } else { Some(*away_since.get_or_insert_with(Instant::now)) };
+        let since = if view.knows() { None } else { Some(*away_since.get_or_insert_with(Instant::now)) };
         away_since = since;
         let patience = since.map(|since| since + grace);
         let over = patience.is_some_and(|until| until <= Instant::now());
         match reason(view, over) {
             Some(reason) => health.unready(PART, reason),
-            None if view.active => health.ready(PART),
+            None if view.knows() => health.ready(PART),
             None => {}
         }
         if matches!(view.phase, EdgeState::Draining | EdgeState::Bye) {
@@ -64,6 +76,7 @@ pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
         let changed = tokio::select! {
             changed = bus.changed() => changed,
             changed = active.changed() => changed,
+            changed = denials.changed() => changed,
             changed = phase.changed() => changed,
             changed = crowded.changed() => changed,
             () = grace_over => Ok(()),
@@ -79,7 +92,9 @@ fn reason(view: View, away_too_long: bool) -> Option<&'static str> {
     match view.phase {
         EdgeState::Draining | EdgeState::Bye => Some("leaving"),
         EdgeState::Starting if view.bus.connects == 0 => Some("the bus can't be reached yet; trying"),
+        EdgeState::Starting if !view.denials => Some(NO_LIST),
         EdgeState::Starting => Some("announcing itself to the publishers"),
+        EdgeState::Serving if away_too_long && view.active => Some(NO_LIST),
         EdgeState::Serving if away_too_long => Some("the bus is gone; trying to reach it again"),
         EdgeState::Serving if view.crowded => Some("nearly as many sessions as edge.max_sessions"),
         EdgeState::Serving => None,
@@ -93,19 +108,23 @@ mod tests {
     #[test]
     fn each_reason_is_told_when_it_holds() {
         let bus = |connects| BusState { connected: connects > 0, connects };
-        let starting = View { bus: bus(0), active: false, phase: EdgeState::Starting, crowded: false };
+        let starting =
+            View { bus: bus(0), active: false, denials: false, phase: EdgeState::Starting, crowded: false };
         assert!(reason(starting, true).is_some_and(|reason| reason.contains("can't be reached yet")));
+        assert_eq!(reason(View { bus: bus(1), ..starting }, false), Some(NO_LIST));
         assert!(
-            reason(View { bus: bus(1), ..starting }, false)
+            reason(View { bus: bus(1), denials: true, ..starting }, false)
                 .is_some_and(|reason| reason.contains("announcing"))
         );
-        let serving = View { bus: bus(1), active: true, phase: EdgeState::Serving, crowded: false };
+        let serving =
+            View { bus: bus(1), active: true, denials: true, phase: EdgeState::Serving, crowded: false };
         assert_eq!(reason(serving, false), None);
         let crowded = View { crowded: true, ..serving };
         assert!(reason(crowded, false).is_some_and(|reason| reason.contains("max_sessions")));
         let away = View { active: false, ..serving };
         assert_eq!(reason(away, false), None, "not for long yet");
         assert!(reason(away, true).is_some_and(|reason| reason.contains("gone")));
+        assert_eq!(reason(View { denials: false, ..serving }, true), Some(NO_LIST));
         assert_eq!(reason(View { phase: EdgeState::Draining, ..serving }, false), Some("leaving"));
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use shared::bus::Bus;
 use shared::bus::async_nats::{Message, StatusCode};
-use shared::ids::NodeId;
+use shared::denials::{self, Denials, DenyError};
+use shared::ids::{NodeId, Uid};
 use shared::subject;
-use shared::wire::{Control as Wire, ControlAnswer, Envelope as _, Order, UserAnswer, VERSION};
+use shared::wire::{Control as Wire, ControlAnswer, Denial, Envelope as _, Kept, Order, UserAnswer, VERSION};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -19,6 +20,9 @@ use crate::edges::Edges;
 use crate::edges::awaited::Awaited;
 use crate::error::Refusal;
 use crate::metrics::{Loss, Metrics};
+
+/// How long writing on the list of those who may not log in may take.
+const DENY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Bounds of questions about users.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +42,7 @@ pub(crate) struct Control {
     edges: Arc<Edges>,
     places: Semaphore,
     limits: Limits,
+    denials: Denials,
     metrics: Arc<Metrics>,
 }
 
@@ -55,9 +60,47 @@ pub(crate) struct Gathered {
 }
 
 impl Control {
-    pub(crate) fn new(bus: Bus, edges: Arc<Edges>, limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        bus: Bus,
+        edges: Arc<Edges>,
+        limits: Limits,
+        denials: Denials,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let places = Semaphore::new(limits.at_a_time);
-        Self { bus, edges, places, limits, metrics }
+        Self { bus, edges, places, limits, denials, metrics }
+    }
+
+    /// Writes on the list of those who may not log in for how long this user may not; 0: it may. Edges that start later
+    /// read it there.
+    ///
+    /// # Errors
+    /// Codes 107 and 108. After the latter it may stand there all the same.
+    pub(crate) async fn deny(
+        &self,
+        uid: &Uid,
+        reason: Option<&str>,
+        time: Duration,
+    ) -> Result<Kept, Refusal> {
+        let limit = self.limits.at_a_time;
+        let _place = self.places.try_acquire().map_err(|_| Refusal::TooMany { what: "questions", limit })?;
+        self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // What has ended is in the past for every clock.
+        let until_ms = if time == 0 { 0 } else { denials::now_ms().saturating_add(time) };
+        let denial =
+            Denial { v: VERSION, uid: uid.as_str().to_owned(), until_ms, reason: reason.map(str::to_owned) };
+        match self.denials.keep(uid, &denial, Instant::now() + DENY_DEADLINE).await {
+            Ok(seq) => Ok(Kept { seq, until_ms }),
+            Err(error @ DenyError::Full) => {
+                tracing::error!(%error, "a user can't be kept out");
+                Err(Refusal::TooMany { what: "users who may not log in", limit: denials::MAX_DENIED })
+            }
+            Err(DenyError::Api(error)) => {
+                tracing::warn!(%error, "the list of those who may not log in can't be written");
+                Err(Refusal::NoList)
+            }
+        }
     }
 
     /// Puts a question or an order about `users` users to every edge.

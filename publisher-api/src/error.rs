@@ -271,6 +271,12 @@ pub enum Refusal {
     /// The bus did not take the message.
     #[error("the bus can't be reached, so the message was not sent; try again in a moment")]
     Unavailable,
+    /// The list of those who may not log in can't be written.
+    #[error(
+        "the list of users who may not log in can't be written, so nothing was done for certain; repeat the call in a \
+         moment"
+    )]
+    NoList,
     /// A call of the original that does not exist here.
     #[error("{call} is not offered; {instead}")]
     NotSupported {

@@ -39,6 +39,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use shared::bus::{self, Bus};
+use shared::denials::Denials;
 use shared::drain::Drain;
 use shared::health::{self, Health};
 use shared::reload::Live;
@@ -147,7 +148,8 @@ async fn publisher(
         bus_wait: config.bus_wait,
         deadline: config.answer_deadline,
     };
-    let control = Control::new(bus.clone(), Arc::clone(&edges), questions, Arc::clone(metrics));
+    let denials = Denials::new(bus, 1);
+    let control = Control::new(bus.clone(), Arc::clone(&edges), questions, denials, Arc::clone(metrics));
     Ok((Publisher::new(bus.clone(), edges, asker, limits, Arc::clone(metrics)), control))
 }
 

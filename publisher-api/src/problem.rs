@@ -197,7 +197,7 @@ impl Refusal {
             Self::ForbiddenChannel { .. } => Problem::ForbiddenChannel,
             Self::TooFast { .. } => Problem::RateLimited,
             Self::TooMany { .. } => Problem::TooManyInFlight,
-            Self::Unavailable => Problem::Unavailable,
+            Self::Unavailable | Self::NoList => Problem::Unavailable,
             Self::NotSupported { .. } => Problem::NotSupported,
             Self::UnknownPath => Problem::NotFound,
         }

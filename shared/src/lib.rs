@@ -8,6 +8,7 @@
 //! | [`wire`] | what travels on the bus: live messages, asks, heartbeats, token checks |
 //! | [`bus`] | a cheap handle to the bus, whoever serves it |
 //! | [`history`] | what was published, kept in streams of the bus: storing, reading, positions |
+//! | [`denials`] | who may not log in for a while, kept in a stream of the bus |
 //! | [`config`] | one file, environment over it, every fault named at once |
 //! | [`reload`], [`tls`] | settings and certificates that change while the process runs |
 //! | [`telemetry`], [`metrics`], [`held`] | logs and traces; what is counted; a gauge of what is there |
@@ -17,6 +18,7 @@
 
 pub mod bus;
 pub mod config;
+pub mod denials;
 pub mod drain;
 pub mod faults;
 pub mod health;

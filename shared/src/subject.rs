@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::ids::{Channel, NodeId};
+use crate::ids::{Channel, NodeId, Uid};
 
 /// Asks how many sessions a message went to. It lies under `mc.live.` so that it arrives in the one
 /// ordered feed of an edge, behind the messages that it asks about; see [`LIVE_ALL`].
@@ -25,6 +25,13 @@ pub const VERIFY_HELLO: &str = "mc.auth.hello";
 /// Orders to every edge.
 pub const CONTROL_ALL: &str = "mc.ctl.all";
 
+/// The stream that keeps who may not log in: one message a user.
+pub const DENY_STREAM: &str = "MC_DENY";
+/// Everything that this stream keeps; see [`deny`].
+pub const DENY_ALL: &str = "mc.deny.>";
+/// Copies of what it keeps, once it is kept, with its sequence. Edges listen to these.
+pub const DENIED_ALL: &str = "mc.denied.>";
+
 /// How the subjects of live messages look, for traces; it names no channel.
 pub const LIVE_TEMPLATE: &str = "mc.live.{partition}.{channel}";
 
@@ -34,6 +41,13 @@ const LOG_PREFIX: &str = "mc.log.";
 /// Orders to one edge.
 pub fn control_edge(edge: &NodeId) -> String {
     format!("mc.ctl.edge.{edge}")
+}
+
+/// Where it is published whether this user may log in.
+pub fn deny(uid: &Uid) -> String {
+    let mut subject = String::from("mc.deny.");
+    encode_into(&mut subject, uid.as_str());
+    subject
 }
 
 /// "Whose token is this?", asked of one auth-adapter. Edges ask the same one about the same token, so that it
@@ -192,6 +206,11 @@ mod tests {
         assert_eq!((log_all(3), live_all(3)), ("mc.log.3.>".into(), "mc.live.3.>".into()));
         assert_eq!(log_stream(3), "MC_LOG_3");
         assert_eq!(control_edge(&"e1".into()), "mc.ctl.edge.e1");
+        for (uid, subject) in
+            [("1001", "mc.deny.1001"), ("a.b *", "mc.deny.a=2Eb=20=2A"), ("ü", "mc.deny.=C3=BC")]
+        {
+            assert_eq!(deny(&Uid::parse(uid).unwrap()), subject);
+        }
         assert_eq!(verify_at(&"a1".into()), "mc.auth.verify.a1");
         assert_eq!(parse_live("mc.live.ask"), Some(Live::Ask));
     }

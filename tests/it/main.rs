@@ -7,6 +7,7 @@ mod clients;
 mod cluster;
 mod config;
 mod counts;
+mod denied;
 mod first_message;
 mod frozen;
 mod history;

@@ -16,7 +16,7 @@ fn channel(name: &str) -> Channel {
 }
 
 fn enter(member: &mut Member, user: &str) -> Entry {
-    member.log_in(&uid(user), 7, Instant::now())
+    member.log_in(&uid(user), 7)
 }
 
 fn deliver(hub: &Hub, name: &str) -> (u64, u64) {
@@ -108,8 +108,7 @@ fn a_disconnect_closes_all_sessions_of_one_user_and_a_ban_keeps_the_next_ones_ou
         assert_eq!(enter(member, user), Entry::Admitted);
     }
     assert_eq!((hub.logins_of(&uid("1")), hub.logins_of(&uid("3"))), (vec![7, 7], vec![]));
-    let now = Instant::now();
-    assert!(hub.deny(&uid("1"), now + std::time::Duration::from_secs(60), Some("later".into()), now));
+    hub.denied().read(&uid("1"), 1, 60_000, Some("later".into()), 7).unwrap();
     assert_eq!(hub.disconnect(&uid("1"), &Some("bye".into())), 2);
     assert_eq!(hub.disconnect(&uid("1"), &None), 0, "they are ending already");
     assert_eq!(hub.logins_of(&uid("1")), [0; 0], "who is ending is not online");
@@ -121,7 +120,7 @@ fn a_disconnect_closes_all_sessions_of_one_user_and_a_ban_keeps_the_next_ones_ou
     assert_eq!((late.outbox().is_closed(), late.outbox().words()), (true, Some("later".into())));
     drop(members);
     assert_eq!(hub.channels_and_users(), (0, 0), "a refused login leaves nothing");
-    hub.lift(&uid("1"));
+    hub.denied().read(&uid("1"), 2, 0, None, 7).unwrap();
     assert_eq!(enter(&mut hub.admit(100).unwrap(), "1"), Entry::Admitted);
 }
 

@@ -177,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The owner of a token becomes the user of this session, if there is a place.
     fn let_in(&mut self, owner: Owner) -> Verified {
         let (verified, outcome) = match owner {
-            Owner::Known { uid, expires_in } => match self.member.log_in(&uid, unix_ms(), Instant::now()) {
+            Owner::Known { uid, expires_in } => match self.member.log_in(&uid, unix_ms()) {
                 Entry::Admitted => (Verified::Known { uid, expires_in }, LoginOutcome::Known),
                 Entry::TooMany => (Verified::TooManySessions, LoginOutcome::TooManySessions),
                 Entry::Denied => (Verified::Denied, LoginOutcome::Denied),

@@ -23,7 +23,8 @@ async fn order(world: &World, order: Order) -> Vec<UserAnswer> {
 
 async fn disconnect(world: &World, user: &str, reason: Option<&str>, deny_for_ms: Option<u64>) -> UserAnswer {
     let reason = reason.map(str::to_owned);
-    let mut answers = order(world, Order::Disconnect { users: users(&[user]), reason, deny_for_ms }).await;
+    let mut answers =
+        order(world, Order::Disconnect { users: users(&[user]), reason, deny_for_ms, kept: None }).await;
     assert_eq!(answers.len(), 1);
     answers.remove(0)
 }
@@ -124,7 +125,7 @@ async fn an_order_that_cannot_be_read_is_counted_and_not_answered() {
     let session = Client::of(&world.edge, "user-1").await;
     let bad = Control {
         v: 1,
-        order: Order::Disconnect { users: users(&["1", "0"]), reason: None, deny_for_ms: None },
+        order: Order::Disconnect { users: users(&["1", "0"]), reason: None, deny_for_ms: None, kept: None },
     };
     for payload in ["rubbish".into(), r#"{"order":"greet","users":[]}"#.into(), bad.encode()] {
         world.bus.publish(subject::CONTROL_ALL, Some("_INBOX.nowhere".into()), None, payload).await.unwrap();

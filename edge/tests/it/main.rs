@@ -7,6 +7,7 @@ mod announcing;
 mod bounds;
 mod control;
 mod counting;
+mod denials;
 mod flooding;
 mod leaving;
 mod login;

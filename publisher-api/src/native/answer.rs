@@ -258,7 +258,7 @@ pub(super) struct DisconnectAnswer {
     pub(super) closed: u64,
     /// On which edges; only those that had one.
     pub(super) on: Vec<EdgeClosed>,
-    /// Whether every edge that answered refuses logins of the user from now on.
+    /// Whether logins of the user are refused from now on: it is stored, and every edge that answered does so already.
     pub(super) denied: bool,
     /// Which edges were asked.
     pub(super) edges: EdgesAnswer,

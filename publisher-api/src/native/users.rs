@@ -12,7 +12,7 @@ use axum::response::Response;
 use humantime_serde::re::humantime;
 use serde::Deserialize;
 use shared::ids::{NameError, Uid};
-use shared::wire::Order;
+use shared::wire::{Kept, Order};
 use utoipa::ToSchema;
 
 use super::answer::{
@@ -158,7 +158,8 @@ pub(crate) async fn sessions_of_many(
 )]
 /// Closes every session of a user with 4410, and may refuse logins for a while, those under way included.
 ///
-/// The refusal is kept in the memory of the edges that run now: one that starts later does not know it. Needs the scope
+/// The refusal is stored before any edge is told, and every edge reads the list before it takes clients, so one that starts
+/// later knows it too. `deny_for` "0s" ends it. Needs the scope
 /// `disconnect`, and that the key may use the user's channel.
 pub(crate) async fn disconnect(
     State(app): State<Arc<App>>,
@@ -178,7 +179,12 @@ pub(crate) async fn disconnect(
         let (reason, deny_for) = Disconnect::parse(&body)?;
         let milliseconds = deny_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let users = vec![uid.as_str().to_owned()];
-        let order = Order::Disconnect { users, reason, deny_for_ms: milliseconds };
+        // First where it is kept: an edge that does not hear the order reads it there.
+        let kept = match deny_for {
+            Some(time) => Some(app.control.deny(&uid, reason.as_deref(), time).await?),
+            None => None,
+        };
+        let order = Order::Disconnect { users, reason, deny_for_ms: milliseconds, kept };
         let gathered = app.control.ask(order, 1).await?;
         tracing::info!(
             key = caller.name(),
@@ -186,7 +192,7 @@ pub(crate) async fn disconnect(
             complete = gathered.complete,
             "a user was disconnected"
         );
-        Ok(closed(&uid, &gathered))
+        Ok(closed(&uid, &gathered, kept))
     };
     respond(&app, outcome.await)
 }
@@ -228,7 +234,7 @@ fn found(uid: &Uid, place: usize, gathered: &Gathered) -> UserSessions {
     UserSessions { user: uid.as_str().to_owned(), online: sessions > 0, sessions, on }
 }
 
-fn closed(uid: &Uid, gathered: &Gathered) -> DisconnectAnswer {
+fn closed(uid: &Uid, gathered: &Gathered, kept: Option<Kept>) -> DisconnectAnswer {
     let answers = || gathered.answers.iter().filter_map(|(edge, users)| Some((edge, users.first()?)));
     let mut on: Vec<EdgeClosed> = answers()
         .filter(|(_, answer)| answer.sessions > 0)
@@ -239,7 +245,7 @@ fn closed(uid: &Uid, gathered: &Gathered) -> DisconnectAnswer {
         user: uid.as_str().to_owned(),
         closed: on.iter().map(|edge| edge.closed).sum(),
         on,
-        denied: answers().count() > 0 && answers().all(|(_, answer)| answer.denied),
+        denied: kept.is_some_and(|kept| kept.until_ms > 0) && answers().all(|(_, answer)| answer.denied),
         edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
         complete: gathered.complete,
     }

@@ -38,7 +38,34 @@ pub enum Order {
         /// it as it is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deny_for_ms: Option<u64>,
+        /// Where the list keeps this; `None` from a publisher that keeps no list.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<Kept>,
     },
+}
+
+/// Where the list of those who may not log in keeps an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its sequence in the stream: of two orders about a user, the later one holds.
+    pub seq: u64,
+    /// Until when the user may not log in, in milliseconds since 1970.
+    pub until_ms: u64,
+}
+
+/// What the list of those who may not log in keeps of one user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// Version.
+    #[serde(default = "super::first_version")]
+    pub v: u32,
+    /// Checked again by the edge with [`crate::ids::Uid::parse`].
+    pub uid: String,
+    /// Until when the user may not log in, in milliseconds since 1970; what is past means that it may.
+    pub until_ms: u64,
+    /// What the close frame says; `None`: the edge's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One edge's answer to a [`Control`].
@@ -67,4 +94,4 @@ pub struct UserAnswer {
     pub denied: bool,
 }
 
-super::envelope!(Control, ControlAnswer);
+super::envelope!(Control, ControlAnswer, Denial);

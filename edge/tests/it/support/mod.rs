@@ -58,7 +58,7 @@ pub(crate) struct World {
 /// A bus, and who serves on it.
 pub(crate) struct Ground {
     server: BusServer,
-    bus: Bus,
+    pub(crate) bus: Bus,
     rest: Drain,
 }
 

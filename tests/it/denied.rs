@@ -1,0 +1,111 @@
+//! Users whom a back end keeps out: known to edges that start later, whatever restarted meanwhile.
+
+use harness::device::Device;
+use harness::fleet::{Fleet, Over};
+use harness::publisher::{Published, Publisher};
+use harness::tools;
+use harness::wait::DEADLINE;
+use reqwest::Method;
+use serde_json::{Value, json};
+use shared::bus::{self, Bus, BusConfig};
+use shared::drain::Drain;
+use shared::subject;
+
+async fn disconnect(publisher: &Publisher, user: &str, body: &Value) -> Published {
+    let path = format!("/v1/users/{user}/disconnect");
+    let request = publisher.request(Method::POST, &path).header("content-type", "application/json");
+    publisher.send(request.body(body.to_string())).await
+}
+
+async fn expect_refused(fleet: &Fleet, edge: usize, token: &str, words: &str) {
+    let mut device = Device::connect(fleet.edge(edge)).await;
+    device.send(&json!({ "op": "auth", "token": token }).to_string()).await;
+    assert_eq!(device.expect_close(4410).await, words);
+}
+
+#[tokio::test]
+async fn an_edge_that_starts_later_knows_whom_to_refuse_over_message_center_bus() {
+    an_edge_that_starts_later_knows(Over::Bus).await;
+}
+
+#[tokio::test]
+async fn an_edge_that_starts_later_knows_whom_to_refuse_over_the_real_nats_server() {
+    let Some(binary) = tools::find("MC_TEST_NATS_SERVER", "who is refused, over the real nats-server") else {
+        return;
+    };
+    an_edge_that_starts_later_knows(Over::NatsServer(binary)).await;
+}
+
+async fn an_edge_that_starts_later_knows(over: Over) {
+    let mut fleet = Fleet::plan(over).publishers(2).start().await;
+    // More than one page of the list, and users whose ids are no subject.
+    let odd = ["a.b", "*", "ü>"];
+    let many: Vec<String> = (1..=600).map(|uid| uid.to_string()).collect();
+    for user in many.iter().map(String::as_str).chain(odd) {
+        let path: String = user.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let body = json!({ "deny_for": "1h", "reason": format!("no {user}") });
+        let answer = disconnect(&fleet.publisher(0), &path, &body).await.body;
+        assert_eq!((&answer["user"], &answer["denied"]), (&json!(user), &json!(true)), "{answer}");
+    }
+    let answer = disconnect(&fleet.publisher(1), "7", &json!({ "deny_for": "0s" })).await.body;
+    assert_eq!(answer["denied"], false, "{answer}");
+    fleet.add_edge().await;
+    fleet.ready().await;
+    for (edge, user) in [(0, "1"), (1, "1"), (1, "600")] {
+        expect_refused(&fleet, edge, &format!("user-{user}"), &format!("no {user}")).await;
+    }
+    for user in odd {
+        fleet.business.add_token(user, json!({ "uid": user }));
+        expect_refused(&fleet, 1, user, &format!("no {user}")).await;
+    }
+    for (edge, user) in [(0, "7"), (1, "7"), (1, "1001")] {
+        fleet.online(edge, &format!("user-{user}")).await.close().await;
+    }
+    assert!(
+        !disconnect(&fleet.publisher(1), "1", &json!({ "deny_for": "0s" })).await.body["denied"]
+            .as_bool()
+            .unwrap()
+    );
+    for edge in 0..2 {
+        fleet.online(edge, "user-1").await.close().await;
+    }
+    fleet.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_stored_is_not_ordered() {
+    let Some(binary) = tools::find("MC_TEST_NATS_SERVER", "what is not stored is not ordered") else {
+        return;
+    };
+    let mut fleet = Fleet::plan(Over::NatsServer(binary)).start().await;
+    let mut device = fleet.online(0, "user-1").await;
+    let drain = Drain::new();
+    let config = BusConfig { url: format!("nats://{}", fleet.bus_address()), ..BusConfig::default() };
+    let server = bus::provide(&config, &drain).await.unwrap();
+    let bus = Bus::connect(&server, "test", &drain).await.unwrap();
+    bus.connected(DEADLINE).await.unwrap();
+    // Another stream is where the list would have to be.
+    let mut other = bus.stream_info(subject::DENY_STREAM, DEADLINE).await.unwrap().config;
+    other.name = "OTHER".into();
+    other.metadata.clear();
+    bus.delete_stream(subject::DENY_STREAM, DEADLINE).await.unwrap();
+    bus.create_stream(&other, DEADLINE).await.unwrap();
+    fleet.expect_errors();
+
+    let answer = disconnect(&fleet.publisher(0), "1", &json!({ "deny_for": "1h" })).await;
+    assert_eq!((answer.status, &answer.body["code"]), (503, &json!("unavailable")), "{answer:?}");
+    device.send("ping").await;
+    device.expect_text("pong").await;
+    // It needs no list.
+    let closed = disconnect(&fleet.publisher(0), "1", &json!({})).await.body;
+    assert_eq!((&closed["closed"], &closed["denied"]), (&json!(1), &json!(false)), "{closed}");
+    device.expect_close(4410).await;
+    drop(device);
+    bus.delete_stream("OTHER", DEADLINE).await.unwrap();
+    let answer = disconnect(&fleet.publisher(0), "1", &json!({ "deny_for": "1h" })).await;
+    assert_eq!((answer.status, &answer.body["denied"]), (200, &json!(true)), "{answer:?}");
+    expect_refused(&fleet, 0, "user-1", "closed by the back end: do not come back by yourself").await;
+    drop(bus);
+    drain.finish(DEADLINE).await;
+    fleet.end().await;
+}
