@@ -15,6 +15,10 @@ use super::republish::{self, Transform};
 use super::state::{Filter, Limits, Purge, State};
 use crate::storage::{Log, LogError, Opened, Record, Saved, Store};
 
+/// How long a stream whose store failed stores nothing, at first and at most, in nanoseconds. To read it anew may take
+/// seconds, and a full disk does not empty itself at once.
+const FIRST_PAUSE: u64 = 1_000_000_000;
+const LAST_PAUSE: u64 = 30_000_000_000;
 /// The most bytes of a header block, as for nats-server.
 const LARGEST_HEADERS: usize = u16::MAX as usize;
 
@@ -72,6 +76,18 @@ pub(crate) struct Stream {
     dirty: bool,
     /// Why it can't be used until it was read anew.
     failed: Option<ApiError>,
+    pause: Pause,
+}
+
+/// The time after a failure.
+#[derive(Debug)]
+struct Pause {
+    /// Why nothing is stored until `ends`.
+    why: Option<ApiError>,
+    /// Nanoseconds since 1970.
+    ends: u64,
+    /// How long the next one is, in nanoseconds.
+    next: u64,
 }
 
 impl Stream {
@@ -106,6 +122,7 @@ impl Stream {
             log: None,
             dirty: false,
             failed: None,
+            pause: Pause { why: None, ends: 0, next: FIRST_PAUSE },
         }
     }
 
@@ -194,6 +211,12 @@ impl Stream {
     /// Stores a message if it may be.
     pub(crate) fn publish(&mut self, message: &Message, now: u64) -> Result<Stored, ApiError> {
         self.usable()?;
+        if let Some(why) = &self.pause.why {
+            if now < self.pause.ends {
+                return Err(why.clone());
+            }
+            self.pause.why = None;
+        }
         let wishes = Wishes::read(&message.headers);
         if let Some(duplicate) = self.grant(&wishes, message, now)? {
             return Ok(Stored::Duplicate { seq: duplicate });
@@ -354,12 +377,21 @@ impl Stream {
             return false;
         }
         // Whatever fails here is kept in `failed`.
-        let _ = self.with_log(|log| log.commit());
+        if self.with_log(|log| log.commit()).is_ok() {
+            self.pause.next = FIRST_PAUSE;
+        }
         true
     }
 
-    /// Reads the log anew after it failed; the stream stays unusable if that fails too.
-    pub(crate) fn recover(&mut self, store: &mut dyn Store, now: u64) {
+    /// Reads the log anew after it failed, unless that was tried just now. The stream stays unusable if that fails too,
+    /// and stores nothing for a while if it does not. Tells whether it tried.
+    pub(crate) fn recover(&mut self, store: &mut dyn Store, now: u64) -> bool {
+        if self.log.is_none() && now < self.pause.ends {
+            return false;
+        }
+        self.pause.why.clone_from(&self.failed);
+        self.pause.ends = now.saturating_add(self.pause.next);
+        self.pause.next = (self.pause.next * 2).min(LAST_PAUSE);
         match self.load(store, now) {
             Ok(()) => tracing::warn!(
                 stream = &*self.name,
@@ -372,6 +404,7 @@ impl Stream {
                 self.failed = Some(ApiError::from(&error));
             }
         }
+        true
     }
 
     fn with_log<T>(&mut self, act: impl FnOnce(&mut dyn Log) -> Result<T, LogError>) -> Result<T, ApiError> {

@@ -13,6 +13,7 @@ use super::api::{self, Endpoint};
 use super::config::StreamConfig;
 use super::direct;
 use super::error::ApiError;
+use super::headers::Extended;
 use super::one::{Stored, Stream};
 use super::publish;
 use super::request::{Item, Kind, Output, Route, RouteChange};
@@ -89,8 +90,9 @@ impl Streams {
     }
 
     fn publish(&mut self, name: &str, item: &Item, now: u64) {
-        // It was deleted after the message was queued.
-        let Some(stream) = self.streams.get_mut(name) else { return };
+        let Some(stream) = self.streams.get_mut(name) else {
+            return self.tell_nobody(item);
+        };
         let (name, result) = (Arc::clone(&stream.name), stream.publish(&item.message, now));
         let no_ack = stream.config.no_ack;
         let counters = self.stats.counters();
@@ -121,9 +123,20 @@ impl Streams {
         }
     }
 
+    /// The stream was deleted after the message was queued: it is answered as if it had come later.
+    fn tell_nobody(&mut self, item: &Item) {
+        add(&self.stats.counters().stream_dropped, 1);
+        let Some(reply) = &item.reply else { return };
+        let headers = Extended::status("503").line("Nats-Subject", &item.message.subject).end().into();
+        let subject = reply.clone();
+        self.collect(Output { stream: None, kind: Kind::Direct, subject, headers, payload: Bytes::new() });
+    }
+
     fn direct(&mut self, name: &str, item: &Item) {
         let Some(reply) = &item.reply else { return };
-        let Some(stream) = self.streams.get_mut(name) else { return };
+        let Some(stream) = self.streams.get_mut(name) else {
+            return self.tell_nobody(item);
+        };
         let of = format!("$JS.API.DIRECT.GET.{name}.");
         let last_of = item.message.subject.strip_prefix(of.as_bytes());
         let answers = direct::answer(stream, last_of, &item.message.payload, self.bounds.max_answer);
@@ -205,8 +218,9 @@ impl Streams {
             .filter_map(|stream| Some((Arc::clone(&stream.name), stream.usable().err()?)))
             .collect();
         for stream in self.streams.values_mut().filter(|stream| stream.usable().is_err()) {
-            add(&self.stats.counters().stream_failures, 1);
-            stream.recover(&mut *self.store, now);
+            if stream.recover(&mut *self.store, now) {
+                add(&self.stats.counters().stream_failures, 1);
+            }
         }
         let told = |output: Output| match output.stream.as_ref().and_then(|stream| failed.get(stream)) {
             Some(error) => output.failed(error),

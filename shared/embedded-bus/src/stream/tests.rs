@@ -501,7 +501,22 @@ fn when_the_store_fails_nobody_hears_of_what_it_did_not_keep() {
         (&json!(1), &json!(2)),
         "no sequence is given twice"
     );
+    let paused: Value = serde_json::from_str(&desk.publish("s.a", &[], "again")).expect("JSON");
+    assert_eq!(
+        error(&paused).1,
+        10077,
+        "nothing is stored for a while, so that it is not read anew each time"
+    );
+    desk.now += 1_000_000_000;
     assert_eq!(desk.publish("s.a", &[], "again"), r#"{"stream":"S","seq":3}"#);
+}
+
+#[test]
+fn a_message_that_was_queued_for_a_stream_that_is_gone_is_told_so() {
+    let mut desk = Desk::with(json!({}));
+    assert_eq!(desk.ask("STREAM.DELETE.S", "")["success"], true);
+    let outputs = desk.give(Route::Publish("S"), "s.a", "", "x");
+    assert_eq!(&outputs[0].headers[..], b"NATS/1.0 503\r\nNats-Subject: s.a\r\n\r\n");
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub(crate) use subjects::Filter;
 use subjects::Subjects;
 use window::Window;
 
+/// Messages that are looked at one by one before subjects are.
+const NEAR: usize = 1024;
+
 /// What a stream may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -289,7 +292,9 @@ impl State {
             Filter::Pattern(pattern) => {
                 let matches =
                     |meta: &Meta| crate::subject::matches(pattern, &self.subjects.at(meta.subject).name);
-                self.messages.from(from).find(matches).map(|meta| meta.seq)
+                // Where many match one is near; otherwise there are fewer subjects to look at than messages.
+                let near = self.messages.from(from).take(NEAR).find(matches).map(|meta| meta.seq);
+                near.or_else(|| self.subjects.matching(filter).filter_map(|own| own.next(from)).min())
             }
         }
     }

@@ -222,7 +222,7 @@ fn compare(state: &State, model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn it_agrees_with_a_plain_list(start in limits(), steps in proptest::collection::vec(step(), 1..150)) {
