@@ -69,16 +69,16 @@ fn message(id: u128, text: &str) -> LiveMessage {
 pub(crate) async fn store(history: &History, channel: &Channel, id: u128) -> u64 {
     let deadline = Instant::now() + Duration::from_secs(10);
     let message = message(id, &id.to_string());
-    history.store(channel, &message, Default::default(), deadline).await.unwrap().position.seq
+    history.store(channel, &message, Default::default(), deadline).await.expect("it is stored").position.seq
 }
 
 pub(crate) async fn page(history: &History, channel: &Channel, after: u64) -> Page {
-    let epoch = history.epoch(channel).unwrap();
-    history.page(channel, epoch, after, LIMIT).await.unwrap()
+    let epoch = history.epoch(channel).expect("history is ready");
+    history.page(channel, epoch, after, LIMIT).await.expect("it can be read")
 }
 
 pub(crate) fn channel(name: &str) -> Channel {
-    Channel::parse(name).unwrap()
+    Channel::parse(name).expect("it is a channel")
 }
 
 #[tokio::test]

@@ -219,5 +219,11 @@ fn epoch(info: &StreamInfo, remembered: Remembered, partition: u32) -> Epoch {
 }
 
 fn epoch_of(info: &StreamInfo, partition: u32) -> Option<Epoch> {
-    Remembered::of(info).map(|remembered| epoch(info, remembered, partition))
+    partition_of(info, partition).map(|partition| partition.epoch)
+}
+
+/// What a stream says of itself. `None`: nobody of us has made it.
+pub(super) fn partition_of(info: &StreamInfo, partition: u32) -> Option<Partition> {
+    let remembered = Remembered::of(info)?;
+    Some(Partition { epoch: epoch(info, remembered, partition), smallest_limit: remembered.smallest_limit })
 }

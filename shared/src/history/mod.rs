@@ -91,10 +91,6 @@ impl Epochs {
     pub fn of(&self, partition: u32) -> Option<Epoch> {
         self.partitions.get(partition as usize).map(|partition| partition.epoch)
     }
-
-    fn partition(&self, partition: u32) -> Option<Partition> {
-        self.partitions.get(partition as usize).copied()
-    }
 }
 
 /// The history of all channels that have one.
@@ -119,7 +115,7 @@ struct Shard {
     seen: AtomicU64,
     /// What the leader last said, and when it was asked. Held while it is asked, so that all who want to know
     /// share a question.
-    fresh: Mutex<Option<(Instant, StreamState)>>,
+    fresh: Mutex<Option<(Instant, Partition, StreamState)>>,
 }
 
 impl History {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ERASED, Epoch, History};
+use super::keeper::partition_of;
+use super::{ERASED, Epoch, History, Partition};
 use crate::bus::jetstream::{ApiError, Batch, Get, RawMessage, StreamState};
 use crate::ids::Channel;
 use crate::subject;
@@ -146,9 +147,11 @@ impl History {
             bytes: limit.bytes,
         };
         let read = self.inner.bus.direct_batch(&subject::log_stream(partition), batch, DEADLINE).await?;
-        let state = self.fresh(partition).await?;
-        let known = self.inner.state.borrow().epochs().and_then(|epochs| epochs.partition(partition));
-        let known = known.filter(|known| known.epoch == epoch).ok_or(ReadError::OtherEpoch)?;
+        // Not what the keeper knows: it looks from time to time, and the stream may have changed since.
+        let (known, state) = self.leader(partition).await?;
+        if known.epoch != epoch {
+            return Err(ReadError::OtherEpoch);
+        }
         let count = read.messages.len() as u64 + read.pending;
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
         // A stream that never lost a message begins at 1; one that is empty has none to lose if none was ever there.
@@ -168,18 +171,23 @@ impl History {
     /// # Errors
     /// See [`ReadError`].
     pub async fn fresh(&self, partition: u32) -> Result<StreamState, ReadError> {
+        self.leader(partition).await.map(|(_, state)| state)
+    }
+
+    async fn leader(&self, partition: u32) -> Result<(Partition, StreamState), ReadError> {
         let now = Instant::now();
         let shard = self.inner.partitions.get(partition as usize).ok_or(ReadError::NotReady)?;
         let mut fresh = shard.fresh.lock().await;
-        if let Some((asked, state)) = *fresh
+        if let Some((asked, partition, state)) = *fresh
             && asked > now
         {
-            return Ok(state);
+            return Ok((partition, state));
         }
         let asked = Instant::now();
         let info = self.inner.bus.stream_info(&subject::log_stream(partition), DEADLINE).await?;
-        *fresh = Some((asked, info.state));
-        Ok(info.state)
+        let known = partition_of(&info, partition).ok_or(ReadError::OtherEpoch)?;
+        *fresh = Some((asked, known, info.state));
+        Ok((known, info.state))
     }
 
     fn still(&self, channel: &Channel, epoch: Epoch) -> Result<(), ReadError> {

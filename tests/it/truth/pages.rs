@@ -5,11 +5,12 @@ use std::time::Duration;
 use harness::wait::{eventually, until};
 use shared::bus::jetstream::StreamState;
 use shared::config::ByteSize;
-use shared::history::{Full, HistoryConfig, Role};
+use shared::history::{Full, HistoryConfig, PageLimit, Role};
 
 use crate::history::{Rig, channel, page, store};
 
 const STREAM: &str = "MC_LOG_0";
+const LIMIT: PageLimit = PageLimit { messages: 100, bytes: 1 << 20 };
 
 async fn state(rig: &Rig) -> StreamState {
     rig.bus.stream_info(STREAM, Duration::from_secs(5)).await.expect("the stream is there").state
@@ -117,6 +118,47 @@ async fn the_smallest_limit_of_an_epoch_decides_also_for_a_part_that_came_later(
         let edge = rig.history(&of(10), Role::Reader).await;
         assert!(!page(&edge, &one, places[3]).await.whole);
         assert!(page(&edge, &one, places[4]).await.whole);
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_read_right_after_the_stream_was_made_anew_is_not_taken_for_one_of_before() {
+    for rig in Rig::each("a page right after the stream was made anew").await {
+        let edge = rig.history(&HistoryConfig::default(), Role::Reader).await;
+        let one = channel("user:1");
+        let epoch = edge.epoch(&one).expect("history is ready");
+        let mut seq = 0;
+        for id in 1..=3 {
+            seq = store(&edge, &one, id).await;
+        }
+        rig.bus.delete_stream(STREAM, Duration::from_secs(5)).await.expect("it is there");
+        // Somebody else is faster to notice, and has soon stored as much again.
+        let other = rig.history(&HistoryConfig::default(), Role::Publisher).await;
+        for id in 11..=20 {
+            store(&other, &one, id).await;
+        }
+        assert!(edge.page(&one, epoch, seq, LIMIT).await.is_err(), "sequences of another life");
+        assert_ne!(other.epoch(&one), Some(epoch));
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_read_right_after_the_limit_was_lowered_knows_it() {
+    for rig in Rig::each("a page right after the limit was lowered").await {
+        let of = |per_channel| HistoryConfig { per_channel, ..HistoryConfig::default() };
+        let edge = rig.history(&of(10), Role::Reader).await;
+        let one = channel("user:1");
+        // Something older stays, so that the stream's first sequence tells nothing.
+        store(&edge, &channel("user:2"), 100).await;
+        let mut places = Vec::new();
+        for id in 1..=8 {
+            places.push(store(&edge, &one, id).await);
+        }
+        rig.history(&of(4), Role::Publisher).await;
+        let page = page(&edge, &one, places[0]).await;
+        assert!(!page.whole, "{} of 7 are there", page.messages.len());
         rig.end().await;
     }
 }
