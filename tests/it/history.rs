@@ -166,3 +166,26 @@ async fn another_number_of_partitions_is_said_and_not_used() {
         rig.end().await;
     }
 }
+
+#[tokio::test]
+async fn a_new_message_with_a_sequence_of_before_is_acknowledged_only_in_another_epoch() {
+    let test = "a_new_message_with_a_sequence_of_before_is_acknowledged_only_in_another_epoch";
+    for rig in Rig::each(test).await {
+        let history = rig.history(&HistoryConfig::default(), Role::Publisher).await;
+        let one = channel("user:1");
+        let last = store(&history, &one, 1).await;
+        let before = history.epoch(&one).unwrap();
+        // Somebody saw more of this stream than it has now, and it grows beyond that before anyone looks.
+        history.saw(before, 0, last + 3);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let messages: Vec<_> = (2..8).map(|id| message(id, "again")).collect();
+        let stored =
+            messages.iter().map(|message| history.store(&one, message, Default::default(), deadline));
+        for stored in futures_util::future::join_all(stored).await.into_iter().take(3) {
+            let position = stored.unwrap().position;
+            assert_ne!(position.epoch, before, "{position}");
+        }
+        assert_eq!(page(&history, &one, 0).await.messages.len(), 7, "nothing is lost or stored twice");
+        rig.end().await;
+    }
+}

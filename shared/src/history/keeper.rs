@@ -2,7 +2,8 @@
 //!
 //! Looks every [`INTERVAL`], and at once after each connect. A stream whose last sequence is below one that was seen in
 //! the same epoch went back in time (a backup was restored, a disk lost its end): its generation is raised, so that no
-//! position of before is taken for one of now. That costs every client a reload, so it must show [`PROOFS`] times in a row.
+//! position of before is taken for one of now. That costs every client a reload, so it must show [`PROOFS`] times in a row,
+//! or a new message must have been given a sequence that was seen before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -92,6 +93,7 @@ impl Keeper {
                         let of = |epochs: &Arc<Epochs>| epochs.partitions.get(partition).map(|it| it.epoch);
                         if before.as_ref().and_then(of) != of(epochs) {
                             shard.seen.store(0, Ordering::Relaxed);
+                            shard.went_back.store(false, Ordering::Relaxed);
                         }
                     }
                     tracing::info!(
@@ -168,6 +170,10 @@ impl Keeper {
 
     fn went_back(&mut self, partition: u32, epoch: Epoch, info: &StreamInfo, seen: u64) -> bool {
         let known = self.history.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));
+        let proved = self.history.inner.partitions.get(partition as usize);
+        if known == Some(epoch) && proved.is_some_and(|shard| shard.went_back.load(Ordering::Relaxed)) {
+            return true;
+        }
         let behind = &mut self.behind[partition as usize];
         if known == Some(epoch) && info.state.last_seq < seen {
             *behind += 1;

@@ -12,7 +12,7 @@ mod read;
 mod store;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -113,6 +113,8 @@ struct Inner {
 struct Shard {
     /// The highest sequence that was seen in this epoch, by any way.
     seen: AtomicU64,
+    /// Whether a message was given a sequence that was seen before: the stream went back.
+    went_back: AtomicBool,
     /// What the leader last said, and when it was asked. Held while it is asked, so that all who want to know
     /// share a question.
     fresh: Mutex<Option<(Instant, Partition, StreamState)>>,

@@ -1,12 +1,13 @@
 //! Storing a message: tried until the stream says that it has it, always under the same id.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{History, Position};
+use super::{Epoch, History, HistoryState, Position};
 use crate::bus::jetstream::{ApiError, INSUFFICIENT_RESOURCES, PubAck, STORAGE_EXCEEDED, STORE_FAILED};
 use crate::ids::{Channel, MessageId};
 use crate::subject;
@@ -91,6 +92,7 @@ impl History {
         let subject = subject::log(channel, self.partitions());
         let mut pause = FIRST_PAUSE;
         let mut retries = 0;
+        let before = self.epoch(channel).map(|epoch| (epoch, self.seen(self.partition(channel))));
         loop {
             let tried = async {
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -98,10 +100,13 @@ impl History {
                 self.inner.bus.store(subject.clone(), headers(), payload.clone(), TRY.min(left)).await
             };
             let error = match timeout_at(deadline, tried).await {
-                Ok(Ok(ack)) => match self.stored(channel, ack, retries) {
-                    Some(stored) => return Ok(stored),
-                    None => ApiError::NoStream,
-                },
+                Ok(Ok(ack)) => {
+                    self.notice(channel, before, ack, deadline).await?;
+                    match self.stored(channel, ack, retries) {
+                        Some(stored) => return Ok(stored),
+                        None => ApiError::NoStream,
+                    }
+                }
                 Ok(Err(error)) => error,
                 Err(_) => ApiError::Timeout,
             };
@@ -122,6 +127,33 @@ impl History {
             sleep_until(next).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             retries += 1;
+        }
+    }
+
+    /// A new message whose sequence was seen before it was sent: the stream went back, so nothing is acknowledged until its
+    /// epoch is another one. Later messages would hide it: once the stream is as long as it was, nothing looks missing.
+    async fn notice(
+        &self,
+        channel: &Channel,
+        before: Option<(Epoch, u64)>,
+        PubAck { seq, duplicate }: PubAck,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let partition = self.partition(channel);
+        let Some((epoch, seen)) = before else { return Ok(()) };
+        if duplicate || seq > seen || self.epoch(channel) != Some(epoch) {
+            return Ok(());
+        }
+        if let Some(shard) = self.inner.partitions.get(partition as usize) {
+            shard.went_back.store(true, Ordering::Relaxed);
+        }
+        tracing::error!(partition, seq, seen, "a new message was given a sequence that was there before");
+        let mut state = self.state();
+        let other =
+            |state: &HistoryState| state.epochs().is_some_and(|epochs| epochs.of(partition) != Some(epoch));
+        match timeout_at(deadline, state.wait_for(other)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(StoreError::Unavailable(ApiError::Timeout)),
         }
     }
 
