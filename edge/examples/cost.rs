@@ -23,6 +23,7 @@ use rustls::{ClientConfig, RootCertStore};
 use shared::bus::{self, Bus, BusConfig};
 use shared::drain::Drain;
 use shared::health::Health;
+use shared::history::HistoryConfig;
 use shared::ids::{Channel, MessageIds};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
@@ -128,7 +129,16 @@ async fn start(
     rules.push(RuleConfig { name, channel, login: false, history: false });
     let bus = Bus::connect(server, edge::PART, rest).await?;
     let (health, rules) = (Health::new(), Arc::new(Rules::compile(&rules)?));
-    let edge = Edge::start(config, rules, bus, health.clone(), &mut Registry::default(), drain).await?;
+    let edge = Edge::start(
+        config,
+        rules,
+        &HistoryConfig::default(),
+        bus,
+        health.clone(),
+        &mut Registry::default(),
+        drain,
+    )
+    .await?;
     tokio::time::timeout(WAIT, health.wait_ready()).await?;
     Ok(edge)
 }

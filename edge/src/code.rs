@@ -54,6 +54,8 @@ pub enum CloseCode {
     Leaving,
     /// The token could not be checked.
     AuthUnavailable,
+    /// What is stored can't be read.
+    StoreUnavailable,
     /// A frame that is no op.
     BadRequest,
     /// The token is nobody's.
@@ -144,12 +146,13 @@ impl ErrorCode {
 
 impl CloseCode {
     /// All, by number.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ProtocolError,
         Self::NotUtf8,
         Self::TooBig,
         Self::Leaving,
         Self::AuthUnavailable,
+        Self::StoreUnavailable,
         Self::BadRequest,
         Self::AuthFailed,
         Self::AuthExpired,
@@ -172,6 +175,11 @@ impl CloseCode {
             Self::AuthUnavailable => {
                 (1013, "the token can't be checked now: reconnect later", Reconnect::WithBackOff)
             }
+            Self::StoreUnavailable => (
+                1013,
+                "what is stored can't be read now: reconnect later and recover",
+                Reconnect::WithBackOff,
+            ),
             Self::BadRequest => (4400, "bad request: correct the client", Reconnect::No),
             Self::AuthFailed => {
                 (4401, "the token is not valid: get a new token, then reconnect", Reconnect::WithNewToken)
@@ -195,9 +203,11 @@ impl CloseCode {
             Self::TooManySessions => {
                 (4429, "too many sessions of this user: close another first", Reconnect::WithBackOff)
             }
-            Self::TooSlow => {
-                (4503, "messages are taken too slowly: reconnect and reload", Reconnect::WithBackOff)
-            }
+            Self::TooSlow => (
+                4503,
+                "messages are taken too slowly: reconnect and recover, or reload",
+                Reconnect::WithBackOff,
+            ),
         }
     }
 
@@ -224,6 +234,7 @@ impl CloseCode {
             Self::TooBig => "too_big",
             Self::Leaving => "leaving",
             Self::AuthUnavailable => "auth_unavailable",
+            Self::StoreUnavailable => "store_unavailable",
             Self::BadRequest => "bad_request",
             Self::AuthFailed => "auth_failed",
             Self::AuthExpired => "auth_expired",

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems, Span};
+use shared::faults::Faults;
+use shared::history::HistoryConfig;
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::tls::TlsConfig;
 
@@ -102,6 +104,16 @@ pub struct Config {
     /// How long the bus may be away before this edge is not ready.
     #[serde(with = "Span")]
     pub bus_grace: Duration,
+    /// Sessions that are given what is stored at a time; others wait for their turn.
+    pub max_replays: usize,
+    /// How often the channels here are compared with the streams, to find messages whose live copy was lost. So a lost
+    /// copy is late by at most about this.
+    #[serde(with = "Span")]
+    pub sweep_interval: Duration,
+    /// Rules against loss that are switched off. For tests of a debug build; a released program refuses it.
+    #[serde(skip_serializing_if = "Faults::is_empty")]
+    #[schemars(skip)]
+    pub faults: Faults,
     /// Over how long the sessions are sent away when this edge leaves.
     #[serde(with = "Span")]
     pub drain_window: Duration,
@@ -145,6 +157,9 @@ impl Default for Config {
             heartbeat: seconds(1),
             remembered_messages: 65_536,
             bus_grace: seconds(5),
+            max_replays: 256,
+            sweep_interval: seconds(10),
+            faults: Faults::default(),
             drain_window: seconds(20),
         }
     }
@@ -177,9 +192,14 @@ impl Config {
             ("edge.max_handshakes", self.max_handshakes),
             ("edge.max_token_checks", self.max_token_checks),
             ("edge.remembered_messages", self.remembered_messages),
+            ("edge.max_replays", self.max_replays),
         ] {
             problems.check((1..=1 << 20).contains(&number), key, || "must be from 1 to 1048576".into());
         }
+        self.faults.validate("edge.faults", problems);
+        problems.check(self.sweep_interval >= Duration::from_millis(100), "edge.sweep_interval", || {
+            "must be 100ms or more".into()
+        });
         self.tls.validate("edge.tls", problems);
         self.validate_admission(problems);
         self.validate_times(problems);
@@ -279,6 +299,8 @@ pub struct Settings {
     pub edge: Config,
     /// `[bus]`
     pub bus: BusConfig,
+    /// `[history]`
+    pub history: HistoryConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[[channels]]`
@@ -290,6 +312,7 @@ impl Default for Settings {
         Self {
             edge: Config::default(),
             bus: BusConfig::default(),
+            history: HistoryConfig::default(),
             log: LogConfig::default(),
             channels: default_rules(),
         }
@@ -306,6 +329,7 @@ impl config::Settings for Settings {
     fn validate(&self, problems: &mut Problems) {
         self.edge.validate(problems);
         self.bus.validate(problems);
+        self.history.validate(problems);
         shared::telemetry::validate(&self.log, problems);
         if let Err(faults) = Rules::compile(&self.channels) {
             problems.extend(faults);

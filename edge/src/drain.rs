@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shared::wire::EdgeState;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use crate::Core;
 use crate::code::CloseCode;
@@ -14,6 +14,8 @@ use crate::hub::Hub;
 
 /// The longest pause between two closes: few sessions need no long farewell.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
+/// How long the first sessions have to open another connection, if they can make use of it.
+const LEAD: Duration = Duration::from_secs(2);
 /// How long the last sessions may take, after the window, to read what waits for them and answer the close.
 const LAST_GRACE: Duration = Duration::from_millis(4_500);
 /// How often it is looked whether all are gone.
@@ -33,7 +35,16 @@ pub(crate) async fn leave(core: Core, phase: watch::Sender<EdgeState>, window: D
 
 async fn empty(hub: &Hub, window: Duration) {
     let peers = hub.peers();
-    let mut ticks = interval(pause(peers.len(), window));
+    let pause = pause(peers.len(), window);
+    if hub.following_and_replaying().0 > 0 {
+        // Whoever can go on elsewhere where it is here gets the time to open the new connection first.
+        let lead = LEAD.min(window / 4);
+        for (place, peer) in (0_u32..).zip(&peers) {
+            peer.outbox.announce_close(Instant::now() + lead + pause * place);
+        }
+        sleep(lead).await;
+    }
+    let mut ticks = interval(pause);
     // A late tick is made up for, so that the window holds.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for peer in peers {

@@ -4,56 +4,68 @@
 //! comes out of this loop the messages were handled and their counts are known; that is what makes the counts exact. The
 //! loop waits for nothing but the bus: a session takes a message or not, and answers go out through a task of their own.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use shared::bus::async_nats::{Message, Subject, Subscriber};
+use shared::bus::async_nats::{HeaderMap, Message, Subscriber};
 use shared::bus::{self, Bus, BusState, RequestError};
-use shared::ids::{MessageId, NodeId};
+use shared::faults::Fault;
+use shared::history::ERASED;
+use shared::ids::Channel;
 use shared::subject::{self, Live};
-use shared::wire::{Answer, Ask, Counts, Envelope as _, LiveMessage, VERSION};
+use shared::wire::{Ask, Envelope as _, LiveMessage};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::Core;
 use crate::frame::Frame;
 use crate::hub::Hub;
+use crate::hub::kept::Incoming;
 use crate::metrics::{Loss, Metrics};
+use crate::recovery::asks::{Addressed, Desk};
+use crate::recovery::keep::Keep;
+use crate::recovery::line::Step;
+use crate::recovery::metrics::Cause;
+use crate::recovery::recent::Key;
 use crate::traced;
 
 /// Answers that may wait for the bus; beyond, the publisher will say that its counts are incomplete.
 const MAX_ANSWERS: usize = 1_024;
+/// Where a message is in its stream, and the one before it of the same channel.
+const SEQUENCE: &str = "Nats-Sequence";
+const LAST_SEQUENCE: &str = "Nats-Last-Sequence";
 /// The pause after a proof of the subscription failed.
 const PROOF_PAUSE: Duration = Duration::from_millis(200);
-
-/// An answer and where it goes.
-type Addressed = (Subject, Answer);
 
 /// The edge's ear.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    node: NodeId,
     hub: Arc<Hub>,
-    recent: Recent,
-    answers: mpsc::Sender<Addressed>,
+    keep: Arc<Keep>,
+    desk: Desk,
     metrics: Arc<Metrics>,
 }
 
 impl Feed {
     /// Subscribes, and listens until the edge is gone. What is returned tells whether messages surely arrive now.
-    pub(crate) async fn start(core: &Core, remembered: usize) -> Result<watch::Receiver<bool>, RequestError> {
+    pub(crate) async fn start(core: &Core, keep: Arc<Keep>) -> Result<watch::Receiver<bool>, RequestError> {
         let messages = core.bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await?;
         let (answers, waiting) = mpsc::channel(MAX_ANSWERS);
         let (proved, active) = watch::channel(false);
         let Core { bus, node, hub, metrics, drain, gone } = core.clone();
         drain.spawn(send_answers(bus.clone(), waiting, Arc::clone(&metrics)));
-        drain.spawn(prove(bus, proved, gone.clone()));
-        drain.spawn(
-            Self { node, hub, recent: Recent::new(remembered), answers, metrics }.listen(messages, gone),
-        );
+        if keep.keeps(Fault::Barrier) {
+            drain.spawn(prove(bus, proved, gone.clone()));
+        } else {
+            drain.spawn(async move {
+                proved.send_replace(true);
+                proved.closed().await;
+            });
+        }
+        let desk = Desk::new(Arc::clone(&keep), node, answers, Arc::clone(&metrics));
+        drain.spawn(Self { hub, keep, desk, metrics }.listen(messages, gone));
         Ok(active)
     }
 
@@ -72,7 +84,10 @@ impl Feed {
 
     fn on_message(&mut self, message: Message) {
         match subject::parse_live(&message.subject) {
-            Some(Live::Message { channel, .. }) => self.deliver(&channel, &message),
+            Some(Live::Message { partition, channel }) => match number(message.headers.as_ref(), SEQUENCE) {
+                Some(seq) => self.deliver_stored(partition, &channel, seq, &message),
+                None => self.deliver(&channel, &message),
+            },
             Some(Live::Ask) => self.answer(message),
             None => {
                 self.metrics.lost(Loss::UnknownSubject, 1);
@@ -81,22 +96,61 @@ impl Feed {
         }
     }
 
-    fn deliver(&mut self, channel: &str, message: &Message) {
-        let live = match LiveMessage::decode(message.headers.as_ref(), message.payload.clone()) {
-            Ok(live) => live,
+    fn decode(&self, message: &Message) -> Option<LiveMessage> {
+        match LiveMessage::decode(message.headers.as_ref(), message.payload.clone()) {
+            Ok(live) => Some(live),
             Err(error) => {
                 self.metrics.lost(Loss::BadMessage, 1);
-                return tracing::debug!(%error, "dropped a message that can't be read");
+                tracing::debug!(%error, "dropped a message that can't be read");
+                None
             }
-        };
+        }
+    }
+
+    /// A message that is kept nowhere.
+    fn deliver(&mut self, channel: &str, message: &Message) {
+        let Some(live) = self.decode(message) else { return };
         let span = traced::delivery(message.headers.as_ref(), live.payload.len());
         let frame = || Frame::message(live.kind, &live.payload).traced(&span);
         let counts = span.in_scope(|| self.hub.deliver(channel, frame));
         traced::delivered(&span, counts);
         self.metrics.received(live.payload.len());
         self.metrics.delivered(counts.sessions, counts.failed);
-        self.recent.remember(live.id, counts);
+        self.keep.recent.remember(Key::Id(live.id), counts);
         tracing::trace!(message = %live.id, sessions = counts.sessions, failed = counts.failed, "delivered");
+    }
+
+    /// The live copy of a stored message. One that can't be read is told to the line all the same, as one that nobody
+    /// is given.
+    fn deliver_stored(&mut self, partition: u32, channel: &str, seq: u64, message: &Message) {
+        let headers = message.headers.as_ref();
+        let before = number(headers, LAST_SEQUENCE).unwrap_or(0);
+        let erased = headers.is_some_and(|headers| headers.get(ERASED).is_some());
+        let live = if erased { None } else { self.decode(message) };
+        let span = traced::delivery(headers, message.payload.len());
+        let incoming = Incoming { seq, message: live.as_ref(), span: &span };
+        let handled = span.in_scope(|| self.hub.on_live(channel, before, &incoming, Instant::now()));
+        self.metrics.received(message.payload.len());
+        match handled.step {
+            Step::Deliver => {
+                traced::delivered(&span, handled.counts);
+                self.metrics.delivered(handled.counts.sessions, handled.counts.failed);
+                self.keep.recent.remember(Key::Stored(partition, seq), handled.counts);
+            }
+            Step::Ignore => {
+                self.keep.metrics.repeated.inc();
+            }
+            Step::Fetch => {
+                if let Ok(channel) = Channel::parse(channel) {
+                    self.keep.fetch(&channel, Cause::Gap);
+                }
+            }
+        }
+        if let Some(epoch) = self.keep.history.epoch_of(partition) {
+            self.keep.with_heard(partition, epoch, |heard| heard.on_live(seq));
+            self.keep.history.saw(epoch, partition, seq);
+        }
+        tracing::trace!(seq, step = ?handled.step, sessions = handled.counts.sessions, "a stored message came");
     }
 
     fn answer(&self, message: Message) {
@@ -105,12 +159,12 @@ impl Feed {
             self.metrics.lost(Loss::BadAsk, 1);
             return tracing::debug!("dropped a question that can't be read or answered");
         };
-        let counts = ask.ids.iter().map(|id| self.recent.counts(*id)).collect();
-        let answer = Answer { v: VERSION, edge: self.node.clone(), counts, stored: Vec::new() };
-        if self.answers.try_send((reply, answer)).is_err() {
-            self.metrics.lost(Loss::AnswerQueue, 1);
-        }
+        self.desk.answer(ask, reply);
     }
+}
+
+fn number(headers: Option<&HeaderMap>, name: &'static str) -> Option<u64> {
+    headers?.get(name)?.as_str().parse().ok()
 }
 
 async fn send_answers(bus: Bus, mut waiting: mpsc::Receiver<Addressed>, metrics: Arc<Metrics>) {
@@ -149,66 +203,4 @@ async fn prove(bus: Bus, proved: watch::Sender<bool>, gone: CancellationToken) {
         }
     };
     tokio::select! { () = keep_proving => {}, () = gone.cancelled() => {} }
-}
-
-/// To how many sessions the latest messages went, for the questions that follow.
-#[derive(Debug)]
-struct Recent {
-    capacity: usize,
-    counts: HashMap<MessageId, Counts>,
-    /// The oldest first.
-    order: VecDeque<MessageId>,
-}
-
-impl Recent {
-    fn new(capacity: usize) -> Self {
-        Self { capacity, counts: HashMap::new(), order: VecDeque::new() }
-    }
-
-    /// A message that came twice was delivered twice.
-    fn remember(&mut self, id: MessageId, counts: Counts) {
-        if let Some(known) = self.counts.get_mut(&id) {
-            *known += counts;
-            return;
-        }
-        if self.order.len() == self.capacity
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.counts.remove(&oldest);
-        }
-        self.order.push_back(id);
-        self.counts.insert(id, counts);
-    }
-
-    fn counts(&self, id: MessageId) -> Option<Counts> {
-        self.counts.get(&id).copied()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_latest_messages_are_remembered_and_no_more() {
-        let mut recent = Recent::new(3);
-        for id in 0..5 {
-            recent.remember(MessageId(id), Counts { sessions: id as u64, failed: 0 });
-        }
-        let known: Vec<_> =
-            (0..6).map(|id| recent.counts(MessageId(id)).map(|counts| counts.sessions)).collect();
-        assert_eq!(known, [None, None, Some(2), Some(3), Some(4), None]);
-        assert_eq!((recent.counts.len(), recent.order.len()), (3, 3));
-    }
-
-    #[test]
-    fn a_message_that_came_twice_is_counted_twice_and_remembered_once() {
-        let mut recent = Recent::new(2);
-        let one = Counts { sessions: 1, failed: 2 };
-        recent.remember(MessageId(1), one);
-        recent.remember(MessageId(1), one);
-        recent.remember(MessageId(2), Counts::default());
-        assert_eq!(recent.counts(MessageId(1)), Some(Counts { sessions: 2, failed: 4 }));
-        assert_eq!(recent.counts(MessageId(2)), Some(Counts::default()), "nobody is not unknown");
-    }
 }

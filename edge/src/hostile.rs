@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde_json::Value;
+use shared::history::{Epoch, Position};
 use shared::ids::{Channel, Uid};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::frame::Frame;
 use crate::protocol::PONG;
-use crate::session::state::{Effect, Limits, State, Unproved, Verified};
+use crate::session::state::{Effect, Granted, Limits, State, Unproved, Verified};
 use crate::transport::{Event, Transport};
 
 const MAX_FRAME: usize = 512;
@@ -66,6 +67,7 @@ struct Talk {
     state: State,
     now: Instant,
     watched: HashSet<Channel>,
+    followed: HashSet<Arc<str>>,
     limits: Arc<Limits>,
     closed: bool,
     seen: Vec<String>,
@@ -80,7 +82,15 @@ impl Talk {
         let limits = Arc::new(Limits { subscriptions: 3, ..Config::default().limits() });
         let now = Instant::now();
         let state = State::new(Arc::new(rules), Arc::clone(&limits), 1, now);
-        Self { state, now, watched: HashSet::new(), limits, closed: false, seen: Vec::new() }
+        Self {
+            state,
+            now,
+            watched: HashSet::new(),
+            followed: HashSet::new(),
+            limits,
+            closed: false,
+            seen: Vec::new(),
+        }
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>, transport: &mut Transport<Pieces<'_>>) {
@@ -100,9 +110,10 @@ impl Talk {
                     let verified = verdict(token.expose());
                     self.state.on_verified(verified, self.now)
                 }
-                Effect::Watch { channel } => {
+                Effect::Watch { channel, .. } => {
                     assert!(!self.watched.contains(&channel), "{channel:?} is watched already");
-                    let outcome = if channel.as_str().len() % 7 == 6 { Err(Unproved) } else { Ok(()) };
+                    let outcome =
+                        if channel.as_str().len() % 7 == 6 { Err(Unproved) } else { Ok(Granted::Plain) };
                     if outcome.is_ok() {
                         self.watched.insert(channel);
                     }
@@ -112,13 +123,32 @@ impl Talk {
                     assert!(self.watched.remove(&channel), "{channel:?} was not watched");
                     Vec::new()
                 }
+                Effect::Follow { channel, name, after } => {
+                    assert!(!self.followed.contains(&name), "{name:?} is followed already");
+                    let outcome = if channel.as_str().len() % 7 == 6 {
+                        Err(Unproved)
+                    } else {
+                        self.followed.insert(name);
+                        let position = after.unwrap_or(Position { epoch: Epoch(1), seq: 1 });
+                        Ok(Granted::Following { position, recovered: position.seq % 2 == 0 })
+                    };
+                    self.state.on_subscribed(outcome, self.now)
+                }
+                Effect::Unfollow { name } => {
+                    assert!(self.followed.remove(&name), "{name:?} was not followed");
+                    Vec::new()
+                }
                 Effect::Close(_) => {
                     self.closed = true;
                     Vec::new()
                 }
                 Effect::Pause | Effect::Resume | Effect::Discard | Effect::Ping => Vec::new(),
             };
-            assert!(self.watched.len() <= self.limits.subscriptions, "{:?}", self.watched);
+            assert!(
+                self.watched.len() + self.followed.len() <= self.limits.subscriptions,
+                "{:?}",
+                self.watched
+            );
             self.carry_out(more, transport);
         }
     }

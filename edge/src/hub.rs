@@ -4,9 +4,11 @@
 //! sessions of its channel under the lock of the channel's map, so a session is counted exactly if it was subscribed when
 //! the message was handled. Locks are held for one operation, never across an await, and never two at a time.
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+mod audience;
+pub(crate) mod kept;
+mod parts;
+mod room;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,18 +17,16 @@ use serde::{Deserialize, Serialize};
 use shared::denials;
 use shared::ids::{Channel, Uid};
 use shared::wire::Counts;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::admission::Seat;
 use crate::code::CloseCode;
 use crate::deny::{DenyList, Words};
 use crate::frame::Frame;
-use crate::session::outbox::{Offer, Outbox};
+use crate::session::outbox::Outbox;
+use parts::Parts;
+use room::Room;
 
-/// Parts of each map, so that sessions rarely wait for each other.
-const PARTS: usize = 64;
-/// Up to here the sessions of a channel are searched; beyond, looked up.
-const FEW: usize = 16;
 /// Users that may be kept out at a time. The list of the bus holds fewer; it may be passed a little when several
 /// publishers add to it at once.
 const MAX_DENIED: usize = denials::MAX_DENIED + 1_024;
@@ -107,7 +107,7 @@ impl Waiting {
 #[derive(Debug)]
 pub(crate) struct Hub {
     places: Places,
-    channels: Parts<Channel, Audience>,
+    channels: Parts<Channel, Room>,
     /// The sessions of a user, the oldest login first.
     users: Parts<Uid, Vec<Login>>,
     denied: Mutex<DenyList>,
@@ -117,6 +117,14 @@ pub(crate) struct Hub {
     next_id: AtomicU64,
     /// Whether there are so many sessions that new ones should go elsewhere.
     crowded: watch::Sender<bool>,
+    /// Sessions that receive messages with ids.
+    following: AtomicUsize,
+    /// Ways of sessions through what is stored.
+    replays: AtomicUsize,
+    /// A line has moved on.
+    progress: Notify,
+    /// Whether what is missing before a message is fetched; only a test says no.
+    heals: bool,
 }
 
 impl Hub {
@@ -133,7 +141,17 @@ impl Hub {
             count: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
             crowded: watch::Sender::new(false),
+            following: AtomicUsize::new(0),
+            replays: AtomicUsize::new(0),
+            progress: Notify::new(),
+            heals: true,
         }
+    }
+
+    /// The same that delivers a message whatever is missing before it, for a test to show what that does.
+    pub(crate) fn that_heals(mut self, heals: bool) -> Self {
+        self.heals = heals;
+        self
     }
 
     /// A place for one more session, whose outbox holds `outbox` bytes. None: the edge is full.
@@ -145,20 +163,19 @@ impl Hub {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let peer = Arc::new(Peer { id, outbox: Outbox::new(outbox) });
         self.peers.of(&id).insert(id, Arc::clone(&peer));
-        Some(Member { hub: Arc::clone(self), peer, uid: None, channels: Vec::new(), seat: None })
+        Some(Member {
+            hub: Arc::clone(self),
+            peer,
+            uid: None,
+            channels: Vec::new(),
+            follows: None,
+            seat: None,
+        })
     }
 
     /// Offers a message to every session of a channel; `frame` is called only if there is one.
     pub(crate) fn deliver(&self, channel: &str, frame: impl FnOnce() -> Frame) -> Counts {
-        let mut counts = Counts::default();
-        let channels = self.channels.of(channel);
-        let Some(audience) = channels.get(channel) else { return counts };
-        let frame = frame();
-        audience.each(|peer| match peer.outbox.offer(&frame) {
-            Offer::Accepted => counts.sessions += 1,
-            Offer::Full | Offer::Closed => counts.failed += 1,
-        });
-        counts
+        self.channels.of(channel).get(channel).map(|room| room.deliver(frame)).unwrap_or_default()
     }
 
     /// How many sessions there are.
@@ -236,6 +253,10 @@ impl Hub {
     }
 }
 
+/// Channels that a session receives with ids, by the names that it uses. Boxed where it is kept: plain sessions have none,
+/// and there are many of them.
+type Follows = Vec<(Channel, Arc<str>)>;
+
 /// A session's place in the hub.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -243,6 +264,8 @@ pub(crate) struct Member {
     peer: Arc<Peer>,
     uid: Option<Uid>,
     channels: Vec<Channel>,
+    /// What it receives with ids, by the names that it uses.
+    follows: Option<Box<Follows>>,
     /// Its place among the sessions of one address, where those are counted.
     seat: Option<Box<Seat>>,
 }
@@ -297,7 +320,7 @@ impl Member {
     /// Receives this channel from now on.
     pub(crate) fn watch(&mut self, channel: &Channel) {
         let mut channels = self.hub.channels.of(channel.as_str());
-        channels.entry(channel.clone()).or_default().insert(&self.peer);
+        channels.entry(channel.clone()).or_default().plain.insert(Arc::clone(&self.peer));
         drop(channels);
         if !self.channels.contains(channel) {
             self.channels.push(channel.clone());
@@ -312,9 +335,9 @@ impl Member {
 
     fn leave(&self, channel: &Channel) {
         let mut channels = self.hub.channels.of(channel.as_str());
-        if let Some(audience) = channels.get_mut(channel.as_str()) {
-            audience.remove(self.peer.id);
-            if audience.is_empty() {
+        if let Some(room) = channels.get_mut(channel.as_str()) {
+            room.plain.remove(self.peer.id);
+            if room.is_empty() {
                 channels.remove(channel.as_str());
             }
         }
@@ -337,96 +360,16 @@ impl Drop for Member {
         for channel in &self.channels {
             self.leave(channel);
         }
+        if self.follows.is_some() {
+            self.hub.following.fetch_sub(1, Ordering::Relaxed);
+        }
+        for (channel, name) in self.follows.take().into_iter().flat_map(|follows| *follows) {
+            self.leave_as_follower(&channel, &name);
+        }
         self.log_out();
         self.hub.peers.of(&self.peer.id).remove(&self.peer.id);
         self.hub.count.fetch_sub(1, Ordering::SeqCst);
         self.hub.look_around();
-    }
-}
-
-/// The sessions of one channel: mostly one or two, sometimes all there are.
-#[derive(Debug)]
-enum Audience {
-    Few(Vec<Arc<Peer>>),
-    #[expect(
-        clippy::box_collection,
-        reason = "it is twice as large as a list, which nearly all channels have"
-    )]
-    Many(Box<HashMap<u64, Arc<Peer>>>),
-}
-
-impl Default for Audience {
-    fn default() -> Self {
-        Self::Few(Vec::with_capacity(1))
-    }
-}
-
-impl Audience {
-    fn insert(&mut self, peer: &Arc<Peer>) {
-        match self {
-            Self::Few(few) if few.iter().any(|other| other.id == peer.id) => {}
-            Self::Few(few) if few.len() < FEW => few.push(Arc::clone(peer)),
-            Self::Few(few) => {
-                let many = few.drain(..).chain([Arc::clone(peer)]).map(|peer| (peer.id, peer));
-                *self = Self::Many(Box::new(many.collect()));
-            }
-            Self::Many(many) => {
-                many.insert(peer.id, Arc::clone(peer));
-            }
-        }
-    }
-
-    fn remove(&mut self, id: u64) {
-        match self {
-            Self::Few(few) => few.retain(|peer| peer.id != id),
-            Self::Many(many) => {
-                many.remove(&id);
-            }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Few(few) => few.is_empty(),
-            Self::Many(many) => many.is_empty(),
-        }
-    }
-
-    fn each(&self, visit: impl FnMut(&Arc<Peer>)) {
-        match self {
-            Self::Few(few) => few.iter().for_each(visit),
-            Self::Many(many) => many.values().for_each(visit),
-        }
-    }
-}
-
-/// A map in parts, each behind a lock of its own.
-#[derive(Debug)]
-struct Parts<K, V> {
-    parts: Vec<Mutex<HashMap<K, V>>>,
-    hasher: RandomState,
-}
-
-impl<K: Hash + Eq, V> Parts<K, V> {
-    fn new() -> Self {
-        Self { parts: (0..PARTS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
-    }
-
-    /// The part that a key belongs to.
-    fn of<Q: Hash + ?Sized>(&self, key: &Q) -> MutexGuard<'_, HashMap<K, V>>
-    where
-        K: Borrow<Q>,
-    {
-        let part = self.hasher.hash_one(key) % PARTS as u64;
-        self.parts[part as usize].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn all(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<K, V>>> {
-        self.parts.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn len(&self) -> usize {
-        self.all().map(|part| part.len()).sum()
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `session` | one client's conversation: `state` decides, `outbox` is what waits for it |
 //! | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
 //! | `hub` | who is here |
+//! | `recovery` | nothing is lost within history: gaps, replays, comparisons with the streams |
 //! | `feed` | messages from the bus to sessions, and the counts back |
 //! | `authn`, `adapters` | whose token it is, and who is asked about it |
 //! | `control` | what publishers ask about users |
@@ -36,6 +37,7 @@ mod listener;
 mod metrics;
 mod protocol;
 mod ready;
+mod recovery;
 mod session;
 mod traced;
 mod transport;
@@ -51,7 +53,9 @@ use prometheus_client::registry::Registry;
 use shared::bus::{self, Bus};
 use shared::denials::Denials;
 use shared::drain::Drain;
+use shared::faults::Fault;
 use shared::health::{self, Health};
+use shared::history::{History, HistoryConfig, Role};
 use shared::ids::NodeId;
 use shared::reload::Live;
 use shared::rules::Rules;
@@ -73,6 +77,9 @@ use hub::Hub;
 use listener::{Bounds, Port};
 use metrics::Metrics;
 use ready::Signs;
+use recovery::keep::{Keep, KeepLimits};
+use recovery::metrics::RecoveryMetrics;
+use recovery::sweep::{LEADER_ELECTED, Sweeper};
 use session::Env;
 use upgrade::Door;
 
@@ -111,6 +118,7 @@ impl Edge {
     pub async fn start(
         config: impl Into<Live<Config>>,
         rules: Arc<Rules>,
+        history: &HistoryConfig,
         bus: Bus,
         health: Health,
         registry: &mut Registry,
@@ -127,25 +135,32 @@ impl Edge {
         let core = Core {
             bus,
             node: NodeId::random(),
-            hub: Arc::new(Hub::new(config.places())),
+            hub: Arc::new(Hub::new(config.places()).that_heals(!config.faults.has(Fault::GapFetch))),
             metrics: Arc::new(Metrics::register(registry)),
             drain: drain.clone(),
             gone: CancellationToken::new(),
         };
         registry.register_collector(Box::new(metrics::Holdings(Arc::clone(&core.hub))));
         let deaf = "the bus takes no subscriptions";
-        let active = Feed::start(&core, config.remembered_messages).await.context(deaf)?;
+        let keep = Arc::new(keep(&core, &config, history, registry));
+        let active = Feed::start(&core, Arc::clone(&keep)).await.context(deaf)?;
+        let leaders = core.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(deaf)?;
+        let sweeper = Sweeper::new(Arc::clone(&keep), active.clone(), leaders, config.sweep_interval);
+        core.drain.spawn(sweeper.run());
         control::Desk::start(&core).await.context(deaf)?;
-        let list = Denials::new(&core.bus, 1);
+        let list = Denials::new(&core.bus, history.replicas);
         let denials = denials::Reader::start(&core, list).await.context(deaf)?;
         let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone(), denials.clone());
         let phase = phase.await.context(deaf)?;
         let (bus, crowded) = (core.bus.state(), core.hub.crowded());
-        let signs = Signs { bus, active: active.clone(), denials, phase: phase.subscribe(), crowded };
+        let history = keep.history.state();
+        let signs =
+            Signs { bus, active: active.clone(), denials, history, phase: phase.subscribe(), crowded };
         drain.spawn(ready::keep(health, signs, config.bus_grace));
         let checks = (config.max_token_checks, config.auth_deadline);
         let authn = Authn::start(core.bus.clone(), checks, registry, drain, core.gone.clone());
-        let port = port(live, &core, rules, authn, (address, tls), active, phase.subscribe())?;
+        let env = env(&config, &core, rules, authn, active, keep);
+        let port = port(live, &core, env, (address, tls), phase.subscribe())?;
         drain.spawn(listener::serve(listener, Arc::new(port)));
         drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %core.node, "the edge listens");
@@ -173,18 +188,28 @@ impl Edge {
     }
 }
 
-/// The client port, and what the sessions behind it share.
-fn port(
-    live: Live<Config>,
+/// What is stored, and what is needed to follow it.
+fn keep(core: &Core, config: &Config, history: &HistoryConfig, registry: &mut Registry) -> Keep {
+    let history = History::open(&core.bus, history, Role::Reader, &core.drain);
+    let limits = KeepLimits {
+        replays: config.max_replays,
+        remembered: config.remembered_messages,
+        faults: config.faults.clone(),
+    };
+    let metrics = RecoveryMetrics::register(registry);
+    Keep::new(history, Arc::clone(&core.hub), limits, metrics, core.drain.clone(), core.gone.clone())
+}
+
+/// What all sessions share.
+fn env(
+    config: &Config,
     core: &Core,
     rules: Arc<Rules>,
     authn: Authn,
-    (address, tls): (SocketAddr, Option<Acceptor>),
     active: watch::Receiver<bool>,
-    phase: watch::Receiver<EdgeState>,
-) -> anyhow::Result<Port> {
-    let config = live.get();
-    let env = Env {
+    keep: Arc<Keep>,
+) -> Env {
+    Env {
         rules,
         limits: Arc::new(config.limits()),
         authn,
@@ -192,7 +217,19 @@ fn port(
         subscribe_deadline: config.subscribe_deadline,
         stalled_after: config.stalled_after,
         metrics: Arc::clone(&core.metrics),
-    };
+        keep,
+    }
+}
+
+/// The client port.
+fn port(
+    live: Live<Config>,
+    core: &Core,
+    env: Env,
+    (address, tls): (SocketAddr, Option<Acceptor>),
+    phase: watch::Receiver<EdgeState>,
+) -> anyhow::Result<Port> {
+    let config = live.get();
     let terms = config.terms().map_err(anyhow::Error::msg).context("edge")?;
     let door = Door {
         gate: Gate::new(terms, Arc::clone(&core.metrics)),
@@ -232,7 +269,7 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let grace = config.drain_window + LEAVING_GRACE;
     live.register(&mut registry);
     let config = live.project(&drain, |settings| settings.edge.clone());
-    Edge::start(config, rules, bus, health.clone(), &mut registry, &drain).await?;
+    Edge::start(config, rules, &settings.history, bus, health.clone(), &mut registry, &drain).await?;
     health::serve(admin, health, registry, &admin_drain);
     drain.begun().await;
     let unfinished = drain.finish(grace).await;

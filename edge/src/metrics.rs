@@ -277,11 +277,14 @@ pub(crate) struct Holdings(pub(crate) Arc<Hub>);
 impl Collector for Holdings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let (channels, users) = self.0.channels_and_users();
+        let (following, replaying) = self.0.following_and_replaying();
         let waiting = self.0.waiting();
         for (name, help, unit, value) in [
             ("mc_edge_channels", "Channels that have a session here", None, channels),
             ("mc_edge_users", "Users who have a session here", None, users),
             ("mc_edge_denied_users", "Users whose logins are refused", None, self.0.denied().len()),
+            ("mc_edge_following_sessions", "Sessions that receive messages with ids", None, following),
+            ("mc_edge_replays", "Channels that a session is given what is stored of", None, replaying),
             ("mc_edge_outbox_sessions", "Sessions that messages wait for", None, waiting.sessions),
             ("mc_edge_outbox_messages", "Messages that wait for a session", None, waiting.frames),
             ("mc_edge_outbox", "Messages that wait for a session", Some(&Unit::Bytes), waiting.bytes),

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use shared::config::Secret;
+use shared::history::Position;
 
 use crate::code::{CloseCode, ErrorCode};
 
@@ -46,14 +47,25 @@ pub(crate) struct Request {
 pub(crate) enum ClientOp {
     /// "I am the one with this token."
     Auth { token: Secret },
-    /// "Send me this channel"; `recover` if it named a position to begin after.
-    Subscribe { name: Box<str>, recover: bool },
+    /// "Send me this channel", and how.
+    Subscribe { name: Box<str>, after: After },
     /// "Not any more."
     Unsubscribe { name: Box<str> },
     /// An op of another name.
     Unknown,
     /// A known op with a field that is not what it should be.
     Malformed(&'static str),
+}
+
+/// What a client that subscribes wants besides the messages that come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Nothing; messages as they were published.
+    Plain,
+    /// Their ids, from now on.
+    Now,
+    /// Their ids, and everything after this position first.
+    Position(Position),
 }
 
 /// What a client gave as `i`: a JSON scalar, as written. Its answer carries it.
@@ -136,9 +148,9 @@ fn read(text: &str) -> Result<Request, &'static str> {
     };
     let op = match &*op {
         "auth" => auth(fields.token),
-        "subscribe" => match channel(fields.channel) {
-            Ok(name) => ClientOp::Subscribe { name, recover: fields.after.is_some() },
-            Err(malformed) => malformed,
+        "subscribe" => match (channel(fields.channel), after(fields.after)) {
+            (Ok(name), Ok(after)) => ClientOp::Subscribe { name, after },
+            (Err(malformed), _) | (Ok(_), Err(malformed)) => malformed,
         },
         "unsubscribe" => match channel(fields.channel) {
             Ok(name) => ClientOp::Unsubscribe { name },
@@ -159,6 +171,17 @@ fn auth(token: Option<&RawValue>) -> ClientOp {
 fn channel(channel: Option<&RawValue>) -> Result<Box<str>, ClientOp> {
     let name = channel.and_then(string).ok_or(ClientOp::Malformed("\"channel\" must be a string"))?;
     Ok(name.into())
+}
+
+fn after(after: Option<&RawValue>) -> Result<After, ClientOp> {
+    let Some(after) = after else { return Ok(After::Plain) };
+    match string(after).as_deref() {
+        Some("") => Ok(After::Now),
+        Some(text) => text.parse().map(After::Position).map_err(|_| {
+            ClientOp::Malformed("\"after\" is no id that was given out here: name the last one, or send \"\"")
+        }),
+        None => Err(ClientOp::Malformed("\"after\" must be a string: the last id, or \"\" for from now on")),
+    }
 }
 
 fn string(value: &RawValue) -> Option<Cow<'_, str>> {
@@ -205,6 +228,14 @@ pub(crate) fn result(echo: &Echo) -> Cow<'static, str> {
     }
 }
 
+/// The answer to a subscription with ids: where it begins, and whether everything after the named position follows.
+pub(crate) fn following(position: Position, recovered: bool, echo: &Echo) -> Cow<'static, str> {
+    match &echo.0 {
+        None => format!(r#"{{"result":true,"id":"{position}","recovered":{recovered}}}"#).into(),
+        Some(i) => format!(r#"{{"result":true,"id":"{position}","recovered":{recovered},"i":{i}}}"#).into(),
+    }
+}
+
 /// The answer to an op that was not.
 pub(crate) fn error(code: ErrorCode, detail: Option<&str>, echo: &Echo) -> Cow<'static, str> {
     let (number, text) = (code.number(), code.text());
@@ -235,11 +266,12 @@ mod tests {
     fn ops_are_read_whatever_else_is_in_them() {
         let token = Secret::new("a\"b");
         assert_eq!(request(r#"{"op":"auth","token":"a\"b"}"#).op, ClientOp::Auth { token });
-        let subscribe = |recover| ClientOp::Subscribe { name: "@user".into(), recover };
-        assert_eq!(request(r#" {"x":[{}],"channel":"@user","op":"subscribe"} "#).op, subscribe(false));
-        for after in ["\"\"", "\"1-2\"", "null"] {
-            let op = request(&format!(r#"{{"op":"subscribe","channel":"@user","after":{after}}}"#)).op;
-            assert_eq!(op, subscribe(true));
+        let subscribe = |after| ClientOp::Subscribe { name: "@user".into(), after };
+        assert_eq!(request(r#" {"x":[{}],"channel":"@user","op":"subscribe"} "#).op, subscribe(After::Plain));
+        let position = "00000000000000ab.7".parse().unwrap();
+        for (text, after) in [("", After::Now), ("00000000000000ab.7", After::Position(position))] {
+            let op = request(&format!(r#"{{"op":"subscribe","channel":"@user","after":"{text}"}}"#)).op;
+            assert_eq!(op, subscribe(after));
         }
         let name = "@user".into();
         assert_eq!(request(r#"{"op":"unsubscribe","channel":"@user"}"#).op, ClientOp::Unsubscribe { name });
@@ -261,6 +293,8 @@ mod tests {
             (r#"{"op":"auth","token":null}"#, "token"),
             (r#"{"op":"subscribe"}"#, "channel"),
             (r#"{"op":"subscribe","channel":["@user"]}"#, "channel"),
+            (r#"{"op":"subscribe","channel":"@user","after":null}"#, "after"),
+            (r#"{"op":"subscribe","channel":"@user","after":"1-2"}"#, "after"),
             (r#"{"op":"unsubscribe","channel":null}"#, "channel"),
             (r#"{"op":"auth","token":"a","i":[]}"#, "\"i\""),
             (r#"{"op":"nonsense","i":{}}"#, "\"i\""),

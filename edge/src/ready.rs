@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shared::bus::BusState;
 use shared::health::Health;
+use shared::history::HistoryState;
 use shared::wire::EdgeState;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -22,6 +23,8 @@ pub(crate) struct Signs {
     pub(crate) active: watch::Receiver<bool>,
     /// Whether it is known who may not log in.
     pub(crate) denials: watch::Receiver<bool>,
+    /// Whether what is stored can be read.
+    pub(crate) history: watch::Receiver<HistoryState>,
     pub(crate) phase: watch::Receiver<EdgeState>,
     /// Whether there are as many sessions as the watermark allows.
     pub(crate) crowded: watch::Receiver<bool>,
@@ -45,7 +48,7 @@ impl View {
 
 /// Tells `health` until this edge leaves.
 pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
-    let Signs { mut bus, mut active, mut denials, mut phase, mut crowded } = signs;
+    let Signs { mut bus, mut active, mut denials, mut history, mut phase, mut crowded } = signs;
     let mut away_since = None;
     loop {
         let view = View {
@@ -59,8 +62,10 @@ pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
         away_since = since;
         let patience = since.map(|since| since + grace);
         let over = patience.is_some_and(|until| until <= Instant::now());
+        let no_history = history.borrow_and_update().why_not().map(ToOwned::to_owned);
         match reason(view, over) {
             Some(reason) => health.unready(PART, reason),
+            None if no_history.is_some() => health.unready(PART, no_history.unwrap_or_default()),
             None if view.knows() => health.ready(PART),
             None => {}
         }
@@ -77,6 +82,7 @@ pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
             changed = bus.changed() => changed,
             changed = active.changed() => changed,
             changed = denials.changed() => changed,
+            changed = history.changed() => changed,
             changed = phase.changed() => changed,
             changed = crowded.changed() => changed,
             () = grace_over => Ok(()),

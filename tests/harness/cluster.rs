@@ -14,6 +14,7 @@ use publisher_api::PublisherApi;
 use shared::bus::{self, Bus, BusConfig, BusServer};
 use shared::drain::Drain;
 use shared::health::Health;
+use shared::history::HistoryConfig;
 use shared::rules::{RuleConfig, Rules, default_rules};
 
 use crate::business::Business;
@@ -42,6 +43,7 @@ pub struct Plan {
     edge: edge::Config,
     publisher: publisher_api::Config,
     adapter: auth_adapter::Config,
+    history: HistoryConfig,
     bus: Option<SocketAddr>,
 }
 
@@ -200,6 +202,7 @@ impl Cluster {
                 ..publisher_api::Config::default()
             },
             adapter: auth_adapter::Config::default(),
+            history: HistoryConfig::default(),
             bus: None,
         }
     }
@@ -215,8 +218,9 @@ impl Cluster {
     /// It does not start.
     pub async fn add_edge(&mut self) {
         let (rules, config) = (Arc::new(self.rules()), self.plan.edge.clone());
+        let history = self.plan.history.clone();
         let part = start(self.bus, edge::PART, async |bus, health, registry, drain| {
-            Edge::start(config, rules, bus, health, registry, drain).await
+            Edge::start(config, rules, &history, bus, health, registry, drain).await
         });
         self.edges.push(part.await);
     }

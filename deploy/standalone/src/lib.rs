@@ -165,7 +165,7 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     let bus = Bus::connect(&server, edge::PART, rest).await?;
     let drain = &drains.edge.0;
     let edge = live.project(drain, |settings| settings.edge.clone());
-    let edge = Edge::start(edge, rules, bus, health.clone(), &mut registry, drain).await?;
+    let edge = Edge::start(edge, rules, &settings.history, bus, health.clone(), &mut registry, drain).await?;
 
     let (clients, publishing) = (edge.local_addr(), publisher.local_addr());
     let address = admin.local_addr().context("the address of the admin port")?;

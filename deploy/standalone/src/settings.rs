@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, LogConfig, Problems};
+use shared::history::HistoryConfig;
 use shared::rules::{RuleConfig, default_rules};
 
 /// All sections of the file.
@@ -20,6 +21,8 @@ pub struct Settings {
     pub auth_adapter: auth_adapter::Config,
     /// The bus that the parts meet on: this process connects to one, or embeds one.
     pub bus: BusConfig,
+    /// How much is kept of channels with history; the same for edges and publishers.
+    pub history: HistoryConfig,
     /// The demo business system, which runs when `auth_adapter.url` is empty.
     pub demo: DemoConfig,
     /// What is written to standard error.
@@ -37,6 +40,7 @@ impl Default for Settings {
             publisher_api: publisher_api::Config::default(),
             auth_adapter: auth_adapter::Config::default(),
             bus: BusConfig::default(),
+            history: HistoryConfig::default(),
             demo: DemoConfig::default(),
             log: LogConfig::default(),
             channels: default_rules(),
@@ -107,14 +111,15 @@ impl config::Settings for Settings {
 
     /// Asks each part, so that what a part refuses alone is refused here too.
     fn validate(&self, problems: &mut Problems) {
-        let Self { edge, publisher_api, auth_adapter, bus, demo, log, channels } = self.clone();
+        let Self { edge, publisher_api, auth_adapter, bus, history, demo, log, channels } = self.clone();
         let mut login = auth_adapter;
         if self.is_demo() {
             self.validate_demo(problems);
             login.url = demo.url(demo.listen);
         }
         let (all_bus, all_log, all_channels) = (bus.clone(), log.clone(), channels.clone());
-        edge::Settings { edge, bus: all_bus, log: all_log, channels: all_channels }.validate(problems);
+        edge::Settings { edge, bus: all_bus, history, log: all_log, channels: all_channels }
+            .validate(problems);
         let (all_bus, all_log) = (bus.clone(), log.clone());
         publisher_api::Settings { publisher_api, bus: all_bus, log: all_log, channels }.validate(problems);
         auth_adapter::Settings { auth_adapter: login, bus, log }.validate(problems);

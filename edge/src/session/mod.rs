@@ -3,6 +3,7 @@
 //! It decides nothing: [`state`] does. It holds its [`Member`] for as long as messages may go to the client, and gives it
 //! back before the socket is shut down, so that a client that sees its connection ended is counted no more.
 
+mod follow;
 pub(crate) mod outbox;
 pub(crate) mod state;
 mod throttle;
@@ -12,25 +13,30 @@ mod tests;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use shared::held::Held;
+use shared::history::Position;
 use shared::ids::Channel;
 use shared::rules::Rules;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument as _;
 
 use crate::authn::{Authn, Owner};
 use crate::code::CloseCode;
 use crate::frame::Frame;
+use crate::hub::kept::Hold;
 use crate::hub::{Entry, Member};
 use crate::metrics::{LoginOutcome, Loss, Metrics};
+use crate::recovery::keep::Keep;
+use crate::recovery::replay::{Found, Read, Replay};
 use crate::traced;
 use crate::transport::{Event, Transport};
-use outbox::Call;
-use state::{Effect, Limits, State, Unproved, Verified};
+use outbox::{Call, Outbox};
+use state::{Effect, Granted, Limits, State, Unproved, Verified};
 
 /// Bytes of messages that are taken from the outbox at a time; one larger message is taken alone.
 const BATCH_BYTES: usize = 64 << 10;
@@ -52,6 +58,8 @@ pub(crate) struct Env {
     /// How long a client may take nothing although something waits for it.
     pub(crate) stalled_after: Duration,
     pub(crate) metrics: Arc<Metrics>,
+    /// What is stored, and how it is followed.
+    pub(crate) keep: Arc<Keep>,
 }
 
 /// Why a session ends.
@@ -69,8 +77,18 @@ type UnderWay = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// What came of it.
 enum Outcome {
     Owner(Owner),
-    Subscribable(Channel),
+    /// The channel, and what keeps its line until the session watches it.
+    Watchable(Channel, Option<Hold>),
+    /// The channel's line, and what the client can be given of what is stored.
+    Followable(Box<Followable>),
     Unproved,
+}
+
+/// A channel that can be followed.
+struct Followable {
+    name: Arc<str>,
+    after: Option<Position>,
+    found: Found,
 }
 
 /// Everything that one session owns.
@@ -82,6 +100,16 @@ struct Session<S> {
     under_way: Option<UnderWay>,
     /// Messages stay in the outbox.
     paused: bool,
+    /// Channels of which the client is still given what is stored; the first is read next.
+    replays: Vec<Replay>,
+    /// Whether what is stored goes before what is in the outbox, so that neither waits for ever.
+    stored_first: bool,
+}
+
+/// What goes to the client next.
+enum Next {
+    Call(Call),
+    Read(Read),
 }
 
 /// Serves one client until its session ends.
@@ -96,7 +124,16 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     tracing::debug!(session = id, "a session begins");
     let (rules, limits) = (Arc::clone(&env.rules), Arc::clone(&env.limits));
     let state = State::new(rules, limits, fastrand::u64(..), Instant::now());
-    let mut session = Session { transport, member, state, env, under_way: None, paused: false };
+    let mut session = Session {
+        transport,
+        member,
+        state,
+        env,
+        under_way: None,
+        paused: false,
+        replays: Vec::new(),
+        stored_first: false,
+    };
     let end = session.converse().await;
     tracing::debug!(session = id, ?end, "a session ends");
     // Apart, so that the long time before does not hold the memory for the short one after.
@@ -111,12 +148,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let listens = self.state.wants_input() && self.transport.has_room();
             let delivers = !self.paused && self.transport.is_idle();
             let outbox = self.member.outbox();
+            let turn = (delivers, self.stored_first);
             let effects = tokio::select! {
                 biased;
-                call = std::future::poll_fn(|context| outbox.poll_call(delivers, context)) => match call {
-                    Call::Close(code) => return End::With(code),
-                    Call::Deliver => {
+                next = next(outbox, &mut self.replays, &self.env.keep, turn) => match next {
+                    Next::Call(Call::Close(code)) => return End::With(code),
+                    Next::Call(Call::Farewell(at)) => {
+                        self.say_farewell(at);
+                        Vec::new()
+                    }
+                    Next::Call(Call::Deliver) => {
                         outbox.take(BATCH_BYTES).into_iter().for_each(|frame| self.transport.push(frame));
+                        self.stored_first = true;
+                        Vec::new()
+                    }
+                    Next::Read(read) => {
+                        self.stored_first = false;
+                        if let Some(code) = self.on_read(read) {
+                            return End::With(code);
+                        }
                         Vec::new()
                     }
                 },
@@ -166,9 +216,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let verified = self.let_in(owner);
                 self.state.on_verified(verified, now)
             }
-            Outcome::Subscribable(channel) => {
+            Outcome::Watchable(channel, hold) => {
                 self.member.watch(&channel);
-                self.state.on_subscribed(Ok(()), now)
+                drop(hold);
+                self.state.on_subscribed(Ok(Granted::Plain), now)
+            }
+            Outcome::Followable(followable) => {
+                let granted = self.follow(*followable, now);
+                self.state.on_subscribed(granted, now)
             }
             Outcome::Unproved => self.state.on_subscribed(Err(Unproved), now),
         }
@@ -210,12 +265,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     };
                     self.under_way = Some(Box::pin(check.instrument(traced::login())));
                 }
-                Effect::Watch { channel } => {
-                    let proof = proof(self.env.active.clone(), self.env.subscribe_deadline);
-                    self.under_way = Some(Box::pin(async move {
-                        if proof.await { Outcome::Subscribable(channel) } else { Outcome::Unproved }
-                    }));
+                Effect::Watch { channel, kept } => {
+                    self.under_way = Some(watch_channel(&self.env, channel, kept))
                 }
+                Effect::Follow { channel, name, after } => {
+                    self.under_way = Some(follow_channel(&self.env, channel, name, after));
+                }
+                Effect::Unfollow { name } => self.unfollow(&name),
                 Effect::Unwatch { channel } => self.member.unwatch(&channel),
                 Effect::Pause => self.paused = true,
                 Effect::Resume => self.paused = false,
@@ -287,7 +343,80 @@ async fn outcome(under_way: &mut Option<UnderWay>) -> Outcome {
     }
 }
 
-/// Whether messages surely arrive from the bus, now or within the deadline.
-async fn proof(mut active: watch::Receiver<bool>, deadline: Duration) -> bool {
-    timeout(deadline, active.wait_for(|active| *active)).await.is_ok_and(|proved| proved.is_ok())
+/// Waits until a channel can be watched.
+fn watch_channel(env: &Arc<Env>, channel: Channel, kept: bool) -> UnderWay {
+    let (active, keep) = (env.active.clone(), Arc::clone(&env.keep));
+    let deadline = Instant::now() + env.subscribe_deadline;
+    Box::pin(async move {
+        if !proof(active, deadline).await {
+            return Outcome::Unproved;
+        }
+        if !kept {
+            return Outcome::Watchable(channel, None);
+        }
+        match timeout_at(deadline, keep.open(&channel)).await {
+            Ok(opened) => Outcome::Watchable(channel, Some(opened.hold)),
+            Err(_) => Outcome::Unproved,
+        }
+    })
+}
+
+/// Waits until a channel can be followed, and looks what can be given of what is stored.
+fn follow_channel(env: &Arc<Env>, channel: Channel, name: Arc<str>, after: Option<Position>) -> UnderWay {
+    let (active, keep) = (env.active.clone(), Arc::clone(&env.keep));
+    let deadline = Instant::now() + env.subscribe_deadline;
+    Box::pin(async move {
+        if !proof(active, deadline).await {
+            return Outcome::Unproved;
+        }
+        let find = async {
+            match after {
+                None => Found { opened: keep.open(&channel).await, first: Ok(None) },
+                Some(after) => keep.find(&channel, after).await,
+            }
+        };
+        match timeout_at(deadline, find).await {
+            Ok(found) => Outcome::Followable(Box::new(Followable { name, after, found })),
+            Err(_) => Outcome::Unproved,
+        }
+    })
+}
+
+/// Waits for what goes to the client next: an order or messages from the outbox, or what is stored. `delivers`: whether it
+/// takes messages now.
+async fn next(outbox: &Outbox, replays: &mut [Replay], keep: &Arc<Keep>, turn: (bool, bool)) -> Next {
+    let (delivers, stored_first) = turn;
+    let reads = delivers && !replays.is_empty();
+    let mut read = pin!(async {
+        match replays.first_mut() {
+            Some(replay) => replay.next(keep).await,
+            None => std::future::pending().await,
+        }
+    });
+    std::future::poll_fn(|context| {
+        let takes = delivers && !(reads && stored_first);
+        if !takes
+            && reads
+            && let Poll::Ready(read) = read.as_mut().poll(context)
+        {
+            return Poll::Ready(Next::Read(read));
+        }
+        // What is stored had its chance; while it is being read others need not wait.
+        if let Poll::Ready(call) = outbox.poll_call(delivers, context) {
+            return Poll::Ready(Next::Call(call));
+        }
+        if takes
+            && reads
+            && let Poll::Ready(read) = read.as_mut().poll(context)
+        {
+            return Poll::Ready(Next::Read(read));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Whether messages surely arrive from the bus, now or until then.
+async fn proof(mut active: watch::Receiver<bool>, deadline: Instant) -> bool {
+    timeout_at(deadline, active.wait_for(|active| *active)).await.is_ok_and(|proved| proved.is_ok())
 }

@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::time::Instant;
+
 use crate::code::CloseCode;
 use crate::deny::Words;
 use crate::frame::Frame;
@@ -28,6 +30,8 @@ pub(crate) enum Offer {
 pub(crate) enum Call {
     /// Frames wait to be taken.
     Deliver,
+    /// The session will be closed then, and should tell its client so, if that can make use of it.
+    Farewell(Instant),
     /// The session must end.
     Close(CloseCode),
 }
@@ -48,6 +52,8 @@ struct Inner {
     closed: Option<CloseCode>,
     /// What the close frame shall say in place of the code's own reason.
     words: Words,
+    /// When the session will be closed, until the session knows.
+    farewell: Option<Instant>,
     /// The session's task, while it waits.
     task: Option<Waker>,
 }
@@ -94,6 +100,13 @@ impl Outbox {
         true
     }
 
+    /// Tells the session when it will be closed.
+    pub(crate) fn announce_close(&self, at: Instant) {
+        let mut inner = self.lock();
+        inner.farewell = Some(at);
+        wake(inner);
+    }
+
     /// Whether the session is ending.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed.is_some()
@@ -109,6 +122,9 @@ impl Outbox {
         let mut inner = self.lock();
         if let Some(code) = inner.closed {
             return Poll::Ready(Call::Close(code));
+        }
+        if let Some(at) = inner.farewell.take() {
+            return Poll::Ready(Call::Farewell(at));
         }
         if takes && !inner.frames.is_empty() {
             return Poll::Ready(Call::Deliver);

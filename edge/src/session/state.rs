@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::config::Secret;
+use shared::history::Position;
 use shared::ids::{Channel, Uid};
 use shared::rules::{Refusal, Resolved, Rules};
 use tokio::time::Instant;
 
 use super::throttle::{Admission, Throttle};
 use crate::code::{CloseCode, ErrorCode};
-use crate::protocol::{self, ClientOp, Echo, Fatal, Incoming, Request};
+use crate::protocol::{self, After, ClientOp, Echo, Fatal, Incoming, Request};
 
 /// Frames that may wait while an op is under way.
 pub(crate) const MAX_WAITING: usize = 32;
@@ -48,10 +49,15 @@ pub(crate) enum Effect {
     Error(ErrorCode, Cow<'static, str>),
     /// Check the token and take the session in under its user; then [`State::on_verified`].
     Verify { token: Secret },
-    /// Deliver this channel from now on; then [`State::on_subscribed`].
-    Watch { channel: Channel },
+    /// Deliver this channel from now on; then [`State::on_subscribed`]. `kept`: it has history.
+    Watch { channel: Channel, kept: bool },
     /// Deliver this channel no longer.
     Unwatch { channel: Channel },
+    /// Deliver this channel under this name with ids, after this position or from now on; then
+    /// [`State::on_subscribed`].
+    Follow { channel: Channel, name: Arc<str>, after: Option<Position> },
+    /// Deliver nothing more under this name. Whatever was on its way goes out before anything else.
+    Unfollow { name: Arc<str> },
     /// Keep messages back.
     Pause,
     /// Let them go.
@@ -79,7 +85,16 @@ pub(crate) enum Verified {
     Denied,
 }
 
-/// The bus could not prove in time that messages would arrive.
+/// How a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Granted {
+    /// With the next message.
+    Plain,
+    /// Behind this position. `recovered`: everything after the one that the client named follows.
+    Following { position: Position, recovered: bool },
+}
+
+/// The bus or the store could not prove in time that messages would arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unproved;
 
@@ -111,16 +126,18 @@ enum Login {
 #[derive(Debug)]
 struct Subscription {
     /// As the client calls it.
-    name: Box<str>,
+    name: Arc<str>,
     /// Several names may stand for one channel.
     channel: Channel,
+    /// Whether its messages come with ids.
+    follows: bool,
 }
 
 /// The op that all later frames wait for.
 #[derive(Debug)]
 enum UnderWay {
     Auth { echo: Echo },
-    Subscribe { name: Box<str>, channel: Channel, echo: Echo },
+    Subscribe { name: Arc<str>, channel: Channel, echo: Echo },
 }
 
 /// A frame, and whether it came within the rate.
@@ -206,15 +223,21 @@ impl State {
         effects
     }
 
-    /// The answer to [`Effect::Watch`].
-    pub(crate) fn on_subscribed(&mut self, outcome: Result<(), Unproved>, now: Instant) -> Vec<Effect> {
+    /// The answer to [`Effect::Watch`] and [`Effect::Follow`].
+    pub(crate) fn on_subscribed(&mut self, outcome: Result<Granted, Unproved>, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let Some(UnderWay::Subscribe { name, channel, echo }) = self.finish_op(now) {
             match outcome {
-                Ok(()) => {
-                    self.subscriptions.push(Subscription { name, channel });
+                Ok(granted) => {
+                    let (follows, reply) = match granted {
+                        Granted::Plain => (false, protocol::result(&echo)),
+                        Granted::Following { position, recovered } => {
+                            (true, protocol::following(position, recovered, &echo))
+                        }
+                    };
+                    self.subscriptions.push(Subscription { name, channel, follows });
                     self.useful_by = None;
-                    effects.push(Effect::Reply(protocol::result(&echo)));
+                    effects.push(Effect::Reply(reply));
                 }
                 Err(Unproved) => self.refuse((ErrorCode::Unavailable, None), &echo, &mut effects),
             }
@@ -311,10 +334,10 @@ impl State {
                 self.under_way = Some(UnderWay::Auth { echo });
                 return effects.push(Effect::Verify { token });
             }
-            ClientOp::Subscribe { name, recover } => match self.subscribe(&name, recover) {
-                Ok(Some(channel)) => {
-                    self.under_way = Some(UnderWay::Subscribe { name, channel: channel.clone(), echo });
-                    return effects.push(Effect::Watch { channel });
+            ClientOp::Subscribe { name, after } => match self.subscribe(&name.into(), after, effects) {
+                Ok(Some((name, channel, effect))) => {
+                    self.under_way = Some(UnderWay::Subscribe { name, channel, echo });
+                    return effects.push(effect);
                 }
                 Ok(None) => Ok(()),
                 Err(refused) => Err(refused),
@@ -329,36 +352,60 @@ impl State {
         }
     }
 
-    /// The channel that must be watched first; none if nothing has to be done.
-    fn subscribe(&mut self, name: &str, recover: bool) -> Result<Option<Channel>, Refused> {
-        let channel = self.resolve(name)?.channel;
-        if recover {
-            let fault = "this channel keeps no history: subscribe without \"after\"";
-            return Err((ErrorCode::BadRequest, Some(fault)));
+    /// What must be done first; none if nothing has to be.
+    fn subscribe(
+        &mut self,
+        name: &Arc<str>,
+        after: After,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<(Arc<str>, Channel, Effect)>, Refused> {
+        let Resolved { channel, history: kept, .. } = self.resolve(name)?;
+        let after = match after {
+            After::Plain => None,
+            After::Now | After::Position(_) if !kept => {
+                let fault = "this channel keeps no history: subscribe without \"after\"";
+                return Err((ErrorCode::BadRequest, Some(fault)));
+            }
+            After::Now => Some(None),
+            After::Position(position) => Some(Some(position)),
+        };
+        let known = self.subscriptions.iter().position(|subscription| subscription.name == *name);
+        match (known, &after) {
+            (Some(_), None) => return Ok(None),
+            // The new one replaces it.
+            (Some(place), Some(_)) => self.end_subscription(place, effects),
+            (None, _) if self.subscriptions.len() >= self.limits.subscriptions => {
+                return Err((ErrorCode::TooManySubscriptions, None));
+            }
+            (None, _) => {}
         }
-        if self.subscriptions.iter().any(|subscription| *subscription.name == *name) {
-            return Ok(None);
-        }
-        if self.subscriptions.len() >= self.limits.subscriptions {
-            return Err((ErrorCode::TooManySubscriptions, None));
-        }
-        if self.watches(&channel) {
-            self.subscriptions.push(Subscription { name: name.into(), channel });
-            return Ok(None);
-        }
-        Ok(Some(channel))
+        let effect = match after {
+            None if self.watches(&channel) => {
+                self.subscriptions.push(Subscription { name: Arc::clone(name), channel, follows: false });
+                return Ok(None);
+            }
+            None => Effect::Watch { channel: channel.clone(), kept },
+            Some(after) => Effect::Follow { channel: channel.clone(), name: Arc::clone(name), after },
+        };
+        Ok(Some((Arc::clone(name), channel, effect)))
     }
 
     fn unsubscribe(&mut self, name: &str, effects: &mut Vec<Effect>) -> Result<(), Refused> {
         self.resolve(name)?;
         let place = self.subscriptions.iter().position(|subscription| *subscription.name == *name);
         if let Some(place) = place {
-            let channel = self.subscriptions.swap_remove(place).channel;
-            if !self.watches(&channel) {
-                effects.push(Effect::Unwatch { channel });
-            }
+            self.end_subscription(place, effects);
         }
         Ok(())
+    }
+
+    fn end_subscription(&mut self, place: usize, effects: &mut Vec<Effect>) {
+        let Subscription { name, channel, follows } = self.subscriptions.swap_remove(place);
+        if follows {
+            effects.push(Effect::Unfollow { name });
+        } else if !self.watches(&channel) {
+            effects.push(Effect::Unwatch { channel });
+        }
     }
 
     fn resolve(&self, name: &str) -> Result<Resolved, Refused> {
@@ -380,8 +427,11 @@ impl State {
         }
     }
 
+    /// Whether messages of this channel go to the client as they were published.
     fn watches(&self, channel: &Channel) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.channel == *channel)
+        self.subscriptions
+            .iter()
+            .any(|subscription| !subscription.follows && subscription.channel == *channel)
     }
 
     fn log_in(&mut self, uid: Uid, expires: Option<Instant>, echo: &Echo, effects: &mut Vec<Effect>) {
@@ -403,10 +453,8 @@ impl State {
 
     /// Another user begins with nothing, and sees nothing of the one before.
     fn forget_subscriptions(&mut self, effects: &mut Vec<Effect>) {
-        while let Some(Subscription { channel, .. }) = self.subscriptions.pop() {
-            if !self.watches(&channel) {
-                effects.push(Effect::Unwatch { channel });
-            }
+        while !self.subscriptions.is_empty() {
+            self.end_subscription(self.subscriptions.len() - 1, effects);
         }
         effects.push(Effect::Discard);
     }

@@ -14,7 +14,7 @@ use shared::ids::{Channel, Uid};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use tokio::time::Instant;
 
-use super::state::{Effect, Limits, State, Unproved, Verified};
+use super::state::{Effect, Granted, Limits, State, Unproved, Verified};
 use crate::code::{CloseCode, ErrorCode};
 use crate::protocol::Incoming;
 
@@ -90,7 +90,7 @@ impl Talk {
     }
 
     fn subscribed(&mut self) -> Vec<Effect> {
-        self.state.on_subscribed(Ok(()), self.now)
+        self.state.on_subscribed(Ok(Granted::Plain), self.now)
     }
 
     fn log_in(&mut self, uid: &str, expires_in: Option<Duration>) -> Vec<Effect> {
@@ -149,7 +149,7 @@ fn channel(name: &str) -> Channel {
 }
 
 fn watch(name: &str) -> Effect {
-    Effect::Watch { channel: channel(name) }
+    Effect::Watch { channel: channel(name), kept: name.starts_with("user:") }
 }
 
 fn unwatch(name: &str) -> Effect {
@@ -169,6 +169,8 @@ fn replies(effects: &[Effect]) -> Vec<&str> {
             Effect::Verify { .. }
             | Effect::Watch { .. }
             | Effect::Unwatch { .. }
+            | Effect::Follow { .. }
+            | Effect::Unfollow { .. }
             | Effect::Pause
             | Effect::Resume
             | Effect::Discard

@@ -162,6 +162,11 @@ impl History {
         self.inner.state.borrow().epochs()?.of(partition)
     }
 
+    /// The epoch of a partition; `None` while history can't be used.
+    pub fn epoch_of(&self, partition: u32) -> Option<Epoch> {
+        self.inner.state.borrow().epochs()?.of(partition)
+    }
+
     /// Tells that a message with this sequence was seen in this epoch, so that a stream that goes back is noticed.
     pub fn saw(&self, epoch: Epoch, partition: u32, seq: u64) {
         let known = self.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));

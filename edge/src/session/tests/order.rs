@@ -118,7 +118,7 @@ impl Books {
                     prop_assert!(!self.checking && self.subscribing.is_none(), "two ops at a time");
                     self.checking = true;
                 }
-                Effect::Watch { channel } => {
+                Effect::Watch { channel, .. } => {
                     prop_assert!(!self.checking && self.subscribing.is_none(), "two ops at a time");
                     prop_assert!(!self.watched.contains(&channel), "watched twice");
                     self.subscribing = Some(channel);
@@ -139,6 +139,9 @@ impl Books {
                 }
                 Effect::Resume => {
                     prop_assert!(std::mem::take(&mut self.paused), "was not paused");
+                }
+                Effect::Follow { .. } | Effect::Unfollow { .. } => {
+                    prop_assert!(false, "nobody asked for ids");
                 }
                 Effect::Ping => {}
                 Effect::Close(_) => self.closed = true,
@@ -183,7 +186,7 @@ proptest! {
                     if proved {
                         books.watched.push(channel);
                     }
-                    talk.state.on_subscribed(if proved { Ok(()) } else { Err(Unproved) }, talk.now)
+                    talk.state.on_subscribed(if proved { Ok(Granted::Plain) } else { Err(Unproved) }, talk.now)
                 }
                 Step::SignOfLife => {
                     talk.state.on_sign_of_life(talk.now);

@@ -59,7 +59,9 @@ fn each_refusal_says_what_is_wrong_and_leaves_the_connection_open() {
         (r#"{"op":"subscribe","channel":7}"#, 4),
         (r#"{"op":"subscribe","channel":"a b@video"}"#, 4),
         (&format!(r#"{{"op":"subscribe","channel":"{long}"}}"#), 4),
-        (r#"{"op":"subscribe","channel":"@user","after":""}"#, 4),
+        (r#"{"op":"subscribe","channel":"@broadcast","after":""}"#, 4),
+        (r#"{"op":"subscribe","channel":"@user","after":null}"#, 4),
+        (r#"{"op":"subscribe","channel":"@user","after":7}"#, 4),
         (r#"{"op":"subscribe","channel":"@user","after":"1"}"#, 4),
         (r#"{"op":"auth"}"#, 4),
         (r#"{"op":"auth","token":""}"#, 4),
@@ -109,5 +111,72 @@ fn ops_beyond_the_rate_are_refused_and_a_stubborn_client_is_closed() {
     let mut talk = Talk::with(|limits| limits.ops_per_second = 2);
     for _ in 0..1_000 {
         assert_eq!(talk.says("ping"), [reply("pong")], "pings are held back by back-pressure alone");
+    }
+}
+
+const ID: &str = "00000000000000ab.42";
+
+fn follow(name: &str, channel_name: &str, after: Option<&str>) -> Effect {
+    let after = after.map(|id| id.parse().unwrap());
+    Effect::Follow { channel: channel(channel_name), name: name.into(), after }
+}
+
+impl Talk {
+    fn recover(&mut self, name: &str, after: &str) -> Vec<Effect> {
+        self.says(&format!(r#"{{"op":"subscribe","channel":"{name}","after":"{after}","i":1}}"#))
+    }
+
+    fn followed(&mut self, recovered: bool) -> Vec<Effect> {
+        let granted = Granted::Following { position: ID.parse().unwrap(), recovered };
+        self.state.on_subscribed(Ok(granted), self.now)
+    }
+}
+
+#[test]
+fn who_names_a_position_learns_where_it_begins_and_whether_all_follows() {
+    let mut talk = Talk::of("1");
+    assert_eq!(talk.recover("@user", ""), [follow("@user", "user:1", None)]);
+    let yes = format!(r#"{{"result":true,"id":"{ID}","recovered":true,"i":1}}"#);
+    assert_eq!(talk.followed(true), [reply(&yes)]);
+    let mut talk = Talk::of("1");
+    assert_eq!(talk.recover("@user", ID), [follow("@user", "user:1", Some(ID))]);
+    let no = format!(r#"{{"result":true,"id":"{ID}","recovered":false,"i":1}}"#);
+    assert_eq!(talk.followed(false), [reply(&no)]);
+    let unfollow = Effect::Unfollow { name: "@user".into() };
+    assert_eq!(talk.unsubscribe("@user"), [unfollow, reply(YES)]);
+}
+
+#[test]
+fn a_second_subscription_replaces_the_first_only_if_it_names_a_position() {
+    let unfollow = || Effect::Unfollow { name: "@user".into() };
+    let mut talk = Talk::of("1");
+    talk.watch("@user", "user:1");
+    assert_eq!(talk.recover("@user", ID), [unwatch("user:1"), follow("@user", "user:1", Some(ID))]);
+    talk.followed(true);
+    assert_eq!(talk.subscribe("@user"), [reply(YES)]);
+    assert_eq!(talk.recover("@user", ""), [unfollow(), follow("@user", "user:1", None)]);
+    assert_eq!(
+        talk.state.on_subscribed(Err(Unproved), talk.now),
+        [Effect::Error(ErrorCode::Unavailable, r#"{"code":10,"msg":"Unavailable","i":1}"#.into())]
+    );
+    assert_eq!(talk.subscribe("@user"), [watch("user:1")], "nothing is subscribed");
+}
+
+#[test]
+fn another_user_follows_nothing_of_the_first() {
+    let mut talk = Talk::of("1");
+    talk.recover("@user", "");
+    talk.followed(true);
+    talk.auth();
+    let effects = talk.verified(known("2", None));
+    assert_eq!(effects, [Effect::Unfollow { name: "@user".into() }, Effect::Discard, reply(YES)]);
+}
+
+#[test]
+fn an_id_that_was_never_given_out_is_refused_and_says_what_to_do() {
+    for after in ["nonsense", "1", "00000000000000AB.42"] {
+        let mut talk = Talk::of("1");
+        let effects = talk.recover("@user", after);
+        assert!(replies(&effects)[0].contains("name the last one"), "{effects:?}");
     }
 }

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use shared::bus::{self, Bus, BusConfig, BusServer};
 use shared::drain::Drain;
 use shared::health::Health;
+use shared::history::HistoryConfig;
 use shared::ids::{Channel, MessageId, MessageIds, NodeId};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
@@ -103,7 +104,17 @@ impl Ground {
         change(&mut config);
         let (drain, health, mut registry) = (Drain::new(), Health::new(), Registry::default());
         let bus = Bus::connect(&self.server, edge::PART, &self.rest).await.unwrap();
-        let edge = Edge::start(config, rules(), bus, health.clone(), &mut registry, &drain).await.unwrap();
+        let edge = Edge::start(
+            config,
+            rules(),
+            &HistoryConfig::default(),
+            bus,
+            health.clone(),
+            &mut registry,
+            &drain,
+        )
+        .await
+        .unwrap();
         let Self { bus, rest, .. } = self;
         World { edge, health, drain, registry, bus, ids: MessageIds::random(), rest }
     }

@@ -1,0 +1,79 @@
+//! The beginning of a line, for whoever subscribes.
+//!
+//! The tail of the channel is read from the leader each time, not only for the first: what was stored before the answer to
+//! a subscription is not for a plain subscriber, who may have had it elsewhere, and a recovering one has its own way to it.
+//! So the line must have come to that tail before anybody joins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::history::{Epoch, ReadError};
+use shared::ids::Channel;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::keep::{Keep, PAUSE};
+use super::metrics::Cause;
+use super::verdict::Leader;
+use crate::hub::kept::Hold;
+
+/// How long the copies that are on their way may take before what they carry is fetched.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// A line that has come as far as the store when it was asked.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// Keeps it.
+    pub(crate) hold: Hold,
+    /// What the leader said before the tail was read.
+    pub(crate) leader: Leader,
+    /// The channel's last sequence then.
+    pub(crate) tail: u64,
+}
+
+impl Keep {
+    /// Opens the line of a channel, however long that takes: give it a deadline.
+    pub(crate) async fn open(self: &Arc<Self>, channel: &Channel) -> Opened {
+        loop {
+            match self.try_open(channel).await {
+                Ok(opened) => return opened,
+                Err(error) => {
+                    self.metrics.read_errors.inc();
+                    tracing::debug!(%channel, %error, "the tail of a channel can't be read yet");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_open(self: &Arc<Self>, channel: &Channel) -> Result<Opened, ReadError> {
+        let hold = self.hub.hold(channel);
+        let epoch = self.history.epoch(channel).ok_or(ReadError::NotReady)?;
+        let state = self.history.fresh(self.history.partition(channel)).await?;
+        let (now, tail) = self.history.tail(channel).await?;
+        if now != epoch {
+            return Err(ReadError::OtherEpoch);
+        }
+        self.come_to(channel, epoch, tail).await?;
+        let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
+        let leader = Leader { epoch, first, last: state.last_seq };
+        Ok(Opened { hold, leader, tail })
+    }
+
+    /// Opens the line if it is not, and waits until it has come to `tail`.
+    async fn come_to(self: &Arc<Self>, channel: &Channel, epoch: Epoch, tail: u64) -> Result<(), ReadError> {
+        let there = || self.hub.has_come_to(channel, epoch, tail).then_some(());
+        if self.hub.epoch_of(channel) == Some(epoch) && timeout(GRACE, self.hub.when(there)).await.is_ok() {
+            return Ok(());
+        }
+        if self.hub.open_line(channel, epoch, tail, Instant::now()) {
+            self.fetch(channel, Cause::Subscribe);
+        }
+        let there = || match self.hub.has_come_to(channel, epoch, tail) {
+            true => Some(Ok(())),
+            // It was forgotten meanwhile.
+            false if self.hub.epoch_of(channel) != Some(epoch) => Some(Err(ReadError::OtherEpoch)),
+            false => None,
+        };
+        self.hub.when(there).await
+    }
+}

@@ -1,0 +1,149 @@
+//! Gives one session what is stored after its position, as fast as it reads, until it can follow.
+//!
+//! Nothing of the channel goes through the outbox meanwhile, so how much there is never makes a session too slow. Each page
+//! proves that it is whole, at the time it was read; the last step, from reading to following, is one step of the hub.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::history::{Epoch, Page, Position, ReadError};
+use shared::ids::Channel;
+use tokio::time::{Instant, sleep};
+
+use super::keep::{Keep, PAGE, PAUSE, SHORT_PAUSE};
+use super::opening::Opened;
+use super::verdict::{NotWhole, judge};
+use crate::hub::kept::{Hold, Replaying};
+
+/// How long the store may be away in the middle of a replay before the client is sent to another edge.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a session that subscribes with a position finds.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The line, which has come as far as the store.
+    pub(crate) opened: Opened,
+    /// The first page after its position, if there is one, or why nothing can be given.
+    pub(crate) first: Result<Option<Page>, NotWhole>,
+}
+
+/// What the next read brought.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// More; whole.
+    Page(Page),
+    /// The rest can't be given any more. The line is open.
+    Lost(NotWhole, Opened),
+    /// The store was away for too long.
+    Unavailable,
+}
+
+/// One session's way through one channel.
+pub(crate) struct Replay {
+    pub(crate) channel: Channel,
+    /// What the client calls it.
+    pub(crate) name: Arc<str>,
+    pub(crate) epoch: Epoch,
+    /// The last sequence that the client was given, or named.
+    pub(crate) cursor: u64,
+    /// A page that is still to be given.
+    pub(crate) page: Option<Page>,
+    reading: Option<Pin<Box<dyn Future<Output = Read> + Send>>>,
+    /// Counts it among those that messages go to.
+    pub(crate) replaying: Replaying,
+}
+
+impl std::fmt::Debug for Replay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replay")
+            .field("channel", &self.channel)
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replay {
+    pub(crate) fn new(hold: Hold, name: Arc<str>, after: Position, page: Option<Page>) -> Self {
+        let channel = hold.channel().clone();
+        let Position { epoch, seq: cursor } = after;
+        Self { channel, name, epoch, cursor, page, reading: None, replaying: hold.replay() }
+    }
+
+    /// Waits for the next page. Nothing is lost when this is dropped halfway.
+    pub(crate) async fn next(&mut self, keep: &Arc<Keep>) -> Read {
+        if let Some(page) = self.page.take() {
+            return Read::Page(page);
+        }
+        let reading = self.reading.get_or_insert_with(|| {
+            let (keep, channel) = (Arc::clone(keep), self.channel.clone());
+            let (epoch, cursor) = (self.epoch, self.cursor);
+            Box::pin(async move { keep.read_on(&channel, epoch, cursor).await })
+        });
+        let read = reading.await;
+        self.reading = None;
+        read
+    }
+}
+
+impl Keep {
+    /// Looks whether everything after a position can be given, and reads the first of it. Give it a deadline.
+    pub(crate) async fn find(self: &Arc<Self>, channel: &Channel, after: Position) -> Found {
+        loop {
+            let opened = self.open(channel).await;
+            if let Err(why) = judge(after, opened.leader) {
+                return Found { opened, first: Err(why) };
+            }
+            if after.seq >= opened.tail {
+                return Found { opened, first: Ok(None) };
+            }
+            match self.read_page(channel, after.epoch, after.seq).await {
+                Ok(page) if !page.whole => return Found { opened, first: Err(NotWhole::TooFar) },
+                Ok(page) if page.messages.iter().any(|message| message.erased) => {
+                    return Found { opened, first: Err(NotWhole::Erased) };
+                }
+                Ok(page) if page.messages.is_empty() => sleep(SHORT_PAUSE).await,
+                Ok(page) => return Found { opened, first: Ok(Some(page)) },
+                Err(error) => {
+                    self.metrics.read_errors.inc();
+                    tracing::debug!(%channel, %error, "what is stored can't be read yet");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn read_page(&self, channel: &Channel, epoch: Epoch, after: u64) -> Result<Page, ReadError> {
+        let _place = self.replays.acquire().await.map_err(|_| ReadError::NotReady)?;
+        let page = self.history.page(channel, epoch, after, PAGE).await?;
+        self.metrics.replayed.inc_by(page.messages.len() as u64);
+        Ok(page)
+    }
+
+    async fn read_on(self: &Arc<Self>, channel: &Channel, epoch: Epoch, cursor: u64) -> Read {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.read_page(channel, epoch, cursor).await {
+                Ok(page) if !page.whole => return Read::Lost(NotWhole::TooFar, self.open(channel).await),
+                Ok(page) if !page.messages.is_empty() => return Read::Page(page),
+                Ok(_) => match self.history.tail(channel).await {
+                    // The line came further than the store now goes.
+                    Ok((now, tail)) if now == epoch && tail <= cursor => {
+                        return Read::Lost(NotWhole::Erased, self.open(channel).await);
+                    }
+                    // A replica is behind.
+                    Ok(_) | Err(_) => sleep(SHORT_PAUSE).await,
+                },
+                Err(ReadError::OtherEpoch) => {
+                    return Read::Lost(NotWhole::OtherEpoch, self.open(channel).await);
+                }
+                Err(error) => {
+                    self.metrics.read_errors.inc();
+                    tracing::debug!(%channel, %error, "what is stored can't be read yet");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        Read::Unavailable
+    }
+}

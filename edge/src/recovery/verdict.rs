@@ -1,0 +1,78 @@
+//! Whether a client can be given everything after the position it names: pure.
+
+use shared::history::{Epoch, Position};
+
+/// What the stream's leader said after the client came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leader {
+    /// The life of the stream.
+    pub(crate) epoch: Epoch,
+    /// The lowest sequence that is there; one more than `last` if nothing is.
+    pub(crate) first: u64,
+    /// The highest that was ever given.
+    pub(crate) last: u64,
+}
+
+/// Why not everything can be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotWhole {
+    /// The position is of another life of the stream.
+    OtherEpoch,
+    /// It is beyond what there is.
+    Ahead,
+    /// What came after it has expired.
+    Expired,
+    /// More came after it than is kept of a channel.
+    TooFar,
+    /// What came after it was erased by order.
+    Erased,
+}
+
+impl NotWhole {
+    /// For metrics, logs and clients.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::OtherEpoch => "epoch",
+            Self::Ahead => "ahead",
+            Self::Expired => "expired",
+            Self::TooFar => "trimmed",
+            Self::Erased => "erased",
+        }
+    }
+}
+
+/// What can be said before anything is read.
+///
+/// # Errors
+/// Why it is not whole.
+pub(crate) fn judge(after: Position, leader: Leader) -> Result<(), NotWhole> {
+    if after.epoch != leader.epoch {
+        Err(NotWhole::OtherEpoch)
+    } else if after.seq > leader.last {
+        Err(NotWhole::Ahead)
+    } else if after.seq + 1 < leader.first {
+        Err(NotWhole::Expired)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_decides_alone() {
+        let leader = Leader { epoch: Epoch(1), first: 10, last: 20 };
+        let at = |epoch, seq| judge(Position { epoch: Epoch(epoch), seq }, leader);
+        assert_eq!(at(1, 15), Ok(()));
+        assert_eq!(at(2, 15), Err(NotWhole::OtherEpoch));
+        assert_eq!((at(1, 20), at(1, 21)), (Ok(()), Err(NotWhole::Ahead)));
+        assert_eq!((at(1, 9), at(1, 8)), (Ok(()), Err(NotWhole::Expired)));
+        let empty = Leader { epoch: Epoch(1), first: 21, last: 20 };
+        assert_eq!(judge(Position { epoch: Epoch(1), seq: 20 }, empty), Ok(()));
+        assert_eq!(judge(Position { epoch: Epoch(1), seq: 19 }, empty), Err(NotWhole::Expired));
+        let new = Leader { epoch: Epoch(1), first: 1, last: 0 };
+        assert_eq!(judge(Position { epoch: Epoch(1), seq: 0 }, new), Ok(()));
+    }
+}
