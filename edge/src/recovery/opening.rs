@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_millis(20);
 pub(crate) struct Opened {
     /// Keeps it.
     pub(crate) hold: Hold,
-    /// What the leader said before the tail was read.
+    /// What the leader said after the tail was read.
     pub(crate) leader: Leader,
     /// The channel's last sequence then.
     pub(crate) tail: u64,
@@ -47,9 +47,9 @@ impl Keep {
 
     async fn try_open(self: &Arc<Self>, channel: &Channel) -> Result<Opened, ReadError> {
         let hold = self.hub.hold(channel);
-        let epoch = self.history.epoch(channel).ok_or(ReadError::NotReady)?;
-        let state = self.history.fresh(self.history.partition(channel)).await?;
-        let (now, tail) = self.history.tail(channel).await?;
+        let (epoch, tail) = self.history.tail(channel).await?;
+        // Asked after the tail, so that it is known to be of this life of the stream.
+        let (now, state) = self.history.fresh_epoch(self.history.partition(channel)).await?;
         if now != epoch {
             return Err(ReadError::OtherEpoch);
         }

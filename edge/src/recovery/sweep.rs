@@ -148,7 +148,11 @@ impl Sweeper {
             |last| keep.with_heard(partition, epoch, |heard| heard.may_miss(last)).unwrap_or(false);
         // Before the question where the stream ends, so that no hole that comes later counts as compared.
         let holes = keep.with_heard(partition, epoch, |heard| heard.holes()).unwrap_or(0);
-        let last = keep.history.fresh(partition).await?.last_seq;
+        let (now, state) = keep.history.fresh_epoch(partition).await?;
+        if now != epoch {
+            return Err(ReadError::OtherEpoch);
+        }
+        let last = state.last_seq;
         if may_miss(last) {
             sleep(GRACE).await;
         }

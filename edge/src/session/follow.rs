@@ -23,7 +23,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Followable { name, after, found } = followable;
         let (opened, first) = (found.opened, found.first);
         let channel = opened.hold.channel().clone();
-        let covered = self.covered(&channel, opened.leader.epoch).max(opened.leader.last);
+        let covered = self.covered(&channel, opened.leader.epoch);
         if after.is_some() {
             self.env.keep.metrics.recovery(first.as_ref().map(drop).map_err(|why| *why));
         }
@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
             Read::Lost(why, opened) => {
-                let covered = self.covered(&replay.channel, opened.leader.epoch).max(opened.leader.last);
+                let covered = self.covered(&replay.channel, opened.leader.epoch);
                 let Replay { channel, name, replaying, .. } = &mut replay;
                 match self.member.follow(channel, name, covered, Some(replaying), Instant::now()) {
                     Some(position) => self.say_reload(position, &replay.name, why),

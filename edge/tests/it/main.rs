@@ -11,6 +11,7 @@ mod denials;
 mod flooding;
 mod leaving;
 mod login;
+mod recovery;
 mod refusing;
 mod rfc6455;
 mod support;

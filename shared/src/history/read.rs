@@ -174,6 +174,14 @@ impl History {
         self.leader(partition).await.map(|(_, state)| state)
     }
 
+    /// The same with the epoch that it holds for, which may be a newer one than is known here.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn fresh_epoch(&self, partition: u32) -> Result<(Epoch, StreamState), ReadError> {
+        self.leader(partition).await.map(|(partition, state)| (partition.epoch, state))
+    }
+
     async fn leader(&self, partition: u32) -> Result<(Partition, StreamState), ReadError> {
         let now = Instant::now();
         let shard = self.inner.partitions.get(partition as usize).ok_or(ReadError::NotReady)?;

@@ -1,0 +1,262 @@
+//! Sessions that receive messages with their ids, and go on where they were.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use shared::drain::Drain;
+use shared::history::{History, HistoryConfig, Role};
+use shared::ids::{Channel, MessageId};
+use shared::subject;
+use shared::wire::{Answer, Ask, Envelope as _, Kind, LiveMessage, StoredRef};
+use tokio::time::Instant;
+
+use crate::support::client::Client;
+use crate::support::{PATIENCE, World, soon};
+
+/// What stores messages in the streams of a world.
+struct Store {
+    history: History,
+    drain: Drain,
+    channel: Channel,
+    next: u128,
+}
+
+impl Store {
+    async fn of(world: &World, channel: &str) -> Self {
+        let drain = Drain::new();
+        let history = History::open(&world.bus, &HistoryConfig::default(), Role::Publisher, &drain);
+        let mut state = history.state();
+        soon("history is ready", state.wait_for(|state| state.epochs().is_some())).await.unwrap();
+        Self { history, drain, channel: Channel::parse(channel).unwrap(), next: 0 }
+    }
+
+    async fn publish(&mut self, text: &str) -> u64 {
+        self.next += 1;
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        let message = LiveMessage { id: MessageId(self.next), kind: Kind::Text, payload };
+        let deadline = Instant::now() + PATIENCE;
+        self.history.store(&self.channel, &message, Default::default(), deadline).await.unwrap().position.seq
+    }
+
+    async fn end(self, world: World) {
+        assert_eq!(self.drain.finish(PATIENCE).await, 0);
+        world.end().await;
+    }
+}
+
+impl Client {
+    async fn json(&mut self) -> Value {
+        let frame = self.next().await.expect("the connection stands");
+        serde_json::from_str(frame.to_text().unwrap()).unwrap()
+    }
+
+    /// Subscribes; the answer's id and whether everything after `after` follows.
+    async fn recover(&mut self, after: &str) -> (String, bool) {
+        self.say(&json!({"op": "subscribe", "channel": "@user", "after": after}).to_string()).await;
+        let answer = self.json().await;
+        assert_eq!(answer["result"], true, "{answer}");
+        (answer["id"].as_str().unwrap().to_owned(), answer["recovered"].as_bool().unwrap())
+    }
+
+    /// The next message: its id and text.
+    async fn message(&mut self) -> (String, String) {
+        let message = self.json().await;
+        assert_eq!(message["channel"], "@user", "{message}");
+        (message["id"].as_str().unwrap().to_owned(), message["d"].as_str().unwrap().to_owned())
+    }
+
+    async fn texts(&mut self, count: usize) -> Vec<String> {
+        let mut texts = Vec::new();
+        for _ in 0..count {
+            texts.push(self.message().await.1);
+        }
+        texts
+    }
+}
+
+fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+#[tokio::test]
+async fn who_comes_back_gets_what_came_meanwhile_once_and_in_order_and_then_goes_on() {
+    let world = World::ready(|_| {}).await;
+    let mut store = Store::of(&world, "user:1").await;
+    store.publish("before").await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    let (_, recovered) = client.recover("").await;
+    assert!(recovered);
+    let mut last = String::new();
+    for number in 0..3 {
+        store.publish(&number.to_string()).await;
+        let (id, text) = client.message().await;
+        assert_eq!(text, number.to_string());
+        last = id;
+    }
+    client.leave().await;
+    for number in 3..1_000 {
+        store.publish(&number.to_string()).await;
+    }
+    let mut client = Client::of(&world.edge, "user-1").await;
+    assert_eq!(client.recover(&last).await, (last, true));
+    store.publish("1000").await;
+    assert_eq!(client.texts(998).await, numbers(3..1_001));
+    store.publish("and on").await;
+    let (id, text) = client.message().await;
+    assert_eq!(text, "and on");
+    let mut other = Client::of(&world.edge, "user-1").await;
+    assert!(other.recover(&id).await.1, "nothing came after it");
+    store.publish("to both").await;
+    assert_eq!(
+        (client.texts(1).await, other.texts(1).await),
+        (vec!["to both".to_owned()], vec!["to both".to_owned()])
+    );
+    client.leave().await;
+    other.leave().await;
+    store.end(world).await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_given_whole_is_not_given_at_all() {
+    let world = World::ready(|_| {}).await;
+    let mut store = Store::of(&world, "user:1").await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    let (first, _) = client.recover("").await;
+    for number in 0..1_000 {
+        store.publish(&number.to_string()).await;
+    }
+    client.texts(1_000).await;
+    let (epoch, seq) = first.split_once('.').unwrap();
+    let seq: u64 = seq.parse().unwrap();
+    for after in [
+        first.clone(),
+        format!("{:016x}.{seq}", u64::from_str_radix(epoch, 16).unwrap() ^ 1),
+        format!("{epoch}.{}", seq + 5_000),
+    ] {
+        let mut other = Client::of(&world.edge, "user-1").await;
+        let (id, recovered) = other.recover(&after).await;
+        assert!(!recovered, "{after}");
+        assert_eq!(id, format!("{epoch}.{}", seq + 1_000));
+        other.leave().await;
+    }
+    let mut other = Client::of(&world.edge, "user-1").await;
+    assert!(other.recover(&format!("{epoch}.{}", seq + 1)).await.1, "999 are all there");
+    assert_eq!(other.texts(999).await, numbers(1..1_000));
+    other.leave().await;
+    client.leave().await;
+    store.end(world).await;
+}
+
+#[tokio::test]
+async fn what_was_erased_is_told_to_those_who_are_here_and_those_who_come_back() {
+    let world = World::ready(|_| {}).await;
+    let mut store = Store::of(&world, "user:1").await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    let (first, _) = client.recover("").await;
+    store.publish("a").await;
+    client.texts(1).await;
+    let channel = store.channel.clone();
+    let erased = store.history.erase(&channel, Instant::now() + PATIENCE).await.unwrap();
+    let told = client.json().await;
+    let expected = json!({"event": "@reload", "channel": "@user", "id": erased.position.to_string(), "reason": "erased"});
+    assert_eq!(told, expected);
+    store.publish("b").await;
+    assert_eq!(client.texts(1).await, ["b"]);
+    let mut other = Client::of(&world.edge, "user-1").await;
+    assert!(!other.recover(&first).await.1);
+    let mut third = Client::of(&world.edge, "user-1").await;
+    assert!(third.recover(&erased.position.to_string()).await.1);
+    assert_eq!(third.texts(1).await, ["b"]);
+    for client in [client, other, third] {
+        client.leave().await;
+    }
+    store.end(world).await;
+}
+
+#[tokio::test]
+async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not() {
+    let world = World::ready(|_| {}).await;
+    let mut store = Store::of(&world, "user:1").await;
+    let mut plain = Client::of(&world.edge, "user-1").await;
+    plain.say(r#"{"op":"subscribe","channel":"@user"}"#).await;
+    plain.expect(r#"{"result":true}"#).await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    client.recover("").await;
+    let seq = store.publish("once").await;
+    let ask = |stored: Vec<StoredRef>| Ask { v: 1, ids: vec![], stored };
+    let stored = vec![
+        StoredRef { channel: store.channel.clone(), seq },
+        StoredRef { channel: Channel::parse("user:2").unwrap(), seq },
+    ];
+    let answer = world.bus.request(subject::ASK, ask(stored).encode(), PATIENCE).await.unwrap();
+    let counts = Answer::decode(&answer.payload).unwrap().stored;
+    assert_eq!(counts.iter().map(|counts| counts.unwrap().sessions).collect::<Vec<_>>(), [2, 0]);
+    assert_eq!(client.texts(1).await, ["once"]);
+    plain.expect("once").await;
+    // A copy that comes again, and one that shows a gap where none is.
+    for (seq, before) in [(seq, 0), (seq + 5, seq + 4)] {
+        let message =
+            LiveMessage { id: MessageId(99), kind: Kind::Text, payload: Bytes::from_static(b"twice") };
+        let mut headers = message.headers();
+        headers.insert("Nats-Sequence", seq.to_string());
+        headers.insert("Nats-Last-Sequence", before.to_string());
+        let subject = subject::live(&store.channel, 1);
+        world.bus.publish(subject, None, Some(headers), message.payload).await.unwrap();
+    }
+    // The sequences that the forged copy took are not used for what follows.
+    for _ in 0..6 {
+        store.publish("more").await;
+    }
+    let seen = async {
+        loop {
+            if client.texts(1).await == ["more"] {
+                return plain.next().await.unwrap().into_text().unwrap();
+            }
+        }
+    };
+    assert_eq!(soon("what is stored arrives", seen).await, "more");
+    plain.leave().await;
+    client.leave().await;
+    store.end(world).await;
+}
+
+#[tokio::test]
+async fn who_is_sent_away_learns_in_time_where_it_is() {
+    let world = World::ready(|config| config.drain_window = Duration::from_secs(2)).await;
+    let mut store = Store::of(&world, "user:1").await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    client.recover("").await;
+    store.publish("a").await;
+    let (id, _) = client.message().await;
+    world.drain.begin();
+    let told = client.json().await;
+    assert_eq!(told["event"], "@reconnect", "{told}");
+    assert_eq!(told["ids"]["@user"], id, "{told}");
+    let within = told["within_ms"].as_u64().unwrap();
+    assert!((1..=2_000).contains(&within), "{told}");
+    client.expect_close(1012).await;
+    store.end(world).await;
+}
+
+#[tokio::test]
+async fn a_second_subscription_with_a_position_begins_again_from_there() {
+    let world = World::ready(|_| {}).await;
+    let mut store = Store::of(&world, "user:1").await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    let (first, _) = client.recover("").await;
+    store.publish("a").await;
+    store.publish("b").await;
+    assert_eq!(client.texts(2).await, ["a", "b"]);
+    assert!(client.recover(&first).await.1);
+    assert_eq!(client.texts(2).await, ["a", "b"]);
+    store.publish("c").await;
+    assert_eq!(client.texts(1).await, ["c"]);
+    client.say(r#"{"op":"unsubscribe","channel":"@user"}"#).await;
+    client.expect(r#"{"result":true}"#).await;
+    store.publish("d").await;
+    client.say("ping").await;
+    client.expect("pong").await;
+    client.leave().await;
+    store.end(world).await;
+}
