@@ -1,0 +1,133 @@
+// A client of message center that misses nothing, for browsers and for Node 22 or later. Take it as a beginning.
+//
+// It names the last id it received when it connects, so the server sends what came meanwhile; it opens the next socket
+// before the last one ends when a server leaves; and it says when the list must be loaded from your back end, because the
+// server can't know any more what was missed. The rules behind it are in deploy/docs/protocol.md.
+
+const AT_ONCE = new Set([1012, 4408]);
+const NEVER = new Set([1002, 1007, 1009, 4400, 4403, 4409, 4410]);
+const SLOWEST = 60_000;
+
+export class MessageCenter {
+  #url;
+  #token;
+  #channel;
+  #on;
+  #position;
+  #current = null; // the socket that delivers
+  #next = null; // the one that is to take its place
+  #seen = new Set(); // what the current one delivered since the next one asked
+  #failures = 0;
+  #timer = null;
+  #stopped = false;
+
+  // token: async () => string. position: what `onPosition` was last given, "" at the first time.
+  // onMessage(text or Uint8Array, id), onReload(reason), onPosition(id), onEnd(code, reason) are yours.
+  constructor({ url, token, channel = "@user", position = "", onMessage, onReload, onPosition, onEnd }) {
+    this.#url = url;
+    this.#token = token;
+    this.#channel = channel;
+    this.#position = position;
+    this.#on = { onMessage, onReload, onPosition, onEnd };
+    this.#open();
+  }
+
+  stop() {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    this.#current?.close(1000);
+    this.#next?.close(1000);
+  }
+
+  async #open() {
+    if (this.#stopped || this.#next) return;
+    const socket = new WebSocket(this.#url);
+    this.#next = socket;
+    socket.onmessage = (frame) => this.#receive(socket, JSON.parse(frame.data));
+    socket.onclose = (close) => this.#closed(socket, close);
+    socket.onopen = async () => {
+      try {
+        const token = await this.#token();
+        socket.send(JSON.stringify({ op: "auth", i: "auth", token }));
+        this.#seen.clear();
+        socket.send(JSON.stringify({ op: "subscribe", i: "subscribe", channel: this.#channel, after: this.#position }));
+      } catch {
+        socket.close();
+      }
+    };
+  }
+
+  #receive(socket, frame) {
+    if (socket !== this.#current && socket !== this.#next) return; // it was replaced
+    if (frame.code !== undefined) {
+      // Not subscribed: begin again later. After error 9 the server waits for a new token.
+      if (frame.code === 9) this.#renew(socket);
+      else if (frame.i === "subscribe") socket.close();
+    } else if (frame.i === "subscribe") {
+      this.#replace(socket);
+      // An id that comes with recovered messages is not yet ours: they follow.
+      if (!frame.recovered) this.#reload("the server no longer has everything since the last id", frame.id);
+      else if (this.#position === "") this.#move(frame.id);
+    } else if (frame.event === "@reload") {
+      this.#reload(frame.reason, frame.id);
+    } else if (frame.event === "@position") {
+      this.#move(frame.id);
+    } else if (frame.event === "@reconnect") {
+      // Not all devices at once; and the old socket delivers until the new one does.
+      this.#timer = setTimeout(() => this.#open(), (Math.random() * frame.within_ms) / 2);
+    } else if (frame.id !== undefined) {
+      this.#deliver(socket, frame);
+    }
+  }
+
+  #deliver(socket, { id, d, b }) {
+    if (socket === this.#current && this.#next) this.#seen.add(id);
+    else if (this.#seen.delete(id)) return; // the old socket delivered it
+    this.#on.onMessage?.(d ?? Uint8Array.from(atob(b), (byte) => byte.charCodeAt(0)), id);
+    this.#move(id); // after the message was handled: what was not may come again, but is never lost
+  }
+
+  // The next socket delivers from now on.
+  #replace(socket) {
+    const old = this.#current;
+    this.#current = socket;
+    if (this.#next === socket) this.#next = null;
+    if (old && old !== socket) old.close(1000);
+    this.#failures = 0;
+  }
+
+  #move(id) {
+    this.#position = id;
+    this.#on.onPosition?.(id);
+  }
+
+  #reload(reason, id) {
+    this.#seen.clear();
+    this.#on.onReload?.(reason);
+    this.#move(id);
+  }
+
+  async #renew(socket) {
+    try {
+      socket.send(JSON.stringify({ op: "auth", i: "auth", token: await this.#token() }));
+    } catch {
+      socket.close();
+    }
+  }
+
+  #closed(socket, { code, reason }) {
+    if (socket === this.#next) this.#next = null;
+    else if (socket === this.#current) this.#current = null;
+    else return;
+    if (this.#stopped || this.#current || this.#next) return; // another one delivers, or will
+    if (NEVER.has(code)) {
+      this.#stopped = true;
+      this.#on.onEnd?.(code, reason);
+      return;
+    }
+    const wait = AT_ONCE.has(code) && this.#failures === 0 ? 0 : Math.min(1_000 * 2 ** this.#failures, SLOWEST);
+    this.#failures += 1;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#open(), Math.random() * wait);
+  }
+}
