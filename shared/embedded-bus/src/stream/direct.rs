@@ -17,7 +17,7 @@ const MOST_SUBJECTS: usize = 1024;
 
 /// What a request for messages may say.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct GetRequest {
     seq: Option<u64>,
     last_by_subj: Option<String>,

@@ -98,6 +98,10 @@ impl ApiError {
         Self::new(500, 10_074, "replicas > 1 not supported in non-clustered mode")
     }
 
+    pub(crate) fn path_separators() -> Self {
+        Self::new(400, 10_128, "Stream name can not contain path separators")
+    }
+
     pub(crate) fn negative_replicas() -> Self {
         Self::new(400, 10_133, "replicas count cannot be negative")
     }

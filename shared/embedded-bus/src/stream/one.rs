@@ -270,7 +270,7 @@ impl Stream {
         self.grant_sequences(wishes, &message.subject)?;
         self.grant_rollup(wishes)?;
         let size = (message.headers.len() + message.payload.len()) as u64;
-        if StreamConfig::limit(self.config.max_msg_size).is_some_and(|limit| size > limit) {
+        if StreamConfig::limit(self.config.max_msg_size.into()).is_some_and(|limit| size > limit) {
             return Err(ApiError::too_large());
         }
         if message.headers.len() > LARGEST_HEADERS {

@@ -249,6 +249,29 @@ impl Streams {
     }
 }
 
+#[cfg(test)]
+impl Streams {
+    pub(super) fn count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Looks for a message that the log does not have, or a count that is wrong.
+    pub(super) fn check(&mut self) -> Option<String> {
+        self.streams.values_mut().find_map(|stream| {
+            let all = crate::stream::state::Filter::All;
+            let (mut next, mut found) = (stream.state.next_of(all, 0), 0);
+            while let Some(seq) = next {
+                found += 1;
+                if !stream.read(seq).is_ok_and(|record| record.is_some_and(|record| record.seq == seq)) {
+                    return Some(format!("message {seq} of {} is not in the log", stream.name));
+                }
+                next = stream.state.next_of(all, seq + 1);
+            }
+            (found != stream.state.len()).then(|| format!("{found} messages, not {}", stream.state.len()))
+        })
+    }
+}
+
 /// The subjects that lead to a stream.
 fn opened(config: &StreamConfig) -> Vec<RouteChange> {
     let name = &config.name;

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::api;
@@ -369,6 +370,88 @@ fn messages_that_are_too_old_go_and_nothing_in_the_window_is_stored_twice() {
     desk.streams.on_tick(desk.now);
     let state = desk.ask("STREAM.INFO.S", "")["state"].clone();
     assert_eq!((&state["messages"], &state["first_seq"]), (&json!(1), &json!(2)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_asked_or_published_is_answered_and_the_stream_stays_whole(
+        steps in proptest::collection::vec((any::<u8>(), "[sx]\\.[a-c*>]", body(), headers()), 1..30),
+    ) {
+        let mut desk = Desk::with(json!({ "allow_direct": true, "max_msgs": 20, "allow_rollup_hdrs": true }));
+        for (kind, subject, body, headers) in steps {
+            let route = match kind % 4 {
+                0 | 1 => Route::Publish("S"),
+                2 => Route::Direct("S"),
+                _ => Route::Api(usize::from(kind) % api::ENDPOINTS.len()),
+            };
+            let subject = match route {
+                Route::Api(number) => api::ENDPOINTS[number].0.replace(['*', '>'], "S"),
+                Route::Publish(_) | Route::Direct(_) => subject,
+            };
+            let gone = matches!(desk.streams.count(), 0);
+            let outputs = desk.give(route, &subject, &headers, &body);
+            prop_assert!(!outputs.is_empty() || gone, "{route:?} {body}");
+            let found = desk.streams.check();
+            prop_assert!(found.is_none(), "{found:?}");
+        }
+    }
+}
+
+fn body() -> impl Strategy<Value = String> {
+    let number = || prop_oneof![Just("0".to_owned()), Just("-1".to_owned()), "[0-9]{1,20}"];
+    let field = (
+        proptest::sample::select(vec![
+            "seq",
+            "batch",
+            "max_bytes",
+            "up_to_seq",
+            "keep",
+            "offset",
+            "last_by_subj",
+            "next_by_subj",
+            "multi_last",
+            "start_time",
+            "up_to_time",
+            "filter",
+            "subjects_filter",
+            "no_hdr",
+            "name",
+            "subjects",
+        ]),
+        prop_oneof![
+            3 => number(),
+            2 => Just("\"s.>\"".to_owned()),
+            2 => Just("[\"s.a\",\"s.*\"]".to_owned()),
+            1 => Just("\"2020-01-01T00:00:00Z\"".to_owned()),
+            1 => Just("\"S\"".to_owned()),
+            1 => Just("null".to_owned()),
+        ],
+    );
+    let object = proptest::collection::vec(field, 0..4).prop_map(|fields| {
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", fields.join(","))
+    });
+    prop_oneof![6 => object, 1 => ".{0,30}", 1 => Just(String::new())]
+}
+
+fn headers() -> impl Strategy<Value = String> {
+    let name = proptest::sample::select(vec![
+        "Nats-Msg-Id",
+        "Nats-Rollup",
+        "Nats-Expected-Last-Sequence",
+        "Nats-Expected-Last-Subject-Sequence",
+        "Nats-Expected-Last-Subject-Sequence-Subject",
+        "Nats-Expected-Last-Msg-Id",
+        "Other",
+    ]);
+    let value = prop_oneof![Just("sub".to_owned()), Just("all".to_owned()), "[0-9]{1,3}", "[a-c]?"];
+    let lines = proptest::collection::vec((name, value), 0..4);
+    lines.prop_map(|lines| {
+        let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        block(&lines)
+    })
 }
 
 /// A store that can be made to fail, and keeps only what was committed.

@@ -155,14 +155,14 @@ struct List<'a> {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct ListRequest {
     offset: Option<i64>,
     subject: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct InfoRequest {
     offset: Option<i64>,
     deleted_details: Option<bool>,

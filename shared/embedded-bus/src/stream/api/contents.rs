@@ -35,7 +35,7 @@ struct PurgeBody {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct PurgeRequest {
     filter: Option<String>,
     seq: Option<u64>,
@@ -43,7 +43,7 @@ struct PurgeRequest {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct DeleteRequest {
     seq: Option<u64>,
     /// Whether the bytes may stay where they are. They are gone for readers either way.

@@ -50,8 +50,10 @@ impl StreamConfig {
     }
 
     fn check_name(&self) -> Checked {
-        if self.name.is_empty() || self.name.contains(['.', '*', '>', '\\', '/', ' ', '\t', '\r', '\n', '\0'])
-        {
+        if self.name.contains(['/', '\\']) {
+            return Err(ApiError::path_separators());
+        }
+        if self.name.is_empty() || self.name.contains(['.', '*', '>', ' ', '\t', '\r', '\n', '\0']) {
             return Err(ApiError::invalid_config(
                 "stream name is required and can not contain '.', '*', '>', '\\', '/'",
             ));
@@ -73,16 +75,15 @@ impl StreamConfig {
         if self.num_replicas < 0 {
             return Err(ApiError::negative_replicas());
         }
-        for limit in [
-            &mut self.max_consumers,
-            &mut self.max_msgs,
-            &mut self.max_bytes,
-            &mut self.max_msgs_per_subject,
-            &mut self.max_msg_size,
-        ] {
+        for limit in
+            [&mut self.max_consumers, &mut self.max_msgs, &mut self.max_bytes, &mut self.max_msgs_per_subject]
+        {
             if *limit <= 0 {
                 *limit = -1;
             }
+        }
+        if self.max_msg_size <= 0 {
+            self.max_msg_size = -1;
         }
         self.num_replicas = self.num_replicas.max(1);
         if self.num_replicas > 5 {

@@ -35,7 +35,7 @@ pub(crate) struct StreamConfig {
     /// Nanoseconds; 0: for ever.
     pub(crate) max_age: i64,
     pub(crate) max_msgs_per_subject: i64,
-    pub(crate) max_msg_size: i64,
+    pub(crate) max_msg_size: i32,
     pub(crate) discard: Discard,
     pub(crate) storage: StorageKind,
     pub(crate) num_replicas: i64,
