@@ -38,6 +38,16 @@ impl Arguments {
         self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
     }
 
+    /// Whether a case whose full name begins like this may be selected: a filter that names another server or client in
+    /// front of a `/` cannot select it.
+    pub(crate) fn may_select(&self, beginning: &str) -> bool {
+        self.filters.is_empty()
+            || self.filters.iter().any(|filter| match filter.rfind('/') {
+                Some(end) => beginning.contains(&filter[..=end]),
+                None => true,
+            })
+    }
+
     /// Whether nothing was filtered out.
     pub(crate) fn is_whole(&self) -> bool {
         self.filters.is_empty() && !self.list

@@ -5,12 +5,16 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures_util::StreamExt;
 
 use crate::report::Report;
 use crate::server::{Kind, Server, Settings};
 
 /// How long a case may take. Far above what any needs, because the machine may be busy with other things.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How many cases [`Fixture::run_at_once`] runs at a time: most of their time they wait for the server.
+const AT_ONCE: usize = 8;
 
 /// The running case.
 pub(crate) type CaseFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
@@ -40,10 +44,9 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     /// Starts the shared server.
-    pub(crate) async fn start(kind: Kind) -> anyhow::Result<Self> {
-        let shared = Server::start(&kind, Settings::default())
-            .await
-            .with_context(|| format!("start {}", kind.name()))?;
+    pub(crate) async fn start(kind: Kind, settings: Settings) -> anyhow::Result<Self> {
+        let shared =
+            Server::start(&kind, settings).await.with_context(|| format!("start {}", kind.name()))?;
         Ok(Self { kind, shared })
     }
 
@@ -65,6 +68,22 @@ impl Fixture {
         let began = Instant::now();
         let outcome = within(DEADLINE, "the case to end", (case.run)(self)).await;
         report.record(&self.kind, client, case.name, outcome, began.elapsed());
+    }
+
+    /// Runs the cases, several at a time: they must not share anything. They are recorded as they end.
+    pub(crate) async fn run_at_once(&self, client: &str, cases: &[Case], report: &mut Report) {
+        let wanted = cases.iter().filter(|case| report.wants(&self.kind, client, case.name));
+        let wanted: Vec<&Case> = wanted.collect();
+        let mut running = futures_util::stream::iter(wanted)
+            .map(|case| async {
+                let began = Instant::now();
+                let outcome = within(DEADLINE, "the case to end", (case.run)(self)).await;
+                (case.name, outcome, began.elapsed())
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((name, outcome, took)) = running.next().await {
+            report.record(&self.kind, client, name, outcome, took);
+        }
     }
 
     /// Stops the shared server; that it can be stopped is a case as well.

@@ -1,4 +1,4 @@
-//! Runs one set of cases over two servers: the embedded bus, and the real nats-server.
+//! Runs one set of cases over all servers: the embedded bus, the real nats-server, and, for streams, three of those.
 //!
 //! A program of its own instead of libtest, because one process drives scripts that run many cases each, and because
 //! it must say aloud what it left out. What must hold: a case passes on nats-server, or it is wrong; it passes on the
@@ -15,6 +15,7 @@ mod raw;
 mod report;
 mod scripts;
 mod server;
+mod stream;
 mod tools;
 
 use arguments::Arguments;
@@ -48,6 +49,9 @@ fn run() -> anyhow::Result<bool> {
         for kind in Kind::available(tools.as_deref()) {
             run_over(kind, tools.as_deref(), &mut report).await?;
         }
+        for kind in Kind::with_streams(tools.as_deref()) {
+            run_streams_over(kind, tools.as_deref(), &mut report).await?;
+        }
         anyhow::Ok(())
     })?;
     if tools.is_some() && report.is_whole() {
@@ -58,7 +62,7 @@ fn run() -> anyhow::Result<bool> {
 }
 
 async fn run_over(kind: Kind, tools: Option<&Tools>, report: &mut Report) -> anyhow::Result<()> {
-    let fixture = fixture::Fixture::start(kind).await?;
+    let fixture = fixture::Fixture::start(kind, server::Settings::default()).await?;
     for (client, cases) in [("raw", cases::raw::all()), ("async-nats", cases::rust::all())] {
         for case in cases {
             fixture.run(client, &case, report).await;
@@ -71,4 +75,23 @@ async fn run_over(kind: Kind, tools: Option<&Tools>, report: &mut Report) -> any
     }
     fixture.stop(report).await;
     Ok(())
+}
+
+async fn run_streams_over(kind: Kind, tools: Option<&Tools>, report: &mut Report) -> anyhow::Result<()> {
+    if !report.wants_any_of(&kind, &["streams", "async-nats", "nats.py", "nats.js"]) {
+        return Ok(());
+    }
+    let fixture = fixture::Fixture::start(kind, server::Settings::with_streams()?).await?;
+    if !stream::are_there(&fixture).await? {
+        report.leave_out(format!("every case of streams over {}: it has none", fixture.kind().name()));
+        return Ok(());
+    }
+    fixture.run_at_once("streams", &cases::streams::all(), report).await;
+    fixture.run_at_once("async-nats", &cases::rust::streams(), report).await;
+    if let Some(tools) = tools {
+        for script in scripts::Script::with_streams(tools) {
+            script.run(&fixture, report).await;
+        }
+    }
+    fixture.shared.stop().await
 }

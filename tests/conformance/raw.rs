@@ -35,6 +35,34 @@ impl Message {
         String::from_utf8_lossy(&self.payload).into_owned()
     }
 
+    /// The payload as JSON.
+    pub(crate) fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.payload).with_context(|| format!("{self:?} is not JSON"))
+    }
+
+    /// The first line of the headers behind `NATS/1.0`: "404 Message Not Found"; empty if there is nothing.
+    pub(crate) fn status_line(&self) -> String {
+        let headers = String::from_utf8_lossy(self.headers.as_deref().unwrap_or_default()).into_owned();
+        headers.lines().next().and_then(|line| line.strip_prefix("NATS/1.0")).unwrap_or("").trim().to_owned()
+    }
+
+    /// The headers in their order, without the first line.
+    pub(crate) fn fields(&self) -> Vec<(String, String)> {
+        let headers = String::from_utf8_lossy(self.headers.as_deref().unwrap_or_default()).into_owned();
+        let fields = headers.lines().skip(1).filter_map(|line| line.split_once(": "));
+        fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// The value of the first header of this name; empty if there is none.
+    pub(crate) fn field(&self, name: &str) -> String {
+        self.fields().into_iter().find(|field| field.0 == name).map(|field| field.1).unwrap_or_default()
+    }
+
+    /// The header of this name as a number.
+    pub(crate) fn number(&self, name: &str) -> anyhow::Result<u64> {
+        self.field(name).parse().with_context(|| format!("{name} in {self:?}"))
+    }
+
     /// The status in the first line of the headers: "503" if nobody was there to answer a request.
     pub(crate) fn status(&self) -> Option<String> {
         let headers = String::from_utf8_lossy(self.headers.as_ref()?).into_owned();
@@ -141,6 +169,11 @@ impl RawClient {
                 }
             }
         }
+    }
+
+    /// The next message; `None` if none came in time.
+    pub(crate) async fn message_within(&mut self, limit: Duration) -> anyhow::Result<Option<Message>> {
+        tokio::time::timeout(limit, self.message()).await.ok().transpose()
     }
 
     /// The next `count` messages.

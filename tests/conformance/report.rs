@@ -26,12 +26,19 @@ pub(crate) struct Report {
     /// `client/case`, over all servers.
     cases: BTreeSet<String>,
     failures: Vec<String>,
+    left_out: Vec<String>,
 }
 
 impl Report {
     /// An empty report on what `arguments` select.
     pub(crate) fn new(arguments: Arguments) -> Self {
-        Self { arguments, tallies: BTreeMap::new(), cases: BTreeSet::new(), failures: Vec::new() }
+        Self {
+            arguments,
+            tallies: BTreeMap::new(),
+            cases: BTreeSet::new(),
+            failures: Vec::new(),
+            left_out: Vec::new(),
+        }
     }
 
     /// Whether to run this case; with `--list` it is printed instead.
@@ -44,6 +51,18 @@ impl Report {
             println!("{name}: test");
         }
         !self.arguments.list
+    }
+
+    /// Whether some case of these clients over this server may be wanted, so that it is worth starting.
+    pub(crate) fn wants_any_of(&self, kind: &Kind, clients: &[&str]) -> bool {
+        self.is_whole()
+            || clients.iter().any(|client| self.arguments.may_select(&format!("{}/{client}/", kind.name())))
+    }
+
+    /// Says aloud that something does not run.
+    pub(crate) fn leave_out(&mut self, what: String) {
+        println!("left out: {what}");
+        self.left_out.push(what);
     }
 
     /// Whether every case was to run.
@@ -92,7 +111,7 @@ impl Report {
 
     /// Fails when there are fewer cases than the suite promises.
     pub(crate) fn check_promise(&mut self, all: usize, third_party: usize) {
-        let driven = self.cases.iter().filter(|case| !case.starts_with("raw/")).count();
+        let driven = self.cases.iter().filter(|case| is_third_party(case)).count();
         if self.cases.len() < all || driven < third_party {
             self.failures.push(format!(
                 "the suite promises {all} cases, {third_party} of them with third-party clients, and has {} and {driven}",
@@ -117,7 +136,7 @@ impl Report {
         for ((server, client), tally) in &self.tallies {
             println!("  {server:<13} {client:<11} {}/{}", tally.passed, tally.passed + tally.failed);
         }
-        let driven = self.cases.iter().filter(|case| !case.starts_with("raw/")).count();
+        let driven = self.cases.iter().filter(|case| is_third_party(case)).count();
         println!("  {} different cases, {driven} of them with third-party clients", self.cases.len());
         println!("differences between the embedded bus and nats-server: {}", DIFFERENCES.len());
         for difference in DIFFERENCES {
@@ -128,6 +147,9 @@ impl Report {
                 "left to tests/run: every case over the real nats-server, and the clients nats.py and nats.js over both servers"
             );
         }
+        for what in &self.left_out {
+            println!("left out: {what}");
+        }
         for failure in &self.failures {
             println!("FAILED {failure}");
         }
@@ -135,4 +157,9 @@ impl Report {
         println!("conformance: {passed} passed, {} failed", self.failures.len());
         self.failures.is_empty()
     }
+}
+
+/// Whether a `client/case` drives a client that others wrote.
+fn is_third_party(case: &str) -> bool {
+    !case.starts_with("raw/") && !case.starts_with("streams/")
 }

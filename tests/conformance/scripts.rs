@@ -20,6 +20,10 @@ use crate::tools::Tools;
 /// How long a script may take until its next line: start of the interpreter and one case with its own deadline of 20 s.
 const DEADLINE: Duration = Duration::from_secs(45);
 
+/// What a case may need: a server that lets everyone in, one with credentials, one of its own that it has restarted, or
+/// the shared one with streams.
+const GROUPS: &[&str] = &["open", "token", "password", "restart", "streams"];
+
 /// One client's script.
 pub(crate) struct Script {
     client: &'static str,
@@ -29,21 +33,30 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// All there are.
+    /// Those of core NATS.
     pub(crate) fn all(tools: &Tools) -> Vec<Self> {
+        Self::of(tools, "nats_py.py", "nats_js.mjs")
+    }
+
+    /// Those of streams.
+    pub(crate) fn with_streams(tools: &Tools) -> Vec<Self> {
+        Self::of(tools, "nats_py_streams.py", "nats_js_streams.mjs")
+    }
+
+    fn of(tools: &Tools, python: &str, node: &str) -> Vec<Self> {
         let clients = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/clients");
-        let script = |client, interpreter: &PathBuf, file| Self {
+        let script = |client, interpreter: &PathBuf, file: &str| Self {
             client,
             interpreter: interpreter.clone(),
             file: clients.join(file),
             node_path: tools.node_path.clone(),
         };
-        vec![script("nats.py", &tools.python, "nats_py.py"), script("nats.js", &tools.node, "nats_js.mjs")]
+        vec![script("nats.py", &tools.python, python), script("nats.js", &tools.node, node)]
     }
 
     /// Runs all cases of the script and records them.
     pub(crate) async fn run(&self, fixture: &Fixture, report: &mut Report) {
-        let groups = match self.list().await {
+        let groups = match self.list(fixture).await {
             Ok(cases) => cases,
             Err(error) => {
                 let error = error.context(format!("list the cases of {}", self.file.display()));
@@ -56,9 +69,9 @@ impl Script {
                 );
             }
         };
-        for group in ["open", "token", "password", "restart"] {
+        for group in GROUPS {
             let wanted = |case: &&(String, String)| {
-                case.0 == group && report.wants(fixture.kind(), self.client, &case.1)
+                case.0 == *group && report.wants(fixture.kind(), self.client, &case.1)
             };
             let mut due: Vec<String> = groups.iter().filter(wanted).map(|case| case.1.clone()).collect();
             if due.is_empty() {
@@ -76,12 +89,12 @@ impl Script {
     }
 
     /// Every case as its group and name.
-    async fn list(&self) -> anyhow::Result<Vec<(String, String)>> {
-        let (mut child, mut lines) = self.spawn(&["--list"])?;
+    async fn list(&self, fixture: &Fixture) -> anyhow::Result<Vec<(String, String)>> {
+        let (mut child, mut lines) = self.spawn(fixture, &["--list"])?;
         let mut cases = Vec::new();
         while let Some(line) = within(DEADLINE, "the list", lines.next_line()).await? {
             let (group, name) = line.split_once(' ').with_context(|| format!("{line:?} is no case"))?;
-            ensure!(["open", "token", "password", "restart"].contains(&group), "{group:?} is no group");
+            ensure!(GROUPS.contains(&group), "{group:?} is no group");
             cases.push((group.to_owned(), name.to_owned()));
         }
         let status = within(DEADLINE, "the script to end", child.wait()).await?;
@@ -102,14 +115,18 @@ impl Script {
             "password" => Access::Password,
             _ => Access::Open,
         };
-        let mut server = fixture.server(Settings::with_access(access)).await?;
-        let mut arguments = vec![server.url()];
+        let mut own = match group {
+            "streams" => None,
+            _ => Some(fixture.server(Settings::with_access(access)).await?),
+        };
+        let mut arguments = vec![own.as_ref().unwrap_or(&fixture.shared).url()];
         arguments.extend(due.iter().cloned());
-        let (mut child, mut lines) = self.spawn(&arguments)?;
+        let (mut child, mut lines) = self.spawn(fixture, &arguments)?;
         let mut began = Instant::now();
         while let Some(line) = within(DEADLINE, "a line of the script", lines.next_line()).await? {
             if line == "restart" {
-                server = Server::restart(server).await?;
+                let server = own.take().context("a script may not restart the shared server")?;
+                own = Some(Server::restart(server).await?);
                 continue;
             }
             let (name, outcome) = parse(&line)?;
@@ -124,17 +141,22 @@ impl Script {
         if !status.success() && !due.is_empty() {
             bail!("the script ended with {status}");
         }
-        server.stop().await
+        match own {
+            Some(server) => server.stop().await,
+            None => Ok(()),
+        }
     }
 
     fn spawn<S: AsRef<std::ffi::OsStr>>(
         &self,
+        fixture: &Fixture,
         arguments: &[S],
     ) -> anyhow::Result<(Child, Lines<BufReader<ChildStdout>>)> {
         let mut child = Command::new(&self.interpreter)
             .arg(&self.file)
             .args(arguments)
             .env("MC_TEST_NODE_PATH", &self.node_path)
+            .env("CONFORMANCE_REPLICAS", fixture.kind().replicas().to_string())
             .env("CONFORMANCE_TOKEN", TOKEN)
             .env("CONFORMANCE_USER", USER)
             .env("CONFORMANCE_PASSWORD", PASSWORD)

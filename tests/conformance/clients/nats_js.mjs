@@ -1,76 +1,20 @@
-// Cases that drive nats.js as any program would.
-//
-//   nats_js.mjs --list         prints "GROUP NAME" per case; the group says which server it needs
-//   nats_js.mjs URL NAME...    runs these cases, printing "ok NAME" or "not ok NAME: REASON" for each
-//
-// A case of the group "restart" prints "restart" to have the server stopped and started again.
+// Cases that drive nats.js as any program would; common.mjs says how the script is called.
 
-import { createRequire } from "node:module";
-
-const require = createRequire(`${process.env.MC_TEST_NODE_PATH}/`);
-const nats = require("@nats-io/transport-node");
-
-const DEADLINE_MS = 20_000;
-const { CONFORMANCE_TOKEN: TOKEN, CONFORMANCE_USER: USER, CONFORMANCE_PASSWORD: PASSWORD } = process.env;
-
-const cases = new Map();
-
-function define(group, run) {
-  cases.set(run.name, { group, run });
-}
-
-function check(condition, message) {
-  if (!condition) throw new Error(typeof message === "string" ? message : JSON.stringify(message));
-}
-
-const open = [];
-
-// Clients are closed after each case, however it ended.
-async function connect(servers, options = {}) {
-  const client = await nats.connect({ servers, reconnect: false, ...options });
-  open.push(client);
-  return client;
-}
-
-async function closeAll() {
-  await Promise.all(open.splice(0).map((client) => client.close()));
-}
-
-const iterators = new WeakMap();
-
-// The next `count` messages; the subscription stays open.
-async function take(subscription, count) {
-  // A subscription can be iterated over only once.
-  if (!iterators.has(subscription)) iterators.set(subscription, subscription[Symbol.asyncIterator]());
-  const iterator = iterators.get(subscription);
-  const messages = [];
-  while (messages.length < count) {
-    const { value, done } = await iterator.next();
-    if (done) throw new Error(`the subscription ended after ${messages.length} of ${count} messages`);
-    messages.push(value);
-  }
-  return messages;
-}
-
-// Unsubscribes, and tells what had arrived until then and was not taken.
-async function finish(subscription) {
-  await subscription.drain();
-  const messages = [];
-  for await (const message of subscription) messages.push(message);
-  return messages;
-}
-
-function text(message) {
-  return message.string();
-}
-
-function numbers(count) {
-  return [...Array(count).keys()];
-}
-
-function same(one, other) {
-  return JSON.stringify(one) === JSON.stringify(other);
-}
+import {
+  TOKEN,
+  USER,
+  PASSWORD,
+  check,
+  connect,
+  define,
+  finish,
+  nats,
+  numbers,
+  same,
+  take,
+  text,
+  runAsScript,
+} from "./common.mjs";
 
 define("open", async function a_message_reaches_another_client(url) {
   const [one, other] = [await connect(url), await connect(url)];
@@ -349,40 +293,4 @@ define("restart", async function subscriptions_are_restored_after_a_restart(url)
   }
 });
 
-async function run(url, name) {
-  if (!cases.has(name)) return "there is no such case";
-  let timer;
-  const deadline = new Promise((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`not done after ${DEADLINE_MS} ms`)), DEADLINE_MS);
-  });
-  try {
-    await Promise.race([cases.get(name).run(url), deadline]);
-    return null;
-  } catch (error) {
-    return String(error);
-  } finally {
-    clearTimeout(timer);
-    await closeAll();
-  }
-}
-
-async function main(url, names) {
-  let failed = false;
-  for (const name of names) {
-    const reason = await run(url, name);
-    failed ||= reason !== null;
-    console.log(reason === null ? `ok ${name}` : `not ok ${name}: ${reason.replace(/\s+/g, " ")}`);
-  }
-  return failed ? 1 : 0;
-}
-
-const [url, ...names] = process.argv.slice(2);
-if (url === "--list") {
-  for (const [name, { group }] of cases) console.log(group, name);
-} else if (names.length === 0) {
-  console.error("usage: nats_js.mjs --list | URL NAME...");
-  process.exitCode = 64;
-} else {
-  // A client that cannot be closed must not keep the process.
-  process.exit(await main(url, names));
-}
+await runAsScript();

@@ -460,11 +460,16 @@ async def main(url, names):
     return 1 if failed else 0
 
 
-if __name__ == "__main__":
+def run_as_script(usage):
+    """What the command line asks for."""
     if sys.argv[1:] == ["--list"]:
         for name, (group, _) in CASES.items():
             print(group, name)
     elif len(sys.argv) < 3:
-        sys.exit(__doc__)
+        sys.exit(usage)
     else:
         sys.exit(asyncio.run(main(sys.argv[1], sys.argv[2:])))
+
+
+if __name__ == "__main__":
+    run_as_script(__doc__)

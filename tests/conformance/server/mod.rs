@@ -1,11 +1,15 @@
-//! The two servers behind one face. A server listens on loopback, on a free port, and is gone when dropped.
+//! The servers behind one face. A server listens on loopback, on a free port, and is gone when dropped.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use crate::tools::Tools;
 
+mod cluster;
 mod embedded;
 mod process;
 
@@ -23,6 +27,8 @@ pub(crate) enum Kind {
     Embedded,
     /// The real one: its binary.
     NatsServer(PathBuf),
+    /// Three of the real one, with every stream on all of them: its binary.
+    NatsCluster(PathBuf),
 }
 
 impl Kind {
@@ -33,11 +39,27 @@ impl Kind {
         kinds
     }
 
+    /// The kinds that the cases of streams run over: a cluster as well.
+    pub(crate) fn with_streams(tools: Option<&Tools>) -> Vec<Self> {
+        let mut kinds = Self::available(tools);
+        kinds.extend(tools.map(|tools| Self::NatsCluster(tools.nats_server.clone())));
+        kinds
+    }
+
+    /// How many copies of a stream a server of this kind keeps.
+    pub(crate) fn replicas(&self) -> usize {
+        match self {
+            Self::Embedded | Self::NatsServer(_) => 1,
+            Self::NatsCluster(_) => cluster::NODES,
+        }
+    }
+
     /// As it stands in names of cases.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Embedded => "embedded-bus",
             Self::NatsServer(_) => "nats-server",
+            Self::NatsCluster(_) => "nats-cluster",
         }
     }
 
@@ -78,6 +100,8 @@ pub(crate) struct Settings {
     pub(crate) write_deadline: Duration,
     /// How long a connection may take to present credentials.
     pub(crate) auth_timeout: Duration,
+    /// Where streams are kept, also over a restart; none: the server has no streams.
+    pub(crate) store: Option<Arc<TempDir>>,
 }
 
 impl Default for Settings {
@@ -92,6 +116,7 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(120),
             write_deadline: Duration::from_secs(10),
             auth_timeout: Duration::from_secs(2),
+            store: None,
         }
     }
 }
@@ -101,11 +126,17 @@ impl Settings {
     pub(crate) fn with_access(access: Access) -> Self {
         Self { access, ..Self::default() }
     }
+
+    /// The defaults, with streams in a folder of their own.
+    pub(crate) fn with_streams() -> anyhow::Result<Self> {
+        Ok(Self { store: Some(Arc::new(TempDir::new()?)), ..Self::default() })
+    }
 }
 
 enum Running {
     Embedded(embedded::Embedded),
     Process(Box<process::Process>),
+    Cluster(cluster::Cluster),
 }
 
 /// A running server.
@@ -125,8 +156,13 @@ impl Server {
                 (Running::Embedded(server), address)
             }
             Kind::NatsServer(binary) => {
-                let (server, address) = process::Process::start(binary, &settings).await?;
+                let (server, address) = process::Process::start(binary, &settings, "").await?;
                 (Running::Process(Box::new(server)), address)
+            }
+            Kind::NatsCluster(binary) => {
+                let server = cluster::Cluster::start(binary, &settings).await?;
+                let address = server.addresses()[0];
+                (Running::Cluster(server), address)
             }
         };
         Ok(Self { kind: kind.clone(), settings, address, running })
@@ -135,6 +171,22 @@ impl Server {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where each node of it listens, the one of [`Self::address`] first. A node `n` calls itself `n0`, `n1` and so on.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        match &self.running {
+            Running::Embedded(_) | Running::Process(_) => vec![self.address],
+            Running::Cluster(server) => server.addresses(),
+        }
+    }
+
+    /// Ends a node of a cluster at once.
+    pub(crate) async fn kill_node(&mut self, index: usize) -> anyhow::Result<()> {
+        match &mut self.running {
+            Running::Embedded(_) | Running::Process(_) => anyhow::bail!("only a cluster has nodes"),
+            Running::Cluster(server) => server.kill(index).await,
+        }
     }
 
     /// Its address as clients write it, without credentials.
@@ -147,6 +199,7 @@ impl Server {
         match self.running {
             Running::Embedded(server) => server.stop().await,
             Running::Process(server) => server.stop().await,
+            Running::Cluster(server) => server.stop().await,
         }
     }
 

@@ -22,11 +22,15 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `binary` and waits until it has written down the port it listens on.
-    pub(crate) async fn start(binary: &Path, settings: &Settings) -> anyhow::Result<(Self, SocketAddr)> {
+    /// Starts `binary` and waits until it has written down the port it listens on. `more` goes into its configuration.
+    pub(crate) async fn start(
+        binary: &Path,
+        settings: &Settings,
+        more: &str,
+    ) -> anyhow::Result<(Self, SocketAddr)> {
         let folder = TempDir::new()?;
         let config = folder.path().join("server.conf");
-        std::fs::write(&config, configuration(settings, folder.path()))?;
+        std::fs::write(&config, configuration(settings, folder.path()) + more)?;
         let log = std::fs::File::create(folder.path().join("server.log"))?;
         let child = Command::new(binary)
             .arg("--config")
@@ -91,6 +95,14 @@ fn configuration(settings: &Settings, folder: &Path) -> String {
         settings.ping_interval.as_millis(),
         settings.write_deadline.as_millis(),
     );
+    if let Some(store) = &settings.store {
+        writeln!(
+            text,
+            "jetstream {{ store_dir: \"{}\", max_mem: 256MB, max_file: 1GB }}",
+            store.path().display()
+        )
+        .expect("a String takes any text");
+    }
     let authorization = match settings.access {
         Access::Open => return text,
         Access::Token => format!("token: \"{TOKEN}\""),

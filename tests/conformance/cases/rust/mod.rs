@@ -14,6 +14,7 @@ mod load;
 mod publish;
 mod reconnect;
 mod requests;
+mod streams;
 mod subscribe;
 
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -31,6 +32,11 @@ pub(crate) fn all() -> Vec<Case> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Those of streams.
+pub(crate) fn streams() -> Vec<Case> {
+    streams::cases()
 }
 
 /// A client with default options.

@@ -1,0 +1,113 @@
+//! Three real nats-servers that keep every stream on each of them.
+//!
+//! What must hold: when [`Cluster::start`] returns, the three have found each other and a stream with three copies can
+//! be made. They are plain: no TLS, no passwords; what those change is tested with the product.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::Settings;
+use super::process::Process;
+use crate::fixture::within;
+use crate::raw::RawClient;
+
+/// How many nodes, and so how many copies of a stream.
+pub(crate) const NODES: usize = 3;
+/// Far above the second or two that it takes, because the machine may be busy with other things.
+const READY: Duration = Duration::from_secs(60);
+
+/// The processes.
+pub(crate) struct Cluster {
+    /// None: it was killed.
+    nodes: Vec<Option<Process>>,
+    addresses: Vec<SocketAddr>,
+    /// The folders of the streams; gone with the cluster.
+    _stores: Vec<Arc<TempDir>>,
+}
+
+impl Cluster {
+    /// Starts the nodes and waits until they work together.
+    pub(crate) async fn start(binary: &Path, settings: &Settings) -> anyhow::Result<Self> {
+        let routes = free_ports()?;
+        let mut cluster = Self { nodes: Vec::new(), addresses: Vec::new(), _stores: Vec::new() };
+        for (index, route) in routes.iter().enumerate() {
+            let store = Arc::new(TempDir::new()?);
+            let settings = Settings { store: Some(store.clone()), ..settings.clone() };
+            let others: Vec<_> =
+                routes.iter().map(|port| format!("\"nats-route://127.0.0.1:{port}\"")).collect();
+            let more = format!(
+                "server_name: n{index}\ncluster {{\n  name: mc\n  listen: \"127.0.0.1:{route}\"\n  routes: [{}]\n}}\n",
+                others.join(", "),
+            );
+            let (node, address) = Process::start(binary, &settings, &more).await?;
+            cluster.nodes.push(Some(node));
+            cluster.addresses.push(address);
+            cluster._stores.push(store);
+        }
+        within(READY, "the cluster to keep streams", cluster.ready()).await?;
+        Ok(cluster)
+    }
+
+    /// Where clients reach each node, in the order of their names.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.clone()
+    }
+
+    /// Ends a node at once.
+    pub(crate) async fn kill(&mut self, index: usize) -> anyhow::Result<()> {
+        let node = self.nodes[index].take().context("this node was ended before")?;
+        node.stop().await
+    }
+
+    /// Ends all.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        for node in self.nodes.into_iter().flatten() {
+            node.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Returns once a stream with three copies could be made over each node.
+    async fn ready(&self) -> anyhow::Result<()> {
+        let mut poll = tokio::time::interval(Duration::from_millis(50));
+        for (index, address) in self.addresses.iter().enumerate() {
+            let mut client = RawClient::connect(*address).await?;
+            client.send("SUB ready 1\r\n").await?;
+            let name = format!("READY{index}");
+            let config = json!({"name": name, "storage": "memory", "num_replicas": NODES}).to_string();
+            loop {
+                poll.tick().await;
+                let answer = ask(&mut client, &format!("$JS.API.STREAM.CREATE.{name}"), &config).await?;
+                if answer["config"].is_object() {
+                    break;
+                }
+            }
+            let answer = ask(&mut client, &format!("$JS.API.STREAM.DELETE.{name}"), "").await?;
+            if answer["success"] != true {
+                bail!("a stream made to see whether that works cannot be deleted: {answer}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The answer of the API; null if there is none yet.
+async fn ask(client: &mut RawClient, subject: &str, body: &str) -> anyhow::Result<Value> {
+    client.send(format!("PUB {subject} ready {}\r\n{body}\r\n", body.len())).await?;
+    let answer = client.message_within(Duration::from_secs(10)).await?;
+    Ok(answer.and_then(|answer| serde_json::from_slice(&answer.payload).ok()).unwrap_or(Value::Null))
+}
+
+/// Ports for the routes. Each node must know all of them before the first one starts, so they cannot be asked for as
+/// port 0; the listeners that found them free are closed here.
+fn free_ports() -> anyhow::Result<Vec<u16>> {
+    let listeners: Result<Vec<_>, _> =
+        (0..NODES).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
+    listeners?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
