@@ -1,6 +1,7 @@
 //! The whole product on loopback: sentences about what a user may rely on, each with its test.
 
 mod apart;
+mod backup;
 mod bad_input;
 mod bench;
 mod clients;
@@ -18,6 +19,7 @@ mod login;
 mod metrics;
 mod native;
 mod outage;
+mod partitions;
 mod proxies;
 mod publishing;
 mod reload;

@@ -81,20 +81,12 @@ pub struct Erase {
 }
 
 /// What a command reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Settings {
     bus: BusConfig,
     history: HistoryConfig,
     log: LogConfig,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        // Who runs a command reads its answer, not a log.
-        let log = LogConfig { filter: "off".into(), ..LogConfig::default() };
-        Self { bus: BusConfig::default(), history: HistoryConfig::default(), log }
-    }
 }
 
 impl config::Settings for Settings {
@@ -125,7 +117,10 @@ pub async fn run(command: Command) -> ExitCode {
 impl Place {
     /// Connects, and lets `work` do its work. What it answers goes to standard output.
     async fn run(self, work: impl AsyncFnOnce(Settings, Bus, Drain) -> anyhow::Result<String>) -> ExitCode {
-        let flags = self.bus_url.map(|url| ("bus.url".to_owned(), url)).into_iter().collect();
+        // Who runs a command reads its answer, not a log; --set log.filter=info stands over it.
+        let quiet = ("log.filter".to_owned(), "off".to_owned());
+        let url = self.bus_url.map(|url| ("bus.url".to_owned(), url));
+        let flags = std::iter::once(quiet).chain(url).collect();
         service::run(
             self.common,
             flags,

@@ -1,0 +1,248 @@
+//! A restored backup: whoever recovers gets everything, or is told that it can't, never a part.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use bytes::Bytes;
+use harness::device::Device;
+use harness::fleet::{Fleet, Over};
+use harness::program::Launch;
+use harness::tools;
+use harness::wait::{DEADLINE, eventually, soon};
+use shared::bus::{self, BusConfig};
+use shared::drain::Drain;
+use shared::history::{History, HistoryConfig, Role};
+use shared::ids::{Channel, MessageIds};
+use shared::wire::{Kind, LiveMessage};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// A nats-server at one address over one folder, which can be stopped and started.
+struct Bus {
+    binary: PathBuf,
+    address: SocketAddr,
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+impl Bus {
+    async fn start(binary: PathBuf) -> Self {
+        // It was free a moment ago, and must be the same each time.
+        let address =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free");
+        let mut bus = Self { binary, address, folder: TempDir::new().expect("there is room"), child: None };
+        bus.run().await;
+        bus
+    }
+
+    fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("streams")
+    }
+
+    async fn run(&mut self) {
+        let config = self.folder.path().join("nats.conf");
+        let store = format!("jetstream {{ store_dir: {:?}, sync_interval: always }}\n", self.data());
+        std::fs::write(&config, store).expect("there is room");
+        let mut command = Command::new(&self.binary);
+        command.arg("--addr").arg("127.0.0.1").arg("--port").arg(self.address.port().to_string());
+        command.arg("--config").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        self.child = Some(command.spawn().expect("nats-server can be started"));
+        eventually("the bus listens", async || TcpStream::connect(self.address).await.is_ok()).await;
+    }
+
+    async fn stop(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        let id = child.id().expect("it runs");
+        let asked = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -TERM {id}"))
+            .status()
+            .await
+            .expect("there is a shell");
+        assert!(asked.success());
+        soon("the bus ends", child.wait()).await.expect("it is our child");
+    }
+
+    /// A copy of the data, with the bus stopped.
+    fn back_up(&self) -> TempDir {
+        assert!(self.child.is_none());
+        let backup = TempDir::new().expect("there is room");
+        copy(&self.data(), backup.path());
+        backup
+    }
+
+    /// Puts a copy in the place of the data, with the bus stopped.
+    fn restore(&self, backup: &TempDir) {
+        assert!(self.child.is_none());
+        std::fs::remove_dir_all(self.data()).expect("it is ours");
+        copy(backup.path(), &self.data());
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("there is room");
+    for entry in std::fs::read_dir(from).expect("it is there") {
+        let entry = entry.expect("it is there");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("it is there").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("there is room");
+        }
+    }
+}
+
+async fn fleet(bus: &Bus) -> Fleet {
+    Fleet::plan(Over::Url(bus.url())).start().await
+}
+
+/// A back end that stores as publisher-api does, and counts nobody.
+pub(crate) struct Store {
+    history: History,
+    ids: MessageIds,
+    drain: Drain,
+}
+
+impl Store {
+    pub(crate) async fn at(url: &str, partitions: u32) -> Self {
+        let drain = Drain::new();
+        let config = BusConfig { url: url.to_owned(), ..BusConfig::default() };
+        let server = bus::provide(&config, &drain).await.expect("nothing is embedded");
+        let bus = shared::bus::Bus::connect(&server, "test", &drain).await.expect("the address is one");
+        let config = HistoryConfig { partitions, ..HistoryConfig::default() };
+        let history = History::open(&bus, &config, Role::Publisher, &drain);
+        let mut state = history.state();
+        soon("history is ready", state.wait_for(|state| state.epochs().is_some()))
+            .await
+            .expect("the part lives");
+        Self { history, ids: MessageIds::random(), drain }
+    }
+
+    /// Stores a text for a user.
+    pub(crate) async fn put(&self, user: &str, text: &str) {
+        let channel = Channel::parse(&format!("user:{user}")).expect("it is a channel");
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        let message = LiveMessage { id: self.ids.next(), kind: Kind::Text, payload };
+        let deadline = Instant::now() + DEADLINE;
+        self.history.store(&channel, &message, Default::default(), deadline).await.expect("it is stored");
+    }
+
+    pub(crate) async fn end(self) {
+        assert_eq!(self.drain.finish(DEADLINE).await, 0, "tasks are left");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_restored_under_running_parts_is_noticed() {
+    let test = "a backup that is restored under running parts";
+    let Some(binary) = tools::find("MC_TEST_NATS_SERVER", test) else { return };
+    let mut bus = Bus::start(binary).await;
+    let mut fleet = fleet(&bus).await;
+    fleet.expect_errors();
+    let store = Store::at(&bus.url(), 1).await;
+    let (mut live, _) = Device::back(fleet.edge(0), "user-1", "").await;
+    for text in ["one", "two", "three"] {
+        store.put("1", text).await;
+    }
+    let third = live.expect_messages(["one", "two", "three"]).await;
+    bus.stop().await;
+    let backup = bus.back_up();
+    bus.run().await;
+    for text in ["four", "five", "six"] {
+        store.put("1", text).await;
+    }
+    let sixth = live.expect_messages(["four", "five", "six"]).await;
+    let mut other = Device::recovered(fleet.edge(0), "user-1", &third).await;
+    assert_eq!(other.expect_messages(["four", "five", "six"]).await, sixth);
+    other.close().await;
+
+    bus.stop().await;
+    bus.restore(&backup);
+    bus.run().await;
+    // Four more than were lost: the stream is longer than it ever was before anyone may have looked at it.
+    for text in ["seven", "eight", "nine", "ten"] {
+        store.put("1", text).await;
+    }
+    // An edge looks at the stream every two seconds: what comes before it knows is followed by the word that not all did.
+    let position = loop {
+        let frame = live.next_json().await;
+        if frame["event"] == "@reload" {
+            break frame["id"].as_str().unwrap().to_owned();
+        }
+        assert_eq!(frame["d"], "ten", "what is not newer than the last id is held back: {frame}");
+    };
+    store.put("1", "eleven").await;
+    live.expect_message("eleven").await;
+    let (back, recovery) = Device::back(fleet.edge(0), "user-1", &sixth).await;
+    assert!(!recovery.recovered, "{recovery:?}");
+    let (even, recovery) = Device::back(fleet.edge(0), "user-1", &third).await;
+    assert!(!recovery.recovered, "{recovery:?}");
+    assert_ne!(position, sixth);
+    for device in [live, back, even] {
+        device.close().await;
+    }
+    store.end().await;
+    fleet.end().await;
+    bus.stop().await;
+}
+
+#[tokio::test]
+async fn a_restored_backup_is_declared_where_nobody_can_notice_it() {
+    let test = "a restored backup is declared where nobody can notice it";
+    let Some(binary) = tools::find("MC_TEST_NATS_SERVER", test) else { return };
+    let mut bus = Bus::start(binary).await;
+    let parts = fleet(&bus).await;
+    let store = Store::at(&bus.url(), 1).await;
+    let (mut device, _) = Device::back(parts.edge(0), "user-1", "").await;
+    store.put("1", "one").await;
+    let first = device.expect_messages(["one"]).await;
+    device.close().await;
+    store.end().await;
+    parts.end().await;
+    bus.stop().await;
+    let backup = bus.back_up();
+
+    // Nothing came since: whole.
+    bus.restore(&backup);
+    bus.run().await;
+    let parts = fleet(&bus).await;
+    let store = Store::at(&bus.url(), 1).await;
+    let mut device = Device::recovered(parts.edge(0), "user-1", &first).await;
+    for text in ["two", "three"] {
+        store.put("1", text).await;
+    }
+    let third = device.expect_messages(["two", "three"]).await;
+    device.close().await;
+    store.end().await;
+    parts.end().await;
+    bus.stop().await;
+
+    // Something came since, and no part lives that has seen it.
+    bus.restore(&backup);
+    bus.run().await;
+    let url = bus.url();
+    let launch = Launch::of("history").argument("new-generation").argument("--yes");
+    let declared = launch.argument("--bus-url").argument(&url).run().await;
+    assert_eq!(declared.code, 0, "{declared:?}");
+    let parts = fleet(&bus).await;
+    let store = Store::at(&bus.url(), 1).await;
+    for text in ["other two", "other three", "four"] {
+        store.put("1", text).await;
+    }
+    for id in [&third, &first] {
+        let (mut device, recovery) = Device::back(parts.edge(0), "user-1", id).await;
+        assert!(!recovery.recovered, "{recovery:?}");
+        device.expect_nothing().await;
+        device.close().await;
+    }
+    store.end().await;
+    parts.end().await;
+    bus.stop().await;
+}
