@@ -166,7 +166,7 @@ fn try_answer(
 ) -> Result<Vec<Answered>, Unclear> {
     let mut request = match body.trim_ascii() {
         b"" if last_of.is_none() => return Err(Unclear::Empty),
-        b"" => GetRequest::default(),
+        b"" | b"null" => GetRequest::default(),
         [b'[', ..] => return Err(Unclear::Malformed),
         body => serde_json::from_slice(body).map_err(|_| Unclear::Malformed)?,
     };

@@ -62,6 +62,10 @@ impl ApiError {
         Self::new(500, 10_057, why)
     }
 
+    pub(crate) fn sequence_not_found(seq: u64) -> Self {
+        Self::new(400, 10_043, format!("sequence {seq} not found"))
+    }
+
     pub(crate) fn name_in_use() -> Self {
         Self::new(400, 10_058, "stream name already in use with a different configuration")
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Done, Endpoint, read, write};
+use crate::stream::config::StorageKind;
 use crate::stream::direct::GetRequest;
 use crate::stream::error::ApiError;
 use crate::stream::state::{Filter, Purge};
@@ -92,7 +93,7 @@ impl Streams {
         body: &[u8],
     ) -> Result<Bytes, ApiError> {
         let request: DeleteRequest = read(body)?;
-        let seq = request.seq.filter(|seq| *seq > 0).ok_or_else(ApiError::bad_request)?;
+        let seq = request.seq.ok_or_else(ApiError::bad_request)?;
         let stream = self.streams.get_mut(name).ok_or_else(ApiError::no_stream)?;
         if stream.config.sealed {
             return Err(ApiError::sealed());
@@ -102,11 +103,12 @@ impl Streams {
         }
         let beyond = seq > stream.state.last_seq();
         if !stream.remove(seq)? {
-            return Err(ApiError::delete_failed(if beyond {
-                "stream store EOF"
-            } else {
-                "no message found"
-            }));
+            // The two stores of nats-server don't agree.
+            return Err(match (stream.config.storage, beyond) {
+                (StorageKind::Memory, _) => ApiError::sequence_not_found(seq),
+                (StorageKind::File, true) => ApiError::delete_failed("stream store EOF"),
+                (StorageKind::File, false) => ApiError::delete_failed("no message found"),
+            });
         }
         Ok(write(endpoint.kind(), None, Done { success: true }))
     }
