@@ -18,34 +18,9 @@ pub(crate) struct Difference {
 /// Every difference there is.
 pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
-        case: "streams/names_with_separators_are_refused",
-        failure: "10128",
-        reason: "a `/` in a name is refused like any other wrong sign",
-    },
-    Difference {
-        case: "streams/a_purge_by_sequence_and_number_is_refused",
-        failure: "fitler",
-        reason: "fields that a purge does not know are ignored",
-    },
-    Difference {
         case: "streams/a_purge_past_the_end_moves_the_sequences",
         failure: "[0, 1000, 999]",
         reason: "a purge removes messages; it hands out no sequences",
-    },
-    Difference {
-        case: "streams/a_delete_of_what_is_not_there_is_10043",
-        failure: "10043",
-        reason: "a message that is not there is told by another code",
-    },
-    Difference {
-        case: "streams/a_get_that_does_not_say_which_is_refused",
-        failure: "seqq",
-        reason: "fields that a get does not know are ignored",
-    },
-    Difference {
-        case: "streams/a_direct_get_that_asks_for_nothing_is_408",
-        failure: "408 Malformed Request",
-        reason: "a `null` is no request",
     },
     Difference {
         case: "streams/streams_and_messages_survive_a_restart",
@@ -96,16 +71,6 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         case: "streams/a_work_queue_can_be_created",
         failure: "no retention but limits",
         reason: "without consumers nothing would ever leave a work queue",
-    },
-    Difference {
-        case: "streams/unknown_fields_are_10025",
-        failure: "subject_filter",
-        reason: "fields that a request for information does not know are ignored",
-    },
-    Difference {
-        case: "streams/numbers_out_of_range_are_10025",
-        failure: "max_msg_size",
-        reason: "a size above 32 bits is kept as it is",
     },
     Difference {
         case: "streams/calls_that_do_not_exist_are_not_answered",
