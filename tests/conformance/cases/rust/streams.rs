@@ -42,7 +42,7 @@ async fn open(fixture: &Fixture, config: Config) -> anyhow::Result<(Context, Str
     let context = async_nats::jetstream::new(connect(&fixture.shared).await?);
     let config = usual(fixture, config);
     let heard = format!("{}.heard", config.name);
-    let stream = context.get_or_create_stream(config).await?;
+    let stream = Box::pin(context.get_or_create_stream(config)).await?;
     let mut poll = tokio::time::interval(Duration::from_millis(5));
     loop {
         poll.tick().await;
@@ -55,6 +55,11 @@ async fn open(fixture: &Fixture, config: Config) -> anyhow::Result<(Context, Str
             Ok(ack) => anyhow::bail!("another stream was expected, {ack:?} came"),
         }
     }
+}
+
+/// As [`open`], on the heap: a configuration is large.
+async fn boxed(fixture: &Fixture, config: Config) -> anyhow::Result<(Context, Stream)> {
+    Box::pin(open(fixture, config)).await
 }
 
 fn usual(fixture: &Fixture, config: Config) -> Config {
@@ -93,26 +98,26 @@ async fn fill(
 async fn a_stream_is_created_or_found(fixture: &Fixture) -> anyhow::Result<()> {
     let config =
         || Config { max_messages_per_subject: 5, max_age: Duration::from_secs(3600), ..named("rustmade") };
-    let (context, stream) = open(fixture, config()).await?;
+    let (context, stream) = boxed(fixture, config()).await?;
     let info = stream.cached_info();
     ensure!(info.config.max_messages_per_subject == 5 && info.config.max_age.as_secs() == 3600, "{info:?}");
     ensure!(info.config.duplicate_window.as_secs() == 120 && info.config.max_bytes == -1, "{info:?}");
-    let again = context.get_or_create_stream(usual(fixture, config())).await?;
+    let again = Box::pin(context.get_or_create_stream(usual(fixture, config()))).await?;
     ensure!(again.cached_info().created == info.created, "{:?}", again.cached_info());
-    context.create_stream(usual(fixture, config())).await?;
+    Box::pin(context.create_stream(usual(fixture, config()))).await?;
     Ok(())
 }
 
 async fn a_stream_of_another_configuration_is_refused(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, _) = open(fixture, named("rustother")).await?;
+    let (context, _) = boxed(fixture, named("rustother")).await?;
     let other = usual(fixture, Config { max_messages: 7, ..named("rustother") });
-    let error = context.create_stream(other).await.err().context("it was created")?;
+    let error = Box::pin(context.create_stream(other)).await.err().context("it was created")?;
     ensure!(format!("{error}").contains("10058") || format!("{error:?}").contains("10058"), "{error:?}");
     Ok(())
 }
 
 async fn a_stored_publish_is_acknowledged(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, _) = open(fixture, named("rustack")).await?;
+    let (context, _) = boxed(fixture, named("rustack")).await?;
     for seq in 1..=3 {
         let ack = context.publish("rustack.a", "x".into()).await?.await?;
         ensure!(ack.stream == "rustack" && ack.sequence == seq && !ack.duplicate, "{ack:?}");
@@ -121,7 +126,7 @@ async fn a_stored_publish_is_acknowledged(fixture: &Fixture) -> anyhow::Result<(
 }
 
 async fn a_publish_of_the_same_id_is_a_duplicate(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, _) = open(fixture, named("rustdup")).await?;
+    let (context, _) = boxed(fixture, named("rustdup")).await?;
     for duplicate in [false, true] {
         let message = PublishMessage::build().payload("x".into()).message_id("one");
         let ack = context.send_publish("rustdup.a", message).await?.await?;
@@ -131,7 +136,7 @@ async fn a_publish_of_the_same_id_is_a_duplicate(fixture: &Fixture) -> anyhow::R
 }
 
 async fn an_unexpected_last_sequence_is_refused(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, _) = open(fixture, named("rustexp")).await?;
+    let (context, _) = boxed(fixture, named("rustexp")).await?;
     context.publish("rustexp.a", "x".into()).await?.await?;
     let wrong = [
         PublishMessage::build().expected_last_sequence(9),
@@ -145,14 +150,14 @@ async fn an_unexpected_last_sequence_is_refused(fixture: &Fixture) -> anyhow::Re
 }
 
 async fn a_publish_to_no_stream_is_stream_not_found(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, _) = open(fixture, named("rustnone")).await?;
+    let (context, _) = boxed(fixture, named("rustnone")).await?;
     let error = context.publish("rust.no.stream", "x".into()).await?.await.err().context("it was stored")?;
     ensure!(error.kind() == PublishErrorKind::StreamNotFound, "{error:?}");
     Ok(())
 }
 
 async fn many_publishes_in_flight_are_all_acknowledged(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, mut stream) = open(fixture, named("rustmany")).await?;
+    let (context, mut stream) = boxed(fixture, named("rustmany")).await?;
     let mut acks = Vec::new();
     for number in 0..500 {
         acks.push(context.publish(format!("rustmany.{}", number % 10), "x".into()).await?);
@@ -166,7 +171,7 @@ async fn many_publishes_in_flight_are_all_acknowledged(fixture: &Fixture) -> any
 }
 
 async fn a_stored_message_is_read_directly(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, stream) = open(fixture, named("rustdirect")).await?;
+    let (context, stream) = boxed(fixture, named("rustdirect")).await?;
     let mut headers = HeaderMap::new();
     headers.append("X-One", "1");
     context.publish_with_headers("rustdirect.a", headers, "first".into()).await?.await?;
@@ -189,7 +194,7 @@ async fn a_stored_message_is_read_directly(fixture: &Fixture) -> anyhow::Result<
 }
 
 async fn a_stored_message_is_read_from_the_leader(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, stream) = open(fixture, named("rustraw")).await?;
+    let (context, stream) = boxed(fixture, named("rustraw")).await?;
     for subject in ["rustraw.a", "rustraw.b", "rustraw.a"] {
         context.publish(subject, subject.into()).await?.await?;
     }
@@ -206,7 +211,7 @@ async fn a_stored_message_is_read_from_the_leader(fixture: &Fixture) -> anyhow::
 }
 
 async fn info_tells_state_and_subjects(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, mut stream) = open(fixture, named("rustinfo")).await?;
+    let (context, mut stream) = boxed(fixture, named("rustinfo")).await?;
     fill(fixture, &context, &stream, &["rustinfo.a", "rustinfo.b", "rustinfo.a"]).await?;
     let state = stream.info().await?.state.clone();
     ensure!((state.messages, state.first_sequence, state.last_sequence) == (3, 1, 3), "{state:?}");
@@ -218,7 +223,7 @@ async fn info_tells_state_and_subjects(fixture: &Fixture) -> anyhow::Result<()> 
 }
 
 async fn a_stream_is_purged_in_every_way(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, mut stream) = open(fixture, named("rustpurge")).await?;
+    let (context, mut stream) = boxed(fixture, named("rustpurge")).await?;
     let (a, b) = ("rustpurge.a", "rustpurge.b");
     fill(fixture, &context, &stream, &[a, b, a, b, a, b]).await?;
     ensure!(stream.purge().filter(a).await?.purged == 3, "three were due");
@@ -231,7 +236,7 @@ async fn a_stream_is_purged_in_every_way(fixture: &Fixture) -> anyhow::Result<()
 }
 
 async fn a_stored_message_is_deleted(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, stream) = open(fixture, named("rustdelmsg")).await?;
+    let (context, stream) = boxed(fixture, named("rustdelmsg")).await?;
     fill(fixture, &context, &stream, &["rustdelmsg.a", "rustdelmsg.a"]).await?;
     ensure!(stream.delete_message(1).await?, "it is not deleted");
     ensure!(stream.delete_message(1).await.is_err(), "it is deleted twice");
@@ -240,7 +245,7 @@ async fn a_stored_message_is_deleted(fixture: &Fixture) -> anyhow::Result<()> {
 }
 
 async fn a_stream_is_updated_and_deleted(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, _) = open(fixture, named("rustupdate")).await?;
+    let (context, _) = boxed(fixture, named("rustupdate")).await?;
     let info =
         context.update_stream(usual(fixture, Config { max_messages: 9, ..named("rustupdate") })).await?;
     ensure!(info.config.max_messages == 9, "{info:?}");
@@ -262,7 +267,7 @@ fn has_code(error: &async_nats::jetstream::context::GetStreamError, code: ErrorC
 }
 
 async fn streams_are_named_and_listed(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, _) = open(fixture, named("rustnamed")).await?;
+    let (context, _) = boxed(fixture, named("rustnamed")).await?;
     let names: Vec<String> = context.stream_names().try_collect().await?;
     ensure!(names.iter().any(|name| name == "rustnamed"), "{names:?}");
     let infos: Vec<_> = context.streams().try_collect().await?;
@@ -272,7 +277,7 @@ async fn streams_are_named_and_listed(fixture: &Fixture) -> anyhow::Result<()> {
 }
 
 async fn the_account_is_queried(fixture: &Fixture) -> anyhow::Result<()> {
-    let (context, _) = open(fixture, named("rustaccount")).await?;
+    let (context, _) = boxed(fixture, named("rustaccount")).await?;
     let account = context.query_account().await?;
     ensure!(account.streams >= 1 && account.limits.max_streams.is_none_or(|limit| limit != 0), "{account:?}");
     Ok(())
@@ -284,7 +289,7 @@ async fn a_stored_message_is_republished(fixture: &Fixture) -> anyhow::Result<()
         destination: "rustlive.>".to_owned(),
         headers_only: false,
     };
-    let (context, stream) = open(fixture, Config { republish: Some(republish), ..named("rustlog") }).await?;
+    let (context, stream) = boxed(fixture, Config { republish: Some(republish), ..named("rustlog") }).await?;
     ensure!(stream.cached_info().config.republish.is_some(), "{:?}", stream.cached_info());
     let client = connect(&fixture.shared).await?;
     let mut copies = client.subscribe("rustlive.>").await?;
@@ -311,7 +316,7 @@ async fn a_stored_message_is_republished(fixture: &Fixture) -> anyhow::Result<()
 
 async fn a_full_stream_refuses_a_publish(fixture: &Fixture) -> anyhow::Result<()> {
     let config = Config { max_messages: 1, discard: DiscardPolicy::New, ..named("rustfull") };
-    let (context, _) = open(fixture, config).await?;
+    let (context, _) = boxed(fixture, config).await?;
     context.publish("rustfull.a", "x".into()).await?.await?;
     let error = context.publish("rustfull.a", "x".into()).await?.await.err().context("it was stored")?;
     ensure!(format!("{error:?}").contains("10077"), "{error:?}");

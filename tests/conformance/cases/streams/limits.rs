@@ -130,7 +130,7 @@ async fn too_many_bytes_that_discard_new_are_refused(fixture: &Fixture) -> anyho
         check_error(&refused, (503, 10077), "maximum bytes exceeded")?;
         let state = streams.expect_state(&name, [stored, 1, stored]).await?;
         ensure!((7..=10).contains(&stored), "{state}");
-        let ack = streams.publish(&subject, [b'x'; 20_000]).await?;
+        let ack = streams.publish(&subject, vec![b'x'; 20_000]).await?;
         check_error(&ack, (503, 10077), "maximum bytes exceeded")?;
     }
     Ok(())
