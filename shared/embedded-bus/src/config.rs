@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Limits, address and credentials of one bus. Every limit is nats-server's default unless its text says otherwise.
@@ -63,6 +64,29 @@ impl Default for StreamsConfig {
 pub enum Storage {
     /// In memory: they end with the process.
     Memory,
+    /// In a folder.
+    Disk(DiskConfig),
+}
+
+/// A folder that keeps the messages of streams.
+#[derive(Clone, Debug)]
+pub struct DiskConfig {
+    /// The folder. It is made if it is not there; one process at a time has it.
+    pub path: PathBuf,
+    /// What an acknowledgement waits for.
+    pub sync: Sync,
+    /// Bytes that all streams may take, above 0. At that, further messages are refused until some have gone.
+    pub max_bytes: u64,
+}
+
+/// What an acknowledgement waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// For the disk: it outlives a machine that goes down.
+    Strict,
+    /// For the system, which has it on the disk within a second: it outlives a process that is killed. If the machine
+    /// goes down, messages of the last second may be missing, and the streams then count as created anew.
+    Relaxed,
 }
 
 impl Default for Config {
@@ -123,8 +147,13 @@ impl Config {
 }
 
 impl StreamsConfig {
-    fn rules(&self) -> [(bool, &'static str); 3] {
+    fn rules(&self) -> [(bool, &'static str); 4] {
+        let bytes = match &self.storage {
+            Storage::Memory => u64::MAX,
+            Storage::Disk(disk) => disk.max_bytes,
+        };
         [
+            (bytes > 0, "max_bytes of the store is 0: nothing could be stored; set at least some megabytes"),
             (
                 self.max_streams > 0,
                 "max_streams is 0: no stream could be made; set at least 1, or no streams",

@@ -25,7 +25,7 @@ mod stream;
 mod subject;
 mod wire;
 
-pub use config::{BindError, Config, Credentials, Storage, StreamsConfig};
+pub use config::{BindError, Config, Credentials, DiskConfig, Storage, StreamsConfig, Sync};
 #[doc(hidden)]
 pub use hostile::check_bytes;
 pub use server::EmbeddedBus;

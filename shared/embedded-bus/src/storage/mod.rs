@@ -4,6 +4,7 @@
 //! the stream says nothing to anybody about a message before that. Sequences only grow; a log never forgets the highest
 //! one that it may have been told, whatever happened to the machine.
 
+mod disk;
 mod memory;
 
 use std::fmt;
@@ -32,15 +33,13 @@ pub(crate) struct Record {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     /// There is no room on the disk. Nothing of what was appended since the last commit is kept.
-    #[error("no room on the disk for {}: free some, or lower bus.store.max_bytes", .0.display())]
-    #[cfg_attr(not(test), expect(dead_code, reason = "only a store on a disk can be full"))]
+    #[error("no room for {}: the disk is full or bus.store.max_bytes is reached; free some room, or raise it", .0.display())]
     Full(PathBuf),
     /// The file can't be trusted. The text names it, says what is wrong and what to do.
     #[error("{0}")]
     Damaged(String),
     /// The system refused. Nothing of what was appended since the last commit may be called kept.
     #[error("{}: {source}", path.display())]
-    #[expect(dead_code, reason = "only a store on a disk asks the system")]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -76,6 +75,12 @@ pub(crate) trait Log: Send + fmt::Debug {
     /// as if nothing before it were missing, and would undo an erasure. A stream at its limits calls this for each new
     /// message, so it has to be as cheap as appending a few bytes. No sequence is used again because of it.
     fn remove(&mut self, seqs: &[u64]) -> Result<(), LogError>;
+
+    /// Whether one more message may be appended, as far as that is known. Asked before a stream changes its state, so
+    /// that a full disk costs a refusal and not reading everything anew.
+    fn room(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     /// Makes everything since the last commit durable, as far as the log's setting promises.
     fn commit(&mut self) -> Result<(), LogError>;
@@ -121,5 +126,6 @@ pub(crate) trait Store: Send + fmt::Debug {
 pub(crate) fn open(storage: &Storage) -> Result<Box<dyn Store>, LogError> {
     match storage {
         Storage::Memory => Ok(Box::new(memory::MemoryStore)),
+        Storage::Disk(config) => Ok(Box::new(disk::DiskStore::open(config)?)),
     }
 }

@@ -221,6 +221,7 @@ impl Stream {
         if let Some(duplicate) = self.grant(&wishes, message, now)? {
             return Ok(Stored::Duplicate { seq: duplicate });
         }
+        self.room()?;
         let Message { subject, headers, payload } = message.clone();
         let size = self.config.size_of(subject.len(), headers.len(), payload.len());
         self.state.admit(&subject, size, wishes.rollup.is_some())?;
@@ -243,6 +244,11 @@ impl Stream {
             if removed.is_empty() { Ok(()) } else { log.remove(&removed) }
         })?;
         Ok(Stored::New { seq: appended.seq, copy })
+    }
+
+    /// Whether the store takes another message. That it is full is no failure: all that is there can be read.
+    fn room(&self) -> Result<(), ApiError> {
+        self.log.as_ref().map_or(Ok(()), |log| log.room()).map_err(|error| ApiError::from(&error))
     }
 
     /// Whether what a message asks for holds, in nats-server's order. The sequence it has already, if it is a duplicate.

@@ -1,0 +1,131 @@
+//! The few operations on files that the store uses, so that tests can put a disk under it that forgets.
+//!
+//! Nothing is durable before [`OneFile::sync`] (contents and length) and [`Files::sync_folder`] (names) have returned.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Files and folders by name.
+pub(super) trait Files: Send + Sync + fmt::Debug {
+    /// A new, empty file; an old one of that name is emptied.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn OneFile>>;
+    /// A file that is there.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OneFile>>;
+    /// All of a file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Another name; a file that had it is gone.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// A file loses its name.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The names in a folder, in any order.
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
+    /// A folder, unless it is there.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+    /// A folder loses its name; it must be empty.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that may still be written.
+    fn free(&self, path: &Path) -> io::Result<u64>;
+    /// Another text after each start of the machine; empty: it can't be known.
+    fn boot_id(&self) -> String;
+}
+
+/// An open file.
+pub(super) trait OneFile: Send + fmt::Debug {
+    /// Writes all of it.
+    fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Reads as much.
+    fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Cuts off.
+    fn set_len(&mut self, len: u64) -> io::Result<()>;
+    /// Makes contents and length durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The files of this machine.
+#[derive(Debug)]
+pub(super) struct Real;
+
+impl Files for Real {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn OneFile>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OneFile>> {
+        Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let mut data = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
+        file.read_to_end(&mut data)?;
+        Ok(data)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn free(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn boot_id(&self) -> String {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+    }
+}
+
+impl OneFile for File {
+    fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(data, offset)
+    }
+
+    fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(data, offset)
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// Replaces a small file, so that there is always the old one or the new one, whole.
+pub(super) fn replace(files: &dyn Files, folder: &Path, name: &str, data: &[u8]) -> io::Result<()> {
+    let (new, old) = (folder.join(format!("{name}.new")), folder.join(name));
+    let mut file = files.create(&new)?;
+    file.write_at(data, 0)?;
+    file.sync()?;
+    files.rename(&new, &old)?;
+    files.sync_folder(folder)
+}

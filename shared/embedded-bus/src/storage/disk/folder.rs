@@ -1,0 +1,67 @@
+//! The data folder: whose it is, and in which format.
+//!
+//! One process at a time has it, by a lock that ends with the process however that ends.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use super::files::{Files as _, Real, replace};
+use crate::storage::LogError;
+
+const LOCK: &str = "lock";
+const FORMAT: &str = "format";
+const VERSION: &str = "message-center bus data, format 1\n";
+
+/// Takes the folder, making it if it is not there. It is free again when what this returns is dropped.
+pub(super) fn take(folder: &Path) -> Result<File, LogError> {
+    let at = folder.display();
+    fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+    let path = folder.join(LOCK);
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut lock = opened.map_err(|error| unusable(folder, &error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let other = fs::read_to_string(&path).unwrap_or_default();
+            return Err(LogError::Damaged(format!(
+                "another process (pid {}) has the data folder {at}: stop it, or set another bus.store.path (--data)",
+                if other.trim().is_empty() { "unknown" } else { other.trim() }
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(unusable(folder, &error)),
+    }
+    // For whoever finds the folder taken; of no other use.
+    let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    match fs::read_to_string(folder.join(FORMAT)) {
+        Ok(text) if text == VERSION => {}
+        Ok(text) => {
+            return Err(LogError::Damaged(format!(
+                "the data folder {at} has another format ({:?}, this program knows {:?}): use the version of this \
+                 program that wrote it, or another folder",
+                text.trim(),
+                VERSION.trim()
+            )));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let others = Real.list(folder).map_err(|error| unusable(folder, &error))?;
+            if others.iter().any(|name| name != LOCK && name != "format.new" && name != "lost+found") {
+                return Err(LogError::Damaged(format!(
+                    "{at} is not empty and no data folder of this program: set bus.store.path (--data) to an empty \
+                     or a new folder"
+                )));
+            }
+            replace(&Real, folder, FORMAT, VERSION.as_bytes()).map_err(|error| unusable(folder, &error))?;
+        }
+        Err(error) => return Err(unusable(folder, &error)),
+    }
+    Ok(lock)
+}
+
+fn unusable(folder: &Path, error: &io::Error) -> LogError {
+    LogError::Damaged(format!(
+        "the data folder {} can't be used: {error}; give this user the right to write there, set another \
+         bus.store.path (--data), or bus.store.sync = \"memory\" to keep nothing",
+        folder.display()
+    ))
+}

@@ -1,0 +1,202 @@
+//! One record of a segment, as bytes.
+//!
+//! `length u32 | checksum u32 | synced u32 | kind u8 | body`, little-endian. The length is that of everything behind the
+//! checksum, which covers it and the length. `synced` says up to which offset this segment was known to be on the disk
+//! when the record was written: a later record so bears witness that bytes before that offset were whole once. What is
+//! wrong there is damage; what is wrong beyond every witness is a write that a crash cut off.
+
+use bytes::{BufMut, Bytes};
+
+use crate::storage::Record;
+
+/// Bytes before the kind.
+pub(super) const PREFIX: usize = 12;
+/// Bytes that one sequence takes in a record of removals.
+pub(super) const TOMB: u64 = 8;
+
+const MESSAGE: u8 = 1;
+const REMOVE: u8 = 2;
+const RESERVE: u8 = 3;
+
+/// What a record says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// A message was stored.
+    Message(Record),
+    /// These messages left for good.
+    Remove(Vec<u64>),
+    /// Sequences up to and including this one may be in use.
+    Reserve(u64),
+}
+
+/// A record and where the next one begins.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) entry: Entry,
+    pub(super) synced: u32,
+    /// Offset of the byte behind it.
+    pub(super) end: usize,
+}
+
+fn frame(out: &mut Vec<u8>, synced: u32, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.put_bytes(0, 8);
+    out.put_u32_le(synced);
+    out.put_u8(kind);
+    body(out);
+    let length = u32::try_from(out.len() - start - 8).expect("a message is below 1 GB");
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    let sum = checksum(length, &out[start + 8..]);
+    out[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn checksum(length: u32, rest: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&length.to_le_bytes());
+    hasher.update(rest);
+    hasher.finalize()
+}
+
+/// Appends a message.
+pub(super) fn put_message(out: &mut Vec<u8>, synced: u32, record: &Record) {
+    frame(out, synced, MESSAGE, |out| {
+        out.put_u64_le(record.seq);
+        out.put_u64_le(record.time);
+        out.put_u16_le(u16::try_from(record.subject.len()).expect("subjects are below 64 KiB"));
+        out.put_u32_le(u32::try_from(record.headers.len()).expect("headers are below 64 KiB"));
+        out.put_slice(&record.subject);
+        out.put_slice(&record.headers);
+        out.put_slice(&record.payload);
+    });
+}
+
+/// Appends removals.
+pub(super) fn put_remove(out: &mut Vec<u8>, synced: u32, seqs: &[u64]) {
+    frame(out, synced, REMOVE, |out| seqs.iter().for_each(|seq| out.put_u64_le(*seq)));
+}
+
+/// Appends how far sequences may be in use.
+pub(super) fn put_reserve(out: &mut Vec<u8>, synced: u32, up_to: u64) {
+    frame(out, synced, RESERVE, |out| out.put_u64_le(up_to));
+}
+
+/// The record that begins at `at`; `None` if there is no whole one. `data` is a segment from its first byte.
+pub(super) fn read(data: &Bytes, at: usize) -> Option<Frame> {
+    // A cheap sign of nonsense first: a search for records tries every byte.
+    let synced = u32_at(data, at.checked_add(8)?)?;
+    if synced as usize > at { None } else { read_alone(data, at) }
+}
+
+/// The same for a part of a segment.
+pub(super) fn read_alone(data: &Bytes, at: usize) -> Option<Frame> {
+    let (length, sum) = (u32_at(data, at)?, u32_at(data, at + 4)?);
+    let end = (at + 8).checked_add(length as usize)?;
+    let rest = data.get(at + 8..end)?;
+    let (synced, kind) = (u32_at(rest, 0)?, *rest.get(4)?);
+    if !(MESSAGE..=RESERVE).contains(&kind) || checksum(length, rest) != sum {
+        return None;
+    }
+    let entry = body(kind, data.slice(at + 8 + 5..end))?;
+    Some(Frame { entry, synced, end })
+}
+
+/// The record at `at` of bytes whose checksum was tested before.
+pub(super) fn read_trusted(data: &Bytes, at: usize) -> Option<Frame> {
+    let end = (at + 8).checked_add(u32_at(data, at)? as usize)?;
+    if end > data.len() {
+        return None;
+    }
+    let synced = u32_at(data, at + 8)?;
+    let entry = body(*data.get(at + PREFIX)?, data.slice(at + PREFIX + 1..end))?;
+    Some(Frame { entry, synced, end })
+}
+
+fn body(kind: u8, body: Bytes) -> Option<Entry> {
+    match kind {
+        MESSAGE => {
+            let (seq, time) = (u64_at(&body, 0)?, u64_at(&body, 8)?);
+            let subject = usize::from(u16::from_le_bytes(body.get(16..18)?.try_into().ok()?));
+            let headers = u32_at(&body, 18)? as usize;
+            let headers_from = 22 + subject;
+            let payload_from = headers_from.checked_add(headers)?;
+            if payload_from > body.len() {
+                return None;
+            }
+            Some(Entry::Message(Record {
+                seq,
+                time,
+                subject: body.slice(22..headers_from),
+                headers: body.slice(headers_from..payload_from),
+                payload: body.slice(payload_from..),
+            }))
+        }
+        REMOVE if body.len().is_multiple_of(8) => {
+            Some(Entry::Remove((0..body.len()).step_by(8).filter_map(|at| u64_at(&body, at)).collect()))
+        }
+        RESERVE if body.len() == 8 => Some(Entry::Reserve(u64_at(&body, 0)?)),
+        _ => None,
+    }
+}
+
+/// The length of the record whose first bytes these are.
+pub(super) fn length(prefix: &[u8]) -> Option<usize> {
+    Some(u32_at(prefix, 0)? as usize + 8)
+}
+
+fn u32_at(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(data.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+fn u64_at(data: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(data.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+/// The first bytes of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Segments are read in the order of their numbers.
+    pub(super) number: u32,
+    /// The highest sequence of all segments before.
+    pub(super) last_seq: u64,
+    /// Sequences up to and including this one may be in use.
+    pub(super) reserved: u64,
+}
+
+const MAGIC: &[u8; 4] = b"MCLG";
+/// The version of the format that this program writes and reads.
+pub(super) const VERSION: u32 = 1;
+
+impl Header {
+    /// Bytes of a header.
+    pub(super) const LEN: usize = 32;
+
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(Self::LEN);
+        out.put_slice(MAGIC);
+        out.put_u32_le(VERSION);
+        out.put_u32_le(self.number);
+        out.put_u64_le(self.last_seq);
+        out.put_u64_le(self.reserved);
+        out.put_u32_le(crc32fast::hash(&out));
+        out
+    }
+
+    /// What is wrong with it, if it can't be read.
+    pub(super) fn decode(data: &[u8]) -> Result<Self, String> {
+        let header = data.get(..Self::LEN).ok_or("it ends within its header")?;
+        if &header[..4] != MAGIC {
+            return Err("it is no segment of a log".to_owned());
+        }
+        if u32_at(header, 4) != Some(VERSION) {
+            return Err(format!("its format is not version {VERSION}; was it written by a newer program?"));
+        }
+        if u32_at(header, 28) != Some(crc32fast::hash(&header[..28])) {
+            return Err("the checksum of its header is wrong".to_owned());
+        }
+        let all = (u32_at(header, 8), u64_at(header, 12), u64_at(header, 20));
+        let (Some(number), Some(last_seq), Some(reserved)) = all else {
+            return Err("it ends within its header".to_owned());
+        };
+        Ok(Self { number, last_seq, reserved })
+    }
+}

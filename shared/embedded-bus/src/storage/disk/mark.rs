@@ -1,0 +1,73 @@
+//! How the last use of a log ended: the file `mark` in its folder.
+//!
+//! While a log is open its mark says `running`, with the kernel's boot id (another one after each start of the machine)
+//! and what acknowledgements waited for. A clean end replaces it. So whoever opens a log knows whether the process ended
+//! well, was killed (the system still had everything that was written) or the machine went down (only what was synced is
+//! certain). `short` stays until whoever was told that messages may be missing has taken note of it.
+
+use std::io;
+use std::path::Path;
+
+use super::files::{Files, replace};
+use crate::config::Sync;
+
+pub(super) const NAME: &str = "mark";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    Clean { segment: u32, len: u64 },
+    Running { boot: String, sync: Sync, short: bool },
+}
+
+impl Mark {
+    /// The mark in a folder. One that is missing or can't be read counts as the worst that can be.
+    pub(super) fn read(files: &dyn Files, folder: &Path) -> Self {
+        let data = files.read(&folder.join(NAME)).unwrap_or_default();
+        let worst = Self::Running { boot: String::new(), sync: Sync::Relaxed, short: false };
+        std::str::from_utf8(&data).ok().and_then(Self::parse).unwrap_or(worst)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match *words.as_slice() {
+            ["clean", segment, len] => {
+                Some(Self::Clean { segment: segment.parse().ok()?, len: len.parse().ok()? })
+            }
+            ["running", boot, sync, short] => {
+                let sync = if sync == "strict" { Sync::Strict } else { Sync::Relaxed };
+                let boot = boot.trim_start_matches("boot=").to_owned();
+                Some(Self::Running { boot, sync, short: short == "short" })
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn write(&self, files: &dyn Files, folder: &Path) -> io::Result<()> {
+        let text = match self {
+            Self::Clean { segment, len } => format!("clean {segment} {len}\n"),
+            Self::Running { boot, sync, short } => {
+                let sync = if *sync == Sync::Strict { "strict" } else { "relaxed" };
+                format!("running boot={boot} {sync} {}\n", if *short { "short" } else { "whole" })
+            }
+        };
+        replace(files, folder, NAME, text.as_bytes())
+    }
+
+    /// Whether the machine may have gone down while the log was open.
+    pub(super) fn machine_went_down(&self, boot_now: &str) -> bool {
+        match self {
+            Self::Clean { .. } => false,
+            Self::Running { boot, .. } => boot.is_empty() || boot != boot_now,
+        }
+    }
+
+    /// Whether acknowledged messages may be missing.
+    pub(super) fn may_miss_some(&self, boot_now: &str) -> bool {
+        match self {
+            Self::Clean { .. } => false,
+            Self::Running { sync, short, .. } => {
+                *short || (*sync == Sync::Relaxed && self.machine_went_down(boot_now))
+            }
+        }
+    }
+}

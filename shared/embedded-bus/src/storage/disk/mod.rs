@@ -1,0 +1,181 @@
+//! Streams on a disk: one folder for each, with segment files of checksummed records and an index in memory.
+//!
+//! Strict: nothing is called kept before it was synced. Relaxed: it is written, and synced within a second, so that only a
+//! machine that goes down can take something back, and whoever opens the log then is told. `ARCHITECTURE.md` has the
+//! format and what was measured.
+
+mod compact;
+mod files;
+mod folder;
+mod frame;
+mod log;
+mod mark;
+mod scan;
+mod segment;
+mod shared;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use self::files::{Files, Real, replace};
+use self::log::{DiskLog, SEGMENT};
+use self::mark::Mark;
+use self::shared::Shared;
+use super::{Log, LogError, Opened, Record, Saved, Store};
+use crate::config::DiskConfig;
+
+const STREAMS: &str = "streams";
+const CONFIG: &str = "stream.json";
+
+/// All streams in one data folder.
+#[derive(Debug)]
+pub(crate) struct DiskStore {
+    shared: Arc<Shared>,
+    segment_bytes: u64,
+    /// Held until the store is dropped.
+    _lock: Option<std::fs::File>,
+}
+
+/// A stream's settings as they lie on the disk.
+#[derive(Serialize, Deserialize)]
+struct OnDisk {
+    name: String,
+    created: u64,
+    config: serde_json::Value,
+}
+
+impl DiskStore {
+    /// Takes a data folder, or makes one.
+    pub(crate) fn open(config: &DiskConfig) -> Result<Self, LogError> {
+        let lock = folder::take(&config.path)?;
+        let shared = Shared::new(Box::new(Real), &config.path, config.sync, config.max_bytes);
+        Self::with(shared, SEGMENT, Some(lock))
+    }
+
+    fn with(shared: Arc<Shared>, segment_bytes: u64, lock: Option<std::fs::File>) -> Result<Self, LogError> {
+        let streams = shared.folder.join(STREAMS);
+        shared
+            .files
+            .create_folder(&streams)
+            .and_then(|()| shared.files.sync_folder(&shared.folder))
+            .map_err(|error| shared.error(&streams, error))?;
+        Ok(Self { shared, segment_bytes, _lock: lock })
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.shared.folder.join(STREAMS).join(escape(name))
+    }
+
+    fn files(&self) -> &dyn Files {
+        &*self.shared.files
+    }
+}
+
+/// A stream's name as a folder's: what could be more than a name there is written as `%` and its code.
+fn escape(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    name.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") })
+        .collect()
+}
+
+impl Store for DiskStore {
+    fn streams(&mut self) -> Result<Vec<Saved>, LogError> {
+        let all = self.shared.folder.join(STREAMS);
+        let names = self.files().list(&all).map_err(|error| self.shared.error(&all, error))?;
+        let mut saved = Vec::new();
+        for name in names {
+            let path = all.join(&name).join(CONFIG);
+            let data = match self.files().read(&path) {
+                Ok(data) => data,
+                // It was being made or deleted, and nobody was told that it is there.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(self.shared.error(&path, error)),
+            };
+            let OnDisk { name, created, config } = serde_json::from_slice(&data).map_err(|why| {
+                LogError::Damaged(format!(
+                    "{} can't be read: {why}. Restore the data folder from a backup, or move the folder of this \
+                     stream away and start with an empty one",
+                    path.display()
+                ))
+            })?;
+            saved.push(Saved { name, config: config.to_string().into(), created });
+        }
+        Ok(saved)
+    }
+
+    fn open(&mut self, name: &str, each: &mut dyn FnMut(Record)) -> Result<(Box<dyn Log>, Opened), LogError> {
+        let (log, opened) = DiskLog::open(&self.shared, name, self.folder(name), self.segment_bytes, each)?;
+        Ok((Box::new(log), opened))
+    }
+
+    fn create(&mut self, stream: &Saved) -> Result<Box<dyn Log>, LogError> {
+        let folder = self.folder(&stream.name);
+        self.clear(&folder)?;
+        let parent = self.shared.folder.join(STREAMS);
+        self.files()
+            .create_folder(&folder)
+            .and_then(|()| self.files().sync_folder(&parent))
+            .and_then(|()| {
+                // A mark before all else, so that a log without one is known to have lost it.
+                Mark::Clean { segment: 0, len: 0 }.write(self.files(), &folder)
+            })
+            .map_err(|error| self.shared.error(&folder, error))?;
+        let (log, _) = DiskLog::open(&self.shared, &stream.name, folder, self.segment_bytes, &mut |_| {})?;
+        self.save(stream)?;
+        Ok(Box::new(log))
+    }
+
+    fn save(&mut self, stream: &Saved) -> Result<(), LogError> {
+        let folder = self.folder(&stream.name);
+        let config = serde_json::from_slice(&stream.config).map_err(|why| {
+            LogError::Damaged(format!("the configuration of {:?} is no JSON: {why}", stream.name))
+        })?;
+        let on_disk = OnDisk { name: stream.name.clone(), created: stream.created, config };
+        let json = Bytes::from(serde_json::to_vec(&on_disk).expect("strings and numbers are always JSON"));
+        let files = self.files();
+        replace(files, &folder, CONFIG, &json).map_err(|error| self.shared.error(&folder, error))?;
+        if let Mark::Running { boot, sync, short: true } = Mark::read(files, &folder) {
+            let noted = Mark::Running { boot, sync, short: false };
+            noted.write(files, &folder).map_err(|error| self.shared.error(&folder, error))?;
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, name: &str) -> Result<(), LogError> {
+        self.shared.trust(name);
+        let folder = self.folder(name);
+        self.clear(&folder)
+    }
+}
+
+impl DiskStore {
+    /// Removes a stream's folder. The settings go first: without them it is no stream.
+    fn clear(&self, folder: &std::path::Path) -> Result<(), LogError> {
+        let files = self.files();
+        let attempt = || {
+            let mut names = match files.list(folder) {
+                Ok(names) => names,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if let Some(config) = names.iter().position(|name| name == CONFIG) {
+                files.remove(&folder.join(names.swap_remove(config)))?;
+                files.sync_folder(folder)?;
+            }
+            for name in names {
+                files.remove(&folder.join(name))?;
+            }
+            files.remove_folder(folder)?;
+            files.sync_folder(&self.shared.folder.join(STREAMS))
+        };
+        attempt().map_err(|error| self.shared.error(folder, error))
+    }
+}

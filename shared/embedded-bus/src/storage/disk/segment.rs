@@ -1,0 +1,129 @@
+//! What is known of one segment file: where its messages lie, and what of it is of no use any more.
+//!
+//! Eight bytes for each record of a message that is in the file, whether it is still alive or not: a dead one remembers
+//! which segment holds the record of its removal, because that must stay for as long as the message can be read anew.
+
+/// Set in a place: the message is gone. The rest is then the number of the segment that says so, 0 if none has to.
+const DEAD: u32 = 1 << 31;
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Its sequence, less that of the segment's first message.
+    delta: u32,
+    /// Its offset in the file, or who says that it is dead.
+    at: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u32,
+    /// Bytes of the file.
+    pub(super) len: u64,
+    base: u64,
+    places: Vec<Place>,
+    alive: usize,
+    /// Bytes of records that nobody needs.
+    pub(super) waste: u64,
+    /// Removals in this file that have to stay.
+    tombs: u64,
+}
+
+impl Segment {
+    pub(super) fn new(number: u32, len: u64) -> Self {
+        Self { number, len, base: 0, places: Vec::new(), alive: 0, waste: 0, tombs: 0 }
+    }
+
+    /// The sequence of its first message, if a message ever was in it.
+    pub(super) fn base(&self) -> Option<u64> {
+        (!self.places.is_empty()).then_some(self.base)
+    }
+
+    /// Whether a sequence is too far from the first to be remembered here.
+    pub(super) fn is_too_far(&self, seq: u64) -> bool {
+        !self.places.is_empty() && seq - self.base > u64::from(u32::MAX)
+    }
+
+    /// A message is here. Sequences grow.
+    pub(super) fn add(&mut self, seq: u64, at: u32) {
+        if self.places.is_empty() {
+            self.base = seq;
+        }
+        let delta = u32::try_from(seq - self.base).expect("asked for by is_too_far");
+        self.places.push(Place { delta, at });
+        self.alive += 1;
+    }
+
+    fn position(&self, seq: u64) -> Option<usize> {
+        let delta = u32::try_from(seq.checked_sub(self.base)?).ok()?;
+        self.places.binary_search_by_key(&delta, |place| place.delta).ok()
+    }
+
+    /// The offset of a message that is alive.
+    pub(super) fn find(&self, seq: u64) -> Option<u32> {
+        let at = self.places[self.position(seq)?].at;
+        (at & DEAD == 0).then_some(at)
+    }
+
+    /// A message is gone; `by` is the segment that says so, 0: none has to. Whether it was alive. What it took counts
+    /// as the average, which is enough to choose what to compact.
+    pub(super) fn kill(&mut self, seq: u64, by: u32) -> bool {
+        let Some(position) = self.position(seq) else { return false };
+        let average = self.len / self.places.len() as u64;
+        let place = &mut self.places[position];
+        if place.at & DEAD != 0 {
+            return false;
+        }
+        place.at = DEAD | by;
+        self.alive -= 1;
+        self.waste += average;
+        true
+    }
+
+    /// Whether the removal of a message by segment `by` has to stay.
+    pub(super) fn is_killed_by(&self, seq: u64, by: u32) -> bool {
+        self.position(seq).is_some_and(|position| self.places[position].at == DEAD | by)
+    }
+
+    /// Removals in this file have to stay.
+    pub(super) fn add_tombs(&mut self, count: u64) {
+        self.tombs += count;
+    }
+
+    /// A removal in this file is of no use any more: what it removed is not in any file.
+    pub(super) fn drop_tomb(&mut self, bytes: u64) {
+        self.tombs = self.tombs.saturating_sub(1);
+        self.waste += bytes;
+    }
+
+    /// Whether nothing in this file is of any use.
+    pub(super) fn is_useless(&self) -> bool {
+        self.alive == 0 && self.tombs == 0
+    }
+
+    /// The dead messages that are still in the file, and who says so: a segment, or 0.
+    pub(super) fn dead(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.places
+            .iter()
+            .filter(|place| place.at & DEAD != 0)
+            .map(|place| (self.base + u64::from(place.delta), place.at & !DEAD))
+    }
+
+    /// The sequences and offsets of the messages that are alive.
+    pub(super) fn living(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.places
+            .iter()
+            .filter(|place| place.at & DEAD == 0)
+            .map(|place| (self.base + u64::from(place.delta), place.at))
+    }
+
+    /// How many messages are alive.
+    pub(super) fn alive(&self) -> usize {
+        self.alive
+    }
+
+    /// Gives back what growing took too much.
+    pub(super) fn shrink(&mut self) {
+        self.places.shrink_to_fit();
+    }
+}

@@ -1,0 +1,137 @@
+//! What the logs of one data folder have in common: how much room there is, and what a failed write left behind.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::files::Files;
+use crate::config::Sync;
+use crate::storage::LogError;
+
+/// Bytes of the disk that messages do not take: removals, compaction and configurations have to find room.
+const SPARE: u64 = 16 << 20;
+/// How long nothing is tried after the disk was full, in nanoseconds. (A quota says nothing of the room that is left.)
+const WAIT_FOR_ROOM: u64 = 2_000_000_000;
+
+/// Bytes of a segment that can be trusted after a write or a sync failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trusted {
+    pub(super) segment: u32,
+    pub(super) len: u64,
+    /// Acknowledged messages were behind it.
+    pub(super) lost: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) files: Box<dyn Files>,
+    pub(super) folder: PathBuf,
+    pub(super) sync: Sync,
+    max_bytes: u64,
+    used: AtomicU64,
+    full: AtomicBool,
+    /// When room is looked for again, in nanoseconds since 1970; 0: not set yet.
+    look_again: AtomicU64,
+    told: AtomicBool,
+    trusted: Mutex<HashMap<String, Trusted>>,
+}
+
+impl Shared {
+    pub(super) fn new(files: Box<dyn Files>, folder: &Path, sync: Sync, max_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            files,
+            folder: folder.to_owned(),
+            sync,
+            max_bytes,
+            used: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            look_again: AtomicU64::new(0),
+            told: AtomicBool::new(false),
+            trusted: Mutex::default(),
+        })
+    }
+
+    /// A log has become larger or smaller.
+    pub(super) fn resized(&self, before: u64, after: u64) {
+        self.used.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// Whether one more message may be stored.
+    pub(super) fn room(&self) -> Result<(), LogError> {
+        if self.full.load(Ordering::Relaxed) || self.used.load(Ordering::Relaxed) >= self.max_bytes {
+            return Err(LogError::Full(self.folder.clone()));
+        }
+        Ok(())
+    }
+
+    /// A write found no room.
+    pub(super) fn is_full(&self) {
+        self.look_again.store(0, Ordering::Relaxed);
+        if !self.full.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                folder = %self.folder.display(),
+                "there is no room on the disk: nothing is stored until there is; free some"
+            );
+        }
+    }
+
+    /// Looks at how much room there is.
+    pub(super) fn look(&self, now: u64) {
+        if self.full.load(Ordering::Relaxed) {
+            let look_again = self.look_again.load(Ordering::Relaxed);
+            if look_again == 0 {
+                return self.look_again.store(now + WAIT_FOR_ROOM, Ordering::Relaxed);
+            }
+            if now < look_again {
+                return;
+            }
+        }
+        // Where that can't be asked, a write will tell.
+        let free = self.files.free(&self.folder).unwrap_or(u64::MAX);
+        if free < SPARE {
+            self.is_full();
+        } else if self.full.swap(false, Ordering::Relaxed) {
+            tracing::info!(folder = %self.folder.display(), "there is room on the disk again");
+        }
+        self.warn();
+    }
+
+    /// Says once that the limit is near, and again only after it was far.
+    fn warn(&self) {
+        let (used, limit) = (self.used.load(Ordering::Relaxed), self.max_bytes);
+        if used < limit / 10 * 7 {
+            self.told.store(false, Ordering::Relaxed);
+        } else if used >= limit / 10 * 8 && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                used,
+                limit,
+                "the bus has filled 80 % of bus.store.max_bytes; at the limit it refuses messages: raise it, or keep \
+                 less history"
+            );
+        }
+    }
+
+    /// A log must not be believed beyond this when it is opened again.
+    pub(super) fn distrust(&self, name: &str, trusted: Trusted) {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_insert(trusted);
+    }
+
+    pub(super) fn trusted(&self, name: &str) -> Option<Trusted> {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+    }
+
+    pub(super) fn trust(&self, name: &str) {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// What the system said, in words of the store.
+    pub(super) fn error(&self, path: &Path, source: io::Error) -> LogError {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            self.is_full();
+            return LogError::Full(self.folder.clone());
+        }
+        LogError::Io { path: path.to_owned(), source }
+    }
+}

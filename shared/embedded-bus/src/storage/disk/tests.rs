@@ -1,0 +1,368 @@
+//! The store on a disk that loses what was not synced, fails, fills up and rots.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::shared::Shared;
+use super::sim::Sim;
+use super::{DiskStore, folder};
+use crate::config::{DiskConfig, Sync};
+use crate::storage::{Log, LogError, Opened, Record, Saved, Store as _};
+
+const SEGMENT: u64 = 2_000;
+const FOLDER: &str = "/data";
+
+fn store(sim: &Sim, sync: Sync) -> Result<DiskStore, LogError> {
+    let shared = Shared::new(Box::new(sim.clone()), Path::new(FOLDER), sync, 1 << 30);
+    DiskStore::with(shared, SEGMENT, None)
+}
+
+fn saved() -> Saved {
+    Saved { name: "S".to_owned(), config: Bytes::from_static(b"{}"), created: 7 }
+}
+
+fn record(seq: u64, size: usize) -> Record {
+    let filler = u8::try_from(seq % 251).unwrap();
+    Record {
+        seq,
+        time: seq * 10,
+        subject: format!("mc.log.0.user.u{}", seq % 7).into(),
+        headers: Bytes::from_static(b"NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n"),
+        payload: vec![filler; size].into(),
+    }
+}
+
+/// What was promised.
+#[derive(Default)]
+struct Model {
+    /// Commit returned.
+    kept: BTreeMap<u64, Record>,
+    /// Appended since.
+    open: BTreeMap<u64, Record>,
+    /// Removed, not committed; or forgotten: there or not.
+    loose: BTreeMap<u64, Record>,
+    removed_open: Vec<u64>,
+    /// Removed and committed. Where a commit does not wait for the disk, a power cut may bring them back.
+    gone: BTreeMap<u64, Record>,
+    /// The highest sequence that anybody was told.
+    highest: u64,
+}
+
+impl Model {
+    fn committed(&mut self) {
+        self.kept.append(&mut self.open);
+        for seq in self.removed_open.drain(..) {
+            if let Some(one) = self.kept.remove(&seq) {
+                self.gone.insert(seq, one);
+            }
+        }
+        self.highest = self.highest.max(self.kept.keys().next_back().copied().unwrap_or(0));
+    }
+
+    /// Compares what a log tells with what was promised, and goes on with that.
+    fn check(&mut self, told: &[Record], opened: Opened, may_miss: bool, context: &str) {
+        assert!(told.windows(2).all(|two| two[0].seq < two[1].seq), "{context}: out of order or twice");
+        let there: BTreeMap<u64, Record> = told.iter().map(|one| (one.seq, one.clone())).collect();
+        for (seq, one) in &there {
+            let all = [&self.kept, &self.open, &self.loose, &self.gone];
+            let known = all.iter().find_map(|all| all.get(seq));
+            assert_eq!(known, Some(one), "{context}: {seq} is not what was stored");
+            let back = self.gone.contains_key(seq);
+            assert!(!back || may_miss && opened.may_miss_some, "{context}: {seq} was removed and is back");
+        }
+        let missing: Vec<u64> = self
+            .kept
+            .keys()
+            .filter(|seq| !there.contains_key(seq) && !self.removed_open.contains(seq))
+            .copied()
+            .collect();
+        assert!(missing.is_empty() || may_miss && opened.may_miss_some, "{context}: {missing:?} are missing");
+        assert!(may_miss || !opened.may_miss_some, "{context}: nothing can be missing");
+        assert!(opened.last_seq >= self.highest, "{context}: {} would be used again", self.highest);
+        assert!(there.keys().all(|seq| *seq <= opened.last_seq), "{context}");
+        let highest = self.highest.max(opened.last_seq);
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|seq, _| !there.contains_key(seq));
+        *self = Self { kept: there, highest, gone, ..Self::default() };
+    }
+}
+
+/// Uses a log until something fails.
+fn use_it(
+    log: &mut dyn Log,
+    model: &mut Model,
+    mut next: u64,
+    now: &mut u64,
+    random: &mut fastrand::Rng,
+) -> Result<(), LogError> {
+    for _ in 0..random.usize(5..60) {
+        for _ in 0..random.usize(0..8) {
+            let one = record(next, random.usize(..300));
+            next += 1;
+            model.open.insert(one.seq, one.clone());
+            log.append(one.clone())?;
+            assert_eq!(log.read(one.seq)?, Some(one));
+        }
+        let some: Vec<u64> = model.kept.keys().copied().filter(|_| random.u8(..4) == 0).take(12).collect();
+        let forget = random.u8(..5) == 0;
+        if !some.is_empty() {
+            for seq in &some {
+                if forget {
+                    let one = model.kept.remove(seq).unwrap();
+                    model.loose.insert(*seq, one);
+                } else {
+                    model.removed_open.push(*seq);
+                }
+            }
+            if forget { log.forget(&some)? } else { log.remove(&some)? }
+        }
+        log.commit()?;
+        model.committed();
+        if random.bool() {
+            *now += random.u64(..800_000_000);
+            log.on_tick(*now)?;
+        }
+        if let Some((seq, one)) = model.kept.iter().nth(random.usize(..=model.kept.len())) {
+            assert_eq!(log.read(*seq)?.as_ref(), Some(one));
+        }
+        if let Some(seq) = model.gone.keys().next_back() {
+            assert_eq!(log.read(*seq)?, None);
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Kill,
+    Power,
+    Fault(ErrorKind),
+}
+
+fn survive(seed: u64, sync: Sync, end: End) {
+    let (mut random, sim, mut model) = (fastrand::Rng::with_seed(seed), Sim::new(), Model::default());
+    let mut now = 1;
+    drop(store(&sim, sync).unwrap().create(&saved()).unwrap());
+    for round in 0..6 {
+        let context = format!("seed {seed}, {sync:?}, {end:?}, round {round}");
+        let mut disks = store(&sim, sync).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let mut ended_well = true;
+        for attempt in 0..3 {
+            let mut told = Vec::new();
+            // The last attempt is to end well.
+            if attempt < 2 {
+                let when = random.u64(1..120);
+                match end {
+                    End::Kill | End::Power => sim.cut_after(when),
+                    End::Fault(kind) => sim.fail_after(when, kind),
+                }
+            }
+            let opened = disks.open("S", &mut |one| told.push(one));
+            let result = opened.and_then(|(mut log, opened)| {
+                // A fault may have struck while the log ended.
+                let may_miss = sync == Sync::Relaxed
+                    && match end {
+                        End::Kill => false,
+                        End::Power => !ended_well,
+                        End::Fault(_) => true,
+                    };
+                model.check(&told, opened, may_miss, &context);
+                if opened.may_miss_some {
+                    disks.save(&saved())?;
+                }
+                ended_well = true;
+                use_it(&mut *log, &mut model, opened.last_seq + 1, &mut now, &mut random)
+            });
+            match result {
+                Ok(()) => {}
+                Err(LogError::Damaged(what)) => panic!("{context}: {what}"),
+                Err(LogError::Full(_) | LogError::Io { .. }) => ended_well = false,
+            }
+            match end {
+                End::Kill => sim.kill(),
+                End::Power => {
+                    sim.power(&mut random);
+                    ended_well = false;
+                }
+                End::Fault(_) => continue,
+            }
+            disks = store(&sim, sync).unwrap();
+        }
+    }
+}
+
+#[test]
+fn strict_keeps_everything_that_was_acknowledged_whatever_a_power_cut_takes() {
+    (0..150).for_each(|seed| survive(seed, Sync::Strict, End::Power));
+}
+
+#[test]
+fn strict_and_relaxed_keep_everything_when_the_process_is_killed() {
+    (0..80).for_each(|seed| survive(seed, Sync::Strict, End::Kill));
+    (0..80).for_each(|seed| survive(seed, Sync::Relaxed, End::Kill));
+}
+
+#[test]
+fn relaxed_says_so_when_a_power_cut_took_something_and_uses_no_sequence_twice() {
+    (0..150).for_each(|seed| survive(seed, Sync::Relaxed, End::Power));
+}
+
+#[test]
+fn a_full_disk_and_one_that_fails_lose_nothing_that_was_acknowledged() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
+        (0..80).for_each(|seed| survive(seed, Sync::Strict, End::Fault(kind)));
+        (0..80).for_each(|seed| survive(seed, Sync::Relaxed, End::Fault(kind)));
+    }
+}
+
+fn segment(number: u32) -> PathBuf {
+    Path::new(FOLDER).join(format!("streams/S/{number:08x}.log"))
+}
+
+/// A log of some segments, and what is in it; the process was killed.
+fn filled(sim: &Sim) -> u64 {
+    let mut disks = store(sim, Sync::Strict).unwrap();
+    let mut log = disks.create(&saved()).unwrap();
+    for seq in 1..=40 {
+        log.append(record(seq, 200)).unwrap();
+        log.commit().unwrap();
+    }
+    sim.cut_after(1);
+    drop(log);
+    sim.kill();
+    40
+}
+
+fn open(sim: &Sim) -> Result<(Vec<u64>, Opened), LogError> {
+    let mut told = Vec::new();
+    let (_log, opened) = store(sim, Sync::Strict)?.open("S", &mut |one| told.push(one.seq))?;
+    Ok((told, opened))
+}
+
+#[test]
+fn damage_in_the_middle_is_named_and_nothing_is_opened() {
+    for (number, at) in [(1, 600), (2, 10), (4, 200)] {
+        let sim = Sim::new();
+        filled(&sim);
+        sim.damage(&segment(number), at);
+        let error = open(&sim).unwrap_err().to_string();
+        assert!(error.contains(&format!("{number:08x}.log")) && error.contains("backup"), "{error}");
+        assert!(error.contains("at byte"), "{error}");
+    }
+}
+
+#[test]
+fn an_end_that_was_cut_off_while_it_was_written_is_dropped() {
+    let sim = Sim::new();
+    let last = filled(&sim);
+    let active = (1..100)
+        .map(segment)
+        .take_while(|path| super::files::Files::open(&sim, path).is_ok())
+        .last()
+        .unwrap();
+    sim.damage(&active, sim.len(&active) - 1);
+    let (told, opened) = open(&sim).unwrap();
+    assert_eq!(told, (1..last).collect::<Vec<u64>>());
+    assert!(opened.last_seq >= last, "the sequence of the lost one is not used again: {opened:?}");
+}
+
+#[test]
+fn a_log_that_ended_well_and_is_shorter_now_is_damaged() {
+    let sim = Sim::new();
+    let mut log = store(&sim, Sync::Relaxed).unwrap().create(&saved()).unwrap();
+    log.append(record(1, 10)).unwrap();
+    log.commit().unwrap();
+    drop(log);
+    let mut file = super::files::Files::open(&sim, &segment(1)).unwrap();
+    file.set_len(40).unwrap();
+    assert!(open(&sim).unwrap_err().to_string().contains("ended well"));
+}
+
+#[test]
+fn room_is_given_back_and_what_was_removed_stays_away() {
+    let sim = Sim::new();
+    let mut disks = store(&sim, Sync::Strict).unwrap();
+    let mut log = disks.create(&saved()).unwrap();
+    for seq in 1..=2_000 {
+        log.append(record(seq, 100)).unwrap();
+        if seq > 50 && seq % 100 != 0 {
+            // One of each hundred stays for ever.
+            if (seq - 50) % 100 != 0 {
+                log.remove(&[seq - 50]).unwrap();
+            }
+        }
+        log.commit().unwrap();
+        log.on_tick(seq * 200_000_000).unwrap();
+    }
+    for tick in 0..2_000 {
+        log.on_tick(tick).unwrap();
+    }
+    let size = log.size();
+    assert!(size < 60_000, "{size} bytes for about 90 messages of 190 bytes and their removals");
+    let alive: Vec<u64> = (1..=2_000).filter(|seq| log.read(*seq).unwrap().is_some()).collect();
+    drop(log);
+    assert_eq!(open(&sim).unwrap().0, alive);
+}
+
+#[test]
+fn a_full_disk_refuses_until_there_is_room() {
+    let sim = Sim::new();
+    let mut log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
+    log.on_tick(1).unwrap();
+    assert!(log.room().is_ok());
+    sim.set_free(1 << 20);
+    log.on_tick(2).unwrap();
+    assert!(matches!(log.room(), Err(LogError::Full(_))));
+    sim.set_free(1 << 30);
+    log.on_tick(3).unwrap();
+    log.on_tick(10_000_000_000).unwrap();
+    assert!(log.room().is_ok());
+}
+
+#[test]
+fn the_limit_of_bytes_refuses_and_what_leaves_makes_room() {
+    let sim = Sim::new();
+    let shared = Shared::new(Box::new(sim), Path::new(FOLDER), Sync::Strict, 5_000);
+    let mut log = DiskStore::with(shared, SEGMENT, None).unwrap().create(&saved()).unwrap();
+    let mut seq = 0;
+    while log.room().is_ok() {
+        seq += 1;
+        log.append(record(seq, 100)).unwrap();
+        log.commit().unwrap();
+    }
+    assert!(log.size() >= 5_000 && log.size() < 5_300, "{}", log.size());
+    log.forget(&(1..=seq).collect::<Vec<_>>()).unwrap();
+    log.on_tick(1).unwrap();
+    assert!(log.room().is_ok());
+}
+
+#[test]
+fn streams_and_their_settings_are_found_again_and_deleted_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = DiskConfig { path: folder.path().join("data"), sync: Sync::Strict, max_bytes: 1 << 30 };
+    let mut disks = DiskStore::open(&config).unwrap();
+    let odd = Saved { name: "../ä %".to_owned(), config: Bytes::from_static(b"{\"a\":1}"), created: 9 };
+    drop(disks.create(&odd).unwrap());
+    drop(disks.create(&saved()).unwrap());
+    let taken = DiskStore::open(&config).unwrap_err().to_string();
+    assert!(taken.contains("another process") && taken.contains("--data"), "{taken}");
+    drop(disks);
+    let mut disks = DiskStore::open(&config).unwrap();
+    disks.delete("S").unwrap();
+    assert_eq!(disks.streams().unwrap(), [odd]);
+}
+
+#[test]
+fn a_folder_that_is_no_data_folder_is_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("letter.txt"), "mine").unwrap();
+    assert!(folder::take(place.path()).unwrap_err().to_string().contains("not empty"));
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("format"), "message-center bus data, format 9\n").unwrap();
+    assert!(folder::take(other.path()).unwrap_err().to_string().contains("another format"));
+    let file = place.path().join("letter.txt/data");
+    assert!(folder::take(&file).unwrap_err().to_string().contains("bus.store.path"));
+}
