@@ -1,7 +1,7 @@
 //! Streams on a disk: one folder for each, with segment files of checksummed records and an index in memory.
 //!
 //! Strict: nothing is called kept before it was synced. Relaxed: it is written, and synced within a second, so that only a
-//! machine that goes down can take something back, and whoever opens the log then is told. `ARCHITECTURE.md` has the
+//! machine that goes down can take something back, and whoever opens the log then is told. The README of this crate has the
 //! format and what was measured.
 
 mod compact;
