@@ -12,6 +12,7 @@ use publisher_api::{Config, PublisherApi};
 use shared::bus::{self, Bus, BusConfig};
 use shared::drain::Drain;
 use shared::health::Health;
+use shared::history::HistoryConfig;
 use shared::ids::MessageId;
 use shared::rules::{Rules, default_rules};
 use shared::subject::{self, Live};
@@ -38,7 +39,9 @@ async fn main() -> anyhow::Result<()> {
     let bus = Bus::connect(&server, "publisher-api", &drain).await?;
     let config = Config { listen: "127.0.0.1:0".parse()?, ..Config::default() };
     let rules = Rules::compile(&default_rules())?;
-    let api = PublisherApi::start(config, &rules, bus, health.clone(), &mut registry, &drain).await?;
+    let history = HistoryConfig::default();
+    let api =
+        PublisherApi::start(config, &rules, &history, bus, health.clone(), &mut registry, &drain).await?;
     let mut look = tokio::time::interval(Duration::from_millis(10));
     while !health.is_ready() {
         look.tick().await;

@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems, Span};
+use shared::faults::Faults;
+use shared::history::HistoryConfig;
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::tls::TlsConfig;
 
@@ -74,6 +76,14 @@ pub struct Config {
     /// How long a publish waits for a bus that is away before it is refused (108).
     #[serde(with = "Span")]
     pub bus_wait: Duration,
+    /// How long a publish to a channel with history waits for the store to answer, retries included, before it is refused
+    /// (108). It has to outlast a restart of the bus and an election of a leader.
+    #[serde(with = "Span")]
+    pub store_wait: Duration,
+    /// The most bytes that remembered `Idempotency-Key`s may take; beyond it, calls with one are refused (503).
+    pub max_idempotency_keys: ByteSize,
+    /// Rules against loss that are switched off, for tests; only in debug builds.
+    pub faults: Faults,
     /// How long the bus may be away before this part is not ready.
     #[serde(with = "Span")]
     pub bus_grace: Duration,
@@ -124,6 +134,9 @@ impl Default for Config {
             answer_deadline: Duration::from_millis(250),
             ask_window: Duration::from_millis(1),
             bus_wait: seconds(2),
+            store_wait: seconds(30),
+            max_idempotency_keys: ByteSize(256 << 20),
+            faults: Faults::default(),
             bus_grace: seconds(5),
             head_timeout: seconds(30),
             body_timeout: seconds(10),
@@ -179,6 +192,12 @@ impl Config {
                 format!("{host:?} is no host; write a name, e.g. \"publish.example.com\"")
             });
         }
+        problems.check(
+            (1 << 20..=1 << 40).contains(&self.max_idempotency_keys.0),
+            "publisher_api.max_idempotency_keys",
+            || "must be from 1MiB to 1TiB".into(),
+        );
+        self.faults.validate("publisher_api.faults", problems);
         self.validate_times(problems);
     }
 
@@ -187,6 +206,7 @@ impl Config {
             ("publisher_api.heartbeat", self.heartbeat),
             ("publisher_api.answer_deadline", self.answer_deadline),
             ("publisher_api.bus_wait", self.bus_wait),
+            ("publisher_api.store_wait", self.store_wait),
             ("publisher_api.head_timeout", self.head_timeout),
             ("publisher_api.body_timeout", self.body_timeout),
             ("publisher_api.ping_interval", self.ping_interval),
@@ -238,6 +258,8 @@ pub struct Settings {
     pub publisher_api: Config,
     /// `[bus]`
     pub bus: BusConfig,
+    /// `[history]`
+    pub history: HistoryConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[[channels]]`
@@ -249,6 +271,7 @@ impl Default for Settings {
         Self {
             publisher_api: Config::default(),
             bus: BusConfig::default(),
+            history: HistoryConfig::default(),
             log: LogConfig::default(),
             channels: default_rules(),
         }
@@ -272,6 +295,7 @@ impl config::Settings for Settings {
     fn validate(&self, problems: &mut Problems) {
         self.publisher_api.validate(problems);
         self.bus.validate(problems);
+        self.history.validate(problems);
         shared::telemetry::validate(&self.log, problems);
         if let Err(faults) = Rules::compile(&self.channels) {
             problems.extend(faults);

@@ -102,7 +102,7 @@ impl Code {
                 108,
                 StatusCode::SERVICE_UNAVAILABLE,
                 SOON,
-                "The bus can't be reached; the message was not handed over. Come again after a pause.",
+                "The bus or the store can't be reached, or the store is full; `m` says which. Come again after a pause.",
             ),
             Self::NotSupported => (
                 109,
@@ -277,6 +277,45 @@ pub enum Refusal {
          moment"
     )]
     NoList,
+    /// The store did not answer in time.
+    #[error(
+        "the store of the history did not answer within {} s, so it is not known whether the message is stored; try \
+         again, with the same Idempotency-Key if it must not come twice", .0.as_secs_f32()
+    )]
+    StoreUnavailable(Duration),
+    /// The store has no room.
+    #[error(
+        "the store is full, so the message was not stored; try again later, and have history.max_bytes raised or \
+         history.full set to drop-oldest"
+    )]
+    StoreFull,
+    /// The store can't be used as it is.
+    #[error("the store did not take the message: {0}")]
+    StoreRefused(String),
+    /// A message before it was not stored, and it must not overtake that.
+    #[error(
+        "an earlier message of this call to the same channel was not stored{}, so this one was held back to keep their \
+         order; send them again", if *.full { ", because the store is full" } else { "" }
+    )]
+    Behind {
+        /// Whether the earlier one found the store full.
+        full: bool,
+    },
+    /// The same `Idempotency-Key` came before with another body.
+    #[error(
+        "this Idempotency-Key was used for a call with another path or body; repeat that one byte for byte, or take a new \
+         key"
+    )]
+    KeyReused,
+    /// `after` is not a place from which everything is there.
+    #[error(
+        "not everything after this id is there any more; read without \"after\" what is kept, and reload what is missing \
+         from where it came from"
+    )]
+    NotWhole,
+    /// A channel without history.
+    #[error("this channel keeps no messages; its rule in [[channels]] would need history = true")]
+    NoHistory,
     /// A call of the original that does not exist here.
     #[error("{call} is not offered; {instead}")]
     NotSupported {
@@ -299,8 +338,8 @@ pub enum Refusal {
     BadUser(NameError),
     /// Repeats can't be recognized without history.
     #[error(
-        "Idempotency-Key needs the history of messages, which this version does not keep; leave the header out, and \
-         repeat only calls that were answered with 429 or 503"
+        "a target of this call has no history, so there is nothing to remember an Idempotency-Key by; leave the header out, \
+         or publish to channels without history in a call of their own"
     )]
     Idempotency,
     /// A list with more entries than allowed.
@@ -350,6 +389,8 @@ impl Refusal {
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoHandshake(_) => StatusCode::BAD_REQUEST,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Idempotency => StatusCode::BAD_REQUEST,
             other => other.code().row().status,
         }
     }

@@ -5,6 +5,8 @@
 //! | `connmix` | the calls: what a request says, how an answer looks, both doors |
 //! | `native` | the native calls: publish to many, batches, who is online, disconnect; their description (OpenAPI) |
 //! | `publisher` | the one place where a checked publish becomes a message on the bus |
+//! | `idempotency` | calls that are repeated with the same key |
+//! | `history` | readiness by the history |
 //! | `receipts` | asks the edges to how many sessions a message went |
 //! | `control` | asks and orders all edges about users |
 //! | `edges` | which edges live |
@@ -21,7 +23,9 @@ mod control;
 mod edges;
 pub mod error;
 mod guard;
+mod history;
 mod hostile;
+mod idempotency;
 pub mod keys;
 mod metrics;
 mod native;
@@ -42,6 +46,7 @@ use shared::bus::{self, Bus};
 use shared::denials::Denials;
 use shared::drain::Drain;
 use shared::health::{self, Health};
+use shared::history::{History, HistoryConfig, Role};
 use shared::reload::Live;
 use shared::rules::Rules;
 use shared::tls::Acceptor;
@@ -55,9 +60,10 @@ pub use hostile::{check_bytes, check_key_bytes};
 use control::Control;
 use edges::Edges;
 use guard::Guard;
+use idempotency::Idempotency;
 use keys::Keys;
 use metrics::Metrics;
-use publisher::{Limits, Publisher};
+use publisher::{Limits, Means, Publisher};
 use receipts::{AskTimes, Asker};
 use routes::App;
 
@@ -71,13 +77,14 @@ pub struct PublisherApi {
 }
 
 impl PublisherApi {
-    /// Binds the port and starts. Ready, as `health` tells, once the edges had time to be heard.
+    /// Binds the port and starts. Ready, as `health` tells, once the edges had time to be heard and history can be used.
     ///
     /// # Errors
     /// The port is taken, or the bus takes no subscription.
     pub async fn start(
         config: impl Into<Live<Config>>,
         rules: &Rules,
+        history: &HistoryConfig,
         bus: Bus,
         health: Health,
         registry: &mut Registry,
@@ -93,7 +100,13 @@ impl PublisherApi {
         let address = listener.local_addr().context("the address of the publishing port")?;
         bus.register(registry, PART);
         let metrics = Arc::new(Metrics::register(registry));
-        let work = publisher(&config, rules, &bus, &health, &metrics, drain)
+        let history = History::open(&bus, history, Role::Publisher, drain);
+        if rules.any_history() {
+            health.unready(history::PART, "starting");
+            let (history, health) = (history.clone(), health.clone());
+            drain.spawn(history::keep_ready(history, health, config.bus_grace, drain.clone()));
+        }
+        let work = publisher(&config, rules, &bus, history, &health, &metrics, drain)
             .await
             .context("the bus takes no subscriptions")?;
         keys.watch(drain);
@@ -123,14 +136,15 @@ async fn publisher(
     config: &Config,
     rules: &Rules,
     bus: &Bus,
+    history: History,
     health: &Health,
     metrics: &Arc<Metrics>,
     drain: &Drain,
-) -> Result<(Publisher, Control), bus::RequestError> {
+) -> Result<Work, bus::RequestError> {
     // Heartbeats are heard until the last receipt is out, which is later than the drain begins.
     let asked = CancellationToken::new();
-    let (times, rules) = (config.times(), rules.digest().to_owned());
-    let edges = Edges::start(bus, times, rules, Arc::clone(metrics), drain, asked.clone()).await?;
+    let (times, digest) = (config.times(), rules.digest().to_owned());
+    let edges = Edges::start(bus, times, digest, Arc::clone(metrics), drain, asked.clone()).await?;
     let ask = AskTimes { window: config.ask_window, deadline: config.answer_deadline };
     let (open, done) = (config.max_in_flight + config.max_in_flight_bulk, asked.drop_guard());
     let asker = Asker::start(bus, Arc::clone(&edges), ask, open, Arc::clone(metrics), drain, done).await?;
@@ -140,6 +154,9 @@ async fn publisher(
         in_flight: config.max_in_flight,
         bulk: config.max_in_flight_bulk,
         bus_wait: config.bus_wait,
+        store_wait: config.store_wait,
+        // Before this part gives its callers up.
+        store_wait_leaving: config.grace.mul_f64(0.8),
         // Waiting for the window, sending the ask, waiting for answers; and a machine that is busy.
         receipt: config.ask_window + config.answer_deadline * 2 + Duration::from_millis(500),
     };
@@ -148,16 +165,33 @@ async fn publisher(
         bus_wait: config.bus_wait,
         deadline: config.answer_deadline,
     };
-    let denials = Denials::new(bus, 1);
+    let denials = Denials::new(bus, history.config().replicas);
     let control = Control::new(bus.clone(), Arc::clone(&edges), questions, denials, Arc::clone(metrics));
-    Ok((Publisher::new(bus.clone(), edges, asker, limits, Arc::clone(metrics)), control))
+    let keyed = Idempotency::new(
+        bus.clone(),
+        history.config(),
+        config.max_idempotency_keys.0,
+        // The claim, the store steps of all messages, and a last try.
+        config.store_wait * 2,
+        Arc::clone(metrics),
+    );
+    let (bus, rules, faults, drain) = (bus.clone(), rules.clone(), config.faults.clone(), drain.clone());
+    let means = Means { bus, history, rules, edges, asker, faults, drain };
+    Ok(Work { publisher: Publisher::new(means, limits, Arc::clone(metrics)), control, keyed })
+}
+
+/// What calls are done by.
+struct Work {
+    publisher: Publisher,
+    control: Control,
+    keyed: Idempotency,
 }
 
 fn serve(
     live: Live<Config>,
     listener: TcpListener,
     tls: Option<Acceptor>,
-    (publisher, control): (Publisher, Control),
+    Work { publisher, control, keyed }: Work,
     metrics: Arc<Metrics>,
     keys: Arc<Keys>,
     drain: &Drain,
@@ -173,6 +207,7 @@ fn serve(
     let app = App {
         publisher,
         control,
+        keyed,
         config,
         guard,
         keys,
@@ -202,7 +237,8 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let grace = config.grace;
     live.register(&mut registry);
     let config = live.project(&drain, |settings| settings.publisher_api.clone());
-    PublisherApi::start(config, &rules, bus, health.clone(), &mut registry, &drain).await?;
+    let keeps = &settings.history;
+    PublisherApi::start(config, &rules, keeps, bus, health.clone(), &mut registry, &drain).await?;
     health::serve(admin, health, registry, &admin_drain);
     drain.begun().await;
     let unfinished = drain.finish(grace).await;

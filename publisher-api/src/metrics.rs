@@ -71,9 +71,71 @@ struct State {
     state: &'static str,
 }
 
+/// What became of a message that was to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Stored,
+    /// It was there before, by its id.
+    Duplicate,
+    Full,
+    TooLarge,
+    Unavailable,
+    Refused,
+    /// One before it of the same batch and channel was not stored.
+    Behind,
+}
+
+impl Outcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Duplicate => "duplicate",
+            Self::Full => "full",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::Refused => "refused",
+            Self::Behind => "behind",
+        }
+    }
+}
+
+/// What a call with an `Idempotency-Key` turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keyed {
+    /// The first with its key.
+    First,
+    Repeat,
+    /// The key came before with another body.
+    Conflict,
+    /// The store could not tell.
+    Unknown,
+}
+
+impl Keyed {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Repeat => "repeat",
+            Self::Conflict => "conflict",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 /// The counters.
 #[derive(Debug)]
 pub(crate) struct Metrics {
+    stored: Family<OutcomeLabel, Counter>,
+    store_duration: Histogram,
+    store_retries: Counter,
+    keyed: Family<OutcomeLabel, Counter>,
+    /// Calls with an `Idempotency-Key` that are under way or wait for one with the same.
+    pub(crate) keyed_open: Gauge,
     answers: Family<Answered, Counter>,
     publish_duration: Histogram,
     receipt_duration: Histogram,
@@ -98,6 +160,11 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
+            stored: Family::default(),
+            store_duration: Histogram::new(exponential_buckets(0.000_25, 2.0, 18)),
+            store_retries: Counter::default(),
+            keyed: Family::default(),
+            keyed_open: Gauge::<i64, AtomicI64>::default(),
             answers: Family::default(),
             publish_duration: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             receipt_duration: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
@@ -129,6 +196,7 @@ impl Metrics {
         );
         registry.register("incomplete", "Publishes whose counts may not be all", metrics.incomplete.clone());
         registry.register("asks", "Questions sent to the edges", metrics.asks.clone());
+        metrics.register_store(registry);
         registry.register("losses", "What could not be used or done, by reason", metrics.losses.clone());
         registry.register("edges", "Edges known, by state", metrics.edges.clone());
         registry.register("in_flight", "Publishes without counts yet", metrics.in_flight.clone());
@@ -136,6 +204,34 @@ impl Metrics {
         registry.register("sockets", "Open WebSockets", metrics.sockets.clone());
         registry.register("socket_ends", "WebSockets ended, by reason", metrics.socket_ends.clone());
         metrics
+    }
+
+    fn register_store(&self, registry: &mut Registry) {
+        let help = "Messages that were to be stored, by what became of them";
+        registry.register("stored", help, self.stored.clone());
+        let (help, histogram) =
+            ("From the first try to store a message to the last", self.store_duration.clone());
+        registry.register_with_unit("store_duration", help, Unit::Seconds, histogram);
+        registry.register("store_retries", "Further tries to store a message", self.store_retries.clone());
+        let help = "Calls with an Idempotency-Key, by what they turned out to be";
+        registry.register("idempotent_calls", help, self.keyed.clone());
+        let help = "Calls with an Idempotency-Key under way, or waiting for one with the same";
+        registry.register("idempotent_calls_open", help, self.keyed_open.clone());
+    }
+
+    /// A message is stored, or will not be.
+    pub(crate) fn stored(&self, outcome: Outcome) {
+        self.stored.get_or_create(&OutcomeLabel { outcome: outcome.label() }).inc();
+    }
+
+    /// How long the store step of a message took, and how often it was tried again.
+    pub(crate) fn store_took(&self, took: Duration, retries: u64) {
+        self.store_duration.observe(took.as_secs_f64());
+        self.store_retries.inc_by(retries);
+    }
+
+    pub(crate) fn keyed(&self, what: Keyed) {
+        self.keyed.get_or_create(&OutcomeLabel { outcome: what.label() }).inc();
     }
 
     /// A call was answered; `code` is `ok`, a number, or the name of a problem.

@@ -18,8 +18,14 @@ pub enum Problem {
     InvalidChannel,
     /// Something that is no user.
     InvalidUser,
-    /// A promise that this version can't give.
+    /// A promise that can't be given without history.
     IdempotencyUnavailable,
+    /// A key that was used for something else.
+    IdempotencyKeyReused,
+    /// Messages that are not all there any more.
+    HistoryNotWhole,
+    /// A channel without history.
+    NoHistory,
     /// No key, or a wrong one.
     InvalidKey,
     /// A web page from elsewhere.
@@ -46,8 +52,10 @@ pub enum Problem {
     TooManyInFlight,
     /// A call of connmix that does not exist here.
     NotSupported,
-    /// The bus is away.
+    /// The bus or the store is away.
     Unavailable,
+    /// The store has no room.
+    StoreFull,
 }
 
 /// What belongs to a kind.
@@ -65,12 +73,15 @@ pub struct ProblemRow {
 
 impl Problem {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::InvalidChannel,
         Self::InvalidUser,
         Self::IdempotencyUnavailable,
+        Self::IdempotencyKeyReused,
+        Self::HistoryNotWhole,
+        Self::NoHistory,
         Self::InvalidKey,
         Self::ForbiddenOrigin,
         Self::ForbiddenHost,
@@ -85,9 +96,11 @@ impl Problem {
         Self::TooManyInFlight,
         Self::NotSupported,
         Self::Unavailable,
+        Self::StoreFull,
     ];
 
     /// Its row in the table.
+    #[expect(clippy::too_many_lines, reason = "a table, a row each")]
     pub const fn row(self) -> ProblemRow {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
         const NOT_ALLOWED: StatusCode = StatusCode::FORBIDDEN;
@@ -100,6 +113,21 @@ impl Problem {
             Self::InvalidUser => ("invalid_user", BAD, Code::BadRequest, "This is no user."),
             Self::IdempotencyUnavailable => {
                 ("idempotency_unavailable", BAD, Code::NotSupported, "Repeats can't be recognized here.")
+            }
+            Self::IdempotencyKeyReused => (
+                "idempotency_key_reused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                Code::BadRequest,
+                "The Idempotency-Key was used for another call.",
+            ),
+            Self::HistoryNotWhole => (
+                "history_not_whole",
+                StatusCode::GONE,
+                Code::NotSupported,
+                "Not everything after this id is there any more.",
+            ),
+            Self::NoHistory => {
+                ("no_history", StatusCode::NOT_FOUND, Code::NotSupported, "This channel keeps no messages.")
             }
             Self::InvalidKey => {
                 ("invalid_key", StatusCode::UNAUTHORIZED, Code::BadKey, "A valid key is needed.")
@@ -159,8 +187,11 @@ impl Problem {
                 "unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unavailable,
-                "The bus can't be reached.",
+                "The bus or the store can't be reached.",
             ),
+            Self::StoreFull => {
+                ("store_full", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "The store is full.")
+            }
         };
         ProblemRow { name, status, title, code }
     }
@@ -197,7 +228,14 @@ impl Refusal {
             Self::ForbiddenChannel { .. } => Problem::ForbiddenChannel,
             Self::TooFast { .. } => Problem::RateLimited,
             Self::TooMany { .. } => Problem::TooManyInFlight,
-            Self::Unavailable | Self::NoList => Problem::Unavailable,
+            Self::Unavailable | Self::NoList | Self::StoreUnavailable(_) | Self::StoreRefused(_) => {
+                Problem::Unavailable
+            }
+            Self::Behind { full: false } => Problem::Unavailable,
+            Self::StoreFull | Self::Behind { full: true } => Problem::StoreFull,
+            Self::KeyReused => Problem::IdempotencyKeyReused,
+            Self::NotWhole => Problem::HistoryNotWhole,
+            Self::NoHistory => Problem::NoHistory,
             Self::NotSupported { .. } => Problem::NotSupported,
             Self::UnknownPath => Problem::NotFound,
         }

@@ -1,16 +1,23 @@
 //! The one place where a checked publish becomes a message on the bus.
 //!
-//! Two steps: handing over, which keeps the order of the caller, and the receipt, which may take its time.
-//! The question about a message is put only after the bus connection has the message.
+//! Two steps: handing over, which keeps the order of the caller, and the receipt, which may take its time. Without history,
+//! handing over is giving the message to the bus connection, and the question about it is put only after that. With
+//! history it is waiting for the store to say where the message is, and the question names that place.
 
 pub(crate) mod bulk;
+pub(crate) mod lanes;
+mod stored;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::bus::Bus;
+use shared::drain::Drain;
+use shared::faults::Faults;
 use shared::held::Held;
+use shared::history::{History, Position};
 use shared::ids::{Channel, MessageId, MessageIds};
+use shared::rules::Rules;
 use shared::subject;
 use shared::trace::TraceContext;
 use shared::wire::{Counts, LiveMessage};
@@ -22,11 +29,10 @@ use crate::connmix::Publish;
 use crate::edges::Edges;
 use crate::error::Refusal;
 use crate::metrics::Metrics;
-use crate::receipts::{Asker, Receipt};
+use crate::receipts::{Asker, Receipt, Which};
 use crate::traced;
+pub(crate) use stored::Accepted;
 
-/// One stream for all, until there are streams.
-const PARTITIONS: u32 = 1;
 /// What headers add to a payload, at most, in bytes.
 const HEADERS_BYTES: usize = 1_024;
 
@@ -39,6 +45,10 @@ pub(crate) struct Limits {
     pub(crate) bulk: usize,
     /// How long a publish waits for a bus that is away, counted from when it was first missed.
     pub(crate) bus_wait: Duration,
+    /// How long a message waits for the store to answer, retries included.
+    pub(crate) store_wait: Duration,
+    /// The same once this part leaves.
+    pub(crate) store_wait_leaving: Duration,
     /// How long a receipt may take before it is called unknown. Longer than the asker needs.
     pub(crate) receipt: Duration,
 }
@@ -47,6 +57,11 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     bus: Bus,
+    history: History,
+    rules: Rules,
+    faults: Faults,
+    /// Begins when this part leaves.
+    drain: Drain,
     edges: Arc<Edges>,
     asker: Asker,
     ids: MessageIds,
@@ -65,10 +80,24 @@ struct Outage {
     since: Instant,
 }
 
-/// A message that the bus has.
+/// What a publisher works with.
+#[derive(Debug)]
+pub(crate) struct Means {
+    pub(crate) bus: Bus,
+    pub(crate) history: History,
+    pub(crate) rules: Rules,
+    pub(crate) edges: Arc<Edges>,
+    pub(crate) asker: Asker,
+    pub(crate) faults: Faults,
+    pub(crate) drain: Drain,
+}
+
+/// A message that the bus has, or the store.
 #[derive(Debug)]
 pub(crate) struct HandedOver {
     id: MessageId,
+    /// Where it is stored, if it is, and whether it was there before.
+    stored: Option<(Position, bool)>,
     began: Instant,
     receipt: Option<oneshot::Receiver<Receipt>>,
     patience: Duration,
@@ -80,15 +109,14 @@ pub(crate) struct HandedOver {
 }
 
 impl Publisher {
-    pub(crate) fn new(
-        bus: Bus,
-        edges: Arc<Edges>,
-        asker: Asker,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(crate) fn new(means: Means, limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let Means { bus, history, rules, edges, asker, faults, drain } = means;
         Self {
             bus,
+            history,
+            rules,
+            faults,
+            drain,
             edges,
             asker,
             ids: MessageIds::random(),
@@ -98,6 +126,21 @@ impl Publisher {
             outage: Mutex::new(None),
             metrics,
         }
+    }
+
+    /// The history of channels.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Whether messages of this channel are stored.
+    pub(crate) fn keeps(&self, channel: &Channel) -> bool {
+        self.rules.has_history(channel)
+    }
+
+    /// Until when a call that begins now may wait for the store.
+    pub(crate) fn store_deadline(&self) -> Instant {
+        Instant::now() + self.limits.store_wait
     }
 
     /// An id that nothing else has.
@@ -117,8 +160,16 @@ impl Publisher {
         Refusal::TooMany { what: "publishes", limit: self.limits.in_flight }
     }
 
-    /// Hands the message to the bus, behind all that this caller handed over before.
-    pub(crate) async fn hand_over(&self, publish: Publish) -> Result<HandedOver, Refusal> {
+    /// Hands the message to the bus, behind all that this caller handed over before, or to the store. `id`: of a message
+    /// that may have been stored before.
+    pub(crate) async fn hand_over(
+        &self,
+        publish: Publish,
+        id: Option<MessageId>,
+    ) -> Result<HandedOver, Refusal> {
+        if self.keeps(&publish.channel) {
+            return self.keep(self.accept(publish, id)?).await;
+        }
         let span = traced::publish();
         let mut handed_over = self.take(publish).instrument(span.clone()).await?;
         handed_over.span = span;
@@ -134,9 +185,10 @@ impl Publisher {
         self.send(&channel, &message).instrument(traced::bus(&message)).await?;
         self.metrics.handed_over(message.payload.len(), began.elapsed());
         tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
-        let receipt = (!self.edges.expected().nobody()).then(|| self.asker.ask(message.id));
+        let receipt = (!self.edges.expected().nobody()).then(|| self.asker.ask(Which::Live(message.id)));
         Ok(HandedOver {
             id: message.id,
+            stored: None,
             began,
             receipt,
             patience: self.limits.receipt,
@@ -148,7 +200,7 @@ impl Publisher {
     }
 
     async fn send(&self, channel: &Channel, message: &LiveMessage) -> Result<(), Refusal> {
-        let subject = subject::live(channel, PARTITIONS);
+        let subject = subject::live(channel, self.history.partitions());
         let deadline = self.deadline();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -198,6 +250,16 @@ impl Publisher {
 }
 
 impl HandedOver {
+    /// The id of the message.
+    pub(crate) fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// Where the message is stored, if it is, and whether it was there before.
+    pub(crate) fn stored(&self) -> Option<(Position, bool)> {
+        self.stored
+    }
+
     /// Waits until it is known to how many sessions the message went, or cannot be known any more.
     pub(crate) async fn receipt(self) -> Receipt {
         let receipt = match self.receipt {

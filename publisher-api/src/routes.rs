@@ -17,9 +17,10 @@ use crate::connmix::{http, ws};
 use crate::control::Control;
 use crate::error::Refusal;
 use crate::guard::Guard;
+use crate::idempotency::Idempotency;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
-use crate::native::{self, openapi, publish, users};
+use crate::native::{self, channels, openapi, publish, users};
 use crate::publisher::Publisher;
 use crate::traced;
 
@@ -33,6 +34,7 @@ pub(crate) const SOCKET_PATH: &str = "/ws/v1";
 pub(crate) struct App {
     pub(crate) publisher: Publisher,
     pub(crate) control: Control,
+    pub(crate) keyed: Idempotency,
     pub(crate) config: Arc<Config>,
     pub(crate) guard: Guard,
     pub(crate) keys: Arc<Keys>,
@@ -44,11 +46,11 @@ pub(crate) struct App {
     pub(crate) drain: Drain,
 }
 
-/// A path, the method that it takes, and who answers it.
+/// A path, the methods that it takes, and who answers it.
 type Route = (&'static str, &'static str, MethodRouter<Arc<App>>);
 
 /// Every route there is.
-fn routes() -> [Route; 8] {
+fn routes() -> [Route; 9] {
     [
         (PUBLISH_PATH, "POST", post(http::publish)),
         (SOCKET_PATH, "GET", get(ws::upgrade)),
@@ -57,6 +59,7 @@ fn routes() -> [Route; 8] {
         ("/v1/users/{uid}/sessions", "GET", get(users::sessions)),
         ("/v1/users/sessions", "POST", post(users::sessions_of_many)),
         ("/v1/users/{uid}/disconnect", "POST", post(users::disconnect)),
+        ("/v1/channels/{channel}/messages", "GET, DELETE", get(channels::messages).delete(channels::erase)),
         ("/openapi.json", "GET", get(openapi::serve)),
     ]
 }
@@ -121,7 +124,10 @@ mod tests {
             }
         }
         let there = routes().into_iter().filter(|(path, ..)| *path != SOCKET_PATH);
-        let mut there: Vec<_> = there.map(|(path, method, _)| (path.to_owned(), method.to_owned())).collect();
+        let of = |(path, methods, _): Route| {
+            methods.split(", ").map(|method| (path.to_owned(), method.to_owned())).collect::<Vec<_>>()
+        };
+        let mut there: Vec<_> = there.flat_map(of).collect();
         there.sort();
         described.sort();
         assert_eq!(described, there);

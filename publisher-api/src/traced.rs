@@ -7,7 +7,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use shared::subject::LIVE_TEMPLATE;
+use shared::subject::{LIVE_TEMPLATE, LOG_TEMPLATE};
 use shared::trace::{self, TARGET, TraceContext};
 use shared::wire::LiveMessage;
 use tracing::field::Empty;
@@ -100,6 +100,27 @@ pub(crate) fn bus(message: &LiveMessage) -> Span {
         messaging.destination.template = LIVE_TEMPLATE,
         messaging.message.id = %message.id,
         messaging.message.body.size = message.payload.len(),
+    )
+}
+
+/// A message on its way into the store, retries included.
+pub(crate) fn store(message: &LiveMessage) -> Span {
+    if !trace::is_sampled() {
+        return Span::none();
+    }
+    info_span!(
+        target: TARGET,
+        "store",
+        otel.kind = "producer",
+        messaging.system = trace::SYSTEM,
+        messaging.operation.name = "store",
+        messaging.operation.type = "send",
+        messaging.destination.template = LOG_TEMPLATE,
+        messaging.message.id = %message.id,
+        messaging.message.body.size = message.payload.len(),
+        mc.retries = Empty,
+        mc.duplicate = Empty,
+        otel.status_code = Empty,
     )
 }
 

@@ -122,6 +122,11 @@ impl Rules {
             .is_some_and(|r| r.history)
     }
 
+    /// Whether there is any channel whose messages are kept.
+    pub fn any_history(&self) -> bool {
+        self.rules.iter().any(|rule| rule.history)
+    }
+
     /// A short text that is equal exactly when the rules are (but for 1 in 2^64).
     pub fn digest(&self) -> &str {
         &self.digest

@@ -34,7 +34,14 @@ pub const DENIED_ALL: &str = "mc.denied.>";
 
 /// How the subjects of live messages look, for traces; it names no channel.
 pub const LIVE_TEMPLATE: &str = "mc.live.{partition}.{channel}";
+/// How the subjects of stored messages look, for traces.
+pub const LOG_TEMPLATE: &str = "mc.log.{partition}.{channel}";
+/// The stream that remembers idempotency keys for a while.
+pub const KEY_STREAM: &str = "MC_KEYS";
+/// What it stores: one message a key.
+pub const KEY_ALL: &str = "mc.key.>";
 
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
 const LIVE_PREFIX: &str = "mc.live.";
 const LOG_PREFIX: &str = "mc.log.";
 
@@ -94,6 +101,17 @@ pub fn parse_log(subject: &str) -> Option<Cow<'_, str>> {
     decode(token)
 }
 
+/// Where the claim of an idempotency key is stored; `hash` is a hash of whose key it is and of the key.
+pub fn key(hash: &[u8; 32]) -> String {
+    let mut subject = String::with_capacity(72);
+    subject.push_str("mc.key.");
+    for byte in hash {
+        subject.push(char::from(HEX[usize::from(byte >> 4)]));
+        subject.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    subject
+}
+
 fn of_channel(prefix: &str, channel: &Channel, partitions: u32) -> String {
     let mut subject = String::with_capacity(prefix.len() + channel.as_str().len() + 4);
     subject.push_str(prefix);
@@ -140,7 +158,6 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
 }
 
 fn encode_into(subject: &mut String, name: &str) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'@' | b'-') {
             subject.push(char::from(byte));
@@ -205,6 +222,7 @@ mod tests {
         assert_eq!(log(&Channel::parse("user:a.b").unwrap(), 1), "mc.log.0.user:a=2Eb");
         assert_eq!((log_all(3), live_all(3)), ("mc.log.3.>".into(), "mc.live.3.>".into()));
         assert_eq!(log_stream(3), "MC_LOG_3");
+        assert_eq!(key(&[0xa5; 32]), format!("mc.key.{}", "A5".repeat(32)));
         assert_eq!(control_edge(&"e1".into()), "mc.ctl.edge.e1");
         for (uid, subject) in
             [("1001", "mc.deny.1001"), ("a.b *", "mc.deny.a=2Eb=20=2A"), ("ü", "mc.deny.=C3=BC")]

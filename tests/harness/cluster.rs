@@ -231,8 +231,9 @@ impl Cluster {
     /// It does not start.
     pub async fn add_publisher(&mut self) {
         let (rules, config) = (self.rules(), self.plan.publisher.clone());
+        let history = self.plan.history.clone();
         let part = start(self.bus, publisher_api::PART, async |bus, health, registry, drain| {
-            PublisherApi::start(config, &rules, bus, health, registry, drain).await
+            PublisherApi::start(config, &rules, &history, bus, health, registry, drain).await
         });
         self.publishers.push(part.await);
     }

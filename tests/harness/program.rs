@@ -75,6 +75,8 @@ impl Launch {
         if !self.text_log {
             command.env("MC_LOG__FORMAT", "json");
         }
+        // A test that wants a folder names one of its own.
+        command.env("MC_BUS__STORE__SYNC", "memory");
         command.env("RUST_BACKTRACE", "1").envs(self.environment);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program can be started");

@@ -150,6 +150,7 @@ async fn serve() -> anyhow::Result<()> {
     let log = LogConfig { filter: "warn".into(), ..LogConfig::default() };
     let _telemetry = telemetry::start(&log, "cost", &config::variables("OTEL_"))?;
     let mut settings = Settings::default();
+    settings.bus.store.sync = shared::bus::Sync::Memory;
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     (settings.edge.listen, settings.edge.admin, settings.publisher_api.listen) = (any, any, any);
     settings.demo.listen = any;

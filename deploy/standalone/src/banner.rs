@@ -33,11 +33,13 @@ pub fn text(standalone: &Standalone) -> String {
         "\nmessage center is up.\n\
          \n  devices connect to     {devices}{}\
          \n  back ends publish to   {}{}\
-         \n  health and metrics     http://{}/readyz and /metrics\n\n",
+         \n  health and metrics     http://{}/readyz and /metrics\
+         \n  messages are kept      {}\n\n",
         everywhere(clients),
         url(publishing, keyed, tls.publishing),
         everywhere(publishing),
         reachable(standalone.admin),
+        standalone.kept,
     );
     let more = match standalone.demo {
         Some(demo) => tour(demo, &devices, &curl(publishing, keyed, tls.publishing)),

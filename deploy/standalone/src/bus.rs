@@ -12,6 +12,8 @@ use shared::health::{self, Health};
 use shared::metrics;
 use shared::reload::Live;
 
+use crate::settings::on_disk;
+
 /// What the process reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -24,7 +26,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let bus = BusConfig { listen: "127.0.0.1:4222".into(), ..BusConfig::default() };
+        let bus = on_disk(BusConfig { listen: "127.0.0.1:4222".into(), ..BusConfig::default() });
         Self { bus, log: LogConfig::default() }
     }
 }

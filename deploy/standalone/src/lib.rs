@@ -56,6 +56,8 @@ pub struct Standalone {
     pub path: String,
     /// Whether publishing needs a key.
     pub keyed: bool,
+    /// Where messages are kept, in words.
+    pub kept: String,
     /// Ready once all parts are.
     pub health: Health,
     drains: Drains,
@@ -124,11 +126,12 @@ impl Standalone {
         let settings = live.get();
         let (health, drains, path) = (Health::new(), Drains::new(&settings), settings.edge.path.clone());
         let keyed = settings.publisher_api.has_keys();
+        let kept = kept(&settings);
         let tls =
             Tls { clients: settings.edge.tls.is_set(), publishing: settings.publisher_api.tls.is_set() };
         match start_parts(live, &health, &drains).await {
             Ok(Started { clients, publishing, admin, demo }) => {
-                Ok(Self { clients, publishing, admin, demo, tls, path, keyed, health, drains })
+                Ok(Self { clients, publishing, admin, demo, tls, path, keyed, kept, health, drains })
             }
             Err(error) => {
                 drains.finish().await;
@@ -141,6 +144,21 @@ impl Standalone {
     /// checks in flight end, and the bus goes last. Returns how many tasks did not end in time.
     pub async fn leave(self) -> usize {
         self.drains.finish().await
+    }
+}
+
+/// Where messages are kept, in words.
+fn kept(settings: &Settings) -> String {
+    let store = &settings.bus.store;
+    match store.folder() {
+        _ if !settings.bus.url.is_empty() => {
+            "in the streams of the bus that this process connects to".to_owned()
+        }
+        None => "in memory: they end with this process".to_owned(),
+        Some(folder) => {
+            let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+            format!("in {}", folder.display())
+        }
     }
 }
 
@@ -160,7 +178,8 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     let bus = Bus::connect(&server, publisher_api::PART, rest).await?;
     let drain = &drains.publisher.0;
     let publisher = live.project(drain, |settings| settings.publisher_api.clone());
-    let publisher = PublisherApi::start(publisher, &rules, bus, health.clone(), &mut registry, drain).await?;
+    let (keeps, ready) = (&settings.history, health.clone());
+    let publisher = PublisherApi::start(publisher, &rules, keeps, bus, ready, &mut registry, drain).await?;
 
     let bus = Bus::connect(&server, edge::PART, rest).await?;
     let drain = &drains.edge.0;

@@ -63,6 +63,9 @@ struct All {
     /// Where back ends publish [default: 127.0.0.1:6789]
     #[arg(long, value_name = "ADDRESS")]
     publish_listen: Option<String>,
+    /// The folder in which messages are kept [default: message-center-data]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<String>,
     #[command(flatten)]
     bus: BusFlags,
     /// Listen off loopback although there are no keys or bus credentials
@@ -113,6 +116,9 @@ struct BusArgs {
     /// Where other processes reach the bus [default: 127.0.0.1:4222]
     #[arg(long = "bus-listen", alias = "listen", value_name = "ADDRESS")]
     listen: Option<String>,
+    /// The folder in which messages are kept [default: message-center-data]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<String>,
     /// Listen off loopback although there are no bus credentials
     #[arg(long)]
     insecure: bool,
@@ -169,8 +175,9 @@ async fn main() -> ExitCode {
         Part::Partitions(partitions) => partitions.run().await,
         Part::Key(command) => key::run(command),
         Part::ConfigDocs { repository } => config_docs(&repository),
-        Part::Bus(BusArgs { common, listen, insecure }) => {
-            let flags = keys([("bus.listen", listen), ("bus.insecure", truth(insecure))]);
+        Part::Bus(BusArgs { common, listen, data, insecure }) => {
+            let flags =
+                keys([("bus.listen", listen), ("bus.store.path", data), ("bus.insecure", truth(insecure))]);
             service::run(common, flags, |s: &standalone::bus::Settings| &s.log, standalone::bus::run).await
         }
         Part::Bench(args) => bench_tool::run(*args).await,
@@ -191,11 +198,12 @@ fn config_docs(repository: &Path) -> ExitCode {
 }
 
 async fn run(args: All) -> ExitCode {
-    let All { common, auth_url, listen, publish_listen, bus, insecure } = args;
+    let All { common, auth_url, listen, publish_listen, data, bus, insecure } = args;
     let flags = keys([
         ("auth_adapter.url", auth_url),
         ("edge.listen", listen),
         ("publisher_api.listen", publish_listen),
+        ("bus.store.path", data),
         ("bus.url", bus.bus_url),
         ("bus.listen", bus.bus_listen),
         ("publisher_api.insecure", truth(insecure)),

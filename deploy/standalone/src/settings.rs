@@ -33,13 +33,22 @@ pub struct Settings {
     pub channels: Vec<RuleConfig>,
 }
 
+/// The folder in which messages are kept, where nothing else is said.
+pub(crate) const DATA: &str = "message-center-data";
+
+/// A bus that keeps messages on the disk.
+pub(crate) fn on_disk(mut bus: BusConfig) -> BusConfig {
+    bus.store.path = DATA.into();
+    bus
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             edge: edge::Config::default(),
             publisher_api: publisher_api::Config::default(),
             auth_adapter: auth_adapter::Config::default(),
-            bus: BusConfig::default(),
+            bus: on_disk(BusConfig::default()),
             history: HistoryConfig::default(),
             demo: DemoConfig::default(),
             log: LogConfig::default(),
@@ -118,10 +127,11 @@ impl config::Settings for Settings {
             login.url = demo.url(demo.listen);
         }
         let (all_bus, all_log, all_channels) = (bus.clone(), log.clone(), channels.clone());
-        edge::Settings { edge, bus: all_bus, history, log: all_log, channels: all_channels }
+        edge::Settings { edge, bus: all_bus, history: history.clone(), log: all_log, channels: all_channels }
             .validate(problems);
         let (all_bus, all_log) = (bus.clone(), log.clone());
-        publisher_api::Settings { publisher_api, bus: all_bus, log: all_log, channels }.validate(problems);
+        publisher_api::Settings { publisher_api, bus: all_bus, history, log: all_log, channels }
+            .validate(problems);
         auth_adapter::Settings { auth_adapter: login, bus, log }.validate(problems);
     }
 }

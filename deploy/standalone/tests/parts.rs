@@ -14,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn settings() -> Settings {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut settings = Settings::default();
+    settings.bus.store.sync = shared::bus::Sync::Memory;
     (settings.edge.listen, settings.edge.admin, settings.publisher_api.listen) = (any, any, any);
     settings.demo.listen = any;
     (settings.edge.heartbeat, settings.publisher_api.heartbeat) =

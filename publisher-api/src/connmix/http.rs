@@ -15,13 +15,16 @@ use tokio::time::timeout;
 use super::{Publish, http_answer};
 use crate::error::{Code, Refusal};
 use crate::guard::check_content_type;
+use crate::idempotency::Key;
 use crate::keys::{Caller, Scope};
 use crate::metrics::Via;
 use crate::receipts::Receipt;
-use crate::routes::App;
+use crate::routes::{App, PUBLISH_PATH};
 
 /// Says `false` when the counts may not be all.
 const COMPLETE: HeaderName = HeaderName::from_static("mc-complete");
+/// Says `true` when an `Idempotency-Key` was recognized and the message was there before.
+const DUPLICATE: HeaderName = HeaderName::from_static("mc-duplicate");
 /// Of a body that is too large, this many times the limit is read and thrown away, so that the caller gets
 /// to read the answer instead of a broken connection.
 const DISCARD_FACTOR: usize = 8;
@@ -37,20 +40,26 @@ pub(crate) async fn publish(
     body: Body,
 ) -> Response {
     let outcome = match admit(&app, &caller, &headers) {
-        Ok(()) => answer(&app, &caller, body).await,
+        Ok(key) => answer(&app, &caller, key, body).await,
         Err(refusal) => {
             discard(&app, &headers, body).await;
             Err(refusal)
         }
     };
-    respond(&app, &outcome)
+    let duplicate = matches!(outcome, Ok((_, true)));
+    let mut response = respond(&app, &outcome.map(|(receipt, _)| receipt));
+    if duplicate {
+        response.headers_mut().insert(DUPLICATE, HeaderValue::from_static("true"));
+    }
+    response
 }
 
 /// What can be said before the body is read.
-fn admit(app: &App, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
+fn admit(app: &App, caller: &Caller, headers: &HeaderMap) -> Result<Option<Key>, Refusal> {
     caller.require(Scope::Publish)?;
     check_content_type(headers)?;
-    app.publisher.has_room()
+    let key = Key::read(headers, caller.name())?;
+    app.publisher.has_room().map(|()| key)
 }
 
 /// Reads a body that nobody needs, as far as a publish may be long. A caller that is still sending would find the
@@ -77,14 +86,30 @@ pub(crate) fn refuse(app: &App, refusal: Refusal) -> Response {
     respond(app, &Err(refusal))
 }
 
-async fn answer(app: &App, caller: &Caller, body: Body) -> Result<Receipt, Refusal> {
+/// The counts, and whether the message was there before.
+async fn answer(
+    app: &App,
+    caller: &Caller,
+    key: Option<Key>,
+    body: Body,
+) -> Result<(Receipt, bool), Refusal> {
     let patience = app.config.body_timeout;
     let body = timeout(patience, read(body, app.config.request_bytes()))
         .await
         .map_err(|_| Refusal::SlowBody(patience))??;
     let publish = Publish::parse(&body, app.config.max_message.as_usize())?;
+    if key.is_some() && !app.publisher.keeps(&publish.channel) {
+        return Err(Refusal::Idempotency);
+    }
     caller.admit_publish(&publish.channel)?;
-    Ok(app.publisher.hand_over(publish).await?.receipt().await)
+    let Some(key) = key else {
+        return Ok((app.publisher.hand_over(publish, None).await?.receipt().await, false));
+    };
+    let turn = app.keyed.begin(&key, PUBLISH_PATH, &body, app.publisher.store_deadline()).await?;
+    let id = key.message_id(&publish.channel, 0);
+    let handed_over = app.publisher.hand_over(publish, Some(id)).await?;
+    let duplicate = turn.is_repeat() && handed_over.stored().is_some_and(|(_, duplicate)| duplicate);
+    Ok((handed_over.receipt().await, duplicate))
 }
 
 /// Reads a body of at most `limit` bytes.

@@ -1,7 +1,8 @@
 //! `/ws/v1`: many publishes over one socket.
 //!
-//! Messages go to the bus in the order in which they came; answers come as counts are known, in any order.
-//! While too many are open, or the caller does not take its answers, nothing more is read. A socket ends
+//! Messages go to the bus in the order in which they came; those to channels with history go to the store in the order in
+//! which they came for their channel, each when the one before is settled, also after the caller has left. Answers come as
+//! counts are known, in any order. While too many are open, or the caller does not take its answers, nothing more is read. A socket ends
 //! with a close code that says why, and only after every message that was read has its answer.
 
 use std::sync::Arc;
@@ -18,16 +19,19 @@ use futures_util::stream::{FuturesUnordered, SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::value::RawValue;
 use shared::held::Held;
+use shared::ids::Channel;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::{Call, http, ws_answer};
 use crate::error::Refusal;
 use crate::keys::{Caller, Scope};
 use crate::metrics::Via;
+use crate::publisher::lanes::Lanes;
+use crate::publisher::{Accepted, HandedOver};
 use crate::routes::App;
 use crate::traced;
 
@@ -135,6 +139,8 @@ async fn serve(app: Arc<App>, caller: Caller, socket: WebSocket) {
         caller,
         frames,
         queue,
+        lanes: Lanes::default(),
+        storing: FuturesUnordered::new(),
         open: FuturesUnordered::new(),
         heard: now,
         ping: now + app.config.ping_interval,
@@ -173,27 +179,48 @@ async fn write(
 /// An answer that is on its way.
 type Pending = BoxFuture<'static, String>;
 
+/// What waits for its turn at the store.
+struct Job {
+    accepted: Accepted,
+    echo: Option<Box<RawValue>>,
+    /// The call.
+    span: Span,
+}
+
+/// What became of a message that was to be stored, and of which channel it was.
+type Kept = (Channel, Option<Box<RawValue>>, Result<HandedOver, Refusal>);
+
 /// The reading side of a socket.
 struct Conversation<'a> {
     app: &'a App,
     caller: Caller,
     frames: SplitStream<WebSocket>,
     queue: mpsc::Sender<Message>,
-    /// Publishes that the bus has, at most `max_in_flight_per_socket`.
+    /// Publishes to channels with history: those that wait, and those on their way to the store.
+    lanes: Lanes<Job>,
+    storing: FuturesUnordered<BoxFuture<'a, Kept>>,
+    /// Publishes whose counts are asked for. With those above, at most `max_in_flight_per_socket`.
     open: FuturesUnordered<Pending>,
     heard: Instant,
     ping: Instant,
 }
 
-impl Conversation<'_> {
+impl<'a> Conversation<'a> {
     async fn run(mut self) -> End {
         let end = self.converse().await;
         let Some((code, reason)) = end.close() else {
+            self.store_the_rest().await;
             self.linger(end).await;
             return end;
         };
-        while let Some(answer) = self.open.next().await {
-            if self.send(Message::from(answer)).await.is_err() {
+        loop {
+            let sent = tokio::select! {
+                Some(kept) = self.storing.next() => self.on_kept(kept).await,
+                Some(answer) = self.open.next() => self.send(Message::from(answer)).await,
+                else => break,
+            };
+            if sent.is_err() {
+                self.store_the_rest().await;
                 return End::Broken;
             }
         }
@@ -214,12 +241,14 @@ impl Conversation<'_> {
     async fn converse(&mut self) -> End {
         let config = &self.app.config;
         loop {
-            let reads = self.open.len() < config.max_in_flight_per_socket;
+            let under_way = self.open.len() + self.storing.len() + self.lanes.waiting();
+            let reads = under_way < config.max_in_flight_per_socket;
             let outcome = tokio::select! {
                 biased;
                 () = self.app.drain.begun() => Err(End::Leaving),
                 () = self.queue.closed() => Err(End::Broken),
                 Some(answer) = self.open.next() => self.send(Message::from(answer)).await,
+                Some(kept) = self.storing.next() => self.on_kept(kept).await,
                 // Before the frames, of which a flood never ends.
                 () = sleep_until(self.ping) => {
                     self.ping = Instant::now() + config.ping_interval;
@@ -262,21 +291,73 @@ impl Conversation<'_> {
             }
         };
         let admitted = publish.and_then(|publish| caller.admit_publish(&publish.channel).map(|()| publish));
+        let span = traced::frame(trace);
+        let publisher = &self.app.publisher;
         let handed_over = match admitted {
-            Ok(publish) => self.app.publisher.hand_over(publish).instrument(traced::frame(trace)).await,
+            Ok(publish) if publisher.keeps(&publish.channel) => {
+                match span.in_scope(|| publisher.accept(publish, None)) {
+                    Ok(accepted) => {
+                        let channel = accepted.channel().clone();
+                        let job = Job { accepted, echo: echo.map(ToOwned::to_owned), span };
+                        if let Some(job) = self.lanes.enter(&channel, job) {
+                            self.begin(job);
+                        }
+                        return Ok(());
+                    }
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            Ok(publish) => publisher.hand_over(publish, None).instrument(span).await,
             Err(refusal) => Err(refusal),
         };
         match handed_over {
             Ok(handed_over) => {
-                let (echo, metrics) = (echo.map(ToOwned::to_owned), Arc::clone(&self.app.metrics));
-                self.open.push(Box::pin(async move {
-                    let receipt = handed_over.receipt().await;
-                    metrics.answered(Via::WebSocket, "ok");
-                    ws_answer(&Ok(receipt), echo.as_deref())
-                }));
+                self.count(handed_over, echo.map(ToOwned::to_owned));
                 Ok(())
             }
             Err(refusal) => self.answer_refusal(refusal, echo).await,
+        }
+    }
+
+    /// Sends a message to the store.
+    fn begin(&mut self, Job { accepted, echo, span }: Job) {
+        let (channel, publisher) = (accepted.channel().clone(), &self.app.publisher);
+        let kept = async move { (channel, echo, publisher.keep(accepted).await) };
+        self.storing.push(Box::pin(kept.instrument(span)));
+    }
+
+    /// A message is settled at the store; the next of its channel goes.
+    async fn on_kept(&mut self, (channel, echo, kept): Kept) -> Result<(), End> {
+        if let Some(next) = self.lanes.settled(&channel) {
+            self.begin(next);
+        }
+        match kept {
+            Ok(handed_over) => {
+                self.count(handed_over, echo);
+                Ok(())
+            }
+            Err(refusal) => self.answer_refusal(refusal, echo.as_deref()).await,
+        }
+    }
+
+    /// Answers once the counts are known.
+    fn count(&mut self, handed_over: HandedOver, echo: Option<Box<RawValue>>) {
+        let metrics = Arc::clone(&self.app.metrics);
+        self.open.push(Box::pin(async move {
+            let receipt = handed_over.receipt().await;
+            metrics.answered(Via::WebSocket, "ok");
+            ws_answer(&Ok(receipt), echo.as_deref())
+        }));
+    }
+
+    /// What was read is stored although nobody waits for the answers, as it would be without history. Each has its
+    /// deadline since it was read.
+    async fn store_the_rest(&mut self) {
+        while let Some((channel, _, kept)) = self.storing.next().await {
+            drop(kept);
+            if let Some(next) = self.lanes.settled(&channel) {
+                self.begin(next);
+            }
         }
     }
 

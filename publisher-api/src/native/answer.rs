@@ -67,13 +67,18 @@ impl EntryError {
 #[serde(untagged)]
 #[schema(as = TargetResult)]
 pub(super) enum TargetResult {
-    /// The bus has the message.
+    /// The store has the message, or, without history, the bus.
     Sent {
         /// The channel.
         #[schema(example = "user:1001")]
         to: String,
-        /// The message's id.
+        /// Where recovering clients see the message, if its channel has history; otherwise an id for logs.
+        #[schema(example = "2b9f42b420cf6b4c.42")]
         id: String,
+        /// True if an earlier call with the same `Idempotency-Key` stored it.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        #[schema(required = false)]
+        duplicate: bool,
         /// Sessions that took it. Absent if nobody was asked.
         #[serde(skip_serializing_if = "Option::is_none")]
         sessions: Option<u64>,
@@ -128,6 +133,10 @@ pub(super) struct PublishAnswer {
     pub(super) id: String,
     /// One entry a target: users first, then channels, in their order.
     pub(super) results: Vec<TargetResult>,
+    /// True if an earlier call with the same `Idempotency-Key` stored all that this one sent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) duplicate: bool,
     /// Which edges were counted. Absent if nobody was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) edges: Option<EdgesAnswer>,
@@ -161,6 +170,10 @@ pub(super) struct BatchAnswer {
     pub(super) id: String,
     /// One entry a message, in their order.
     pub(super) messages: Vec<MessageResult>,
+    /// True if an earlier call with the same `Idempotency-Key` stored all that this one sent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) duplicate: bool,
     /// Which edges were counted. Absent if nobody was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) edges: Option<EdgesAnswer>,

@@ -1,10 +1,11 @@
-//! The native calls: publishing to many, batches, who is online, disconnecting.
+//! The native calls: publishing to many, batches, what is kept, who is online, disconnecting.
 //!
 //! A success is JSON; every refusal is a problem (RFC 9457) with a name that programs can rely on. Whatever a call asks
 //! for is bounded: entries, bytes, and what is under way at a time.
 
 mod answer;
 mod body;
+pub(crate) mod channels;
 mod message;
 pub(crate) mod openapi;
 pub(crate) mod publish;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use super::{message, publish, users};
+use super::{channels, message, publish, users};
 use crate::metrics::Via;
 use crate::problem::Problem;
 use crate::routes::App;
@@ -30,17 +30,26 @@ const OF_BODIES: [Problem; 5] = [
 /// Those of calls that need a scope, a channel and the bus.
 const OF_WORK: [Problem; 4] =
     [Problem::MissingScope, Problem::ForbiddenChannel, Problem::TooManyInFlight, Problem::Unavailable];
-const OF_PUBLISHING: [Problem; 4] =
-    [Problem::InvalidUser, Problem::InvalidChannel, Problem::RateLimited, Problem::IdempotencyUnavailable];
+const OF_PUBLISHING: [Problem; 6] = [
+    Problem::InvalidUser,
+    Problem::InvalidChannel,
+    Problem::RateLimited,
+    Problem::IdempotencyUnavailable,
+    Problem::IdempotencyKeyReused,
+    Problem::StoreFull,
+];
+const OF_HISTORY: [Problem; 2] = [Problem::InvalidChannel, Problem::NoHistory];
 
 /// The native calls. Those of connmix are added by [`document`].
 #[derive(OpenApi)]
 #[openapi(
     info(title = "message center", description = "Sends messages to the devices of users, and tells who is online."),
-    paths(publish::publish, publish::batch, users::sessions, users::sessions_of_many, users::disconnect),
+    paths(publish::publish, publish::batch, users::sessions, users::sessions_of_many, users::disconnect,
+        channels::messages, channels::erase),
     components(schemas(message::To<'_>, message::UserId, super::answer::ProblemAnswer)),
     tags(
         (name = "publish", description = "Sending messages."),
+        (name = "channels", description = "What is kept of channels."),
         (name = "users", description = "Who is online, and sending users away."),
         (name = "connmix", description = "The calls of connmix, for publishers that used it.")
     )
@@ -76,6 +85,12 @@ fn problems() -> Vec<(&'static str, &'static str, Vec<Problem>)> {
         ("/v1/users/{uid}/sessions", "get", of(&[&OF_WORK, &[Problem::InvalidUser]])),
         ("/v1/users/sessions", "post", of(&[&OF_BODIES, &OF_WORK])),
         ("/v1/users/{uid}/disconnect", "post", of(&[&OF_BODIES, &OF_WORK, &[Problem::InvalidUser]])),
+        (
+            "/v1/channels/{channel}/messages",
+            "get",
+            of(&[&OF_WORK, &OF_HISTORY, &[Problem::InvalidRequest, Problem::HistoryNotWhole]]),
+        ),
+        ("/v1/channels/{channel}/messages", "delete", of(&[&OF_WORK, &OF_HISTORY, &[Problem::StoreFull]])),
         ("/openapi.json", "get", of(&[])),
     ]
 }

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::answer::{BatchAnswer, EdgesAnswer, EntryError, MessageResult, PublishAnswer, TargetResult};
 use super::message::Message;
@@ -19,12 +19,32 @@ use super::target::{Entries, Target};
 use super::{MAX_MESSAGES, MAX_TARGETS, body, respond};
 use crate::connmix::Publish;
 use crate::error::Refusal;
+use crate::idempotency::Key;
 use crate::keys::{Caller, Scope};
-use crate::publisher::bulk::Sent;
+use crate::publisher::bulk::{Delivery, Sent};
 use crate::receipts::Receipt;
 use crate::routes::App;
 
+/// Path of a call with one message.
+const PATH: &str = "/v1/publish";
+/// Path of a call with several.
+const BATCH_PATH: &str = "/v1/publish/batch";
 const BATCH: &str = r#"{"messages":[{"to":{"users":[1001]},"event":"@user","data":{"msg":"Hello"}}]}"#;
+
+/// A header of publishing calls.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(
+    dead_code,
+    reason = "it only describes what is read by hand, so that a fault in it is told as a problem"
+)]
+pub(super) struct IdempotencyKey {
+    /// Names this call, in 1 to 255 visible ASCII characters, so that a repeat of it within the duplicate window (60 s)
+    /// stores nothing twice: the same ids, `"duplicate":true`, and fresh counts. A key belongs to the API key that it came
+    /// with. All targets must have history.
+    #[param(rename = "Idempotency-Key", required = false, example = "order-4711-shipped")]
+    idempotency_key: Option<String>,
+}
 
 /// Several messages.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -41,7 +61,7 @@ pub(super) struct Batch<'a> {
 }
 
 #[utoipa::path(
-    post, path = "/v1/publish", operation_id = "publish", tag = "publish",
+    post, path = "/v1/publish", params(IdempotencyKey), operation_id = "publish", tag = "publish",
     request_body(content = super::message::Body<'_>, examples(
         ("event" = (value = json!({"to": {"users": [1001, "bob"], "channels": ["broadcast"]}, "event": "@user",
             "data": {"msg": "Hello"}}))),
@@ -59,12 +79,12 @@ pub(crate) async fn publish(
     body: Body,
 ) -> Response {
     let outcome = async {
-        let body = body::read(&app, &headers, body, admit(&caller, &headers)).await?;
+        let (key, body) = read(&app, &caller, &headers, body).await?;
         let message = Message::parse(&body, app.config.max_message.as_usize())?;
-        drop(body);
         let counted = message.receipt.unwrap_or(true);
-        let Done { mut messages, receipts, refused, .. } =
-            send(&app, &caller, vec![Ok(message)], counted).await?;
+        let Done { mut messages, receipts, refused, duplicate } =
+            send(&app, &caller, vec![Ok(message)], counted, key.as_ref().map(|key| (key, PATH, &body[..])))
+                .await?;
         if let Some(refusal) = refused {
             return Err(refusal);
         }
@@ -73,13 +93,13 @@ pub(crate) async fn publish(
             Some(MessageResult::Refused { .. }) | None => Vec::new(),
         };
         let (edges, complete) = told(counted, &receipts);
-        Ok(PublishAnswer { id: app.publisher.new_id().to_string(), results, edges, complete })
+        Ok(PublishAnswer { id: app.publisher.new_id().to_string(), results, duplicate, edges, complete })
     };
     respond(&app, outcome.await)
 }
 
 #[utoipa::path(
-    post, path = "/v1/publish/batch", operation_id = "publishBatch", tag = "publish",
+    post, path = "/v1/publish/batch", params(IdempotencyKey), operation_id = "publishBatch", tag = "publish",
     request_body(content = Batch<'_>, example = json!({"messages": [
         {"to": {"users": [1001]}, "event": "@user", "data": {"msg": "first"}},
         {"to": {"users": [1001]}, "event": "@user", "data": {"msg": "second"}}]})),
@@ -95,23 +115,34 @@ pub(crate) async fn batch(
     body: Body,
 ) -> Response {
     let outcome = async {
-        let body = body::read(&app, &headers, body, admit(&caller, &headers)).await?;
+        let (key, body) = read(&app, &caller, &headers, body).await?;
         let (messages, counted) = read_batch(&body, app.config.max_message.as_usize())?;
-        drop(body);
-        let Done { messages, receipts, refused, .. } = send(&app, &caller, messages, counted).await?;
+        let keyed = key.as_ref().map(|key| (key, BATCH_PATH, &body[..]));
+        let Done { messages, receipts, refused, duplicate } =
+            send(&app, &caller, messages, counted, keyed).await?;
         // Only what is the same for all and passes by itself; anything else is told in its place.
         if let Some(refusal) = refused.filter(|refusal| refusal.retry_after().is_some()) {
             return Err(refusal);
         }
         let (edges, complete) = told(counted, &receipts);
-        Ok(BatchAnswer { id: app.publisher.new_id().to_string(), messages, edges, complete })
+        Ok(BatchAnswer { id: app.publisher.new_id().to_string(), messages, duplicate, edges, complete })
     };
     respond(&app, outcome.await)
 }
 
-fn admit(caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
-    caller.require(Scope::Publish)?;
-    if headers.contains_key("idempotency-key") { Err(Refusal::Idempotency) } else { Ok(()) }
+/// The key and the body of a call that may be made.
+async fn read(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Option<Key>, Vec<u8>), Refusal> {
+    let key = caller.require(Scope::Publish).and_then(|()| Key::read(headers, caller.name()));
+    let (key, admitted) = match key {
+        Ok(key) => (key, Ok(())),
+        Err(refusal) => (None, Err(refusal)),
+    };
+    Ok((key, body::read(app, headers, body, admitted).await?))
 }
 
 /// The messages of a batch, and whether their sessions are counted.
@@ -152,6 +183,8 @@ struct Done {
     receipts: Vec<Receipt>,
     /// Why, if nothing was done, and for one reason only.
     refused: Option<Refusal>,
+    /// Whether all of it was there before, from an earlier call with the same key.
+    duplicate: bool,
 }
 
 /// What one target waits for.
@@ -163,16 +196,17 @@ enum Place {
     Refused(Refusal),
 }
 
-/// Sends what can be sent.
+/// Sends what can be sent. `keyed`: the `Idempotency-Key` of the call, its path and its body.
 async fn send(
     app: &App,
     caller: &Caller,
     messages: Vec<Result<Message, Refusal>>,
     counted: bool,
+    keyed: Option<(&Key, &str, &[u8])>,
 ) -> Result<Done, Refusal> {
     let mut deliveries = Vec::new();
     let mut plan = Vec::with_capacity(messages.len());
-    for message in messages {
+    for (index, message) in messages.into_iter().enumerate() {
         plan.push(message.map(|Message { targets, kind, payload, .. }| {
             let place = |Target { name, channel, same_as }| {
                 let place = match (same_as, channel) {
@@ -181,7 +215,9 @@ async fn send(
                     (None, Ok(channel)) => match caller.require_channel(&channel) {
                         Err(refusal) => Place::Refused(refusal),
                         Ok(()) => {
-                            deliveries.push(Publish { channel, kind, payload: payload.clone() });
+                            let id = keyed.map(|(key, ..)| key.message_id(&channel, index));
+                            let publish = Publish { channel, kind, payload: payload.clone() };
+                            deliveries.push(Delivery { publish, id });
                             Place::Delivery(deliveries.len() - 1)
                         }
                     },
@@ -191,23 +227,42 @@ async fn send(
             targets.into_iter().map(place).collect::<Vec<_>>()
         }));
     }
+    if keyed.is_some() && deliveries.iter().any(|delivery| !app.publisher.keeps(&delivery.publish.channel)) {
+        return Err(Refusal::Idempotency);
+    }
     if !deliveries.is_empty() {
         caller.admit(u32::try_from(deliveries.len()).unwrap_or(u32::MAX))?;
     }
+    let deadline = keyed.map(|_| app.publisher.store_deadline());
+    // Held until everything is sent, so that a repeat meanwhile finds it all.
+    let turn = match (keyed, deadline) {
+        (Some((key, path, body)), Some(deadline)) if !deliveries.is_empty() => {
+            Some(app.keyed.begin(key, path, body, deadline).await?)
+        }
+        (Some(_) | None, _) => None,
+    };
+    let sent = app.publisher.publish_all(deliveries, counted, deadline).await;
     let mut outcome = Outcome {
-        sent: app.publisher.publish_all(deliveries, counted).await.into_iter().map(Some).collect(),
+        sent: sent.into_iter().map(Some).collect(),
+        is_repeat: turn.is_some_and(|turn| turn.is_repeat()),
+        fresh: false,
         receipts: Vec::new(),
         refusals: Vec::new(),
         sent_some: false,
     };
     let messages = plan.into_iter().map(|message| outcome.message(message)).collect();
-    Ok(Done { messages, refused: outcome.common_refusal(), receipts: outcome.receipts })
+    let duplicate = outcome.sent_some && !outcome.fresh && outcome.is_repeat;
+    Ok(Done { messages, refused: outcome.common_refusal(), receipts: outcome.receipts, duplicate })
 }
 
 /// Turns what was sent into what is answered.
 struct Outcome {
     /// By delivery; each is taken once.
     sent: Vec<Option<Result<Sent, Refusal>>>,
+    /// Whether the call came before with the same key.
+    is_repeat: bool,
+    /// Whether anything was not there before.
+    fresh: bool,
     receipts: Vec<Receipt>,
     /// One of each kind.
     refusals: Vec<Refusal>,
@@ -235,13 +290,16 @@ impl Outcome {
 
     fn delivered(&mut self, to: String, index: usize) -> TargetResult {
         match self.sent.get_mut(index).and_then(Option::take).unwrap_or(Err(Refusal::Unavailable)) {
-            Ok(Sent { id, receipt }) => {
+            Ok(Sent { id, stored, receipt }) => {
                 self.sent_some = true;
+                let duplicate = self.is_repeat && stored.is_some_and(|(_, duplicate)| duplicate);
+                self.fresh |= !duplicate;
                 let counts = receipt.as_ref().map(|receipt| receipt.counts);
                 self.receipts.extend(receipt);
                 TargetResult::Sent {
                     to,
-                    id: id.to_string(),
+                    id: stored.map_or_else(|| id.to_string(), |(position, _)| position.to_string()),
+                    duplicate,
                     sessions: counts.map(|counts| counts.sessions),
                     failed: counts.map(|counts| counts.failed),
                 }

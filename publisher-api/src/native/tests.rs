@@ -162,9 +162,11 @@ fn the_description_names_every_status_of_every_call() {
     }
     insta::assert_snapshot!(told.join("\n"), @r"
     get /openapi.json: 200 401 403 405
+    delete /v1/channels/{channel}/messages: 200 400 401 403 404 405 429 503
+    get /v1/channels/{channel}/messages: 200 400 401 403 404 405 410 429 503
     post /v1/mesh/publish: 200 401 403 405 408 429 503
-    post /v1/publish: 200 400 401 403 405 408 413 415 429 503
-    post /v1/publish/batch: 200 400 401 403 405 408 413 415 429 503
+    post /v1/publish: 200 400 401 403 405 408 413 415 422 429 503
+    post /v1/publish/batch: 200 400 401 403 405 408 413 415 422 429 503
     post /v1/users/sessions: 200 400 401 403 405 408 413 415 429 503
     post /v1/users/{uid}/disconnect: 200 400 401 403 405 408 413 415 429 503
     get /v1/users/{uid}/sessions: 200 400 401 403 405 429 503

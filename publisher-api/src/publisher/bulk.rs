@@ -3,12 +3,17 @@
 //! Deliveries go out in waves of at most [`WAVE`] messages and [`WAVE_BYTES`]. The next wave begins when the counts of
 //! the one before are known, so edges that are behind slow the caller down, and not the other way round. Waves have
 //! places of their own: calls for one target are never refused because of them, and calls for many take turns, in the
-//! order in which they asked for a place. Within a call, messages go to the bus in the order of the deliveries.
+//! order in which they asked for a place. Within a call, messages to channels without history go to the bus in the order of
+//! the deliveries. Those to channels with history go to the store at once, but of each channel one after the other; when
+//! one finally fails, those behind it are refused rather than overtake it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use shared::held::Held;
-use shared::ids::MessageId;
+use shared::history::Position;
+use shared::ids::{Channel, MessageId};
 use shared::wire::LiveMessage;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -16,9 +21,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 
 use super::Publisher;
+use super::lanes::Lanes;
+use super::stored::stored_at;
 use crate::connmix::Publish;
 use crate::error::Refusal;
-use crate::receipts::Receipt;
+use crate::metrics::Outcome;
+use crate::receipts::{Receipt, Which};
 use crate::traced;
 
 /// Messages that go out before the counts of any of them are known.
@@ -26,11 +34,22 @@ const WAVE: usize = 1_024;
 /// The same in bytes; one larger message goes alone.
 const WAVE_BYTES: usize = 8 << 20;
 
-/// A delivery that the bus has.
+/// A message to one channel.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    /// The message.
+    pub(crate) publish: Publish,
+    /// Its id, if the call may be a repeat.
+    pub(crate) id: Option<MessageId>,
+}
+
+/// A delivery that the bus has, or the store.
 #[derive(Debug)]
 pub(crate) struct Sent {
     /// The id of its message.
     pub(crate) id: MessageId,
+    /// Where it is stored, if it is, and whether it was there before.
+    pub(crate) stored: Option<(Position, bool)>,
     /// Its counts, if they were wanted.
     pub(crate) receipt: Option<Receipt>,
 }
@@ -39,22 +58,35 @@ pub(crate) struct Sent {
 #[derive(Debug)]
 struct Open {
     id: MessageId,
+    stored: Option<(Position, bool)>,
     began: Instant,
     /// `None`: nobody is there.
     answer: Option<oneshot::Receiver<Receipt>>,
     _held: Held,
 }
 
+/// What holds for a whole call.
+#[derive(Debug)]
+struct Terms {
+    counted: bool,
+    /// Until when all of it may wait for the store; `None`: each wave by itself.
+    deadline: Option<Instant>,
+    /// Channels of which a message was not stored, and whether that was for want of room.
+    failed: HashMap<Channel, bool>,
+}
+
 impl Publisher {
-    /// Publishes each delivery, in their order; one result each. Once the bus is found away, or there is no place in
-    /// time, the rest is refused without being tried.
+    /// Publishes each delivery, in their order; one result each. Once the bus or the store is found away, or there is no
+    /// place in time, the rest is refused without being tried.
     pub(crate) async fn publish_all(
         &self,
-        deliveries: Vec<Publish>,
+        deliveries: Vec<Delivery>,
         counted: bool,
+        deadline: Option<Instant>,
     ) -> Vec<Result<Sent, Refusal>> {
         let mut results = Vec::with_capacity(deliveries.len());
         let mut waiting = VecDeque::from(deliveries);
+        let mut terms = Terms { counted, deadline, failed: HashMap::new() };
         if waiting.len() == 1
             && let Some(only) = waiting.pop_front()
         {
@@ -68,7 +100,7 @@ impl Publisher {
                 break;
             };
             let before = results.len();
-            self.send_wave(wave, counted, &mut results).await;
+            self.send_wave(wave, &mut terms, &mut results).await;
             if !counted && !waiting.is_empty() {
                 // In place of the counts, the server's word that it has them.
                 let _ = self.bus.barrier(self.limits.bus_wait).await;
@@ -76,16 +108,21 @@ impl Publisher {
             drop(place);
             if results[before..].iter().any(|result| matches!(result, Err(Refusal::Unavailable))) {
                 results.extend(waiting.drain(..).map(|_| Err(Refusal::Unavailable)));
+            } else if results[before..]
+                .iter()
+                .any(|result| matches!(result, Err(Refusal::StoreUnavailable(_))))
+            {
+                results.extend(waiting.drain(..).map(|_| Err(self.behind(false))));
             }
         }
         results
     }
 
-    async fn publish_one(&self, publish: Publish, counted: bool) -> Result<Sent, Refusal> {
-        let handed_over = self.hand_over(publish).await?;
-        let id = handed_over.id;
+    async fn publish_one(&self, delivery: Delivery, counted: bool) -> Result<Sent, Refusal> {
+        let handed_over = self.hand_over(delivery.publish, delivery.id).await?;
+        let (id, stored) = (handed_over.id(), handed_over.stored());
         let receipt = if counted { Some(handed_over.receipt().await) } else { None };
-        Ok(Sent { id, receipt })
+        Ok(Sent { id, stored, receipt })
     }
 
     /// Places for a wave, waited for as long as for a bus that is away.
@@ -100,24 +137,96 @@ impl Publisher {
     }
 
     /// Hands a wave over, then waits for its counts.
-    async fn send_wave(&self, wave: Vec<Publish>, counted: bool, results: &mut Vec<Result<Sent, Refusal>>) {
-        let somebody = counted && !self.edges.expected().nobody();
-        let mut open = Vec::with_capacity(wave.len());
-        let mut away = false;
-        for publish in wave {
-            let sent = if away { Err(Refusal::Unavailable) } else { self.send_one(publish, somebody).await };
-            away = matches!(sent, Err(Refusal::Unavailable));
-            open.push(sent);
-        }
+    async fn send_wave(
+        &self,
+        wave: Vec<Delivery>,
+        terms: &mut Terms,
+        results: &mut Vec<Result<Sent, Refusal>>,
+    ) {
+        let sent = self.hand_wave_over(wave, terms).await;
         let patience = Instant::now() + self.limits.receipt;
-        for sent in open {
+        for sent in sent {
             let sent = match sent {
-                Ok(open) if counted => Ok(self.settle(open, patience).await),
-                Ok(open) => Ok(Sent { id: open.id, receipt: None }),
+                Ok(open) if terms.counted => Ok(self.settle(open, patience).await),
+                Ok(Open { id, stored, .. }) => Ok(Sent { id, stored, receipt: None }),
                 Err(refusal) => Err(refusal),
             };
             results.push(sent);
         }
+    }
+
+    async fn hand_wave_over(&self, wave: Vec<Delivery>, terms: &mut Terms) -> Vec<Result<Open, Refusal>> {
+        let somebody = terms.counted && !self.edges.expected().nobody();
+        let deadline = terms.deadline.unwrap_or_else(|| self.store_deadline());
+        // What is not replaced below is what a lane gave up.
+        let mut sent: Vec<Result<Open, Refusal>> = Vec::with_capacity(wave.len());
+        let (mut lanes, mut storing) = (Lanes::default(), FuturesUnordered::new());
+        let mut away = false;
+        for (index, delivery) in wave.into_iter().enumerate() {
+            let channel = delivery.publish.channel.clone();
+            if !self.keeps(&channel) {
+                let one = if away {
+                    Err(Refusal::Unavailable)
+                } else {
+                    self.send_one(delivery.publish, somebody).await
+                };
+                away = matches!(one, Err(Refusal::Unavailable));
+                sent.push(one);
+                continue;
+            }
+            sent.push(Err(Refusal::Behind { full: false }));
+            if let Some(full) = terms.failed.get(&channel) {
+                sent[index] = Err(self.behind(*full));
+            } else if let Some((index, delivery)) = lanes.enter(&channel, (index, delivery)) {
+                storing.push(self.store_one(index, delivery, somebody, deadline));
+            }
+        }
+        while let Some((index, channel, one)) = storing.next().await {
+            let next = match &one {
+                Err(
+                    refusal @ (Refusal::StoreFull | Refusal::StoreUnavailable(_) | Refusal::StoreRefused(_)),
+                ) => {
+                    let full = matches!(refusal, Refusal::StoreFull);
+                    for (behind, _) in lanes.give_up(&channel) {
+                        sent[behind] = Err(self.behind(full));
+                    }
+                    terms.failed.insert(channel, full);
+                    None
+                }
+                // A message that is bad by itself stops no other.
+                Ok(_) | Err(_) => lanes.settled(&channel),
+            };
+            sent[index] = one;
+            if let Some((index, delivery)) = next {
+                storing.push(self.store_one(index, delivery, somebody, deadline));
+            }
+        }
+        sent
+    }
+
+    /// Refuses a message because one before it was not stored.
+    fn behind(&self, full: bool) -> Refusal {
+        self.metrics.stored(Outcome::Behind);
+        Refusal::Behind { full }
+    }
+
+    async fn store_one(
+        &self,
+        index: usize,
+        delivery: Delivery,
+        asks: bool,
+        deadline: Instant,
+    ) -> (usize, Channel, Result<Open, Refusal>) {
+        let (began, held) = (Instant::now(), Held::new(&self.metrics.in_flight));
+        let Delivery { publish: Publish { channel, kind, payload }, id } = delivery;
+        let message = LiveMessage { id: id.unwrap_or_else(|| self.ids.next()), kind, payload };
+        let stored = self.store(&channel, &message, deadline).await;
+        let open = stored.map(|(position, duplicate)| {
+            self.metrics.handed_over(message.payload.len(), began.elapsed());
+            let answer = asks.then(|| self.asker.ask(stored_at(&channel, position)));
+            Open { id: message.id, stored: Some((position, duplicate)), began, answer, _held: held }
+        });
+        (index, channel, open)
     }
 
     async fn send_one(&self, publish: Publish, asks: bool) -> Result<Open, Refusal> {
@@ -127,8 +236,8 @@ impl Publisher {
         self.send(&channel, &message).instrument(traced::bus(&message)).await?;
         self.metrics.handed_over(message.payload.len(), began.elapsed());
         tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
-        let answer = asks.then(|| self.asker.ask(message.id));
-        Ok(Open { id: message.id, began, answer, _held: held })
+        let answer = asks.then(|| self.asker.ask(Which::Live(message.id)));
+        Ok(Open { id: message.id, stored: None, began, answer, _held: held })
     }
 
     async fn settle(&self, open: Open, patience: Instant) -> Sent {
@@ -140,16 +249,16 @@ impl Publisher {
             },
         };
         self.metrics.received(receipt.complete, open.began.elapsed());
-        Sent { id: open.id, receipt: Some(receipt) }
+        Sent { id: open.id, stored: open.stored, receipt: Some(receipt) }
     }
 }
 
 /// Takes as many as may go out together, but at least one.
-fn next_wave(waiting: &mut VecDeque<Publish>, most: usize) -> Vec<Publish> {
+fn next_wave(waiting: &mut VecDeque<Delivery>, most: usize) -> Vec<Delivery> {
     let mut bytes = 0_usize;
-    let fits = waiting.iter().take(most.max(1)).take_while(|publish| {
+    let fits = waiting.iter().take(most.max(1)).take_while(|delivery| {
         let first = bytes == 0;
-        bytes = bytes.saturating_add(publish.payload.len().max(1));
+        bytes = bytes.saturating_add(delivery.publish.payload.len().max(1));
         first || bytes <= WAVE_BYTES
     });
     let count = fits.count();
@@ -161,7 +270,6 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
-    use shared::ids::Channel;
     use shared::wire::Kind;
 
     proptest! {
@@ -170,21 +278,24 @@ mod tests {
             sizes in prop::collection::vec(prop::sample::select(vec![0, 1, 1_000, WAVE_BYTES / 2, WAVE_BYTES + 1]), 0..50),
             most in 1_usize..10,
         ) {
-            let delivery = |(index, size): (usize, &usize)| Publish {
-                channel: Channel::parse(&index.to_string()).unwrap(),
-                kind: Kind::Text,
-                payload: Bytes::from_static(&[0; WAVE_BYTES + 1]).slice(..*size),
+            let delivery = |(index, size): (usize, &usize)| Delivery {
+                publish: Publish {
+                    channel: Channel::parse(&index.to_string()).unwrap(),
+                    kind: Kind::Text,
+                    payload: Bytes::from_static(&[0; WAVE_BYTES + 1]).slice(..*size),
+                },
+                id: None,
             };
-            let mut waiting: VecDeque<Publish> = sizes.iter().enumerate().map(delivery).collect();
+            let mut waiting: VecDeque<Delivery> = sizes.iter().enumerate().map(delivery).collect();
             let mut seen = 0;
             while !waiting.is_empty() {
                 let wave = next_wave(&mut waiting, most);
                 prop_assert!((1..=most).contains(&wave.len()));
-                let bytes: usize = wave.iter().map(|publish| publish.payload.len()).sum();
+                let bytes: usize = wave.iter().map(|delivery| delivery.publish.payload.len()).sum();
                 prop_assert!(bytes <= WAVE_BYTES || wave.len() == 1);
-                for publish in wave {
+                for delivery in wave {
                     let place = seen.to_string();
-                    prop_assert_eq!(publish.channel.as_str(), place.as_str());
+                    prop_assert_eq!(delivery.publish.channel.as_str(), place.as_str());
                     seen += 1;
                 }
             }

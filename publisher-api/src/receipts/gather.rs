@@ -1,7 +1,7 @@
 //! Adds up what the edges answer to one ask. Pure: no sockets, no clock.
 //!
 //! A count is called complete only if every edge that could hold a subscriber has answered and has seen the
-//! message, and no unknown edge is possible. Each edge counts once.
+//! message, and no unknown edge is possible. Each edge counts once. An ask names live messages first, stored ones after.
 
 use std::sync::Arc;
 
@@ -50,6 +50,8 @@ pub(crate) enum Taken {
 /// The answers to one ask, as they come in.
 #[derive(Debug)]
 pub(crate) struct Gathering {
+    /// Live messages first; this many.
+    live: usize,
     counts: Vec<Counts>,
     /// Whether every edge that answered had seen the message.
     seen: Vec<bool>,
@@ -57,9 +59,11 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
-    /// Begins for an ask about `messages` messages.
-    pub(crate) fn new(messages: usize, expected: Expected) -> Self {
+    /// Begins for an ask about so many live and so many stored messages.
+    pub(crate) fn new(live: usize, stored: usize, expected: Expected) -> Self {
+        let messages = live + stored;
         Self {
+            live,
             counts: vec![Counts::default(); messages],
             seen: vec![true; messages],
             awaited: Awaited::new(expected),
@@ -76,17 +80,33 @@ impl Gathering {
         if !self.awaited.on_answer(&answer.edge) {
             return Taken::Repeated;
         }
-        if answer.counts.len() != self.counts.len() {
-            self.seen.fill(false);
-            return Taken::Malformed;
+        let (live, stored) = (self.live, self.counts.len() - self.live);
+        let mut taken = Taken::Added;
+        if answer.counts.len() == live {
+            self.add(0, &answer.counts);
+        } else {
+            self.seen[..live].fill(false);
+            taken = Taken::Malformed;
         }
-        for (index, counts) in answer.counts.iter().enumerate() {
+        match answer.stored.len() {
+            known if known == stored => self.add(live, &answer.stored),
+            // An edge of before history has looked for none of them.
+            0 => self.seen[live..].fill(false),
+            _ => {
+                self.seen[live..].fill(false);
+                taken = Taken::Malformed;
+            }
+        }
+        taken
+    }
+
+    fn add(&mut self, from: usize, counts: &[Option<Counts>]) {
+        for (index, counts) in (from..).zip(counts) {
             match counts {
                 Some(counts) => self.counts[index] += *counts,
                 None => self.seen[index] = false,
             }
         }
-        Taken::Added
     }
 
     /// The bus says that nobody listens to asks: nobody will answer.
@@ -131,7 +151,7 @@ mod tests {
 
     #[test]
     fn it_is_done_and_complete_when_every_live_edge_answered() {
-        let mut gathering = Gathering::new(2, expected(&["a", "b"], &[]));
+        let mut gathering = Gathering::new(2, 0, expected(&["a", "b"], &[]));
         assert!(!gathering.is_done());
         assert_eq!(gathering.on_answer(&answer("a", &[Some((1, 0)), Some((0, 0))])), Taken::Added);
         assert_eq!(gathering.on_answer(&answer("a", &[Some((1, 0)), Some((0, 0))])), Taken::Repeated);
@@ -144,22 +164,38 @@ mod tests {
 
     #[test]
     fn a_message_that_an_edge_has_not_seen_is_incomplete_and_the_others_are_not() {
-        let mut gathering = Gathering::new(2, expected(&["a"], &[]));
+        let mut gathering = Gathering::new(2, 0, expected(&["a"], &[]));
         gathering.on_answer(&answer("a", &[None, Some((1, 0))]));
         assert_eq!(receipts(&gathering), [(0, 0, false), (1, 0, true)]);
     }
 
     #[test]
     fn an_answer_of_the_wrong_length_is_an_answer_that_tells_nothing() {
-        let mut gathering = Gathering::new(2, expected(&["a"], &[]));
+        let mut gathering = Gathering::new(2, 0, expected(&["a"], &[]));
         assert_eq!(gathering.on_answer(&answer("a", &[Some((9, 9))])), Taken::Malformed);
         assert!(gathering.is_done());
         assert_eq!(receipts(&gathering), [(0, 0, false), (0, 0, false)]);
     }
 
     #[test]
+    fn live_and_stored_messages_are_told_apart_and_an_edge_of_before_history_makes_only_the_stored_incomplete()
+     {
+        let mut gathering = Gathering::new(1, 1, expected(&["a", "b"], &[]));
+        let stored = vec![Some(Counts { sessions: 5, failed: 1 })];
+        let both = Answer { stored, ..answer("a", &[Some((2, 0))]) };
+        assert_eq!(gathering.on_answer(&both), Taken::Added);
+        assert_eq!(gathering.on_answer(&answer("b", &[Some((1, 0))])), Taken::Added);
+        assert_eq!(receipts(&gathering), [(3, 0, true), (5, 1, false)]);
+
+        let mut gathering = Gathering::new(1, 1, expected(&["a"], &[]));
+        let long = Answer { stored: vec![None, None], ..answer("a", &[Some((2, 0))]) };
+        assert_eq!(gathering.on_answer(&long), Taken::Malformed);
+        assert_eq!(receipts(&gathering), [(2, 0, true), (0, 0, false)]);
+    }
+
+    #[test]
     fn a_silent_edge_is_named_and_not_waited_for_but_counts_if_it_answers() {
-        let mut gathering = Gathering::new(1, expected(&["a"], &["s"]));
+        let mut gathering = Gathering::new(1, 0, expected(&["a"], &["s"]));
         gathering.on_answer(&answer("a", &[Some((1, 0))]));
         assert!(gathering.is_done());
         let receipt = gathering.receipts().next().unwrap();
@@ -170,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_unknown_edge_counts() {
-        let mut gathering = Gathering::new(1, expected(&["a"], &[]));
+        let mut gathering = Gathering::new(1, 0, expected(&["a"], &[]));
         gathering.on_answer(&answer("new", &[Some((5, 0))]));
         gathering.on_answer(&answer("a", &[Some((1, 0))]));
         assert_eq!(receipts(&gathering), [(6, 0, true)]);
@@ -180,7 +216,7 @@ mod tests {
     fn without_a_known_edge_the_whole_time_is_waited_unless_the_bus_says_that_nobody_listens() {
         let uncertain = Expected { certain: false, ..Expected::default() };
         assert!(!uncertain.nobody());
-        let mut gathering = Gathering::new(1, uncertain);
+        let mut gathering = Gathering::new(1, 0, uncertain);
         gathering.on_answer(&answer("new", &[Some((5, 0))]));
         assert!(!gathering.is_done());
         gathering.on_nobody();
@@ -190,7 +226,7 @@ mod tests {
 
     #[test]
     fn when_nobody_listens_the_edges_that_should_are_named() {
-        let mut gathering = Gathering::new(1, expected(&["a"], &[]));
+        let mut gathering = Gathering::new(1, 0, expected(&["a"], &[]));
         gathering.on_nobody();
         assert!(gathering.is_done());
         let receipt = gathering.receipts().next().unwrap();
@@ -218,7 +254,7 @@ mod tests {
         ) {
             let names = |range: std::ops::Range<u8>| range.map(|n| NodeId::from(&*format!("e{n}"))).collect();
             let expected = Expected { live: names(0..live), silent: names(4..silent), certain };
-            let mut gathering = Gathering::new(2, expected.clone());
+            let mut gathering = Gathering::new(2, 0, expected.clone());
             let mut first: Vec<&Answer> = Vec::new();
             for answer in &answers {
                 gathering.on_answer(answer);

@@ -1,6 +1,7 @@
 //! Asks the edges to how many sessions messages went, and hands each publish its receipt.
 //!
-//! One task owns all open asks. An ask travels on the connection that carried its messages, behind them.
+//! One task owns all open asks. An ask travels on the connection that carried its live messages, behind them; stored
+//! messages share it, and need no order with it: edges know them by their sequence.
 //! An ask after a pause goes at once; those that follow within the window share one. Every question gets
 //! its receipt, at the latest when the deadline has passed.
 
@@ -17,7 +18,7 @@ use shared::drain::Drain;
 use shared::ids::MessageId;
 use shared::subject;
 use shared::trace::{self, TraceContext};
-use shared::wire::{Answer, Ask, Envelope as _};
+use shared::wire::{Answer, Ask, Envelope as _, StoredRef};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::DropGuard;
@@ -28,13 +29,22 @@ use crate::metrics::{Loss, Metrics};
 use crate::traced;
 pub(crate) use gather::{Gathering, Receipt, Taken};
 
-/// Messages that one ask names at most: 35 KiB of JSON.
+/// Messages that one ask names at most: 35 KiB of JSON, or 450 KiB if all are stored and have the longest names.
 const MAX_IDS: usize = 1_024;
+
+/// Which message.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    /// One that was handed to the bus before, on this connection.
+    Live(MessageId),
+    /// One that is stored.
+    Stored(StoredRef),
+}
 
 /// A message to ask about, and who wants to know.
 #[derive(Debug)]
 struct Question {
-    id: MessageId,
+    which: Which,
     answer: oneshot::Sender<Receipt>,
     /// The publish that wants to know, if its trace is kept.
     trace: Option<TraceContext>,
@@ -88,10 +98,10 @@ impl Asker {
         Ok(Self { questions, metrics })
     }
 
-    /// Asks about a message that was handed to the bus before.
-    pub(crate) fn ask(&self, id: MessageId) -> oneshot::Receiver<Receipt> {
+    /// Asks about a message.
+    pub(crate) fn ask(&self, which: Which) -> oneshot::Receiver<Receipt> {
         let (answer, receipt) = oneshot::channel();
-        if self.questions.try_send(Question { id, answer, trace: TraceContext::current() }).is_err() {
+        if self.questions.try_send(Question { which, answer, trace: TraceContext::current() }).is_err() {
             // There is a place for every publish that may be open; were it not so, its count is unknown.
             self.metrics.lost(Loss::Question);
         }
@@ -144,12 +154,20 @@ impl Desk {
     }
 
     async fn ask(&mut self) {
-        let questions = std::mem::take(&mut self.batch);
-        let mut gathering = Gathering::new(questions.len(), self.edges.expected());
-        let ids = questions.iter().map(|question| question.id).collect();
+        let mut questions = std::mem::take(&mut self.batch);
+        // As they are answered.
+        questions.sort_by_key(|question| matches!(question.which, Which::Stored(_)));
+        let (mut ids, mut stored) = (Vec::new(), Vec::new());
+        for question in &questions {
+            match &question.which {
+                Which::Live(id) => ids.push(*id),
+                Which::Stored(place) => stored.push(place.clone()),
+            }
+        }
+        let mut gathering = Gathering::new(ids.len(), stored.len(), self.edges.expected());
         self.last += 1;
         let reply = format!("{}.{}", self.inbox, self.last);
-        let ask = Ask { v: shared::wire::VERSION, ids, stored: Vec::new() }.encode();
+        let ask = Ask { v: shared::wire::VERSION, ids, stored }.encode();
         let trace = questions.iter().find_map(|question| question.trace.clone());
         let span = traced::ask(trace, questions.len());
         let headers = span.in_scope(trace::bus_headers);

@@ -11,4 +11,5 @@ mod native;
 mod order;
 mod outage;
 mod refusals;
+mod stored;
 mod support;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use async_nats::ConnectOptions;
-use embedded_bus::{Credentials, Stats, Storage, StreamsConfig};
+use embedded_bus::{Credentials, DiskConfig, Stats, Storage, StreamsConfig};
 use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,62 @@ pub struct BusConfig {
     pub max_payload: ByteSize,
     /// Bytes that one connection of the embedded bus may have waiting before it is cut off as too slow.
     pub max_pending: ByteSize,
+    /// Where the embedded bus keeps what is stored.
+    pub store: StoreConfig,
+}
+
+/// What an acknowledgement of the embedded bus waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sync {
+    /// For the disk: what was acknowledged outlives a machine that goes down.
+    #[default]
+    Strict,
+    /// For the system, which has it on the disk within a second: it outlives a process that is killed. If the machine goes
+    /// down, clients are told to reload.
+    Relaxed,
+    /// For nothing: messages are kept in memory and end with the process.
+    Memory,
+}
+
+/// Where the embedded bus keeps what is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct StoreConfig {
+    /// The folder (`--data`); one process at a time has it. Empty: in memory. `message-center run` and
+    /// `message-center bus` take `message-center-data`.
+    pub path: PathBuf,
+    /// What an acknowledgement waits for: `strict`, `relaxed` or `memory`.
+    pub sync: Sync,
+    /// Bytes that the folder may take; at that, further messages are refused. Some room above `history.max_bytes` is
+    /// for what is not reclaimed yet.
+    pub max_bytes: ByteSize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { path: PathBuf::new(), sync: Sync::Strict, max_bytes: ByteSize(10 << 30) }
+    }
+}
+
+impl StoreConfig {
+    /// The folder, unless everything is in memory.
+    pub fn folder(&self) -> Option<&Path> {
+        (self.sync != Sync::Memory && !is_empty(&self.path)).then_some(self.path.as_path())
+    }
+
+    fn storage(&self) -> Storage {
+        let Some(path) = self.folder() else { return Storage::Memory };
+        let sync =
+            if self.sync == Sync::Relaxed { embedded_bus::Sync::Relaxed } else { embedded_bus::Sync::Strict };
+        Storage::Disk(DiskConfig { path: path.to_owned(), sync, max_bytes: self.max_bytes.0 })
+    }
+
+    fn validate(&self, problems: &mut Problems) {
+        problems.check(self.max_bytes.0 >= 1 << 20, "bus.store.max_bytes", || {
+            "is under 1 MiB; give the store room".into()
+        });
+    }
 }
 
 impl Default for BusConfig {
@@ -53,6 +109,7 @@ impl Default for BusConfig {
             insecure: false,
             max_payload: ByteSize(1 << 20),
             max_pending: ByteSize(64 << 20),
+            store: StoreConfig::default(),
         }
     }
 }
@@ -148,6 +205,7 @@ impl BusConfig {
             let known = ["nats://", "tls://"].iter().any(|scheme| url.starts_with(scheme));
             problems.check(known, "bus.url", || format!("{url:?} must begin with nats:// or tls://"));
         }
+        self.store.validate(problems);
         self.tls.validate(self.is_embedded(), problems);
         if !self.listen.is_empty() {
             match self.listen.parse::<SocketAddr>() {
@@ -207,7 +265,7 @@ impl BusConfig {
             credentials: if private { Credentials::Token(random_token()) } else { self.credentials() },
             max_payload: self.max_payload.as_usize(),
             max_pending_bytes: self.max_pending.as_usize(),
-            streams: Some(StreamsConfig { storage: Storage::Memory, ..StreamsConfig::default() }),
+            streams: Some(StreamsConfig { storage: self.store.storage(), ..StreamsConfig::default() }),
             ..embedded_bus::Config::default()
         })
     }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use async_nats;
-pub use config::{BusConfig, BusError, BusServer, BusTls};
+pub use config::{BusConfig, BusError, BusServer, BusTls, StoreConfig, Sync};
 
 use crate::drain::Drain;
 use crate::ids::NodeId;

@@ -1,6 +1,6 @@
 //! The history of channels: streams on the bus, one a partition, that keep messages in order for a while.
 //!
-//! A handle is cheap to clone. Behind it [`keeper`] makes the streams, and finds out which life (epoch) of them this is.
+//! A handle is cheap to clone. Behind it the keeper makes the streams, and finds out which life (epoch) of them this is.
 //! What must always hold: a position of another epoch is never compared by its sequence; what decides whether something is
 //! whole comes from a stream's leader; a page says by itself whether anything is missing in it.
 

@@ -150,6 +150,7 @@ fn settings(args: &Args) -> Vec<(&'static str, String)> {
         ("publisher_api.max_in_flight_per_socket", "4096".into()),
         ("publisher_api.max_message", "2MiB".into()),
         ("bus.max_payload", "4MiB".into()),
+        ("bus.store.sync", "memory".into()),
         ("auth_adapter.max_waiting", "65536".into()),
     ]
 }

@@ -13,7 +13,7 @@ use shared::ids::{MessageId, NodeId};
 use shared::subject::{self, Live};
 use shared::wire::{
     Answer, Ask, Control, ControlAnswer, Counts, EdgeState, Envelope as _, Heartbeat, HeartbeatAck,
-    LiveMessage, Order, UserAnswer,
+    LiveMessage, Order, StoredRef, UserAnswer,
 };
 
 use super::{HEARTBEAT, PATIENCE, eventually};
@@ -31,6 +31,8 @@ pub(crate) struct State {
     acks: AtomicUsize,
     sessions: Mutex<HashMap<String, Counts>>,
     counted: Mutex<HashMap<MessageId, Counts>>,
+    /// Places that it was asked about, in order.
+    stored: Mutex<Vec<StoredRef>>,
     /// Asks that came while it did not answer.
     held: Mutex<Vec<Message>>,
     seen: Mutex<Vec<(String, LiveMessage)>>,
@@ -58,6 +60,7 @@ impl FakeEdge {
             acks: AtomicUsize::new(0),
             sessions: Mutex::default(),
             counted: Mutex::default(),
+            stored: Mutex::default(),
             held: Mutex::default(),
             seen: Mutex::default(),
         });
@@ -88,6 +91,11 @@ impl FakeEdge {
     /// What arrived, in order.
     pub(crate) fn seen(&self) -> Vec<(String, LiveMessage)> {
         self.state.seen.lock().unwrap().clone()
+    }
+
+    /// The stored messages that it was asked about, in order.
+    pub(crate) fn asked_about(&self) -> Vec<StoredRef> {
+        self.state.stored.lock().unwrap().clone()
     }
 
     pub(crate) fn acks(&self) -> usize {
@@ -204,7 +212,13 @@ async fn answer(bus: &Bus, id: &NodeId, state: &State, message: Message) {
         let counted = state.counted.lock().unwrap();
         ask.ids.iter().map(|id| counted.get(id).copied()).collect()
     };
-    let answer = Answer { v: 1, edge: id.clone(), counts, stored: vec![] }.encode();
+    let stored = {
+        let sessions = state.sessions.lock().unwrap();
+        let of = |place: &StoredRef| Some(sessions.get(place.channel.as_str()).copied().unwrap_or_default());
+        ask.stored.iter().map(of).collect()
+    };
+    state.stored.lock().unwrap().extend(ask.stored);
+    let answer = Answer { v: 1, edge: id.clone(), counts, stored }.encode();
     // The bus may be away.
     let _ = bus.publish(message.reply.expect("an ask says where to answer"), None, None, answer).await;
 }

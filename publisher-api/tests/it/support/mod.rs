@@ -2,7 +2,9 @@
 
 pub(crate) mod caller;
 pub(crate) mod edge;
+pub(crate) mod link;
 pub(crate) mod log;
+pub(crate) mod nats;
 pub(crate) mod schema;
 
 use std::net::SocketAddr;
@@ -13,6 +15,7 @@ use publisher_api::{Config, PublisherApi};
 use shared::bus::{self, Bus, BusConfig, BusServer};
 use shared::drain::Drain;
 use shared::health::Health;
+use shared::history::HistoryConfig;
 use shared::rules::{Rules, default_rules};
 
 /// No condition takes longer, however busy the machine is.
@@ -57,6 +60,10 @@ impl TestBus {
         Self { server, drain }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.urls[0].trim_start_matches("nats://").parse().unwrap()
+    }
+
     pub(crate) async fn stop(&self) {
         assert_eq!(self.drain.finish(PATIENCE).await, 0, "the bus stops");
     }
@@ -85,7 +92,47 @@ impl Bed {
         bed
     }
 
+    /// The same with this history.
+    pub(crate) async fn start_with(history: HistoryConfig) -> Self {
+        let bus = TestBus::start().await;
+        let server = bus.server.clone();
+        let bed = Self::new(bus, &server, &history, |_| {}).await;
+        bed.ready().await;
+        bed
+    }
+
     pub(crate) async fn start_unready(bus: TestBus, change: impl FnOnce(&mut Config)) -> Self {
+        let server = bus.server.clone();
+        Self::new(bus, &server, &HistoryConfig::default(), change).await
+    }
+
+    /// On a bus that belongs to the test; the bed's own is not used.
+    pub(crate) async fn start_on(server: &BusServer, change: impl FnOnce(&mut Config)) -> Self {
+        Self::new(TestBus::start().await, server, &HistoryConfig::default(), change).await
+    }
+
+    /// Reaches its bus at another address.
+    pub(crate) async fn start_over(
+        bus: TestBus,
+        address: SocketAddr,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let config = BusConfig { url: format!("nats://{address}"), ..BusConfig::default() };
+        let server = bus::provide(&config, &Drain::new()).await.unwrap();
+        Self::new(bus, &server, &HistoryConfig::default(), change).await
+    }
+
+    /// Another publisher on the same bus.
+    pub(crate) async fn another(&self, history: HistoryConfig) -> Self {
+        Self::new(TestBus::start().await, &self.bus.server, &history, |_| {}).await
+    }
+
+    async fn new(
+        bus: TestBus,
+        server: &BusServer,
+        history: &HistoryConfig,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             heartbeat: HEARTBEAT,
@@ -95,10 +142,10 @@ impl Bed {
         };
         change(&mut config);
         let (drain, connection) = (Drain::new(), Drain::new());
-        let handle = Bus::connect(&bus.server, "publisher-api", &connection).await.unwrap();
+        let handle = Bus::connect(server, "publisher-api", &connection).await.unwrap();
         let (health, mut registry) = (Health::new(), Registry::default());
         let rules = Rules::compile(&default_rules()).unwrap();
-        let api = PublisherApi::start(config, &rules, handle, health.clone(), &mut registry, &drain)
+        let api = PublisherApi::start(config, &rules, history, handle, health.clone(), &mut registry, &drain)
             .await
             .expect("publisher-api starts");
         Self { bus, address: api.local_addr(), health, drain, registry, connection }

@@ -1,0 +1,357 @@
+//! `Idempotency-Key`: a call that is repeated with the same key, here or at another publisher-api, stores nothing twice.
+//!
+//! Two things make it so. The ids of a call's messages are made from the key, so the store knows them again within its
+//! duplicate window. And before anything is stored, the key is claimed for the body: a message at a subject of its own that
+//! is stored only if there is none, so of two bodies with one key exactly one wins, wherever they came in. Claims are kept
+//! for longer than the ids of the messages behind them, so no body is ever taken for a repeat of another. Calls with one
+//! key in this process go one after the other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use shared::bus::Bus;
+use shared::bus::async_nats;
+use shared::bus::jetstream::{
+    ApiError, Get, INSUFFICIENT_RESOURCES, NAME_IN_USE, STORAGE_EXCEEDED, STORE_FAILED, StreamConfig,
+    WRONG_LAST_SEQUENCE,
+};
+use shared::held::Held;
+use shared::history::HistoryConfig;
+use shared::ids::{Channel, MessageId};
+use shared::subject;
+use tokio::sync::{Mutex as Turns, OnceCell, OwnedMutexGuard};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::error::Refusal;
+use crate::metrics::{Keyed, Metrics};
+
+/// The header, as HTTP's working group drafts it (draft-ietf-httpapi-idempotency-key-header).
+pub(crate) const HEADER: &str = "idempotency-key";
+/// The longest key, in bytes.
+const MAX_KEY: usize = 255;
+/// "Only if the last message here has this sequence"; 0 means that there is none. Source: NATS' ADR-4.
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// What a cluster calls [`WRONG_LAST_SEQUENCE`] while another claim is on its way.
+const WRONG_LAST_SEQUENCE_IN_FLIGHT: u64 = 10_164;
+/// How long one try may take.
+const TRY: Duration = Duration::from_secs(3);
+/// The pause after the first try that failed, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// A key of one owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key([u8; 32]);
+
+impl Key {
+    /// The key of a request, if it has one. `owner`: the name of the API key.
+    ///
+    /// # Errors
+    /// Code 101: not one key of 1 to 255 visible ASCII characters.
+    pub(crate) fn read(headers: &HeaderMap, owner: &str) -> Result<Option<Self>, Refusal> {
+        let mut values = headers.get_all(HEADER).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        let key = value.as_bytes();
+        let visible = key.iter().all(u8::is_ascii_graphic);
+        if values.next().is_some() || !visible || !(1..=MAX_KEY).contains(&key.len()) {
+            return Err(Refusal::Native(
+                "the header Idempotency-Key must stand once, with 1 to 255 visible ASCII characters",
+            ));
+        }
+        Ok(Some(Self(hash(&[owner.as_bytes(), key]))))
+    }
+
+    /// The id of the message that the call with this key has for a channel. `index`: the message's place in a batch.
+    pub(crate) fn message_id(&self, channel: &Channel, index: usize) -> MessageId {
+        let hash = hash(&[&self.0, channel.as_str().as_bytes(), &(index as u64).to_be_bytes()]);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash[..16]);
+        MessageId(u128::from_be_bytes(id))
+    }
+}
+
+/// A hash of several texts that no other division into texts has.
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+/// What is stored under a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Claim {
+    /// Hash of path and body.
+    body: String,
+    /// The call that stored it, so that it knows itself again after a try whose answer was lost.
+    by: MessageId,
+}
+
+/// What a claim turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claimed {
+    First,
+    Repeat,
+    Conflict,
+}
+
+/// Remembers the keys of calls.
+#[derive(Debug)]
+pub(crate) struct Idempotency {
+    bus: Bus,
+    stream: StreamConfig,
+    /// Set once the stream is there as it should be.
+    made: OnceCell<()>,
+    /// Names calls.
+    ids: shared::ids::MessageIds,
+    seats: Arc<Seats>,
+    metrics: Arc<Metrics>,
+}
+
+/// Keys in use here, and by how many calls. Held only for a map operation.
+type Seats = Mutex<HashMap<Key, (usize, Arc<Turns<()>>)>>;
+
+/// A call with a key, from when it came.
+#[derive(Debug)]
+struct Seat {
+    key: Key,
+    seats: Arc<Seats>,
+    _held: Held,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((calls, _)) = seats.get_mut(&self.key) {
+            *calls -= 1;
+            if *calls == 0 {
+                seats.remove(&self.key);
+            }
+        }
+    }
+}
+
+/// The right to make the call with a key; others with the same wait until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    repeat: bool,
+    _turn: OwnedMutexGuard<()>,
+    _seat: Seat,
+}
+
+impl Turn {
+    /// Whether the same call came before.
+    pub(crate) fn is_repeat(&self) -> bool {
+        self.repeat
+    }
+}
+
+impl Idempotency {
+    /// Remembers keys in a stream of at most `max_bytes`. `longest_call`: how long a call may take from its claim until its
+    /// last message is stored.
+    pub(crate) fn new(
+        bus: Bus,
+        history: &HistoryConfig,
+        max_bytes: u64,
+        longest_call: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let stream = StreamConfig {
+            name: subject::KEY_STREAM.into(),
+            subjects: vec![subject::KEY_ALL.into()],
+            retention: "limits".into(),
+            storage: "file".into(),
+            discard: "new".into(),
+            num_replicas: history.replicas,
+            max_msgs_per_subject: 1,
+            max_bytes: i64::try_from(max_bytes).unwrap_or(i64::MAX),
+            max_age: nanos(history.duplicate_window + longest_call),
+            duplicate_window: nanos(history.duplicate_window),
+            allow_direct: false,
+            republish: None,
+            metadata: std::collections::BTreeMap::new(),
+        };
+        let (made, ids, seats) = (OnceCell::new(), shared::ids::MessageIds::random(), Arc::default());
+        Self { bus, stream, made, ids, seats, metrics }
+    }
+
+    /// Waits for calls with the same key in this process, and claims the key for this path and body.
+    ///
+    /// # Errors
+    /// The key was used for another body (422), or the store can't tell until `deadline` (108).
+    pub(crate) async fn begin(
+        &self,
+        key: &Key,
+        path: &str,
+        body: &[u8],
+        deadline: Instant,
+    ) -> Result<Turn, Refusal> {
+        let (seat, turns) = self.sit(*key);
+        let began = Instant::now();
+        let away = || Refusal::StoreUnavailable(deadline.saturating_duration_since(began));
+        let turn = timeout_at(deadline, turns.lock_owned()).await.map_err(|_| away())?;
+        let body = MessageHash(hash(&[path.as_bytes(), body])).to_string();
+        let claimed = self.claim(key, &Claim { body, by: self.ids.next() }, deadline).await;
+        self.metrics.keyed(match &claimed {
+            Ok(Claimed::First) => Keyed::First,
+            Ok(Claimed::Repeat) => Keyed::Repeat,
+            Ok(Claimed::Conflict) => Keyed::Conflict,
+            Err(_) => Keyed::Unknown,
+        });
+        match claimed {
+            Ok(Claimed::Conflict) => Err(Refusal::KeyReused),
+            Ok(claimed) => Ok(Turn { repeat: claimed == Claimed::Repeat, _turn: turn, _seat: seat }),
+            Err(Some(refusal)) => Err(refusal),
+            Err(None) => Err(away()),
+        }
+    }
+
+    fn sit(&self, key: Key) -> (Seat, Arc<Turns<()>>) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let (calls, turns) = seats.entry(key).or_default();
+        *calls += 1;
+        let turns = Arc::clone(turns);
+        (Seat { key, seats: Arc::clone(&self.seats), _held: Held::new(&self.metrics.keyed_open) }, turns)
+    }
+
+    /// Tries until `deadline`; the error is `None` when that has passed.
+    async fn claim(&self, key: &Key, claim: &Claim, deadline: Instant) -> Result<Claimed, Option<Refusal>> {
+        let subject = subject::key(&key.0);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match timeout_at(deadline, self.try_to_claim(&subject, claim)).await {
+                Ok(Ok(claimed)) => return Ok(claimed),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(None),
+            };
+            if let ApiError::Api {
+                err_code: STORE_FAILED | INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED, ..
+            } = error
+            {
+                return Err(Some(Refusal::StoreFull));
+            }
+            if !error.passes() {
+                return Err(Some(Refusal::StoreRefused(error.to_string())));
+            }
+            let next = Instant::now() + pause;
+            if next >= deadline {
+                return Err(None);
+            }
+            tracing::debug!(%error, "a key is not claimed yet");
+            sleep_until(next).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn try_to_claim(&self, subject: &str, claim: &Claim) -> Result<Claimed, ApiError> {
+        self.bus.connected(TRY).await?;
+        self.made.get_or_try_init(|| self.make()).await?;
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(EXPECTED, "0");
+        let payload = serde_json::to_vec(claim).map_err(|error| ApiError::Unreadable(error.to_string()))?;
+        match self.bus.store(subject.to_owned(), headers, payload.into(), TRY).await {
+            Ok(_) => Ok(Claimed::First),
+            Err(ApiError::Api { err_code: WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_IN_FLIGHT, .. }) => {
+                self.compare(subject, claim).await
+            }
+            Err(ApiError::NoLeader | ApiError::NoStream) => {
+                // Somebody may have removed it.
+                self.make().await?;
+                Err(ApiError::NoStream)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn compare(&self, subject: &str, claim: &Claim) -> Result<Claimed, ApiError> {
+        let found = self.bus.get_message(subject::KEY_STREAM, Get::Last(subject), TRY).await?;
+        // It was forgotten just now, or is not stored yet: claim again.
+        let Some(found) = found else { return Err(ApiError::Timeout) };
+        let found: Claim = serde_json::from_slice(&found.payload)
+            .map_err(|error| ApiError::Unreadable(error.to_string()))?;
+        Ok(if found.by == claim.by {
+            Claimed::First
+        } else if found.body == claim.body {
+            Claimed::Repeat
+        } else {
+            Claimed::Conflict
+        })
+    }
+
+    /// Makes the stream, or gives it the limits that are configured.
+    async fn make(&self) -> Result<(), ApiError> {
+        match self.bus.create_stream(&self.stream, TRY).await {
+            Ok(_) => Ok(()),
+            Err(ApiError::Api { err_code: NAME_IN_USE, .. }) => {
+                self.bus.update_stream(&self.stream, TRY).await.map(drop)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A hash as text.
+struct MessageHash([u8; 32]);
+
+impl std::fmt::Display for MessageHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn read(values: &[&[u8]]) -> Result<Option<Key>, Refusal> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+        }
+        Key::read(&headers, "shop")
+    }
+
+    #[test]
+    fn a_key_is_1_to_255_visible_characters_and_stands_once() {
+        assert_eq!(read(&[]).unwrap(), None);
+        assert!(read(&[b"a"]).unwrap().is_some());
+        assert!(read(&[&[b'~'; 255]]).unwrap().is_some());
+        for bad in [&b""[..], b"a b", b"\xc3\xa4", &[b'a'; 256]] {
+            assert!(read(&[bad]).is_err(), "{bad:?}");
+        }
+        assert!(read(&[b"a", b"a"]).is_err());
+    }
+
+    #[test]
+    fn ids_differ_by_owner_key_channel_and_index_and_by_nothing_else() {
+        let headers = |key: &'static str| {
+            HeaderMap::from_iter([(
+                axum::http::HeaderName::from_static(HEADER),
+                HeaderValue::from_static(key),
+            )])
+        };
+        let id = |owner: &str, key, channel: &str, index| {
+            let key = Key::read(&headers(key), owner).unwrap().unwrap();
+            key.message_id(&Channel::parse(channel).unwrap(), index)
+        };
+        let first = id("shop", "k", "a", 0);
+        assert_eq!(first, id("shop", "k", "a", 0));
+        assert_eq!(first.to_string(), "7d94c67d10de4cc15a01d30fd9c177e7", "the same in every version");
+        for other in [
+            id("sho", "pk", "a", 0),
+            id("shop", "l", "a", 0),
+            id("shop", "k", "b", 0),
+            id("shop", "k", "a", 1),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Reading and erasing the history of a channel.
+//!
+//! A page is everything from where it begins to its last message, or it is refused: never a part of it.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::Extension;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use humantime_serde::re::humantime;
+use serde::{Deserialize, Serialize};
+use shared::history::{Page, PageLimit, Position, ReadError, StoredMessage};
+use shared::ids::{Channel, NameError};
+use shared::wire::Kind;
+use utoipa::{IntoParams, ToSchema};
+
+use super::respond;
+use crate::error::Refusal;
+use crate::keys::{Caller, Scope};
+use crate::routes::App;
+
+/// Messages in one page.
+const MAX_LIMIT: u32 = 1_000;
+const DEFAULT_LIMIT: u32 = 100;
+/// Bytes in one page; one larger message comes alone.
+const PAGE_BYTES: usize = 1 << 20;
+/// How often a page is read again that a replica behind the leader gave empty.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Which messages.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Which {
+    /// The `id` or `next` after which to begin; what it stands for is not in the answer. Left out: with the oldest message
+    /// that is kept.
+    #[param(example = "2b9f42b420cf6b4c.42")]
+    after: Option<String>,
+    /// How many at most, from 1 to 1,000; 100 if left out.
+    #[param(minimum = 1, maximum = 1_000, default = 100)]
+    limit: Option<u32>,
+}
+
+/// A message that is kept. It has `text` or `base64`, as it was published.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = KeptMessage)]
+pub(super) struct Kept {
+    /// Where recovering clients see it.
+    #[schema(example = "2b9f42b420cf6b4c.42")]
+    id: String,
+    /// When it was stored (RFC 3339, UTC).
+    #[schema(example = "2026-11-23T05:00:00.000Z")]
+    time: String,
+    /// What plain subscribers received in a text frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    /// What they received in a binary frame, in standard base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    /// Why it can't be shown: a newer version wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
+}
+
+/// Messages of a channel.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = KeptMessages)]
+pub(super) struct KeptAnswer {
+    /// The channel.
+    #[schema(example = "user:1001")]
+    channel: String,
+    /// The oldest first.
+    messages: Vec<Kept>,
+    /// What to give as `after` to read on, now or later.
+    #[schema(example = "2b9f42b420cf6b4c.42")]
+    next: String,
+    /// Whether there are more already.
+    more: bool,
+    /// Whether these are all messages after `after`, up to `next`. Always true: otherwise the answer is 410.
+    whole: bool,
+}
+
+/// What was erased.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Erased)]
+pub(super) struct ErasedAnswer {
+    /// The channel.
+    #[schema(example = "user:1001")]
+    channel: String,
+    /// How many messages there were.
+    erased: u64,
+    /// Where the channel goes on.
+    #[schema(example = "2b9f42b420cf6b4c.43")]
+    next: String,
+}
+
+#[utoipa::path(
+    get, path = "/v1/channels/{channel}/messages", operation_id = "messagesOfChannel", tag = "channels",
+    params(("channel" = String, Path, description = "The channel, percent-encoded.", example = "user:1001"), Which),
+    responses((status = 200, description = "Messages that are kept.", body = KeptAnswer))
+)]
+/// Reads the messages of a channel that are kept.
+///
+/// Needs the scope `read`, and that the key may use the channel. If anything after `after` is missing, because it was
+/// erased, was too old or too much, or the store was made anew, the answer is 410.
+pub(crate) async fn messages(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Which>, QueryRejection>,
+) -> Response {
+    let outcome = async {
+        caller.require(Scope::Read)?;
+        let channel = kept_channel(&app, path, &caller)?;
+        let (after, limit) = query.map_err(|_| BAD_QUERY).and_then(|Query(which)| which.checked())?;
+        read(&app, channel, after, limit).await
+    };
+    respond(&app, outcome.await)
+}
+
+#[utoipa::path(
+    delete, path = "/v1/channels/{channel}/messages", operation_id = "eraseChannel", tag = "channels",
+    params(("channel" = String, Path, description = "The channel, percent-encoded.", example = "user:1001")),
+    responses((status = 200, description = "What was erased.", body = ErasedAnswer))
+)]
+/// Erases all messages of a channel.
+///
+/// Needs the scope `admin`, and that the key may use the channel. Clients that recover from before are told to reload.
+/// What devices have received is out of reach; backups are yours to erase.
+pub(crate) async fn erase(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    let outcome = async {
+        caller.require(Scope::Admin)?;
+        let channel = kept_channel(&app, path, &caller)?;
+        let publisher = &app.publisher;
+        let deadline = publisher.store_deadline();
+        publisher.history_usable(deadline).await?;
+        let erased = publisher.history().erase(&channel, deadline).await;
+        let erased = erased.map_err(|error| publisher.not_stored(error))?;
+        tracing::info!(key = caller.name(), messages = erased.messages, "a channel was erased");
+        Ok(ErasedAnswer {
+            channel: channel.as_str().to_owned(),
+            erased: erased.messages,
+            next: erased.position.to_string(),
+        })
+    };
+    respond(&app, outcome.await)
+}
+
+const BAD_QUERY: Refusal = Refusal::Native(
+    "the query may have \"after\", an id that was given out here, and \"limit\", an integer from 1 to 1000",
+);
+
+impl Which {
+    fn checked(self) -> Result<(Option<Position>, usize), Refusal> {
+        let after = self.after.map(|after| after.parse()).transpose().map_err(|_| BAD_QUERY)?;
+        match self.limit.unwrap_or(DEFAULT_LIMIT) {
+            limit @ 1..=MAX_LIMIT => Ok((after, limit as usize)),
+            _ => Err(BAD_QUERY),
+        }
+    }
+}
+
+/// The channel that a path names, if the caller may have to do with it and it has history.
+fn kept_channel(
+    app: &App,
+    path: Result<Path<String>, PathRejection>,
+    caller: &Caller,
+) -> Result<Channel, Refusal> {
+    let Path(name) = path.map_err(|_| Refusal::BadTarget(NameError::Character))?;
+    let channel = Channel::parse(&name).map_err(Refusal::BadTarget)?;
+    caller.require_channel(&channel)?;
+    if app.publisher.keeps(&channel) { Ok(channel) } else { Err(Refusal::NoHistory) }
+}
+
+async fn read(
+    app: &App,
+    channel: Channel,
+    after: Option<Position>,
+    limit: usize,
+) -> Result<KeptAnswer, Refusal> {
+    let (publisher, history) = (&app.publisher, app.publisher.history());
+    publisher.history_usable(publisher.store_deadline()).await?;
+    let unreadable = |error: ReadError| match error {
+        ReadError::OtherEpoch if after.is_some() => Refusal::NotWhole,
+        ReadError::NotReady | ReadError::OtherEpoch | ReadError::Api(_) => publisher.store_away(),
+    };
+    // Before the channel's tail: what is not known to the tail is beyond this.
+    let last = history.fresh(history.partition(&channel)).await.map_err(unreadable)?.last_seq;
+    let (epoch, tail) = history.tail(&channel).await.map_err(unreadable)?;
+    if after.is_some_and(|after| after.epoch != epoch || after.seq > last.max(tail)) {
+        return Err(Refusal::NotWhole);
+    }
+    let from = after.map_or(0, |after| after.seq);
+    let limit = PageLimit { messages: limit, bytes: PAGE_BYTES };
+    let mut page = history.page(&channel, epoch, from, limit).await.map_err(unreadable)?;
+    for _ in 0..TRIES {
+        // A replica that is behind its leader may know none of them yet.
+        if !page.messages.is_empty() || tail <= from || (after.is_some() && !page.whole) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        page = history.page(&channel, epoch, from, limit).await.map_err(unreadable)?;
+    }
+    if after.is_some() && (!page.whole || page.messages.iter().any(|message| message.erased)) {
+        return Err(Refusal::NotWhole);
+    }
+    if page.messages.is_empty() && tail > from {
+        return Err(publisher.store_away());
+    }
+    Ok(answer(&channel, page, from.max(last), tail))
+}
+
+/// `caught_up`: up to where there is nothing, if the page is empty.
+fn answer(channel: &Channel, page: Page, caught_up: u64, tail: u64) -> KeptAnswer {
+    let Page { epoch, messages, remaining, .. } = page;
+    let seq = messages.last().map_or(caught_up, |message| message.seq);
+    // What stands in place of erased messages is none, and nothing before it is there any more.
+    let begin = messages.iter().rposition(|message| message.erased).map_or(0, |place| place + 1);
+    let show = |message: StoredMessage| {
+        let id = Position { epoch, seq: message.seq }.to_string();
+        kept(id, message)
+    };
+    KeptAnswer {
+        channel: channel.as_str().to_owned(),
+        more: remaining > 0 || seq < tail,
+        messages: messages.into_iter().skip(begin).map(show).collect(),
+        next: Position { epoch, seq }.to_string(),
+        whole: true,
+    }
+}
+
+fn kept(id: String, message: StoredMessage) -> Kept {
+    let time = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(message.time)).to_string();
+    let mut kept = Kept { id, time, text: None, base64: None, unreadable: None };
+    match message.message {
+        Ok(live) => match (live.kind, std::str::from_utf8(&live.payload)) {
+            (Kind::Text, Ok(text)) => kept.text = Some(text.to_owned()),
+            (Kind::Text | Kind::Binary, _) => kept.base64 = Some(STANDARD.encode(&live.payload)),
+        },
+        Err(error) => kept.unreadable = Some(error.to_string()),
+    }
+    kept
+}
