@@ -72,6 +72,8 @@ async fn each_node_may_die_in_turn_and_sessions_stay_and_counts_are_exact_or_say
     let mut cluster = NatsCluster::start(&binary).await;
     let plan = Fleet::plan(Over::Url(cluster.url())).edges(3).publishers(2).adapters(2);
     let plan = settings(&cluster).into_iter().fold(plan, |plan, (key, value)| plan.set(key, value));
+    // Any node may hold the stream; what it can't take while a leader is elected, the publisher tries again.
+    let plan = plan.set("history.replicas", 3).set("publisher_api.store_wait", "5s");
     let mut fleet = plan.start().await;
     fleet.expect_errors();
     let mut devices = Vec::new();

@@ -34,7 +34,7 @@ async fn follow(collector: &Collector, trace: &str, root: &str, caller: &str) {
     for (name, service) in [
         (root, "message-center-publisher-api"),
         ("publish", "message-center-publisher-api"),
-        ("bus publish", "message-center-publisher-api"),
+        ("store", "message-center-publisher-api"),
         ("edge deliver", "message-center-edge"),
         ("socket write", "message-center-edge"),
     ] {
@@ -136,7 +136,7 @@ async fn what_waits_is_exported_when_a_part_leaves_and_logs_name_the_trace() {
     let mut fleet = plan.set("log.filter", "info,publisher_api=debug").start().await;
     let trace = "4af7651916cd43dd8448eb211c80319c";
     publish(&fleet, &traceparent(trace, "01"), "a secret text").await.expect_counts(0, 0);
-    let line = fleet.publishers[0].program.logged("published").await;
+    let line = fleet.publishers[0].program.logged("stored").await;
     assert_eq!(
         (&line["trace_id"], line["span_id"].as_str().map(str::len)),
         (&json!(trace), Some(16)),

@@ -80,12 +80,11 @@ impl Desk {
 impl Keep {
     /// None: it has not come yet. Within: none if its counts are forgotten.
     fn look(&self, stored: &StoredRef) -> Option<Option<Counts>> {
+        let known = || self.recent.counts(Key::Stored(self.history.partition(&stored.channel), stored.seq));
         match self.hub.seen(&stored.channel, stored.seq) {
-            Seen::Nobody => Some(Some(Counts::default())),
-            Seen::Handled => {
-                let key = Key::Stored(self.history.partition(&stored.channel), stored.seq);
-                Some(self.recent.counts(key))
-            }
+            // Whoever got it may have left since.
+            Seen::Nobody => Some(Some(known().unwrap_or_default())),
+            Seen::Handled => Some(known()),
             Seen::NotYet => None,
         }
     }
