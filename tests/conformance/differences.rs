@@ -23,31 +23,6 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         reason: "a purge removes messages; it hands out no sequences",
     },
     Difference {
-        case: "streams/streams_and_messages_survive_a_restart",
-        failure: "stream not found",
-        reason: "the suite gives it streams in memory, which end with it",
-    },
-    Difference {
-        case: "streams/the_duplicate_window_survives_a_restart",
-        failure: "503",
-        reason: "the suite gives it streams in memory, which end with it",
-    },
-    Difference {
-        case: "streams/the_last_sequence_survives_a_purge_and_a_restart",
-        failure: "stream not found",
-        reason: "the suite gives it streams in memory, which end with it",
-    },
-    Difference {
-        case: "streams/deleted_messages_stay_deleted_over_a_restart",
-        failure: "stream not found",
-        reason: "the suite gives it streams in memory, which end with it",
-    },
-    Difference {
-        case: "streams/limits_hold_after_a_restart",
-        failure: "503",
-        reason: "the suite gives it streams in memory, which end with it",
-    },
-    Difference {
         case: "streams/a_consumer_can_be_created",
         failure: "10039",
         reason: "there are no consumers",

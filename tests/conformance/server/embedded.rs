@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
-use embedded_bus::{Config, Credentials, EmbeddedBus, StreamsConfig};
+use embedded_bus::{Config, Credentials, DiskConfig, EmbeddedBus, Storage, StreamsConfig, Sync};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,7 +45,14 @@ impl Embedded {
             max_pings_out: 2,
             auth_timeout: settings.auth_timeout,
             write_deadline: settings.write_deadline,
-            streams: settings.store.as_ref().map(|_| StreamsConfig::default()),
+            streams: settings.store.as_ref().map(|folder| StreamsConfig {
+                storage: Storage::Disk(DiskConfig {
+                    path: folder.path().to_owned(),
+                    sync: Sync::Strict,
+                    max_bytes: 1 << 30,
+                }),
+                ..StreamsConfig::default()
+            }),
             ..Config::default()
         })
         .await?;
