@@ -60,7 +60,12 @@ impl Keep {
     }
 
     /// Opens the line if it is not, and waits until it has come to `tail`.
-    async fn come_to(self: &Arc<Self>, channel: &Channel, epoch: Epoch, tail: u64) -> Result<(), ReadError> {
+    pub(super) async fn come_to(
+        self: &Arc<Self>,
+        channel: &Channel,
+        epoch: Epoch,
+        tail: u64,
+    ) -> Result<(), ReadError> {
         let there = || self.hub.has_come_to(channel, epoch, tail).then_some(());
         if self.hub.epoch_of(channel) == Some(epoch) && timeout(GRACE, self.hub.when(there)).await.is_ok() {
             return Ok(());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use shared::history::{Epoch, Page, Position, ReadError};
 use shared::ids::Channel;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::keep::{Keep, PAGE, PAUSE, SHORT_PAUSE};
 use super::opening::Opened;
@@ -103,7 +103,12 @@ impl Keep {
                     return Found { opened, first: Err(NotWhole::Erased) };
                 }
                 Ok(page) if page.messages.is_empty() => sleep(SHORT_PAUSE).await,
-                Ok(page) => return Found { opened, first: Ok(Some(page)) },
+                Ok(page) => {
+                    // In another life of the stream, what was found is of no use.
+                    if self.line_comes_to(channel, after.epoch, &page).await.is_ok() {
+                        return Found { opened, first: Ok(Some(page)) };
+                    }
+                }
                 Err(error) => {
                     self.metrics.read_errors.inc();
                     tracing::debug!(%channel, %error, "what is stored can't be read yet");
@@ -120,12 +125,32 @@ impl Keep {
         Ok(page)
     }
 
+    /// Waits until the line has come to the end of a page: what is given to a session may be ahead of its live copy, and
+    /// would come again if the session joined before.
+    async fn line_comes_to(
+        self: &Arc<Self>,
+        channel: &Channel,
+        epoch: Epoch,
+        page: &Page,
+    ) -> Result<(), ReadError> {
+        match page.messages.last() {
+            Some(last) => self.come_to(channel, epoch, last.seq).await,
+            None => Ok(()),
+        }
+    }
+
     async fn read_on(self: &Arc<Self>, channel: &Channel, epoch: Epoch, cursor: u64) -> Read {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             match self.read_page(channel, epoch, cursor).await {
                 Ok(page) if !page.whole => return Read::Lost(NotWhole::TooFar, self.open(channel).await),
-                Ok(page) if !page.messages.is_empty() => return Read::Page(page),
+                Ok(page) if !page.messages.is_empty() => {
+                    match timeout_at(deadline, self.line_comes_to(channel, epoch, &page)).await {
+                        Ok(Ok(())) => return Read::Page(page),
+                        Ok(Err(_)) => return Read::Lost(NotWhole::OtherEpoch, self.open(channel).await),
+                        Err(_) => return Read::Unavailable,
+                    }
+                }
                 Ok(_) => match self.history.tail(channel).await {
                     // The line came further than the store now goes.
                     Ok((now, tail)) if now == epoch && tail <= cursor => {
