@@ -60,12 +60,7 @@ impl Keep {
     }
 
     /// Opens the line if it is not, and waits until it has come to `tail`.
-    pub(super) async fn come_to(
-        self: &Arc<Self>,
-        channel: &Channel,
-        epoch: Epoch,
-        tail: u64,
-    ) -> Result<(), ReadError> {
+    async fn come_to(self: &Arc<Self>, channel: &Channel, epoch: Epoch, tail: u64) -> Result<(), ReadError> {
         let there = || self.hub.has_come_to(channel, epoch, tail).then_some(());
         if self.hub.epoch_of(channel) == Some(epoch) && timeout(GRACE, self.hub.when(there)).await.is_ok() {
             return Ok(());
@@ -73,9 +68,30 @@ impl Keep {
         if self.hub.open_line(channel, epoch, tail, Instant::now()) {
             self.fetch(channel, Cause::Subscribe);
         }
-        let there = || match self.hub.has_come_to(channel, epoch, tail) {
+        self.line_at(channel, epoch, tail).await
+    }
+
+    /// Waits until an open line has come to a sequence that is known to exist.
+    pub(super) async fn catch_up_to(
+        self: &Arc<Self>,
+        channel: &Channel,
+        epoch: Epoch,
+        seq: u64,
+    ) -> Result<(), ReadError> {
+        let at = self.line_at(channel, epoch, seq);
+        if let Ok(there) = timeout(GRACE, at).await {
+            return there;
+        }
+        if self.hub.want(channel, seq) {
+            self.fetch(channel, Cause::Subscribe);
+        }
+        self.line_at(channel, epoch, seq).await
+    }
+
+    /// Waits. An error: the line is forgotten, or of another life of the stream.
+    async fn line_at(&self, channel: &Channel, epoch: Epoch, seq: u64) -> Result<(), ReadError> {
+        let there = || match self.hub.has_come_to(channel, epoch, seq) {
             true => Some(Ok(())),
-            // It was forgotten meanwhile.
             false if self.hub.epoch_of(channel) != Some(epoch) => Some(Err(ReadError::OtherEpoch)),
             false => None,
         };

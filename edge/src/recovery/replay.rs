@@ -134,7 +134,7 @@ impl Keep {
         page: &Page,
     ) -> Result<(), ReadError> {
         match page.messages.last() {
-            Some(last) => self.come_to(channel, epoch, last.seq).await,
+            Some(last) => self.catch_up_to(channel, epoch, last.seq).await,
             None => Ok(()),
         }
     }
