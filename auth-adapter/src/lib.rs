@@ -81,6 +81,7 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let (health, mut registry) = (Health::new(), Registry::default());
     shared::metrics::register_process(&mut registry, PART);
     server.register(&mut registry);
+    server.watch(&health, &admin_drain);
     let grace = config.grace;
     live.register(&mut registry);
     AuthAdapter::start(config, bus, health.clone(), &mut registry, &drain).await?;

@@ -266,6 +266,7 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let (health, mut registry) = (Health::new(), Registry::default());
     shared::metrics::register_process(&mut registry, PART);
     server.register(&mut registry);
+    server.watch(&health, &admin_drain);
     let grace = config.drain_window + LEAVING_GRACE;
     live.register(&mut registry);
     let config = live.project(&drain, |settings| settings.edge.clone());

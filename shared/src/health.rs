@@ -1,7 +1,7 @@
 //! `/livez`, `/readyz` and `/metrics` on the admin port.
 //!
 //! `/livez` says that the process answers, and depends on nothing. `/readyz` is 200 only while no part has a
-//! reason against it; the reasons are in its body.
+//! reason against it; the reasons are in its body, and so are notes, which are no reasons.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,6 +37,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub struct Health {
     /// Reasons by part. Held only for a map operation.
     reasons: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    /// What an operator should know though all is ready, by part. The same.
+    notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
     /// Rung at each change, for [`Health::wait_ready`].
     changed: Arc<Notify>,
 }
@@ -62,6 +64,21 @@ impl Health {
             tracing::info!(part, "ready");
             self.changed.notify_waiters();
         }
+    }
+
+    /// Says what an operator should know of `part`, which goes on working; replaces what it said before. `None`: nothing.
+    pub fn note(&self, part: &'static str, note: Option<String>) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match note {
+            Some(note) => drop(notes.insert(part, note)),
+            None => drop(notes.remove(part)),
+        }
+    }
+
+    /// The notes, a line each.
+    pub fn notes(&self) -> String {
+        let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().map(|(part, note)| format!("{part}: {note}\n")).collect()
     }
 
     /// Waits until every part is ready.
@@ -172,11 +189,11 @@ pub async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener>
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let reasons = admin.health.reasons();
+    let (reasons, notes) = (admin.health.reasons(), admin.health.notes());
     if reasons.is_empty() {
-        (StatusCode::OK, "ok\n".to_owned())
+        (StatusCode::OK, format!("ok\n{notes}"))
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons)
+        (StatusCode::SERVICE_UNAVAILABLE, reasons + &notes)
     }
 }
 
@@ -222,7 +239,11 @@ mod tests {
         assert_eq!(health.reasons(), "edge: the bus is gone\npublisher-api: starting\n");
         health.ready("edge");
         assert!(!health.is_ready());
+        health.note("bus store", Some("nearly full".to_owned()));
         health.ready("publisher-api");
-        assert!(health.is_ready());
+        assert!(health.is_ready(), "a note is no reason");
+        assert_eq!(health.notes(), "bus store: nearly full\n");
+        health.note("bus store", None);
+        assert_eq!(health.notes(), "");
     }
 }

@@ -25,6 +25,7 @@ pub struct Launch {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     text_log: bool,
+    under: Vec<std::ffi::OsString>,
 }
 
 impl Launch {
@@ -51,6 +52,19 @@ impl Launch {
         self
     }
 
+    /// Starts it by another program: that one's arguments, then `message-center` and its own. It must end as
+    /// `message-center` does.
+    #[must_use]
+    pub fn under(mut self, program: &Path, arguments: &[&str]) -> Self {
+        self.under = vec![program.into()];
+        self.under.extend(arguments.iter().map(Into::into));
+        // To find the other program's own programs.
+        if let Some(path) = std::env::var_os("PATH") {
+            self.environment.push(("PATH".to_owned(), path.to_string_lossy().into_owned()));
+        }
+        self
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -70,7 +84,14 @@ impl Launch {
     /// # Panics
     /// It can't be started.
     pub fn start(self) -> Program {
-        let mut command = Command::new(binary());
+        let mut command = match self.under.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary());
+                command
+            }
+            None => Command::new(binary()),
+        };
         command.args(&self.arguments).env_clear().stdin(Stdio::null());
         if !self.text_log {
             command.env("MC_LOG__FORMAT", "json");

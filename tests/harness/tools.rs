@@ -29,6 +29,24 @@ pub fn find(variable: &str, test: &str) -> Option<PathBuf> {
     }
 }
 
+/// The same for a tool that not every machine can have; `tests/run` then sets the variable to nothing.
+///
+/// # Panics
+/// See [`find`].
+pub fn find_optional(variable: &str, test: &str) -> Option<PathBuf> {
+    if std::env::var_os(variable).is_some_and(|value| value.is_empty()) {
+        left_out(test, &format!("{variable} is empty: this machine can't have that tool"));
+        return None;
+    }
+    find(variable, test)
+}
+
+/// Says that a test was left out, and why.
+pub fn left_out(test: &str, why: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "left out: {test}: {why}");
+}
+
 /// Says that a test was left to `./tests/run`. Written past the test runner, which swallows the output of tests that
 /// pass.
 fn leave(test: &str) {

@@ -23,6 +23,7 @@ mod partitions;
 mod proxies;
 mod publishing;
 mod reload;
+mod store;
 mod storm;
 mod subscribe;
 mod tls;

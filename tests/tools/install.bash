@@ -239,3 +239,12 @@ provide_programs() {
         printf -v "$name" '%s' "$found"
     done <<<"$PROGRAMS"
 }
+
+# Sets STRACE; to nothing where there is none and none can be had, because only Linux has it.
+provide_strace() {
+    STRACE=${MC_TEST_STRACE:-$(find_program strace || true)}
+    [ -z "$STRACE" ] && [ "$(uname)" = Linux ] && command -v apt-get >/dev/null || return 0
+    # In a subshell: where it can't be had, the tests that want it say so.
+    (apt_install strace) || say "without strace: the tests that trace system calls are left out"
+    STRACE=$(find_program strace || true)
+}

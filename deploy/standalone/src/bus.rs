@@ -60,6 +60,7 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     metrics::register_process(&mut registry, "bus");
     server.register(&mut registry);
     live.register(&mut registry);
+    server.watch(&health, &admin_drain);
     health::serve(admin, health.clone(), registry, &admin_drain);
     drain.begun().await;
     health.unready("bus", "leaving");

@@ -171,6 +171,7 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     let server = provide(&settings.bus, rest).await.context("the bus")?;
     metrics::register_process(&mut registry, "message-center");
     server.register(&mut registry);
+    server.watch(health, rest);
 
     let bus = Bus::connect(&server, auth_adapter::PART, rest).await?;
     AuthAdapter::start(login, bus, health.clone(), &mut registry, &drains.auth.0).await?;

@@ -29,4 +29,4 @@ pub use config::{BindError, Config, Credentials, DiskConfig, Storage, StreamsCon
 #[doc(hidden)]
 pub use hostile::check_bytes;
 pub use server::EmbeddedBus;
-pub use stats::{Snapshot, Stats, StreamSnapshot};
+pub use stats::{Snapshot, Stats, StoreSnapshot, StreamSnapshot};

@@ -38,6 +38,37 @@ pub(crate) struct Counters {
     pub(crate) stream_queued: AtomicU64,
     pub(crate) stream_queued_bytes: AtomicU64,
     streams: Mutex<Vec<StreamSnapshot>>,
+    store: Mutex<StoreState>,
+}
+
+/// How the store stands, and why the streams can't use it, if so.
+type StoreState = (StoreSnapshot, Option<String>);
+
+/// How the data folder of the streams stood at the last tick, less than a second ago; all zero if they are in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreSnapshot {
+    /// Bytes of the files of all streams.
+    pub bytes: u64,
+    /// Bytes that they may have.
+    pub max_bytes: u64,
+    /// Bytes that are free on their disk.
+    pub free_bytes: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Whether messages are refused for want of room.
+    pub full: bool,
+    /// Messages that were refused for want of room.
+    pub refused: u64,
+    /// Times that a file was synced.
+    pub syncs: u64,
+    /// Microseconds that took, in total.
+    pub sync_micros: u64,
+    /// Microseconds that the last one took.
+    pub last_sync_micros: u64,
+    /// Times that the system refused to write, to sync or to read.
+    pub errors: u64,
+    /// Files whose end had been cut off while it was written, and was dropped when they were opened.
+    pub cuts: u64,
 }
 
 /// What one stream held at the last tick, less than a second ago.
@@ -162,6 +193,20 @@ impl Stats {
 
     pub(crate) fn set_streams(&self, streams: Vec<StreamSnapshot>) {
         *self.0.streams.lock().unwrap_or_else(PoisonError::into_inner) = streams;
+    }
+
+    /// How the data folder of the streams stood at the last tick.
+    pub fn store(&self) -> StoreSnapshot {
+        self.0.store.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Why a stream could not be used at the last tick, if one could not: its store failed. It is tried again.
+    pub fn store_fault(&self) -> Option<String> {
+        self.0.store.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    pub(crate) fn set_store(&self, store: StoreSnapshot, fault: Option<String>) {
+        *self.0.store.lock().unwrap_or_else(PoisonError::into_inner) = (store, fault);
     }
 
     pub(crate) fn counters(&self) -> &Counters {

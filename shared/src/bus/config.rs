@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use embedded_bus::{Credentials, DiskConfig, Stats, Storage, StreamsConfig};
@@ -10,7 +11,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::ServerMetrics;
+use super::store;
 use crate::config::{ByteSize, Problems, Secret};
+use crate::drain::Drain;
+use crate::health::Health;
+
+/// How often the data folder is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Where the bus is. With a `url` it is out there; without, this process embeds one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -292,6 +299,22 @@ impl BusServer {
         if let Some(stats) = &self.stats {
             registry.register_collector(Box::new(ServerMetrics(stats.clone())));
         }
+    }
+
+    /// Tells in `health` how the data folder of the embedded bus stands, if it is in this process: a full one is a
+    /// note, because what is there is still delivered; one that can't be used is a reason against being ready.
+    pub fn watch(&self, health: &Health, drain: &Drain) {
+        let Some(stats) = self.stats.clone() else { return };
+        let (health, leaving) = (health.clone(), drain.clone());
+        drain.spawn(async move {
+            let mut looks = tokio::time::interval(LOOK);
+            loop {
+                tokio::select! {
+                    _ = looks.tick() => store::tell(&stats, &health),
+                    () = leaving.begun() => return,
+                }
+            }
+        });
     }
 
     pub(super) fn options(&self) -> ConnectOptions {

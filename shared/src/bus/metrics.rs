@@ -1,6 +1,6 @@
 //! What a part counts about its connection to the bus, and what the embedded bus counts about itself.
 
-use embedded_bus::{Snapshot, Stats, StreamSnapshot};
+use embedded_bus::{Snapshot, Stats, StoreSnapshot, StreamSnapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -161,6 +161,43 @@ fn encode_streams(stats: &Stats, encoder: &mut DescriptorEncoder<'_>) -> std::fm
     Ok(())
 }
 
+/// Names without prefix, help texts, and values of what only grows, of the data folder.
+fn store_counters(store: &StoreSnapshot) -> [(&'static str, &'static str, u64); 4] {
+    [
+        ("refused", "Messages refused because the data folder or its disk is full", store.refused),
+        ("syncs", "Times that a file was synced", store.syncs),
+        ("errors", "Times that the system refused to write, to sync or to read", store.errors),
+        ("repairs", "Files whose end was cut off while it was written and was dropped", store.cuts),
+    ]
+}
+
+/// What the data folder of the streams holds; all zero if they are in memory.
+fn encode_store(store: &StoreSnapshot, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+    for (name, help, value) in store_counters(store) {
+        let name = format!("mc_bus_server_store_{name}");
+        let counter = ConstCounter::new(value);
+        counter.encode(encoder.encode_descriptor(&name, help, None, MetricType::Counter)?)?;
+    }
+    let gauges = [
+        ("bytes", "Bytes of the files of all streams", store.bytes),
+        ("max_bytes", "Bytes that they may have", store.max_bytes),
+        ("free_bytes", "Bytes that are free on their disk", store.free_bytes),
+        ("segments", "Segment files", store.segments),
+        ("full", "Whether messages are refused for want of room: 1 or 0", store.full.into()),
+    ];
+    for (name, help, value) in gauges {
+        let name = format!("mc_bus_server_store_{name}");
+        let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge.encode(encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?)?;
+    }
+    let (name, help) = ("mc_bus_server_store_sync_seconds", "Seconds spent on syncs");
+    let all = ConstCounter::new(store.sync_micros as f64 / 1e6);
+    all.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+    let (name, help) = ("mc_bus_server_store_last_sync_seconds", "Seconds that the last sync took");
+    let last = ConstGauge::new(store.last_sync_micros as f64 / 1e6);
+    last.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
 impl Collector for ServerMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let now = self.0.snapshot();
@@ -183,6 +220,7 @@ impl Collector for ServerMetrics {
         let name = "mc_bus_server_stream_commit_seconds";
         let help = "Seconds spent making durable what streams had taken";
         seconds.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
-        encode_streams(&self.0, &mut encoder)
+        encode_streams(&self.0, &mut encoder)?;
+        encode_store(&self.0.store(), &mut encoder)
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod inbox;
 pub mod jetstream;
 mod metrics;
+mod store;
 
 use std::sync::Arc;
 use std::time::Duration;

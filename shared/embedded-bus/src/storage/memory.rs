@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Log, LogError, Opened, Record, Saved, Store};
+use super::{Log, LogError, Opened, Record, Saved, Store, Told};
 
 /// Keeps nothing beyond the process.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Store for MemoryStore {
     fn open(
         &mut self,
         name: &str,
-        _each: &mut dyn FnMut(Record),
+        _tell: &mut dyn FnMut(Told<'_>),
     ) -> Result<(Box<dyn Log>, Opened), LogError> {
         Err(LogError::Damaged(format!("stream {name:?} is in memory only, and its memory is gone")))
     }

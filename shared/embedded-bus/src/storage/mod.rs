@@ -5,6 +5,8 @@
 //! one that it may have been told, whatever happened to the machine.
 
 mod disk;
+#[cfg(test)]
+pub(crate) use disk::Simulated;
 mod memory;
 
 use std::fmt;
@@ -13,6 +15,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::config::Storage;
+use crate::stats::StoreSnapshot;
 
 /// One stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,16 @@ pub(crate) enum LogError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+/// What a log tells while it is opened: first all of what was stored, then what of it is there.
+#[derive(Debug)]
+pub(crate) enum Told<'a> {
+    /// This was stored, and is gone or follows again. It is told of as long as its room was not used again, in the order
+    /// of sequences. The duplicate window needs it: an id counts whatever became of its message.
+    Stored(&'a Record),
+    /// This is there. In the order of sequences.
+    There(Record),
 }
 
 /// What a log found when it was opened.
@@ -109,8 +122,12 @@ pub(crate) trait Store: Send + fmt::Debug {
     /// The streams that are kept, in any order.
     fn streams(&mut self) -> Result<Vec<Saved>, LogError>;
 
-    /// Opens the log of a stream that is kept, and tells every message that is there, in the order of their sequences.
-    fn open(&mut self, name: &str, each: &mut dyn FnMut(Record)) -> Result<(Box<dyn Log>, Opened), LogError>;
+    /// Opens the log of a stream that is kept, and tells what is in it.
+    fn open(
+        &mut self,
+        name: &str,
+        tell: &mut dyn FnMut(Told<'_>),
+    ) -> Result<(Box<dyn Log>, Opened), LogError>;
 
     /// Begins to keep a new stream. Durable when it returns.
     fn create(&mut self, stream: &Saved) -> Result<Box<dyn Log>, LogError>;
@@ -120,6 +137,11 @@ pub(crate) trait Store: Send + fmt::Debug {
 
     /// Forgets a stream, whose log was dropped before. Durable when it returns.
     fn delete(&mut self, name: &str) -> Result<(), LogError>;
+
+    /// How the place stands where everything is kept; all zero if that is memory.
+    fn snapshot(&self) -> StoreSnapshot {
+        StoreSnapshot::default()
+    }
 }
 
 /// The store that is configured. Called once per bus, on the thread that then owns it.

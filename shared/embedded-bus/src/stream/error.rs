@@ -114,6 +114,11 @@ impl ApiError {
         Self::new(503, 10_077, why)
     }
 
+    /// Whether it says that the store has no room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.description == FULL
+    }
+
     pub(crate) fn sealed() -> Self {
         Self::new(400, 10_109, "invalid operation on sealed stream")
     }
@@ -148,10 +153,12 @@ impl ApiError {
 }
 
 /// Clients are not told where files lie; the log says it.
+const FULL: &str = "no space left on device";
+
 impl From<&LogError> for ApiError {
     fn from(error: &LogError) -> Self {
         Self::store_failed(match error {
-            LogError::Full(_) => "no space left on device",
+            LogError::Full(_) => FULL,
             LogError::Damaged(_) => "the stream's store is damaged",
             LogError::Io { .. } => "the stream's store failed",
         })

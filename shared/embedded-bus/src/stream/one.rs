@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::headers::{self, Wishes};
 use super::republish::{self, Transform};
 use super::state::{Filter, Limits, Purge, State};
-use crate::storage::{Log, LogError, Opened, Record, Saved, Store};
+use crate::storage::{Log, LogError, Opened, Record, Saved, Store, Told};
 
 /// How long a stream whose store failed stores nothing, at first and at most, in nanoseconds. To read it anew may take
 /// seconds, and a full disk does not empty itself at once.
@@ -135,17 +135,23 @@ impl Stream {
         let mut evicted = Vec::new();
         let config = &self.config;
         let floor = self.floor;
-        let (mut log, opened) = store.open(&self.name, &mut |record: Record| {
-            if record.seq < floor {
-                evicted.push(record.seq);
-                return;
+        let mut last: Option<(u64, Option<Box<[u8]>>)> = None;
+        let (mut log, opened) = store.open(&self.name, &mut |told| match told {
+            Told::Stored(record) => {
+                let id = headers::message_id(&record.headers);
+                if let Some(id) = id.filter(|_| record.time.saturating_add(limits.window) > now) {
+                    state.remember(id, record.seq, record.time);
+                }
+                last = Some((record.time, id.map(Into::into)));
             }
-            let size = config.size_of(record.subject.len(), record.headers.len(), record.payload.len());
-            let fresh = record.time.saturating_add(limits.window) > now;
-            let id = if fresh { headers::message_id(&record.headers) } else { None };
-            evicted.append(&mut state.restore(record.seq, record.time, &record.subject, size, id).evicted);
+            Told::There(record) if record.seq < floor => evicted.push(record.seq),
+            Told::There(record) => {
+                let size = config.size_of(record.subject.len(), record.headers.len(), record.payload.len());
+                let restored = state.restore(record.seq, record.time, &record.subject, size);
+                evicted.extend(restored.evicted);
+            }
         })?;
-        state.skip_to(opened.last_seq);
+        state.go_on_after(opened.last_seq, last);
         // A clock that was set back must not bring back what had gone.
         evicted.append(&mut state.expire(now.max(state.last_time())));
         if !evicted.is_empty() {
@@ -182,6 +188,13 @@ impl Stream {
     /// Bytes that the log takes.
     pub(crate) fn log_size(&self) -> u64 {
         self.log.as_ref().map_or(0, |log| log.size())
+    }
+
+    /// Why it can't be used, for people; it is tried again.
+    pub(crate) fn fault(&self, now: u64) -> Option<String> {
+        let paused = self.pause.why.as_ref().filter(|_| now < self.pause.ends);
+        let why = self.failed.as_ref().or(paused)?;
+        Some(format!("stream {}: {}", self.name, why.description))
     }
 
     /// Whether its messages can be read and stored.

@@ -17,7 +17,7 @@ use super::headers::Extended;
 use super::one::{Stored, Stream};
 use super::publish;
 use super::request::{Item, Kind, Output, Route, RouteChange};
-use crate::stats::{Stats, StreamSnapshot, add};
+use crate::stats::{Stats, StoreSnapshot, StreamSnapshot, add};
 use crate::storage::{LogError, Store};
 use crate::subject;
 
@@ -49,6 +49,8 @@ pub(crate) struct Streams {
     outputs: Vec<Output>,
     output_bytes: usize,
     routes: Vec<RouteChange>,
+    /// Messages that were refused because the store is full.
+    refused_full: u64,
 }
 
 impl Streams {
@@ -72,7 +74,17 @@ impl Streams {
             routes.extend(opened(&stream.config));
         }
         let api = ApiCount::default();
-        Ok(Self { store, streams, bounds, api, stats, outputs: Vec::new(), output_bytes: 0, routes })
+        Ok(Self {
+            store,
+            streams,
+            bounds,
+            api,
+            stats,
+            outputs: Vec::new(),
+            output_bytes: 0,
+            routes,
+            refused_full: 0,
+        })
     }
 
     /// Carries out one thing that waited.
@@ -112,6 +124,7 @@ impl Streams {
             }
             Err(error) => {
                 add(&counters.stream_refused, 1);
+                self.refused_full += u64::from(error.is_full());
                 publish::refusal(&name, &error)
             }
         };
@@ -222,11 +235,20 @@ impl Streams {
                 add(&self.stats.counters().stream_failures, 1);
             }
         }
+        let (mut refused, mut full) = (0, 0);
         let told = |output: Output| match output.stream.as_ref().and_then(|stream| failed.get(stream)) {
-            Some(error) => output.failed(error),
+            Some(error) => {
+                let was_stored = output.kind == Kind::Ack;
+                refused += u64::from(was_stored);
+                full += u64::from(was_stored && error.is_full());
+                output.failed(error)
+            }
             None => Some(output),
         };
-        outputs.into_iter().filter_map(told).collect()
+        let outputs = outputs.into_iter().filter_map(told).collect();
+        add(&self.stats.counters().stream_refused, refused);
+        self.refused_full += full;
+        outputs
     }
 
     /// What is due by the clock. Tells what the streams hold.
@@ -246,6 +268,9 @@ impl Streams {
             log_bytes: stream.log_size(),
         });
         self.stats.set_streams(snapshots.collect());
+        let fault = self.streams.values().find_map(|stream| stream.fault(now));
+        let store = StoreSnapshot { refused: self.refused_full, ..self.store.snapshot() };
+        self.stats.set_store(store, fault);
     }
 }
 

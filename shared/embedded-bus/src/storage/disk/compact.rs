@@ -15,6 +15,9 @@ use crate::storage::LogError;
 /// Bytes that one tick reads at least, and at most, besides one record.
 const STEP: u64 = 2 << 20;
 const LARGEST_STEP: u64 = 16 << 20;
+/// Bytes from which on the active segment is ended if it is mostly waste, and the same while messages are refused.
+const LEAST: u64 = 1 << 20;
+const LEAST_IF_FULL: u64 = 64 << 10;
 
 /// A segment that is being rewritten.
 #[derive(Debug)]
@@ -29,8 +32,21 @@ pub(super) struct Compaction {
 }
 
 impl DiskLog {
+    /// Ends the active segment early if most of it is of no use, so that its room can be given back too: a stream that
+    /// few messages come to, or one that is refused for want of room, would keep it for ever.
+    fn end_wasteful(&mut self) -> Result<(), LogError> {
+        let least = if self.shared.refuses() { LEAST_IF_FULL } else { LEAST };
+        let least = least.min(self.segment_bytes / 2);
+        let active = self.segments.get(&self.active);
+        if active.is_some_and(|active| active.len > least && active.waste > active.len / 2) {
+            self.roll()?;
+        }
+        Ok(())
+    }
+
     /// One step.
     pub(super) fn give_back(&mut self) -> Result<(), LogError> {
+        self.end_wasteful()?;
         let budget = (STEP + 2 * std::mem::take(&mut self.since_tick)).min(LARGEST_STEP);
         if self.compaction.is_none() {
             let others = || self.segments.values().filter(|segment| segment.number != self.active);
@@ -81,6 +97,7 @@ impl DiskLog {
             self.close_reader(*number);
             let Some(segment) = self.segments.remove(number) else { continue };
             self.resize(segment.len, 0);
+            self.shared.counts.segments(1, 0);
             for (_, by) in segment.dead() {
                 self.drop_tomb(by);
             }

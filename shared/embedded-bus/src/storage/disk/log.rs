@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -18,7 +19,7 @@ use super::scan::{self, file_name, holder};
 use super::segment::Segment;
 use super::shared::{Shared, Trusted};
 use crate::config::Sync;
-use crate::storage::{Log, LogError, Opened, Record};
+use crate::storage::{Log, LogError, Opened, Record, Told};
 
 /// Bytes after which a segment is ended and another begun.
 pub(super) const SEGMENT: u64 = 32 << 20;
@@ -69,13 +70,13 @@ impl DiskLog {
         name: &str,
         folder: PathBuf,
         segment_bytes: u64,
-        each: &mut dyn FnMut(Record),
+        tell: &mut dyn FnMut(Told<'_>),
     ) -> Result<(Self, Opened), LogError> {
         let files = &*shared.files;
         let (mark, boot) = (Mark::read(files, &folder), files.boot_id());
         let trusted = shared.trusted(name);
-        let found = scan::scan(shared, &folder, &mark, trusted)?;
-        scan::tell(shared, &folder, &found.segments, each)?;
+        let found = scan::scan(shared, &folder, &mark, trusted, tell)?;
+        scan::tell(shared, &folder, &found.segments, tell)?;
         let lost = trusted.is_some_and(|trusted| trusted.lost);
         let may_miss_some = mark.may_miss_some(&boot) || lost;
         // Whatever was lost: no sequence that may have been seen is given again.
@@ -93,6 +94,7 @@ impl DiskLog {
         let written = segments[&active].len;
         let size = segments.values().map(|segment| segment.len).sum();
         shared.resized(0, size);
+        shared.counts.segments(0, segments.len());
         let mut log = Self {
             shared: Arc::clone(shared),
             name: name.to_owned(),
@@ -194,10 +196,12 @@ impl DiskLog {
     fn sync(&mut self) -> Result<(), LogError> {
         self.write()?;
         if self.synced < self.written {
+            let begun = Instant::now();
             if let Err(error) = self.file.sync() {
                 let path = self.path(self.active);
                 return Err(self.fail(&path, error, self.synced.min(self.committed)));
             }
+            self.shared.counts.synced(begun.elapsed());
             self.synced = self.written;
         }
         self.sync_due = None;
@@ -205,7 +209,7 @@ impl DiskLog {
     }
 
     /// Ends the active segment, which is synced, and begins another.
-    fn roll(&mut self) -> Result<(), LogError> {
+    pub(super) fn roll(&mut self) -> Result<(), LogError> {
         self.sync_all()?;
         let number = self.active + 1;
         let header = Header { number, last_seq: self.last_seq, reserved: self.reserved };
@@ -231,6 +235,7 @@ impl DiskLog {
         (self.active, self.written, self.committed, self.synced) = (number, len, len, len);
         self.size += len;
         self.shared.resized(0, len);
+        self.shared.counts.segments(0, 1);
         Ok(())
     }
 
@@ -432,6 +437,7 @@ impl DiskLog {
 impl Drop for DiskLog {
     fn drop(&mut self) {
         self.shared.resized(self.size, 0);
+        self.shared.counts.segments(self.segments.len(), 0);
         if self.broken || self.end() > self.committed || std::thread::panicking() {
             return;
         }

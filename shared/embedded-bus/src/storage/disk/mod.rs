@@ -28,8 +28,9 @@ use self::files::{Files, Real, replace};
 use self::log::{DiskLog, SEGMENT};
 use self::mark::Mark;
 use self::shared::Shared;
-use super::{Log, LogError, Opened, Record, Saved, Store};
+use super::{Log, LogError, Opened, Saved, Store, Told};
 use crate::config::DiskConfig;
+use crate::stats::StoreSnapshot;
 
 const STREAMS: &str = "streams";
 const CONFIG: &str = "stream.json";
@@ -39,8 +40,6 @@ const CONFIG: &str = "stream.json";
 pub(crate) struct DiskStore {
     shared: Arc<Shared>,
     segment_bytes: u64,
-    /// Held until the store is dropped.
-    _lock: Option<std::fs::File>,
 }
 
 /// A stream's settings as they lie on the disk.
@@ -55,18 +54,18 @@ impl DiskStore {
     /// Takes a data folder, or makes one.
     pub(crate) fn open(config: &DiskConfig) -> Result<Self, LogError> {
         let lock = folder::take(&config.path)?;
-        let shared = Shared::new(Box::new(Real), &config.path, config.sync, config.max_bytes);
-        Self::with(shared, SEGMENT, Some(lock))
+        let shared = Shared::new(Box::new(Real), &config.path, config.sync, config.max_bytes, Some(lock));
+        Self::with(shared, SEGMENT)
     }
 
-    fn with(shared: Arc<Shared>, segment_bytes: u64, lock: Option<std::fs::File>) -> Result<Self, LogError> {
+    fn with(shared: Arc<Shared>, segment_bytes: u64) -> Result<Self, LogError> {
         let streams = shared.folder.join(STREAMS);
         shared
             .files
             .create_folder(&streams)
             .and_then(|()| shared.files.sync_folder(&shared.folder))
             .map_err(|error| shared.error(&streams, error))?;
-        Ok(Self { shared, segment_bytes, _lock: lock })
+        Ok(Self { shared, segment_bytes })
     }
 
     fn folder(&self, name: &str) -> PathBuf {
@@ -111,8 +110,12 @@ impl Store for DiskStore {
         Ok(saved)
     }
 
-    fn open(&mut self, name: &str, each: &mut dyn FnMut(Record)) -> Result<(Box<dyn Log>, Opened), LogError> {
-        let (log, opened) = DiskLog::open(&self.shared, name, self.folder(name), self.segment_bytes, each)?;
+    fn open(
+        &mut self,
+        name: &str,
+        tell: &mut dyn FnMut(Told<'_>),
+    ) -> Result<(Box<dyn Log>, Opened), LogError> {
+        let (log, opened) = DiskLog::open(&self.shared, name, self.folder(name), self.segment_bytes, tell)?;
         Ok((Box::new(log), opened))
     }
 
@@ -154,6 +157,10 @@ impl Store for DiskStore {
         let folder = self.folder(name);
         self.clear(&folder)
     }
+
+    fn snapshot(&self) -> StoreSnapshot {
+        self.shared.snapshot()
+    }
 }
 
 impl DiskStore {
@@ -177,5 +184,33 @@ impl DiskStore {
             files.sync_folder(&self.shared.folder.join(STREAMS))
         };
         attempt().map_err(|error| self.shared.error(folder, error))
+    }
+}
+
+/// A simulated disk, for tests of what is above.
+#[cfg(test)]
+pub(crate) struct Simulated {
+    disk: sim::Sim,
+    segment_bytes: u64,
+}
+
+#[cfg(test)]
+impl Simulated {
+    pub(crate) fn new(segment_bytes: u64) -> Self {
+        Self { disk: sim::Sim::new(), segment_bytes }
+    }
+
+    /// A store on it.
+    pub(crate) fn open(&self) -> Box<dyn Store> {
+        let path = std::path::Path::new("/data");
+        let shared = Shared::new(Box::new(self.disk.clone()), path, crate::Sync::Strict, 1 << 30, None);
+        Box::new(DiskStore::with(shared, self.segment_bytes).expect("the disk works"))
+    }
+
+    /// Ends who has a store as `kill -9` does: nothing that it does at its end reaches the disk.
+    pub(crate) fn kill<T>(&self, user: T) {
+        self.disk.cut_after(1);
+        drop(user);
+        self.disk.kill();
     }
 }

@@ -12,7 +12,7 @@ use super::frame::{self, Entry, Header};
 use super::mark::Mark;
 use super::segment::Segment;
 use super::shared::{Shared, Trusted};
-use crate::storage::{LogError, Record};
+use crate::storage::{LogError, Told};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -43,12 +43,13 @@ fn damaged(path: &Path, at: usize, what: &str) -> LogError {
     ))
 }
 
-/// Reads everything. `trusted`: what a write that failed in this process left behind.
+/// Reads everything, and tells what was stored. `trusted`: what a write that failed in this process left behind.
 pub(super) fn scan(
     shared: &Shared,
     folder: &Path,
     mark: &Mark,
     trusted: Option<Trusted>,
+    tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Found, LogError> {
     let files = &*shared.files;
     let names = files.list(folder).map_err(|error| shared.error(folder, error))?;
@@ -73,7 +74,7 @@ pub(super) fn scan(
             let what = format!("it ended well with {len} bytes and has {} now", data.len());
             return Err(damaged(&path, data.len(), &what));
         }
-        let end = one(&mut found, &path, *number, &data, last)?;
+        let end = one(&mut found, &path, (*number, last), &data, tell)?;
         let cut_by_hand = trusted.is_some_and(|trusted| trusted.segment == *number);
         if end < data.len() && matches!(mark, Mark::Clean { .. }) {
             return Err(damaged(&path, end, "it ended well and can't be read to its end now"));
@@ -92,7 +93,13 @@ pub(super) fn scan(
 }
 
 /// Takes one segment in. Says where what can be believed ends.
-fn one(found: &mut Found, path: &Path, number: u32, data: &Bytes, last: bool) -> Result<usize, LogError> {
+fn one(
+    found: &mut Found,
+    path: &Path,
+    (number, last): (u32, bool),
+    data: &Bytes,
+    tell: &mut dyn FnMut(Told<'_>),
+) -> Result<usize, LogError> {
     let header = match Header::decode(data) {
         Ok(header) if header.number == number => header,
         Ok(_) => return Err(damaged(path, 0, "it is another segment than its name says")),
@@ -111,13 +118,15 @@ fn one(found: &mut Found, path: &Path, number: u32, data: &Bytes, last: bool) ->
             break;
         };
         match frame.entry {
-            Entry::Message(Record { seq, .. }) => {
+            Entry::Message(record) => {
+                let seq = record.seq;
                 if segment.is_too_far(seq) || seq <= found.last_seq {
                     return Err(damaged(path, at, "its sequences are out of order"));
                 }
                 let offset = u32::try_from(at).map_err(|_| damaged(path, at, "it is too large"))?;
                 segment.add(seq, offset);
                 found.last_seq = found.last_seq.max(seq);
+                tell(Told::Stored(&record));
             }
             Entry::Remove(seqs) => removals.extend(seqs),
             Entry::Reserve(up_to) => found.reserved = found.reserved.max(up_to),
@@ -168,6 +177,7 @@ fn is_witnessed(data: &Bytes, at: usize) -> bool {
 
 fn cut(shared: &Shared, path: &Path, end: usize, of: usize) -> Result<(), LogError> {
     if end < of {
+        shared.counts.cut();
         tracing::warn!(
             file = %path.display(),
             at = end,
@@ -188,14 +198,14 @@ pub(super) fn tell(
     shared: &Shared,
     folder: &Path,
     segments: &BTreeMap<u32, Segment>,
-    each: &mut dyn FnMut(Record),
+    tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<(), LogError> {
     for (number, segment) in segments.iter().filter(|(_, segment)| segment.alive() > 0) {
         let path: PathBuf = folder.join(file_name(*number));
         let data = Bytes::from(shared.files.read(&path).map_err(|error| shared.error(&path, error))?);
         for (_, at) in segment.living() {
             match frame::read_trusted(&data, at as usize).map(|frame| frame.entry) {
-                Some(Entry::Message(record)) => each(record),
+                Some(Entry::Message(record)) => tell(Told::There(record)),
                 Some(Entry::Remove(_) | Entry::Reserve(_)) | None => {
                     return Err(damaged(&path, at as usize, "it has changed while it was read"));
                 }

@@ -1,13 +1,16 @@
 //! What the logs of one data folder have in common: how much room there is, and what a failed write left behind.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::files::Files;
 use crate::config::Sync;
+use crate::stats::StoreSnapshot;
 use crate::storage::LogError;
 
 /// Bytes of the disk that messages do not take: removals, compaction and configurations have to find room.
@@ -35,11 +38,54 @@ pub(super) struct Shared {
     /// When room is looked for again, in nanoseconds since 1970; 0: not set yet.
     look_again: AtomicU64,
     told: AtomicBool,
+    /// Bytes added since it was last looked how much is free.
+    since_look: AtomicU64,
     trusted: Mutex<HashMap<String, Trusted>>,
+    pub(super) counts: Counts,
+    /// The folder is this process's until the last log is closed: one that still ends must not write beside another's.
+    _lock: Option<File>,
+}
+
+/// What is counted about a data folder.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    segments: AtomicU64,
+    free: AtomicU64,
+    syncs: AtomicU64,
+    sync_micros: AtomicU64,
+    last_sync_micros: AtomicU64,
+    errors: AtomicU64,
+    cuts: AtomicU64,
+}
+
+impl Counts {
+    /// There are more or fewer segment files.
+    pub(super) fn segments(&self, before: usize, after: usize) {
+        self.segments.fetch_add((after as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+    }
+
+    /// A sync of a file took so long.
+    pub(super) fn synced(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.last_sync_micros.store(micros, Ordering::Relaxed);
+        self.sync_micros.fetch_add(micros, Ordering::Relaxed);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The end of a file was cut off when it was opened.
+    pub(super) fn cut(&self) {
+        self.cuts.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
-    pub(super) fn new(files: Box<dyn Files>, folder: &Path, sync: Sync, max_bytes: u64) -> Arc<Self> {
+    pub(super) fn new(
+        files: Box<dyn Files>,
+        folder: &Path,
+        sync: Sync,
+        max_bytes: u64,
+        lock: Option<File>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             files,
             folder: folder.to_owned(),
@@ -49,21 +95,51 @@ impl Shared {
             full: AtomicBool::new(false),
             look_again: AtomicU64::new(0),
             told: AtomicBool::new(false),
+            since_look: AtomicU64::new(0),
             trusted: Mutex::default(),
+            counts: Counts::default(),
+            _lock: lock,
         })
     }
 
     /// A log has become larger or smaller.
     pub(super) fn resized(&self, before: u64, after: u64) {
+        self.since_look.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
         self.used.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 
     /// Whether one more message may be stored.
     pub(super) fn room(&self) -> Result<(), LogError> {
-        if self.full.load(Ordering::Relaxed) || self.used.load(Ordering::Relaxed) >= self.max_bytes {
+        // Much can come between two ticks.
+        if self.since_look.load(Ordering::Relaxed) > SPARE / 4 {
+            self.look_at_disk();
+        }
+        if self.refuses() {
             return Err(LogError::Full(self.folder.clone()));
         }
         Ok(())
+    }
+
+    pub(super) fn refuses(&self) -> bool {
+        self.full.load(Ordering::Relaxed) || self.used.load(Ordering::Relaxed) >= self.max_bytes
+    }
+
+    /// How it stands now.
+    pub(super) fn snapshot(&self) -> StoreSnapshot {
+        let counts = &self.counts;
+        StoreSnapshot {
+            bytes: self.used.load(Ordering::Relaxed),
+            max_bytes: self.max_bytes,
+            free_bytes: counts.free.load(Ordering::Relaxed),
+            segments: counts.segments.load(Ordering::Relaxed),
+            full: self.refuses(),
+            refused: 0,
+            syncs: counts.syncs.load(Ordering::Relaxed),
+            sync_micros: counts.sync_micros.load(Ordering::Relaxed),
+            last_sync_micros: counts.last_sync_micros.load(Ordering::Relaxed),
+            errors: counts.errors.load(Ordering::Relaxed),
+            cuts: counts.cuts.load(Ordering::Relaxed),
+        }
     }
 
     /// A write found no room.
@@ -77,6 +153,18 @@ impl Shared {
         }
     }
 
+    /// Whether the disk has room.
+    fn look_at_disk(&self) -> bool {
+        self.since_look.store(0, Ordering::Relaxed);
+        // Where that can't be asked, a write will tell.
+        let free = self.files.free(&self.folder).unwrap_or(u64::MAX);
+        self.counts.free.store(free, Ordering::Relaxed);
+        if free < SPARE {
+            self.is_full();
+        }
+        free >= SPARE
+    }
+
     /// Looks at how much room there is.
     pub(super) fn look(&self, now: u64) {
         if self.full.load(Ordering::Relaxed) {
@@ -88,11 +176,7 @@ impl Shared {
                 return;
             }
         }
-        // Where that can't be asked, a write will tell.
-        let free = self.files.free(&self.folder).unwrap_or(u64::MAX);
-        if free < SPARE {
-            self.is_full();
-        } else if self.full.swap(false, Ordering::Relaxed) {
+        if self.look_at_disk() && self.full.swap(false, Ordering::Relaxed) {
             tracing::info!(folder = %self.folder.display(), "there is room on the disk again");
         }
         self.warn();
@@ -128,6 +212,7 @@ impl Shared {
 
     /// What the system said, in words of the store.
     pub(super) fn error(&self, path: &Path, source: io::Error) -> LogError {
+        self.counts.errors.fetch_add(1, Ordering::Relaxed);
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             self.is_full();
             return LogError::Full(self.folder.clone());

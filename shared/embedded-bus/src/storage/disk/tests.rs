@@ -10,14 +10,14 @@ use super::shared::Shared;
 use super::sim::Sim;
 use super::{DiskStore, folder};
 use crate::config::{DiskConfig, Sync};
-use crate::storage::{Log, LogError, Opened, Record, Saved, Store as _};
+use crate::storage::{Log, LogError, Opened, Record, Saved, Store as _, Told};
 
 const SEGMENT: u64 = 2_000;
 const FOLDER: &str = "/data";
 
 fn store(sim: &Sim, sync: Sync) -> Result<DiskStore, LogError> {
-    let shared = Shared::new(Box::new(sim.clone()), Path::new(FOLDER), sync, 1 << 30);
-    DiskStore::with(shared, SEGMENT, None)
+    let shared = Shared::new(Box::new(sim.clone()), Path::new(FOLDER), sync, 1 << 30, None);
+    DiskStore::with(shared, SEGMENT)
 }
 
 fn saved() -> Saved {
@@ -32,6 +32,13 @@ fn record(seq: u64, size: usize) -> Record {
         subject: format!("mc.log.0.user.u{}", seq % 7).into(),
         headers: Bytes::from_static(b"NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n"),
         payload: vec![filler; size].into(),
+    }
+}
+
+fn there(told: Told<'_>, to: &mut Vec<Record>) {
+    match told {
+        Told::There(record) => to.push(record),
+        Told::Stored(_) => {}
     }
 }
 
@@ -160,7 +167,7 @@ fn survive(seed: u64, sync: Sync, end: End) {
                     End::Fault(kind) => sim.fail_after(when, kind),
                 }
             }
-            let opened = disks.open("S", &mut |one| told.push(one));
+            let opened = disks.open("S", &mut |one| there(one, &mut told));
             let result = opened.and_then(|(mut log, opened)| {
                 // A fault may have struck while the log ended.
                 let may_miss = sync == Sync::Relaxed
@@ -238,7 +245,8 @@ fn filled(sim: &Sim) -> u64 {
 
 fn open(sim: &Sim) -> Result<(Vec<u64>, Opened), LogError> {
     let mut told = Vec::new();
-    let (_log, opened) = store(sim, Sync::Strict)?.open("S", &mut |one| told.push(one.seq))?;
+    let (_log, opened) = store(sim, Sync::Strict)?.open("S", &mut |one| there(one, &mut told))?;
+    let told = told.iter().map(|one: &Record| one.seq).collect();
     Ok((told, opened))
 }
 
@@ -325,8 +333,8 @@ fn a_full_disk_refuses_until_there_is_room() {
 #[test]
 fn the_limit_of_bytes_refuses_and_what_leaves_makes_room() {
     let sim = Sim::new();
-    let shared = Shared::new(Box::new(sim), Path::new(FOLDER), Sync::Strict, 5_000);
-    let mut log = DiskStore::with(shared, SEGMENT, None).unwrap().create(&saved()).unwrap();
+    let shared = Shared::new(Box::new(sim), Path::new(FOLDER), Sync::Strict, 5_000, None);
+    let mut log = DiskStore::with(shared, SEGMENT).unwrap().create(&saved()).unwrap();
     let mut seq = 0;
     while log.room().is_ok() {
         seq += 1;
@@ -365,4 +373,62 @@ fn a_folder_that_is_no_data_folder_is_left_alone() {
     assert!(folder::take(other.path()).unwrap_err().to_string().contains("another format"));
     let file = place.path().join("letter.txt/data");
     assert!(folder::take(&file).unwrap_err().to_string().contains("bus.store.path"));
+}
+
+#[test]
+fn the_room_of_the_newest_file_is_given_back_too_once_it_is_mostly_waste() {
+    let sim = Sim::new();
+    let shared = Shared::new(Box::new(sim.clone()), Path::new(FOLDER), Sync::Strict, 1 << 30, None);
+    let mut disks = DiskStore::with(shared, 64 << 20).unwrap();
+    let mut log = disks.create(&saved()).unwrap();
+    for seq in 1..=20_000 {
+        log.append(record(seq, 100)).unwrap();
+    }
+    log.commit().unwrap();
+    let full = log.size();
+    log.on_tick(1).unwrap();
+    assert_eq!(log.size(), full, "all of it is needed");
+    log.remove(&(1..20_000).collect::<Vec<_>>()).unwrap();
+    log.commit().unwrap();
+    for tick in 2..20 {
+        log.on_tick(tick * 200_000_000).unwrap();
+    }
+    assert!(log.size() < full / 5, "{} of {full} bytes for one message", log.size());
+    drop(log);
+    let mut told = Vec::new();
+    disks.open("S", &mut |one| there(one, &mut told)).unwrap();
+    assert_eq!(told, [record(20_000, 100)]);
+}
+
+#[test]
+fn a_steady_stream_takes_a_bounded_part_of_the_disk() {
+    // Seven subjects with at most ten messages each, of which some also grow too old: whatever comes, files stay small.
+    let sim = Sim::new();
+    let mut log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
+    let mut alive: std::collections::VecDeque<u64> = std::collections::VecDeque::new();
+    let (mut most, mut seq) = (0, 0);
+    for tick in 1..=3_000_u64 {
+        for _ in 0..5 {
+            seq += 1;
+            log.append(record(seq, 100)).unwrap();
+            alive.push_back(seq);
+            if alive.len() > 70 {
+                let oldest = alive.pop_front().unwrap();
+                log.remove(&[oldest]).unwrap();
+            }
+        }
+        log.commit().unwrap();
+        if tick % 10 == 0 {
+            let old: Vec<u64> = alive.drain(..10).collect();
+            log.forget(&old).unwrap();
+        }
+        log.on_tick(tick * 200_000_000).unwrap();
+        most = most.max(log.size());
+    }
+    assert!(most < 40_000, "{most} bytes of files for 70 messages of 190 bytes, 15,000 stored");
+    assert_eq!(open_alive(&mut *log, seq), alive.into_iter().collect::<Vec<_>>());
+}
+
+fn open_alive(log: &mut dyn Log, last: u64) -> Vec<u64> {
+    (1..=last).filter(|seq| log.read(*seq).unwrap().is_some()).collect()
 }

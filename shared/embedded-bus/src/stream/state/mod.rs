@@ -176,19 +176,16 @@ impl State {
 
     /// Adds a message with the next sequence.
     pub(crate) fn append(&mut self, time: u64, subject: &[u8], size: u64, id: Option<&[u8]>) -> Appended {
-        let time = time.max(self.last_time);
-        self.restore(self.last_seq + 1, time, subject, size, id)
+        let (seq, time) = (self.last_seq + 1, time.max(self.last_time));
+        self.last_id = id.map(Into::into);
+        if let Some(id) = id {
+            self.window.insert(id, seq, time);
+        }
+        self.restore(seq, time, subject, size)
     }
 
     /// Adds a message that was there before, with a sequence above all others. The same limits leave the same messages.
-    pub(crate) fn restore(
-        &mut self,
-        seq: u64,
-        time: u64,
-        subject: &[u8],
-        size: u64,
-        id: Option<&[u8]>,
-    ) -> Appended {
+    pub(crate) fn restore(&mut self, seq: u64, time: u64, subject: &[u8], size: u64) -> Appended {
         let previous = self.subjects.get(subject).and_then(|own| own.seqs.back().copied()).unwrap_or(0);
         let place = self.subjects.push(subject, seq);
         let size = u32::try_from(size).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
@@ -196,10 +193,6 @@ impl State {
         self.bytes += u64::from(size);
         self.last_seq = seq;
         self.last_time = time;
-        self.last_id = id.map(Into::into);
-        if let Some(id) = id {
-            self.window.insert(id, seq, time);
-        }
         let mut evicted = Vec::new();
         if let Some(limit) = self.limits.per_subject {
             self.trim_subject(place, limit, &mut evicted);
@@ -208,9 +201,17 @@ impl State {
         Appended { seq, previous, evicted }
     }
 
-    /// No message will get a sequence up to this one.
-    pub(crate) fn skip_to(&mut self, last_seq: u64) {
+    /// A message with this id was stored, whatever became of it. In the order of times.
+    pub(crate) fn remember(&mut self, id: &[u8], seq: u64, time: u64) {
+        self.window.insert(id, seq, time);
+    }
+
+    /// No message will get a sequence up to this one. `last`: when the last one was stored, and its id.
+    pub(crate) fn go_on_after(&mut self, last_seq: u64, last: Option<(u64, Option<Box<[u8]>>)>) {
         self.last_seq = self.last_seq.max(last_seq);
+        if let Some((time, id)) = last {
+            (self.last_time, self.last_id) = (self.last_time.max(time), id);
+        }
     }
 
     /// Other limits; tells who has to go.

@@ -252,7 +252,7 @@ proptest! {
             torn_off = appended.evicted;
         }
         for (seq, time, subject, size) in &log {
-            replayed.restore(*seq, *time, subject.as_bytes(), *size, None);
+            replayed.restore(*seq, *time, subject.as_bytes(), *size);
         }
         let seqs = |state: &State| state.messages.from(0).map(|meta| (meta.seq, meta.time, meta.size)).collect::<Vec<_>>();
         prop_assert_eq!(seqs(&state), seqs(&replayed));

@@ -1,0 +1,179 @@
+//! A stream on a disk that is closed, killed and opened again at any moment answers as one in memory that never was.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Desk, block};
+use crate::storage;
+use crate::stream::request::Route;
+
+const SECOND: u64 = 1_000_000_000;
+/// Segments that are given back and rewritten all the time, and one that takes everything.
+const SMALL: u64 = 1_500;
+const LARGE: u64 = 32 << 20;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Subject, payload, message id, rollup.
+    Publish(u8, usize, Option<u8>, bool),
+    Delete(u64),
+    Purge(Option<u8>, Option<u64>, Option<u64>),
+    /// Time goes by, in tenths of seconds.
+    Wait(u64),
+    /// Other limits: age in seconds, messages of a subject, messages, bytes.
+    Limits(u64, i64, i64, i64),
+    /// The process ends, well or by kill -9, and is there again.
+    Restart(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let some = |most: u64| prop::option::of(0..most);
+    prop_oneof![
+        12 => (0..5_u8, 0..200_usize, prop::option::of(0..30_u8), prop::bool::weighted(0.05))
+            .prop_map(|(subject, size, id, rollup)| Step::Publish(subject, size, id, rollup)),
+        1 => (1..150_u64).prop_map(Step::Delete),
+        1 => (prop::option::of(0..5_u8), some(150), some(4)).prop_map(|(subject, seq, keep)| {
+            // Both at once are refused.
+            Step::Purge(subject, seq, keep.filter(|_| seq.is_none()))
+        }),
+        3 => (1..30_u64).prop_map(Step::Wait),
+        1 => (1..9_u64, 1..6_i64, 1..40_i64, 500..5_000_i64)
+            .prop_map(|(age, own, all, bytes)| Step::Limits(age, own, all, bytes)),
+        3 => any::<bool>().prop_map(Step::Restart),
+    ]
+}
+
+fn limits(age: u64, own: i64, all: i64, bytes: i64) -> Value {
+    json!({
+        "max_age": age * SECOND, "max_msgs_per_subject": own, "max_msgs": all, "max_bytes": bytes,
+        "duplicate_window": SECOND, "allow_direct": true, "allow_rollup_hdrs": true,
+        "republish": { "src": "s.>", "dest": "live.>" },
+    })
+}
+
+/// Without the time of the last message: it is not known once that message and its file are gone.
+fn known(mut info: Value) -> Value {
+    info["state"]["last_ts"] = Value::Null;
+    info
+}
+
+/// Everything that can be asked.
+fn all(desk: &mut Desk) -> BTreeMap<String, Value> {
+    let info = known(desk.ask("STREAM.INFO.S", r#"{"deleted_details":true,"subjects_filter":">"}"#));
+    let mut told = BTreeMap::from([("info".to_owned(), info)]);
+    for (name, body) in [
+        ("batch", r#"{"batch":1000,"seq":1}"#),
+        ("last of each", r#"{"multi_last":["s.>"]}"#),
+        ("next of one", r#"{"batch":100,"next_by_subj":"s.2"}"#),
+    ] {
+        let outputs = desk.give(Route::Direct("S"), "$JS.API.DIRECT.GET.S", "", body);
+        let texts: Vec<String> = outputs
+            .iter()
+            .map(|one| String::from_utf8_lossy(&[&one.headers[..], &one.payload[..]].concat()).into_owned())
+            .collect();
+        told.insert(name.to_owned(), json!(texts));
+    }
+    told
+}
+
+/// What is answered to a step, copies and acknowledgements.
+fn carry_out(desk: &mut Desk, step: &Step) -> Vec<String> {
+    match step {
+        Step::Publish(subject, size, id, rollup) => {
+            let id = id.map(|id| id.to_string()).unwrap_or_default();
+            let mut headers = Vec::new();
+            headers.extend((!id.is_empty()).then_some(("Nats-Msg-Id", id.as_str())));
+            headers.extend(rollup.then_some(("Nats-Rollup", "sub")));
+            let (subject, payload) = (format!("s.{subject}"), "x".repeat(*size));
+            let outputs = desk.give(Route::Publish("S"), &subject, &block(&headers), &payload);
+            outputs
+                .iter()
+                .map(|one| {
+                    String::from_utf8_lossy(&[&one.headers[..], &one.payload[..]].concat()).into_owned()
+                })
+                .collect()
+        }
+        Step::Delete(seq) => {
+            vec![desk.ask("STREAM.MSG.DELETE.S", &format!(r#"{{"seq":{seq}}}"#)).to_string()]
+        }
+        Step::Purge(subject, seq, keep) => {
+            let mut body = json!({});
+            if let Some(subject) = subject {
+                body["filter"] = json!(format!("s.{subject}"));
+            }
+            if let Some(seq) = seq {
+                body["seq"] = json!(seq);
+            }
+            if let Some(keep) = keep {
+                body["keep"] = json!(keep);
+            }
+            vec![desk.ask("STREAM.PURGE.S", &body.to_string()).to_string()]
+        }
+        Step::Wait(tenths) => {
+            desk.now += tenths * SECOND / 10;
+            desk.streams.on_tick(desk.now);
+            assert!(desk.streams.settle(desk.now).is_empty(), "nobody asked");
+            Vec::new()
+        }
+        Step::Limits(age, own, all, bytes) => {
+            let mut config = limits(*age, *own, *all, *bytes);
+            config["name"] = json!("S");
+            config["subjects"] = json!(["s.>"]);
+            vec![known(desk.ask("STREAM.UPDATE.S", &config.to_string())).to_string()]
+        }
+        Step::Restart(_) => {
+            // Whoever opens a stream looks at the clock.
+            desk.streams.on_tick(desk.now);
+            Vec::new()
+        }
+    }
+}
+
+fn compare(segment: u64, with_ids: bool, steps: &[Step]) -> Result<(), TestCaseError> {
+    let disk = storage::Simulated::new(segment);
+    let mut lasting = Desk::new(storage::open(&crate::Storage::Memory).expect("memory"));
+    let mut restarted = Desk::new(disk.open());
+    for desk in [&mut lasting, &mut restarted] {
+        desk.make("S", "s.>", limits(5, 3, 30, 3_000));
+    }
+    for step in steps {
+        let mut step = step.clone();
+        if !with_ids && let Step::Publish(_, _, id, _) = &mut step {
+            *id = None;
+        }
+        prop_assert_eq!(carry_out(&mut lasting, &step), carry_out(&mut restarted, &step), "{:?}", step);
+        if let Step::Restart(killed) = step {
+            let now = restarted.now;
+            if killed {
+                disk.kill(restarted);
+            } else {
+                drop(restarted);
+            }
+            restarted = Desk::opened_at(disk.open(), now);
+        }
+        prop_assert_eq!(all(&mut lasting), all(&mut restarted), "after {:?}", step);
+        prop_assert_eq!(restarted.streams.check(), None);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_stream_that_is_opened_again_and_again_answers_as_one_that_never_was(
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        compare(LARGE, true, &steps)?;
+    }
+
+    #[test]
+    fn so_it_does_while_its_files_are_given_back_and_rewritten(
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        // The ids of messages that went go with their files.
+        compare(SMALL, false, &steps)?;
+    }
+}

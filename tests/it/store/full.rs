@@ -1,0 +1,123 @@
+//! A disk without room: publishes are refused in words, the process stays up, and goes on when there is room.
+//!
+//! On a small filesystem of its own where a mount namespace can be had (`unshare`); and anywhere by the store's own limit.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use harness::program::{Launch, Program};
+use harness::raw;
+use harness::tools;
+use harness::wait::{eventually, until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::wire::Wire;
+use super::{address, bus, make};
+
+/// What the stream holds, by what it was told.
+async fn fill(wire: &mut Wire, payload: usize, most: u64) -> (u64, Value) {
+    for number in 1..=most {
+        let text = format!("{number} {}", "x".repeat(payload));
+        let answer = wire.store("s.a", &format!("fill{number}"), &text).await;
+        if answer["error"].is_null() {
+            assert_eq!(answer["seq"], number, "{answer}");
+        } else {
+            return (number - 1, answer["error"].clone());
+        }
+    }
+    panic!("{most} messages of {payload} bytes are more than the room");
+}
+
+/// Fills it, finds all of it, makes room, and goes on.
+async fn exercise(program: &mut Program, payload: usize, most: u64) {
+    program.expect_errors();
+    let admin: SocketAddr = program.address("the admin port listens").await;
+    let mut wire = Wire::connect(address(program).await).await;
+    make(&mut wire, &json!({})).await;
+    let (stored, error) = fill(&mut wire, payload, most).await;
+    assert!(stored > 3, "{stored} messages of {payload} bytes");
+    assert_eq!((&error["code"], &error["err_code"]), (&json!(503), &json!(10077)), "{error}");
+    assert!(error["description"].as_str().is_some_and(|text| text.contains("no space left")), "{error}");
+    let gauge = async |name: &str| raw::metric(admin, name, "").await;
+    eventually("the metrics say that it is full", async || gauge("mc_bus_server_store_full").await == 1.0)
+        .await;
+    eventually("and count who was refused", async || gauge("mc_bus_server_store_refused_total").await >= 1.0)
+        .await;
+    let note = until("/readyz says so", async || {
+        let ready = raw::get(admin, "/readyz").await;
+        (ready.body.contains("full")).then_some(ready)
+    })
+    .await;
+    assert_eq!(note.status, 200, "what is there can be read, so the process stays in use: {note:?}");
+    let all = wire.all().await;
+    assert_eq!(all.len() as u64, stored, "everything acknowledged is there");
+
+    // What was refused is not there, and goes in once there is room.
+    let purged = wire.ask("STREAM.PURGE.S", r#"{"keep":2}"#).await;
+    assert_eq!(purged["purged"], stored - 2, "{purged}");
+    let again = until("it stores again", async || {
+        let answer = wire.store("s.a", "again", "there is room").await;
+        answer["error"].is_null().then_some(answer)
+    })
+    .await;
+    // A write that was cut off may have used sequences that nobody saw.
+    let seq = again["seq"].as_u64().filter(|seq| *seq > stored).unwrap_or_else(|| panic!("{again}"));
+    let left = wire.all().await;
+    assert_eq!(left.keys().copied().collect::<Vec<_>>(), [stored - 1, stored, seq]);
+    eventually("the metrics say so", async || gauge("mc_bus_server_store_full").await == 0.0).await;
+    eventually("and /readyz", async || raw::get(admin, "/readyz").await.body == "ok\n").await;
+}
+
+#[tokio::test]
+async fn at_the_limit_of_its_folder_the_bus_refuses_until_there_is_room() {
+    let folder = TempDir::new().expect("there is room");
+    let mut program = bus(folder.path(), "strict").set("bus.store.max_bytes", "3MiB").start();
+    exercise(&mut program, 20_000, 1_000).await;
+    program.end().await;
+}
+
+#[tokio::test]
+async fn on_a_disk_without_room_the_bus_refuses_until_there_is_some() {
+    let test = "a small filesystem of its own";
+    let tried = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none", "/mnt"]).output().await;
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        return tools::left_out(test, "this machine has no unshare, or does not let it mount anything");
+    }
+    let folder = TempDir::new().expect("there is room");
+    for sync in ["strict", "relaxed"] {
+        // 16 MiB of it are kept free for removals.
+        let script =
+            format!("mount -t tmpfs -o size=24m none {} && exec \"$0\" \"$@\"", folder.path().display());
+        let inside = folder.path().join("data");
+        let launch: Launch = bus(&inside, sync).under(Path::new("unshare"), &["-Urm", "sh", "-c", &script]);
+        let mut program = launch.start();
+        exercise(&mut program, 60_000, 2_000).await;
+        // unshare becomes the shell, and that the bus.
+        program.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_finds_no_room_takes_nothing_back_that_was_acknowledged() {
+    // The system refuses what goes over a file's largest size, in the middle of a batch.
+    let folder = TempDir::new().expect("there is room");
+    let script = "ulimit -f 4000; trap '' XFSZ; exec \"$0\" \"$@\"";
+    let launch: Launch = bus(folder.path(), "strict").under(Path::new("bash"), &["-c", script]);
+    let mut program = launch.start();
+    program.expect_errors();
+    let mut wire = Wire::connect(address(&mut program).await).await;
+    make(&mut wire, &json!({})).await;
+    let (stored, error) = fill(&mut wire, 60_000, 1_000).await;
+    assert!(stored > 3 && error["err_code"] == 10077, "{stored}: {error}");
+    let all = until("it is read anew", async || {
+        let all = wire.all().await;
+        (all.len() as u64 == stored).then_some(all)
+    })
+    .await;
+    let in_order =
+        all.iter().zip(1..).all(|((seq, (id, _)), number)| *seq == number && *id == format!("fill{number}"));
+    assert!(in_order, "everything acknowledged is there");
+    program.end().await;
+}
