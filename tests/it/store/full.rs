@@ -107,10 +107,20 @@ async fn a_write_that_finds_no_room_takes_nothing_back_that_was_acknowledged() {
     let launch: Launch = bus(folder.path(), "strict").under(Path::new("bash"), &["-c", script]);
     let mut program = launch.start();
     program.expect_errors();
+    let admin: SocketAddr = program.address("the admin port listens").await;
     let mut wire = Wire::connect(address(&mut program).await).await;
     make(&mut wire, &json!({})).await;
     let (stored, error) = fill(&mut wire, 60_000, 1_000).await;
     assert!(stored > 3 && error["err_code"] == 10077, "{stored}: {error}");
+    let unready = until("/readyz says that the disk fails", async || {
+        // Each try is one more failure.
+        wire.store("s.a", "again", &"x".repeat(60_000)).await;
+        let ready = raw::get(admin, "/readyz").await;
+        (ready.status == 503).then_some(ready.body)
+    })
+    .await;
+    assert!(unready.contains("bus store: stream S: the stream's store failed"), "{unready}");
+    assert!(raw::metric(admin, "mc_bus_server_store_errors_total", "").await >= 1.0);
     let all = until("it is read anew", async || {
         let all = wire.all().await;
         (all.len() as u64 == stored).then_some(all)
