@@ -34,6 +34,14 @@ impl Default for Settings {
 impl config::Settings for Settings {
     const SERVICE: &'static str = "message-center-bus";
 
+    fn complete(&mut self) {
+        self.bus = on_disk(std::mem::take(&mut self.bus));
+        if self.bus.listen.is_empty() {
+            // A file that serves all parts leaves it empty; a bus that nobody can reach is of no use.
+            self.bus.listen = Self::default().bus.listen;
+        }
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.bus.validate(problems);
         shared::telemetry::validate(&self.log, problems);
@@ -48,11 +56,7 @@ impl config::Settings for Settings {
 /// # Errors
 /// A port is taken.
 pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
-    let mut settings = Settings::clone(&live.get());
-    if settings.bus.listen.is_empty() {
-        // A file that serves all parts leaves it empty; a bus that nobody can reach is of no use.
-        settings.bus.listen = Settings::default().bus.listen;
-    }
+    let settings = live.get();
     let admin = health::bind("bus.admin", settings.bus.admin).await?;
     let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
     let server = provide(&settings.bus, &bus_drain).await.context("the bus")?;

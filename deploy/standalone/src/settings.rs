@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, LogConfig, Problems};
-use shared::history::HistoryConfig;
+use shared::history::{Full, HistoryConfig};
 use shared::rules::{RuleConfig, default_rules};
 
 /// All sections of the file.
@@ -36,9 +36,11 @@ pub struct Settings {
 /// The folder in which messages are kept, where nothing else is said.
 pub(crate) const DATA: &str = "message-center-data";
 
-/// A bus that keeps messages on the disk.
+/// A bus that keeps messages on the disk, whatever else was said of it. In memory is what `sync` says so of.
 pub(crate) fn on_disk(mut bus: BusConfig) -> BusConfig {
-    bus.store.path = DATA.into();
+    if bus.store.path.as_os_str().is_empty() {
+        bus.store.path = DATA.into();
+    }
     bus
 }
 
@@ -105,6 +107,10 @@ impl Settings {
 }
 
 impl config::Settings for Settings {
+    fn complete(&mut self) {
+        self.bus = on_disk(std::mem::take(&mut self.bus));
+    }
+
     fn reloadable() -> &'static [&'static str] {
         // What the parts declare for themselves; a test compares them.
         &[
@@ -121,6 +127,12 @@ impl config::Settings for Settings {
     /// Asks each part, so that what a part refuses alone is refused here too.
     fn validate(&self, problems: &mut Problems) {
         let Self { edge, publisher_api, auth_adapter, bus, history, demo, log, channels } = self.clone();
+        let drops = bus.is_embedded() && bus.store.folder().is_some() && history.full == Full::DropOldest;
+        problems.check(!drops || bus.store.max_bytes.0 > history.max_bytes.0, "bus.store.max_bytes", || {
+            "must be above history.max_bytes, by a fifth at best: otherwise the folder is full before the oldest \
+             messages are dropped, and publishes are refused"
+                .into()
+        });
         let mut login = auth_adapter;
         if self.is_demo() {
             self.validate_demo(problems);
@@ -155,6 +167,33 @@ mod tests {
         assert!(problems.contains("--auth-url"), "{problems}");
         let own = [("edge.listen", "0.0.0.0:6790"), ("auth_adapter.url", "http://127.0.0.1:8000/x")];
         assert!(!with(&own).unwrap().is_demo());
+    }
+
+    #[test]
+    fn whatever_is_said_of_the_bus_messages_are_kept_on_the_disk_unless_memory_is_asked_for() {
+        let folder = |flags: &[(&str, &str)]| {
+            let bus = with(flags).unwrap().bus;
+            bus.store.folder().map(std::path::Path::to_owned)
+        };
+        for flags in [&[][..], &[("bus.listen", "127.0.0.1:4222")], &[("bus.store.sync", "relaxed")]] {
+            assert_eq!(folder(flags), Some(DATA.into()), "{flags:?}");
+        }
+        assert_eq!(folder(&[("bus.store.path", "elsewhere")]), Some("elsewhere".into()));
+        assert_eq!(folder(&[("bus.store.sync", "memory")]), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_full_before_the_oldest_messages_are_dropped_is_refused() {
+        let small = [("bus.store.max_bytes", "1GiB"), ("history.full", "drop-oldest")];
+        let problems = with(&small).unwrap_err().to_string();
+        assert!(
+            problems.contains("bus.store.max_bytes") && problems.contains("history.max_bytes"),
+            "{problems}"
+        );
+        for (key, value) in [("history.max_bytes", "800MiB"), ("bus.store.sync", "memory")] {
+            assert!(with(&[small[0], small[1], (key, value)]).is_ok(), "{key}");
+        }
+        assert!(with(&small[..1]).is_ok(), "both refuse");
     }
 
     #[test]

@@ -67,8 +67,8 @@ pub enum Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StoreConfig {
-    /// The folder (`--data`); one process at a time has it. Empty: in memory. `message-center run` and
-    /// `message-center bus` take `message-center-data`.
+    /// The folder (`--data`); one process at a time has it. Empty: `message-center run` and `message-center bus` take
+    /// `message-center-data`; a part that embeds a bus keeps everything in memory.
     pub path: PathBuf,
     /// What an acknowledgement waits for: `strict`, `relaxed` or `memory`.
     pub sync: Sync,

@@ -32,6 +32,10 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// Looks for values that contradict a bound or each other; adds what it finds.
     fn validate(&self, problems: &mut Problems);
 
+    /// Fills in what nothing was said of, where that depends on the program: a section of which one key is given has
+    /// the defaults of its type for all others, not those of the program.
+    fn complete(&mut self) {}
+
     /// Dotted keys, or beginnings of keys, that may change while the process runs; all others are read at its start.
     fn reloadable() -> &'static [&'static str] {
         &[]
@@ -88,7 +92,8 @@ pub fn load<S: Settings>(sources: &Sources) -> Result<S, Problems> {
     for (key, value) in &sources.flags {
         overlay(&mut table, key.split('.').map(str::to_owned).collect(), value, &mut texts);
     }
-    let settings: S = extract(table, texts, &mut problems);
+    let mut settings: S = extract(table, texts, &mut problems);
+    settings.complete();
     settings.validate(&mut problems);
     problems.into_result(settings)
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use harness::program::Finished;
+use harness::program::{Finished, Launch};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -106,4 +106,23 @@ async fn a_folder_that_can_not_be_written_or_is_something_else_is_refused_at_the
     let said = refused(place.path()).await;
     assert!(said.contains("is not empty and no data folder"), "{said}");
     assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "mine");
+}
+
+#[tokio::test]
+async fn messages_are_kept_on_the_disk_whatever_else_is_said_of_the_bus() {
+    let place = TempDir::new().expect("there is room");
+    // Started in that folder, without a word of where messages are to be kept.
+    let go = format!("cd {} && exec \"$0\" \"$@\"", place.path().display());
+    let launch = || {
+        let launch = Launch::of("bus").set("bus.listen", "127.0.0.1:0").set("bus.admin", "127.0.0.1:0");
+        launch.set("bus.store.sync", "strict").under(Path::new("sh"), &["-c", &go])
+    };
+    for round in 1..=2 {
+        let mut program = launch().start();
+        let mut wire = Wire::connect(address(&mut program).await).await;
+        make(&mut wire, &json!({})).await;
+        assert_eq!(wire.store("s.a", &round.to_string(), "kept").await["seq"], round);
+        program.kill().await;
+    }
+    assert_eq!(segments(&place.path().join("message-center-data")).len(), 1);
 }
