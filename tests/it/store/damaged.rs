@@ -126,3 +126,34 @@ async fn messages_are_kept_on_the_disk_whatever_else_is_said_of_the_bus() {
     }
     assert_eq!(segments(&place.path().join("message-center-data")).len(), 1);
 }
+
+#[tokio::test]
+async fn commands_of_operators_open_the_folder_that_no_process_has_and_make_none() {
+    let place = TempDir::new().expect("there is room");
+    let data = place.path().join("data");
+    let operator = |arguments: &[&str]| {
+        let launch = Launch::of("history").variable("MC_BUS__STORE__SYNC", "strict");
+        let launch = arguments.iter().fold(launch, |launch, argument| launch.argument(argument));
+        launch.argument("--data").argument(&data.display().to_string()).run()
+    };
+    let none = operator(&["status"]).await;
+    assert!(none.code != 0 && none.stderr.contains("there is no data of an embedded bus in"), "{none:?}");
+    assert!(!data.exists());
+
+    let mut launch = Launch::of("run").argument("--data").argument(&data.display().to_string());
+    for key in ["edge.listen", "edge.admin", "publisher_api.listen", "demo.listen"] {
+        launch = launch.set(key, "127.0.0.1:0");
+    }
+    let program = launch.variable("MC_BUS__STORE__SYNC", "strict").start();
+    program.printed("message center is up").await;
+    let taken = operator(&["status"]).await;
+    assert!(taken.code != 0 && taken.stderr.contains("another process (pid "), "{taken:?}");
+    program.end().await;
+
+    let before = operator(&["status"]).await;
+    assert!(before.code == 0 && before.stdout.contains("MC_LOG_0"), "{before:?}");
+    let raised = operator(&["new-generation", "--yes"]).await;
+    assert_eq!(raised.code, 0, "{raised:?}");
+    let after = operator(&["status"]).await;
+    assert_ne!(before.stdout, after.stdout, "another generation is kept");
+}

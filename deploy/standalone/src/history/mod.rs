@@ -22,6 +22,8 @@ use shared::ids::Channel;
 use shared::service::{self, CommonArgs};
 use tokio::time::{Instant, timeout};
 
+use crate::settings::on_disk;
+
 pub use partitions::Partitions;
 
 /// How long the bus may take to be reached, or the history to be found.
@@ -48,6 +50,9 @@ pub struct Place {
     /// The bus to connect to, e.g. nats://10.0.0.5:4222 [default: open the data of the embedded one]
     #[arg(long, value_name = "URL")]
     bus_url: Option<String>,
+    /// The data folder of the embedded bus, which must not be in use [default: message-center-data]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "bus_url")]
+    data: Option<String>,
 }
 
 /// What the status is asked of.
@@ -92,6 +97,10 @@ struct Settings {
 impl config::Settings for Settings {
     const SERVICE: &'static str = "message-center-history";
 
+    fn complete(&mut self) {
+        self.bus = on_disk(std::mem::take(&mut self.bus));
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.bus.validate(problems);
         self.history.validate(problems);
@@ -120,7 +129,8 @@ impl Place {
         // Who runs a command reads its answer, not a log; --set log.filter=info stands over it.
         let quiet = ("log.filter".to_owned(), "off".to_owned());
         let url = self.bus_url.map(|url| ("bus.url".to_owned(), url));
-        let flags = std::iter::once(quiet).chain(url).collect();
+        let data = self.data.map(|folder| ("bus.store.path".to_owned(), folder));
+        let flags = std::iter::once(quiet).chain(url).chain(data).collect();
         service::run(
             self.common,
             flags,
@@ -131,6 +141,7 @@ impl Place {
                 settings.bus.listen.clear();
                 let bus_drain = Drain::new();
                 let answer = async {
+                    find_data(&settings.bus)?;
                     let server = provide(&settings.bus, &bus_drain).await.context("the bus")?;
                     let bus = Bus::connect(&server, "operator", &bus_drain).await.context("the bus")?;
                     bus.connected(PATIENCE).await.with_context(|| {
@@ -153,6 +164,22 @@ impl Place {
         )
         .await
     }
+}
+
+/// A command must not make a folder and call it empty.
+fn find_data(bus: &BusConfig) -> anyhow::Result<()> {
+    if !bus.is_embedded() {
+        return Ok(());
+    }
+    let Some(folder) = bus.store.folder() else {
+        bail!("bus.store.sync is \"memory\": there is no data to open; name a running bus with --bus-url")
+    };
+    ensure!(
+        folder.join("streams").is_dir(),
+        "there is no data of an embedded bus in {}: name its folder with --data, or a running bus with --bus-url",
+        folder.display()
+    );
+    Ok(())
 }
 
 async fn status(settings: Settings, bus: Bus, _drain: Drain) -> anyhow::Result<String> {
