@@ -148,7 +148,13 @@ pub struct StreamInfo {
     pub state: StreamState,
     /// Who leads it; none on a bus without a cluster.
     pub leader: Option<String>,
+    /// Whether most copies have answered their leader within [`HEARD_WITHIN`]. A leader that was cut off from them leads
+    /// nobody any more, and does not know it for up to 10 s. True without a cluster.
+    pub has_quorum: bool,
 }
+
+/// Leaders and copies exchange a heartbeat a second.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
 
 /// What a stream holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -176,6 +182,27 @@ struct InfoAnswer {
 struct ClusterAnswer {
     #[serde(default)]
     leader: Option<String>,
+    #[serde(default)]
+    replicas: Vec<ReplicaAnswer>,
+}
+
+#[derive(Deserialize)]
+struct ReplicaAnswer {
+    #[serde(default)]
+    offline: bool,
+    /// Nanoseconds since the leader heard of it.
+    #[serde(default)]
+    active: u64,
+}
+
+impl ClusterAnswer {
+    fn has_quorum(&self) -> bool {
+        let heard = |replica: &&ReplicaAnswer| {
+            !replica.offline && Duration::from_nanos(replica.active) <= HEARD_WITHIN
+        };
+        let with_it = 1 + self.replicas.iter().filter(heard).count();
+        2 * with_it > 1 + self.replicas.len()
+    }
 }
 
 /// Which message.
@@ -478,8 +505,9 @@ fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, ApiError> {
 
 fn info(answer: Value) -> Result<StreamInfo, ApiError> {
     let InfoAnswer { config, created, state, cluster } = read(answer)?;
+    let has_quorum = cluster.as_ref().is_none_or(ClusterAnswer::has_quorum);
     let leader = cluster.and_then(|cluster| cluster.leader).filter(|leader| !leader.is_empty());
-    Ok(StreamInfo { config, created: nanos(&created)?, state, leader })
+    Ok(StreamInfo { config, created: nanos(&created)?, state, leader, has_quorum })
 }
 
 impl StoredBody {
@@ -544,6 +572,20 @@ mod tests {
         assert_eq!(headers.get("Nats-Msg-Id").map(|value| value.as_str()), Some("m-1"));
         assert_eq!(headers.get("A").map(|value| value.as_str()), Some("b: c"));
         assert_eq!(headers.len(), 2);
+    }
+
+    #[test]
+    fn a_leader_that_hears_of_too_few_copies_leads_nobody() {
+        let quorum = |replicas: serde_json::Value| {
+            let cluster = serde_json::json!({ "leader": "n0", "replicas": replicas });
+            serde_json::from_value::<ClusterAnswer>(cluster).unwrap().has_quorum()
+        };
+        let (fresh, old) = (400_000_000_u64, 3_500_000_000_u64);
+        assert!(quorum(serde_json::json!([])), "a stream with one copy");
+        assert!(quorum(serde_json::json!([{ "active": fresh }, { "active": old }])));
+        assert!(quorum(serde_json::json!([{ "active": fresh }, { "active": 0, "offline": true }])));
+        assert!(!quorum(serde_json::json!([{ "active": old }, { "active": old }])));
+        assert!(!quorum(serde_json::json!([{ "active": fresh, "offline": true }, { "active": old }])));
     }
 
     #[test]

@@ -3,13 +3,15 @@
 //! Looks every [`INTERVAL`], and at once after each connect. A stream whose last sequence is below one that was seen in
 //! the same epoch went back in time (a backup was restored, a disk lost its end): its generation is raised, so that no
 //! position of before is taken for one of now. That costs every client a reload, so it must show [`PROOFS`] times in a row,
-//! or a new message must have been given a sequence that was seen before.
+//! or a new message must have been given a sequence that was seen before. Of a stream with copies it must also show for
+//! [`STEADY`], and be said by a leader that has most of them: one that was cut off, or was just elected and still takes in
+//! what it has, is behind too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Remembered, same_limits};
@@ -26,6 +28,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// So often a stream must be behind before it is believed.
 const PROOFS: u32 = 4;
 
+/// For so long a stream with copies must be behind.
+const STEADY: Duration = Duration::from_secs(5);
+
 /// What came of a look at the streams.
 enum Look {
     /// All is well.
@@ -38,7 +43,7 @@ enum Look {
 
 /// Watches until the part leaves.
 pub(super) async fn keep(history: History, leaving: CancellationToken) {
-    let mut keeper = Keeper { behind: vec![0; history.partitions() as usize], history };
+    let mut keeper = Keeper { behind: vec![Behind::default(); history.partitions() as usize], history };
     let work = async {
         let mut connection = keeper.history.inner.bus.state();
         loop {
@@ -54,10 +59,27 @@ pub(super) async fn keep(history: History, leaving: CancellationToken) {
     tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
 }
 
+/// How long a stream has been behind what was seen of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Behind {
+    /// Looks in a row.
+    times: u32,
+    since: Option<Instant>,
+}
+
+impl Behind {
+    /// One more look; `has_copies`: the stream has more than one.
+    fn is_proved(&mut self, has_copies: bool, now: Instant) -> bool {
+        self.times += 1;
+        let since = *self.since.get_or_insert(now);
+        self.times >= PROOFS && (!has_copies || now.duration_since(since) >= STEADY)
+    }
+}
+
 struct Keeper {
     history: History,
-    /// How often in a row each partition was behind what was seen.
-    behind: Vec<u32>,
+    /// How long each partition has been behind what was seen.
+    behind: Vec<Behind>,
 }
 
 impl Keeper {
@@ -65,7 +87,7 @@ impl Keeper {
     async fn look(&mut self) -> Duration {
         let (state, pause) = match self.look_at_all().await {
             Look::Ready(epochs) => {
-                let pause = if self.behind.iter().any(|times| *times > 0) { SOON } else { INTERVAL };
+                let pause = if self.behind.iter().any(|behind| behind.times > 0) { SOON } else { INTERVAL };
                 (HistoryState::Ready(Arc::new(epochs)), pause)
             }
             // What was found before still holds: a stream without a leader for a while is the same stream.
@@ -155,7 +177,7 @@ impl Keeper {
                 "the stream is behind what it had: clients will be told to reload"
             );
             info = self.set(&info, partition, remembered).await?;
-            self.behind[partition as usize] = 0;
+            self.behind[partition as usize] = Behind::default();
         } else if self.history.inner.role == Role::Publisher {
             let should = config.stream(partition, remembered);
             if !same_limits(&info.config, &should) {
@@ -175,12 +197,12 @@ impl Keeper {
             return true;
         }
         let behind = &mut self.behind[partition as usize];
-        if known == Some(epoch) && info.state.last_seq < seen {
-            *behind += 1;
+        if known == Some(epoch) && info.state.last_seq < seen && info.has_quorum {
+            behind.is_proved(info.leader.is_some(), Instant::now())
         } else {
-            *behind = 0;
+            *behind = Behind::default();
+            false
         }
-        *behind >= PROOFS
     }
 
     /// The stream, made if it is not there.
@@ -232,4 +254,21 @@ fn epoch_of(info: &StreamInfo, partition: u32) -> Option<Epoch> {
 pub(super) fn partition_of(info: &StreamInfo, partition: u32) -> Option<Partition> {
     let remembered = Remembered::of(info)?;
     Some(Partition { epoch: epoch(info, remembered, partition), smallest_limit: remembered.smallest_limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_behind_after_some_looks_and_one_with_copies_only_after_a_while() {
+        let (now, mut alone, mut copied) = (Instant::now(), Behind::default(), Behind::default());
+        let looks: Vec<_> = (0..30_u32)
+            .map(|look| {
+                (alone.is_proved(false, now + SOON * look), copied.is_proved(true, now + SOON * look))
+            })
+            .collect();
+        assert_eq!(looks.iter().position(|(alone, _)| *alone), Some(3));
+        assert_eq!(looks.iter().position(|(_, copied)| *copied), Some(20));
+    }
 }
