@@ -167,9 +167,13 @@ impl Device {
     /// # Panics
     /// Nothing comes.
     pub async fn next(&mut self) -> Received {
+        soon("a frame for the device", self.next_whenever()).await
+    }
+
+    /// The next frame, pings and pongs aside, however long it takes.
+    pub async fn next_whenever(&mut self) -> Received {
         loop {
-            let frame = soon("a frame for the device", self.socket.next()).await;
-            return match frame {
+            return match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => Received::Text(text.to_string()),
                 Some(Ok(Message::Binary(bytes))) => Received::Binary(bytes),
                 Some(Ok(Message::Close(Some(frame)))) => {

@@ -150,6 +150,8 @@ impl FleetPlan {
         let launch = Launch::of(part)
             .set("edge.listen", "127.0.0.1:0")
             .set("publisher_api.listen", "127.0.0.1:0")
+            // nats-server wants all of it to be free, on each node.
+            .set("history.max_bytes", "256MiB")
             .set("edge.heartbeat", "50ms")
             .set("publisher_api.heartbeat", "50ms");
         let launch = self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value));

@@ -90,6 +90,12 @@ impl Link {
         self.shared.allowance.send_replace(bytes);
     }
 
+    /// Waits until nothing of [`Link::limit`] is left.
+    pub async fn used_up(&self) {
+        // The sender lives as long as the link.
+        let _ = self.shared.allowance.subscribe().wait_for(|bytes| *bytes == 0).await;
+    }
+
     /// Leads new connections to another place.
     pub fn lead_to(&self, target: SocketAddr) {
         self.shared.target.send_replace(target);

@@ -65,6 +65,22 @@ impl Device {
         message(channel, &frame).unwrap_or_else(|| panic!("expected a message of {channel}: {frame}"))
     }
 
+    /// The next message of `@user`, however long it takes; what is none is passed over. `None`: the connection ended.
+    pub async fn next_quietly(&mut self) -> Option<Message> {
+        loop {
+            match self.next_whenever().await {
+                Received::Text(text) => {
+                    let frame = serde_json::from_str(&text).unwrap_or_default();
+                    if let Some(message) = message("@user", &frame) {
+                        return Some(message);
+                    }
+                }
+                Received::Binary(_) => {}
+                Received::Close(..) | Received::Gone => return None,
+            }
+        }
+    }
+
     /// Expects this text with an id, in `@user`; gives the id.
     ///
     /// # Panics

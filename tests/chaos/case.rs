@@ -1,0 +1,266 @@
+//! One case: a crowd of sessions, callers that publish, a script of disturbances, and the judgement.
+//!
+//! Cases run one after the other, since each loads the machine. Everything that is chosen is chosen from the seed; what
+//! the machine's own timing decides is not repeatable, which is why the seed's choices are many.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::publisher::Publisher;
+use harness::tools;
+use shared::drain::Drain;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::callers::{Books, Caller, How};
+use crate::clock::{Clock, pass};
+use crate::ledger::Verdict;
+use crate::nodes::Nodes;
+use crate::session::{Session, Shared};
+use crate::stage::{EDGES, Keeper, PUBLISHERS, Stage};
+
+/// Users; each has a recovering session, every fourth has one on another edge too, every second a plain one.
+const USERS: u32 = 200;
+const CALLERS: [How; 8] =
+    [How::Call, How::Call, How::Call, How::Call, How::Batch, How::Batch, How::Socket, How::Socket];
+/// Between two looks at how far a case is.
+const POLL: Duration = Duration::from_millis(100);
+/// How long clients may take to catch up after the last message, disturbances included.
+const CATCH_UP: Duration = Duration::from_secs(60);
+/// What comes twice may come late.
+const AFTERMATH: Duration = Duration::from_secs(1);
+
+/// One case at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Which bus a case needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Over {
+    /// `message-center bus`.
+    Bus,
+    /// So many nats-servers.
+    Nats(usize),
+}
+
+/// A running case, for its script.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) stage: Stage,
+    pub(crate) random: fastrand::Rng,
+    books: Arc<Books>,
+    diaries: Vec<Shared>,
+    clock: Clock,
+    sessions: Drain,
+    callers: Drain,
+}
+
+/// Whether this is the long version.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("MC_CHAOS_LONG").is_some_and(|value| value == "1")
+}
+
+/// Messages a second while something is to be broken yet.
+fn pace() -> u64 {
+    if is_long() { 1500 } else { 250 }
+}
+
+/// The seed of this run.
+fn seed() -> u64 {
+    let given = std::env::var_os("MC_CHAOS_SEED").map(|text| {
+        let seed = text.to_str().and_then(|text| text.parse().ok());
+        seed.unwrap_or_else(|| panic!("MC_CHAOS_SEED is {text:?}; it takes a number"))
+    });
+    given.unwrap_or_else(|| fastrand::u64(..1_000_000))
+}
+
+/// Runs a case and judges it. A case whose bus is not installed is left to `tests/run`, which says so.
+///
+/// # Panics
+/// A promise was broken.
+pub(crate) async fn run(name: &str, over: Over, script: impl AsyncFnOnce(&mut Case)) {
+    let keeper = match over {
+        Over::Bus => None,
+        Over::Nats(count) => match tools::find("MC_TEST_NATS_SERVER", name) {
+            Some(binary) => Some((binary, count)),
+            None => return,
+        },
+    };
+    let turn = TURN.lock().await;
+    let (seed, total) = (seed(), if is_long() { 100_000 } else { 4_000 });
+    say(&format!("{name}: MC_CHAOS_SEED={seed}\n"));
+    let keeper = match keeper {
+        None => Keeper::bus().await,
+        Some((binary, count)) => Keeper::Nodes(Nodes::start(binary, count).await),
+    };
+    let mut case = Case::start(keeper, seed, total).await;
+    script(&mut case).await;
+    let (verdict, warnings) = case.end().await;
+    say(&row(name, &verdict));
+    drop(turn);
+    assert!(verdict.is_clean(), "{name}, MC_CHAOS_SEED={seed}: {verdict:#?}\n{warnings}");
+    assert_eq!(verdict.published, total);
+}
+
+impl Case {
+    async fn start(keeper: Keeper, seed: u64, total: u64) -> Self {
+        let stage = Stage::start(keeper, &[]).await;
+        let clock = Clock::start();
+        let books = Arc::new(Books::new(total, pace(), clock));
+        let random = fastrand::Rng::with_seed(seed);
+        let (sessions, callers) = (Drain::new(), Drain::new());
+        let mut case = Self { stage, random, books, diaries: Vec::new(), clock, sessions, callers };
+        case.open_sessions().await;
+        // The pace counts from the first message on.
+        case.books = Arc::new(Books::new(total, pace(), Clock::start()));
+        case.open_callers();
+        case
+    }
+
+    async fn open_sessions(&mut self) {
+        let online = watch::Sender::new(0);
+        for user in 1..=USERS {
+            let home = user as usize % EDGES;
+            self.open_session(user, home, true, &online);
+            if user % 4 == 0 {
+                self.open_session(user, home + 1, true, &online);
+            }
+            if user % 2 == 0 {
+                self.open_session(user, home + 1, false, &online);
+            }
+        }
+        let (count, mut there) = (self.diaries.len(), online.subscribe());
+        let all = there.wait_for(|there| *there == count);
+        let all = timeout(CATCH_UP, all).await;
+        assert!(all.is_ok(), "{} of {count} sessions are online", *online.borrow());
+    }
+
+    fn open_session(&mut self, user: u32, home: usize, recovering: bool, online: &watch::Sender<usize>) {
+        let mut edges: Vec<_> = self.stage.to_edges.iter().map(harness::link::Link::address).collect();
+        let edges_of = edges.len();
+        edges.rotate_left(home % edges_of);
+        let diary = Shared::new(user, recovering);
+        self.diaries.push(diary.clone());
+        let session = Session {
+            user,
+            edges,
+            random: self.random.fork(),
+            clock: self.clock,
+            diary,
+            online: online.clone(),
+            last: recovering.then(String::new),
+            failures: 0,
+        };
+        let over = self.sessions.clone();
+        self.sessions.spawn(async move {
+            tokio::select! { () = session.run() => {}, () = over.begun() => {} }
+        });
+    }
+
+    fn open_callers(&mut self) {
+        for (index, how) in CALLERS.into_iter().enumerate() {
+            let mut addresses: Vec<_> =
+                self.stage.to_publishers.iter().map(harness::link::Link::address).collect();
+            addresses.rotate_left(index % PUBLISHERS);
+            let users = (1..=USERS).filter(|user| *user as usize % CALLERS.len() == index);
+            let caller = Caller {
+                lane: u32::try_from(index).unwrap_or_default(),
+                how,
+                users: users.map(|user| (user, 0)).collect(),
+                publishers: addresses.into_iter().map(|at| (at, Publisher::of(at))).collect(),
+                random: self.random.fork(),
+                clock: self.clock,
+                books: Arc::clone(&self.books),
+            };
+            self.callers.spawn(caller.run());
+        }
+    }
+
+    /// Places in the run where something is broken: few in the short version, many in the long one.
+    pub(crate) fn places(&mut self) -> Vec<f64> {
+        let count = if is_long() { 8 } else { 2 };
+        let width = 0.75 / f64::from(count);
+        (0..count).map(|place| 0.05 + width * (f64::from(place) + 0.6 * self.random.f64())).collect()
+    }
+
+    /// Waits until this share of all messages was begun.
+    pub(crate) async fn reach(&self, share: f64) {
+        #[expect(clippy::cast_precision_loss, reason = "a share of a few thousand")]
+        let reached = || self.books.begun() as f64 >= share * self.books.total as f64;
+        self.wait(&format!("{:.0} % of the messages are begun", share * 100.0), reached).await;
+    }
+
+    /// Lets between a tenth and all of this time pass.
+    pub(crate) async fn pause(&mut self, most: Duration) {
+        let share = 0.1 + 0.9 * self.random.f64();
+        pass(most.mul_f64(share)).await;
+    }
+
+    /// Waits as long as there is progress of any kind, and no longer.
+    async fn wait(&self, what: &str, done: impl Fn() -> bool) {
+        let (mut ticks, mut moved) = (interval(POLL), (0, 0, Instant::now()));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !done() {
+            ticks.tick().await;
+            let (begun, acknowledged) = (self.books.begun(), self.books.lock().acknowledged());
+            if (begun, acknowledged) != (moved.0, moved.1) {
+                moved = (begun, acknowledged, Instant::now());
+            }
+            let still = moved.2.elapsed();
+            assert!(still < CATCH_UP, "nothing moved for {still:?}, waiting until {what}: {moved:?}");
+        }
+    }
+
+    /// Lets callers finish and clients catch up, ends everything, and judges. With what the parts warned of.
+    async fn end(self) -> (Verdict, String) {
+        self.books.hurry();
+        self.wait("all callers are done", || self.callers.tasks() == 0).await;
+        let caught_up = async {
+            let mut ticks = interval(POLL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let ledger = self.books.lock();
+                let behind = |diary: &&Shared| {
+                    let diary = diary.lock();
+                    diary.recovers() && !ledger.is_caught_up(&diary)
+                };
+                if self.diaries.iter().find(behind).is_none() {
+                    return;
+                }
+            }
+        };
+        // What is missing then is lost; the verdict names it.
+        let _ = timeout(CATCH_UP, caught_up).await;
+        pass(AFTERMATH).await;
+        self.sessions.finish(CATCH_UP).await;
+        let warnings = self.stage.warnings();
+        self.stage.end().await;
+        let ledger = self.books.lock();
+        let diaries: Vec<_> = self.diaries.iter().map(Shared::lock).collect();
+        (ledger.judge(diaries.iter().map(|diary| &**diary)), warnings)
+    }
+}
+
+/// Writes past the test runner, which swallows the output of tests that pass.
+pub(crate) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+/// The row of a case in the table.
+pub(crate) fn row(name: &str, verdict: &Verdict) -> String {
+    const COLUMNS: &str = "| case | published | acknowledged | delivered | lost | doubled | reordered | \
+                           recovered:false | @reload | longest gap, ms | late, ms |\n";
+    let mut row = COLUMNS.to_owned();
+    let Verdict { published, acknowledged, delivered, lost, doubled, reordered, .. } = verdict;
+    let Verdict { unrecovered, reloads, longest_gap, late, .. } = verdict;
+    let _ = writeln!(
+        row,
+        "| {name} | {published} | {acknowledged} | {delivered} | {lost} | {doubled} | {reordered} | {unrecovered} | \
+         {reloads} | {longest_gap} | {late} |"
+    );
+    row
+}

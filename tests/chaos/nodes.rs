@@ -1,0 +1,221 @@
+//! Real nats-servers with streams that write through: one, or three whose routes can be cut.
+//!
+//! A node keeps its ports and its store when it is killed and restarted. Every route goes through a link of its own for
+//! each direction in which it may be made, so that a route can break while all clients and all other routes stay.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use harness::link::Link;
+use harness::wait::{eventually, soon, until};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+use tokio::process::{Child, Command};
+
+use crate::clock::pass;
+
+/// How long the server may take to say who leads.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long a node may take to get what it missed.
+const CATCH_UP: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The servers.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    binary: PathBuf,
+    folder: TempDir,
+    clients: Vec<SocketAddr>,
+    routes: Vec<SocketAddr>,
+    /// `links[i][j]`: what node i takes for node j.
+    links: Vec<Vec<Link>>,
+    /// A port for each node that is taken and where nobody listens: what a node says of itself leads nowhere, so that the
+    /// others keep to the links. A refused connection is not tried again; one that is taken and broken is, at once.
+    nowhere: Vec<TcpSocket>,
+    children: Vec<Option<Child>>,
+}
+
+impl Nodes {
+    /// Starts one or three.
+    pub(crate) async fn start(binary: PathBuf, count: usize) -> Self {
+        let mut ports = free_ports(2 * count);
+        let (routes, clients) = (ports.split_off(count), ports);
+        let mut links = Vec::new();
+        for _ in 0..count {
+            let mut row = Vec::new();
+            for route in &routes {
+                row.push(Link::to(*route).await);
+            }
+            links.push(row);
+        }
+        let folder = TempDir::new().expect("there is room for a folder");
+        let children = (0..count).map(|_| None).collect();
+        let nowhere = (0..count).map(|_| nowhere()).collect();
+        let mut nodes = Self { binary, folder, clients, routes, links, nowhere, children };
+        for index in 0..count {
+            nodes.restart(index).await;
+        }
+        nodes
+    }
+
+    /// Where clients connect: all of them.
+    pub(crate) fn url(&self) -> String {
+        self.clients.iter().map(|client| format!("nats://{client}")).collect::<Vec<_>>().join(",")
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Kills a node as `kill -9` does.
+    pub(crate) async fn kill(&mut self, index: usize) {
+        let mut child = self.children[index].take().expect("the node runs");
+        soon("nats-server ends", child.kill()).await.expect("it can be killed");
+    }
+
+    /// Starts a node on its ports and its store, and waits until it listens.
+    pub(crate) async fn restart(&mut self, index: usize) {
+        let file = self.folder.path().join(format!("n{index}.conf"));
+        std::fs::write(&file, self.config(index)).expect("there is room for a file");
+        let log = std::fs::File::options().create(true).append(true).open(self.log(index));
+        let child = Command::new(&self.binary)
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("there is room for a log"))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("nats-server can be started");
+        self.children[index] = Some(child);
+        let client = self.clients[index];
+        eventually("nats-server listens", async || tokio::net::TcpStream::connect(client).await.is_ok())
+            .await;
+    }
+
+    /// Breaks the route between two nodes; to the others they keep theirs.
+    pub(crate) fn break_route(&self, one: usize, other: usize) {
+        self.links[one][other].cut();
+        self.links[other][one].cut();
+    }
+
+    /// Lets two nodes find each other again.
+    pub(crate) fn heal_route(&self, one: usize, other: usize) {
+        self.links[one][other].heal();
+        self.links[other][one].heal();
+    }
+
+    /// Which node leads a stream, as soon as one does.
+    pub(crate) async fn leader(&self, stream: &str) -> usize {
+        let servers: Vec<String> = self.clients.iter().map(|client| format!("nats://{client}")).collect();
+        let client = async_nats::connect(servers).await.expect("a node takes clients");
+        let subject = format!("$JS.API.STREAM.INFO.{stream}");
+        until("the stream has a leader", async || {
+            let asked = client.request(subject.clone(), bytes::Bytes::new());
+            let answer = tokio::time::timeout(ANSWER, asked).await.ok()?.ok()?;
+            let info: Value = serde_json::from_slice(&answer.payload).ok()?;
+            info["cluster"]["leader"].as_str()?.strip_prefix('n')?.parse().ok()
+        })
+        .await
+    }
+
+    /// Waits until every node has all of this stream. A node that was away may ask the leader several times, some seconds
+    /// apart ("Expected first catchup entry to be a snapshot and peerstate, will retry"), while the routes stand again.
+    pub(crate) async fn whole(&self, stream: &str) {
+        let client = async_nats::connect(self.url().split(',').collect::<Vec<_>>()).await;
+        let client = client.expect("a node takes clients");
+        let subject = format!("$JS.API.STREAM.INFO.{stream}");
+        let whole = async {
+            while !is_whole(&client, &subject, self.clients.len()).await {
+                pass(LOOK).await;
+            }
+        };
+        let whole = tokio::time::timeout(CATCH_UP, whole).await;
+        assert!(whole.is_ok(), "waited {CATCH_UP:?} in vain: all copies of the stream are current");
+    }
+
+    /// Kills what still runs.
+    pub(crate) async fn stop(mut self) {
+        for index in 0..self.children.len() {
+            if self.children[index].is_some() {
+                self.kill(index).await;
+            }
+        }
+    }
+
+    fn config(&self, index: usize) -> String {
+        let store = self.folder.path().join(format!("n{index}"));
+        let mut config = format!(
+            "server_name: n{index}\nlisten: \"{}\"\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n",
+            self.clients[index]
+        );
+        if self.clients.len() > 1 {
+            let peers = self.links[index].iter().enumerate().filter(|(peer, _)| *peer != index);
+            let routes: Vec<_> =
+                peers.map(|(_, link)| format!("\"nats-route://{}\"", link.address())).collect();
+            let nowhere = self.nowhere[index].local_addr().expect("it is bound");
+            config += &format!(
+                "cluster {{ name: mc, listen: \"{}\", advertise: \"{nowhere}\", routes: [{}] }}\n",
+                self.routes[index],
+                routes.join(", ")
+            );
+        }
+        config
+    }
+
+    /// What the servers logged beyond the coming and going of routes.
+    pub(crate) fn warnings(&self) -> String {
+        let mut text = String::new();
+        for index in 0..self.clients.len() {
+            let log = std::fs::read_to_string(self.log(index)).unwrap_or_default();
+            let grave = log.lines().filter(|line| !line.contains(" [INF] ") || line.contains("leader"));
+            for line in grave.filter(|line| !line.contains("connect to route")).take(100) {
+                text += &format!("n{index}: {line}\n");
+            }
+        }
+        text
+    }
+
+    fn log(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("n{index}.log"))
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for index in 0..self.clients.len() {
+                let text = std::fs::read_to_string(self.log(index)).unwrap_or_default();
+                let last: Vec<_> = text.lines().rev().take(60).collect();
+                eprintln!("---- nats-server n{index}, the last lines first:\n{}", last.join("\n"));
+            }
+        }
+    }
+}
+
+async fn is_whole(client: &async_nats::Client, subject: &str, nodes: usize) -> bool {
+    let asked = client.request(subject.to_owned(), bytes::Bytes::new());
+    let Ok(Ok(answer)) = tokio::time::timeout(ANSWER, asked).await else { return false };
+    let info: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
+    let replicas = info["cluster"]["replicas"].as_array().cloned().unwrap_or_default();
+    replicas.len() + 1 == nodes
+        && replicas.iter().all(|replica| replica["current"] == true && replica["offline"] != true)
+}
+
+fn nowhere() -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("there is room for a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has free ports");
+    socket
+}
+
+/// Ports that were free a moment ago.
+pub(crate) fn free_ports(count: usize) -> Vec<SocketAddr> {
+    // All are held until the last is found, so that they differ.
+    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    let address = |held: std::io::Result<TcpListener>| held.and_then(|held| held.local_addr());
+    held.into_iter().map(|held| address(held).expect("loopback has free ports")).collect()
+}
