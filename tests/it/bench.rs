@@ -106,6 +106,17 @@ async fn a_closed_loop_over_websocket_publishes_as_fast_as_it_is_answered() {
     assert!(accepted > 8 && received == accepted, "{accepted}, {received}");
 }
 
+#[tokio::test]
+async fn sessions_with_ids_receive_what_is_kept_once_and_in_order() {
+    for store in ["memory", "strict", "relaxed"] {
+        let (accepted, received) = good(&format!("--spawn standalone --store {store} --recover")).await;
+        assert_eq!((accepted, received), (200, 200), "{store}");
+    }
+    let (accepted, received) =
+        good("--spawn apart --store memory --recover --via ws --fanout broadcast").await;
+    assert_eq!((accepted, received), (200, 200 * 50));
+}
+
 /// The flags for a server that runs already.
 fn server(edge: SocketAddr, publisher: SocketAddr) -> String {
     let pid = std::process::id();

@@ -22,6 +22,7 @@ mod outage;
 mod partitions;
 mod proxies;
 mod publishing;
+mod recovery;
 mod reload;
 mod store;
 mod storm;

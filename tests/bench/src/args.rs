@@ -48,6 +48,22 @@ pub enum Fanout {
     Broadcast,
 }
 
+/// Where the server that the tool starts keeps the history of channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Store {
+    /// Nowhere: the channels have no history
+    None,
+    /// In memory, until the server ends
+    Memory,
+    /// On disk, synced before a publish is answered
+    Strict,
+    /// On disk, synced within a second
+    Relaxed,
+    /// On the NATS servers that --set bus.url names
+    Nats,
+}
+
 /// Which server the tool starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,6 +80,9 @@ pub struct Args {
     /// Start a server on free ports, with raised limits, and measure that
     #[arg(long, value_enum, value_name = "HOW", conflicts_with_all = ["url", "publish", "pid"])]
     pub(crate) spawn: Option<Spawn>,
+    /// History of the channels of that server; a folder is made for it, and removed
+    #[arg(long, value_enum, default_value_t = Store::None, requires = "spawn")]
+    pub(crate) store: Store,
     /// Set a key of the server that --spawn starts: --set edge.outbox=1MiB (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "spawn")]
     pub(crate) set: Vec<String>,
@@ -115,6 +134,9 @@ pub struct Args {
     /// Publishing connections [default: 64 over HTTP, 4 over WebSocket; closed over HTTP: one for each in flight]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=16_384))]
     pub(crate) connections: Option<u16>,
+    /// Sessions subscribe so that messages have ids and can be recovered; the channels need history
+    #[arg(long)]
+    pub(crate) recover: bool,
     /// How long to publish
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub(crate) duration: Duration,
@@ -172,6 +194,21 @@ impl Args {
         }
         if self.publish.as_ref().is_some_and(Target::is_websocket) {
             return Err("--publish must be an http:// URL; --via ws makes it a WebSocket".into());
+        }
+        if self.recover && self.spawn.is_some() && self.store == Store::None {
+            return Err("--recover needs channels with history: say --store memory, strict or relaxed".into());
+        }
+        let elsewhere = self.set.iter().any(|pair| pair.starts_with("bus.url="));
+        let fits = match self.store {
+            Store::None => true,
+            Store::Nats => elsewhere,
+            Store::Memory | Store::Strict | Store::Relaxed => !elsewhere,
+        };
+        if !fits {
+            return Err("--store nats and --set bus.url=nats://… go together".into());
+        }
+        if self.store == Store::Nats && self.spawn == Some(Spawn::Apart) {
+            return Err("--store nats goes with --spawn standalone; with apart the bus is a part".into());
         }
         if self.processes > self.sessions {
             return Err("--processes must not be above --sessions".into());
@@ -270,6 +307,11 @@ mod tests {
             ("--set a=b", "--spawn"),
             ("--payload 51", "52"),
             ("--channel x", "NAME=CHANNEL"),
+            ("--store strict", "--spawn"),
+            ("--spawn standalone --recover", "--store"),
+            ("--spawn standalone --store nats", "bus.url"),
+            ("--spawn standalone --store strict --set bus.url=nats://a", "bus.url"),
+            ("--spawn apart --store nats --set bus.url=nats://a", "standalone"),
             ("--sessions 0", "1.."),
         ] {
             let error = parse(line).unwrap_err();

@@ -48,6 +48,8 @@ pub(crate) struct Open {
     pub(crate) token: String,
     /// What each session subscribes to.
     pub(crate) subscribe: String,
+    /// Whether messages are to have ids.
+    pub(crate) recover: bool,
     /// Whether that is the same channel for all.
     pub(crate) broadcast: bool,
     /// Connections a second; 0: as fast as they come up.

@@ -219,6 +219,7 @@ impl Scene<'_> {
             users: args.users(),
             token: args.token_template.clone(),
             subscribe: if broadcast { args.channel.0.clone() } else { "@user".into() },
+            recover: args.recover,
             broadcast,
             ramp,
             sources: args.sources.unwrap_or(usual),

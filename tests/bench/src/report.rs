@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::args::{Fanout, Mode, Spawn, Transport};
+use crate::args::{Fanout, Mode, Spawn, Store, Transport};
 use crate::latency::Summary;
 
 /// The version of the JSON.
@@ -44,6 +44,10 @@ pub(crate) struct Report {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Settings {
     pub(crate) spawn: Option<Spawn>,
+    /// Where the spawned server keeps history.
+    pub(crate) store: Option<Store>,
+    /// Whether sessions asked for ids.
+    pub(crate) recover: bool,
     pub(crate) url: String,
     pub(crate) publish: String,
     pub(crate) sessions: u64,
@@ -241,6 +245,8 @@ mod tests {
             stopped_early: false,
             settings: Settings {
                 spawn: Some(Spawn::Standalone),
+                store: Some(Store::Strict),
+                recover: true,
                 url: "ws://127.0.0.1:6790/message-center".into(),
                 publish: "http://127.0.0.1:6789/".into(),
                 sessions: 1_000,

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -16,12 +17,13 @@ use axum::routing::post;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use shared::drain::Drain;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::args::{Args, Spawn};
+use crate::args::{Args, Spawn, Store};
 use crate::http::{self, Head};
 use crate::socket;
 use crate::target::Target;
@@ -41,6 +43,8 @@ pub(crate) struct Server {
     drain: Drain,
     pub(crate) devices: Target,
     pub(crate) publisher: Target,
+    /// Where history is kept; removed at the end.
+    folder: Option<TempDir>,
 }
 
 struct Part {
@@ -58,16 +62,21 @@ impl Server {
     /// One does not start; with what it said.
     pub(crate) async fn start(how: Spawn, args: &Args) -> anyhow::Result<Self> {
         let drain = Drain::new();
+        let folder = match args.store {
+            Store::Strict | Store::Relaxed => Some(TempDir::new().context("a folder for the history")?),
+            Store::None | Store::Memory | Store::Nats => None,
+        };
+        let keys = store(args.store, folder.as_ref().map(TempDir::path));
         let login = format!("http://{}/", business(&args.token_template, &drain).await?);
         let mut parts = Vec::new();
         let (devices, publisher) = match how {
             Spawn::Standalone => {
-                let mut all = Part::start("run", args, &[("auth_adapter.url", &login)])?;
+                let mut all = Part::start("run", args, &own(&keys, &[("auth_adapter.url", &login)]))?;
                 let found = (all.address("edge listens").await?, all.address("publisher-api listens").await?);
                 parts.push(all);
                 found
             }
-            Spawn::Apart => apart(args, &login, &mut parts).await?,
+            Spawn::Apart => apart(args, &login, &keys, &mut parts).await?,
         };
         for part in &mut parts {
             let admin = part.address("admin port listens").await?;
@@ -80,6 +89,7 @@ impl Server {
         Ok(Self {
             parts,
             drain,
+            folder,
             devices: url("ws", devices, "/message-center").map_err(anyhow::Error::msg)?,
             publisher: url("http", publisher, "").map_err(anyhow::Error::msg)?,
         })
@@ -105,12 +115,38 @@ impl Server {
             }
         }
         self.drain.finish(LEAVE).await;
+        if let Some(folder) = self.folder.take()
+            && let Err(error) = folder.close()
+        {
+            eprintln!("the history can't be removed: {error}");
+        }
     }
 }
 
+/// Where the embedded bus keeps history.
+fn store(store: Store, folder: Option<&Path>) -> Vec<(&'static str, String)> {
+    let folder = || folder.map(|folder| folder.join("data").display().to_string()).unwrap_or_default();
+    match store {
+        Store::None | Store::Nats => Vec::new(),
+        Store::Memory => vec![("bus.store.kind", "memory".into())],
+        Store::Strict => vec![("bus.store.folder", folder()), ("bus.store.sync", "strict".into())],
+        Store::Relaxed => vec![("bus.store.folder", folder()), ("bus.store.sync", "relaxed".into())],
+    }
+}
+
+/// Keys of a part, and those of the store.
+fn own<'a>(store: &'a [(&'static str, String)], keys: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    store.iter().map(|(key, value)| (*key, value.as_str())).chain(keys.iter().copied()).collect()
+}
+
 /// Starts bus, auth-adapter, publisher-api and edge; the last leaves first.
-async fn apart(args: &Args, login: &str, parts: &mut Vec<Part>) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-    let mut bus = Part::start("bus", args, &[("bus.listen", FREE)])?;
+async fn apart(
+    args: &Args,
+    login: &str,
+    store: &[(&'static str, String)],
+    parts: &mut Vec<Part>,
+) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    let mut bus = Part::start("bus", args, &own(store, &[("bus.listen", FREE)]))?;
     let bus_url = format!("nats://{}", bus.address("the embedded bus listens").await?);
     parts.push(bus);
     let over = ("bus.url", bus_url.as_str());
@@ -127,9 +163,10 @@ async fn apart(args: &Args, login: &str, parts: &mut Vec<Part>) -> anyhow::Resul
 /// Ports, channels, and limits that a load test would run into before the server does.
 fn settings(args: &Args) -> Vec<(&'static str, String)> {
     let (name, channel) = (json!(args.channel.0), json!(args.channel.1));
+    let history = args.store != Store::None;
     let channels = format!(
-        "[{{ name = \"@user\", channel = \"user:{{uid}}\", login = true, history = false }}, \
-         {{ name = {name}, channel = {channel}, login = false, history = false }}]"
+        "[{{ name = \"@user\", channel = \"user:{{uid}}\", login = true, history = {history} }}, \
+         {{ name = {name}, channel = {channel}, login = false, history = {history} }}]"
     );
     let free = || FREE.to_owned();
     vec![

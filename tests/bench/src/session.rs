@@ -19,7 +19,12 @@ use crate::stamp::Stamp;
 use crate::target::Target;
 use crate::worker::Board;
 
-const YES: &[u8] = b"{\"result\":true}";
+/// How a yes begins; one to a recovering subscribe goes on with an id.
+const YES: &[u8] = b"{\"result\":true";
+/// How far into a frame the text of a message begins at most.
+const HEAD_BYTES: usize = 512;
+/// What stands between the id of a message and its text.
+const TEXT: &[u8] = b",\"d\":\"";
 
 /// How the life of all sessions of a process goes on.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +60,7 @@ pub(crate) struct Session {
     socket: Socket,
     channel: u64,
     run: u32,
+    recovers: bool,
     /// By publishing connection.
     trackers: BTreeMap<u16, Tracker>,
 }
@@ -80,9 +86,11 @@ pub(crate) async fn open(target: &Target, order: &Open, number: u64) -> Result<(
     ask(&mut socket, &format!(r#"{{"op":"auth","token":{token}}}"#), "login").await?;
     let steps = Steps { handshake: connected - began, login: clock::now() - connected };
     let name = serde_json::Value::from(order.subscribe.as_str());
-    ask(&mut socket, &format!(r#"{{"op":"subscribe","channel":{name}}}"#), "subscribe").await?;
+    let after = if order.recover { r#","after":"""# } else { "" };
+    ask(&mut socket, &format!(r#"{{"op":"subscribe","channel":{name}{after}}}"#), "subscribe").await?;
     let channel = if order.broadcast { 0 } else { user };
-    Ok((Session { socket, channel, run: order.run, trackers: BTreeMap::new() }, steps))
+    let (run, recovers) = (order.run, order.recover);
+    Ok((Session { socket, channel, run, recovers, trackers: BTreeMap::new() }, steps))
 }
 
 /// The local address of a session: there are some 28,000 ports for each.
@@ -106,7 +114,7 @@ async fn ask(socket: &mut Socket, op: &str, what: &str) -> Result<(), String> {
                 Opcode::Ping => ping = Some(payload.to_vec()),
                 // What follows the answer in the same read is not about it: a refusal is followed by a close.
                 Opcode::Text | Opcode::Close if answer.is_some() => {}
-                Opcode::Text if payload == YES => answer = Some(Ok(())),
+                Opcode::Text if payload.starts_with(YES) => answer = Some(Ok(())),
                 // A message of somebody else may come between.
                 Opcode::Text if !payload.starts_with(b"{\"code\":") => {}
                 Opcode::Text => answer = Some(Err(format!("{what}: {}", String::from_utf8_lossy(payload)))),
@@ -132,7 +140,7 @@ impl Session {
         loop {
             let mut control = None;
             let (socket, trackers) = (&mut self.socket, &mut self.trackers);
-            let run = self.run;
+            let (run, recovers) = (self.run, self.recovers);
             tokio::select! {
                 biased;
                 changed = stage.changed() => {
@@ -144,7 +152,10 @@ impl Session {
                     }
                 }
                 received = socket.receive(|opcode, payload| match opcode {
-                    Opcode::Text | Opcode::Binary => note(trackers, board, run, payload),
+                    Opcode::Text | Opcode::Binary => {
+                        let text = if recovers { inner(payload) } else { Some(payload) };
+                        text.into_iter().for_each(|text| note(trackers, board, run, text));
+                    }
                     Opcode::Close | Opcode::Ping => control = Some((opcode, payload.to_vec())),
                     Opcode::Pong => {}
                 }) => {
@@ -191,6 +202,18 @@ impl Session {
     }
 }
 
+/// What was published, without the id that came with it. A stamp needs no escaping, so that its bytes stand there as they
+/// were published. None: it is no message but says where the session is.
+fn inner(payload: &[u8]) -> Option<&[u8]> {
+    if payload.starts_with(b"{\"event\":\"@") {
+        return None;
+    }
+    // Id and channel name are short.
+    let head = &payload[..payload.len().min(HEAD_BYTES)];
+    let at = head.windows(TEXT.len()).position(|window| window == TEXT);
+    Some(at.map_or(payload, |at| &payload[at + TEXT.len()..]))
+}
+
 /// Takes note of a message.
 fn note(trackers: &mut BTreeMap<u16, Tracker>, board: &Board, run: u32, payload: &[u8]) {
     match Stamp::read(payload) {
@@ -208,4 +231,20 @@ fn note(trackers: &mut BTreeMap<u16, Tracker>, board: &Board, run: u32, payload:
 fn gone(error: &io::Error) -> String {
     let ended = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
     if ended.contains(&error.kind()) { "the connection ended".into() } else { error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_with_an_id_is_taken_out_of_its_frame() {
+        let stamp = Stamp { run: 1, lane: 2, number: 3, intended: 4 };
+        let frame = format!(r#"{{"id":"00000000000000ff.7","channel":"@user","d":"{}"}}"#, stamp.payload(60));
+        assert_eq!(Stamp::read(inner(frame.as_bytes()).unwrap()), Some(stamp));
+        let position = br#"{"event":"@position","channel":"@user","id":"00000000000000ff.9"}"#;
+        assert_eq!(inner(position), None);
+        let foreign = br#"{"id":"00000000000000ff.7","channel":"@user","b":"AAE="}"#;
+        assert_eq!(Stamp::read(inner(foreign).unwrap()), None);
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::args::{Fanout, Mode, Transport};
+use crate::args::{Fanout, Mode, Store, Transport};
 use crate::latency::Summary;
 use crate::report::{Process, Report};
 
@@ -58,9 +58,17 @@ fn headline(out: &mut String, report: &Report) {
         Fanout::User => "to users in turn",
         Fanout::Broadcast => "to all sessions",
     };
+    let history = match settings.store {
+        None | Some(Store::None) => "",
+        Some(Store::Memory) => ", history in memory",
+        Some(Store::Strict) => ", history on disk (strict)",
+        Some(Store::Relaxed) => ", history on disk (relaxed)",
+        Some(Store::Nats) => ", history on NATS servers",
+    };
+    let ids = if settings.recover { ", with ids" } else { "" };
     let _ = writeln!(
         out,
-        "{} sessions of {} users on {}\n{timing} over {} {via} connections, {} bytes {fanout}, {:.1} s\n",
+        "{} sessions of {} users on {}{history}{ids}\n{timing} over {} {via} connections, {} bytes {fanout}, {:.1} s\n",
         report.sessions.open,
         settings.users,
         settings.url,

@@ -36,6 +36,8 @@ impl Scene<'_> {
         let args = self.args;
         Settings {
             spawn: args.spawn,
+            store: args.spawn.map(|_| args.store),
+            recover: args.recover,
             url: self.devices.to_string(),
             publish: self.publisher.to_string(),
             sessions: args.sessions,
