@@ -1,0 +1,41 @@
+//! What the parsers of answers take.
+
+use super::*;
+
+#[test]
+fn a_header_block_is_taken_apart() {
+    let headers = headers(b"NATS/1.0\r\nNats-Msg-Id: m-1\r\nnonsense\r\nA:b: c\r\n\r\n");
+    assert_eq!(headers.get("Nats-Msg-Id").map(|value| value.as_str()), Some("m-1"));
+    assert_eq!(headers.get("A").map(|value| value.as_str()), Some("b: c"));
+    assert_eq!(headers.len(), 2);
+}
+
+#[test]
+fn a_leader_that_hears_of_too_few_copies_leads_nobody() {
+    let quorum = |replicas: serde_json::Value| {
+        let cluster = serde_json::json!({ "leader": "n0", "replicas": replicas });
+        serde_json::from_value::<ClusterAnswer>(cluster).unwrap().has_quorum()
+    };
+    let (fresh, old) = (400_000_000_u64, 3_500_000_000_u64);
+    assert!(quorum(serde_json::json!([])), "a stream with one copy");
+    assert!(quorum(serde_json::json!([{ "active": fresh }, { "active": old }])));
+    assert!(quorum(serde_json::json!([{ "active": fresh }, { "active": 0, "offline": true }])));
+    assert!(!quorum(serde_json::json!([{ "active": old }, { "active": old }])));
+    assert!(!quorum(serde_json::json!([{ "active": fresh, "offline": true }, { "active": old }])));
+}
+
+#[test]
+fn an_error_is_told_by_its_code() {
+    let answer = br#"{"type":"x","error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
+    assert_eq!(checked(answer), Err(ApiError::NoStream));
+    let answer = br#"{"error":{"code":400,"err_code":10071,"description":"wrong"},"stream":"MC","seq":0}"#;
+    let expected = ApiError::Api { code: 400, err_code: WRONG_LAST_SEQUENCE, description: "wrong".into() };
+    assert_eq!(checked(answer), Err(expected));
+    assert!(matches!(checked(b"+OK"), Err(ApiError::Unreadable(_))));
+}
+
+#[test]
+fn a_time_is_read_to_the_nanosecond() {
+    assert_eq!(nanos("1970-01-01T00:00:01.000000005Z"), Ok(1_000_000_005));
+    assert!(nanos("yesterday").is_err());
+}
