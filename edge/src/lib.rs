@@ -130,6 +130,7 @@ impl Edge {
         let tls = live.project(drain, |config| config.tls.clone());
         let tls = Acceptor::new(PART, &tls, "mc_edge", registry, drain).context("edge.tls")?;
         let listener = health::bind("edge.listen", config.listen).await?;
+        listener::bound_send_buffers(&listener).context("the send buffers of the client port")?;
         let address = listener.local_addr().context("the address of the client port")?;
         bus.register(registry, PART);
         let core = Core {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use shared::drain::Drain;
 use shared::held::Held;
 use shared::tls::{Acceptor, Stream};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,6 +26,21 @@ use crate::upgrade::{Door, Peer, Upgraded};
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 /// The pause when the system can't accept, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the system may hold of what was sent to one client and is not taken yet, in bytes; Linux adds as much for its own.
+///
+/// Left to itself it grows to megabytes, and says that it takes more only once a third of that is free: a client at 50 KB/s
+/// then looks for longer than `edge.stalled_after` as if it took nothing. It is memory, too, that nobody counts.
+const SEND_BUFFER: usize = 128 << 10;
+
+/// Bounds what the system holds for each client of this listener.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn bound_send_buffers(listener: &TcpListener) -> std::io::Result<()> {
+    // Connections inherit it.
+    SockRef::from(listener).set_send_buffer_size(SEND_BUFFER)
+}
 
 /// The bounds of the port.
 #[derive(Debug, Clone, Copy)]
@@ -180,6 +196,18 @@ fn answer(too_many: TooMany) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_system_holds_a_bounded_part_of_what_a_client_does_not_take() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        bound_send_buffers(&listener).unwrap();
+        let (client, server) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (_client, (server, _)) = (client.unwrap(), server.unwrap());
+        // Linux says what it uses, its own part included.
+        let bytes = SockRef::from(&server).send_buffer_size().unwrap();
+        assert!((SEND_BUFFER..=2 * SEND_BUFFER).contains(&bytes), "{bytes}");
+    }
 
     #[test]
     fn a_refusal_is_an_http_answer_with_its_length() {
