@@ -374,4 +374,6 @@ impl Drop for Member {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,353 @@
+//! The whole way of recovering sessions through a hub, against a store that is a list: whatever is lost, repeated, late,
+//! trimmed or made anew, each follower gets everything after its place once and in order, or is told before what follows.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use shared::history::{Epoch, Position};
+use shared::ids::MessageId;
+use shared::wire::{Kind, LiveMessage};
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::kept::{Hold, Incoming, Join};
+use super::*;
+use crate::recovery::line::Step;
+use crate::recovery::verdict::{Leader, NotWhole, judge};
+
+/// Sessions at a time.
+const SESSIONS: usize = 3;
+/// Messages that the store keeps of the channel.
+const LIMIT: usize = 6;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Publish,
+    /// One of the live copies under way comes; it may come again later.
+    Arrive(Index, bool),
+    Lose(Index),
+    /// A fetch reads so many.
+    Fetch(usize),
+    /// Tails are compared.
+    Sweep,
+    /// A session comes back: with the last place that it knows, or as a new one.
+    Return(usize, bool),
+    /// A session that is given what is stored reads so many.
+    Read(usize, usize),
+    Leave(usize),
+    /// So many of the oldest expire.
+    Expire(usize),
+    /// The stream is made anew.
+    Anew,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let session = 0..SESSIONS;
+    prop_oneof![
+        8 => Just(Event::Publish),
+        8 => (any::<Index>(), prop::bool::weighted(0.2)).prop_map(|(which, again)| Event::Arrive(which, again)),
+        2 => any::<Index>().prop_map(Event::Lose),
+        4 => (1_usize..4).prop_map(Event::Fetch),
+        1 => Just(Event::Sweep),
+        4 => (session.clone(), prop::bool::weighted(0.8)).prop_map(|(who, back)| Event::Return(who, back)),
+        6 => (session.clone(), 1_usize..4).prop_map(|(who, most)| Event::Read(who, most)),
+        2 => session.prop_map(Event::Leave),
+        1 => (1_usize..4).prop_map(Event::Expire),
+        1 => Just(Event::Anew),
+    ]
+}
+
+/// What a client knows and has seen.
+#[derive(Default)]
+struct Client {
+    /// Everything up to here is behind it.
+    at: Option<Position>,
+    /// The last message that it has, or that was gone when it began.
+    seen: u64,
+    session: Option<Session>,
+}
+
+struct Session {
+    member: Member,
+    /// Where it is, while it is given what is stored. It holds the line.
+    replay: Option<(Hold, Position)>,
+}
+
+struct World {
+    hub: Arc<Hub>,
+    channel: Channel,
+    name: Arc<str>,
+    epoch: u64,
+    /// What is kept, the oldest first; and all that ever was in this life.
+    stored: VecDeque<u64>,
+    ever: Vec<u64>,
+    /// Live copies under way: sequence, and the one before.
+    coming: Vec<(u64, u64)>,
+    clients: Vec<Client>,
+}
+
+impl World {
+    fn new() -> Self {
+        let places = Places { sessions: 0, watermark: 0, per_user: 9, policy: SessionPolicy::EvictOldest };
+        let mut clients = Vec::new();
+        clients.resize_with(SESSIONS, Client::default);
+        Self {
+            hub: Arc::new(Hub::new(places)),
+            channel: Channel::parse("user:1").unwrap(),
+            name: "@user".into(),
+            epoch: 1,
+            stored: VecDeque::new(),
+            ever: Vec::new(),
+            coming: Vec::new(),
+            clients,
+        }
+    }
+
+    fn tail(&self) -> u64 {
+        self.stored.back().copied().unwrap_or(0)
+    }
+
+    fn last(&self) -> u64 {
+        self.ever.last().copied().unwrap_or(0)
+    }
+
+    fn leader(&self) -> Leader {
+        let first = self.stored.front().copied().unwrap_or(self.last() + 1);
+        Leader { epoch: Epoch(self.epoch), first, last: self.last() }
+    }
+
+    /// At most so many that are kept after a sequence; none if something after it is gone.
+    fn page(&self, after: u64, most: usize) -> Option<Vec<u64>> {
+        let after_it = |seq: &&u64| **seq > after;
+        let whole = self.ever.iter().filter(after_it).count() == self.stored.iter().filter(after_it).count();
+        whole.then(|| self.stored.iter().filter(after_it).take(most).copied().collect())
+    }
+
+    fn message(seq: u64) -> LiveMessage {
+        LiveMessage { id: MessageId(seq.into()), kind: Kind::Text, payload: Bytes::from_static(b"x") }
+    }
+
+    fn publish(&mut self) {
+        let (before, seq) = (self.tail(), self.last() + 1);
+        self.stored.push_back(seq);
+        self.ever.push(seq);
+        if self.stored.len() > LIMIT {
+            self.stored.pop_front();
+        }
+        self.coming.push((seq, before));
+    }
+
+    fn arrive(&mut self, which: usize, again: bool) {
+        let (seq, before) = if again { self.coming[which] } else { self.coming.remove(which) };
+        let message = Self::message(seq);
+        let incoming = Incoming { seq, message: Some(&message), span: &Span::none() };
+        let handled = self.hub.on_live("user:1", before, &incoming, Instant::now());
+        // A fetch goes on at its own pace.
+        assert!(handled.step != Step::Fetch || self.hub.missing(&self.channel).is_some());
+    }
+
+    /// As `Keep::catch_up` does, one page.
+    fn fetch(&self, most: usize) {
+        let Some((epoch, after, wanted)) = self.hub.missing(&self.channel) else { return };
+        if epoch != Epoch(self.epoch) {
+            return;
+        }
+        let Some(page) = self.page(after, most) else {
+            self.hub.skip(&self.channel, self.tail(), NotWhole::TooFar, Instant::now());
+            return;
+        };
+        for seq in &page {
+            let message = Self::message(*seq);
+            let incoming = Incoming { seq: *seq, message: Some(&message), span: &Span::none() };
+            self.hub.on_fetched(&self.channel, epoch, &incoming, Instant::now());
+        }
+        if !self.hub.settle(&self.channel) && page.len() < most {
+            self.hub.on_tail(&self.channel, epoch, wanted, self.tail());
+        }
+    }
+
+    fn sweep(&self) {
+        if self.hub.epoch_of(&self.channel) == Some(Epoch(self.epoch)) {
+            self.hub.want(&self.channel, self.tail());
+        }
+    }
+
+    /// Fetches until the line has come to this sequence.
+    fn catch_up_to(&self, seq: u64) {
+        while !self.hub.has_come_to(&self.channel, Epoch(self.epoch), seq) {
+            self.hub.want(&self.channel, seq);
+            self.fetch(2);
+        }
+    }
+
+    /// As `Keep::open` and `Session::follow` do.
+    fn come(&mut self, who: usize, back: bool) {
+        self.leave(who);
+        let (epoch, tail, now) = (Epoch(self.epoch), self.tail(), Instant::now());
+        let hold = self.hub.hold(&self.channel);
+        self.hub.open_line(&self.channel, epoch, tail, now);
+        self.catch_up_to(tail);
+        let mut member = self.hub.admit(1 << 20).unwrap();
+        let after = self.clients[who].at.filter(|_| back);
+        let given =
+            after.filter(|after| judge(*after, self.leader()).is_ok() && self.page(after.seq, 1).is_some());
+        let Some(after) = given else {
+            // A new one, or one that is told so.
+            let position = member.follow(&self.channel, &self.name, 0, None, now).unwrap();
+            assert_eq!(position.epoch, epoch);
+            self.clients[who].session = Some(Session { member, replay: None });
+            self.begin(who, position);
+            return;
+        };
+        let replay = if after.seq < tail {
+            Some((hold, after))
+        } else {
+            let joined = member.join(&self.channel, &self.name, (epoch, after.seq), 0, None, now);
+            assert!(matches!(joined, Join::Joined(_)), "{joined:?}");
+            None
+        };
+        self.clients[who].session = Some(Session { member, replay });
+    }
+
+    /// As `Keep::read_on` and `Session::on_read` do.
+    fn read(&mut self, who: usize, most: usize) {
+        let Some(session) = &mut self.clients[who].session else { return };
+        let Some((hold, at)) = session.replay.take() else { return };
+        let (epoch, now) = (Epoch(self.epoch), Instant::now());
+        let page = if at.epoch == epoch { self.page(at.seq, most) } else { None };
+        let Some(page) = page else {
+            // It is told to reload, at the place from which it follows.
+            self.hub.open_line(&self.channel, epoch, self.tail(), now);
+            self.catch_up_to(self.tail());
+            let session = self.clients[who].session.as_mut().unwrap();
+            let position = session.member.follow(&self.channel, &self.name, 0, None, now).unwrap();
+            self.begin(who, position);
+            return;
+        };
+        let mut at = at;
+        for seq in page {
+            at = self.got(who, Position { epoch, seq });
+        }
+        self.catch_up_to(at.seq.min(self.tail()));
+        let session = self.clients[who].session.as_mut().unwrap();
+        match session.member.join(&self.channel, &self.name, (epoch, at.seq), 0, None, now) {
+            Join::Joined(_) => {}
+            Join::Behind | Join::OtherEpoch => session.replay = Some((hold, at)),
+        }
+    }
+
+    /// A client was told a place to begin at. What is not kept at this time is gone for it.
+    fn begin(&mut self, who: usize, at: Position) {
+        self.clients[who].at = Some(at);
+        self.clients[who].seen = at.seq.max(self.leader().first - 1);
+    }
+
+    /// A client got a message: it must be the next after what it has.
+    fn got(&mut self, who: usize, message: Position) -> Position {
+        let at = self.clients[who].at.unwrap();
+        assert_eq!(at.epoch, message.epoch, "another life begins with @reload");
+        let seen = std::mem::replace(&mut self.clients[who].seen, message.seq);
+        assert_eq!(message.seq, seen + 1, "the one after {seen}");
+        self.clients[who].at = Some(message);
+        message
+    }
+
+    /// The client takes what waits for it.
+    fn take(&mut self, who: usize) {
+        let Some(session) = &self.clients[who].session else { return };
+        for frame in session.member.outbox().take(usize::MAX) {
+            let bytes = frame.bytes();
+            let header = if bytes[1] < 126 { 2 } else { 4 };
+            let frame: serde_json::Value = serde_json::from_slice(&bytes[header..]).unwrap();
+            let position: Position = frame["id"].as_str().unwrap().parse().unwrap();
+            if frame["event"] == "@reload" {
+                self.begin(who, position);
+            } else {
+                self.got(who, position);
+            }
+        }
+    }
+
+    fn leave(&mut self, who: usize) {
+        self.take(who);
+        self.clients[who].session = None;
+    }
+
+    fn anew(&mut self) {
+        // What comes of the life before came before: a connection keeps its order.
+        for who in 0..SESSIONS {
+            self.take(who);
+        }
+        self.epoch += 1;
+        self.stored.clear();
+        self.ever.clear();
+        self.coming.clear();
+        self.hub.forget_line(&self.channel);
+        self.hub.open_line(&self.channel, Epoch(self.epoch), 0, Instant::now());
+        for who in 0..SESSIONS {
+            self.take(who);
+        }
+    }
+
+    fn on(&mut self, event: &Event) {
+        match event {
+            Event::Publish => self.publish(),
+            Event::Arrive(..) | Event::Lose(_) if self.coming.is_empty() => {}
+            Event::Arrive(which, again) => self.arrive(which.index(self.coming.len()), *again),
+            Event::Lose(which) => {
+                self.coming.remove(which.index(self.coming.len()));
+            }
+            Event::Fetch(most) => self.fetch(*most),
+            Event::Sweep => self.sweep(),
+            Event::Return(who, back) => self.come(*who, *back),
+            Event::Read(who, most) => self.read(*who, *most),
+            Event::Leave(who) => self.leave(*who),
+            Event::Expire(some) => {
+                // Messages live for much longer than tails stay uncompared or a copy is under way.
+                self.sweep();
+                self.stored.drain(..(*some).min(self.stored.len()));
+                let first = self.leader().first;
+                self.coming.retain(|(seq, _)| *seq >= first);
+            }
+            Event::Anew => self.anew(),
+        }
+        for who in 0..SESSIONS {
+            self.take(who);
+        }
+    }
+
+    /// Nothing is lost or late any more: everybody catches up.
+    fn settle(&mut self) {
+        while !self.coming.is_empty() {
+            self.arrive(0, false);
+        }
+        self.sweep();
+        for _ in 0..100 {
+            self.fetch(3);
+            for who in 0..SESSIONS {
+                self.read(who, 3);
+                self.take(who);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn followers_get_everything_once_and_in_order_or_are_told(events in prop::collection::vec(event(), 0..80)) {
+        let mut world = World::new();
+        for event in &events {
+            world.on(event);
+        }
+        world.settle();
+        for client in world.clients.iter().filter(|client| client.session.is_some()) {
+            let at = client.at.unwrap();
+            prop_assert_eq!(at.epoch, Epoch(world.epoch));
+            prop_assert!(at.seq >= world.tail(), "{} is behind {}", at, world.tail());
+        }
+    }
+}
