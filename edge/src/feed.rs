@@ -25,6 +25,7 @@ use crate::hub::Hub;
 use crate::hub::kept::Incoming;
 use crate::metrics::{Loss, Metrics};
 use crate::recovery::asks::{Addressed, Desk};
+use crate::recovery::doubt::Trust;
 use crate::recovery::keep::Keep;
 use crate::recovery::line::Step;
 use crate::recovery::metrics::Cause;
@@ -46,6 +47,7 @@ pub(crate) struct Feed {
     keep: Arc<Keep>,
     desk: Desk,
     metrics: Arc<Metrics>,
+    connection: watch::Receiver<BusState>,
 }
 
 impl Feed {
@@ -55,6 +57,8 @@ impl Feed {
         let (answers, waiting) = mpsc::channel(MAX_ANSWERS);
         let (proved, active) = watch::channel(false);
         let Core { bus, node, hub, metrics, drain, gone } = core.clone();
+        let mut connection = bus.state();
+        connection.mark_unchanged();
         drain.spawn(send_answers(bus.clone(), waiting, Arc::clone(&metrics)));
         if keep.keeps(Fault::Barrier) {
             drain.spawn(prove(bus, proved, gone.clone()));
@@ -65,7 +69,7 @@ impl Feed {
             });
         }
         let desk = Desk::new(Arc::clone(&keep), node, answers, Arc::clone(&metrics));
-        drain.spawn(Self { hub, keep, desk, metrics }.listen(messages, gone));
+        drain.spawn(Self { hub, keep, desk, metrics, connection }.listen(messages, gone));
         Ok(active)
     }
 
@@ -128,8 +132,17 @@ impl Feed {
         let erased = headers.is_some_and(|headers| headers.get(ERASED).is_some());
         let live = if erased { None } else { self.decode(message) };
         let span = traced::delivery(headers, message.payload.len());
+        // Behind a break of the connection the stream may be another one.
+        if self.connection.has_changed().unwrap_or(false) {
+            self.connection.mark_unchanged();
+            self.keep.on_interruption();
+        }
+        let epoch = self.keep.history.epoch_of(partition);
+        let trust = epoch.map_or(Trust::Sure, |epoch| {
+            self.keep.hear(partition, epoch, seq, live.as_ref().map(|live| live.id))
+        });
         let incoming = Incoming { seq, message: live.as_ref(), span: &span };
-        let handled = span.in_scope(|| self.hub.on_live(channel, before, &incoming, Instant::now()));
+        let handled = span.in_scope(|| self.hub.on_live(channel, before, trust, &incoming, Instant::now()));
         self.metrics.received(message.payload.len());
         match handled.step {
             Step::Deliver => {
@@ -146,7 +159,10 @@ impl Feed {
                 }
             }
         }
-        if let Some(epoch) = self.keep.history.epoch_of(partition) {
+        if let Some(epoch) = epoch {
+            if trust == (Trust::Doubtful { first: true }) {
+                self.keep.make_sure(partition, epoch);
+            }
             self.keep.with_heard(partition, epoch, |heard| heard.on_live(seq));
             self.keep.history.saw(epoch, partition, seq);
         }

@@ -14,6 +14,7 @@ use tracing::Span;
 
 use super::room::Room;
 use super::{Hub, Member};
+use crate::recovery::doubt::Trust;
 use crate::recovery::envelope;
 use crate::recovery::line::Step;
 use crate::recovery::verdict::NotWhole;
@@ -70,11 +71,13 @@ impl Hub {
         Hold { hub: Arc::clone(self), channel: channel.clone() }
     }
 
-    /// A live copy of a stored message came. `before`: the sequence of the channel's message before it.
+    /// A live copy of a stored message came. `before`: the sequence of the channel's message before it;
+    /// `trust`: whether it surely is of the epoch that is known.
     pub(crate) fn on_live(
         &self,
         channel: &str,
         before: u64,
+        trust: Trust,
         incoming: &Incoming<'_>,
         now: Instant,
     ) -> Handled {
@@ -82,7 +85,7 @@ impl Hub {
         let Some(room) = channels.get_mut(channel) else {
             return Handled { step: Step::Deliver, counts: Counts::default() };
         };
-        let step = room.line.on_live(before, incoming.seq, self.heals);
+        let step = room.line.on_live(before, incoming.seq, trust == Trust::Sure, self.heals);
         let mut counts = Counts::default();
         if step == Step::Deliver {
             counts = handle(room, incoming, now);
@@ -238,7 +241,7 @@ impl Hub {
     }
 
     /// Something moved on: whoever waits for a line looks again.
-    fn progressed(&self) {
+    pub(crate) fn progressed(&self) {
         self.progress.notify_waiters();
     }
 

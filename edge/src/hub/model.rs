@@ -14,6 +14,7 @@ use tracing::Span;
 
 use super::kept::{Hold, Incoming, Join};
 use super::*;
+use crate::recovery::doubt::{Thread, Trust};
 use crate::recovery::line::Step;
 use crate::recovery::verdict::{Leader, NotWhole, judge};
 
@@ -80,6 +81,7 @@ struct World {
     channel: Channel,
     name: Arc<str>,
     epoch: u64,
+    thread: Thread,
     /// What is kept, the oldest first; and all that ever was in this life.
     stored: VecDeque<u64>,
     ever: Vec<u64>,
@@ -98,6 +100,7 @@ impl World {
             channel: Channel::parse("user:1").unwrap(),
             name: "@user".into(),
             epoch: 1,
+            thread: Thread::default(),
             stored: VecDeque::new(),
             ever: Vec::new(),
             coming: Vec::new(),
@@ -143,17 +146,21 @@ impl World {
         let (seq, before) = if again { self.coming[which] } else { self.coming.remove(which) };
         let message = Self::message(seq);
         let incoming = Incoming { seq, message: Some(&message), span: &Span::none() };
-        let handled = self.hub.on_live("user:1", before, &incoming, Instant::now());
+        let trust = self.thread.on_live(seq, Some(message.id));
+        let handled = self.hub.on_live("user:1", before, trust, &incoming, Instant::now());
         // A fetch goes on at its own pace.
+        assert!(trust == Trust::Sure || handled.counts == Counts::default());
         assert!(handled.step != Step::Fetch || self.hub.missing(&self.channel).is_some());
     }
 
     /// As `Keep::catch_up` does, one page.
-    fn fetch(&self, most: usize) {
+    fn fetch(&mut self, most: usize) {
         let Some((epoch, after, wanted)) = self.hub.missing(&self.channel) else { return };
         if epoch != Epoch(self.epoch) {
             return;
         }
+        // The leader said that it is the same stream.
+        self.thread.trust();
         let Some(page) = self.page(after, most) else {
             self.hub.skip(&self.channel, self.tail(), NotWhole::TooFar, Instant::now());
             return;
@@ -175,7 +182,7 @@ impl World {
     }
 
     /// Fetches until the line has come to this sequence.
-    fn catch_up_to(&self, seq: u64) {
+    fn catch_up_to(&mut self, seq: u64) {
         while !self.hub.has_come_to(&self.channel, Epoch(self.epoch), seq) {
             self.hub.want(&self.channel, seq);
             self.fetch(2);
@@ -281,6 +288,7 @@ impl World {
             self.take(who);
         }
         self.epoch += 1;
+        self.thread = Thread::default();
         self.stored.clear();
         self.ever.clear();
         self.coming.clear();

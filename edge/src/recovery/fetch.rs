@@ -33,6 +33,7 @@ impl Keep {
         let channel = hold.channel();
         while let Some((epoch, after, wanted)) = self.hub.missing(channel) {
             let Ok(_place) = self.fetches.acquire().await else { return };
+            self.sure(self.history.partition(channel), epoch).await;
             match self.history.page(channel, epoch, after, PAGE).await {
                 Ok(page) => {
                     if self.take(channel, page, wanted).await {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use shared::drain::Drain;
 use shared::faults::{Fault, Faults};
 use shared::history::{Epoch, History, PageLimit};
-use shared::ids::Channel;
+use shared::ids::{Channel, MessageId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::doubt::{Thread, Trust};
 use super::heard::Heard;
 use super::metrics::RecoveryMetrics;
 use super::recent::Recent;
@@ -46,6 +47,7 @@ pub(crate) struct Keep {
 struct Ear {
     epoch: Option<Epoch>,
     heard: Heard,
+    thread: Thread,
 }
 
 /// Bounds of recovery.
@@ -95,11 +97,42 @@ impl Keep {
         epoch: Epoch,
         act: impl FnOnce(&mut Heard) -> T,
     ) -> Option<T> {
+        self.with_ear(partition, epoch, |ear| act(&mut ear.heard))
+    }
+
+    fn with_ear<T>(&self, partition: u32, epoch: Epoch, act: impl FnOnce(&mut Ear) -> T) -> Option<T> {
         let mut ear = lock(self.heard.get(partition as usize)?);
         if ear.epoch != Some(epoch) {
-            *ear = Ear { epoch: Some(epoch), heard: Heard::default() };
+            *ear = Ear { epoch: Some(epoch), ..Ear::default() };
         }
-        Some(act(&mut ear.heard))
+        Some(act(&mut ear))
+    }
+
+    /// A live copy came: whether it surely is of this epoch.
+    pub(crate) fn hear(&self, partition: u32, epoch: Epoch, seq: u64, id: Option<MessageId>) -> Trust {
+        self.with_thread(partition, epoch, |thread| thread.on_live(seq, id)).unwrap_or(Trust::Sure)
+    }
+
+    /// Does something with what is known of the sequence of copies of a partition in an epoch.
+    pub(super) fn with_thread<T>(
+        &self,
+        partition: u32,
+        epoch: Epoch,
+        act: impl FnOnce(&mut Thread) -> T,
+    ) -> Option<T> {
+        self.with_ear(partition, epoch, |ear| act(&mut ear.thread))
+    }
+
+    /// What the stream must have to be trusted. None: it is, or it is another one by now.
+    pub(super) fn doubt(&self, partition: u32, epoch: Epoch) -> Option<(u64, MessageId)> {
+        let ear = lock(self.heard.get(partition as usize)?);
+        if ear.epoch == Some(epoch) { ear.thread.doubt() } else { None }
+    }
+
+    /// The stream is the one that was heard.
+    pub(super) fn trust(&self, partition: u32, epoch: Epoch) {
+        self.with_thread(partition, epoch, Thread::trust);
+        self.hub.progressed();
     }
 
     /// Everything of a channel's partition up to here was handled, or is being fetched.

@@ -70,9 +70,10 @@ impl Line {
         *self = Self::default();
     }
 
-    /// A live copy came; `before` is the sequence of the channel's message before it. `heals`: not only in a test that
+    /// A live copy came; `before` is the sequence of the channel's message before it; `sure`: it is of this
+    /// life of the stream. `heals`: not only in a test that
     /// shows what happens otherwise.
-    pub(crate) fn on_live(&mut self, before: u64, seq: u64, heals: bool) -> Step {
+    pub(crate) fn on_live(&mut self, before: u64, seq: u64, sure: bool, heals: bool) -> Step {
         if self.epoch.is_some() && seq <= self.last {
             return Step::Ignore;
         }
@@ -80,7 +81,7 @@ impl Line {
         if self.fetching || self.epoch.is_none() {
             return Step::Ignore;
         }
-        if before > self.last && heals {
+        if (before > self.last || !sure) && heals {
             self.fetching = true;
             return Step::Fetch;
         }
@@ -182,7 +183,7 @@ mod tests {
 
     impl Model {
         fn arrive(&mut self, seq: u64) {
-            if self.line.on_live(seq - 1, seq, true) == Step::Deliver {
+            if self.line.on_live(seq - 1, seq, true, true) == Step::Deliver {
                 self.handled.push(seq);
             }
         }
@@ -235,7 +236,7 @@ mod tests {
             let mut model = Model { stored: before + early, ..Model::default() };
             // Copies that come before the beginning is known.
             for seq in 1..=model.stored {
-                prop_assert_eq!(model.line.on_live(seq - 1, seq, true), Step::Ignore);
+                prop_assert_eq!(model.line.on_live(seq - 1, seq, true, true), Step::Ignore);
             }
             model.line.open(EPOCH, before);
             for event in &events {
@@ -256,7 +257,7 @@ mod tests {
     fn without_healing_a_gap_is_passed_over() {
         let mut line = Line::default();
         line.open(EPOCH, 1);
-        assert_eq!(line.on_live(2, 3, false), Step::Deliver);
+        assert_eq!(line.on_live(2, 3, true, false), Step::Deliver);
         assert_eq!(line.last(), 3);
     }
 
@@ -277,8 +278,8 @@ mod tests {
         let mut line = Line::default();
         line.open(EPOCH, 500);
         line.forget();
-        assert_eq!(line.on_live(0, 1, true), Step::Ignore);
-        assert_eq!(line.on_live(1, 2, true), Step::Ignore);
+        assert_eq!(line.on_live(0, 1, true, true), Step::Ignore);
+        assert_eq!(line.on_live(1, 2, true, true), Step::Ignore);
         assert!(line.open(Epoch(2), 1), "2 came meanwhile");
         assert_eq!(line.missing(), Some((Epoch(2), 1, 2)));
         assert!(!line.on_fetched(EPOCH, 2), "it is of another life");

@@ -47,6 +47,8 @@ pub(crate) struct RecoveryMetrics {
     pub(crate) sweeps: Counter,
     /// Reads of the store that failed and were repeated.
     pub(crate) read_errors: Counter,
+    /// Copies out of sequence, after which a stream was asked whether it is still the same.
+    pub(crate) doubts: Counter,
     /// Live copies of messages that were handled already.
     pub(crate) repeated: Counter,
     /// Positions told to subscribers that heard nothing.
@@ -69,6 +71,8 @@ impl RecoveryMetrics {
         registry.register("sweeps", text, metrics.sweeps.clone());
         let text = "Reads of the store that failed and are repeated";
         registry.register("store_read_errors", text, metrics.read_errors.clone());
+        let text = "Copies out of sequence, after which a stream was asked whether it is still the same";
+        registry.register("stream_doubts", text, metrics.doubts.clone());
         let text = "Live copies of messages that were handled already";
         registry.register("messages_repeated", text, metrics.repeated.clone());
         let text = "Positions told to subscribers that heard nothing";

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`line`] | how far one channel has come; what to do with a live copy (pure) |
 //! | [`heard`] | whether anything may have been missed in a partition (pure) |
+//! | [`doubt`] | whether the stream is still the one that was heard |
 //! | [`verdict`] | whether a client can be given everything after its position (pure) |
 //! | [`envelope`] | what recovering subscribers are sent |
 //! | [`opening`] | the beginning of a line, for whoever subscribes |
@@ -14,6 +15,7 @@
 //! | [`keep`], [`recent`], [`metrics`] | what all of these share; the latest counts; what is counted |
 
 pub(crate) mod asks;
+pub(crate) mod doubt;
 pub(crate) mod envelope;
 mod fetch;
 pub(crate) mod heard;

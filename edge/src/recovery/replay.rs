@@ -120,6 +120,7 @@ impl Keep {
 
     async fn read_page(&self, channel: &Channel, epoch: Epoch, after: u64) -> Result<Page, ReadError> {
         let _place = self.replays.acquire().await.map_err(|_| ReadError::NotReady)?;
+        self.sure(self.history.partition(channel), epoch).await;
         let page = self.history.page(channel, epoch, after, PAGE).await?;
         self.metrics.replayed.inc_by(page.messages.len() as u64);
         Ok(page)

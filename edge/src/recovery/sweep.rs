@@ -153,6 +153,7 @@ impl Sweeper {
             return Err(ReadError::OtherEpoch);
         }
         let last = state.last_seq;
+        keep.learn(partition, epoch, last).await?;
         if may_miss(last) {
             sleep(GRACE).await;
         }

@@ -191,7 +191,9 @@ async fn read(
     publisher.history_usable(publisher.store_deadline()).await?;
     let unreadable = |error: ReadError| match error {
         ReadError::OtherEpoch if after.is_some() => Refusal::NotWhole,
-        ReadError::NotReady | ReadError::OtherEpoch | ReadError::Api(_) => publisher.store_away(),
+        ReadError::NotReady | ReadError::OtherEpoch | ReadError::Behind | ReadError::Api(_) => {
+            publisher.store_away()
+        }
     };
     // Before the channel's tail: what is not known to the tail is beyond this.
     let last = history.fresh(history.partition(&channel)).await.map_err(unreadable)?.last_seq;

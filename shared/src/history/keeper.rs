@@ -1,6 +1,6 @@
 //! Makes the streams, watches over them, and says which life of them this is.
 //!
-//! Looks every [`INTERVAL`], and at once after each connect. A stream whose last sequence is below one that was seen in
+//! Looks every [`INTERVAL`], and at once after each connect or when something does not fit. A stream whose last sequence is below one that was seen in
 //! the same epoch went back in time (a backup was restored, a disk lost its end): its generation is raised, so that no
 //! position of before is taken for one of now. That costs every client a reload, so it must show [`PROOFS`] times in a row,
 //! or a new message must have been given a sequence that was seen before. Of a stream with copies it must also show for
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Remembered, same_limits};
@@ -43,15 +43,19 @@ enum Look {
 
 /// Watches until the part leaves.
 pub(super) async fn keep(history: History, leaving: CancellationToken) {
-    let mut keeper = Keeper { behind: vec![Behind::default(); history.partitions() as usize], history };
+    let partitions = history.partitions() as usize;
+    let (behind, limits) = (vec![Behind::default(); partitions], vec![Limits::ToBeSet; partitions]);
+    let mut keeper = Keeper { history, limits, behind };
     let work = async {
         let mut connection = keeper.history.inner.bus.state();
         loop {
             connection.borrow_and_update();
             let pause = keeper.look().await;
-            // A change of the connection is a reason to look at once; its end is that of the part.
-            if let Ok(Err(_)) = timeout(pause, connection.changed()).await {
-                return;
+            tokio::select! {
+                // A change of the connection is a reason to look at once; its end is that of the part.
+                changed = connection.changed() => if changed.is_err() { return },
+                () = keeper.history.inner.look.notified() => {}
+                () = sleep(pause) => {}
             }
             sleep(Duration::from_millis(fastrand::u64(1..20))).await;
         }
@@ -76,8 +80,19 @@ impl Behind {
     }
 }
 
+/// What a publisher has done about the limits of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limits {
+    ToBeSet,
+    Set,
+    /// Somebody changed them since.
+    Overruled,
+}
+
 struct Keeper {
     history: History,
+    /// Of each partition.
+    limits: Vec<Limits>,
     /// How long each partition has been behind what was seen.
     behind: Vec<Behind>,
 }
@@ -179,11 +194,29 @@ impl Keeper {
             info = self.set(&info, partition, remembered).await?;
             self.behind[partition as usize] = Behind::default();
         } else if self.history.inner.role == Role::Publisher {
-            let should = config.stream(partition, remembered);
-            if !same_limits(&info.config, &should) {
-                remembered.smallest_limit = remembered.smallest_limit.min(config.per_channel);
-                tracing::warn!(stream = info.config.name, "the stream gets the limits that are configured");
-                info = self.set(&info, partition, remembered).await?;
+            let differs = !same_limits(&info.config, &config.stream(partition, remembered));
+            let limits = &mut self.limits[partition as usize];
+            match (differs, *limits) {
+                (true, Limits::ToBeSet) => {
+                    remembered.smallest_limit = remembered.smallest_limit.min(config.per_channel);
+                    tracing::warn!(
+                        stream = info.config.name,
+                        "the stream gets the limits that are configured"
+                    );
+                    info = self.set(&info, partition, remembered).await?;
+                    self.limits[partition as usize] = Limits::Set;
+                }
+                // Whoever started last decides; to set them again and again would be a fight.
+                (true, Limits::Set) => {
+                    *limits = Limits::Overruled;
+                    tracing::warn!(
+                        stream = info.config.name,
+                        "another publisher-api, or an operator, gave the stream other limits than [history] has here; \
+                         give every publisher-api the same"
+                    );
+                }
+                (true, Limits::Overruled) => {}
+                (false, _) => *limits = Limits::Set,
             }
         }
         let smallest_limit = remembered.smallest_limit;

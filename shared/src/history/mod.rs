@@ -14,7 +14,7 @@ mod store;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
 use crate::bus::Bus;
@@ -105,6 +105,8 @@ struct Inner {
     config: HistoryConfig,
     role: Role,
     state: watch::Sender<HistoryState>,
+    /// There is a reason to look at the streams at once.
+    look: Notify,
     partitions: Vec<Shard>,
 }
 
@@ -129,6 +131,7 @@ impl History {
             config: config.clone(),
             role,
             state: watch::Sender::new(HistoryState::Opening { why }),
+            look: Notify::new(),
             partitions: (0..config.partitions).map(|_| Shard::default()).collect(),
         };
         let history = Self { inner: Arc::new(inner) };
@@ -174,6 +177,17 @@ impl History {
             && let Some(shard) = self.inner.partitions.get(partition as usize)
         {
             shard.seen.fetch_max(seq, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells that a partition has another message at a sequence of this epoch than was seen there: it went back. Its epoch
+    /// becomes another one soon.
+    pub fn went_back(&self, epoch: Epoch, partition: u32) {
+        if self.epoch_of(partition) == Some(epoch)
+            && let Some(shard) = self.inner.partitions.get(partition as usize)
+        {
+            shard.went_back.store(true, Ordering::Relaxed);
+            self.inner.look.notify_one();
         }
     }
 

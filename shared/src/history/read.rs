@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::keeper::partition_of;
 use super::{ERASED, Epoch, History, Partition};
 use crate::bus::jetstream::{ApiError, Batch, Get, RawMessage, StreamState};
-use crate::ids::Channel;
+use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{LiveMessage, WireError};
 
@@ -77,6 +77,9 @@ pub enum ReadError {
     /// The stream is not what it was when the reading began.
     #[error("the stream was made anew meanwhile")]
     OtherEpoch,
+    /// The leader does not have all that was seen; it may be about to, or the stream went back.
+    #[error("the stream has less than was seen of it")]
+    Behind,
     /// The bus could not do it.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -146,11 +149,16 @@ impl History {
             messages: limit.messages.clamp(1, 1_000),
             bytes: limit.bytes,
         };
+        // Before the questions, so that what they answer knows is not less.
+        let seen = self.seen(partition);
         let read = self.inner.bus.direct_batch(&subject::log_stream(partition), batch, DEADLINE).await?;
         // Not what the keeper knows: it looks from time to time, and the stream may have changed since.
         let (known, state) = self.leader(partition).await?;
         if known.epoch != epoch {
             return Err(ReadError::OtherEpoch);
+        }
+        if state.last_seq < seen {
+            return Err(ReadError::Behind);
         }
         let count = read.messages.len() as u64 + read.pending;
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
@@ -164,6 +172,16 @@ impl History {
             last_seq: state.last_seq,
             messages: read.messages.into_iter().map(stored).collect(),
         })
+    }
+
+    /// The id of the message at a sequence, as the stream's leader knows. `None`: nothing is there that can be read.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn id_at(&self, partition: u32, seq: u64) -> Result<Option<MessageId>, ReadError> {
+        let stream = subject::log_stream(partition);
+        let raw = self.inner.bus.get_message(&stream, Get::Seq(seq), DEADLINE).await?;
+        Ok(raw.and_then(|raw| stored(raw).message.ok()).map(|message| message.id))
     }
 
     /// What the leader of a partition says, asked after now. Many who want to know at once share a question.
@@ -195,6 +213,9 @@ impl History {
         let info = self.inner.bus.stream_info(&subject::log_stream(partition), DEADLINE).await?;
         let known = partition_of(&info, partition).ok_or(ReadError::OtherEpoch)?;
         *fresh = Some((asked, known, info.state));
+        if self.epoch_of(partition).is_some_and(|epoch| epoch != known.epoch) {
+            self.inner.look.notify_one();
+        }
         Ok((known, info.state))
     }
 

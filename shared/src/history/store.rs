@@ -1,6 +1,5 @@
 //! Storing a message: tried until the stream says that it has it, always under the same id.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -144,9 +143,7 @@ impl History {
         if duplicate || seq > seen || self.epoch(channel) != Some(epoch) {
             return Ok(());
         }
-        if let Some(shard) = self.inner.partitions.get(partition as usize) {
-            shard.went_back.store(true, Ordering::Relaxed);
-        }
+        self.went_back(epoch, partition);
         tracing::error!(partition, seq, seen, "a new message was given a sequence that was there before");
         let mut state = self.state();
         let other =

@@ -1,0 +1,200 @@
+//! Makes sure that a stream is still the one that was heard, when a copy does not follow the newest one.
+//!
+//! A backup that is restored, or a stream that is made anew, while parts run gives sequences a second time. Until the
+//! streams are looked at again, a message of the new life could pass for one of the old. So when a copy is out of sequence,
+//! or the connection to the bus is another one, nothing of its partition is delivered until the leader has said what stands at the newest sequence that was heard: if it
+//! is another message, the stream went back. Mostly a copy was lost, and it is the same one.
+
+use std::sync::Arc;
+
+use shared::history::{Epoch, ReadError};
+use shared::ids::MessageId;
+use tokio::time::sleep;
+
+use super::keep::{Keep, PAUSE};
+
+/// Whether copies of one partition in one epoch follow each other: pure.
+#[derive(Debug, Default)]
+pub(crate) struct Thread {
+    /// The newest that was heard, if it can be told from others.
+    newest: Option<(u64, MessageId)>,
+    /// What the stream must still have at a sequence, to be trusted again.
+    doubt: Option<(u64, MessageId)>,
+}
+
+/// What may be done with a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It follows.
+    Sure,
+    /// It may be of another life of the stream. `first`: somebody has to ask.
+    Doubtful { first: bool },
+}
+
+impl Thread {
+    /// A copy came. `id` is none if it can't be read.
+    pub(crate) fn on_live(&mut self, seq: u64, id: Option<MessageId>) -> Trust {
+        let trust = match (self.doubt, self.newest) {
+            (Some(_), _) => Trust::Doubtful { first: false },
+            (None, Some((newest, known))) if seq != newest + 1 && (seq, id) != (newest, Some(known)) => {
+                self.doubt = self.newest;
+                Trust::Doubtful { first: true }
+            }
+            (None, _) => Trust::Sure,
+        };
+        if self.newest.is_none_or(|(newest, _)| seq > newest) {
+            self.newest = id.map(|id| (seq, id));
+        }
+        trust
+    }
+
+    /// The connection to the bus was another one before. True: somebody has to ask.
+    pub(crate) fn on_interruption(&mut self) -> bool {
+        let first = self.doubt.is_none() && self.newest.is_some();
+        self.doubt = self.doubt.or(self.newest);
+        first
+    }
+
+    /// Whether nothing was heard that can be told from others.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.newest.is_none()
+    }
+
+    /// The leader has this; it counts as heard if nothing was.
+    pub(crate) fn know(&mut self, seq: u64, id: MessageId) {
+        self.newest = self.newest.or(Some((seq, id)));
+    }
+
+    /// What the stream must have to be trusted. None: it is.
+    pub(crate) fn doubt(&self) -> Option<(u64, MessageId)> {
+        self.doubt
+    }
+
+    /// The stream is the one that was heard.
+    pub(crate) fn trust(&mut self) {
+        self.doubt = None;
+    }
+}
+
+impl Keep {
+    /// The connection to the bus is another one: all streams are in doubt.
+    pub(crate) fn on_interruption(self: &Arc<Self>) {
+        for partition in 0..self.history.partitions() {
+            if let Some(epoch) = self.history.epoch_of(partition)
+                && self.with_thread(partition, epoch, Thread::on_interruption) == Some(true)
+            {
+                self.make_sure(partition, epoch);
+            }
+        }
+    }
+
+    /// Learns what stands at the end of a stream of which nothing was heard yet.
+    pub(super) async fn learn(&self, partition: u32, epoch: Epoch, last: u64) -> Result<(), ReadError> {
+        if last > 0
+            && self.with_thread(partition, epoch, |thread| thread.is_empty()) == Some(true)
+            && let Some(id) = self.history.id_at(partition, last).await?
+        {
+            self.with_thread(partition, epoch, |thread| thread.know(last, id));
+        }
+        Ok(())
+    }
+
+    /// Asks the leader in a task of its own, until it has said what a stream is.
+    pub(crate) fn make_sure(self: &Arc<Self>, partition: u32, epoch: Epoch) {
+        self.metrics.doubts.inc();
+        let (keep, gone) = (Arc::clone(self), self.gone.clone());
+        self.drain.spawn(async move {
+            tokio::select! { () = keep.ask_until_sure(partition, epoch) => {}, () = gone.cancelled() => {} }
+        });
+    }
+
+    async fn ask_until_sure(&self, partition: u32, epoch: Epoch) {
+        while let Some((seq, id)) = self.doubt(partition, epoch) {
+            match self.is_same(partition, epoch, seq, id).await {
+                Ok(true) => return self.trust(partition, epoch),
+                // The lines here begin anew as soon as the epoch is another one.
+                Ok(false) => self.history.went_back(epoch, partition),
+                Err(error) => {
+                    self.metrics.read_errors.inc();
+                    tracing::debug!(partition, %error, "the stream can't be asked what it has yet");
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn is_same(
+        &self,
+        partition: u32,
+        epoch: Epoch,
+        seq: u64,
+        id: MessageId,
+    ) -> Result<bool, ReadError> {
+        let (now, state) = self.history.fresh_epoch(partition).await?;
+        if now != epoch {
+            return Err(ReadError::OtherEpoch);
+        }
+        if state.last_seq < seq {
+            // A leader that still takes in what it has, or a stream that went back: what watches the streams decides.
+            return Err(ReadError::Behind);
+        }
+        // What expired or was erased can't be told from what it was.
+        Ok(self.history.id_at(partition, seq).await?.is_none_or(|there| there == id))
+    }
+
+    /// Waits until nothing of a partition is in doubt. In another epoch nothing is.
+    pub(crate) async fn sure(&self, partition: u32, epoch: Epoch) {
+        self.hub.when(|| self.doubt(partition, epoch).is_none().then_some(())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn id(of: u128) -> Option<MessageId> {
+        Some(MessageId(of))
+    }
+
+    #[test]
+    fn copies_in_sequence_and_repeated_ones_are_sure() {
+        let mut thread = Thread::default();
+        for seq in [7, 8, 9, 9, 10] {
+            assert_eq!(thread.on_live(seq, id(seq.into())), Trust::Sure, "{seq}");
+        }
+        assert_eq!(thread.doubt(), None);
+    }
+
+    #[test]
+    fn after_a_hole_or_a_step_back_the_newest_must_still_be_there() {
+        for odd in [12, 10, 9, 1] {
+            let mut thread = Thread::default();
+            thread.on_live(10, id(10));
+            assert_eq!(thread.on_live(odd, id(99)), Trust::Doubtful { first: true }, "{odd}");
+            assert_eq!(thread.doubt(), Some((10, MessageId(10))));
+            assert_eq!(thread.on_live(odd + 1, id(100)), Trust::Doubtful { first: false });
+            thread.trust();
+            assert_eq!(thread.on_live(odd.max(10) + 2, id(101)).eq(&Trust::Sure), odd == 12 || odd == 10);
+        }
+    }
+
+    #[test]
+    fn after_an_interruption_even_what_follows_is_in_doubt() {
+        let mut thread = Thread::default();
+        assert!(!thread.on_interruption(), "nothing was heard");
+        thread.know(10, MessageId(10));
+        thread.know(9, MessageId(9));
+        assert_eq!((thread.on_interruption(), thread.on_interruption()), (true, false));
+        assert_eq!(thread.on_live(11, id(11)), Trust::Doubtful { first: false });
+        assert_eq!(thread.doubt(), Some((10, MessageId(10))));
+        thread.trust();
+        assert_eq!(thread.on_live(12, id(12)), Trust::Sure);
+    }
+
+    #[test]
+    fn what_can_not_be_told_from_others_is_no_reason_to_doubt() {
+        let mut thread = Thread::default();
+        thread.on_live(10, None);
+        assert_eq!(thread.on_live(15, id(15)), Trust::Sure);
+    }
+}
