@@ -142,13 +142,16 @@ impl Feed {
             self.keep.hear(partition, epoch, seq, live.as_ref().map(|live| live.id))
         });
         let incoming = Incoming { seq, message: live.as_ref(), span: &span };
-        let handled = span.in_scope(|| self.hub.on_live(channel, before, trust, &incoming, Instant::now()));
+        let handled =
+            span.in_scope(|| self.hub.on_live(channel, before, (epoch, trust), &incoming, Instant::now()));
         self.metrics.received(message.payload.len());
         match handled.step {
             Step::Deliver => {
                 traced::delivered(&span, handled.counts);
                 self.metrics.delivered(handled.counts.sessions, handled.counts.failed);
-                self.keep.recent.remember(Key::Stored(partition, seq), handled.counts);
+                if let Some(epoch) = epoch {
+                    self.keep.recent.remember(Key::Stored(epoch, seq), handled.counts);
+                }
             }
             Step::Ignore => {
                 self.keep.metrics.repeated.inc();

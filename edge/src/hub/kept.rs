@@ -72,12 +72,12 @@ impl Hub {
     }
 
     /// A live copy of a stored message came. `before`: the sequence of the channel's message before it;
-    /// `trust`: whether it surely is of the epoch that is known.
+    /// `trust`: whether it surely is of this epoch.
     pub(crate) fn on_live(
         &self,
         channel: &str,
         before: u64,
-        trust: Trust,
+        (epoch, trust): (Option<Epoch>, Trust),
         incoming: &Incoming<'_>,
         now: Instant,
     ) -> Handled {
@@ -85,7 +85,10 @@ impl Hub {
         let Some(room) = channels.get_mut(channel) else {
             return Handled { step: Step::Deliver, counts: Counts::default() };
         };
-        let step = room.line.on_live(before, incoming.seq, trust == Trust::Sure, self.heals);
+        // A line that was not begun anew yet, or was before the sender knew, is not the one that the copy is of.
+        let known = room.line.epoch();
+        let sure = trust == Trust::Sure && (known.is_none() || known == epoch);
+        let step = room.line.on_live(before, incoming.seq, sure, self.heals);
         let mut counts = Counts::default();
         if step == Step::Deliver {
             counts = handle(room, incoming, now);

@@ -147,7 +147,8 @@ impl World {
         let message = Self::message(seq);
         let incoming = Incoming { seq, message: Some(&message), span: &Span::none() };
         let trust = self.thread.on_live(seq, Some(message.id));
-        let handled = self.hub.on_live("user:1", before, trust, &incoming, Instant::now());
+        let handled =
+            self.hub.on_live("user:1", before, (Some(Epoch(self.epoch)), trust), &incoming, Instant::now());
         // A fetch goes on at its own pace.
         assert!(trust == Trust::Sure || handled.counts == Counts::default());
         assert!(handled.step != Step::Fetch || self.hub.missing(&self.channel).is_some());

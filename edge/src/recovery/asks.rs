@@ -80,7 +80,8 @@ impl Desk {
 impl Keep {
     /// None: it has not come yet. Within: none if its counts are forgotten.
     fn look(&self, stored: &StoredRef) -> Option<Option<Counts>> {
-        let known = || self.recent.counts(Key::Stored(self.history.partition(&stored.channel), stored.seq));
+        let epoch = self.history.epoch(&stored.channel);
+        let known = || self.recent.counts(Key::Stored(epoch?, stored.seq));
         match self.hub.seen(&stored.channel, stored.seq) {
             // Whoever got it may have left since.
             Seen::Nobody => Some(Some(known().unwrap_or_default())),

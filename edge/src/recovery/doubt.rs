@@ -55,14 +55,16 @@ impl Thread {
         first
     }
 
-    /// Whether nothing was heard that can be told from others.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.newest.is_none()
+    /// Whether a stream that ends with this sequence, and is not in doubt, has something newer than was heard.
+    pub(crate) fn is_behind(&self, last: u64) -> bool {
+        self.doubt.is_none() && self.newest.is_none_or(|(newest, _)| newest < last)
     }
 
-    /// The leader has this; it counts as heard if nothing was.
+    /// The leader has this. It counts as heard: whatever did not come is fetched.
     pub(crate) fn know(&mut self, seq: u64, id: MessageId) {
-        self.newest = self.newest.or(Some((seq, id)));
+        if self.is_behind(seq) {
+            self.newest = Some((seq, id));
+        }
     }
 
     /// What the stream must have to be trusted. None: it is.
@@ -88,10 +90,9 @@ impl Keep {
         }
     }
 
-    /// Learns what stands at the end of a stream of which nothing was heard yet.
+    /// Learns what stands at the end of a stream of which not everything was heard.
     pub(super) async fn learn(&self, partition: u32, epoch: Epoch, last: u64) -> Result<(), ReadError> {
-        if last > 0
-            && self.with_thread(partition, epoch, |thread| thread.is_empty()) == Some(true)
+        if self.with_thread(partition, epoch, |thread| thread.is_behind(last)) == Some(true)
             && let Some(id) = self.history.id_at(partition, last).await?
         {
             self.with_thread(partition, epoch, |thread| thread.know(last, id));

@@ -74,7 +74,7 @@ impl Keep {
             {
                 traced::delivered(&span, counts);
                 self.metrics.fetched.inc();
-                self.recent.remember(Key::Stored(self.history.partition(channel), stored.seq), counts);
+                self.recent.remember(Key::Stored(epoch, stored.seq), counts);
             }
         }
         if self.hub.settle(channel) {

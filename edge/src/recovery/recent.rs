@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+use shared::history::Epoch;
 use shared::ids::MessageId;
 use shared::wire::Counts;
 
@@ -11,8 +12,8 @@ use shared::wire::Counts;
 pub(crate) enum Key {
     /// One that is kept nowhere.
     Id(MessageId),
-    /// One that is stored: partition and sequence.
-    Stored(u32, u64),
+    /// One that is stored: in which life of its stream, and where.
+    Stored(Epoch, u64),
 }
 
 /// Shared by all that deliver. The lock is held for a map operation.
@@ -80,8 +81,8 @@ mod tests {
         let one = Counts { sessions: 1, failed: 2 };
         recent.remember(key(1), one);
         recent.remember(key(1), one);
-        recent.remember(Key::Stored(0, 1), Counts::default());
+        recent.remember(Key::Stored(Epoch(0), 1), Counts::default());
         assert_eq!(recent.counts(key(1)), Some(Counts { sessions: 2, failed: 4 }));
-        assert_eq!(recent.counts(Key::Stored(0, 1)), Some(Counts::default()), "nobody is not unknown");
+        assert_eq!(recent.counts(Key::Stored(Epoch(0), 1)), Some(Counts::default()), "nobody is not unknown");
     }
 }

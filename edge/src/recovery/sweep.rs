@@ -76,8 +76,12 @@ impl Sweeper {
                 Some(_) = self.leaders.next() => interrupted = true,
                 else => return,
             }
+            interrupted |= self.active.has_changed().unwrap_or(false);
             if !*self.active.borrow_and_update() {
                 continue;
+            }
+            if interrupted {
+                self.keep.on_interruption();
             }
             let Some(epochs) = epochs(&history.borrow_and_update().clone(), self.keep.history.partitions())
             else {
@@ -153,13 +157,13 @@ impl Sweeper {
             return Err(ReadError::OtherEpoch);
         }
         let last = state.last_seq;
-        keep.learn(partition, epoch, last).await?;
         if may_miss(last) {
             sleep(GRACE).await;
         }
         if !may_miss(last) {
             return Ok(Vec::new());
         }
+        keep.learn(partition, epoch, last).await?;
         keep.metrics.sweeps.inc();
         let channels = keep
             .hub

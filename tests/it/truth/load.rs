@@ -82,7 +82,8 @@ async fn a_storm_of_devices_that_come_back_is_served_within_the_bound_while_live
     }));
     let others = async {
         for number in 0..50_u64 {
-            publisher.publish_to(1, "user:100000", &number.to_string()).await;
+            // On a busy machine the count may not be complete in time; what counts here is that it comes.
+            assert_eq!(publisher.publish("user:100000", &number.to_string()).await.status, 200);
             live.expect_message(&number.to_string()).await;
         }
     };
