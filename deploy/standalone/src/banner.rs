@@ -11,49 +11,90 @@ const FRAMES: [&str; 2] = [r#"{"op":"auth","token":"user-1001"}"#, r#"{"op":"sub
 const BODY: &str =
     r#"{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}"#;
 
-/// Where messages are published; with the place for name and key, where keys are needed.
-fn url(publishing: SocketAddr, keyed: bool, tls: bool) -> String {
-    let key = if keyed { "<name>:<key>@" } else { "" };
+/// Who publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller<'a> {
+    /// Whoever reaches the port.
+    Anybody,
+    /// Who has a key.
+    WithKey,
+    /// Who has this name and this secret: a demo shows them.
+    Demo(&'a str, &'a str),
+}
+
+impl Standalone {
+    fn caller(&self) -> Caller<'_> {
+        match &self.demo_key {
+            Some(key) => Caller::Demo(&key.config().name, key.secret()),
+            None if self.keyed => Caller::WithKey,
+            None => Caller::Anybody,
+        }
+    }
+}
+
+/// Where messages are published; with name and key, or the place for them, where keys are needed.
+fn url(publishing: SocketAddr, caller: Caller<'_>, tls: bool) -> String {
+    let key = match caller {
+        Caller::Anybody => String::new(),
+        Caller::WithKey => "<name>:<key>@".to_owned(),
+        Caller::Demo(name, secret) => format!("{name}:{secret}@"),
+    };
     let scheme = if tls { "https" } else { "http" };
     format!("{scheme}://{key}{}/v1/mesh/publish", reachable(publishing))
 }
 
 /// The publish of the first message, as a line for a shell.
-pub fn curl(publishing: SocketAddr, keyed: bool, tls: bool) -> String {
-    let url = url(publishing, keyed, tls);
+pub fn curl(publishing: SocketAddr, caller: Caller<'_>, tls: bool) -> String {
+    let url = url(publishing, caller, tls);
     format!("curl --request POST '{url}' --header 'Content-Type: application/json' --data-raw '{BODY}'")
 }
 
 /// The lines for standard output.
 pub fn text(standalone: &Standalone) -> String {
-    let Standalone { clients, publishing, keyed, tls, .. } = *standalone;
+    let Standalone { clients, publishing, tls, .. } = *standalone;
+    let caller = standalone.caller();
+    let is_exposed = standalone.demo.is_some() && !clients.ip().is_loopback();
     let scheme = if tls.clients { "wss" } else { "ws" };
     let devices = format!("{scheme}://{}{}", reachable(clients), standalone.path);
     let up = format!(
         "\nmessage center is up.\n\
          \n  devices connect to     {devices}{}\
          \n  back ends publish to   {}{}\
-         \n  health and metrics     http://{}/readyz and /metrics\
+         \n  health and metrics     http://{}/readyz and /metrics{}\
          \n  messages are kept      {}\n\n",
         everywhere(clients),
-        url(publishing, keyed, tls.publishing),
+        url(publishing, caller, tls.publishing),
         everywhere(publishing),
         reachable(standalone.admin),
+        if is_exposed { "   (inside the container)" } else { "" },
         standalone.kept,
     );
     let more = match standalone.demo {
-        Some(demo) => tour(demo, &devices, &curl(publishing, keyed, tls.publishing)),
+        Some(demo) => {
+            where_it_is(is_exposed) + &tour(demo, &devices, &curl(publishing, caller, tls.publishing))
+        }
         None => "Devices log in with {\"op\":\"auth\",\"token\":\"...\"}; your business system checks the token.\n\n"
             .to_owned(),
     };
     up + &more
 }
 
+/// Who reaches the demo.
+fn where_it_is(is_exposed: bool) -> String {
+    let place = if is_exposed {
+        "it lets everybody log in who reaches it, so publish the ports of its\n\
+         container on loopback only. A key that the demo makes is good until it ends. In here it is all in one process"
+    } else {
+        "everything is on loopback"
+    };
+    format!("This is demo mode: {place}, and a demo business system ")
+}
+
 /// What to do in demo mode.
 fn tour(demo: Demo, devices: &str, curl: &str) -> String {
     let [auth, subscribe] = FRAMES;
     let mut text = format!(
-        "This is demo mode: everything is on loopback, and a demo business system on {address}\n\
+        "on {address}\n\
          accepts the tokens user-<uid>. Try it:\n\
          \n1. Connect any WebSocket client, such as `npx wscat --connect {devices}`, and send\n\
          \n   {auth}\
@@ -111,12 +152,17 @@ mod tests {
             .unwrap();
         assert_eq!(body, format!("'{BODY}'"));
         assert_eq!(
-            curl(address("127.0.0.1:6789"), false, false),
+            curl(address("127.0.0.1:6789"), Caller::Anybody, false),
             r#"curl --request POST 'http://127.0.0.1:6789/v1/mesh/publish' --header 'Content-Type: application/json' --data-raw '{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}'"#
         );
-        assert!(curl(address("0.0.0.0:80"), false, false).contains("'http://127.0.0.1:80/"));
-        assert!(curl(address("0.0.0.0:80"), true, false).contains("'http://<name>:<key>@127.0.0.1:80/"));
-        assert!(curl(address("0.0.0.0:80"), false, true).contains("'https://127.0.0.1:80/"));
+        assert!(curl(address("0.0.0.0:80"), Caller::Anybody, false).contains("'http://127.0.0.1:80/"));
+        assert!(
+            curl(address("0.0.0.0:80"), Caller::WithKey, false)
+                .contains("'http://<name>:<key>@127.0.0.1:80/")
+        );
+        assert!(curl(address("0.0.0.0:80"), Caller::Anybody, true).contains("'https://127.0.0.1:80/"));
+        let demo = curl(address("0.0.0.0:80"), Caller::Demo("demo", "mck_1"), false);
+        assert!(demo.contains("'http://demo:mck_1@127.0.0.1:80/"), "{demo}");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 //! It answers over HTTP like a real one, so that the whole path of a login is the real one.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::routing::post;
+use publisher_api::keys::{KeyConfig, NewKey, Scope};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::drain::Drain;
@@ -46,6 +48,23 @@ pub(crate) async fn provide(
     // It reads JSON only, whatever is configured for the business system that it stands in for.
     let url = settings.demo.url(demo.address);
     Ok((Some(demo), auth_adapter::Config { url, body: auth_adapter::BodyFormat::Json, ..login }))
+}
+
+/// The key for back ends of an exposed demo that nobody gave keys. It lives as long as this process.
+pub(crate) fn key(settings: &Settings) -> anyhow::Result<Option<Arc<NewKey>>> {
+    if !settings.needs_demo_key() {
+        return Ok(None);
+    }
+    let (name, hash) = ("demo".to_owned(), String::new());
+    let (scopes, channels) = (vec![Scope::Admin], vec!["*".to_owned()]);
+    let key = NewKey::make(KeyConfig { name, hash, scopes, channels, rate: None, burst: None });
+    Ok(Some(Arc::new(key.map_err(|faults| anyhow::anyhow!("the key of the demo: {faults}"))?)))
+}
+
+/// The configuration of publisher-api, with this key.
+pub(crate) fn admit(key: Option<&NewKey>, mut config: publisher_api::Config) -> publisher_api::Config {
+    config.keys.extend(key.map(|key| key.config().clone()));
+    config
 }
 
 async fn start(wanted: SocketAddr, drain: &Drain) -> anyhow::Result<Demo> {

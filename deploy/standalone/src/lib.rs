@@ -22,6 +22,7 @@ use auth_adapter::AuthAdapter;
 use edge::Edge;
 use prometheus_client::registry::Registry;
 use publisher_api::PublisherApi;
+use publisher_api::keys::NewKey;
 use shared::bus::{Bus, provide};
 use shared::drain::Drain;
 use shared::health::{self, Health};
@@ -56,6 +57,8 @@ pub struct Standalone {
     pub path: String,
     /// Whether publishing needs a key.
     pub keyed: bool,
+    /// That key, where it was made for this run: by an exposed demo that nobody gave keys.
+    pub demo_key: Option<Arc<NewKey>>,
     /// Where messages are kept, in words.
     pub kept: String,
     /// Ready once all parts are.
@@ -113,6 +116,7 @@ struct Started {
     publishing: SocketAddr,
     admin: SocketAddr,
     demo: Option<demo::Demo>,
+    demo_key: Option<Arc<NewKey>>,
 }
 
 impl Standalone {
@@ -130,8 +134,21 @@ impl Standalone {
         let tls =
             Tls { clients: settings.edge.tls.is_set(), publishing: settings.publisher_api.tls.is_set() };
         match start_parts(live, &health, &drains).await {
-            Ok(Started { clients, publishing, admin, demo }) => {
-                Ok(Self { clients, publishing, admin, demo, tls, path, keyed, kept, health, drains })
+            Ok(Started { clients, publishing, admin, demo, demo_key }) => {
+                let keyed = keyed || demo_key.is_some();
+                Ok(Self {
+                    clients,
+                    publishing,
+                    admin,
+                    demo,
+                    tls,
+                    path,
+                    keyed,
+                    demo_key,
+                    kept,
+                    health,
+                    drains,
+                })
             }
             Err(error) => {
                 drains.finish().await;
@@ -178,7 +195,10 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
 
     let bus = Bus::connect(&server, publisher_api::PART, rest).await?;
     let drain = &drains.publisher.0;
-    let publisher = live.project(drain, |settings| settings.publisher_api.clone());
+    let demo_key = demo::key(&settings)?;
+    let key = demo_key.clone();
+    let publisher =
+        live.project(drain, move |settings| demo::admit(key.as_deref(), settings.publisher_api.clone()));
     let (keeps, ready) = (&settings.history, health.clone());
     let publisher = PublisherApi::start(publisher, &rules, keeps, bus, ready, &mut registry, drain).await?;
 
@@ -190,7 +210,7 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     let (clients, publishing) = (edge.local_addr(), publisher.local_addr());
     let address = admin.local_addr().context("the address of the admin port")?;
     health::serve(admin, health.clone(), registry, rest);
-    Ok(Started { clients, publishing, admin: address, demo })
+    Ok(Started { clients, publishing, admin: address, demo, demo_key })
 }
 
 /// Runs everything until the drain begins.

@@ -65,11 +65,15 @@ impl Default for Settings {
 pub struct DemoConfig {
     /// Where it answers; if that is taken, on a free port. Must be on loopback.
     pub listen: SocketAddr,
+    /// Lets devices and back ends reach a demo off loopback, for a container whose ports are published on the loopback
+    /// of its host: whoever reaches `edge.listen` can log in as anybody. Without keys one for publishing is made at each
+    /// start, and printed.
+    pub exposed: bool,
 }
 
 impl Default for DemoConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)), exposed: false }
     }
 }
 
@@ -86,16 +90,24 @@ impl Settings {
         self.auth_adapter.url.is_empty()
     }
 
-    /// Demo mode lets everybody in, so nothing of it may be reached from elsewhere.
+    /// Whether back ends need a key that is made for this run: an exposed demo that nobody gave keys.
+    pub(crate) fn needs_demo_key(&self) -> bool {
+        let Self { demo, publisher_api, .. } = self;
+        self.is_demo()
+            && demo.exposed
+            && !publisher_api.insecure
+            && !publisher_api.has_keys()
+            && !publisher_api.listen.ip().is_loopback()
+    }
+
+    /// Demo mode lets everybody in, so nothing of it may be reached from elsewhere; but for what an exposed one exposes.
     fn validate_demo(&self, problems: &mut Problems) {
-        let addresses = [
-            ("edge.listen", self.edge.listen),
-            ("edge.admin", self.edge.admin),
-            ("publisher_api.listen", self.publisher_api.listen),
-            ("demo.listen", self.demo.listen),
-        ];
+        let exposed =
+            [("edge.listen", self.edge.listen), ("publisher_api.listen", self.publisher_api.listen)];
+        let inside = [("edge.admin", self.edge.admin), ("demo.listen", self.demo.listen)];
         let bus = self.bus.listen.parse::<SocketAddr>().ok().map(|address| ("bus.listen", address));
-        for (key, address) in addresses.into_iter().chain(bus) {
+        let exposed = exposed.into_iter().filter(|_| !self.demo.exposed);
+        for (key, address) in exposed.chain(inside).chain(bus) {
             problems.check(address.ip().is_loopback(), key, || {
                 format!(
                     "{address} is not on loopback, and demo mode lets everybody log in; \
@@ -133,7 +145,9 @@ impl config::Settings for Settings {
              messages are dropped, and publishes are refused"
                 .into()
         });
-        let mut login = auth_adapter;
+        let (mut login, mut publisher_api) = (auth_adapter, publisher_api);
+        // The key is made once it starts, so that a file that is read again does not bring another.
+        publisher_api.insecure |= self.needs_demo_key();
         if self.is_demo() {
             self.validate_demo(problems);
             login.url = demo.url(demo.listen);
@@ -167,6 +181,37 @@ mod tests {
         assert!(problems.contains("--auth-url"), "{problems}");
         let own = [("edge.listen", "0.0.0.0:6790"), ("auth_adapter.url", "http://127.0.0.1:8000/x")];
         assert!(!with(&own).unwrap().is_demo());
+    }
+
+    #[test]
+    fn an_exposed_demo_is_reached_by_devices_and_back_ends_alone_and_with_a_key() {
+        let open = [
+            ("edge.listen", "0.0.0.0:6790"),
+            ("publisher_api.listen", "0.0.0.0:6789"),
+            ("demo.exposed", "true"),
+        ];
+        let settings = with(&open).unwrap();
+        assert!(settings.needs_demo_key() && !settings.publisher_api.insecure);
+        for inside in ["edge.admin", "demo.listen", "bus.listen"] {
+            let flags = [&open[..], &[(inside, "0.0.0.0:4000"), ("bus.token", "0123456789abcdef")]].concat();
+            let problems = with(&flags).unwrap_err().to_string();
+            assert!(problems.contains(inside), "{inside}: {problems}");
+        }
+        for (key, value) in [
+            ("publisher_api.insecure", "true"),
+            ("publisher_api.listen", "127.0.0.1:6789"),
+            ("publisher_api.keys_file", "keys.toml"),
+            ("demo.exposed", "false"),
+            ("auth_adapter.url", "http://127.0.0.1:8000/x"),
+        ] {
+            let flags = [&open[..], &[(key, value)]].concat();
+            assert!(with(&flags).is_err() || !with(&flags).unwrap().needs_demo_key(), "{key}");
+        }
+        let own = [&open[..], &[("auth_adapter.url", "http://127.0.0.1:8000/x")]].concat();
+        assert!(
+            with(&own).unwrap_err().to_string().contains("publisher_api.listen"),
+            "only a demo makes a key"
+        );
     }
 
     #[test]

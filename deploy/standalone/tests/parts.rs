@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared::config::{Problems, Settings as _};
 use standalone::{Settings, Standalone};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -69,4 +70,43 @@ async fn with_a_login_of_ones_own_there_is_no_demo() {
     let text = standalone::banner::text(&standalone);
     assert!(text.contains("your business system checks the token") && !text.contains("user-1001"), "{text}");
     assert_eq!(standalone.leave().await, 0);
+}
+
+#[tokio::test]
+async fn an_exposed_demo_makes_a_key_that_publishes_and_shows_it_where_it_is_copied_from() {
+    let mut settings = settings();
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    (settings.edge.listen, settings.publisher_api.listen) = (everywhere, everywhere);
+    settings.demo.exposed = true;
+    let mut problems = Problems::default();
+    settings.validate(&mut problems);
+    assert!(problems.is_empty(), "{problems}");
+    let standalone = Standalone::start(settings).await.unwrap();
+    timeout(PATIENCE, standalone.health.wait_ready()).await.unwrap();
+    let text = standalone::banner::text(&standalone);
+    let secret = standalone.demo_key.as_ref().unwrap().secret().to_owned();
+    let port = standalone.publishing.port();
+    let shown = format!("http://demo:{secret}@127.0.0.1:{port}/v1/mesh/publish");
+    assert_eq!(text.matches(&shown).count(), 2, "{text}");
+    assert!(!text.contains("everything is on loopback") && text.contains("inside the container"), "{text}");
+    for (key, status) in [(secret.as_str(), "200"), ("mck_of-somebody-else", "401")] {
+        assert_eq!(publish(port, key).await, status, "{key}");
+    }
+    assert!(!format!("{standalone:?}").contains(&secret), "a secret is not to be logged");
+    assert_eq!(timeout(PATIENCE, standalone.leave()).await.unwrap(), 0, "tasks did not end");
+}
+
+/// The status of a publish with this key.
+async fn publish(port: u16, key: &str) -> String {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let body = r#"{"c":"user:1001","d":"hello"}"#;
+    let request = format!(
+        "POST /v1/mesh/publish HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer.split(' ').nth(1).unwrap_or_default().to_owned()
 }

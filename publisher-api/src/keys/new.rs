@@ -44,6 +44,11 @@ impl NewKey {
         self.secret.expose()
     }
 
+    /// Its entry.
+    pub fn config(&self) -> &KeyConfig {
+        &self.config
+    }
+
     /// Its entry as TOML, with a line end after each line.
     pub fn entry(&self, place: Place) -> String {
         let KeyConfig { name, hash, scopes, channels, rate, burst } = &self.config;
