@@ -24,6 +24,7 @@ mod proxies;
 mod publishing;
 mod recovery;
 mod reload;
+mod selftest;
 mod store;
 mod storm;
 mod subscribe;

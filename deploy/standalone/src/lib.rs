@@ -9,7 +9,10 @@ pub mod bus;
 pub mod demo;
 pub mod history;
 pub mod key;
+mod plain_http;
+pub mod probe;
 pub mod reference;
+pub mod selftest;
 mod settings;
 
 use std::io::Write as _;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use shared::service::{self, CommonArgs};
-use standalone::{history, key, reference};
+use standalone::{history, key, probe, reference, selftest};
 
 /// Delivers a business system's messages to every device of a user, over WebSocket
 ///
@@ -41,6 +41,10 @@ enum Part {
     /// Makes keys for back ends that publish
     #[command(subcommand)]
     Key(key::Command),
+    /// Asks a URL, e.g. /readyz of an admin port: exit code 0 if it answers with success, 1 if not
+    Probe(probe::Probe),
+    /// Publishes over REST and receives on a WebSocket, with recovery: exit code 0 if all of it works, 1 if not
+    Selftest(selftest::SelfTest),
     /// Writes the config reference and the sample file of the repository from the types
     #[command(hide = true)]
     ConfigDocs {
@@ -174,6 +178,8 @@ async fn main() -> ExitCode {
         Part::History(command) => history::run(command).await,
         Part::Partitions(partitions) => partitions.run().await,
         Part::Key(command) => key::run(command),
+        Part::Probe(probe) => probe.run().await,
+        Part::Selftest(test) => test.run().await,
         Part::ConfigDocs { repository } => config_docs(&repository),
         Part::Bus(BusArgs { common, listen, data, insecure }) => {
             let flags =
