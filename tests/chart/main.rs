@@ -1,0 +1,13 @@
+//! The Helm chart: what it renders to, what it refuses, and that the program takes the configuration in it.
+//!
+//! Runs helm 3 and 4, as `tests/run` installs them. There is no API server: the rules that only one would enforce are
+//! tests here.
+
+mod helm;
+mod network;
+mod pods;
+mod program;
+mod readme;
+mod refusals;
+mod schemas;
+mod scaling;

@@ -1,0 +1,96 @@
+//! What an API server would refuse, and no schema knows: security, selectors, names, times.
+
+use serde_yaml_ng::Value;
+
+use crate::helm::{list, matrix, pods};
+
+#[test]
+fn every_pod_is_restricted_and_has_no_token() {
+    for (file, objects) in matrix("restricted pods").unwrap_or_default() {
+        let pods = pods(&objects);
+        assert!(pods.len() >= 3, "{file}: {} pods", pods.len());
+        for pod in pods {
+            let (spec, at) = (&pod["spec"], format!("{file}: {:?}", pod["metadata"]["labels"]));
+            let security = &spec["securityContext"];
+            assert_eq!(security["runAsNonRoot"], true, "{at}");
+            assert_eq!(security["runAsUser"], 65532, "{at}");
+            assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{at}");
+            assert_eq!(spec["automountServiceAccountToken"], false, "{at}");
+            assert!(spec["hostNetwork"].is_null() && spec["hostPID"].is_null(), "{at}");
+            for container in list(&spec["containers"]) {
+                let security = &container["securityContext"];
+                assert_eq!(security["allowPrivilegeEscalation"], false, "{at}");
+                assert_eq!(security["readOnlyRootFilesystem"], true, "{at}");
+                assert_eq!(list(&security["capabilities"]["drop"]), [Value::from("ALL")], "{at}");
+                assert!(container["resources"]["limits"]["cpu"].is_null(), "{at}: a CPU limit stalls");
+                assert!(!container["resources"]["limits"]["memory"].is_null(), "{at}");
+                for port in list(&container["ports"]) {
+                    assert!(port["name"].as_str().is_some_and(|name| name.len() <= 15), "{at}: {port:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_pod_is_killed_before_it_has_left() {
+    for (file, objects) in matrix("graces").unwrap_or_default() {
+        for pod in pods(&objects) {
+            let grace = pod["spec"]["terminationGracePeriodSeconds"].as_u64();
+            for container in list(&pod["spec"]["containers"]) {
+                let Some(sleep) = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64() else { continue };
+                assert!(grace.is_some_and(|grace| grace > sleep + 5), "{file}: {grace:?}, sleep {sleep}");
+            }
+        }
+    }
+}
+
+#[test]
+fn selectors_match_the_labels_of_pods_and_names_are_texts() {
+    for (file, objects) in matrix("selectors").unwrap_or_default() {
+        for object in &objects {
+            let name = object["metadata"]["name"].as_str();
+            assert!(name.is_some_and(|name| name.len() <= 63), "{file}: {name:?}");
+            let labels = &object["spec"]["template"]["metadata"]["labels"];
+            if let Some(selector) = object["spec"]["selector"]["matchLabels"].as_mapping()
+                && labels.is_mapping()
+            {
+                for (key, value) in selector {
+                    assert_eq!(&labels[key], value, "{file}: {name:?}");
+                }
+            }
+            if object["kind"] == "PodDisruptionBudget" {
+                let spec = &object["spec"];
+                assert_ne!(spec["minAvailable"].is_null(), spec["maxUnavailable"].is_null(), "{file}");
+            }
+            assert!(
+                !object["kind"].as_str().is_some_and(|kind| kind.contains("Role")),
+                "{file}: no rights at the API are needed"
+            );
+        }
+    }
+}
+
+#[test]
+fn secrets_are_neither_in_config_maps_nor_in_values_of_variables() {
+    for (file, objects) in matrix("secrets").unwrap_or_default() {
+        for object in &objects {
+            if object["kind"] == "ConfigMap" {
+                let text = serde_yaml_ng::to_string(object).expect("it was YAML");
+                for word in ["mck_", "password =", "token =", "hash ="] {
+                    assert!(!text.contains(word), "{file}: {word} in a ConfigMap");
+                }
+            }
+        }
+        for pod in pods(&objects) {
+            for container in list(&pod["spec"]["containers"]) {
+                for variable in list(&container["env"]) {
+                    let name = variable["name"].as_str().expect("it has a name");
+                    let secret = ["PASSWORD", "TOKEN", "HEADERS", "USER"].iter().any(|word| name.contains(word));
+                    let by_reference = !variable["valueFrom"]["secretKeyRef"].is_null();
+                    assert_eq!(secret, by_reference, "{file}: {name}");
+                }
+            }
+        }
+    }
+}
