@@ -9,5 +9,5 @@ mod pods;
 mod program;
 mod readme;
 mod refusals;
-mod schemas;
 mod scaling;
+mod schemas;

@@ -38,7 +38,9 @@ fn no_pod_is_killed_before_it_has_left() {
         for pod in pods(&objects) {
             let grace = pod["spec"]["terminationGracePeriodSeconds"].as_u64();
             for container in list(&pod["spec"]["containers"]) {
-                let Some(sleep) = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64() else { continue };
+                let Some(sleep) = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64() else {
+                    continue;
+                };
                 assert!(grace.is_some_and(|grace| grace > sleep + 5), "{file}: {grace:?}, sleep {sleep}");
             }
         }
@@ -86,7 +88,8 @@ fn secrets_are_neither_in_config_maps_nor_in_values_of_variables() {
             for container in list(&pod["spec"]["containers"]) {
                 for variable in list(&container["env"]) {
                     let name = variable["name"].as_str().expect("it has a name");
-                    let secret = ["PASSWORD", "TOKEN", "HEADERS", "USER"].iter().any(|word| name.contains(word));
+                    let secret =
+                        ["PASSWORD", "TOKEN", "HEADERS", "USER"].iter().any(|word| name.contains(word));
                     let by_reference = !variable["valueFrom"]["secretKeyRef"].is_null();
                     assert_eq!(secret, by_reference, "{file}: {name}");
                 }

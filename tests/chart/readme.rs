@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::helm::chart;
 
-const BEGIN: &str = "<!-- values: made from values.yaml by `MC_TEST_BLESS=1 cargo test -p tests --test chart readme` -->\n";
+const BEGIN: &str =
+    "<!-- values: made from values.yaml by `MC_TEST_BLESS=1 cargo test -p tests --test chart readme` -->\n";
 const END: &str = "<!-- end of values -->\n";
 
 /// A row for each key with a comment `# -- …`.
@@ -18,12 +19,18 @@ fn table(values: &str) -> String {
             meaning = Some(comment.replace('|', "\\|"));
             continue;
         }
-        let Some((key, value)) = text.split_once(':').filter(|_| !text.starts_with(['#', '-'])) else { continue };
+        let Some((key, value)) = text.split_once(':').filter(|_| !text.starts_with(['#', '-'])) else {
+            continue;
+        };
         path.retain(|(depth, _)| *depth < indent);
         path.push((indent, key.to_owned()));
         if let Some(meaning) = meaning.take() {
             let keys: Vec<_> = path.iter().map(|(_, key)| key.as_str()).collect();
-            let value = if value.trim().is_empty() { "see values.yaml".to_owned() } else { format!("`{}`", value.trim()) };
+            let value = if value.trim().is_empty() {
+                "see values.yaml".to_owned()
+            } else {
+                format!("`{}`", value.trim())
+            };
             let _ = writeln!(table, "| `{}` | {value} | {meaning} |", keys.join("."));
         }
     }

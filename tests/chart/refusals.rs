@@ -20,7 +20,10 @@ const REFUSALS: [(&[&str], &str); 22] = [
     (&["authAdapter.url="], "authAdapter.url is empty: set it to where your business system checks tokens"),
     (&["bus.mode=external"], "bus.external.url is empty: set it"),
     (&["bus.external.url=nats://n:4222"], "set bus.mode to external, or leave the url out"),
-    (&["bus.mode=external", "bus.external.url=nats://n:4222", "bus.ephemeral=true"], "leave it out with bus.mode external"),
+    (
+        &["bus.mode=external", "bus.external.url=nats://n:4222", "bus.ephemeral=true"],
+        "leave it out with bus.mode external",
+    ),
     (&["edge.terminationGracePeriodSeconds=60"], "with 5 s to spare need 75: raise it, or leave it out"),
     (&["edge.autoscaling.mode=hpa", "edge.autoscaling.maxReplicas=1"], "raise the one or lower the other"),
     (&["edge.autoscaling.mode=keda"], "set edge.autoscaling.keda.prometheusUrl"),
@@ -60,7 +63,12 @@ fn both_helms_find_nothing_to_complain_about() {
         let Some(helm) = tools::find(variable, "helm lint") else { return };
         for file in values_files() {
             let output = run(&helm, &["lint", "--strict"], &["-f", &file.to_string_lossy()]);
-            assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stdout));
+            assert!(
+                output.status.success(),
+                "{}: {}",
+                file.display(),
+                String::from_utf8_lossy(&output.stdout)
+            );
         }
     }
 }

@@ -29,7 +29,8 @@ fn hpa_and_keda_exclude_each_other() {
 fn the_number_of_pods_is_never_left_out() {
     for mode in ["off", "hpa"] {
         let set = format!("edge.autoscaling.mode={mode}");
-        let Some(objects) = with("replicas", &[&set, "edge.autoscaling.minReplicas=3", "edge.replicas=5"]) else {
+        let Some(objects) = with("replicas", &[&set, "edge.autoscaling.minReplicas=3", "edge.replicas=5"])
+        else {
             return;
         };
         let replicas = &find(&objects, "Deployment", "-edge")["spec"]["replicas"];

@@ -22,7 +22,9 @@ async fn the_self_test_receives_what_it_publishes_and_recovers_what_it_missed() 
     for arguments in [vec![], vec!["--token", "user-7", "--user", "7"]] {
         let ended = selftest(&fleet, &arguments).await;
         assert_eq!(ended.code, 0, "{ended:?}");
-        for step in ["published over REST", "received on the WebSocket", "recovered what was missed", "has passed"] {
+        for step in
+            ["published over REST", "received on the WebSocket", "recovered what was missed", "has passed"]
+        {
             assert!(ended.stdout.contains(step), "{step}: {ended:?}");
         }
     }

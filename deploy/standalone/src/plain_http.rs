@@ -47,7 +47,8 @@ pub(crate) async fn connect(host: &str, port: u16) -> anyhow::Result<TcpStream> 
 /// The URL is not of http, or what answers does not speak it.
 pub(crate) async fn get(url: &str) -> anyhow::Result<Answer> {
     let (host, port, path) = target(url, "http")?;
-    exchange(&host, port, &format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n")).await
+    exchange(&host, port, &format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"))
+        .await
 }
 
 /// POST of JSON with a Bearer key, if there is one.

@@ -35,8 +35,8 @@ impl Probe {
 
     async fn ask(&self) -> anyhow::Result<()> {
         let answer = timeout(self.deadline, plain_http::get(&self.url)).await;
-        let answer =
-            answer.with_context(|| format!("no answer within {}", humantime::format_duration(self.deadline)))??;
+        let answer = answer
+            .with_context(|| format!("no answer within {}", humantime::format_duration(self.deadline)))??;
         ensure!((200..300).contains(&answer.status), "status {}: {}", answer.status, answer.body);
         Ok(())
     }
