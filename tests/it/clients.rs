@@ -1,16 +1,19 @@
 //! Clients that others wrote: Python's websockets, and a page in a real browser.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
 use axum::response::Html;
 use harness::cluster::Cluster;
+use harness::fleet::{Fleet, Over};
+use harness::link::Link;
 use harness::tools;
 use harness::wait::{eventually, soon};
 use shared::drain::Drain;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// What is published to every client.
 const MESSAGE: &str = "{\"event\":\"@user\",\"data\":{\"msg\":\"Grüße, \u{1f30d}\"}}";
@@ -44,25 +47,10 @@ async fn a_page_from_another_origin_logs_in_subscribes_and_receives_in_a_real_br
     let Some(chromium) = tools::find("MC_TEST_CHROMIUM", "a page in a real browser") else { return };
     let cluster = Cluster::start().await;
     let (reports, drain) = (Reports::default(), Drain::new());
-    let page = serve_page(&cluster, reports.clone(), &drain).await;
+    let page = include_str!("../clients/device.html");
+    let page = serve_page(page, cluster.edge(0), reports.clone(), &drain).await;
     let profile = tempfile::TempDir::new().expect("there is room for a folder");
-    let mut browser = Command::new(chromium)
-        .args([
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-        ])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(page)
-        .env("HOME", profile.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the browser can be started");
+    let mut browser = browse(&chromium, profile.path(), &page);
     eventually("the page has subscribed", async || reports.has("subscribed")).await;
     cluster.publisher(0).publish_to(1, "user:1001", MESSAGE).await;
     eventually("the page has received", async || reports.has(&format!("received {MESSAGE}"))).await;
@@ -71,25 +59,112 @@ async fn a_page_from_another_origin_logs_in_subscribes_and_receives_in_a_real_br
     cluster.end().await;
 }
 
+#[tokio::test]
+async fn the_sample_client_misses_nothing_through_breaks_a_drain_and_a_killed_edge() {
+    let Some(chromium) = tools::find("MC_TEST_CHROMIUM", "the sample client in a real browser") else {
+        return;
+    };
+    let mut fleet = Fleet::plan(Over::Bus).edges(3).set("edge.drain_window", "4s").start().await;
+    fleet.expect_errors();
+    let publisher = fleet.publisher(0);
+    // What stands before the edges.
+    let balancer = Link::to(fleet.edge(0)).await;
+    let (reports, drain) = (Reports::default(), Drain::new());
+    let page = include_str!("../clients/recovering.html");
+    let page = serve_page(page, balancer.address(), reports.clone(), &drain).await;
+    let profile = tempfile::TempDir::new().expect("there is room for a folder");
+    let mut browser = browse(&chromium, profile.path(), &page);
+    let publish = async |numbers: std::ops::RangeInclusive<u64>| {
+        for number in numbers {
+            let answer = publisher.publish("user:1001", &number.to_string()).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+    };
+    eventually("the page has begun", async || reports.has("begun")).await;
+    publish(1..=3).await;
+    eventually("the page has received", async || reports.has("3")).await;
+
+    // A break: it comes back to another edge, which has what came meanwhile.
+    balancer.cut();
+    publish(4..=6).await;
+    balancer.lead_to(fleet.edge(1));
+    balancer.heal();
+    eventually("the page has recovered", async || reports.has("6")).await;
+
+    // The edge leaves: the page is told, and opens the next socket before the last one ends.
+    balancer.lead_to(fleet.edge(2));
+    let mut leaving = fleet.edges.remove(1);
+    leaving.program.signal("TERM").await;
+    let mut number = 7;
+    while leaving.program.is_running() {
+        publish(number..=number).await;
+        number += 1;
+    }
+    leaving.program.expect_success().await;
+
+    // kill -9 while messages are on their way.
+    balancer.lead_to(fleet.edge(0));
+    publish(number..=number + 20).await;
+    fleet.edges[1].program.kill().await;
+    publish(number + 21..=number + 40).await;
+    let last = number + 40;
+    eventually("the page has everything", async || reports.has(&last.to_string())).await;
+    let expected = std::iter::once("begun".to_owned()).chain((1..=last).map(|number| number.to_string()));
+    assert_eq!(reports.all(), expected.collect::<Vec<_>>());
+
+    soon("the browser ends", browser.kill()).await.expect("it can be killed");
+    assert_eq!(drain.finish(harness::wait::DEADLINE).await, 0);
+    balancer.stop().await;
+    fleet.edges.remove(1);
+    fleet.end().await;
+}
+
+fn browse(chromium: &Path, profile: &Path, page: &str) -> Child {
+    Command::new(chromium)
+        .args([
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+        ])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(page)
+        .env("HOME", profile)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the browser can be started")
+}
+
 /// What the page has told its own server.
 #[derive(Debug, Clone, Default)]
 struct Reports(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
 
 impl Reports {
+    fn all(&self) -> Vec<String> {
+        self.0.lock().expect("nobody panics with it").clone()
+    }
+
     fn has(&self, text: &str) -> bool {
         self.0.lock().expect("nobody panics with it").iter().any(|report| report == text)
     }
 }
 
 /// Serves the page at an origin of its own, and takes what it reports.
-async fn serve_page(cluster: &Cluster, reports: Reports, drain: &Drain) -> String {
-    let address = format!("ws://{}{}", cluster.edge(0), harness::device::PATH);
-    let page = include_str!("../clients/device.html").replace("{{address}}", &address);
+async fn serve_page(page: &str, edge: SocketAddr, reports: Reports, drain: &Drain) -> String {
+    let address = format!("ws://{edge}{}", harness::device::PATH);
+    let page = page.replace("{{address}}", &address);
+    let client = include_str!("../../deploy/samples/recovering-client.mjs");
+    let script = axum::routing::get(async move || ([("content-type", "text/javascript")], client));
     let report = axum::routing::post(async move |body: String| {
         reports.0.lock().expect("nobody panics with it").push(body);
     });
     let router = axum::Router::new()
         .route("/", axum::routing::get(async move || Html(page.clone())))
+        .route("/recovering-client.mjs", script)
         .route("/report", report);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
     let origin = format!("http://{}/", listener.local_addr().expect("it is bound"));
