@@ -7,6 +7,7 @@ mod limits;
 mod load;
 mod lost;
 mod pages;
+mod restored;
 
 use harness::alone::Alone;
 use harness::device::Device;
