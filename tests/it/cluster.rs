@@ -8,6 +8,9 @@ use harness::program::Launch;
 use harness::publisher::Publisher;
 use harness::tools;
 use harness::wait::eventually;
+use serde_json::json;
+
+use crate::denied::{disconnect, expect_refused_at};
 
 /// How the parts reach the cluster, as configuration.
 fn settings(cluster: &NatsCluster) -> [(&'static str, String); 5] {
@@ -85,13 +88,24 @@ async fn each_node_may_die_in_turn_and_sessions_stay_and_counts_are_exact_or_say
     for node in 0..3 {
         cluster.kill(node).await;
         messages.until_exact(&fleet).await;
+        // Who is refused is stored while a node is down, and known to edges that were not asked.
+        let refused = format!("8{node}");
+        let order = json!({ "deny_for": "1h", "reason": "no" });
+        eventually("the order is stored", async || {
+            disconnect(&fleet.publisher(1), &refused, &order).await.body["denied"] == true
+        })
+        .await;
         for edge in 0..3 {
             drop(fleet.online(edge, &format!("user-9{node}{edge}")).await);
         }
         cluster.restart(node).await;
         messages.until_exact(&fleet).await;
     }
+    fleet.add_edge().await;
     fleet.ready().await;
+    for (node, edge) in [(0, 0), (1, 3), (2, 3)] {
+        expect_refused_at(fleet.edge(edge), &format!("user-8{node}"), "no").await;
+    }
     fleet.publisher(0).publish_to(3, "user:1", "last").await;
     for device in &mut devices {
         let received = received_before(device, "last").await;

@@ -1,5 +1,8 @@
 //! Users whom a back end keeps out: known to edges that start later, whatever restarted meanwhile.
 
+use std::net::SocketAddr;
+
+use harness::cluster::Cluster;
 use harness::device::Device;
 use harness::fleet::{Fleet, Over};
 use harness::publisher::{Published, Publisher};
@@ -11,14 +14,18 @@ use shared::bus::{self, Bus, BusConfig};
 use shared::drain::Drain;
 use shared::subject;
 
-async fn disconnect(publisher: &Publisher, user: &str, body: &Value) -> Published {
+pub(crate) async fn disconnect(publisher: &Publisher, user: &str, body: &Value) -> Published {
     let path = format!("/v1/users/{user}/disconnect");
     let request = publisher.request(Method::POST, &path).header("content-type", "application/json");
     publisher.send(request.body(body.to_string())).await
 }
 
 async fn expect_refused(fleet: &Fleet, edge: usize, token: &str, words: &str) {
-    let mut device = Device::connect(fleet.edge(edge)).await;
+    expect_refused_at(fleet.edge(edge), token, words).await;
+}
+
+pub(crate) async fn expect_refused_at(edge: SocketAddr, token: &str, words: &str) {
+    let mut device = Device::connect(edge).await;
     device.send(&json!({ "op": "auth", "token": token }).to_string()).await;
     assert_eq!(device.expect_close(4410).await, words);
 }
@@ -67,6 +74,20 @@ async fn an_edge_that_starts_later_knows(over: Over) {
         fleet.online(edge, "user-1").await.close().await;
     }
     fleet.end().await;
+}
+
+#[tokio::test]
+async fn an_edge_that_was_cut_off_while_somebody_was_refused_closes_his_sessions_once_it_is_back() {
+    let cluster = Cluster::plan().edges(2).start().await;
+    let mut far = cluster.online(1, "user-1").await;
+    cluster.edge_link(1).cut();
+    let answer =
+        disconnect(&cluster.publisher(0), "1", &json!({ "deny_for": "1h", "reason": "no 1" })).await.body;
+    assert_eq!((&answer["closed"], &answer["denied"]), (&json!(0), &json!(true)), "{answer}");
+    cluster.edge_link(1).heal();
+    assert_eq!(far.expect_close(4410).await, "no 1");
+    expect_refused_at(cluster.edge(1), "user-1", "no 1").await;
+    cluster.end().await;
 }
 
 #[tokio::test]
