@@ -13,7 +13,7 @@ use shared::drain::Drain;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::connmix::{http, ws};
+use crate::connmix::{self, http, ws};
 use crate::control::Control;
 use crate::error::Refusal;
 use crate::guard::Guard;
@@ -26,6 +26,8 @@ use crate::traced;
 
 /// Path of the publishing call.
 pub(crate) const PUBLISH_PATH: &str = "/v1/mesh/publish";
+/// Path of a call of the original that is not offered.
+const SEND_PATH: &str = "/v1/mesh/send";
 /// Path of the publishing socket.
 pub(crate) const SOCKET_PATH: &str = "/ws/v1";
 
@@ -68,8 +70,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, (path, method, handler)| {
         router.route(path, handler.fallback(move |state, uri| refuse_method(state, uri, path, method)))
     });
-    let unknown =
-        |State(app): State<Arc<App>>, uri: Uri| async move { refuse(&app, uri.path(), Refusal::UnknownPath) };
+    let unknown = |State(app): State<Arc<App>>, uri: Uri| async move {
+        let refusal = if uri.path() == SEND_PATH { connmix::no_send() } else { Refusal::UnknownPath };
+        refuse(&app, uri.path(), refusal)
+    };
     router
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))

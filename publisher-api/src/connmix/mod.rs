@@ -139,15 +139,20 @@ fn parse_parameters(parameters: Option<&str>, limit: usize) -> Result<Publish, R
     Publish::parse(parameters.as_bytes(), limit)
 }
 
+/// What the original's message to one connection is answered with, over the WebSocket and over HTTP.
+pub(crate) fn no_send() -> Refusal {
+    Refusal::NotSupported {
+        call: "mesh.send",
+        instead: "connections have no addresses here: give each user a channel and use mesh.publish",
+    }
+}
+
 fn method(method: Field) -> Result<(), Refusal> {
     let unsupported = |call, instead| Err(Refusal::NotSupported { call, instead });
     let name = method.text("m", "the method, \"mesh.publish\"")?;
     match name.as_str() {
         "mesh.publish" => Ok(()),
-        "mesh.send" => unsupported(
-            "mesh.send",
-            "connections have no addresses here: give each user a channel and use mesh.publish",
-        ),
+        "mesh.send" => Err(no_send()),
         "conn.call" => unsupported(
             "conn.call",
             "devices subscribe by themselves, so there is nothing to call: use mesh.publish to their channel",

@@ -74,11 +74,15 @@ async fn wrong_paths_methods_and_content_types_get_an_answer_with_e() {
     let wrong_method = call(bed.address, &request("POST /ws/v1", &[JSON], body)).await;
     assert_eq!((wrong_method.code(), wrong_method.header("allow")), ((405, 101), Some("GET")));
 
-    for path in ["/", "/v1/mesh/publish/", "/v1/mesh/send"] {
+    for path in ["/", "/v1/mesh/publish/", "/v1/mesh/send/"] {
         let nothing = call(bed.address, &request(&format!("POST {path}"), &[JSON], body)).await;
         assert_eq!(nothing.code(), (404, 109), "{path}");
         assert!(nothing.body.contains("/v1/mesh/publish") && nothing.body.contains("/ws/v1"), "{nothing:?}");
     }
+    // A call of the original: its clients look at `E`, so it is told as over the WebSocket.
+    let send = call(bed.address, &request("POST /v1/mesh/send", &[JSON], r#"{"c":"146","d":"x"}"#)).await;
+    assert_eq!(send.code(), (200, 109));
+    assert!(send.body.contains("mesh.send is not offered") && send.body.contains("mesh.publish"), "{send:?}");
     let no_handshake = call(bed.address, &request("GET /ws/v1", &[], "")).await;
     assert_eq!(no_handshake.code(), (400, 101));
     bed.finish().await;
