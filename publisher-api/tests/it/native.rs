@@ -1,6 +1,7 @@
 //! The native calls at the door: what they answer, whom they refuse, and that their description is true.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use publisher_api::Config;
 use publisher_api::keys::{KeyConfig, Scope, SecretHash};
@@ -65,7 +66,9 @@ async fn each_target_has_its_result_and_all_receive_the_same_bytes() {
 
 #[tokio::test]
 async fn thousands_of_targets_share_a_few_questions_and_need_no_place_of_a_single_publish() {
-    let bed = Bed::start(|config| config.max_in_flight = 1).await;
+    // Not about how fast the edge answers.
+    let patient = Duration::from_secs(10);
+    let bed = Bed::start(|config| (config.max_in_flight, config.answer_deadline) = (1, patient)).await;
     let edge = FakeEdge::start(&bed.bus.server, "e1", true).await;
     edge.holds("user:7", 1, 0);
     let users: Vec<u32> = (1..=5_000).collect();

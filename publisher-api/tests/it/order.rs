@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::support::Bed;
 use crate::support::caller::{Socket, mesh_publish};
@@ -10,7 +11,8 @@ use crate::support::edge::FakeEdge;
 #[tokio::test]
 async fn a_thousand_publishes_of_one_socket_reach_the_edge_in_order_and_share_asks() {
     const PUBLISHES: u64 = 1_000;
-    let bed = Bed::start(|_| {}).await;
+    // Not about how fast the edge answers.
+    let bed = Bed::start(|config| config.answer_deadline = Duration::from_secs(10)).await;
     let edge = FakeEdge::start(&bed.bus.server, "e1", true).await;
     edge.holds("a", 1, 0);
     edge.holds("b", 2, 0);
