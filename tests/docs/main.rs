@@ -1,9 +1,11 @@
-//! The manual holds together: each link of each Markdown page leads to a file of the repository, each `#anchor` to a heading.
+//! The manual holds together: each link of each Markdown page leads to a file of the repository, each `#anchor` to a heading,
+//! and each page of the manual can be found.
 //!
 //! Links to other sites are not followed: whether they answer is not decided here.
 
 mod page;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -98,6 +100,26 @@ fn every_link_of_the_manual_leads_somewhere() {
     }
     assert!(links > 60, "only {links} links were found");
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_page_of_the_manual_can_be_reached_from_the_readme() {
+    let root = repository();
+    let (mut reached, mut next) = (BTreeSet::new(), vec![PathBuf::from("README.md")]);
+    while let Some(name) = next.pop() {
+        if !name.to_string_lossy().ends_with(".md") || !reached.insert(name.clone()) {
+            continue;
+        }
+        let Ok(text) = fs::read_to_string(root.join(&name)) else { continue };
+        let folder = name.parent().unwrap_or(Path::new(""));
+        let paths = Page::read(&text).links.into_iter().filter(|link| !link.contains("://"));
+        next.extend(paths.filter_map(|link| plain(&folder.join(link.split('#').next().unwrap_or_default()))));
+    }
+    let mut manual = Vec::new();
+    pages(&root.join("deploy/docs"), &mut manual);
+    let names = manual.iter().map(|path| path.strip_prefix(&root).expect("it was found there"));
+    let lost: Vec<_> = names.filter(|name| !reached.contains(*name)).collect();
+    assert!(lost.is_empty(), "no page leads to {lost:?}; name it in deploy/docs/README.md");
 }
 
 #[test]
