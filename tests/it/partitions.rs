@@ -45,7 +45,7 @@ async fn tour(over: Over) {
     assert_eq!(status.code, 0, "{status:?}");
     let kept: Vec<u32> = (0..4).map(|partition| messages(&status.stdout, partition)).collect();
     assert!(kept.iter().all(|messages| *messages > 0), "every stream has a part of them: {status:?}");
-    assert!(kept.iter().sum::<u32>() >= USERS, "{status:?}");
+    assert_eq!(kept.iter().sum::<u32>(), 2 * USERS, "{status:?}");
 
     let refused = operator(&["partitions", "2", "--yes"], &url, 4).await;
     assert_eq!(refused.code, 1, "{refused:?}");
