@@ -24,6 +24,8 @@ pub const STREAM_NOT_FOUND: u64 = 10_059;
 pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
 /// The message would go over a limit of the stream that refuses new messages.
 pub const STORE_FAILED: u64 = 10_077;
+/// A message with this id was proposed to the copies and has not come through yet; it may, or not.
+pub const ID_IN_PROCESS: u64 = 10_158;
 /// No room for the stream.
 pub const INSUFFICIENT_RESOURCES: u64 = 10_023;
 /// The same, of storage.
@@ -68,7 +70,7 @@ impl ApiError {
     pub fn passes(&self) -> bool {
         match self {
             Self::NoStream | Self::NoLeader | Self::Disconnected | Self::Timeout => true,
-            Self::Api { code, .. } => *code == 503,
+            Self::Api { code, err_code, .. } => *code == 503 || *err_code == ID_IN_PROCESS,
             Self::Unreadable(_) => false,
         }
     }

@@ -4,8 +4,8 @@
 //! the same epoch went back in time (a backup was restored, a disk lost its end): its generation is raised, so that no
 //! position of before is taken for one of now. That costs every client a reload, so it must show [`PROOFS`] times in a row,
 //! or a new message must have been given a sequence that was seen before. Of a stream with copies it must also show for
-//! [`STEADY`], and be said by a leader that has most of them: one that was cut off, or was just elected and still takes in
-//! what it has, is behind too.
+//! [`STEADY`] while nothing newer is heard, and be said by a leader that has most of them: one that was cut off, or was just
+//! elected and still takes in what it has, is behind too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,8 +28,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// So often a stream must be behind before it is believed.
 const PROOFS: u32 = 4;
 
-/// For so long a stream with copies must be behind.
-const STEADY: Duration = Duration::from_secs(5);
+/// For so long a stream with copies must be behind. A leader that was cut off leads on for up to 10 s, and for some more when
+/// it finds the others again.
+const STEADY: Duration = Duration::from_secs(20);
 
 /// What came of a look at the streams.
 enum Look {
@@ -69,11 +70,17 @@ struct Behind {
     /// Looks in a row.
     times: u32,
     since: Option<Instant>,
+    /// What had been seen at the first of them.
+    seen: u64,
 }
 
 impl Behind {
-    /// One more look; `has_copies`: the stream has more than one.
-    fn is_proved(&mut self, has_copies: bool, now: Instant) -> bool {
+    /// One more look; `seen`: the highest sequence that was seen; `has_copies`: the stream has more than one.
+    fn is_proved(&mut self, seen: u64, has_copies: bool, now: Instant) -> bool {
+        if self.times == 0 || seen > self.seen {
+            // Something newer was heard meanwhile: whoever answers is not who leads.
+            *self = Self { seen, ..Self::default() };
+        }
         self.times += 1;
         let since = *self.since.get_or_insert(now);
         self.times >= PROOFS && (!has_copies || now.duration_since(since) >= STEADY)
@@ -231,7 +238,7 @@ impl Keeper {
         }
         let behind = &mut self.behind[partition as usize];
         if known == Some(epoch) && info.state.last_seq < seen && info.has_quorum {
-            behind.is_proved(info.leader.is_some(), Instant::now())
+            behind.is_proved(seen, info.leader.is_some(), Instant::now())
         } else {
             *behind = Behind::default();
             false
@@ -296,12 +303,19 @@ mod tests {
     #[test]
     fn a_stream_is_behind_after_some_looks_and_one_with_copies_only_after_a_while() {
         let (now, mut alone, mut copied) = (Instant::now(), Behind::default(), Behind::default());
-        let looks: Vec<_> = (0..30_u32)
+        let looks: Vec<_> = (0..100_u32)
             .map(|look| {
-                (alone.is_proved(false, now + SOON * look), copied.is_proved(true, now + SOON * look))
+                (alone.is_proved(9, false, now + SOON * look), copied.is_proved(9, true, now + SOON * look))
             })
             .collect();
         assert_eq!(looks.iter().position(|(alone, _)| *alone), Some(3));
-        assert_eq!(looks.iter().position(|(_, copied)| *copied), Some(20));
+        assert_eq!(looks.iter().position(|(_, copied)| *copied), Some(80));
+    }
+
+    #[test]
+    fn a_stream_of_which_newer_messages_come_is_not_behind() {
+        let (now, mut behind) = (Instant::now(), Behind::default());
+        assert!((0..200_u32).all(|look| !behind.is_proved(u64::from(look / 40), true, now + SOON * look)));
+        assert!((200..300_u32).any(|look| behind.is_proved(4, true, now + SOON * look)));
     }
 }
