@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use harness::tools;
 use serde_yaml_ng::Value;
@@ -38,7 +39,15 @@ pub(crate) fn run(helm: &Path, command: &[&str], arguments: &[&str]) -> Output {
 /// # Panics
 /// It fails.
 pub(crate) fn render(helm: &Path, arguments: &[&str]) -> Vec<Value> {
-    let output = run(helm, &["template", "shop"], arguments);
+    release(helm, "shop", arguments)
+}
+
+/// The same for a release of another name.
+///
+/// # Panics
+/// It fails.
+pub(crate) fn release(helm: &Path, name: &str, arguments: &[&str]) -> Vec<Value> {
+    let output = run(helm, &["template", name], arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     documents(&output.stdout)
 }
@@ -50,14 +59,15 @@ fn documents(yaml: &[u8]) -> Vec<Value> {
     values.filter(|value| !value.is_null()).collect()
 }
 
-/// The objects of each values file. `None`: this run has no tools.
+/// The objects of each values file, rendered once. `None`: this run has no tools.
 pub(crate) fn matrix(test: &str) -> Option<Vec<(String, Vec<Value>)>> {
+    static RENDERED: OnceLock<Vec<(String, Vec<Value>)>> = OnceLock::new();
     let helm = tools::find(HELMS[0], test)?;
     let render = |file: PathBuf| {
         let name = file.file_name().expect("it has one").to_string_lossy().into_owned();
         (name, render(&helm, &["-f", &file.to_string_lossy()]))
     };
-    Some(values_files().into_iter().map(render).collect())
+    Some(RENDERED.get_or_init(|| values_files().into_iter().map(render).collect()).clone())
 }
 
 /// Renders with needed and further `--set`s. `None`: this run has no tools.

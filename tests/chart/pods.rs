@@ -52,7 +52,7 @@ fn selectors_match_the_labels_of_pods_and_names_are_texts() {
     for (file, objects) in matrix("selectors").unwrap_or_default() {
         for object in &objects {
             let name = object["metadata"]["name"].as_str();
-            assert!(name.is_some_and(|name| name.len() <= 63), "{file}: {name:?}");
+            assert!(name.is_some_and(|name| name.len() <= 253), "{file}: {name:?}");
             let labels = &object["spec"]["template"]["metadata"]["labels"];
             if let Some(selector) = object["spec"]["selector"]["matchLabels"].as_mapping()
                 && labels.is_mapping()

@@ -3,6 +3,7 @@
 //! Keys, their order and their defaults come from the serialized settings, everything else from the schema of the same
 //! types, whose words are the doc comments. So neither can name a key that there is not, or miss one that there is.
 
+mod chart;
 mod render;
 mod schema;
 
@@ -60,10 +61,10 @@ pub fn pages() -> [Page; 2] {
     ]
 }
 
-/// Writes both files below `repository`, and names them.
+/// Writes both files and the chart's schema below `repository`, and names them.
 ///
 /// # Errors
-/// It is not the repository, or a file can't be written.
+/// It is not the repository, a file can't be written, or a key has no place in the chart's schema.
 pub fn write(repository: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     for Page { path, text } in pages() {
@@ -72,6 +73,11 @@ pub fn write(repository: &Path) -> anyhow::Result<Vec<PathBuf>> {
         std::fs::write(&path, text).with_context(what)?;
         written.push(path);
     }
+    let path = repository.join(chart::PATH);
+    let what = || format!("{} can't be read and written; run this in the repository", path.display());
+    let stands = std::fs::read_to_string(&path).with_context(what)?;
+    std::fs::write(&path, chart::file(&stands, &schema())?).with_context(what)?;
+    written.push(path);
     Ok(written)
 }
 
@@ -143,6 +149,19 @@ mod tests {
                 "{path} is not up to date, write it with `{COMMAND}`; first: {differs:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_schema_of_the_chart_knows_the_keys_of_the_types() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(chart::PATH);
+        let stands = std::fs::read_to_string(path).unwrap();
+        let made = chart::file(&stands, &schema()).unwrap();
+        let differs = made.lines().zip(stands.lines()).find(|(made, stands)| made != stands);
+        assert!(
+            made == stands,
+            "{} is not up to date, write it with `{COMMAND}`; first: {differs:?}",
+            chart::PATH
+        );
     }
 
     #[test]

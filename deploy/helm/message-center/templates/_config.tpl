@@ -25,7 +25,10 @@
 {{- end }}
 {{- define "mc.config.common" -}}
 {{ include "mc.toml" (dict "name" "log" "map" .Values.log) }}
-{{- with .Values.history }}{{ include "mc.toml" (dict "name" "history" "map" .) }}{{ end }}
+{{- $history := .Values.history -}}
+{{- /* In memory, what is kept must fit beside the process. */ -}}
+{{- if and (eq .Values.bus.mode "embedded") .Values.bus.ephemeral }}{{ $history = merge (dict) $history (dict "max_bytes" "1GiB") }}{{ end -}}
+{{- with $history }}{{ include "mc.toml" (dict "name" "history" "map" .) }}{{ end }}
 {{- $channels := .Values.channels -}}
 {{- if and .Values.test.enabled (not $channels) }}{{ $channels = list (dict "name" "@user" "channel" "user:{uid}" "login" true "history" true) }}{{ end -}}
 {{- if .Values.test.enabled }}{{ $channels = append $channels (dict "name" "@selftest/{id}" "channel" "selftest:{id}" "login" false "history" true) }}{{ end -}}

@@ -9,6 +9,18 @@ metadata:
   {{- end }}
 spec:
   type: {{ .values.service.type }}
+  {{- if and (ne .values.service.type "ClusterIP") .values.service.externalTrafficPolicy }}
+  externalTrafficPolicy: {{ .values.service.externalTrafficPolicy }}
+  {{- end }}
+  {{- if eq .values.service.type "LoadBalancer" }}
+  {{- with .values.service.loadBalancerClass }}
+  loadBalancerClass: {{ . | quote }}
+  {{- end }}
+  {{- with .values.service.loadBalancerSourceRanges }}
+  loadBalancerSourceRanges:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
   selector:
     {{- include "mc.component.selector" . | nindent 4 }}
   ports:
@@ -19,16 +31,18 @@ spec:
 {{- end }}
 {{/* What keeps WebSockets open behind each controller; all of them cut idle ones sooner than the 60 s of edge.silence. */}}
 {{- define "mc.ingress.preset" -}}
-{{- if eq . "alb" }}
+{{- $leaving := add .preStopSeconds .drainSeconds -}}
+{{- $preset := .ingress.preset -}}
+{{- if eq $preset "alb" }}
 alb.ingress.kubernetes.io/target-type: ip
 alb.ingress.kubernetes.io/load-balancer-attributes: idle_timeout.timeout_seconds=4000
-alb.ingress.kubernetes.io/target-group-attributes: deregistration_delay.timeout_seconds=60
-{{- else if eq . "haproxy" }}
+alb.ingress.kubernetes.io/target-group-attributes: deregistration_delay.timeout_seconds={{ $leaving }}
+{{- else if eq $preset "haproxy" }}
 haproxy.org/timeout-tunnel: 1h
-{{- else if eq . "nginx" }}
+{{- else if eq $preset "nginx" }}
 nginx.ingress.kubernetes.io/proxy-read-timeout: "3600"
 nginx.ingress.kubernetes.io/proxy-send-timeout: "3600"
-{{- else if eq . "traefik" }}
+{{- else if eq $preset "traefik" }}
 traefik.ingress.kubernetes.io/router.entrypoints: websecure
 {{- end }}
 {{- end }}
@@ -40,7 +54,7 @@ apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:
   {{- include "mc.meta" . | nindent 2 }}
-  {{- $annotations := merge (deepCopy $v.ingress.annotations) (include "mc.ingress.preset" $v.ingress.preset | fromYaml) }}
+  {{- $annotations := merge (deepCopy $v.ingress.annotations) (include "mc.ingress.preset" $v | fromYaml) }}
   {{- with $annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}

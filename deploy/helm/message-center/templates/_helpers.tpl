@@ -1,16 +1,18 @@
 {{/* Names, labels, image. */}}
 {{- define "mc.name" -}}{{ default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}{{- end }}
+{{/* At most 40 bytes, which leave room for every component's suffix. What is cut off is replaced by a hash, or two long
+     names that begin alike would be one. Services take no dots, release names do. */}}
 {{- define "mc.fullname" -}}
-{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
-{{- else if contains (include "mc.name" .) .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name (include "mc.name" .) | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- $whole := .Values.fullnameOverride -}}
+{{- if not $whole }}{{ $whole = ternary .Release.Name (printf "%s-%s" .Release.Name (include "mc.name" .)) (contains (include "mc.name" .) .Release.Name) | replace "." "-" }}{{ end -}}
+{{- if le (len $whole) 40 }}{{ $whole }}{{ else }}{{ printf "%s-%s" ($whole | trunc 31 | trimSuffix "-") ($whole | sha256sum | trunc 8) }}{{ end }}
 {{- end }}
 {{- define "mc.selector" -}}
 app.kubernetes.io/name: {{ include "mc.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 {{- define "mc.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{ include "mc.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
@@ -58,7 +60,15 @@ labels:
 {{- max (int $v.autoscaling.minReplicas) $now }}
 {{- end }}
 {{- end }}
-{{/* Host and port of a URL's authority: only the port, with the default of its scheme. */}}
+{{/* Bytes of a size, of Kubernetes (12Gi, 1G) or of the program (10GiB, 500 MB, 1024), for comparing; 0: not known. */}}
+{{- define "mc.bytes" -}}
+{{- $text := toString . | replace " " "" -}}
+{{- $number := regexFind "^[0-9.]+" $text -}}
+{{- $unit := regexReplaceAll "^[0-9.]+" $text "" | trimSuffix "B" | lower -}}
+{{- $units := dict "" 1.0 "k" 1000.0 "m" 1000000.0 "g" 1000000000.0 "t" 1000000000000.0 "ki" 1024.0 "mi" 1048576.0 "gi" 1073741824.0 "ti" 1099511627776.0 -}}
+{{- if and $number (hasKey $units $unit) }}{{ mulf (float64 $number) (get $units $unit) | floor | int64 }}{{ else }}0{{ end }}
+{{- end }}
+{{/* Only the port of a URL's authority, with the default of its scheme. */}}
 {{- define "mc.url.port" -}}
 {{- $url := urlParse . -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}

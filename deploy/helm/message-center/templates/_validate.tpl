@@ -10,6 +10,9 @@
 {{- if and (ne $v.autoscaling.mode "off") (lt (int $v.autoscaling.maxReplicas) (int $v.autoscaling.minReplicas)) -}}
 {{- $faults = append $faults (printf "%s.autoscaling.maxReplicas is below minReplicas: raise the one or lower the other" $name) -}}
 {{- end -}}
+{{- if and (eq $v.autoscaling.mode "hpa") $v.autoscaling.cpuPercent (not (dig "requests" "cpu" "" $v.resources)) -}}
+{{- $faults = append $faults (printf "%s.autoscaling.cpuPercent is a share of the CPU request: set %s.resources.requests.cpu" $name $name) -}}
+{{- end -}}
 {{- if hasKey $v "ingress" -}}
 {{- if and $v.ingress.enabled (not $v.ingress.host) -}}
 {{- $faults = append $faults (printf "%s.ingress.enabled needs a host: set %s.ingress.host" $name $name) -}}
@@ -17,6 +20,72 @@
 {{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
 {{- $faults = append $faults (printf "%s.httpRoute.enabled needs a Gateway: set %s.httpRoute.parentRefs" $name $name) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $v := merge (dict "bus" .Values.bus) $parts -}}
+{{- $names := list "config" "keys" "tls" "bus-tls" "data" -}}
+{{- range $v.extraVolumes -}}
+{{- if has .name $names -}}{{- $faults = append $faults (printf "%s.extraVolumes: a volume %q is there already: give it another name" $name (toString .name)) -}}{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- $names = list -}}
+{{- range $v.extraEnv -}}
+{{- if or (has .name $names) (hasPrefix "MC_BUS__" .name) (eq "OTEL_EXPORTER_OTLP_ENDPOINT" .name) (eq "MC_LOG__FORMAT" .name) -}}
+{{- $faults = append $faults (printf "%s.extraEnv: %s is there already, or has a value of its own (bus, otlp.endpoint, log.format): leave it out" $name .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- $containers := list $name "edge" "publisher-api" "auth-adapter" -}}
+{{- range $v.extraContainers -}}
+{{- if has .name $containers -}}{{- $faults = append $faults (printf "%s.extraContainers: a container %q is there already: give it another name" $name (toString .name)) -}}{{- end -}}
+{{- $containers = append $containers .name -}}
+{{- end -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]" (include "mc.fullname" .)) -}}
+{{- $faults = append $faults (printf "names of Services begin with a letter, %s does not: set fullnameOverride" (include "mc.fullname" .)) -}}
+{{- end -}}
+{{- $e := .Values.edge -}}
+{{- $ready := div (mul (int $e.maxSessions) (default 90 $e.config.watermark | int)) 100 -}}
+{{- if and (ne $e.autoscaling.mode "off") (gt (int $e.maxSessions) 0) (gt (int $e.autoscaling.sessionsPerPod) (int $ready)) -}}
+{{- $faults = append $faults (printf "edge.autoscaling.sessionsPerPod is %d, but from %d sessions on a pod takes no new ones: lower it, or raise edge.maxSessions" (int $e.autoscaling.sessionsPerPod) (int $ready)) -}}
+{{- end -}}
+{{- range $name, $v := dict "edge" $e "publisherApi" .Values.publisherApi -}}
+{{- if and $v.service.loadBalancerClass (ne $v.service.type "LoadBalancer") -}}
+{{- $faults = append $faults (printf "%s.service.loadBalancerClass needs %s.service.type LoadBalancer: set it, or leave the class out" $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $p := .Values.publisherApi -}}
+{{- $exposed := or $p.ingress.enabled $p.httpRoute.enabled (ne $p.service.type "ClusterIP") -}}
+{{- if and $exposed .Values.networkPolicy.enabled (eq (toJson .Values.networkPolicy.publishers) (toJson (list (dict "podSelector" (dict))))) -}}
+{{- $faults = append $faults "publisherApi is exposed, but only pods of this namespace may reach it: name where its callers come from (your ingress controller's namespace) in networkPolicy.publishers" -}}
+{{- end -}}
+{{- if and $e.httpRoute.enabled $p.httpRoute.enabled -}}
+{{- $shared := not (and $e.httpRoute.hostnames $p.httpRoute.hostnames) -}}
+{{- range $e.httpRoute.hostnames }}{{ if has . $p.httpRoute.hostnames }}{{ $shared = true }}{{ end }}{{ end -}}
+{{- if $shared -}}
+{{- $faults = append $faults "edge.httpRoute and publisherApi.httpRoute share a host: give both hostnames, and publishing one of its own" -}}
+{{- end -}}
+{{- end -}}
+{{- $b := .Values.bus -}}
+{{- if eq $b.mode "embedded" -}}
+{{- $kept := include "mc.bytes" (default "8GiB" .Values.history.max_bytes) | int64 -}}
+{{- $folder := include "mc.bytes" $b.maxBytes | int64 -}}
+{{- $volume := include "mc.bytes" $b.persistence.size | int64 -}}
+{{- if $b.ephemeral -}}
+{{- $memory := include "mc.bytes" (dig "limits" "memory" "0" $b.resources) | int64 -}}
+{{- if and .Values.history.max_bytes $memory (ge $kept $memory) -}}
+{{- $faults = append $faults "bus.ephemeral keeps history in memory, but history.max_bytes is not below bus.resources.limits.memory: lower the one or raise the other" -}}
+{{- end -}}
+{{- else -}}
+{{- if and $folder (ge $kept $folder) -}}
+{{- $faults = append $faults (printf "history.max_bytes (%v) has no room in bus.maxBytes (%v): raise bus.maxBytes and bus.persistence.size, or lower history.max_bytes" (default "8GiB" .Values.history.max_bytes) $b.maxBytes) -}}
+{{- end -}}
+{{- if and $volume (ge $folder $volume) -}}
+{{- $faults = append $faults (printf "bus.maxBytes (%v) has no room in bus.persistence.size (%v): raise the size, or lower maxBytes" $b.maxBytes $b.persistence.size) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (int .Values.history.replicas) 1 -}}
+{{- $faults = append $faults "history.replicas is about a NATS cluster, the embedded bus keeps one copy: leave it out, or set bus.mode to external" -}}
 {{- end -}}
 {{- end -}}
 {{- if not .Values.authAdapter.url -}}
@@ -47,4 +116,36 @@
 {{- $faults = append $faults "helm test speaks plain text, but edge.tls or publisherApi.tls is set: set test.enabled to false" -}}
 {{- end -}}
 {{- if $faults -}}{{- fail (printf "\n  %s" (join "\n  " $faults)) -}}{{- end -}}
+{{- end }}
+
+{{/* What is allowed and seldom meant, as a JSON list for NOTES.txt. */}}
+{{- define "mc.warnings" -}}
+{{- $w := list -}}
+{{- $b := .Values.bus -}}
+{{- if and (eq $b.mode "embedded") $b.ephemeral -}}
+{{- $w = append $w "bus.ephemeral is on: all history is lost when the pod of the bus restarts. For trials only." -}}
+{{- else if and (eq $b.mode "embedded") (eq $b.sync "relaxed") -}}
+{{- $w = append $w "bus.sync is relaxed: a power cut may take messages that were acknowledged within the last moments." -}}
+{{- end -}}
+{{- if and (eq $b.mode "external") (not $b.external.existingSecret) -}}
+{{- $w = append $w "the NATS servers are used without credentials: whoever reaches them reads and sends everything. Set bus.external.existingSecret." -}}
+{{- end -}}
+{{- if not .Values.networkPolicy.enabled -}}
+{{- $w = append $w "networkPolicy.enabled is off: every pod of the cluster reaches the bus and the admin ports, unless policies of your own deny it." -}}
+{{- end -}}
+{{- range $name, $v := dict "edge" .Values.edge "publisherApi" .Values.publisherApi "authAdapter" .Values.authAdapter -}}
+{{- if and (eq $v.autoscaling.mode "off") (lt (int $v.replicas) 2) -}}
+{{- $w = append $w (printf "%s has %d pod: nobody stands in when its node goes." $name (int $v.replicas)) -}}
+{{- end -}}
+{{- if and $v.pdb.enabled (has (toString $v.pdb.maxUnavailable) (list "0" "0%")) -}}
+{{- $w = append $w (printf "%s.pdb.maxUnavailable is 0: draining a node will wait for ever." $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (ne .Values.publisherApi.service.type "ClusterIP") (not .Values.publisherApi.tls.existingSecret) -}}
+{{- $w = append $w "publishing leaves the cluster in plain text: set publisherApi.tls.existingSecret." -}}
+{{- end -}}
+{{- if and (eq .Values.edge.service.type "LoadBalancer") (not .Values.edge.tls.existingSecret) -}}
+{{- $w = append $w "devices reach the edges in plain text, unless your load balancer ends TLS: set edge.tls.existingSecret." -}}
+{{- end -}}
+{{- toJson $w -}}
 {{- end }}
