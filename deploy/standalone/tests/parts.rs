@@ -98,15 +98,16 @@ async fn an_exposed_demo_makes_a_key_that_publishes_and_shows_it_where_it_is_cop
 
 /// The status of a publish with this key.
 async fn publish(port: u16, key: &str) -> String {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
     let body = r#"{"c":"user:1001","d":"hello"}"#;
     let request = format!(
         "POST /v1/mesh/publish HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n\
          Content-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    socket.write_all(request.as_bytes()).await.unwrap();
+    socket.write_all(request.as_bytes()).await.expect("it reads");
     let mut answer = String::new();
-    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    let read = timeout(PATIENCE, socket.read_to_string(&mut answer)).await.expect("it answers in time");
+    read.expect("the answer is text");
     answer.split(' ').nth(1).unwrap_or_default().to_owned()
 }
