@@ -146,6 +146,11 @@ impl Alone {
         self.bus.expect("the bus is embedded")
     }
 
+    /// Where health and metrics are.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join(DATA)
