@@ -25,6 +25,7 @@ pub struct Launch {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     text_log: bool,
+    program: Option<PathBuf>,
     under: Vec<std::ffi::OsString>,
 }
 
@@ -65,6 +66,13 @@ impl Launch {
         self
     }
 
+    /// Starts this in place of [`binary`], e.g. a program under another root.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -84,13 +92,14 @@ impl Launch {
     /// # Panics
     /// It can't be started.
     pub fn start(self) -> Program {
+        let binary = self.program.as_deref().unwrap_or_else(|| binary());
         let mut command = match self.under.split_first() {
             Some((program, arguments)) => {
                 let mut command = Command::new(program);
-                command.args(arguments).arg(binary());
+                command.args(arguments).arg(binary);
                 command
             }
-            None => Command::new(binary()),
+            None => Command::new(binary),
         };
         command.args(&self.arguments).env_clear().stdin(Stdio::null());
         if !self.text_log {

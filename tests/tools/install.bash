@@ -268,11 +268,34 @@ provide_programs() {
     done <<<"$PROGRAMS"
 }
 
-# Sets STRACE; to nothing where there is none and none can be had, because only Linux has it.
-provide_strace() {
+# The package has an emulator for every processor; one of them is wanted.
+extract_qemu() {
+    local folder=$TOOLS/debian.qemu
+    say "fetching with apt-get into $TOOLS/debian: the emulator for arm64 of qemu-user-static"
+    rm -rf "$folder"
+    mkdir -p "$folder" "$TOOLS/debian"
+    (cd "$folder" && apt-get download -qq qemu-user-static) >"$TOOLS/apt-extract.log" 2>&1 </dev/null || return 1
+    dpkg-deb --fsys-tarfile "$folder"/*.deb | tar -x -C "$TOOLS/debian" ./usr/bin/qemu-aarch64-static || return 1
+    rm -rf "$folder"
+}
+
+# Sets STRACE, BUILDAH and QEMU_ARM64; to nothing where there is none and none can be had, because only Linux has them.
+provide_linux_programs() {
     STRACE=${MC_TEST_STRACE:-$(find_program strace || true)}
-    [ -z "$STRACE" ] && [ "$(uname)" = Linux ] && command -v apt-get >/dev/null || return 0
-    # In a subshell: where it can't be had, the tests that want it say so.
-    (apt_install strace) || say "without strace: the tests that trace system calls are left out"
-    STRACE=$(find_program strace || true)
+    BUILDAH=${MC_TEST_BUILDAH:-$(find_program buildah || true)}
+    QEMU_ARM64=${MC_TEST_QEMU_ARM64:-$(find_program qemu-aarch64-static qemu-aarch64 || true)}
+    [ "$(uname)" = Linux ] && command -v apt-get >/dev/null || return 0
+    # In subshells: where one can't be had, the tests that want it say so.
+    if [ -z "$STRACE" ]; then
+        (apt_install strace) || say "without strace: the tests that trace system calls are left out"
+        STRACE=$(find_program strace || true)
+    fi
+    if [ -z "$BUILDAH" ]; then
+        (apt_install buildah) || say "without buildah: the tests of the image are left out"
+        BUILDAH=$(find_program buildah || true)
+    fi
+    if [ -z "$QEMU_ARM64" ]; then
+        (extract_qemu) || say "without qemu: the program for arm64 is built and looked at, but not run"
+        QEMU_ARM64=$(find_program qemu-aarch64-static || true)
+    fi
 }

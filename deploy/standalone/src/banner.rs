@@ -62,16 +62,17 @@ pub fn text(standalone: &Standalone) -> String {
          \n  back ends publish to   {}{}\
          \n  health and metrics     http://{}/readyz and /metrics{}\
          \n  messages are kept      {}\n\n",
-        everywhere(clients),
+        if is_exposed { "" } else { everywhere(clients) },
         url(publishing, caller, tls.publishing),
-        everywhere(publishing),
+        if is_exposed { "" } else { everywhere(publishing) },
         reachable(standalone.admin),
         if is_exposed { "   (inside the container)" } else { "" },
         standalone.kept,
     );
     let more = match standalone.demo {
         Some(demo) => {
-            where_it_is(is_exposed) + &tour(demo, &devices, &curl(publishing, caller, tls.publishing))
+            where_it_is(is_exposed, standalone.demo_key.is_some())
+                + &tour(demo, &devices, &curl(publishing, caller, tls.publishing))
         }
         None => "Devices log in with {\"op\":\"auth\",\"token\":\"...\"}; your business system checks the token.\n\n"
             .to_owned(),
@@ -80,14 +81,14 @@ pub fn text(standalone: &Standalone) -> String {
 }
 
 /// Who reaches the demo.
-fn where_it_is(is_exposed: bool) -> String {
+fn where_it_is(is_exposed: bool, has_key: bool) -> String {
     let place = if is_exposed {
-        "it lets everybody log in who reaches it, so publish the ports of its\n\
-         container on loopback only. A key that the demo makes is good until it ends. In here it is all in one process"
+        "it lets everybody log in who reaches it, so publish the ports of\nits container on loopback only"
     } else {
         "everything is on loopback"
     };
-    format!("This is demo mode: {place}, and a demo business system ")
+    let key = if has_key { ". The key is good until it ends" } else { "" };
+    format!("This is demo mode: {place}{key}, and a demo business system ")
 }
 
 /// What to do in demo mode.
