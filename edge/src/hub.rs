@@ -178,6 +178,11 @@ impl Hub {
         self.channels.of(channel).get(channel).map(|room| room.deliver(frame)).unwrap_or_default()
     }
 
+    /// How many sessions there may be; 0: as many as come.
+    pub(crate) fn max_sessions(&self) -> usize {
+        self.places.sessions
+    }
+
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
         self.count.load(Ordering::SeqCst)

@@ -282,6 +282,12 @@ impl Collector for Holdings {
         for (name, help, unit, value) in [
             ("mc_edge_channels", "Channels that have a session here", None, channels),
             ("mc_edge_users", "Users who have a session here", None, users),
+            (
+                "mc_edge_max_sessions",
+                "Sessions that there may be, 0 for no limit",
+                None,
+                self.0.max_sessions(),
+            ),
             ("mc_edge_denied_users", "Users whose logins are refused", None, self.0.denied().len()),
             ("mc_edge_following_sessions", "Sessions that receive messages with ids", None, following),
             ("mc_edge_replays", "Channels that a session is given what is stored of", None, replaying),
