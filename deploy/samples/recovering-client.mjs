@@ -62,6 +62,10 @@ export class MessageCenter {
     if (frame.code !== undefined) {
       // Not subscribed: begin again later. After error 9 the server waits for a new token.
       if (frame.code === 9) this.#renew(socket);
+      else if (frame.code === 4 && frame.i === "subscribe" && this.#position !== "") {
+        this.#reload("the last id is not one", ""); // what was kept is damaged: begin anew
+        socket.close();
+      }
       else if (frame.i === "subscribe") socket.close();
     } else if (frame.i === "subscribe") {
       this.#replace(socket);

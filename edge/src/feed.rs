@@ -139,7 +139,7 @@ impl Feed {
         }
         let epoch = self.keep.history.epoch_of(partition);
         let trust = epoch.map_or(Trust::Sure, |epoch| {
-            self.keep.hear(partition, epoch, seq, live.as_ref().map(|live| live.id))
+            self.keep.hear((partition, epoch), channel, seq, live.as_ref().map(|live| live.id))
         });
         let incoming = Incoming { seq, message: live.as_ref(), span: &span };
         let handled =

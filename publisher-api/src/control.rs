@@ -96,6 +96,10 @@ impl Control {
                 tracing::error!(%error, "a user can't be kept out");
                 Err(Refusal::TooMany { what: "users who may not log in", limit: denials::MAX_DENIED })
             }
+            Err(error @ DenyError::NoRoom) => {
+                tracing::error!(%error, "a user can't be kept out");
+                Err(Refusal::StoreFull)
+            }
             Err(DenyError::Api(error)) => {
                 tracing::warn!(%error, "the list of those who may not log in can't be written");
                 Err(Refusal::NoList)

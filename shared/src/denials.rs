@@ -65,6 +65,9 @@ pub enum DenyError {
     /// As many users as may be are kept out.
     #[error("{MAX_DENIED} users are kept out, which is the most; let some in again")]
     Full,
+    /// The store is full.
+    #[error("the store is full, and the list of those who may not log in with it; give it room")]
+    NoRoom,
     /// The list can't be reached. The order may be kept all the same.
     #[error("the list of those who may not log in can't be reached: {0}")]
     Api(#[from] ApiError),
@@ -161,7 +164,7 @@ impl Denials {
             Ok(ack) => Ok(ack.seq),
             Err(ApiError::Api {
                 err_code: STORE_FAILED | INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED, ..
-            }) => Err(DenyError::Full),
+            }) => Err(DenyError::NoRoom),
             Err(error) => Err(error.into()),
         }
     }

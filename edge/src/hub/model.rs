@@ -146,7 +146,7 @@ impl World {
         let (seq, before) = if again { self.coming[which] } else { self.coming.remove(which) };
         let message = Self::message(seq);
         let incoming = Incoming { seq, message: Some(&message), span: &Span::none() };
-        let trust = self.thread.on_live(seq, Some(message.id));
+        let trust = self.thread.on_live("user:1", seq, Some(message.id));
         let handled =
             self.hub.on_live("user:1", before, (Some(Epoch(self.epoch)), trust), &incoming, Instant::now());
         // A fetch goes on at its own pace.

@@ -10,7 +10,7 @@ use shared::ids::{Channel, MessageId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::doubt::{Thread, Trust};
+use super::doubt::{Known, Thread, Trust};
 use super::heard::Heard;
 use super::metrics::RecoveryMetrics;
 use super::recent::Recent;
@@ -109,8 +109,14 @@ impl Keep {
     }
 
     /// A live copy came: whether it surely is of this epoch.
-    pub(crate) fn hear(&self, partition: u32, epoch: Epoch, seq: u64, id: Option<MessageId>) -> Trust {
-        self.with_thread(partition, epoch, |thread| thread.on_live(seq, id)).unwrap_or(Trust::Sure)
+    pub(crate) fn hear(
+        &self,
+        (partition, epoch): (u32, Epoch),
+        channel: &str,
+        seq: u64,
+        id: Option<MessageId>,
+    ) -> Trust {
+        self.with_thread(partition, epoch, |thread| thread.on_live(channel, seq, id)).unwrap_or(Trust::Sure)
     }
 
     /// Does something with what is known of the sequence of copies of a partition in an epoch.
@@ -124,9 +130,9 @@ impl Keep {
     }
 
     /// What the stream must have to be trusted. None: it is, or it is another one by now.
-    pub(super) fn doubt(&self, partition: u32, epoch: Epoch) -> Option<(u64, MessageId)> {
+    pub(super) fn doubt(&self, partition: u32, epoch: Epoch) -> Option<Known> {
         let ear = lock(self.heard.get(partition as usize)?);
-        if ear.epoch == Some(epoch) { ear.thread.doubt() } else { None }
+        if ear.epoch == Some(epoch) { ear.thread.doubt().cloned() } else { None }
     }
 
     /// The stream is the one that was heard.

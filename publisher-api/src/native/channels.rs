@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Extension;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, RawQuery, State};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -136,9 +136,14 @@ pub(crate) async fn erase(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
 ) -> Response {
     let outcome = async {
         caller.require(Scope::Admin)?;
+        // Whoever means to erase a part must not lose all of it.
+        if query.is_some_and(|query| !query.is_empty()) {
+            return Err(NO_QUERY);
+        }
         let channel = kept_channel(&app, path, &caller)?;
         let publisher = &app.publisher;
         let deadline = publisher.store_deadline();
@@ -154,6 +159,9 @@ pub(crate) async fn erase(
     };
     respond(&app, outcome.await)
 }
+
+const NO_QUERY: Refusal =
+    Refusal::Native("DELETE takes no query: it erases all messages of the channel; a part can't be erased");
 
 const BAD_QUERY: Refusal = Refusal::Native(
     "the query may have \"after\", an id that was given out here, and \"limit\", an integer from 1 to 1000",

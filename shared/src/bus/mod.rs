@@ -83,7 +83,7 @@ impl Bus {
     pub async fn connect(server: &BusServer, part: &'static str, drain: &Drain) -> Result<Self, BusError> {
         let (changes, state) = watch::channel(BusState::default());
         let metrics = ClientMetrics::default();
-        let counted = metrics.clone();
+        let (counted, leaving) = (metrics.clone(), drain.token());
         let urls = server.urls.join(",");
         let options = server
             .options()
@@ -94,7 +94,7 @@ impl Bus {
             .ping_interval(PING_INTERVAL)
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
-                note(&changes, &counted, part, &event);
+                note(&changes, &counted, (part, leaving.is_cancelled()), &event);
                 std::future::ready(())
             });
         tracing::info!(part, bus = urls, "connecting to the bus");
@@ -289,7 +289,12 @@ fn reconnect_delay(attempts: usize) -> Duration {
     Duration::from_millis(doubled - fastrand::u64(0..=doubled / 4))
 }
 
-fn note(changes: &watch::Sender<BusState>, metrics: &ClientMetrics, part: &'static str, event: &Event) {
+fn note(
+    changes: &watch::Sender<BusState>,
+    metrics: &ClientMetrics,
+    (part, leaving): (&'static str, bool),
+    event: &Event,
+) {
     match event {
         Event::Connected => {
             tracing::info!(part, "the bus is connected");
@@ -301,7 +306,12 @@ fn note(changes: &watch::Sender<BusState>, metrics: &ClientMetrics, part: &'stat
             metrics.connected.set(0);
             if changes.send_if_modified(|state| std::mem::take(&mut state.connected)) {
                 metrics.disconnects.inc();
-                tracing::error!(part, "the bus is gone; trying to reach it again");
+                if leaving {
+                    // An embedded one may end a moment before the last handle of its clients.
+                    tracing::warn!(part, "the bus is gone while this part leaves");
+                } else {
+                    tracing::error!(part, "the bus is gone; trying to reach it again");
+                }
             }
         }
         // This side closed it: its last handle is gone, because the part has left.

@@ -86,25 +86,39 @@ pub async fn raise_generation(bus: &Bus, streams: &[StreamStatus]) -> Result<Vec
     Ok(raised)
 }
 
-/// Deletes `old` with all that they hold, and makes the empty streams of `config`.
+/// Deletes `old` with all that they hold, and makes the empty streams of `config`. Those whose names are free are made
+/// first: if the bus has no room for them, they are removed again and nothing has changed.
 ///
 /// # Errors
-/// See [`ApiError`]. Until it was repeated, no part takes what is left for a history.
+/// See [`ApiError`]. Once something was deleted, no part takes what is left for a history until it was repeated.
 pub async fn divide(
     bus: &Bus,
     old: &[StreamStatus],
     config: &HistoryConfig,
 ) -> Result<Vec<StreamStatus>, ApiError> {
+    let mut made = Vec::new();
+    let new = |partition| config.stream(partition, Remembered::new(config));
+    let is_free = |partition: &u32| old.iter().all(|stream| stream.partition != *partition);
+    for partition in (0..config.partitions).filter(is_free) {
+        match bus.create_stream(&new(partition), DEADLINE).await {
+            Ok(info) => made.push(StreamStatus::of(partition, info)),
+            Err(error) => {
+                for StreamStatus { config: StreamConfig { name, .. }, .. } in &made {
+                    bus.delete_stream(name, DEADLINE).await?;
+                }
+                return Err(error);
+            }
+        }
+    }
     for StreamStatus { config: StreamConfig { name, .. }, .. } in old {
         match bus.delete_stream(name, DEADLINE).await {
             Ok(()) | Err(ApiError::NoStream) => {}
             Err(error) => return Err(error),
         }
     }
-    let mut made = Vec::new();
-    for partition in 0..config.partitions {
-        let stream = config.stream(partition, Remembered::new(config));
-        made.push(StreamStatus::of(partition, bus.create_stream(&stream, DEADLINE).await?));
+    for partition in (0..config.partitions).filter(|partition| !is_free(partition)) {
+        made.push(StreamStatus::of(partition, bus.create_stream(&new(partition), DEADLINE).await?));
     }
+    made.sort_by_key(|stream| stream.partition);
     Ok(made)
 }

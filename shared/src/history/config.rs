@@ -12,6 +12,8 @@ use crate::subject;
 
 /// The most partitions that there may be.
 pub const MAX_PARTITIONS: u32 = 256;
+/// The longest age of a message.
+const MAX_AGE: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 const PARTITIONS: &str = "mc-partitions";
 const GENERATION: &str = "mc-generation";
@@ -76,6 +78,9 @@ impl HistoryConfig {
         });
         problems.check(self.max_age >= Duration::from_secs(1), "history.max_age", || {
             "is under a second; without an end the store would only grow, so choose one, e.g. 72h".into()
+        });
+        problems.check(self.max_age <= MAX_AGE, "history.max_age", || {
+            "is over 100 years; choose less, and let max_bytes be the end".into()
         });
         problems.check(self.max_bytes.0 >= 1 << 20, "history.max_bytes", || {
             "is under 1 MiB; give the store room".into()

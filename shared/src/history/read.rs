@@ -174,14 +174,18 @@ impl History {
         })
     }
 
-    /// The id of the message at a sequence, as the stream's leader knows. `None`: nothing is there that can be read.
+    /// The channel and the id of the message at a sequence, as the stream's leader knows. `None`: nothing is there that can
+    /// be read.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn id_at(&self, partition: u32, seq: u64) -> Result<Option<MessageId>, ReadError> {
+    pub async fn id_at(&self, partition: u32, seq: u64) -> Result<Option<(String, MessageId)>, ReadError> {
         let stream = subject::log_stream(partition);
         let raw = self.inner.bus.get_message(&stream, Get::Seq(seq), DEADLINE).await?;
-        Ok(raw.and_then(|raw| stored(raw).message.ok()).map(|message| message.id))
+        Ok(raw.and_then(|raw| {
+            let channel = subject::parse_log(&raw.subject)?.into_owned();
+            Some((channel, stored(raw).message.ok()?.id))
+        }))
     }
 
     /// What the leader of a partition says, asked after now. Many who want to know at once share a question.
