@@ -127,10 +127,9 @@ impl Server {
 fn store(store: Store, folder: Option<&Path>) -> Vec<(&'static str, String)> {
     let folder = || folder.map(|folder| folder.join("data").display().to_string()).unwrap_or_default();
     match store {
-        Store::None | Store::Nats => Vec::new(),
-        Store::Memory => vec![("bus.store.kind", "memory".into())],
-        Store::Strict => vec![("bus.store.folder", folder()), ("bus.store.sync", "strict".into())],
-        Store::Relaxed => vec![("bus.store.folder", folder()), ("bus.store.sync", "relaxed".into())],
+        Store::None | Store::Nats | Store::Memory => vec![("bus.store.sync", "memory".into())],
+        Store::Strict => vec![("bus.store.path", folder()), ("bus.store.sync", "strict".into())],
+        Store::Relaxed => vec![("bus.store.path", folder()), ("bus.store.sync", "relaxed".into())],
     }
 }
 
@@ -187,7 +186,6 @@ fn settings(args: &Args) -> Vec<(&'static str, String)> {
         ("publisher_api.max_in_flight_per_socket", "4096".into()),
         ("publisher_api.max_message", "2MiB".into()),
         ("bus.max_payload", "4MiB".into()),
-        ("bus.store.sync", "memory".into()),
         ("auth_adapter.max_waiting", "65536".into()),
     ]
 }
