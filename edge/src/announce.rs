@@ -122,7 +122,10 @@ impl Announcer {
             sessions: self.core.hub.sessions() as u64,
             rules: self.rules.clone(),
         };
-        self.core.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, heartbeat.encode()).await
+        let told = heartbeat.encode();
+        // Apart from what publishers answer, so that the bus can say that there is no publisher.
+        self.core.bus.publish(subject::PEERS, None, None, told.clone()).await?;
+        self.core.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, told).await
     }
 
     fn on_answer(&mut self, answer: &Message) {

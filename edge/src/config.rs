@@ -13,6 +13,7 @@ use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::tls::TlsConfig;
 
 use crate::admission::{ForwardedHeader, Networks, Terms};
+use crate::balance::BalanceConfig;
 use crate::hub::{Places, SessionPolicy};
 use crate::session::state::Limits;
 
@@ -114,6 +115,8 @@ pub struct Config {
     #[serde(skip_serializing_if = "Faults::is_empty")]
     #[schemars(skip)]
     pub faults: Faults,
+    /// How sessions are spread over the edges.
+    pub balance: BalanceConfig,
     /// Over how long the sessions are sent away when this edge leaves.
     #[serde(with = "Span")]
     pub drain_window: Duration,
@@ -160,6 +163,7 @@ impl Default for Config {
             max_replays: 256,
             sweep_interval: seconds(10),
             faults: Faults::default(),
+            balance: BalanceConfig::default(),
             drain_window: seconds(20),
         }
     }
@@ -201,6 +205,7 @@ impl Config {
             "must be 100ms or more".into()
         });
         self.tls.validate("edge.tls", problems);
+        self.balance.validate(problems);
         self.validate_admission(problems);
         self.validate_times(problems);
     }

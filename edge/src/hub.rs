@@ -9,8 +9,9 @@ pub(crate) mod kept;
 mod parts;
 mod room;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use shared::denials;
 use shared::ids::{Channel, Uid};
 use shared::wire::Counts;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::admission::Seat;
 use crate::code::CloseCode;
@@ -59,7 +61,33 @@ pub(crate) struct Places {
 #[derive(Debug)]
 pub(crate) struct Peer {
     id: u64,
+    /// When it began, in seconds since the hub did.
+    since: u32,
+    /// Whether it receives messages with ids, and so loses nothing when it moves.
+    follows: AtomicBool,
+    /// Whether it was asked to move.
+    moves: AtomicBool,
     pub(crate) outbox: Outbox,
+}
+
+/// Which sessions are asked to move.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    /// No more than so many.
+    pub(crate) most: usize,
+    /// Whether those that don't recover may be chosen, after those that do.
+    pub(crate) plain: bool,
+    /// Only those of this age, or 80 % of it, or what a session's number makes in between.
+    pub(crate) older_than: Option<Duration>,
+}
+
+impl Peer {
+    /// From 0.8 to 1, the same at every call, and spread evenly over sessions that began together.
+    fn spread(&self) -> f64 {
+        // Fibonacci hashing (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+        let place = self.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        0.8 + 0.2 * place as f64 / f64::from(u32::MAX)
+    }
 }
 
 /// A session of a user.
@@ -111,6 +139,7 @@ pub(crate) struct Hub {
     /// The sessions of a user, the oldest login first.
     users: Parts<Uid, Vec<Login>>,
     denied: Mutex<DenyList>,
+    began: Instant,
     peers: Parts<u64, Arc<Peer>>,
     /// Members that live. Counted down only after the last map forgot them.
     count: AtomicUsize,
@@ -137,6 +166,7 @@ impl Hub {
             channels,
             users,
             denied,
+            began: Instant::now(),
             peers,
             count: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
@@ -161,7 +191,9 @@ impl Hub {
         self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).ok()?;
         self.look_around();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let peer = Arc::new(Peer { id, outbox: Outbox::new(outbox) });
+        let since = u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let (follows, moves) = (AtomicBool::new(false), AtomicBool::new(false));
+        let peer = Arc::new(Peer { id, since, follows, moves, outbox: Outbox::new(outbox) });
         self.peers.of(&id).insert(id, Arc::clone(&peer));
         Some(Member {
             hub: Arc::clone(self),
@@ -250,6 +282,24 @@ impl Hub {
             part.values().for_each(|peer| waiting.add(peer.outbox.waiting()));
         }
         waiting
+    }
+
+    /// Sessions that shall move: those that recover first, then the oldest. None is chosen twice.
+    pub(crate) fn choose(&self, choice: &Choice, now: Instant) -> Vec<Arc<Peer>> {
+        let age = now.saturating_duration_since(self.began);
+        let mut chosen: Vec<_> = self.peers();
+        chosen.retain(|peer| {
+            let old = |limit: Duration| {
+                age.saturating_sub(Duration::from_secs(peer.since.into())) >= limit.mul_f64(peer.spread())
+            };
+            (choice.plain || peer.follows.load(Ordering::Relaxed))
+                && !peer.moves.load(Ordering::Relaxed)
+                && choice.older_than.is_none_or(old)
+        });
+        chosen.sort_unstable_by_key(|peer| (!peer.follows.load(Ordering::Relaxed), peer.id));
+        chosen.truncate(choice.most);
+        chosen.retain(|peer| !peer.moves.swap(true, Ordering::Relaxed));
+        chosen
     }
 
     /// Every session there is now.

@@ -14,6 +14,7 @@
 //! | `control` | what publishers ask about users |
 //! | `deny`, `denials` | who may not log in for a while; the list of the bus that says so |
 //! | `hostile` | what fuzzing runs |
+//! | `balance` | moving sessions to edges that have fewer |
 //! | `metrics`, `traced` | what is counted; spans of traces |
 //! | `announce`, `ready`, `drain` | "I live", whether to get new clients, leaving |
 //!
@@ -23,6 +24,7 @@ mod adapters;
 mod admission;
 mod announce;
 mod authn;
+mod balance;
 pub mod code;
 mod config;
 mod control;
@@ -65,6 +67,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use admission::ForwardedHeader;
+pub use balance::{BalanceConfig, Movable};
 pub use config::{Config, Settings};
 pub use hostile::check_bytes;
 pub use hub::SessionPolicy;
@@ -72,6 +75,7 @@ pub use hub::SessionPolicy;
 use admission::Gate;
 use announce::Announcer;
 use authn::Authn;
+use balance::Balancer;
 use feed::Feed;
 use hub::Hub;
 use listener::{Bounds, Port};
@@ -163,6 +167,7 @@ impl Edge {
         let env = env(&config, &core, rules, authn, active, keep);
         let port = port(live, &core, env, (address, tls), phase.subscribe())?;
         drain.spawn(listener::serve(listener, Arc::new(port)));
+        Balancer::start(&core, config.balance.clone(), config.heartbeat).await.context(deaf)?;
         drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %core.node, "the edge listens");
         Ok(Self { address, node: core.node, hub: core.hub })

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::balance;
 use crate::code::{CloseCode, ErrorCode};
 use crate::hub::Hub;
 
@@ -66,6 +67,8 @@ pub(crate) enum Loss {
     Answer,
     /// A heartbeat that the bus did not take.
     Heartbeat,
+    /// A heartbeat of another edge that can't be read.
+    BadHeartbeat,
     /// An acknowledgement that can't be read.
     BadAck,
     /// An order from a publisher that can't be read, answered or carried out.
@@ -111,6 +114,9 @@ pub(crate) struct Metrics {
     pub(crate) handshakes: Gauge,
     /// Connections that waited for their turn.
     pub(crate) paced: Counter,
+    /// Other edges that are known.
+    pub(crate) other_edges: Gauge,
+    moved: Family<Reason, Counter>,
     /// Addresses whose rate is kept.
     pub(crate) tracked_addresses: Gauge,
     /// Connections whose address was not held to its rate, because too many others were.
@@ -140,6 +146,8 @@ impl Metrics {
             sessions: Gauge::<i64, AtomicI64>::default(),
             handshakes: Gauge::<i64, AtomicI64>::default(),
             paced: Counter::default(),
+            other_edges: Gauge::default(),
+            moved: Family::default(),
             tracked_addresses: Gauge::default(),
             untracked_addresses: Counter::default(),
             forwarded_ignored: Counter::default(),
@@ -167,6 +175,8 @@ impl Metrics {
             "Connections that waited for their turn",
             metrics.paced.clone(),
         );
+        registry.register("other_edges", "Other edges whose heartbeats come", metrics.other_edges.clone());
+        registry.register("sessions_moved", "Sessions asked to move to another edge", metrics.moved.clone());
         let text = "Addresses whose connection rate is kept";
         registry.register("tracked_addresses", text, metrics.tracked_addresses.clone());
         let text = "Connections not held to the rate of their address, because too many others were";
@@ -195,6 +205,17 @@ impl Metrics {
     /// A client was told an error.
     pub(crate) fn error(&self, code: ErrorCode) {
         self.errors.get_or_create(&Coded { code: code.number(), reason: code.label() }).inc();
+    }
+
+    /// So many sessions were asked to move.
+    pub(crate) fn moved(&self, why: balance::Reason, number: usize) {
+        let reason = match why {
+            balance::Reason::Uneven => "uneven",
+            balance::Reason::Age => "age",
+        };
+        if number > 0 {
+            self.moved.get_or_create(&Reason { reason }).inc_by(number as u64);
+        }
     }
 
     /// A connection did not become a session.
@@ -260,6 +281,7 @@ impl Metrics {
             Loss::AnswerQueue => "answer_queue",
             Loss::Answer => "answer",
             Loss::Heartbeat => "heartbeat",
+            Loss::BadHeartbeat => "bad_heartbeat",
             Loss::BadAck => "bad_ack",
             Loss::BadOrder => "bad_order",
             Loss::Denial => "denial",

@@ -14,6 +14,8 @@ pub const ASK: &str = "mc.live.ask";
 pub const LIVE_ALL: &str = "mc.live.>";
 /// Heartbeats of the edges; publishers acknowledge them.
 pub const HEARTBEAT: &str = "mc.edge.hb";
+/// The same heartbeats, for the other edges, which compare their numbers of sessions.
+pub const PEERS: &str = "mc.edge.peers";
 /// "Whose token is this?", answered by one of the auth-adapters.
 pub const VERIFY: &str = "mc.auth.verify";
 /// The queue group in which the auth-adapters share the token checks.

@@ -3,6 +3,7 @@
 mod apart;
 mod backup;
 mod bad_input;
+mod balance;
 mod bench;
 mod clients;
 mod cluster;

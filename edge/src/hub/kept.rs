@@ -343,6 +343,7 @@ impl Member {
 
     fn followed(&mut self, channel: &Channel, name: &Arc<str>) {
         if self.follows.is_none() {
+            self.peer.follows.store(true, Ordering::Relaxed);
             self.hub.following.fetch_add(1, Ordering::Relaxed);
         }
         let follows = self.follows.get_or_insert_default();
@@ -358,6 +359,7 @@ impl Member {
         let (channel, _) = follows.swap_remove(place);
         if follows.is_empty() {
             self.follows = None;
+            self.peer.follows.store(false, Ordering::Relaxed);
             self.hub.following.fetch_sub(1, Ordering::Relaxed);
         }
         self.leave_as_follower(&channel, name);

@@ -1,0 +1,135 @@
+//! Moves sessions to edges that have fewer, and those that are old, a few a second.
+//!
+//! Each edge knows the others' numbers of sessions from their heartbeats, and sends away what it has above the average;
+//! `plan` decides. Whoever recovers goes first: it is told beforehand, opens its new connection, and misses nothing. The
+//! oldest go first, so that nobody moves twice while others stay.
+
+mod plan;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use shared::bus::async_nats::Subscriber;
+use shared::bus::{self, RequestError};
+use shared::subject;
+use shared::wire::{Envelope as _, Heartbeat};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+pub use plan::{BalanceConfig, Movable};
+
+use crate::Core;
+use crate::code::CloseCode;
+use crate::hub::{Choice, Peer};
+use crate::metrics::Loss;
+use plan::Plan;
+
+/// How often it is looked whether somebody should move.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a session has to open another connection, if it can make use of it.
+const LEAD: Duration = Duration::from_secs(2);
+
+/// Why a session was asked to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// This edge has more than the others.
+    Uneven,
+    /// The connection is as old as it may become.
+    Age,
+}
+
+/// Who was told, and when its connection is closed.
+#[derive(Debug)]
+struct Going {
+    at: Instant,
+    peer: Arc<Peer>,
+}
+
+/// Spreads sessions.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    core: Core,
+    config: BalanceConfig,
+    plan: Plan,
+    /// The next first.
+    going: VecDeque<Going>,
+}
+
+impl Balancer {
+    /// Listens to the other edges, which speak every `heartbeat`, until this one leaves.
+    pub(crate) async fn start(
+        core: &Core,
+        config: BalanceConfig,
+        heartbeat: Duration,
+    ) -> Result<(), RequestError> {
+        let heard = core.bus.subscribe(subject::PEERS.to_owned(), None, bus::DEADLINE).await?;
+        let plan = Plan::new(config.clone(), heartbeat, Instant::now());
+        let balancer = Self { core: core.clone(), config, plan, going: VecDeque::new() };
+        core.drain.spawn(balancer.run(heard));
+        Ok(())
+    }
+
+    async fn run(mut self, mut heard: Subscriber) {
+        let begun = self.core.drain.clone();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = self.going.front().map(|going| going.at);
+            tokio::select! {
+                Some(message) = heard.next() => self.on_heartbeat(&message.payload),
+                _ = looks.tick() => self.look(Instant::now()),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.close_next(),
+                // The drain sends everybody away, at its own pace.
+                () = begun.begun() => return,
+            }
+        }
+    }
+
+    fn on_heartbeat(&mut self, payload: &[u8]) {
+        match Heartbeat::decode(payload) {
+            Ok(heartbeat) if heartbeat.edge == self.core.node => {}
+            Ok(heartbeat) => self.plan.on_heartbeat(&heartbeat, Instant::now()),
+            Err(error) => {
+                self.core.metrics.lost(Loss::BadHeartbeat, 1);
+                tracing::debug!(%error, "dropped a heartbeat that can't be read");
+            }
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
+        let own = self.core.hub.sessions().saturating_sub(self.going.len());
+        let excess = self.plan.excess(own, now);
+        self.core.metrics.other_edges.set(i64::try_from(self.plan.others()).unwrap_or(i64::MAX));
+        let (most, age) = (self.plan.allowance(own, now), self.config.max_connection_age);
+        if most > 0 && !age.is_zero() {
+            self.ask_to_go(&Choice { most, plain: true, older_than: Some(age) }, Reason::Age, now);
+        }
+        let most = excess.min(self.plan.allowance(own, now));
+        if most > 0 && self.config.sessions != Movable::None {
+            let plain = self.config.sessions == Movable::All;
+            self.ask_to_go(&Choice { most, plain, older_than: None }, Reason::Uneven, now);
+        }
+    }
+
+    fn ask_to_go(&mut self, choice: &Choice, reason: Reason, now: Instant) {
+        let chosen = self.core.hub.choose(choice, now);
+        self.plan.take(chosen.len());
+        self.core.metrics.moved(reason, chosen.len());
+        if !chosen.is_empty() {
+            tracing::debug!(sessions = chosen.len(), ?reason, "asked to move");
+        }
+        let pause = LOOK / u32::try_from(chosen.len().max(1)).unwrap_or(u32::MAX);
+        for (place, peer) in (0_u32..).zip(chosen) {
+            let at = now + LEAD + pause * place;
+            peer.outbox.announce_close(at);
+            self.going.push_back(Going { at, peer });
+        }
+    }
+
+    fn close_next(&mut self) {
+        if let Some(going) = self.going.pop_front() {
+            going.peer.outbox.close(CloseCode::Leaving);
+        }
+    }
+}

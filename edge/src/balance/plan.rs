@@ -1,0 +1,333 @@
+//! When an edge has so many more sessions than the others that some should move, and how many may in a second.
+//!
+//! Pure: heartbeats and the time come in, numbers come out. What must hold: an edge sends away only what it has above the
+//! average of those that serve; it waits until nobody comes or goes; it never sends away more than its share of a second.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use shared::config::{Problems, Span};
+use shared::ids::NodeId;
+use shared::wire::{EdgeState, Heartbeat};
+use tokio::time::Instant;
+
+use super::LOOK;
+
+/// Edges whose numbers are kept; beyond, a new one is not looked at until another is gone.
+const MAX_EDGES: usize = 10_000;
+/// So few sessions above or below the average are no reason to begin.
+const NOT_WORTH: f64 = 5.0;
+
+/// `[edge.balance]`: how sessions are spread over the edges after one was added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct BalanceConfig {
+    /// Which sessions may be asked to move.
+    pub sessions: Movable,
+    /// How long the sessions must have been uneven, with no edge coming or going, before any moves.
+    #[serde(with = "Span")]
+    pub after: Duration,
+    /// By how many percent of the average an edge may be above or below it.
+    pub tolerance: u32,
+    /// How many of 1,000 sessions an edge may ask to move in a second, for any reason but its end.
+    pub per_mille_per_second: u32,
+    /// How old a connection may become; it is asked to move at an age from 80 to 100 % of this. 0s: as old as it likes.
+    #[serde(with = "Span")]
+    pub max_connection_age: Duration,
+}
+
+/// Which sessions may be asked to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Movable {
+    /// All; those that recover first, because they lose nothing.
+    All,
+    /// Only those that recover.
+    Recovering,
+    /// None; those that are too old go all the same.
+    None,
+}
+
+impl Default for BalanceConfig {
+    fn default() -> Self {
+        Self {
+            sessions: Movable::All,
+            after: Duration::from_secs(30),
+            tolerance: 10,
+            per_mille_per_second: 5,
+            max_connection_age: Duration::ZERO,
+        }
+    }
+}
+
+impl BalanceConfig {
+    /// Adds what is wrong with these values.
+    pub fn validate(&self, problems: &mut Problems) {
+        problems.check((1..=1_000).contains(&self.tolerance), "edge.balance.tolerance", || {
+            "must be from 1 to 1000 (percent of the average)".into()
+        });
+        problems.check(
+            (1..=1_000).contains(&self.per_mille_per_second),
+            "edge.balance.per_mille_per_second",
+            || "must be from 1 to 1000 (of 1,000 sessions, in a second)".into(),
+        );
+        problems.check(self.after <= Duration::from_secs(86_400), "edge.balance.after", || {
+            "must be at most 1day".into()
+        });
+        let age = self.max_connection_age;
+        let round = Duration::from_secs_f64(1_250.0 / f64::from(self.per_mille_per_second.max(1)));
+        let sensible = age.is_zero() || (round..=Duration::from_secs(366 * 86_400)).contains(&age);
+        problems.check(sensible, "edge.balance.max_connection_age", || {
+            format!(
+                "must be 0s (no limit), or from {round:?}, in which edge.balance.per_mille_per_second lets all \
+                 sessions go once, to 1year"
+            )
+        });
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Other {
+    sessions: u64,
+    state: EdgeState,
+    heard: Instant,
+}
+
+/// What one edge knows of the others, and what it makes of it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    config: BalanceConfig,
+    /// An edge that was silent for longer is not there.
+    patience: Duration,
+    others: HashMap<NodeId, Other>,
+    uneven_since: Option<Instant>,
+    moving: bool,
+    /// Sessions that may go, from 0 to those of one look.
+    allowed: f64,
+    last: Instant,
+}
+
+impl Plan {
+    /// Nothing is known. Edges speak at this interval.
+    pub(super) fn new(config: BalanceConfig, heartbeat: Duration, now: Instant) -> Self {
+        let patience = heartbeat.saturating_mul(3);
+        let others = HashMap::new();
+        Self { config, patience, others, uneven_since: None, moving: false, allowed: 0.0, last: now }
+    }
+
+    /// What another edge says about itself.
+    pub(super) fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        if heartbeat.state == EdgeState::Bye {
+            self.others.remove(&heartbeat.edge);
+            return;
+        }
+        let other = Other { sessions: heartbeat.sessions, state: heartbeat.state, heard: now };
+        if self.others.len() < MAX_EDGES || self.others.contains_key(&heartbeat.edge) {
+            self.others.insert(heartbeat.edge.clone(), other);
+        }
+    }
+
+    /// How many other edges are there.
+    pub(super) fn others(&self) -> usize {
+        self.others.len()
+    }
+
+    /// How many of `own` sessions, those left out that are on their way already, are too many here now.
+    pub(super) fn excess(&mut self, own: usize, now: Instant) -> usize {
+        self.others.retain(|_, other| now.duration_since(other.heard) <= self.patience);
+        let calm = self.others.values().all(|other| other.state == EdgeState::Serving);
+        if self.others.is_empty() || !calm {
+            (self.uneven_since, self.moving) = (None, false);
+            return 0;
+        }
+        let own = own as f64;
+        let lowest = self.others.values().map(|other| other.sessions).min().unwrap_or(0) as f64;
+        let all = self.others.values().map(|other| other.sessions as f64).sum::<f64>() + own;
+        let average = all / (self.others.len() + 1) as f64;
+        let tolerated = average * f64::from(self.config.tolerance) / 100.0;
+        let (above, below) = (own - average, average - lowest);
+        // Who has begun goes on down to half of what is tolerated, so that it does not begin again and again.
+        let bound = if self.moving { tolerated / 2.0 } else { tolerated.max(NOT_WORTH) };
+        // Beside many edges a new one brings the average down by little: what it lacks counts as much.
+        if above <= bound && (below <= bound || above < 1.0) {
+            (self.uneven_since, self.moving) = (None, false);
+            return 0;
+        }
+        let since = *self.uneven_since.get_or_insert(now);
+        self.moving |= now.duration_since(since) >= self.config.after;
+        let kept = if below > tolerated / 2.0 { 0.0 } else { tolerated / 2.0 };
+        if self.moving { (above - kept).max(0.0) as usize } else { 0 }
+    }
+
+    /// How many sessions may be asked to move now; `took` of it is then taken with [`Plan::take`].
+    pub(super) fn allowance(&mut self, own: usize, now: Instant) -> usize {
+        let a_second = own as f64 * f64::from(self.config.per_mille_per_second) / 1_000.0;
+        let passed = now.duration_since(self.last).as_secs_f64();
+        self.last = now;
+        // What was not used is not saved up. Few sessions give less than one: then one, once it has come together.
+        let a_look = a_second * LOOK.as_secs_f64();
+        self.allowed = (self.allowed + passed * a_second).min(a_look.max(1.0));
+        self.allowed as usize
+    }
+
+    /// So many were asked to move.
+    pub(super) fn take(&mut self, moved: usize) {
+        self.allowed = (self.allowed - moved as f64).max(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn plan(now: Instant) -> Plan {
+        Plan::new(BalanceConfig { after: SECOND * 30, ..BalanceConfig::default() }, SECOND, now)
+    }
+
+    fn says(plan: &mut Plan, edge: u64, sessions: u64, state: EdgeState, now: Instant) {
+        let edge = NodeId::from(format!("{edge:016x}").as_str());
+        plan.on_heartbeat(&Heartbeat { v: 1, edge, state, sessions, rules: String::new() }, now);
+    }
+
+    #[test]
+    fn an_edge_sends_away_what_it_has_above_the_average_once_that_has_lasted() {
+        let start = Instant::now();
+        let mut plan = plan(start);
+        for second in 0..=30 {
+            let now = start + SECOND * second;
+            says(&mut plan, 1, 0, EdgeState::Serving, now);
+            let wanted = if second < 30 { 0 } else { 1_000 };
+            assert_eq!(plan.excess(2_000, now), wanted, "second {second}");
+        }
+        let now = start + SECOND * 31;
+        says(&mut plan, 1, 950, EdgeState::Serving, now);
+        assert_eq!(plan.excess(1_050, now), 0, "half of what is tolerated is even enough");
+        assert_eq!(plan.excess(1_090, now), 0, "and it does not begin again below the tolerance");
+    }
+
+    #[test]
+    fn nobody_moves_while_an_edge_comes_or_goes_or_when_there_is_none() {
+        let start = Instant::now();
+        for state in [EdgeState::Starting, EdgeState::Draining] {
+            let mut plan = plan(start);
+            for second in 0..100 {
+                says(&mut plan, 1, 0, EdgeState::Serving, start + SECOND * second);
+                says(&mut plan, 2, 5, state, start + SECOND * second);
+                assert_eq!(plan.excess(2_000, start + SECOND * second), 0);
+            }
+            says(&mut plan, 1, 0, EdgeState::Serving, start + SECOND * 100);
+            says(&mut plan, 2, 0, EdgeState::Bye, start + SECOND * 100);
+            assert_eq!(plan.excess(2_000, start + SECOND * 100), 0, "the wait begins when it is calm");
+        }
+        let mut plan = plan(start);
+        assert_eq!(plan.excess(2_000, start), 0, "there is nobody to move to");
+    }
+
+    #[test]
+    fn an_edge_that_is_silent_is_not_moved_to() {
+        let start = Instant::now();
+        let mut plan = plan(start);
+        for second in 0..31 {
+            says(&mut plan, 1, 0, EdgeState::Serving, start + SECOND * second);
+            plan.excess(2_000, start + SECOND * second);
+        }
+        assert!(plan.excess(2_000, start + SECOND * 31) > 0);
+        assert_eq!(plan.excess(2_000, start + SECOND * 60), 0);
+        assert_eq!(plan.others(), 0);
+    }
+
+    #[test]
+    fn a_new_edge_beside_many_gets_its_share_though_nobody_is_far_above_the_average() {
+        let start = Instant::now();
+        let mut plan = plan(start);
+        let mut excess = 0;
+        for second in 0..=30 {
+            let now = start + SECOND * second;
+            (1..=9).for_each(|edge| says(&mut plan, edge, 1_000, EdgeState::Serving, now));
+            says(&mut plan, 10, 0, EdgeState::Serving, now);
+            excess = plan.excess(1_000, now);
+        }
+        assert_eq!(excess, 90);
+    }
+
+    #[test]
+    fn a_pace_too_slow_for_the_age_is_a_fault() {
+        let faults = |seconds, per_mille_per_second| {
+            let max_connection_age = SECOND * seconds;
+            let mut problems = Problems::default();
+            BalanceConfig { max_connection_age, per_mille_per_second, ..BalanceConfig::default() }
+                .validate(&mut problems);
+            problems.into_result(()).is_err()
+        };
+        assert_eq!(
+            (faults(249, 5), faults(250, 5), faults(0, 1), faults(2, 1_000)),
+            (true, false, false, false)
+        );
+    }
+
+    proptest! {
+        /// However uneven edges begin, and to whomever those who move come: none goes below the average by sending away,
+        /// no second has more than its share, and in the end all are even.
+        #[test]
+        fn edges_become_even_and_stay_so(
+            mut edges in prop::collection::vec(0_usize..5_000, 2..6),
+            seed in any::<u64>(),
+        ) {
+            let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(seed));
+            let config = BalanceConfig { after: SECOND * 2, per_mille_per_second: 50, ..BalanceConfig::default() };
+            let mut plans: Vec<_> = edges.iter().map(|_| Plan::new(config.clone(), SECOND, start)).collect();
+            let average = edges.iter().sum::<usize>() as f64 / edges.len() as f64;
+            let mut moved_late = 0;
+            for tick in 1..=1_200_u32 {
+                let now = start + SECOND / 4 * tick;
+                if tick % 4 == 1 {
+                    for (plan, own) in plans.iter_mut().zip(0..) {
+                        for (edge, sessions) in edges.iter().enumerate().filter(|(edge, _)| *edge != own) {
+                            says(plan, edge as u64, *sessions as u64, EdgeState::Serving, now);
+                        }
+                    }
+                }
+                for (own, plan) in plans.iter_mut().enumerate() {
+                    let excess = plan.excess(edges[own], now);
+                    let moves = excess.min(plan.allowance(edges[own], now));
+                    plan.take(moves);
+                    prop_assert!(moves <= (edges[own] / 80).max(1), "{moves} of {} in a look", edges[own]);
+                    // What others said is up to a second old.
+                    prop_assert!(moves == 0 || (edges[own] - moves) as f64 >= average * 0.85 - 1.0);
+                    edges[own] -= moves;
+                    moved_late += if tick > 1_000 { moves } else { 0 };
+                    for _ in 0..moves {
+                        let to = random.usize(..edges.len());
+                        edges[to] += 1;
+                    }
+                }
+            }
+            let bound = (average * 0.15).max(NOT_WORTH + 1.0);
+            prop_assert!(edges.iter().all(|one| (*one as f64 - average).abs() <= bound), "{edges:?}");
+            prop_assert!(moved_late <= edges.iter().sum::<usize>() / 20, "they move on and on: {moved_late}");
+        }
+    }
+
+    #[test]
+    fn no_second_has_more_than_its_share_and_few_sessions_move_too() {
+        let start = Instant::now();
+        for (own, seconds, most) in [(2_000, 10, 100), (100_000, 10, 5_000), (20, 100, 10)] {
+            let (mut plan, mut moved) = (plan(start), 0);
+            for tick in 1..=seconds * 4 {
+                let now = start + SECOND / 4 * tick;
+                let allowed = plan.allowance(own, now);
+                assert!(allowed <= own.div_ceil(200), "{allowed} of {own} at once");
+                plan.take(allowed);
+                moved += allowed;
+            }
+            assert!((most - most / 5..=most).contains(&moved), "{moved} of {own} in {seconds} s");
+        }
+        let mut plan = plan(start);
+        assert_eq!(plan.allowance(4_000, start + SECOND * 3_600), 5, "what was not used is not saved up");
+    }
+}
