@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use self::wire::Wire;
 
 /// `message-center bus` over a data folder, on free ports.
-fn bus(folder: &Path, sync: &str) -> Launch {
+pub(crate) fn bus(folder: &Path, sync: &str) -> Launch {
     Launch::of("bus")
         .set("bus.listen", "127.0.0.1:0")
         .set("bus.admin", "127.0.0.1:0")
@@ -25,7 +25,7 @@ fn bus(folder: &Path, sync: &str) -> Launch {
         .variable("MC_BUS__STORE__SYNC", sync)
 }
 
-async fn address(program: &mut Program) -> SocketAddr {
+pub(crate) async fn address(program: &mut Program) -> SocketAddr {
     program.address("the embedded bus listens").await
 }
 

@@ -4,11 +4,14 @@
 use std::fs;
 
 use harness::alone::Alone;
+use harness::device::Device;
+use harness::fleet::{Fleet, Over};
 use harness::program::Launch;
 use tempfile::TempDir;
 
 use super::{ids, must_recover, must_reload};
 use crate::backup::copy;
+use crate::store;
 
 /// Asks it to leave, as `systemctl stop` does.
 async fn stop(alone: &mut Alone) {
@@ -52,7 +55,7 @@ async fn a_folder_that_was_put_back_and_declared_makes_devices_reload() {
         must_reload(&alone, id).await;
     }
     // What was stored since is as whole as ever; `must_reload` published as well.
-    let (mut device, recovery) = harness::device::Device::back(alone.edge(), "user-1", &anew[1]).await;
+    let (mut device, recovery) = Device::back(alone.edge(), "user-1", &anew[1]).await;
     assert!(recovery.recovered, "{recovery:?}");
     device.expect_messages(["9", "10", "reloaded", "reloaded", "reloaded", "reloaded"]).await;
     device.close().await;
@@ -85,4 +88,57 @@ async fn a_snapshot_of_one_moment_holds_all_that_was_acknowledged_before() {
     alone.start_again(&[]).await;
     must_recover(&alone, &ids[4], 6..=20).await;
     alone.end().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_lost_its_end_while_parts_run_makes_devices_reload() {
+    let folder = TempDir::new().expect("there is room");
+    let mut bus = store::bus(folder.path(), "strict").start();
+    let address = store::address(&mut bus).await;
+    let mut fleet = Fleet::plan(Over::Url(format!("nats://{address}"))).start().await;
+    fleet.expect_errors();
+    let publisher = fleet.publisher(0);
+    let (mut live, _) = Device::back(fleet.edge(0), "user-1", "").await;
+    for text in ["one", "two", "three"] {
+        assert_eq!(publisher.publish("user:1", text).await.counts(), Some((1, 0)));
+    }
+    let third = live.expect_messages(["one", "two", "three"]).await;
+    bus.signal("STOP").await;
+    let earlier = TempDir::new().expect("there is room");
+    copy(folder.path(), earlier.path());
+    bus.signal("CONT").await;
+    for text in ["four", "five", "six"] {
+        assert_eq!(publisher.publish("user:1", text).await.counts(), Some((1, 0)));
+    }
+    let sixth = live.expect_messages(["four", "five", "six"]).await;
+
+    bus.kill().await;
+    fs::remove_dir_all(folder.path()).expect("it is ours");
+    copy(earlier.path(), folder.path());
+    let mut bus = store::bus(folder.path(), "strict").set("bus.listen", address).start();
+    assert_eq!(store::address(&mut bus).await, address);
+    // More than were lost: every sequence that the device knows is given to another message.
+    for text in ["seven", "eight", "nine", "ten"] {
+        assert_eq!(publisher.publish("user:1", text).await.status, 200);
+    }
+    let position = live.expect_event("@reload").await;
+    assert_eq!(publisher.publish("user:1", "eleven").await.status, 200);
+    // Of what was stored before the word, some may come behind it.
+    let rest = live.take_until("eleven").await;
+    let later = ["seven", "eight", "nine", "ten"];
+    assert!(later.ends_with(&rest.iter().map(String::as_str).collect::<Vec<_>>()), "{rest:?}");
+    fleet.ready().await;
+    for id in [&sixth, &third] {
+        let (back, recovery) = Device::back(fleet.edge(0), "user-1", id).await;
+        assert!(!recovery.recovered, "{recovery:?} after {id}");
+        back.close().await;
+    }
+    let mut back = Device::recovered(fleet.edge(0), "user-1", &position).await;
+    back.take_until("eleven").await;
+    for device in [live, back] {
+        device.close().await;
+    }
+    fleet.end().await;
+    bus.signal("TERM").await;
+    bus.expect_success().await;
 }
