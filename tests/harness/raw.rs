@@ -110,7 +110,8 @@ pub async fn metric(admin: SocketAddr, name: &str, label: &str) -> f64 {
             series.is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
         })
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
+        // The sum of nothing would be -0.
+        .fold(0.0, |sum, value| sum + value)
 }
 
 impl HttpAnswer {
