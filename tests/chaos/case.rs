@@ -19,7 +19,7 @@ use crate::clock::{Clock, pass};
 use crate::ledger::Verdict;
 use crate::nodes::Nodes;
 use crate::session::{Session, Shared};
-use crate::stage::{EDGES, Keeper, PUBLISHERS, Stage};
+use crate::stage::{EDGES, Keeper, PUBLISHERS, Programs, Stage};
 
 /// Users; each has a recovering session, every fourth has one on another edge too, every second a plain one.
 const USERS: u32 = 200;
@@ -80,6 +80,20 @@ fn seed() -> u64 {
 /// # Panics
 /// A promise was broken.
 pub(crate) async fn run(name: &str, over: Over, script: impl AsyncFnOnce(&mut Case)) {
+    run_from(name, over, Programs::default(), &[], script).await;
+}
+
+/// The same, with parts that are started from these programs at first, and these settings for all.
+///
+/// # Panics
+/// A promise was broken.
+pub(crate) async fn run_from(
+    name: &str,
+    over: Over,
+    programs: Programs,
+    settings: &[(&str, &str)],
+    script: impl AsyncFnOnce(&mut Case),
+) {
     let keeper = match over {
         Over::Bus => None,
         Over::Nats(count) => match tools::find("MC_TEST_NATS_SERVER", name) {
@@ -91,10 +105,11 @@ pub(crate) async fn run(name: &str, over: Over, script: impl AsyncFnOnce(&mut Ca
     let (seed, total) = (seed(), if is_long() { 100_000 } else { 4_000 });
     say(&format!("{name}: MC_CHAOS_SEED={seed}\n"));
     let keeper = match keeper {
-        None => Keeper::bus().await,
+        None => Keeper::bus(programs.bus.clone()).await,
         Some((binary, count)) => Keeper::Nodes(Nodes::start(binary, count).await),
     };
-    let mut case = Case::start(keeper, seed, total).await;
+    let stage = Stage::start(keeper, settings, programs).await;
+    let mut case = Case::start(stage, seed, total).await;
     script(&mut case).await;
     let (verdict, warnings) = case.end().await;
     say(&row(name, &verdict));
@@ -104,8 +119,7 @@ pub(crate) async fn run(name: &str, over: Over, script: impl AsyncFnOnce(&mut Ca
 }
 
 impl Case {
-    async fn start(keeper: Keeper, seed: u64, total: u64) -> Self {
-        let stage = Stage::start(keeper, &[]).await;
+    async fn start(stage: Stage, seed: u64, total: u64) -> Self {
         let clock = Clock::start();
         let books = Arc::new(Books::new(total, pace(), clock));
         let random = fastrand::Rng::with_seed(seed);

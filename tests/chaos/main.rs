@@ -9,6 +9,7 @@ mod cases;
 mod clock;
 mod ledger;
 mod nodes;
+mod rolls;
 mod rules;
 mod session;
 mod stage;

@@ -39,7 +39,7 @@ struct Rig {
 
 impl Rig {
     async fn start(edge_faults: &[&str], publisher_faults: &[&str]) -> Self {
-        let keeper = Keeper::bus().await;
+        let keeper = Keeper::bus(None).await;
         let bus: SocketAddr = keeper.url().trim_start_matches("nats://").parse().expect("it is one address");
         let (edge_proxy, publisher_proxy) = (BusProxy::to(bus).await, BusProxy::to(bus).await);
         let business = Business::start().await;

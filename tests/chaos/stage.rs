@@ -4,6 +4,7 @@
 //! behind a load balancer.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use harness::business::Business;
 use harness::fleet::Member;
@@ -20,6 +21,22 @@ pub(crate) const PUBLISHERS: usize = 2;
 /// The stream whose leader is killed.
 pub(crate) const STREAM: &str = "MC_LOG_0";
 
+/// The program that each part is started from. None: the one under test.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Programs {
+    pub(crate) edge: Option<PathBuf>,
+    pub(crate) publisher: Option<PathBuf>,
+    pub(crate) adapter: Option<PathBuf>,
+    pub(crate) bus: Option<PathBuf>,
+}
+
+impl Programs {
+    /// All of them from this one.
+    pub(crate) fn all(program: Option<PathBuf>) -> Self {
+        Self { edge: program.clone(), publisher: program.clone(), adapter: program.clone(), bus: program }
+    }
+}
+
 /// Who keeps the messages.
 #[derive(Debug)]
 pub(crate) enum Keeper {
@@ -29,6 +46,8 @@ pub(crate) enum Keeper {
         member: Option<Box<Member>>,
         address: SocketAddr,
         folder: TempDir,
+        /// None: the one under test.
+        program: Option<PathBuf>,
     },
     /// nats-server: one, or three.
     Nodes(Nodes),
@@ -47,11 +66,13 @@ pub(crate) struct Stage {
     pub(crate) to_publishers: Vec<Link>,
     business: Business,
     settings: Vec<(String, String)>,
+    /// What is started from now on.
+    pub(crate) programs: Programs,
 }
 
 impl Stage {
-    /// Starts all of it over this bus.
-    pub(crate) async fn start(keeper: Keeper, settings: &[(&str, &str)]) -> Self {
+    /// Starts all of it over this bus, which runs already.
+    pub(crate) async fn start(keeper: Keeper, settings: &[(&str, &str)], programs: Programs) -> Self {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let mut stage = Self {
             keeper,
@@ -62,9 +83,9 @@ impl Stage {
             to_publishers: Vec::new(),
             business: Business::start().await,
             settings: settings.iter().map(own).collect(),
+            programs,
         };
-        let adapter = stage.launch("auth-adapter").argument("--auth-url").argument(&stage.business.url());
-        stage.adapter.push(Member::start(adapter, "auth_adapter", None).await);
+        stage.adapter.push(stage.adapter().await);
         for _ in 0..PUBLISHERS {
             let publisher = stage.publisher().await;
             stage.to_publishers.push(Link::to(address(&publisher)).await);
@@ -81,8 +102,8 @@ impl Stage {
         stage
     }
 
-    fn launch(&self, part: &str) -> Launch {
-        let launch = Launch::of(part).argument("--bus-url").argument(&self.keeper.url());
+    fn launch(&self, part: &str, program: Option<&PathBuf>) -> Launch {
+        let launch = of(part, program).argument("--bus-url").argument(&self.keeper.url());
         let replicas = if self.keeper.is_cluster() { "3" } else { "1" };
         let mut launch = launch
             .set("edge.listen", "127.0.0.1:0")
@@ -102,11 +123,19 @@ impl Stage {
     }
 
     async fn edge(&self) -> Member {
-        Member::start(self.launch("edge"), "edge", Some("edge listens")).await
+        let launch = self.launch("edge", self.programs.edge.as_ref());
+        Member::start(launch, "edge", Some("edge listens")).await
     }
 
     async fn publisher(&self) -> Member {
-        Member::start(self.launch("publisher-api"), "publisher_api", Some("publisher-api listens")).await
+        let launch = self.launch("publisher-api", self.programs.publisher.as_ref());
+        Member::start(launch, "publisher_api", Some("publisher-api listens")).await
+    }
+
+    async fn adapter(&self) -> Member {
+        let launch = self.launch("auth-adapter", self.programs.adapter.as_ref());
+        let launch = launch.argument("--auth-url").argument(&self.business.url());
+        Member::start(launch, "auth_adapter", None).await
     }
 
     /// `kill -9` of an edge.
@@ -126,9 +155,33 @@ impl Stage {
         let fresh = self.edge().await;
         fresh.ready().await;
         self.to_edges[index].lead_to(address(&fresh));
-        let mut old = std::mem::replace(&mut self.edges[index], fresh);
-        old.program.expect_errors();
-        old.program.end().await;
+        leave(std::mem::replace(&mut self.edges[index], fresh)).await;
+    }
+
+    /// Another publisher-api in the place of one that is asked to leave, in the same way.
+    pub(crate) async fn replace_publisher(&mut self, index: usize) {
+        let fresh = self.publisher().await;
+        fresh.ready().await;
+        self.to_publishers[index].lead_to(address(&fresh));
+        leave(std::mem::replace(&mut self.publishers[index], fresh)).await;
+    }
+
+    /// Another auth-adapter in the place of one that is asked to leave, in the same way.
+    pub(crate) async fn replace_adapter(&mut self) {
+        let fresh = self.adapter().await;
+        fresh.ready().await;
+        leave(std::mem::replace(&mut self.adapter[0], fresh)).await;
+    }
+
+    /// Asks the embedded bus to leave, and starts another one on its data.
+    pub(crate) async fn replace_bus(&mut self) {
+        let program = self.programs.bus.clone();
+        let Keeper::Bus { member, program: of, .. } = &mut self.keeper else {
+            panic!("nats-server is no part of ours")
+        };
+        leave(*member.take().expect("the bus runs")).await;
+        *of = program;
+        self.keeper.restart().await;
     }
 
     /// `kill -9` of a publisher-api.
@@ -163,9 +216,8 @@ impl Stage {
     /// Asks all to leave and expects that they do.
     pub(crate) async fn end(mut self) {
         let members = self.edges.drain(..).chain(self.adapter.drain(..)).chain(self.publishers.drain(..));
-        for mut member in members {
-            member.program.expect_errors();
-            member.program.end().await;
+        for member in members {
+            leave(member).await;
         }
         self.keeper.stop().await;
         for link in self.to_edges.drain(..).chain(self.to_publishers.drain(..)) {
@@ -177,10 +229,10 @@ impl Stage {
 
 impl Keeper {
     /// The embedded bus as a process, on a port that it keeps.
-    pub(crate) async fn bus() -> Self {
+    pub(crate) async fn bus(program: Option<PathBuf>) -> Self {
         let folder = TempDir::new().expect("there is room for a folder");
         let address = free_ports(1).remove(0);
-        let mut keeper = Self::Bus { member: None, address, folder };
+        let mut keeper = Self::Bus { member: None, address, folder, program };
         keeper.restart().await;
         keeper
     }
@@ -211,8 +263,8 @@ impl Keeper {
     /// Starts it again on what it had stored.
     pub(crate) async fn restart(&mut self) {
         match self {
-            Self::Bus { member, address, folder } => {
-                let launch = Launch::of("bus")
+            Self::Bus { member, address, folder, program } => {
+                let launch = of("bus", program.as_ref())
                     .argument("--bus-listen")
                     .argument(&address.to_string())
                     .argument("--data")
@@ -237,14 +289,24 @@ impl Keeper {
     pub(crate) async fn stop(self) {
         match self {
             Self::Bus { member, .. } => {
-                if let Some(mut member) = member {
-                    member.program.expect_errors();
-                    member.program.end().await;
+                if let Some(member) = member {
+                    leave(*member).await;
                 }
             }
             Self::Nodes(nodes) => nodes.stop().await,
         }
     }
+}
+
+fn of(part: &str, program: Option<&PathBuf>) -> Launch {
+    let launch = Launch::of(part);
+    program.into_iter().fold(launch, |launch, program| launch.program(program))
+}
+
+/// Asks a part to leave, and waits until it has; what it complained about was done to it.
+async fn leave(mut member: Member) {
+    member.program.expect_errors();
+    member.program.end().await;
 }
 
 fn address(member: &Member) -> SocketAddr {

@@ -29,13 +29,13 @@ pub fn find(variable: &str, test: &str) -> Option<PathBuf> {
     }
 }
 
-/// The same for a tool that not every machine can have; `tests/run` then sets the variable to nothing.
+/// The same for what not every machine can have; `tests/run` then sets the variable to nothing.
 ///
 /// # Panics
 /// See [`find`].
 pub fn find_optional(variable: &str, test: &str) -> Option<PathBuf> {
     if std::env::var_os(variable).is_some_and(|value| value.is_empty()) {
-        left_out(test, &format!("{variable} is empty: this machine can't have that tool"));
+        left_out(test, &format!("{variable} is empty: it can't be had here"));
         return None;
     }
     find(variable, test)
