@@ -151,28 +151,33 @@ async fn a_python_publisher_over_the_socket_works_until_its_key_is_revoked() {
 }
 
 /// A key as `message-center key new` printed it.
-struct Made {
+pub(crate) struct Made {
     name: &'static str,
-    secret: String,
+    pub(crate) secret: String,
     entry: String,
 }
 
 /// A file of keys.
-struct KeysFile(TempDir);
+pub(crate) struct KeysFile(TempDir);
 
 impl KeysFile {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(TempDir::new().expect("there is room for a file"))
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("keys.toml")
     }
 
-    /// Makes a key as an operator does.
+    /// Makes a key that publishes, as an operator does.
     async fn make(&self, name: &'static str) -> Made {
+        self.make_for(name, "publish").await
+    }
+
+    /// Makes one with these scopes.
+    pub(crate) async fn make_for(&self, name: &'static str, scopes: &str) -> Made {
         let made = Launch::of("key").argument("new").argument("--name").argument(name).argument("--for-file");
-        let made = made.run().await;
+        let made = made.argument("--scope").argument(scopes).run().await;
         assert_eq!(made.code, 0, "{made:?}");
         let secret = made.stderr.lines().map(str::trim).find(|line| line.starts_with("mck_"));
         let secret = secret.unwrap_or_else(|| panic!("no secret in {made:?}")).to_owned();
@@ -181,7 +186,7 @@ impl KeysFile {
     }
 
     /// Replaces the file as tools that care do: whole or not at all.
-    fn write(&self, keys: &[&Made]) {
+    pub(crate) fn write(&self, keys: &[&Made]) {
         let mut file = tempfile::NamedTempFile::new_in(self.0.path()).expect("there is room for a file");
         for key in keys {
             file.write_all(key.entry.as_bytes()).expect("there is room for a file");

@@ -10,6 +10,7 @@ mod cluster;
 mod config;
 mod counts;
 mod denied;
+mod erasing;
 mod first_message;
 mod frozen;
 mod history;
