@@ -99,7 +99,15 @@ impl Balancer {
 
     fn look(&mut self, now: Instant) {
         let own = self.core.hub.sessions().saturating_sub(self.going.len());
+        let rested = self.plan.resting();
         let excess = self.plan.excess(own, now);
+        if let Some(until) = self.plan.resting().filter(|until| Some(*until) != rested) {
+            tracing::warn!(
+                rest = ?until.duration_since(now),
+                "asking sessions to move makes the edges no more even, so it rests: an edge gets no connections, or the load \
+                 balancer brings everybody back"
+            );
+        }
         self.core.metrics.other_edges.set(i64::try_from(self.plan.others()).unwrap_or(i64::MAX));
         let (most, age) = (self.plan.allowance(own, now), self.config.max_connection_age);
         if most > 0 && !age.is_zero() {
@@ -115,6 +123,9 @@ impl Balancer {
     fn ask_to_go(&mut self, choice: &Choice, reason: Reason, now: Instant) {
         let chosen = self.core.hub.choose(choice, now);
         self.plan.take(chosen.len());
+        if reason == Reason::Uneven {
+            self.plan.gave(chosen.len());
+        }
         self.core.metrics.moved(reason, chosen.len());
         if !chosen.is_empty() {
             tracing::debug!(sessions = chosen.len(), ?reason, "asked to move");

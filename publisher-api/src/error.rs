@@ -222,7 +222,7 @@ pub enum Refusal {
     Origin,
     /// A `Host` that is not this machine's own.
     #[error(
-        "the header Host must be localhost or a loopback address here; to use another name, add it to publisher_api.allowed_hosts"
+        "the header Host names neither localhost, nor a loopback address, nor any of publisher_api.allowed_hosts: add it there"
     )]
     Host,
     /// No key where one is needed.

@@ -229,7 +229,7 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let rules = Rules::compile(&settings.channels).context("channels")?;
     let admin = health::bind("publisher_api.admin", config.admin).await?;
     let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
-    let server = bus::provide(&settings.bus, &bus_drain).await.context("the bus")?;
+    let server = bus::provide_apart(&settings.bus, PART, &bus_drain).await.context("the bus")?;
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
     shared::metrics::register_process(&mut registry, PART);

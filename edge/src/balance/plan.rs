@@ -1,7 +1,8 @@
 //! When an edge has so many more sessions than the others that some should move, and how many may in a second.
 //!
 //! Pure: heartbeats and the time come in, numbers come out. What must hold: an edge sends away only what it has above the
-//! average of those that serve; it waits until nobody comes or goes; it never sends away more than its share of a second.
+//! average of those that serve; it waits until nobody comes or goes; it never sends away more than its share of a second;
+//! and it does not go on if that makes nothing more even.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,6 +20,16 @@ use super::LOOK;
 const MAX_EDGES: usize = 10_000;
 /// So few sessions above or below the average are no reason to begin.
 const NOT_WORTH: f64 = 5.0;
+
+/// What was sent away has to be seen elsewhere within this time, and [`WORTH`] of it.
+const SEEN_AFTER: Duration = Duration::from_secs(10);
+/// The share of what was sent away by which edges must have become more even.
+const WORTH: f64 = 1.0 / 8.0;
+/// Fewer sessions say nothing.
+const SAMPLE: usize = 100;
+/// How long nobody moves after moving brought nothing; the next time twice as long, up to [`LONGEST_REST`].
+const FIRST_REST: Duration = Duration::from_secs(600);
+const LONGEST_REST: Duration = Duration::from_secs(86_400);
 
 /// `[edge.balance]`: how sessions are spread over the edges after one was added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -95,6 +106,23 @@ struct Other {
     heard: Instant,
 }
 
+/// How uneven the edges are, in sessions.
+#[derive(Debug, Clone, Copy)]
+struct Uneven {
+    /// What this one has above the average.
+    above: f64,
+    /// What all that are below it lack together.
+    lacking: f64,
+}
+
+/// What was sent away since, and how uneven the edges were then.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    since: Instant,
+    before: Uneven,
+    given: usize,
+}
+
 /// What one edge knows of the others, and what it makes of it.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -104,6 +132,11 @@ pub(super) struct Plan {
     others: HashMap<NodeId, Other>,
     uneven_since: Option<Instant>,
     moving: bool,
+    effort: Option<Effort>,
+    /// Moving brought nothing: nobody is sent away before this.
+    resting: Option<Instant>,
+    /// For how long the next time.
+    rest: Duration,
     /// Sessions that may go, from 0 to those of one look.
     allowed: f64,
     last: Instant,
@@ -113,20 +146,45 @@ impl Plan {
     /// Nothing is known. Edges speak at this interval.
     pub(super) fn new(config: BalanceConfig, heartbeat: Duration, now: Instant) -> Self {
         let patience = heartbeat.saturating_mul(3);
-        let others = HashMap::new();
-        Self { config, patience, others, uneven_since: None, moving: false, allowed: 0.0, last: now }
+        Self {
+            config,
+            patience,
+            others: HashMap::new(),
+            uneven_since: None,
+            moving: false,
+            effort: None,
+            resting: None,
+            rest: FIRST_REST,
+            allowed: 0.0,
+            last: now,
+        }
     }
 
     /// What another edge says about itself.
     pub(super) fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
         if heartbeat.state == EdgeState::Bye {
-            self.others.remove(&heartbeat.edge);
+            if self.others.remove(&heartbeat.edge).is_some() {
+                self.begin_anew();
+            }
             return;
         }
         let other = Other { sessions: heartbeat.sessions, state: heartbeat.state, heard: now };
         if self.others.len() < MAX_EDGES || self.others.contains_key(&heartbeat.edge) {
-            self.others.insert(heartbeat.edge.clone(), other);
+            let before = self.others.insert(heartbeat.edge.clone(), other);
+            if before.is_none_or(|before| before.state != heartbeat.state) {
+                self.begin_anew();
+            }
         }
+    }
+
+    /// Somebody came or went: what was is no measure of what will be.
+    fn begin_anew(&mut self) {
+        self.stop();
+        (self.resting, self.rest) = (None, FIRST_REST);
+    }
+
+    fn stop(&mut self) {
+        (self.uneven_since, self.moving, self.effort) = (None, false, None);
     }
 
     /// How many other edges are there.
@@ -136,10 +194,14 @@ impl Plan {
 
     /// How many of `own` sessions, those left out that are on their way already, are too many here now.
     pub(super) fn excess(&mut self, own: usize, now: Instant) -> usize {
+        let there = self.others.len();
         self.others.retain(|_, other| now.duration_since(other.heard) <= self.patience);
+        if self.others.len() < there {
+            self.begin_anew();
+        }
         let calm = self.others.values().all(|other| other.state == EdgeState::Serving);
-        if self.others.is_empty() || !calm {
-            (self.uneven_since, self.moving) = (None, false);
+        if self.others.is_empty() || !calm || self.resting.is_some_and(|until| now < until) {
+            self.stop();
             return 0;
         }
         let own = own as f64;
@@ -152,13 +214,46 @@ impl Plan {
         let bound = if self.moving { tolerated / 2.0 } else { tolerated.max(NOT_WORTH) };
         // Beside many edges a new one brings the average down by little: what it lacks counts as much.
         if above <= bound && (below <= bound || above < 1.0) {
-            (self.uneven_since, self.moving) = (None, false);
+            self.stop();
             return 0;
         }
         let since = *self.uneven_since.get_or_insert(now);
         self.moving |= now.duration_since(since) >= self.config.after;
+        let lacks = |sessions: f64| (average - sessions).max(0.0);
+        let lacking = self.others.values().map(|other| lacks(other.sessions as f64)).sum();
+        if !self.moving || self.is_in_vain(Uneven { above, lacking }, own, now) {
+            return 0;
+        }
         let kept = if below > tolerated / 2.0 { 0.0 } else { tolerated / 2.0 };
-        if self.moving { (above - kept).max(0.0) as usize } else { 0 }
+        (above - kept).max(0.0) as usize
+    }
+
+    /// Whether what was sent away made nothing more even: then nobody moves for a while. So it is where a load balancer
+    /// brings everybody back, or where an edge gets no connections, or can't take any.
+    fn is_in_vain(&mut self, uneven: Uneven, own: f64, now: Instant) -> bool {
+        let anew = Effort { since: now, before: uneven, given: 0 };
+        let effort = *self.effort.get_or_insert(anew);
+        let sample = (own / 50.0).max(SAMPLE as f64);
+        if now.duration_since(effort.since) < SEEN_AFTER + self.patience || (effort.given as f64) < sample {
+            return false;
+        }
+        let worth = effort.given as f64 * WORTH;
+        // Either is enough: what the fullest sends to many that have the average makes no edge lack less.
+        let better =
+            effort.before.above - uneven.above >= worth || effort.before.lacking - uneven.lacking >= worth;
+        if better {
+            (self.effort, self.rest) = (Some(anew), FIRST_REST);
+            return false;
+        }
+        self.stop();
+        self.resting = Some(now + self.rest);
+        self.rest = (self.rest * 2).min(LONGEST_REST);
+        true
+    }
+
+    /// Until when nobody is sent away because it brought nothing.
+    pub(super) fn resting(&self) -> Option<Instant> {
+        self.resting
     }
 
     /// How many sessions may be asked to move now; `took` of it is then taken with [`Plan::take`].
@@ -175,6 +270,13 @@ impl Plan {
     /// So many were asked to move.
     pub(super) fn take(&mut self, moved: usize) {
         self.allowed = (self.allowed - moved as f64).max(0.0);
+    }
+
+    /// So many of these because there were too many here.
+    pub(super) fn gave(&mut self, moved: usize) {
+        if let Some(effort) = &mut self.effort {
+            effort.given += moved;
+        }
     }
 }
 
@@ -242,6 +344,53 @@ mod tests {
     }
 
     #[test]
+    fn an_edge_that_falls_silent_is_one_that_went() {
+        let start = Instant::now();
+        let mut plan = plan(start);
+        for second in 0..=40 {
+            let now = start + SECOND * second;
+            says(&mut plan, 1, 0, EdgeState::Serving, now);
+            if second < 20 {
+                says(&mut plan, 2, 2_000, EdgeState::Serving, now);
+            }
+            assert_eq!(plan.excess(2_000, now), 0, "second {second}: the wait begins when it is missed");
+        }
+        let now = start + SECOND * 60;
+        says(&mut plan, 1, 0, EdgeState::Serving, now);
+        assert_eq!(plan.excess(2_000, now), 1_000);
+    }
+
+    /// Lets `seconds` pass beside one edge with as many sessions and one without any, where all who are sent away come
+    /// back; gives how many were.
+    fn in_vain(plan: &mut Plan, second: &mut u32, seconds: u32, start: Instant) -> usize {
+        let mut moved = 0;
+        for _ in 0..seconds {
+            let now = start + SECOND * *second;
+            says(plan, 1, 2_000, EdgeState::Serving, now);
+            says(plan, 2, 0, EdgeState::Serving, now);
+            let moves = plan.excess(2_000, now).min(plan.allowance(2_000, now));
+            plan.take(moves);
+            plan.gave(moves);
+            (moved, *second) = (moved + moves, *second + 1);
+        }
+        moved
+    }
+
+    #[test]
+    fn who_moves_in_vain_rests_longer_and_longer_until_somebody_comes() {
+        let (start, mut second) = (Instant::now(), 0);
+        let mut plan = plan(start);
+        let first = in_vain(&mut plan, &mut second, 120, start);
+        assert!((SAMPLE..=2 * SAMPLE).contains(&first), "{first}");
+        assert_eq!(in_vain(&mut plan, &mut second, 480, start), 0, "it rests");
+        let again = in_vain(&mut plan, &mut second, 200, start);
+        assert!((SAMPLE..=2 * SAMPLE).contains(&again), "{again}");
+        assert_eq!(in_vain(&mut plan, &mut second, 1_000, start), 0, "twice as long");
+        says(&mut plan, 3, 2_000, EdgeState::Serving, start + SECOND * second);
+        assert!(plan.resting().is_none(), "with another edge it may be worth it");
+    }
+
+    #[test]
     fn a_new_edge_beside_many_gets_its_share_though_nobody_is_far_above_the_average() {
         let start = Instant::now();
         let mut plan = plan(start);
@@ -296,6 +445,7 @@ mod tests {
                     let excess = plan.excess(edges[own], now);
                     let moves = excess.min(plan.allowance(edges[own], now));
                     plan.take(moves);
+                    plan.gave(moves);
                     prop_assert!(moves <= (edges[own] / 80).max(1), "{moves} of {} in a look", edges[own]);
                     // What others said is up to a second old.
                     prop_assert!(moves == 0 || (edges[own] - moves) as f64 >= average * 0.85 - 1.0);

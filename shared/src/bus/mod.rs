@@ -283,6 +283,24 @@ pub async fn provide(config: &BusConfig, drain: &Drain) -> Result<BusServer, Bus
     Ok(BusServer::embedded(address, credentials, stats))
 }
 
+/// The same for a part that runs in a process of its own: warns if no other part can reach the bus.
+///
+/// # Errors
+/// See [`provide`].
+pub async fn provide_apart(
+    config: &BusConfig,
+    part: &'static str,
+    drain: &Drain,
+) -> Result<BusServer, BusError> {
+    if config.url.is_empty() && config.listen.is_empty() {
+        tracing::warn!(
+            part,
+            "the bus is embedded in this part and nobody else can reach it: set bus.url to the one that all parts share"
+        );
+    }
+    provide(config, drain).await
+}
+
 /// 10 ms, doubled each time up to 2 s, less a random quarter, so that a fleet does not return in step.
 fn reconnect_delay(attempts: usize) -> Duration {
     let doubled = 10_u64.saturating_mul(1 << attempts.min(8)).min(2_000);
