@@ -119,3 +119,60 @@ fn entries_of_lists_are_closed_too() {
         }
     }
 }
+
+/// The paths of all keys that must be there.
+fn required<'a>(at: &[&'a str], schema: &'a Value, paths: &mut Vec<Vec<&'a str>>) {
+    let keys = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    paths.extend(keys.map(|key| [at, &[key]].concat()));
+    for (key, schema) in schema["properties"].as_object().into_iter().flatten() {
+        required(&[at, &[key.as_str()]].concat(), schema, paths);
+    }
+}
+
+/// Helm takes `null` for "leave the default out", which no template expects.
+#[test]
+fn null_in_place_of_a_default_is_refused() {
+    let schema = schema();
+    let mut paths = Vec::new();
+    required(&[], &schema, &mut paths);
+    let values: Value =
+        serde_yaml_ng::from_str(&std::fs::read_to_string(chart().join("values.yaml")).expect("it is there"))
+            .expect("it is YAML");
+    let mut defaults = Vec::new();
+    leaves_of(&[], &values, &schema, &mut defaults);
+    for path in &defaults {
+        assert!(paths.iter().any(|required| required == path), "{path:?} is not required by the schema");
+    }
+    assert!(paths.len() >= 200, "only {} keys", paths.len());
+    // The deepest ones, all at once, and then the tables.
+    let is_table = |path: &Vec<&str>| defaults.iter().all(|leaf| leaf != path);
+    for tables in [false, true] {
+        let mut dropped = json!({});
+        let chosen: Vec<_> = paths.iter().filter(|path| is_table(path) == tables).collect();
+        // The url is set beside.
+        let top = |path: &&&Vec<&str>| !tables || (path.len() == 1 && path[0] != "authAdapter");
+        for path in chosen.iter().filter(top) {
+            set(&mut dropped, path, Value::Null);
+        }
+        for variable in HELMS {
+            let Some(error) = refused(variable, &dropped) else { return };
+            for path in chosen.iter().filter(top) {
+                let key = path.last().expect("it has a key");
+                assert!(error.contains(key), "{variable} takes null for {path:?}: {error}");
+            }
+        }
+    }
+}
+
+/// The keys of `values` that hold no table which the schema lists, but for those that are nothing.
+fn leaves_of<'a>(at: &[&'a str], values: &'a Value, schema: &Value, paths: &mut Vec<Vec<&'a str>>) {
+    for (key, value) in values.as_object().into_iter().flatten() {
+        let path = [at, &[key.as_str()]].concat();
+        let schema = &schema["properties"][key];
+        match (value.is_null(), schema["properties"].is_object() && key != "config" && key != "history") {
+            (true, _) => {}
+            (false, true) => leaves_of(&path, value, schema, paths),
+            (false, false) => paths.push(path),
+        }
+    }
+}

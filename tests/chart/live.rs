@@ -72,15 +72,11 @@ fn a_trial_without_a_volume_becomes_one_with_a_volume_and_back() {
         let sets =
             || cluster.paths().into_iter().filter(|path| path.contains("statefulsets")).collect::<Vec<_>>();
         cluster.apply("install", &["bus.ephemeral=true"]);
-        assert!(
-            sets().len() == 1 && sets()[0].ends_with("/shop-message-center-bus-ephemeral"),
-            "{:?}",
-            sets()
-        );
+        assert!(sets().len() == 1 && sets()[0].ends_with("/shop-message-center-bus-trial"), "{:?}", sets());
         cluster.apply("upgrade", &[]);
         assert!(sets().len() == 1 && sets()[0].ends_with("/shop-message-center-bus"), "{:?}", sets());
         cluster.succeed(&["rollback", "shop", "1"]);
-        assert!(sets()[0].ends_with("-ephemeral"), "{:?}", sets());
+        assert!(sets()[0].ends_with("-bus-trial"), "{:?}", sets());
     }
 }
 
@@ -98,13 +94,14 @@ fn two_releases_have_different_secrets() {
 
 #[test]
 fn the_notes_warn_of_what_is_seldom_meant() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["bus.ephemeral=true"], "all history is lost when the pod of the bus restarts"),
         (&["bus.sync=relaxed"], "a power cut may take messages"),
         (&["bus.mode=external,bus.external.url=nats://n:4222"], "Set bus.external.existingSecret"),
         (&["networkPolicy.enabled=false"], "every pod of the cluster reaches the bus"),
         (&["edge.replicas=1"], "edge has 1 pod: nobody stands in"),
         (&["edge.pdb.maxUnavailable=0"], "draining a node will wait for ever"),
+        (&["edge.ingress.enabled=true,edge.ingress.host=a.b"], "Name the networks of your proxies"),
     ];
     for cluster in clusters("notes") {
         let notes = cluster.apply("install", &[]);

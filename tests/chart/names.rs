@@ -45,10 +45,10 @@ fn well_named(at: &str, objects: &[Value]) {
         assert!(seen.insert((kind, name)), "{at}: {kind} {name} twice");
         match kind {
             "Service" => assert!(is_service_name(name), "{at}: {kind} {name}"),
-            // Room for the hash and the number in the names and labels of their pods.
-            "Deployment" | "StatefulSet" => {
-                assert!(name.len() <= 57 && is_service_name(name), "{at}: {kind} {name}")
-            }
+            // Room for the hash and the number in the names of their pods.
+            "Deployment" => assert!(name.len() <= 57 && is_service_name(name), "{at}: {kind} {name}"),
+            // And in their label controller-revision-hash.
+            "StatefulSet" => assert!(name.len() <= 52 && is_service_name(name), "{at}: {kind} {name}"),
             _ => assert!(name.len() <= 253, "{at}: {kind} {name}"),
         }
         for (key, value) in labels(&object["metadata"]["labels"])

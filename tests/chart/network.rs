@@ -18,7 +18,7 @@ fn rules<'a>(objects: &'a [Value], component: &str, direction: &str, port: &Valu
 
 #[test]
 fn each_needed_flow_has_exactly_one_rule() {
-    let sets = ["test.enabled=false", "otlp.endpoint=http://otel:4317"];
+    let sets = ["test.enabled=false", "otlp.endpoint=http://otel:4318"];
     let Some(objects) = with("flows", &sets) else { return };
     let flows = [
         ("edge", "ingress", Value::from(6790)),
@@ -29,7 +29,7 @@ fn each_needed_flow_has_exactly_one_rule() {
         ("auth-adapter", "egress", Value::from(4222)),
         ("auth-adapter", "egress", Value::from(443)),
         ("edge", "egress", Value::from(53)),
-        ("edge", "egress", Value::from(4317)),
+        ("edge", "egress", Value::from(4318)),
         ("edge", "ingress", Value::from("admin")),
         ("publisher-api", "ingress", Value::from("admin")),
         ("auth-adapter", "ingress", Value::from("admin")),

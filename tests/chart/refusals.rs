@@ -91,6 +91,33 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["fullnameOverride=Push"], "fullnameOverride"),
     (&["image.repository=a@sha256:b"], "repository"),
     (&["publisherApi.keys.secret=mck_a"], "secret"),
+    (
+        &[
+            "edge.ingress.enabled=true",
+            "edge.ingress.host=a.b",
+            "edge.ingress.preset=nginx",
+            "edge.tls.existingSecret=t",
+            "test.enabled=false",
+        ],
+        "end TLS there (edge.ingress.tlsSecret), or leave the preset out",
+    ),
+    (&["edge.extraEnv[0].name=MC_EDGE__LISTEN"], "edge.extraEnv: MC_EDGE__LISTEN is there already"),
+    (
+        &["bus.mode=external", "bus.external.url=nats://a:4222\\,nats://b:5222"],
+        "bus.external.url names port 5222, but the NetworkPolicy lets the parts out to bus.external.port (4222)",
+    ),
+    (
+        &["bus.mode=external", "bus.external.url=nats://a", "bus.external.tls.clientCertificate=true"],
+        "set bus.external.tls.existingSecret",
+    ),
+    (&["otlp.endpoint=http://c:4317"], "otlp.endpoint is on port 4317"),
+    (&["otlp.endpoint=https://c"], "otlp.endpoint is on port 443"),
+    (&["authAdapter.url=http://h:99999/x"], "a port above 65535"),
+    (&["publisherApi.config.allowed_hosts[0]=api.example.com"], "add shop-message-center-publisher-api"),
+    (&["edge.service.loadBalancerSourceRanges[0]=foo"], "loadBalancerSourceRanges"),
+    (&["edge.httpRoute.hostnames[0]=1.2.3.4"], "hostnames"),
+    (&["edge.extraContainers[0].name=A_B"], "extraContainers"),
+    (&["bus.maxBytes=foo"], "maxBytes"),
 ];
 
 #[test]

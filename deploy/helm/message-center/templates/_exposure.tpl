@@ -35,6 +35,8 @@ spec:
 {{- $preset := .ingress.preset -}}
 {{- if eq $preset "alb" }}
 alb.ingress.kubernetes.io/target-type: ip
+{{- /* Its requests are for no path that there is. Pods that are not ready leave by themselves. */}}
+alb.ingress.kubernetes.io/success-codes: 200-499
 alb.ingress.kubernetes.io/load-balancer-attributes: idle_timeout.timeout_seconds=4000
 alb.ingress.kubernetes.io/target-group-attributes: deregistration_delay.timeout_seconds={{ $leaving }}
 {{- else if eq $preset "haproxy" }}

@@ -17,6 +17,9 @@
 {{- if and $v.ingress.enabled (not $v.ingress.host) -}}
 {{- $faults = append $faults (printf "%s.ingress.enabled needs a host: set %s.ingress.host" $name $name) -}}
 {{- end -}}
+{{- if and $v.ingress.enabled $v.ingress.preset $v.tls.existingSecret -}}
+{{- $faults = append $faults (printf "%s.tls is set, but behind a preset of %s.ingress the controller speaks plain text to pods: end TLS there (%s.ingress.tlsSecret), or leave the preset out and set your controller's annotations" $name $name $name) -}}
+{{- end -}}
 {{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
 {{- $faults = append $faults (printf "%s.httpRoute.enabled needs a Gateway: set %s.httpRoute.parentRefs" $name $name) -}}
 {{- end -}}
@@ -30,8 +33,8 @@
 {{- end -}}
 {{- $names = list -}}
 {{- range $v.extraEnv -}}
-{{- if or (has .name $names) (hasPrefix "MC_BUS__" .name) (eq "OTEL_EXPORTER_OTLP_ENDPOINT" .name) (eq "MC_LOG__FORMAT" .name) -}}
-{{- $faults = append $faults (printf "%s.extraEnv: %s is there already, or has a value of its own (bus, otlp.endpoint, log.format): leave it out" $name .name) -}}
+{{- if or (has .name $names) (hasPrefix "MC_BUS__" .name) (eq "OTEL_EXPORTER_OTLP_ENDPOINT" .name) (eq "MC_LOG__FORMAT" .name) (regexMatch "^MC_(EDGE|PUBLISHER_API|AUTH_ADAPTER)__(LISTEN|ADMIN|TLS__.*|KEYS_FILE|DRAIN_WINDOW|GRACE|MAX_SESSIONS|URL)$" .name) -}}
+{{- $faults = append $faults (printf "%s.extraEnv: %s is there already, or has a value of its own (bus, otlp.endpoint, log.format, drainSeconds, maxSessions, tls, url) or a fixed one: leave it out" $name .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
@@ -94,6 +97,31 @@
 {{- if and (eq .Values.bus.mode "external") (not .Values.bus.external.url) -}}
 {{- $faults = append $faults "bus.mode is external, but bus.external.url is empty: set it, e.g. to nats://nats.nats:4222" -}}
 {{- end -}}
+{{- if eq .Values.bus.mode "external" -}}
+{{- range splitList "," .Values.bus.external.url -}}
+{{- $port := default "4222" (regexFind ":[0-9]+$" (trimSuffix "/" (trim .)) | trimPrefix ":") -}}
+{{- if and . (ne $port (toString (int $.Values.bus.external.port))) -}}
+{{- $faults = append $faults (printf "bus.external.url names port %s, but the NetworkPolicy lets the parts out to bus.external.port (%d): make them the same" $port (int $.Values.bus.external.port)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.bus.external.tls.clientCertificate (not .Values.bus.external.tls.existingSecret) -}}
+{{- $faults = append $faults "bus.external.tls.clientCertificate is in a Secret: set bus.external.tls.existingSecret" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.otlp.endpoint -}}
+{{- $port := default (ternary "443" "80" (hasPrefix "https:" .)) (regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":") -}}
+{{- if ne $port (toString (int $.Values.otlp.port)) -}}
+{{- $faults = append $faults (printf "otlp.endpoint is on port %s, but the NetworkPolicy lets traces out to otlp.port (%d): make them the same" $port (int $.Values.otlp.port)) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (include "mc.url.port" (default "http://unset" .Values.authAdapter.url) | int) 65535 -}}
+{{- $faults = append $faults "authAdapter.url has a port above 65535: correct it" -}}
+{{- end -}}
+{{- $hosts := default list .Values.publisherApi.config.allowed_hosts -}}
+{{- $service := printf "%s-publisher-api" (include "mc.fullname" .) -}}
+{{- if and .Values.test.enabled $hosts (not (has $service $hosts)) -}}
+{{- $faults = append $faults (printf "publisherApi.config.allowed_hosts refuses the Service, which helm test asks: add %s, or set test.enabled to false" $service) -}}
+{{- end -}}
 {{- if and (eq .Values.bus.mode "external") .Values.bus.ephemeral -}}
 {{- $faults = append $faults "bus.ephemeral is about the embedded bus: leave it out with bus.mode external" -}}
 {{- end -}}
@@ -146,6 +174,10 @@
 {{- end -}}
 {{- if and (eq .Values.edge.service.type "LoadBalancer") (not .Values.edge.tls.existingSecret) -}}
 {{- $w = append $w "devices reach the edges in plain text, unless your load balancer ends TLS: set edge.tls.existingSecret." -}}
+{{- end -}}
+{{- $e := .Values.edge -}}
+{{- if and (or $e.ingress.enabled $e.httpRoute.enabled) (not $e.config.trusted_proxies) -}}
+{{- $w = append $w "edge.config.trusted_proxies is empty: behind an ingress or a Gateway all devices seem to have one address and share its limits. Name the networks of your proxies." -}}
 {{- end -}}
 {{- toJson $w -}}
 {{- end }}
