@@ -207,15 +207,25 @@ async fn prove(bus: Bus, proved: watch::Sender<bool>, gone: CancellationToken) {
         loop {
             let view = *state.borrow_and_update();
             proved.send_if_modified(|active| std::mem::replace(active, false));
+            let changed = |now: &BusState| *now != view;
             if view.connected {
-                // Had the connection changed meanwhile, the proof would be about another one.
-                if bus.barrier(bus::DEADLINE).await.is_err() || *state.borrow() != view {
+                let barrier = tokio::select! {
+                    passed = bus.barrier(bus::DEADLINE) => passed.is_ok(),
+                    // The proof would be about another connection.
+                    now = state.wait_for(changed) => match now {
+                        Ok(_) => continue,
+                        Err(_) => return,
+                    },
+                };
+                if !barrier {
                     sleep(PROOF_PAUSE).await;
+                    continue;
+                }
+                if *state.borrow() != view {
                     continue;
                 }
                 proved.send_replace(true);
             }
-            let changed = |now: &BusState| *now != view;
             if state.wait_for(changed).await.is_err() {
                 return;
             }

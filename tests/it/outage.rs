@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use harness::bus_proxy::BusProxy;
 use harness::cluster::Cluster;
 use harness::device::Received;
 use harness::fleet::{Fleet, Member, Over};
 use harness::link::Link;
 use harness::program::Launch;
-use harness::wait::eventually;
+use harness::wait::{DEADLINE, eventually, soon};
+use shared::bus::jetstream::ApiError;
+use shared::bus::{self, Bus, BusConfig};
+use shared::drain::Drain;
 
 #[tokio::test]
 async fn parts_that_find_no_bus_say_so_and_become_ready_when_it_comes() {
@@ -210,4 +214,33 @@ async fn a_login_while_the_bus_is_away_is_unavailable_and_a_subscribe_fails_hone
     device.expect_text("hello").await;
     device.close().await;
     cluster.end().await;
+}
+
+#[tokio::test]
+async fn what_a_stream_was_asked_over_a_connection_that_broke_is_not_waited_for() {
+    let bus_itself = Launch::of("bus").argument("--bus-listen").argument("127.0.0.1:0");
+    let bus_itself = Member::start(bus_itself, "bus", Some("the embedded bus listens")).await;
+    let proxy = BusProxy::to(bus_itself.address.expect("a bus listens")).await;
+    let drain = Drain::new();
+    let config = BusConfig { url: format!("nats://{}", proxy.address()), ..BusConfig::default() };
+    let server = bus::provide(&config, &drain).await.expect("nothing is embedded");
+    let bus = Bus::connect(&server, "test", &drain).await.expect("the address is one");
+    bus.connected(DEADLINE).await.expect("the bus is there");
+    proxy.swallow(|frame| String::from_utf8_lossy(frame.body).contains("stream_info_response"));
+    let sever = async {
+        eventually("the answer is lost", async || proxy.swallowed() == 1).await;
+        proxy.sever();
+    };
+    // Far longer than this test waits.
+    let asked = soon("there is no answer", bus.stream_info("MC_LOG_0", 100 * DEADLINE));
+    let (answer, ()) = tokio::join!(asked, sever);
+    assert!(matches!(answer, Err(ApiError::Disconnected)), "{answer:?}");
+    proxy.swallow(|_| false);
+    bus.connected(DEADLINE).await.expect("the bus is there again");
+    let answer = bus.stream_info("MC_LOG_0", DEADLINE).await;
+    assert!(matches!(answer, Err(ApiError::NoStream)), "{answer:?}");
+    drop(bus);
+    assert_eq!(drain.finish(DEADLINE).await, 0, "tasks are left");
+    proxy.stop().await;
+    bus_itself.program.end().await;
 }

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::{Bus, RequestError};
 
@@ -44,7 +44,7 @@ pub enum ApiError {
     /// Nobody leads the stream, or the bus has none at all.
     #[error("the stream has no leader, or the bus has no streams")]
     NoLeader,
-    /// No connection, now or within the deadline.
+    /// No connection, now or within the deadline, or another one since it was asked.
     #[error("the bus is not connected")]
     Disconnected,
     /// No answer, or not the whole answer, within the deadline.
@@ -433,17 +433,20 @@ impl Bus {
             ),
             Batch::LastOf(subjects) => (json!({ "multi_last": subjects }), subjects.len()),
         };
-        let until = Instant::now() + deadline;
+        let asked = self.batch(name, body.to_string().into(), most);
+        match timeout(deadline, self.on_this_connection(asked)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ApiError::Timeout),
+        }
+    }
+
+    async fn batch(&self, name: &str, body: Bytes, most: usize) -> Result<BatchAnswer, ApiError> {
         // One more for the end.
         let (reply, mut answers) = self.inner.inbox.expect_many(most + 1);
-        let subject = format!("$JS.API.DIRECT.GET.{name}");
-        let body = Bytes::from(body.to_string());
-        timeout_at(until, self.publish(subject, Some(reply), None, body))
-            .await
-            .map_err(|_| ApiError::Timeout)??;
+        self.publish(format!("$JS.API.DIRECT.GET.{name}"), Some(reply), None, body).await?;
         let mut answer = BatchAnswer::default();
         loop {
-            let message = timeout_at(until, answers.receive()).await.map_err(|_| ApiError::Timeout)??;
+            let message = answers.receive().await?;
             match message.status.map(|status| status.as_u16()) {
                 None => answer.messages.push(direct(message)?),
                 Some(204) => {
@@ -473,7 +476,8 @@ impl Bus {
         payload: Bytes,
         deadline: Duration,
     ) -> Result<PubAck, ApiError> {
-        let answer = self.request_with_headers(subject, Some(headers), payload, deadline).await?;
+        let asked = self.request_with_headers(subject, Some(headers), payload, deadline);
+        let answer = self.on_this_connection(async { Ok(asked.await?) }).await?;
         if answer.status.is_some_and(|status| status != StatusCode::OK) {
             return Err(ApiError::NoLeader);
         }
@@ -482,8 +486,23 @@ impl Bus {
 
     async fn api(&self, call: &str, body: &Value, deadline: Duration) -> Result<Value, ApiError> {
         let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        let answer = self.request(format!("$JS.API.{call}"), body, deadline).await?;
+        let asked = self.request(format!("$JS.API.{call}"), body, deadline);
+        let answer = self.on_this_connection(async { Ok(asked.await?) }).await?;
         checked(&answer.payload)
+    }
+
+    /// Waits for an answer no longer than until there is another connection: what was asked or answered may have gone with
+    /// the one before, and asking again is sooner than the deadline.
+    async fn on_this_connection<T>(
+        &self,
+        asked: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let mut state = self.state();
+        let connects = state.borrow_and_update().connects;
+        tokio::select! {
+            answer = asked => answer,
+            _ = state.wait_for(|state| state.connects != connects) => Err(ApiError::Disconnected),
+        }
     }
 }
 
