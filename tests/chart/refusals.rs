@@ -76,7 +76,7 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["bus.maxBytes=6GiB"], "history.max_bytes (8GiB) has no room in bus.maxBytes (6GiB)"),
     (&["bus.maxBytes=12GiB"], "bus.maxBytes (12GiB) has no room in bus.persistence.size (12Gi)"),
     (&["history.replicas=3"], "the embedded bus keeps one copy"),
-    (&["bus.ephemeral=true", "history.max_bytes=4GiB"], "is not below bus.resources.limits.memory"),
+    (&["bus.ephemeral=true", "history.max_bytes=4GiB"], "(4GiB) is not below bus.resources.limits.memory"),
     (&["bus.persistence.size=big"], "size"),
     (&["authAdapter.headers.names[0]=AUTHORIZATION"], "set authAdapter.headers.existingSecret"),
     (&["authAdapter.url=https://user:secret@shop"], "url"),
@@ -118,6 +118,11 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["edge.httpRoute.hostnames[0]=1.2.3.4"], "hostnames"),
     (&["edge.extraContainers[0].name=A_B"], "extraContainers"),
     (&["bus.maxBytes=foo"], "maxBytes"),
+    (
+        &["bus.ephemeral=true", "bus.resources.limits.memory=512Mi"],
+        "history.max_bytes (1GiB) is not below bus.resources.limits.memory (512Mi)",
+    ),
+    (&["edge.resources.requests.memory=4Gi"], "edge.resources.requests.memory is above limits.memory"),
 ];
 
 #[test]

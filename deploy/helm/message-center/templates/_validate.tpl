@@ -26,6 +26,10 @@
 {{- end -}}
 {{- end -}}
 {{- range $name, $v := merge (dict "bus" .Values.bus) $parts -}}
+{{- $limit := include "mc.bytes" (default "0" (dig "limits" "memory" "0" $v.resources)) | int64 -}}
+{{- if and $limit (gt (include "mc.bytes" (default "0" (dig "requests" "memory" "0" $v.resources)) | int64) $limit) -}}
+{{- $faults = append $faults (printf "%s.resources.requests.memory is above limits.memory: raise the limit, or lower the request" $name) -}}
+{{- end -}}
 {{- $names := list "config" "keys" "tls" "bus-tls" "data" -}}
 {{- range $v.extraVolumes -}}
 {{- if has .name $names -}}{{- $faults = append $faults (printf "%s.extraVolumes: a volume %q is there already: give it another name" $name (toString .name)) -}}{{- end -}}
@@ -76,8 +80,9 @@
 {{- $volume := include "mc.bytes" $b.persistence.size | int64 -}}
 {{- if $b.ephemeral -}}
 {{- $memory := include "mc.bytes" (dig "limits" "memory" "0" $b.resources) | int64 -}}
-{{- if and .Values.history.max_bytes $memory (ge $kept $memory) -}}
-{{- $faults = append $faults "bus.ephemeral keeps history in memory, but history.max_bytes is not below bus.resources.limits.memory: lower the one or raise the other" -}}
+{{- $kept := include "mc.bytes" (default "1GiB" .Values.history.max_bytes) | int64 -}}
+{{- if and $memory (ge $kept $memory) -}}
+{{- $faults = append $faults (printf "bus.ephemeral keeps history in memory, but history.max_bytes (%v) is not below bus.resources.limits.memory (%v): lower the one or raise the other" (default "1GiB" .Values.history.max_bytes) $b.resources.limits.memory) -}}
 {{- end -}}
 {{- else -}}
 {{- if and $folder (ge $kept $folder) -}}
