@@ -14,6 +14,8 @@ use crate::raw::{Message, RawClient};
 
 /// Between two looks at something that will come true by itself.
 const POLL: Duration = Duration::from_millis(5);
+/// After this a question that a cluster did not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// A connection that subscribes to an inbox of its own, and asks.
 pub(crate) struct Streams {
@@ -137,6 +139,17 @@ impl Streams {
             self.send(subject, &[("Nats-Expected-Stream", "?")], "").await?;
             if self.client.message().await?.status_line().is_empty() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Waits until somebody answers about a stream that was deleted just now: in a cluster only the node that leads the
+    /// others does, and not before it has heard that the stream's own leader does not any more.
+    pub(crate) async fn settle_deleted(&mut self, name: &str) -> anyhow::Result<()> {
+        loop {
+            self.send(&format!("$JS.API.STREAM.INFO.{name}"), &[], "").await?;
+            if let Ok(answer) = tokio::time::timeout(ASK_AGAIN, self.client.message()).await {
+                return answer.map(drop);
             }
         }
     }

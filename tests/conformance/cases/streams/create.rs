@@ -170,6 +170,9 @@ async fn a_deleted_stream_is_gone(fixture: &Fixture) -> anyhow::Result<()> {
         answer == json!({"type": "io.nats.jetstream.api.v1.stream_delete_response", "success": true}),
         "{answer}"
     );
+    if fixture.kind().replicas() > 1 {
+        streams.settle_deleted("DELETED").await?;
+    }
     for path in ["STREAM.DELETE.DELETED", "STREAM.INFO.DELETED", "STREAM.PURGE.DELETED"] {
         streams.refused(path, "", (404, 10059), "stream not found").await?;
     }
