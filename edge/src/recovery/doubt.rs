@@ -130,7 +130,10 @@ impl Keep {
     async fn ask_until_sure(&self, partition: u32, epoch: Epoch) {
         while let Some(known) = self.doubt(partition, epoch) {
             match self.is_same(partition, epoch, &known).await {
-                Ok(true) => return self.trust(partition, epoch),
+                Ok(true) => {
+                    self.history.stands(epoch, partition);
+                    return self.trust(partition, epoch);
+                }
                 // The lines here begin anew as soon as the epoch is another one.
                 Ok(false) => self.history.went_back(epoch, partition),
                 Err(error) => {

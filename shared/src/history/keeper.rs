@@ -64,6 +64,12 @@ pub(super) async fn keep(history: History, leaving: CancellationToken) {
     tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
 }
 
+/// Whether a stream went back of which that was told since then. One with copies may have a leader for a moment that has not
+/// taken in everything yet, or one that was cut off and does not know that it leads no more.
+fn is_believed(told: Option<Instant>, has_copies: bool, now: Instant) -> bool {
+    told.is_some_and(|since| !has_copies || now.saturating_duration_since(since) >= STEADY)
+}
+
 /// How long a stream has been behind what was seen of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Behind {
@@ -109,7 +115,9 @@ impl Keeper {
     async fn look(&mut self) -> Duration {
         let (state, pause) = match self.look_at_all().await {
             Look::Ready(epochs) => {
-                let pause = if self.behind.iter().any(|behind| behind.times > 0) { SOON } else { INTERVAL };
+                let told = self.history.inner.partitions.iter().any(|shard| shard.flag().is_some());
+                let odd = told || self.behind.iter().any(|behind| behind.times > 0);
+                let pause = if odd { SOON } else { INTERVAL };
                 (HistoryState::Ready(Arc::new(epochs)), pause)
             }
             // What was found before still holds: a stream without a leader for a while is the same stream.
@@ -137,7 +145,7 @@ impl Keeper {
                         let of = |epochs: &Arc<Epochs>| epochs.partitions.get(partition).map(|it| it.epoch);
                         if before.as_ref().and_then(of) != of(epochs) {
                             shard.seen.store(0, Ordering::Relaxed);
-                            shard.went_back.store(false, Ordering::Relaxed);
+                            *shard.flag() = None;
                         }
                     }
                     tracing::info!(
@@ -232,13 +240,14 @@ impl Keeper {
 
     fn went_back(&mut self, partition: u32, epoch: Epoch, info: &StreamInfo, seen: u64) -> bool {
         let known = self.history.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));
-        let proved = self.history.inner.partitions.get(partition as usize);
-        if known == Some(epoch) && proved.is_some_and(|shard| shard.went_back.load(Ordering::Relaxed)) {
+        let told = self.history.inner.partitions.get(partition as usize).and_then(|shard| *shard.flag());
+        let has_copies = info.config.num_replicas > 1;
+        if known == Some(epoch) && is_believed(told, has_copies, Instant::now()) {
             return true;
         }
         let behind = &mut self.behind[partition as usize];
         if known == Some(epoch) && info.state.last_seq < seen && info.has_quorum {
-            behind.is_proved(seen, info.leader.is_some(), Instant::now())
+            behind.is_proved(seen, has_copies, Instant::now())
         } else {
             *behind = Behind::default();
             false
@@ -310,6 +319,15 @@ mod tests {
             .collect();
         assert_eq!(looks.iter().position(|(alone, _)| *alone), Some(3));
         assert_eq!(looks.iter().position(|(_, copied)| *copied), Some(80));
+    }
+
+    #[test]
+    fn that_a_stream_went_back_is_believed_at_once_and_of_one_with_copies_only_after_a_while() {
+        let (now, late) = (Instant::now(), Instant::now() + STEADY);
+        let believed = |told, now| (is_believed(told, false, now), is_believed(told, true, now));
+        assert_eq!(believed(None, late), (false, false));
+        assert_eq!(believed(Some(now), now), (true, false));
+        assert_eq!(believed(Some(now), late), (true, true));
     }
 
     #[test]

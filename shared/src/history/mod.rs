@@ -11,8 +11,8 @@ mod position;
 mod read;
 mod store;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
@@ -115,11 +115,18 @@ struct Inner {
 struct Shard {
     /// The highest sequence that was seen in this epoch, by any way.
     seen: AtomicU64,
-    /// Whether a message was given a sequence that was seen before: the stream went back.
-    went_back: AtomicBool,
+    /// Since when it looks as if the stream went back: a message is not where it was seen.
+    went_back: std::sync::Mutex<Option<Instant>>,
     /// What the leader last said, and when it was asked. Held while it is asked, so that all who want to know
     /// share a question.
     fresh: Mutex<Option<(Instant, Partition, StreamState)>>,
+}
+
+impl Shard {
+    /// Since when it looks as if the stream went back.
+    fn flag(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.went_back.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl History {
@@ -180,14 +187,24 @@ impl History {
         }
     }
 
-    /// Tells that a partition has another message at a sequence of this epoch than was seen there: it went back. Its epoch
-    /// becomes another one soon.
+    /// Tells that a partition has another message, or none, at a sequence of this epoch than was seen there: it went back. Its
+    /// epoch becomes another one soon; if there are copies, which may be led for a moment by one that has not taken
+    /// everything in, once that has lasted.
     pub fn went_back(&self, epoch: Epoch, partition: u32) {
         if self.epoch_of(partition) == Some(epoch)
             && let Some(shard) = self.inner.partitions.get(partition as usize)
         {
-            shard.went_back.store(true, Ordering::Relaxed);
+            shard.flag().get_or_insert_with(Instant::now);
             self.inner.look.notify_one();
+        }
+    }
+
+    /// Takes that back: the leader has what was missing after all.
+    pub fn stands(&self, epoch: Epoch, partition: u32) {
+        if self.epoch_of(partition) == Some(epoch)
+            && let Some(shard) = self.inner.partitions.get(partition as usize)
+        {
+            *shard.flag() = None;
         }
     }
 
