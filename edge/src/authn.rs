@@ -23,10 +23,16 @@ use shared::subject;
 use shared::trace;
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::Adapters;
+
+/// For so long a check waits for somebody to ask. Where the bus was away for a moment, the auth-adapters may come back to it
+/// a little after the edge.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The pause before it is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is known about a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +115,9 @@ impl Authn {
     }
 
     /// Asks the adapter that the token belongs to. Only where nobody listens any more, which the bus says at once and so
-    /// nobody was asked, the next one has its turn; without any known, whoever takes it.
+    /// nobody was asked, the next one has its turn; without any known, whoever takes it, for which it waits a little.
     async fn request(&self, token: &str, until: Instant) -> Result<Message, RequestError> {
+        let patient_until = until.min(Instant::now() + PATIENCE);
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let patience_ms = u64::try_from(left.as_millis()).ok();
@@ -118,7 +125,13 @@ impl Authn {
             self.asked.inc();
             let Some(adapter) = self.adapters.choose(token) else {
                 let headers = trace::bus_headers();
-                return self.bus.request_with_headers(subject::VERIFY, headers, request, left).await;
+                match self.bus.request_with_headers(subject::VERIFY, headers, request, left).await {
+                    Err(RequestError::NoResponders) if Instant::now() + PAUSE < patient_until => {
+                        sleep(PAUSE).await;
+                        continue;
+                    }
+                    answered => return answered,
+                }
             };
             let (subject, headers) = (subject::verify_at(&adapter), trace::bus_headers());
             match self.bus.request_with_headers(subject, headers, request, left).await {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::support::World;
 use crate::support::client::Client;
+use crate::support::{Ground, World, eventually, soon};
 
 #[tokio::test]
 async fn no_answer_and_rubbish_are_never_a_yes_or_a_no() {
@@ -22,6 +22,27 @@ async fn no_answer_and_rubbish_are_never_a_yes_or_a_no() {
         ["unavailable", "unknown", "known"].map(|outcome| world.metric("mc_edge_logins_total", outcome));
     // "unknown" holds "known".
     assert_eq!(outcomes, [5, 1, 1]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_token_check_waits_a_moment_for_somebody_to_ask() {
+    let world = Ground::without_adapter().await.start(|_| {}).await;
+    soon("the edge is ready", world.health.wait_ready()).await;
+    let questions = || world.metric("mc_edge_token_questions_total", "");
+    let mut client = Client::connect(&world.edge).await;
+    client.auth("user-1").await;
+    client.expect(r#"{"code":3,"msg":"Auth Unavailable"}"#).await;
+    client.expect_close(1013).await;
+    let asked = questions();
+    assert!(asked > 1, "it was asked again");
+
+    let mut client = Client::connect(&world.edge).await;
+    client.auth("user-1").await;
+    eventually("it is asked", || questions() > asked).await;
+    world.serve_tokens().await;
+    client.expect(r#"{"result":true}"#).await;
+    client.leave().await;
     world.end().await;
 }
 

@@ -66,13 +66,18 @@ pub(crate) struct Ground {
 impl Ground {
     /// A bus with an auth-adapter.
     pub(crate) async fn new() -> Self {
+        let ground = Self::without_adapter().await;
+        serve_tokens(&ground.bus, &ground.rest).await;
+        ground
+    }
+
+    /// A bus with nobody who checks tokens.
+    pub(crate) async fn without_adapter() -> Self {
         let rest = Drain::new();
         let server = bus::provide(&BusConfig::default(), &rest).await.unwrap();
         let bus = Bus::connect(&server, "test", &rest).await.unwrap();
         bus.connected(PATIENCE).await.unwrap();
-        let ground = Self { server, bus, rest };
-        ground.serve_tokens().await;
-        ground
+        Self { server, bus, rest }
     }
 
     /// A publisher that notes heartbeats, and acknowledges them once it `acknowledges`.
@@ -81,7 +86,7 @@ impl Ground {
         self.bus.barrier(PATIENCE).await.unwrap();
         let publisher = Arc::new(Publisher::default());
         let (noted, bus) = (Arc::clone(&publisher), self.bus.clone());
-        self.spawn(async move {
+        spawn(&self.rest, async move {
             while let Some(message) = heartbeats.next().await {
                 noted.heartbeats.lock().unwrap().push(Heartbeat::decode(&message.payload).unwrap());
                 if noted.acknowledges.load(Ordering::SeqCst) {
@@ -118,29 +123,29 @@ impl Ground {
         let Self { bus, rest, .. } = self;
         World { edge, health, drain, registry, bus, ids: MessageIds::random(), rest }
     }
+}
 
-    /// Answers by what the token says.
-    async fn serve_tokens(&self) {
-        let queue = Some(subject::VERIFY_QUEUE);
-        let mut questions = self.bus.subscribe(subject::VERIFY, queue, PATIENCE).await.unwrap();
-        self.bus.barrier(PATIENCE).await.unwrap();
-        let bus = self.bus.clone();
-        self.spawn(async move {
-            while let Some(question) = questions.next().await {
-                let token = VerifyRequest::decode(&question.payload).unwrap().token;
-                if let Some(answer) = answer(&token) {
-                    bus.publish(question.reply.unwrap(), None, None, answer).await.unwrap();
-                }
+/// Answers by what the token says.
+async fn serve_tokens(bus: &Bus, rest: &Drain) {
+    let queue = Some(subject::VERIFY_QUEUE);
+    let mut questions = bus.subscribe(subject::VERIFY, queue, PATIENCE).await.unwrap();
+    bus.barrier(PATIENCE).await.unwrap();
+    let bus = bus.clone();
+    spawn(rest, async move {
+        while let Some(question) = questions.next().await {
+            let token = VerifyRequest::decode(&question.payload).unwrap().token;
+            if let Some(answer) = answer(&token) {
+                bus.publish(question.reply.unwrap(), None, None, answer).await.unwrap();
             }
-        });
-    }
+        }
+    });
+}
 
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let leaving = self.rest.token();
-        self.rest.spawn(async move {
-            tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
-        });
-    }
+fn spawn(rest: &Drain, work: impl Future<Output = ()> + Send + 'static) {
+    let leaving = rest.token();
+    rest.spawn(async move {
+        tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
+    });
 }
 
 fn answer(token: &str) -> Option<Bytes> {
@@ -188,6 +193,11 @@ impl World {
         let world = Ground::new().await.start(change).await;
         soon("the edge is ready", world.health.wait_ready()).await;
         world
+    }
+
+    /// An auth-adapter comes.
+    pub(crate) async fn serve_tokens(&self) {
+        serve_tokens(&self.bus, &self.rest).await;
     }
 
     /// Publishes a text and gives its id.
