@@ -3,12 +3,13 @@
 //! A node keeps its ports and its store when it is killed and restarted. Every route goes through a link of its own for
 //! each direction in which it may be made, so that a route can break while all clients and all other routes stay.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use harness::link::Link;
+use harness::ports;
 use harness::wait::{eventually, soon, until};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,6 +22,8 @@ use crate::clock::pass;
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long a node may take to get what it missed.
 const CATCH_UP: Duration = Duration::from_secs(90);
+/// The most nodes.
+const MOST: usize = 3;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The servers.
@@ -41,8 +44,8 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Starts one or three.
     pub(crate) async fn start(binary: PathBuf, count: usize) -> Self {
-        let mut ports = free_ports(2 * count);
-        let (routes, clients) = (ports.split_off(count), ports);
+        let ports = ports::lasting::<{ 2 * MOST }>();
+        let (clients, routes) = (ports[..count].to_vec(), ports[MOST..][..count].to_vec());
         let mut links = Vec::new();
         for _ in 0..count {
             let mut row = Vec::new();
@@ -210,12 +213,4 @@ fn nowhere() -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("there is room for a socket");
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback has free ports");
     socket
-}
-
-/// Ports that were free a moment ago.
-pub(crate) fn free_ports(count: usize) -> Vec<SocketAddr> {
-    // All are held until the last is found, so that they differ.
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
-    let address = |held: std::io::Result<TcpListener>| held.and_then(|held| held.local_addr());
-    held.into_iter().map(|held| address(held).expect("loopback has free ports")).collect()
 }

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use harness::business::Business;
 use harness::fleet::Member;
 use harness::link::Link;
+use harness::ports;
 use harness::program::Launch;
 use tempfile::TempDir;
 
-use crate::nodes::{Nodes, free_ports};
+use crate::nodes::Nodes;
 
 /// Edges of every case.
 pub(crate) const EDGES: usize = 2;
@@ -231,7 +232,7 @@ impl Keeper {
     /// The embedded bus as a process, on a port that it keeps.
     pub(crate) async fn bus(program: Option<PathBuf>) -> Self {
         let folder = TempDir::new().expect("there is room for a folder");
-        let address = free_ports(1).remove(0);
+        let [address] = ports::lasting();
         let mut keeper = Self::Bus { member: None, address, folder, program };
         keeper.restart().await;
         keeper

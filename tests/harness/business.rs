@@ -15,6 +15,8 @@ use shared::drain::Drain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::ports;
+
 /// Where tokens are checked.
 const PATH: &str = "/websocket_auth";
 
@@ -71,8 +73,8 @@ pub struct Call {
 impl Business {
     /// Starts one on a free port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
-        let address = listener.local_addr().expect("it is bound");
+        let [address] = ports::lasting();
+        let listener = TcpListener::bind(address).await.expect("it was free a moment ago");
         let state = BusinessState {
             mood: Mood::Well,
             tokens: HashMap::new(),

@@ -20,6 +20,7 @@ use shared::rules::{RuleConfig, Rules, default_rules};
 use crate::business::Business;
 use crate::device::Device;
 use crate::link::Link;
+use crate::ports;
 use crate::publisher::Publisher;
 use crate::wait::eventually;
 
@@ -150,7 +151,7 @@ impl Plan {
             Some(address) => (address, None),
             None => {
                 let drain = Drain::new();
-                (embed("127.0.0.1:0", &drain).await, Some(drain))
+                (embed(&ports::lasting::<1>()[0].to_string(), &drain).await, Some(drain))
             }
         };
         let (edges, publishers, adapters) = (self.edges, self.publishers, self.adapters);

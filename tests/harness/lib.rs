@@ -13,6 +13,7 @@
 //! | [`certificate`] | an authority and what it signs |
 //! | [`device`], [`recovering`], [`publisher`], [`raw`] | the clients: WebSocket, the same with ids, HTTP, bare TCP |
 //! | [`hostile`] | what parsers promise, for the fuzz targets |
+//! | [`ports`] | ports that a server keeps while it is away |
 //! | [`wait`] | waiting for a condition |
 //! | [`tools`] | what `tests/run` has installed |
 //!
@@ -30,6 +31,7 @@ pub mod hostile;
 pub mod link;
 pub mod nats;
 pub mod nats_cluster;
+pub mod ports;
 pub mod program;
 pub mod publisher;
 pub mod raw;

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::certificate::{Authority, Certificate};
+use crate::ports;
 use crate::wait::{soon, until};
 
 /// The user that clients log in as.
@@ -27,7 +28,7 @@ pub struct NatsCluster {
     binary: PathBuf,
     nodes: Vec<Node>,
     /// Where the nodes find each other; each is told of all, which streams demand.
-    routes: Vec<SocketAddr>,
+    routes: [SocketAddr; NODES],
     server: Certificate,
     /// A certificate for clients.
     pub client: Certificate,
@@ -52,11 +53,10 @@ impl NatsCluster {
         let folder = TempDir::new().expect("there is room for a folder");
         let authority = Authority::new(folder.path(), "authority");
         let (server, client) = (authority.issue("server"), authority.issue("client"));
-        let (binary, nodes, routes) = (binary.to_owned(), Vec::new(), free_ports());
+        let (binary, nodes, routes) = (binary.to_owned(), Vec::new(), ports::lasting());
         let mut cluster = Self { binary, nodes, routes, server, client, authority, folder };
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        for index in 0..NODES {
-            let node = cluster.launch(index, any).await;
+        for (index, client) in ports::lasting::<NODES>().into_iter().enumerate() {
+            let node = cluster.launch(index, client).await;
             cluster.nodes.push(node);
         }
         cluster
@@ -122,7 +122,6 @@ impl NatsCluster {
 
     fn config(&self, index: usize, client: SocketAddr) -> String {
         let folder = self.folder.path().display();
-        let port = if client.port() == 0 { -1 } else { i32::from(client.port()) };
         let routes: Vec<_> =
             self.routes.iter().map(|route| format!("\"nats-route://route:between@{route}\"")).collect();
         let tls = format!(
@@ -135,7 +134,7 @@ impl NatsCluster {
              jetstream {{ store_dir: {:?}, sync_interval: always }}\n\
              cluster {{\n  name: mc\n  host: 127.0.0.1\n  port: {}\n  {tls}\n  routes: [{}]\n  \
              authorization {{ user: route, password: between, timeout: 10 }}\n}}\n",
-            port,
+            client.port(),
             self.folder.path().join(format!("n{index}")),
             self.routes[index].port(),
             routes.join(", "),
@@ -159,14 +158,6 @@ impl Drop for NatsCluster {
             }
         }
     }
-}
-
-/// Ports that were free a moment ago, one for each node.
-fn free_ports() -> Vec<SocketAddr> {
-    // All are held until the last is found, so that they differ.
-    let held: Vec<_> = (0..NODES).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect();
-    let address = |held: std::io::Result<std::net::TcpListener>| held.and_then(|held| held.local_addr());
-    held.into_iter().map(|held| address(held).expect("loopback has free ports")).collect()
 }
 
 /// `nats://127.0.0.1:4222` in a ports file, whatever the scheme.

@@ -1,6 +1,6 @@
 //! A restored backup: whoever recovers gets everything, or is told that it can't, never a part.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use harness::device::Device;
 use harness::fleet::{Fleet, Over};
 use harness::program::Launch;
-use harness::tools;
 use harness::wait::{DEADLINE, eventually, soon};
+use harness::{ports, tools};
 use shared::bus::{self, BusConfig};
 use shared::drain::Drain;
 use shared::history::{History, HistoryConfig, Role};
@@ -30,9 +30,7 @@ struct Bus {
 
 impl Bus {
     async fn start(binary: PathBuf) -> Self {
-        // It was free a moment ago, and must be the same each time.
-        let address =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free");
+        let [address] = ports::lasting();
         let mut bus = Self { binary, address, folder: TempDir::new().expect("there is room"), child: None };
         bus.run().await;
         bus
@@ -160,6 +158,8 @@ async fn a_backup_that_is_restored_under_running_parts_is_noticed() {
         store.put("1", text).await;
     }
     let sixth = live.expect_messages(["four", "five", "six"]).await;
+    // The edge is back, but who checks its logins may not be.
+    fleet.ready().await;
     let mut other = Device::recovered(fleet.edge(0), "user-1", &third).await;
     assert_eq!(other.expect_messages(["four", "five", "six"]).await, sixth);
     other.close().await;

@@ -1,13 +1,13 @@
 //! The sample configurations for reverse proxies, in the real ones: TLS outside, message center behind them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use harness::certificate::Authority;
 use harness::cluster::Cluster;
-use harness::tools;
 use harness::wait::{eventually, soon};
+use harness::{ports, tools};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -26,9 +26,7 @@ impl Site {
     fn new() -> Self {
         let folder = TempDir::new().expect("there is room for a folder");
         let authority = Authority::new(folder.path(), "authority");
-        // Held together, so that they differ.
-        let ports = [free_port(), free_port()];
-        let [devices, publishing] = ports.map(|port| port.local_addr().expect("it is bound").port());
+        let [devices, publishing] = ports::lasting().map(|address| address.port());
         Self { folder, authority, devices, publishing }
     }
 
@@ -79,10 +77,6 @@ impl Site {
         assert!(status.success(), "{status}; the proxy says: {said}");
         soon("the proxy ends", proxy.kill()).await.expect("it can be killed");
     }
-}
-
-fn free_port() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").expect("loopback has a free port")
 }
 
 async fn cluster() -> Cluster {

@@ -3,12 +3,13 @@
 //! What must hold: when [`Cluster::start`] returns, the three have found each other and a stream with three copies can
 //! be made. They are plain: no TLS, no passwords; what those change is tested with the product.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use harness::ports;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -34,15 +35,15 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts the nodes and waits until they work together.
     pub(crate) async fn start(binary: &Path, settings: &Settings) -> anyhow::Result<Self> {
-        let routes = free_ports()?;
+        // Each node must know all routes before the first one starts.
+        let routes = ports::lasting::<NODES>();
         let mut cluster = Self { nodes: Vec::new(), addresses: Vec::new(), _stores: Vec::new() };
         for (index, route) in routes.iter().enumerate() {
             let store = Arc::new(TempDir::new()?);
             let settings = Settings { store: Some(store.clone()), ..settings.clone() };
-            let others: Vec<_> =
-                routes.iter().map(|port| format!("\"nats-route://127.0.0.1:{port}\"")).collect();
+            let others: Vec<_> = routes.iter().map(|route| format!("\"nats-route://{route}\"")).collect();
             let more = format!(
-                "server_name: n{index}\ncluster {{\n  name: mc\n  listen: \"127.0.0.1:{route}\"\n  routes: [{}]\n}}\n",
+                "server_name: n{index}\ncluster {{\n  name: mc\n  listen: \"{route}\"\n  routes: [{}]\n}}\n",
                 others.join(", "),
             );
             let (node, address) = Process::start(binary, &settings, &more).await?;
@@ -102,12 +103,4 @@ async fn ask(client: &mut RawClient, subject: &str, body: &str) -> anyhow::Resul
     client.send(format!("PUB {subject} ready {}\r\n{body}\r\n", body.len())).await?;
     let answer = client.message_within(Duration::from_secs(10)).await?;
     Ok(answer.and_then(|answer| serde_json::from_slice(&answer.payload).ok()).unwrap_or(Value::Null))
-}
-
-/// Ports for the routes. Each node must know all of them before the first one starts, so they cannot be asked for as
-/// port 0; the listeners that found them free are closed here.
-fn free_ports() -> anyhow::Result<Vec<u16>> {
-    let listeners: Result<Vec<_>, _> =
-        (0..NODES).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
-    listeners?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
