@@ -1,8 +1,9 @@
 // A client of message center that misses nothing, for browsers and for Node 22 or later. Take it as a beginning.
 //
 // It names the last id it received when it connects, so the server sends what came meanwhile; it opens the next socket
-// before the last one ends when a server leaves; and it says when the list must be loaded from your back end, because the
-// server can't know any more what was missed. The rules behind it are in deploy/docs/protocol.md.
+// before the last one ends when a server leaves; it notices a network that is gone without a word; and it says when the list
+// must be loaded from your back end, because the server can't know any more what was missed. The rules behind it are in
+// deploy/docs/protocol.md.
 
 const AT_ONCE = new Set([1012, 4408]);
 const NEVER = new Set([1002, 1007, 1009, 4400, 4403, 4409, 4410]);
@@ -17,18 +18,24 @@ export class MessageCenter {
   #current = null; // the socket that delivers
   #next = null; // the one that is to take its place
   #seen = new Set(); // what the current one delivered since the next one asked
+  #alive = new Map(); // of each socket: when it is asked whether it lives, or given up
+  #quiet;
+  #patience;
   #failures = 0;
   #timer = null;
   #stopped = false;
 
   // token: async () => string. position: what `onPosition` was last given, "" at the first time.
-  // onMessage(text or Uint8Array, id), onReload(reason), onPosition(id), onEnd(code, reason) are yours.
-  constructor({ url, token, channel = "@user", position = "", onMessage, onReload, onPosition, onEnd }) {
+  // onMessage(text or Uint8Array, id), onReload(reason), onPosition(id), onEnd(code, reason) are yours. After `quiet` ms
+  // without a frame the server is asked; without an answer, or not open, for `patience` ms, a socket is given up.
+  constructor({ url, token, channel = "@user", position = "", quiet = 30_000, patience = 20_000, ...on }) {
     this.#url = url;
+    this.#quiet = quiet;
+    this.#patience = patience;
     this.#token = token;
     this.#channel = channel;
     this.#position = position;
-    this.#on = { onMessage, onReload, onPosition, onEnd };
+    this.#on = on;
     this.#open();
   }
 
@@ -37,15 +44,21 @@ export class MessageCenter {
     clearTimeout(this.#timer);
     this.#current?.close(1000);
     this.#next?.close(1000);
+    for (const timer of this.#alive.values()) clearTimeout(timer);
   }
 
   async #open() {
     if (this.#stopped || this.#next) return;
     const socket = new WebSocket(this.#url);
     this.#next = socket;
-    socket.onmessage = (frame) => this.#receive(socket, JSON.parse(frame.data));
+    this.#expect(socket);
+    socket.onmessage = ({ data }) => {
+      this.#expect(socket);
+      if (data !== "pong") this.#receive(socket, JSON.parse(data));
+    };
     socket.onclose = (close) => this.#closed(socket, close);
     socket.onopen = async () => {
+      this.#expect(socket);
       try {
         const token = await this.#token();
         socket.send(JSON.stringify({ op: "auth", i: "auth", token }));
@@ -55,6 +68,22 @@ export class MessageCenter {
         socket.close();
       }
     };
+  }
+
+  // Something came, or is to come. A network that is gone closes nothing, and a page is not shown the server's own pings.
+  #expect(socket) {
+    clearTimeout(this.#alive.get(socket));
+    if (this.#stopped || (socket !== this.#current && socket !== this.#next)) return;
+    const giveUp = () => {
+      socket.close(); // which may take as long as the network is away, so it counts as closed at once
+      this.#closed(socket, { code: 1006, reason: "the server does not answer" });
+    };
+    const ask = () => {
+      socket.send("ping");
+      this.#alive.set(socket, setTimeout(giveUp, this.#patience));
+    };
+    const isOpen = socket.readyState === WebSocket.OPEN;
+    this.#alive.set(socket, isOpen ? setTimeout(ask, this.#quiet) : setTimeout(giveUp, this.#patience));
   }
 
   #receive(socket, frame) {
@@ -120,6 +149,8 @@ export class MessageCenter {
   }
 
   #closed(socket, { code, reason }) {
+    clearTimeout(this.#alive.get(socket));
+    this.#alive.delete(socket);
     if (socket === this.#next) this.#next = null;
     else if (socket === this.#current) this.#current = null;
     else return;

@@ -91,11 +91,19 @@ async fn the_sample_client_misses_nothing_through_breaks_a_drain_and_a_killed_ed
     balancer.heal();
     eventually("the page has recovered", async || reports.has("6")).await;
 
+    // The network is gone without a word: the page notices, and tries again.
+    balancer.stall();
+    publish(7..=9).await;
+    let before = balancer.connections();
+    eventually("the page opens another socket", async || balancer.connections() > before).await;
+    balancer.heal();
+    eventually("the page has recovered", async || reports.has("9")).await;
+
     // The edge leaves: the page is told, and opens the next socket before the last one ends.
     balancer.lead_to(fleet.edge(2));
     let mut leaving = fleet.edges.remove(1);
     leaving.program.signal("TERM").await;
-    let mut number = 7;
+    let mut number = 10;
     while leaving.program.is_running() {
         publish(number..=number).await;
         number += 1;
