@@ -145,6 +145,10 @@ impl config::Settings for Settings {
              messages are dropped, and publishes are refused"
                 .into()
         });
+        problems.check(!bus.is_embedded() || history.replicas <= 1, "history.replicas", || {
+            "must be 1: the embedded bus keeps one copy; for more use a cluster of nats-servers (bus.url)"
+                .into()
+        });
         let (mut login, mut publisher_api) = (auth_adapter, publisher_api);
         // The key is made once it starts, so that a file that is read again does not bring another.
         publisher_api.insecure |= self.needs_demo_key();
@@ -239,6 +243,13 @@ mod tests {
             assert!(with(&[small[0], small[1], (key, value)]).is_ok(), "{key}");
         }
         assert!(with(&small[..1]).is_ok(), "both refuse");
+    }
+
+    #[test]
+    fn copies_that_the_embedded_bus_does_not_make_are_refused() {
+        let problems = with(&[("history.replicas", "3")]).unwrap_err().to_string();
+        assert!(problems.contains("history.replicas") && problems.contains("bus.url"), "{problems}");
+        assert!(with(&[("history.replicas", "3"), ("bus.url", "nats://127.0.0.1:4222")]).is_ok());
     }
 
     #[test]

@@ -154,6 +154,10 @@ impl Keeper {
                         "history is ready"
                     );
                 }
+                // That there is no connection yet, the bus says itself.
+                HistoryState::Opening { why } if !self.history.inner.bus.state().borrow().connected => {
+                    tracing::debug!(why, "history can't be used yet");
+                }
                 HistoryState::Opening { why } => tracing::warn!(why, "history can't be used yet"),
                 HistoryState::Mismatch { why } => tracing::error!(why, "history can't be used"),
             }

@@ -13,10 +13,13 @@ const LOCK: &str = "lock";
 const FORMAT: &str = "format";
 const VERSION: &str = "message-center bus data, format 1\n";
 
-/// Takes the folder, making it if it is not there. It is free again when what this returns is dropped.
+/// Takes the folder, making it if it is not there, for this user alone: it holds what is sent to people. It is free again when what this returns is dropped.
 pub(super) fn take(folder: &Path) -> Result<File, LogError> {
     let at = folder.display();
-    fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+    let mut make = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
+    make.recursive(true).create(folder).map_err(|error| unusable(folder, &error))?;
     let path = folder.join(LOCK);
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut lock = opened.map_err(|error| unusable(folder, &error))?;

@@ -363,6 +363,20 @@ fn streams_and_their_settings_are_found_again_and_deleted_for_good() {
     assert_eq!(disks.streams().unwrap(), [odd]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_new_folder_is_for_its_user_alone_and_one_that_is_there_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("some/data");
+    drop(folder::take(&data).unwrap());
+    assert_eq!(mode(&data), 0o700);
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o750)).unwrap();
+    drop(folder::take(&data).unwrap());
+    assert_eq!(mode(&data), 0o750);
+}
+
 #[test]
 fn a_folder_that_is_no_data_folder_is_left_alone() {
     let place = tempfile::tempdir().unwrap();
