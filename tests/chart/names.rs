@@ -72,6 +72,10 @@ fn names_fit_and_differ_however_the_release_is_called() {
         let service =
             find(&objects, "Service", "-edge")["metadata"]["name"].as_str().expect("a name").to_owned();
         assert!(services.insert(service.clone()), "{service} twice");
+        // The longest name of a StatefulSet.
+        let mut arguments = NEEDED.to_vec();
+        arguments.extend(["--set", "bus.ephemeral=true"]);
+        well_named(name, &release(&helm, name, &arguments));
     }
     for (file, objects) in matrix("names of each values file").unwrap_or_default() {
         well_named(&file, &objects);

@@ -37,7 +37,9 @@
 {{- end -}}
 {{- $names = list -}}
 {{- range $v.extraEnv -}}
-{{- if or (has .name $names) (hasPrefix "MC_BUS__" .name) (eq "OTEL_EXPORTER_OTLP_ENDPOINT" .name) (eq "MC_LOG__FORMAT" .name) (regexMatch "^MC_(EDGE|PUBLISHER_API|AUTH_ADAPTER)__(LISTEN|ADMIN|TLS__.*|KEYS_FILE|DRAIN_WINDOW|GRACE|MAX_SESSIONS|URL)$" .name) -}}
+{{- /* The program reads what follows MC_ in either case. */ -}}
+{{- $key := ternary (upper .name) .name (hasPrefix "MC_" .name) -}}
+{{- if or (has .name $names) (hasPrefix "MC_BUS__" $key) (eq "OTEL_EXPORTER_OTLP_ENDPOINT" .name) (eq "MC_LOG__FORMAT" $key) (regexMatch "^MC_(EDGE|PUBLISHER_API|AUTH_ADAPTER)__(LISTEN|ADMIN|TLS__.*|KEYS_FILE|DRAIN_WINDOW|GRACE|MAX_SESSIONS|URL)$" $key) -}}
 {{- $faults = append $faults (printf "%s.extraEnv: %s is there already, or has a value of its own (bus, otlp.endpoint, log.format, drainSeconds, maxSessions, tls, url) or a fixed one: leave it out" $name .name) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
@@ -105,7 +107,7 @@
 {{- if eq .Values.bus.mode "external" -}}
 {{- range splitList "," .Values.bus.external.url -}}
 {{- $port := default "4222" (regexFind ":[0-9]+$" (trimSuffix "/" (trim .)) | trimPrefix ":") -}}
-{{- if and . (ne $port (toString (int $.Values.bus.external.port))) -}}
+{{- if and . $.Values.networkPolicy.enabled (ne $port (toString (int $.Values.bus.external.port))) -}}
 {{- $faults = append $faults (printf "bus.external.url names port %s, but the NetworkPolicy lets the parts out to bus.external.port (%d): make them the same" $port (int $.Values.bus.external.port)) -}}
 {{- end -}}
 {{- end -}}
@@ -115,7 +117,7 @@
 {{- end -}}
 {{- with .Values.otlp.endpoint -}}
 {{- $port := default (ternary "443" "80" (hasPrefix "https:" .)) (regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":") -}}
-{{- if ne $port (toString (int $.Values.otlp.port)) -}}
+{{- if and $.Values.networkPolicy.enabled (ne $port (toString (int $.Values.otlp.port))) -}}
 {{- $faults = append $faults (printf "otlp.endpoint is on port %s, but the NetworkPolicy lets traces out to otlp.port (%d): make them the same" $port (int $.Values.otlp.port)) -}}
 {{- end -}}
 {{- end -}}
