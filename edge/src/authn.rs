@@ -31,7 +31,7 @@ use crate::adapters::Adapters;
 /// For so long a check waits for somebody to ask. Where the bus was away for a moment, the auth-adapters may come back to it
 /// a little after the edge.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The pause before it is tried again.
+/// The pause before it is tried again; each further one is twice as long, since many may be waiting.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is known about a token.
@@ -118,6 +118,7 @@ impl Authn {
     /// nobody was asked, the next one has its turn; without any known, whoever takes it, for which it waits a little.
     async fn request(&self, token: &str, until: Instant) -> Result<Message, RequestError> {
         let patient_until = until.min(Instant::now() + PATIENCE);
+        let mut pause = PAUSE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let patience_ms = u64::try_from(left.as_millis()).ok();
@@ -126,8 +127,9 @@ impl Authn {
             let Some(adapter) = self.adapters.choose(token) else {
                 let headers = trace::bus_headers();
                 match self.bus.request_with_headers(subject::VERIFY, headers, request, left).await {
-                    Err(RequestError::NoResponders) if Instant::now() + PAUSE < patient_until => {
-                        sleep(PAUSE).await;
+                    Err(RequestError::NoResponders) if Instant::now() + pause < patient_until => {
+                        sleep(pause).await;
+                        pause *= 2;
                         continue;
                     }
                     answered => return answered,

@@ -158,8 +158,6 @@ async fn a_backup_that_is_restored_under_running_parts_is_noticed() {
         store.put("1", text).await;
     }
     let sixth = live.expect_messages(["four", "five", "six"]).await;
-    // The edge is back, but who checks its logins may not be.
-    fleet.ready().await;
     let mut other = Device::recovered(fleet.edge(0), "user-1", &third).await;
     assert_eq!(other.expect_messages(["four", "five", "six"]).await, sixth);
     other.close().await;
