@@ -13,7 +13,8 @@ const LOCK: &str = "lock";
 const FORMAT: &str = "format";
 const VERSION: &str = "message-center bus data, format 1\n";
 
-/// Takes the folder, making it if it is not there, for this user alone: it holds what is sent to people. It is free again when what this returns is dropped.
+/// Takes the folder, making it if it is not there, for this user alone: it holds what is sent to people. It is free again
+/// when what this returns is dropped.
 pub(super) fn take(folder: &Path) -> Result<File, LogError> {
     let at = folder.display();
     let mut make = fs::DirBuilder::new();
