@@ -2,9 +2,9 @@
 //!
 //! A backup that is restored, or a stream that is made anew, while parts run gives sequences a second time. Until the
 //! streams are looked at again, a message of the new life could pass for one of the old. So when a copy is out of sequence,
-//! or the connection to the bus is another one, nothing of its partition is delivered until the leader has said what stands at the newest sequence that was heard. If it
-//! is another message, or none though it can't have left by age or for newer ones of its channel, the stream went back or
-//! lost its end. Mostly a copy was lost, and it is the same one.
+//! or the connection to the bus is another one, nothing of its partition is delivered until the leader has said what stands
+//! at the newest sequence that was heard. If it is another message, or none though it can't have left by age or for newer
+//! ones of its channel, the stream seems to have gone back or lost its end. Mostly a copy was lost, and it is the same one.
 
 use std::sync::Arc;
 
@@ -135,8 +135,10 @@ impl Keep {
                     return self.trust(partition, epoch);
                 }
                 // The lines here begin anew as soon as the epoch is another one.
-                Ok(false) => self.history.went_back(epoch, partition),
+                Ok(false) => self.history.seems_back(epoch, partition),
                 Err(error) => {
+                    // Nobody says any more that it went back: if it did, that must last from when it is said again.
+                    self.history.stands(epoch, partition);
                     self.metrics.read_errors.inc();
                     tracing::debug!(partition, %error, "the stream can't be asked what it has yet");
                 }

@@ -1,11 +1,12 @@
 //! Makes the streams, watches over them, and says which life of them this is.
 //!
-//! Looks every [`INTERVAL`], and at once after each connect or when something does not fit. A stream whose last sequence is below one that was seen in
-//! the same epoch went back in time (a backup was restored, a disk lost its end): its generation is raised, so that no
-//! position of before is taken for one of now. That costs every client a reload, so it must show [`PROOFS`] times in a row,
-//! or a new message must have been given a sequence that was seen before. Of a stream with copies it must also show for
-//! [`STEADY`] while nothing newer is heard, and be said by a leader that has most of them: one that was cut off, or was just
-//! elected and still takes in what it has, is behind too.
+//! Looks every [`INTERVAL`], and at once after each connect or when something does not fit. A stream whose last sequence is
+//! below one that was seen in the same epoch went back in time (a backup was restored, a disk lost its end): its generation
+//! is raised, so that no position of before is taken for one of now. That costs every client a reload, so it must show
+//! [`PROOFS`] times in a row, or a new message must have been given a sequence that was seen before. Of a stream with copies
+//! it must also show for [`STEADY`] while nothing newer is heard, and be said by a leader that has most of them: one that
+//! was cut off, or was just elected and still takes in what it has, is behind too. The same goes for a leader that does not
+//! have a message where it was heard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Remembered, same_limits};
-use super::{Epoch, Epochs, History, HistoryState, Partition, Role};
+use super::{Epoch, Epochs, History, HistoryState, Partition, Role, WentBack};
 use crate::bus::jetstream::{ApiError, NAME_IN_USE, StreamInfo};
 use crate::subject;
 
@@ -64,10 +65,14 @@ pub(super) async fn keep(history: History, leaving: CancellationToken) {
     tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
 }
 
-/// Whether a stream went back of which that was told since then. One with copies may have a leader for a moment that has not
-/// taken in everything yet, or one that was cut off and does not know that it leads no more.
-fn is_believed(told: Option<Instant>, has_copies: bool, now: Instant) -> bool {
-    told.is_some_and(|since| !has_copies || now.saturating_duration_since(since) >= STEADY)
+/// Whether a stream went back of which that was told. One with copies may have a leader for a moment that has not taken in
+/// everything yet, or one that was cut off and does not know that it leads no more.
+fn is_believed(told: Option<WentBack>, has_copies: bool, now: Instant) -> bool {
+    match told {
+        None => false,
+        Some(WentBack::Perhaps { since }) => !has_copies || now.saturating_duration_since(since) >= STEADY,
+        Some(WentBack::Surely) => true,
+    }
 }
 
 /// How long a stream has been behind what was seen of it.
@@ -330,8 +335,10 @@ mod tests {
         let (now, late) = (Instant::now(), Instant::now() + STEADY);
         let believed = |told, now| (is_believed(told, false, now), is_believed(told, true, now));
         assert_eq!(believed(None, late), (false, false));
-        assert_eq!(believed(Some(now), now), (true, false));
-        assert_eq!(believed(Some(now), late), (true, true));
+        let perhaps = Some(WentBack::Perhaps { since: now });
+        assert_eq!(believed(perhaps, now), (true, false));
+        assert_eq!(believed(perhaps, late), (true, true));
+        assert_eq!(believed(Some(WentBack::Surely), now), (true, true));
     }
 
     #[test]

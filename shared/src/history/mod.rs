@@ -115,16 +115,24 @@ struct Inner {
 struct Shard {
     /// The highest sequence that was seen in this epoch, by any way.
     seen: AtomicU64,
-    /// Since when it looks as if the stream went back: a message is not where it was seen.
-    went_back: std::sync::Mutex<Option<Instant>>,
+    /// Whether the stream went back, as far as anybody of this part knows.
+    went_back: std::sync::Mutex<Option<WentBack>>,
     /// What the leader last said, and when it was asked. Held while it is asked, so that all who want to know
     /// share a question.
     fresh: Mutex<Option<(Instant, Partition, StreamState)>>,
 }
 
+/// How sure it is that a stream went back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WentBack {
+    /// Its leader does not have a message where it was seen.
+    Perhaps { since: Instant },
+    /// A new message was given a sequence that had been seen: with copies, most of them agreed to that.
+    Surely,
+}
+
 impl Shard {
-    /// Since when it looks as if the stream went back.
-    fn flag(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    fn flag(&self) -> std::sync::MutexGuard<'_, Option<WentBack>> {
         self.went_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -187,24 +195,31 @@ impl History {
         }
     }
 
-    /// Tells that a partition has another message, or none, at a sequence of this epoch than was seen there: it went back. Its
-    /// epoch becomes another one soon; if there are copies, which may be led for a moment by one that has not taken
-    /// everything in, once that has lasted.
-    pub fn went_back(&self, epoch: Epoch, partition: u32) {
-        if self.epoch_of(partition) == Some(epoch)
-            && let Some(shard) = self.inner.partitions.get(partition as usize)
-        {
-            shard.flag().get_or_insert_with(Instant::now);
-            self.inner.look.notify_one();
-        }
+    /// Tells that the leader of a partition has another message, or none, at a sequence of this epoch than was seen there: it
+    /// seems to have gone back. Its epoch becomes another one soon; if there are copies, which may be led for a moment by
+    /// one that has not taken everything in, once that has lasted.
+    pub fn seems_back(&self, epoch: Epoch, partition: u32) {
+        self.flag(epoch, partition, |known| known.or(Some(WentBack::Perhaps { since: Instant::now() })));
+        self.inner.look.notify_one();
     }
 
-    /// Takes that back: the leader has what was missing after all.
+    /// Takes that back: the leader has what was missing after all, or can no longer be asked.
     pub fn stands(&self, epoch: Epoch, partition: u32) {
+        self.flag(epoch, partition, |known| known.filter(|known| *known == WentBack::Surely));
+    }
+
+    /// Tells that a new message was given a sequence of this epoch that had been seen. Its epoch becomes another one soon.
+    fn went_back(&self, epoch: Epoch, partition: u32) {
+        self.flag(epoch, partition, |_| Some(WentBack::Surely));
+        self.inner.look.notify_one();
+    }
+
+    fn flag(&self, epoch: Epoch, partition: u32, change: impl FnOnce(Option<WentBack>) -> Option<WentBack>) {
         if self.epoch_of(partition) == Some(epoch)
             && let Some(shard) = self.inner.partitions.get(partition as usize)
         {
-            *shard.flag() = None;
+            let mut flag = shard.flag();
+            *flag = change(*flag);
         }
     }
 
