@@ -19,10 +19,16 @@ const MAX_REASON: usize = 123;
 /// The longest header of an unmasked frame.
 const MAX_HEADER: usize = 10;
 
+/// One of a session's subscriptions. A new one of the same channel has another number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SubscriptionId(pub(crate) u32);
+
 /// A whole frame, ready to be written.
 #[derive(Debug)]
 pub(crate) struct Frame {
     bytes: Bytes,
+    /// What the session receives it for; none for what the server says itself.
+    subscription: Option<SubscriptionId>,
     /// Only for a message whose trace is kept.
     mark: Option<Box<Mark>>,
 }
@@ -59,13 +65,24 @@ impl Frame {
         self
     }
 
-    /// The same frame for one session. The bytes are shared.
-    pub(crate) fn for_session(&self) -> Self {
+    /// The same frame for one subscription of one session. The bytes are shared.
+    pub(crate) fn for_subscription(&self, subscription: SubscriptionId) -> Self {
         let mark = match self.mark.as_deref() {
             None | Some(Mark::Writing(_)) => None,
             Some(Mark::Offered(writes)) => writes.begin().map(|write| Box::new(Mark::Writing(write))),
         };
-        Self { bytes: self.bytes.clone(), mark }
+        Self { bytes: self.bytes.clone(), subscription: Some(subscription), mark }
+    }
+
+    /// A frame that only one session is given, for this subscription.
+    pub(crate) fn of(mut self, subscription: SubscriptionId) -> Self {
+        self.subscription = Some(subscription);
+        self
+    }
+
+    /// Whether the session receives it for this subscription.
+    pub(crate) fn is_of(&self, subscription: SubscriptionId) -> bool {
+        self.subscription == Some(subscription)
     }
 
     /// Its last byte is with the system.
@@ -82,7 +99,7 @@ impl Frame {
 
     /// Asks the client's WebSocket library for a sign of life.
     pub(crate) const fn ping() -> Self {
-        Self { bytes: Bytes::from_static(&[FIN | PING, 0]), mark: None }
+        Self { bytes: Bytes::from_static(&[FIN | PING, 0]), subscription: None, mark: None }
     }
 
     /// The last frame.
@@ -100,7 +117,7 @@ impl Frame {
 
     /// Bytes with their headers, as the WebSocket library wrote them.
     pub(crate) fn already_encoded(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.into(), mark: None }
+        Self { bytes: bytes.into(), subscription: None, mark: None }
     }
 
     /// All of its bytes.
@@ -128,7 +145,7 @@ impl Frame {
             }
         }
         frame.put_slice(payload);
-        Self { bytes: frame.freeze(), mark: None }
+        Self { bytes: frame.freeze(), subscription: None, mark: None }
     }
 }
 

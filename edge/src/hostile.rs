@@ -119,22 +119,27 @@ impl Talk {
                     }
                     self.state.on_subscribed(outcome, self.now)
                 }
-                Effect::Unwatch { channel } => {
+                Effect::Unwatch { channel, .. } => {
                     assert!(self.watched.remove(&channel), "{channel:?} was not watched");
                     Vec::new()
                 }
-                Effect::Follow { channel, name, after } => {
-                    assert!(!self.followed.contains(&name), "{name:?} is followed already");
+                Effect::Follow { channel, name, after, instead_of_plain } => {
+                    let replaces = after.is_none();
+                    assert!(replaces || !self.followed.contains(&name), "{name:?} is followed already");
+                    assert!(!instead_of_plain || (replaces && self.watched.contains(&channel)));
                     let outcome = if channel.as_str().len() % 7 == 6 {
                         Err(Unproved)
                     } else {
                         self.followed.insert(name);
+                        if instead_of_plain {
+                            self.watched.remove(&channel);
+                        }
                         let position = after.unwrap_or(Position { epoch: Epoch(1), seq: 1 });
                         Ok(Granted::Following { position, recovered: position.seq % 2 == 0 })
                     };
                     self.state.on_subscribed(outcome, self.now)
                 }
-                Effect::Unfollow { name } => {
+                Effect::Unfollow { name, .. } => {
                     assert!(self.followed.remove(&name), "{name:?} was not followed");
                     Vec::new()
                 }
@@ -142,7 +147,12 @@ impl Talk {
                     self.closed = true;
                     Vec::new()
                 }
-                Effect::Pause | Effect::Resume | Effect::Discard | Effect::Ping => Vec::new(),
+                Effect::Forget => {
+                    self.watched.clear();
+                    self.followed.clear();
+                    Vec::new()
+                }
+                Effect::Pause | Effect::Resume | Effect::Ping => Vec::new(),
             };
             assert!(
                 self.watched.len() + self.followed.len() <= self.limits.subscriptions,

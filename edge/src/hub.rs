@@ -24,8 +24,9 @@ use tokio::time::Instant;
 use crate::admission::Seat;
 use crate::code::CloseCode;
 use crate::deny::{DenyList, Words};
-use crate::frame::Frame;
+use crate::frame::{Frame, SubscriptionId};
 use crate::session::outbox::Outbox;
+use audience::Listener;
 use parts::Parts;
 use room::Room;
 
@@ -199,6 +200,7 @@ impl Hub {
             hub: Arc::clone(self),
             peer,
             uid: None,
+            subscriptions: 0,
             channels: Vec::new(),
             follows: None,
             seat: None,
@@ -318,6 +320,8 @@ pub(crate) struct Member {
     hub: Arc<Hub>,
     peer: Arc<Peer>,
     uid: Option<Uid>,
+    /// How many subscriptions it has had; the number of the latest.
+    subscriptions: u32,
     channels: Vec<Channel>,
     /// What it receives with ids, by the names that it uses.
     follows: Option<Box<Follows>>,
@@ -374,28 +378,43 @@ impl Member {
 
     /// Receives this channel from now on.
     pub(crate) fn watch(&mut self, channel: &Channel) {
+        let listener = Listener { peer: Arc::clone(&self.peer), subscription: self.next_subscription() };
         let mut channels = self.hub.channels.of(channel.as_str());
-        channels.entry(channel.clone()).or_default().plain.insert(Arc::clone(&self.peer));
+        channels.entry(channel.clone()).or_default().plain.insert(listener);
         drop(channels);
         if !self.channels.contains(channel) {
             self.channels.push(channel.clone());
         }
     }
 
-    /// Receives it no longer.
-    pub(crate) fn unwatch(&mut self, channel: &Channel) {
+    /// Receives it no longer. Returns the subscription that ended.
+    pub(crate) fn unwatch(&mut self, channel: &Channel) -> Option<SubscriptionId> {
         self.channels.retain(|watched| watched != channel);
-        self.leave(channel);
+        self.leave(channel)
     }
 
-    fn leave(&self, channel: &Channel) {
-        let mut channels = self.hub.channels.of(channel.as_str());
-        if let Some(room) = channels.get_mut(channel.as_str()) {
-            room.plain.remove(self.peer.id);
-            if room.is_empty() {
-                channels.remove(channel.as_str());
-            }
+    /// Receives nothing any more.
+    pub(crate) fn unsubscribe_all(&mut self) {
+        for channel in std::mem::take(&mut self.channels) {
+            self.leave(&channel);
         }
+        self.unfollow_all();
+    }
+
+    /// A number for a subscription that begins.
+    pub(crate) fn next_subscription(&mut self) -> SubscriptionId {
+        self.subscriptions += 1;
+        SubscriptionId(self.subscriptions)
+    }
+
+    fn leave(&self, channel: &Channel) -> Option<SubscriptionId> {
+        let mut channels = self.hub.channels.of(channel.as_str());
+        let room = channels.get_mut(channel.as_str())?;
+        let left = room.plain.remove(self.peer.id);
+        if room.is_empty() {
+            channels.remove(channel.as_str());
+        }
+        left.map(|listener| listener.subscription)
     }
 
     fn log_out(&mut self) {
@@ -412,15 +431,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        for channel in &self.channels {
-            self.leave(channel);
-        }
-        if self.follows.is_some() {
-            self.hub.following.fetch_sub(1, Ordering::Relaxed);
-        }
-        for (channel, name) in self.follows.take().into_iter().flat_map(|follows| *follows) {
-            self.leave_as_follower(&channel, &name);
-        }
+        self.unsubscribe_all();
         self.log_out();
         self.hub.peers.of(&self.peer.id).remove(&self.peer.id);
         self.hub.count.fetch_sub(1, Ordering::SeqCst);

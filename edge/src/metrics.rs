@@ -55,6 +55,10 @@ pub(crate) enum Loss {
     Closed,
     /// Messages that waited for the user who was logged in before.
     OtherUser,
+    /// Messages that were kept back for a subscription when its client ended it.
+    Unsubscribed,
+    /// Messages that waited for a subscription when its client asked for what comes after a position in its place.
+    Resubscribed,
     /// A message from the bus that can't be read.
     BadMessage,
     /// A question from a publisher that can't be read or answered.
@@ -275,6 +279,8 @@ impl Metrics {
         let reason = match loss {
             Loss::Closed => "closed",
             Loss::OtherUser => "other_user",
+            Loss::Unsubscribed => "unsubscribed",
+            Loss::Resubscribed => "resubscribed",
             Loss::BadMessage => "bad_message",
             Loss::BadAsk => "bad_ask",
             Loss::UnknownSubject => "unknown_subject",

@@ -17,13 +17,15 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 
 use crate::code::CloseCode;
-use crate::frame::Frame;
+use crate::frame::{Frame, SubscriptionId};
 use crate::protocol::Incoming;
 
 /// What one read takes at most. tungstenite's default is 128 KiB for every socket, but what clients send is small.
 const READ_BYTES: usize = 1024;
 /// Frames that may wait to be written before the client is not listened to any more.
 const MAX_QUEUED: usize = 64;
+/// The same in bytes, where more than one frame waits: what an op moves here from the outbox must not add up.
+const MAX_QUEUED_BYTES: usize = 256 << 10;
 /// Frames that go out in one system call.
 const MAX_SLICES: usize = 16;
 /// How long a client may take to answer a close.
@@ -48,6 +50,8 @@ pub(crate) struct Transport<S> {
     stream: S,
     reader: WebSocketContext,
     queue: VecDeque<Frame>,
+    /// Bytes of the frames in the queue, each counted until its last byte is written.
+    queued: usize,
     /// Whether the stream may still hold what was written. TCP holds nothing, but TLS does.
     unflushed: bool,
     /// Bytes of the first frame in the queue that are written already.
@@ -71,6 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             stream,
             reader: WebSocketContext::from_partially_read(head.to_vec(), Role::Server, Some(config)),
             queue: VecDeque::new(),
+            queued: 0,
             unflushed: false,
             written: 0,
             progress: Instant::now(),
@@ -84,6 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         if self.is_idle() {
             self.progress = Instant::now();
         }
+        self.queued += frame.len();
         self.queue.push_back(frame);
     }
 
@@ -94,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
 
     /// Whether more may be answered before the client has read what waits.
     pub(crate) fn has_room(&self) -> bool {
-        self.queue.len() < MAX_QUEUED
+        self.queue.len() < MAX_QUEUED && (self.queue.len() < 2 || self.queued <= MAX_QUEUED_BYTES)
     }
 
     /// Since when the client takes nothing although something waits for it.
@@ -112,7 +118,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         let begun = usize::from(self.written > 0);
         let abandoned = self.queue.len() - begun;
         self.queue.truncate(begun);
+        self.count();
         abandoned
+    }
+
+    /// Throws away the frames of one subscription that no byte was written of. Returns how many that were.
+    pub(crate) fn withdraw(&mut self, subscription: SubscriptionId) -> usize {
+        let (before, mut begun) = (self.queue.len(), self.written > 0);
+        self.queue.retain(|frame| std::mem::take(&mut begun) || !frame.is_of(subscription));
+        self.count();
+        before - self.queue.len()
+    }
+
+    fn count(&mut self) {
+        self.queued = self.queue.iter().map(Frame::len).sum();
     }
 
     /// Writes what waits and then this close frame, for at most `patience`, and waits for the client's answer, for at most
@@ -219,6 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         self.written += bytes;
         while let Some(first) = self.queue.front().map(Frame::len).filter(|length| *length <= self.written) {
             self.written -= first;
+            self.queued -= first;
             if let Some(frame) = self.queue.pop_front() {
                 frame.written();
             }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Peer;
+use crate::frame::SubscriptionId;
 
 /// Up to here they are searched; beyond, looked up.
 const FEW: usize = 16;
@@ -14,9 +15,16 @@ pub(super) trait OfSession {
     fn id(&self) -> u64;
 }
 
-impl OfSession for Arc<Peer> {
+/// A session that receives messages as they were published.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) peer: Arc<Peer>,
+    pub(super) subscription: SubscriptionId,
+}
+
+impl OfSession for Listener {
     fn id(&self) -> u64 {
-        self.id
+        self.peer.id
     }
 }
 
@@ -64,12 +72,11 @@ impl<T: OfSession> Audience<T> {
         }
     }
 
-    pub(super) fn remove(&mut self, id: u64) {
+    /// Takes out the one of this session.
+    pub(super) fn remove(&mut self, id: u64) -> Option<T> {
         match self {
-            Self::Few(few) => few.retain(|one| one.id() != id),
-            Self::Many(many) => {
-                many.remove(&id);
-            }
+            Self::Few(few) => few.iter().position(|one| one.id() == id).map(|place| few.remove(place)),
+            Self::Many(many) => many.remove(&id),
         }
     }
 

@@ -14,6 +14,7 @@ use tracing::Span;
 
 use super::room::Room;
 use super::{Hub, Member};
+use crate::frame::SubscriptionId;
 use crate::recovery::doubt::Trust;
 use crate::recovery::envelope;
 use crate::recovery::line::Step;
@@ -291,33 +292,47 @@ fn reload(room: &mut Room, why: NotWhole, now: Instant) -> u64 {
     counts.sessions
 }
 
+/// Where a session began to receive messages with ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Followed {
+    /// Everything up to here is behind it.
+    pub(crate) position: Position,
+    /// The subscription that ended in the same step: its frames are from before this position.
+    pub(crate) ended: Option<SubscriptionId>,
+}
+
 impl Member {
     /// Receives messages of this channel with their ids from now on; says where that is. None: its line is not open.
+    /// With `instead_of_plain` it receives them as they were published no longer, in the same step.
     pub(crate) fn follow(
         &mut self,
         channel: &Channel,
-        name: &Arc<str>,
+        (name, subscription): (&Arc<str>, SubscriptionId),
+        instead_of_plain: bool,
         covered: u64,
         replaying: Option<&mut Replaying>,
         now: Instant,
-    ) -> Option<Position> {
+    ) -> Option<Followed> {
         let mut channels = self.hub.channels.of(channel.as_str());
         let room = channels.get_mut(channel.as_str())?;
         let position = room.position(covered)?;
-        room.follow(&self.peer, name, now);
+        let ended = room.follow(&self.peer, (name, subscription), instead_of_plain, now);
         if let Some(replaying) = replaying {
             replaying.end(room);
         }
         drop(channels);
+        if instead_of_plain {
+            self.channels.retain(|watched| watched != channel);
+        }
         self.followed(channel, name);
-        Some(position)
+        Some(Followed { position, ended })
     }
 
     /// The same, if there is nothing left to give of what is stored after `cursor`.
     pub(crate) fn join(
         &mut self,
         channel: &Channel,
-        name: &Arc<str>,
+        (name, subscription): (&Arc<str>, SubscriptionId),
         (epoch, cursor): (Epoch, u64),
         covered: u64,
         replaying: Option<&mut Replaying>,
@@ -331,7 +346,7 @@ impl Member {
         if cursor < room.line.last() {
             return Join::Behind;
         }
-        room.follow(&self.peer, name, now);
+        room.follow(&self.peer, (name, subscription), false, now);
         if let Some(replaying) = replaying {
             replaying.end(room);
         }
@@ -352,27 +367,41 @@ impl Member {
         }
     }
 
-    /// Receives nothing more under this name.
-    pub(crate) fn unfollow(&mut self, name: &str) {
-        let Some(follows) = &mut self.follows else { return };
-        let Some(place) = follows.iter().position(|(_, known)| **known == *name) else { return };
+    /// Receives nothing more under this name. Returns the subscription that ended.
+    pub(crate) fn unfollow(&mut self, name: &str) -> Option<SubscriptionId> {
+        let follows = self.follows.as_mut()?;
+        let place = follows.iter().position(|(_, known)| **known == *name)?;
         let (channel, _) = follows.swap_remove(place);
         if follows.is_empty() {
-            self.follows = None;
-            self.peer.follows.store(false, Ordering::Relaxed);
-            self.hub.following.fetch_sub(1, Ordering::Relaxed);
+            self.follows_nothing();
         }
-        self.leave_as_follower(&channel, name);
+        self.leave_as_follower(&channel, name)
     }
 
-    pub(super) fn leave_as_follower(&self, channel: &Channel, name: &str) {
-        let mut channels = self.hub.channels.of(channel.as_str());
-        if let Some(room) = channels.get_mut(channel.as_str()) {
-            room.unfollow(self.peer.id, name);
-            if room.is_empty() {
-                channels.remove(channel.as_str());
+    /// Receives nothing with ids any more.
+    pub(super) fn unfollow_all(&mut self) {
+        if let Some(follows) = self.follows.take() {
+            self.follows_nothing();
+            for (channel, name) in *follows {
+                self.leave_as_follower(&channel, &name);
             }
         }
+    }
+
+    fn follows_nothing(&mut self) {
+        self.follows = None;
+        self.peer.follows.store(false, Ordering::Relaxed);
+        self.hub.following.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn leave_as_follower(&self, channel: &Channel, name: &str) -> Option<SubscriptionId> {
+        let mut channels = self.hub.channels.of(channel.as_str());
+        let room = channels.get_mut(channel.as_str())?;
+        let left = room.unfollow(self.peer.id, name);
+        if room.is_empty() {
+            channels.remove(channel.as_str());
+        }
+        left
     }
 
     /// Asks the client to open another connection, once for each name that it follows, so that each position is exact.
@@ -380,11 +409,13 @@ impl Member {
         for (channel, name) in self.follows.iter().flat_map(|follows| follows.iter()) {
             let Some(epoch) = self.hub.epoch_of(channel) else { continue };
             let covered = covered(channel, epoch);
-            let channels = self.hub.channels.of(channel.as_str());
+            let mut channels = self.hub.channels.of(channel.as_str());
             // Under the room's lock, so that this stands in the outbox behind everything up to the position.
-            let position = channels.get(channel.as_str()).and_then(|room| room.position(covered));
-            if let Some(position) = position.filter(|position| position.epoch == epoch) {
-                self.peer.outbox.offer(&envelope::reconnect(within_ms, position, name));
+            let Some(room) = channels.get_mut(channel.as_str()) else { continue };
+            let position = room.position(covered).filter(|position| position.epoch == epoch);
+            let Some(position) = position else { continue };
+            if let Some(subscription) = room.subscription_of(self.peer.id, name) {
+                self.peer.outbox.offer(&envelope::reconnect(within_ms, position, name), subscription);
             }
         }
     }

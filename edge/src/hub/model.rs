@@ -18,6 +18,8 @@ use crate::recovery::doubt::{Thread, Trust};
 use crate::recovery::line::Step;
 use crate::recovery::verdict::{Leader, NotWhole, judge};
 
+/// The one subscription of each session.
+const ONE: SubscriptionId = SubscriptionId(1);
 /// Sessions at a time.
 const SESSIONS: usize = 3;
 /// Messages that the store keeps of the channel.
@@ -203,7 +205,8 @@ impl World {
             after.filter(|after| judge(*after, self.leader()).is_ok() && self.page(after.seq, 1).is_some());
         let Some(after) = given else {
             // A new one, or one that is told so.
-            let position = member.follow(&self.channel, &self.name, 0, None, now).unwrap();
+            let followed = member.follow(&self.channel, (&self.name, ONE), false, 0, None, now);
+            let position = followed.unwrap().position;
             assert_eq!(position.epoch, epoch);
             self.clients[who].session = Some(Session { member, replay: None });
             self.begin(who, position);
@@ -212,7 +215,7 @@ impl World {
         let replay = if after.seq < tail {
             Some((hold, after))
         } else {
-            let joined = member.join(&self.channel, &self.name, (epoch, after.seq), 0, None, now);
+            let joined = member.join(&self.channel, (&self.name, ONE), (epoch, after.seq), 0, None, now);
             assert!(matches!(joined, Join::Joined(_)), "{joined:?}");
             None
         };
@@ -230,7 +233,8 @@ impl World {
             self.hub.open_line(&self.channel, epoch, self.tail(), now);
             self.catch_up_to(self.tail());
             let session = self.clients[who].session.as_mut().unwrap();
-            let position = session.member.follow(&self.channel, &self.name, 0, None, now).unwrap();
+            let followed = session.member.follow(&self.channel, (&self.name, ONE), false, 0, None, now);
+            let position = followed.unwrap().position;
             self.begin(who, position);
             return;
         };
@@ -240,7 +244,7 @@ impl World {
         }
         self.catch_up_to(at.seq.min(self.tail()));
         let session = self.clients[who].session.as_mut().unwrap();
-        match session.member.join(&self.channel, &self.name, (epoch, at.seq), 0, None, now) {
+        match session.member.join(&self.channel, (&self.name, ONE), (epoch, at.seq), 0, None, now) {
             Join::Joined(_) => {}
             Join::Behind | Join::OtherEpoch => session.replay = Some((hold, at)),
         }

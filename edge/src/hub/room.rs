@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::Peer;
-use super::audience::{Audience, OfSession};
-use crate::frame::Frame;
+use super::audience::{Audience, Listener, OfSession};
+use crate::frame::{Frame, SubscriptionId};
 use crate::recovery::envelope;
 use crate::recovery::line::Line;
 use crate::session::outbox::Offer;
@@ -22,7 +22,7 @@ use crate::session::outbox::Offer;
 pub(super) struct Follower {
     pub(super) peer: Arc<Peer>,
     /// What it calls the channel; mostly one name.
-    names: Vec<Arc<str>>,
+    names: Vec<(Arc<str>, SubscriptionId)>,
 }
 
 impl OfSession for Follower {
@@ -35,7 +35,7 @@ impl OfSession for Follower {
 #[derive(Debug, Default)]
 pub(super) struct Room {
     /// Receive what was published, as it is.
-    pub(super) plain: Audience<Arc<Peer>>,
+    pub(super) plain: Audience<Listener>,
     pub(super) followers: Audience<Follower>,
     /// Whether the channel has history, so that its line matters.
     pub(super) kept: bool,
@@ -59,7 +59,7 @@ impl Room {
         let mut counts = Counts::default();
         if !self.plain.is_empty() {
             let frame = frame();
-            self.plain.each(|peer| offer(peer, &frame, &mut counts));
+            self.plain.each(|listener| offer(&listener.peer, &frame, listener.subscription, &mut counts));
         }
         counts
     }
@@ -88,39 +88,63 @@ impl Room {
         self.told = Some(now);
         let mut frames: Vec<(Arc<str>, Frame)> = Vec::new();
         self.followers.each(|follower| {
-            for name in &follower.names {
+            for (name, subscription) in &follower.names {
                 let known = frames.iter().position(|(other, _)| other == name);
                 let known = known.unwrap_or_else(|| {
                     frames.push((Arc::clone(name), frame(name)));
                     frames.len() - 1
                 });
-                offer(&follower.peer, &frames[known].1, counts);
+                offer(&follower.peer, &frames[known].1, *subscription, counts);
             }
         });
     }
 
-    /// A session receives messages with their ids from now on.
-    pub(super) fn follow(&mut self, peer: &Arc<Peer>, name: &Arc<str>, now: Instant) {
+    /// A session receives messages with their ids from now on, for a new subscription. Returns the one that ends:
+    /// what the session received under this name, or as published if the new one comes `instead_of_plain`.
+    pub(super) fn follow(
+        &mut self,
+        peer: &Arc<Peer>,
+        (name, subscription): (&Arc<str>, SubscriptionId),
+        instead_of_plain: bool,
+        now: Instant,
+    ) -> Option<SubscriptionId> {
+        let plain = if instead_of_plain { self.plain.remove(peer.id) } else { None };
         self.told.get_or_insert(now);
-        match self.followers.get_mut(peer.id) {
-            Some(follower) if follower.names.contains(name) => {}
-            Some(follower) => follower.names.push(Arc::clone(name)),
+        let new = (Arc::clone(name), subscription);
+        let replaced = match self.followers.get_mut(peer.id) {
             None => {
-                self.followers.insert(Follower { peer: Arc::clone(peer), names: vec![Arc::clone(name)] });
+                self.followers.insert(Follower { peer: Arc::clone(peer), names: vec![new] });
+                None
             }
-        }
+            Some(follower) => match follower.names.iter_mut().find(|(known, _)| known == name) {
+                Some(known) => Some(std::mem::replace(&mut known.1, subscription)),
+                None => {
+                    follower.names.push(new);
+                    None
+                }
+            },
+        };
+        replaced.or(plain.map(|listener| listener.subscription))
     }
 
-    /// It does not under this name any more.
-    pub(super) fn unfollow(&mut self, id: u64, name: &str) {
-        let Some(follower) = self.followers.get_mut(id) else { return };
-        follower.names.retain(|known| **known != *name);
+    /// Ends what a session receives under this name. Returns the subscription.
+    pub(super) fn unfollow(&mut self, id: u64, name: &str) -> Option<SubscriptionId> {
+        let follower = self.followers.get_mut(id)?;
+        let place = follower.names.iter().position(|(known, _)| **known == *name)?;
+        let (_, subscription) = follower.names.remove(place);
         if follower.names.is_empty() {
             self.followers.remove(id);
         }
         if self.followers.is_empty() {
             self.told = None;
         }
+        Some(subscription)
+    }
+
+    /// The subscription by which a session receives messages with ids under this name.
+    pub(super) fn subscription_of(&mut self, id: u64, name: &str) -> Option<SubscriptionId> {
+        let follower = self.followers.get_mut(id)?;
+        follower.names.iter().find(|(known, _)| **known == *name).map(|(_, subscription)| *subscription)
     }
 
     /// Everything of the channel up to here was handled; `covered` is what the partition's feed knows of.
@@ -131,8 +155,8 @@ impl Room {
     }
 }
 
-fn offer(peer: &Arc<Peer>, frame: &Frame, counts: &mut Counts) {
-    match peer.outbox.offer(frame) {
+fn offer(peer: &Arc<Peer>, frame: &Frame, subscription: SubscriptionId, counts: &mut Counts) {
+    match peer.outbox.offer(frame, subscription) {
         Offer::Accepted => counts.sessions += 1,
         Offer::Full | Offer::Closed => counts.failed += 1,
     }

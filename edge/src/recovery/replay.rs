@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::keep::{Keep, PAGE, PAUSE, SHORT_PAUSE};
 use super::opening::Opened;
 use super::verdict::{NotWhole, judge};
+use crate::frame::SubscriptionId;
 use crate::hub::kept::{Hold, Replaying};
 
 /// How long the store may be away in the middle of a replay before the client is sent to another edge.
@@ -44,6 +45,8 @@ pub(crate) struct Replay {
     pub(crate) channel: Channel,
     /// What the client calls it.
     pub(crate) name: Arc<str>,
+    /// What the session is given it for, now and once it follows.
+    pub(crate) subscription: SubscriptionId,
     pub(crate) epoch: Epoch,
     /// The last sequence that the client was given, or named.
     pub(crate) cursor: u64,
@@ -64,10 +67,15 @@ impl std::fmt::Debug for Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(hold: Hold, name: Arc<str>, after: Position, page: Option<Page>) -> Self {
+    pub(crate) fn new(
+        hold: Hold,
+        (name, subscription): (Arc<str>, SubscriptionId),
+        after: Position,
+        page: Option<Page>,
+    ) -> Self {
         let channel = hold.channel().clone();
         let Position { epoch, seq: cursor } = after;
-        Self { channel, name, epoch, cursor, page, reading: None, replaying: hold.replay() }
+        Self { channel, name, subscription, epoch, cursor, page, reading: None, replaying: hold.replay() }
     }
 
     /// Waits for the next page. Nothing is lost when this is dropped halfway.

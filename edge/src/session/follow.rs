@@ -8,10 +8,11 @@ use shared::ids::Channel;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use super::state::{Granted, Unproved};
+use super::state::{Granted, Rest, Unproved};
 use super::{Followable, Session};
 use crate::code::CloseCode;
-use crate::hub::kept::Join;
+use crate::frame::SubscriptionId;
+use crate::hub::kept::{Followed, Join};
 use crate::metrics::Loss;
 use crate::recovery::envelope;
 use crate::recovery::replay::{Read, Replay};
@@ -20,36 +21,69 @@ use crate::recovery::verdict::NotWhole;
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Follows a channel, or begins to give what is stored of it.
     pub(super) fn follow(&mut self, followable: Followable, now: Instant) -> Result<Granted, Unproved> {
-        let Followable { name, after, found } = followable;
+        let Followable { name, after, instead_of_plain, found } = followable;
         let (opened, first) = (found.opened, found.first);
         let channel = opened.hold.channel().clone();
         let covered = self.covered(&channel, opened.leader.epoch);
         if after.is_some() {
             self.env.keep.metrics.recovery(first.as_ref().map(drop).map_err(|why| *why));
         }
+        let subscription = self.member.next_subscription();
+        let place = (&name, subscription);
         let (Some(after), Ok(first)) = (after, first) else {
-            let position = self.member.follow(&channel, &name, covered, None, now).ok_or(Unproved)?;
+            let followed = self.member.follow(&channel, place, instead_of_plain, covered, None, now);
+            let Followed { position, ended } = followed.ok_or(Unproved)?;
+            self.replays.retain(|replay| replay.name != name);
+            self.end(ended, Rest::Give);
             return Ok(Granted::Following { position, recovered: after.is_none() });
         };
         if first.is_none() {
             let here = (after.epoch, after.seq);
-            match self.member.join(&channel, &name, here, covered, None, now) {
+            match self.member.join(&channel, place, here, covered, None, now) {
                 Join::Joined(position) => return Ok(Granted::Following { position, recovered: true }),
                 Join::Behind => {}
                 Join::OtherEpoch => return Err(Unproved),
             }
         }
-        self.replays.push(Replay::new(opened.hold, name, after, first));
+        self.replays.push(Replay::new(opened.hold, (name, subscription), after, first));
         Ok(Granted::Following { position: after, recovered: true })
     }
 
-    /// Receives nothing more under this name. What was on its way goes out first, so that nothing of it comes after the
-    /// answer to what follows.
-    pub(super) fn unfollow(&mut self, name: &str) {
-        self.replays.retain(|replay| *replay.name != *name);
-        self.member.unfollow(name);
-        let waiting = self.member.outbox().take(usize::MAX);
-        waiting.into_iter().for_each(|frame| self.transport.push(frame));
+    /// Receives nothing more under this name.
+    pub(super) fn unfollow(&mut self, name: &str, rest: Rest) {
+        let replay = self.replays.iter().position(|replay| *replay.name == *name);
+        let replay = replay.map(|place| self.replays.remove(place).subscription);
+        let ended = self.member.unfollow(name).or(replay);
+        self.end(ended, rest);
+    }
+
+    /// Receives this channel as it was published no longer.
+    pub(super) fn unwatch(&mut self, channel: &Channel, rest: Rest) {
+        let ended = self.member.unwatch(channel);
+        self.end(ended, rest);
+    }
+
+    /// Takes what waits for a subscription that has ended out of the outbox, so that none of it comes after the answer
+    /// to what follows.
+    fn end(&mut self, ended: Option<SubscriptionId>, rest: Rest) {
+        let Some(ended) = ended else { return };
+        let waiting = self.member.outbox().withdraw(ended);
+        match rest {
+            Rest::Give if !self.paused => waiting.into_iter().for_each(|frame| self.transport.push(frame)),
+            Rest::Give => self.env.metrics.lost(Loss::Unsubscribed, waiting.len()),
+            Rest::Drop => {
+                let lost = waiting.len() + self.transport.withdraw(ended);
+                self.env.metrics.lost(Loss::Resubscribed, lost);
+            }
+        }
+    }
+
+    /// Receives nothing of what was subscribed any more, and nothing of what waits.
+    pub(super) fn forget(&mut self) {
+        self.member.unsubscribe_all();
+        self.replays = Vec::new();
+        self.farewell = None;
+        self.env.metrics.lost(Loss::OtherUser, self.member.outbox().discard());
     }
 
     /// Gives what was read. Some: the session ends.
@@ -59,8 +93,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Read::Page(page) => {
                 self.give(&mut replay, page);
                 let here = (replay.epoch, replay.cursor);
-                let Replay { channel, name, replaying, .. } = &mut replay;
-                match self.member.join(channel, name, here, 0, Some(replaying), Instant::now()) {
+                let Replay { channel, name, subscription, replaying, .. } = &mut replay;
+                let place = (&*name, *subscription);
+                match self.member.join(channel, place, here, 0, Some(replaying), Instant::now()) {
                     Join::Joined(_) => {}
                     // The others take their turn.
                     Join::Behind | Join::OtherEpoch => self.replays.push(replay),
@@ -68,9 +103,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Read::Lost(why, opened) => {
                 let covered = self.covered(&replay.channel, opened.leader.epoch);
-                let Replay { channel, name, replaying, .. } = &mut replay;
-                match self.member.follow(channel, name, covered, Some(replaying), Instant::now()) {
-                    Some(position) => self.say_reload(position, &replay.name, why),
+                let Replay { channel, name, subscription, replaying, .. } = &mut replay;
+                let (place, now) = ((&*name, *subscription), Instant::now());
+                match self.member.follow(channel, place, false, covered, Some(replaying), now) {
+                    Some(followed) => self.say_reload(&replay, followed.position, why),
                     None => self.replays.push(replay),
                 }
             }
@@ -84,10 +120,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             replay.cursor = stored.seq;
             let position = Position { epoch: replay.epoch, seq: stored.seq };
             match stored.message {
-                _ if stored.erased => self.say_reload(position, &replay.name, NotWhole::Erased),
+                _ if stored.erased => self.say_reload(replay, position, NotWhole::Erased),
                 Ok(message) => {
-                    let name = &replay.name;
-                    self.transport.push(envelope::message(position, name, message.kind, &message.payload));
+                    let (name, subscription) = (&replay.name, replay.subscription);
+                    let frame = envelope::message(position, name, message.kind, &message.payload);
+                    self.transport.push(frame.of(subscription));
                 }
                 Err(error) => {
                     self.env.metrics.lost(Loss::BadMessage, 1);
@@ -97,20 +134,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn say_reload(&mut self, position: Position, name: &str, why: NotWhole) {
+    fn say_reload(&mut self, replay: &Replay, position: Position, why: NotWhole) {
         self.env.keep.metrics.reload(why, 1);
-        self.transport.push(envelope::reload(position, name, why));
+        self.transport.push(envelope::reload(position, &replay.name, why).of(replay.subscription));
     }
 
     /// Tells the client to open another connection before this one is closed, if it can go on there where it is here.
+    /// While messages are kept back it is not told: where its channels are is a message too.
     pub(super) fn say_farewell(&mut self, at: Instant) {
+        if self.paused {
+            self.farewell = Some(at);
+            return;
+        }
         let left = at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let within_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let keep = Arc::clone(&self.env.keep);
         self.member.say_reconnect(within_ms, |channel, epoch| keep.covered(channel, epoch));
         for replay in &self.replays {
             let here = Position { epoch: replay.epoch, seq: replay.cursor };
-            self.transport.push(envelope::reconnect(within_ms, here, &replay.name));
+            let frame = envelope::reconnect(within_ms, here, &replay.name);
+            self.transport.push(frame.of(replay.subscription));
+        }
+    }
+
+    /// Lets messages go again.
+    pub(super) fn resume(&mut self) {
+        self.paused = false;
+        if let Some(at) = self.farewell.take() {
+            self.say_farewell(at);
         }
     }
 

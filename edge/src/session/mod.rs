@@ -88,6 +88,7 @@ enum Outcome {
 struct Followable {
     name: Arc<str>,
     after: Option<Position>,
+    instead_of_plain: bool,
     found: Found,
 }
 
@@ -100,6 +101,8 @@ struct Session<S> {
     under_way: Option<UnderWay>,
     /// Messages stay in the outbox.
     paused: bool,
+    /// When the session will be closed, if that was announced while messages were kept back.
+    farewell: Option<Instant>,
     /// Channels of which the client is still given what is stored; the first is read next.
     replays: Vec<Replay>,
     /// Whether what is stored goes before what is in the outbox, so that neither waits for ever.
@@ -131,6 +134,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         env,
         under_way: None,
         paused: false,
+        farewell: None,
         replays: Vec::new(),
         stored_first: false,
     };
@@ -145,10 +149,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn converse(&mut self) -> End {
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
-            let listens = self.state.wants_input() && self.transport.has_room();
-            let delivers = !self.paused && self.transport.is_idle();
+            if self.state.is_deaf() == self.transport.has_room() {
+                self.state.on_deaf(!self.transport.has_room(), Instant::now());
+            }
+            let listens = self.state.wants_input() && !self.state.is_deaf();
+            let turn = (self.delivers(), self.stored_first);
             let outbox = self.member.outbox();
-            let turn = (delivers, self.stored_first);
             let effects = tokio::select! {
                 biased;
                 next = next(outbox, &mut self.replays, &self.env.keep, turn) => match next {
@@ -158,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                         Vec::new()
                     }
                     Next::Call(Call::Deliver) => {
-                        outbox.take(BATCH_BYTES).into_iter().for_each(|frame| self.transport.push(frame));
+                        self.deliver(BATCH_BYTES);
                         self.stored_first = true;
                         Vec::new()
                     }
@@ -197,6 +203,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 timer.as_mut().reset(deadline);
             }
         }
+    }
+
+    /// Whether messages may go to the client now.
+    fn delivers(&self) -> bool {
+        !self.paused && self.transport.is_idle()
+    }
+
+    /// Hands so many bytes of what waits to the socket.
+    fn deliver(&mut self, bytes: usize) {
+        self.member.outbox().take(bytes).into_iter().for_each(|frame| self.transport.push(frame));
     }
 
     /// Does what is due. Some: the session ends.
@@ -268,14 +284,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Effect::Watch { channel, kept } => {
                     self.under_way = Some(watch_channel(&self.env, channel, kept))
                 }
-                Effect::Follow { channel, name, after } => {
-                    self.under_way = Some(follow_channel(&self.env, channel, name, after));
+                Effect::Follow { channel, name, after, instead_of_plain } => {
+                    let wanted = (name, after, instead_of_plain);
+                    self.under_way = Some(follow_channel(&self.env, channel, wanted));
                 }
-                Effect::Unfollow { name } => self.unfollow(&name),
-                Effect::Unwatch { channel } => self.member.unwatch(&channel),
+                Effect::Unfollow { name, rest } => self.unfollow(&name, rest),
+                Effect::Unwatch { channel, rest } => self.unwatch(&channel, rest),
                 Effect::Pause => self.paused = true,
-                Effect::Resume => self.paused = false,
-                Effect::Discard => self.env.metrics.lost(Loss::OtherUser, self.member.outbox().discard()),
+                Effect::Resume => self.resume(),
+                Effect::Forget => self.forget(),
                 Effect::Close(code) => return Some(code),
             }
         }
@@ -362,7 +379,11 @@ fn watch_channel(env: &Arc<Env>, channel: Channel, kept: bool) -> UnderWay {
 }
 
 /// Waits until a channel can be followed, and looks what can be given of what is stored.
-fn follow_channel(env: &Arc<Env>, channel: Channel, name: Arc<str>, after: Option<Position>) -> UnderWay {
+fn follow_channel(
+    env: &Arc<Env>,
+    channel: Channel,
+    (name, after, instead_of_plain): (Arc<str>, Option<Position>, bool),
+) -> UnderWay {
     let (active, keep) = (env.active.clone(), Arc::clone(&env.keep));
     let deadline = Instant::now() + env.subscribe_deadline;
     Box::pin(async move {
@@ -376,7 +397,7 @@ fn follow_channel(env: &Arc<Env>, channel: Channel, name: Arc<str>, after: Optio
             }
         };
         match timeout_at(deadline, find).await {
-            Ok(found) => Outcome::Followable(Box::new(Followable { name, after, found })),
+            Ok(found) => Outcome::Followable(Box::new(Followable { name, after, instead_of_plain, found })),
             Err(_) => Outcome::Unproved,
         }
     })

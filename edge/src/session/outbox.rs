@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::code::CloseCode;
 use crate::deny::Words;
-use crate::frame::Frame;
+use crate::frame::{Frame, SubscriptionId};
 
 /// What became of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +64,10 @@ impl Outbox {
         Self { limit, inner: Mutex::default() }
     }
 
-    /// Leaves a frame for the session.
-    pub(crate) fn offer(&self, frame: &Frame) -> Offer {
+    /// Leaves a frame for one of the session's subscriptions.
+    pub(crate) fn offer(&self, frame: &Frame, subscription: SubscriptionId) -> Offer {
         // Before the lock, for a trace makes it longer.
-        let frame = frame.for_session();
+        let frame = frame.for_subscription(subscription);
         let mut inner = self.lock();
         if inner.closed.is_some() {
             return Offer::Closed;
@@ -157,6 +157,17 @@ impl Outbox {
         taken
     }
 
+    /// Takes all frames of one subscription, in order; the others stay.
+    pub(crate) fn withdraw(&self, subscription: SubscriptionId) -> VecDeque<Frame> {
+        let mut inner = self.lock();
+        let frames = std::mem::take(&mut inner.frames);
+        let (withdrawn, left): (VecDeque<_>, _) =
+            frames.into_iter().partition(|frame| frame.is_of(subscription));
+        inner.bytes -= withdrawn.iter().map(Frame::len).sum::<usize>();
+        inner.frames = left;
+        withdrawn
+    }
+
     /// How many frames wait, and how many bytes they have.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let inner = self.lock();
@@ -192,6 +203,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
+    const ONE: SubscriptionId = SubscriptionId(1);
+
     /// A frame of so many bytes on the wire (at least 2).
     fn frame(bytes: usize) -> Frame {
         Frame::already_encoded(vec![0; bytes])
@@ -209,11 +222,11 @@ mod tests {
     #[test]
     fn an_empty_outbox_takes_any_frame_and_a_full_one_ends_the_session() {
         let outbox = Outbox::new(100);
-        assert_eq!(outbox.offer(&frame(1000)), Offer::Accepted, "it was empty");
+        assert_eq!(outbox.offer(&frame(1000), ONE), Offer::Accepted, "it was empty");
         assert_eq!(outbox.take(10).len(), 1, "at least one");
-        assert_eq!([60, 40].map(|bytes| outbox.offer(&frame(bytes))), [Offer::Accepted; 2]);
-        assert_eq!(outbox.offer(&frame(2)), Offer::Full);
-        assert_eq!(outbox.offer(&frame(2)), Offer::Closed);
+        assert_eq!([60, 40].map(|bytes| outbox.offer(&frame(bytes), ONE)), [Offer::Accepted; 2]);
+        assert_eq!(outbox.offer(&frame(2), ONE), Offer::Full);
+        assert_eq!(outbox.offer(&frame(2), ONE), Offer::Closed);
         let context = &mut Context::from_waker(Waker::noop());
         assert_eq!(outbox.poll_call(false, context), Poll::Ready(Call::Close(CloseCode::TooSlow)));
         assert_eq!(outbox.discard(), 2);
@@ -222,10 +235,10 @@ mod tests {
     #[test]
     fn the_first_reason_to_close_stands() {
         let outbox = Outbox::new(100);
-        outbox.offer(&frame(10));
+        outbox.offer(&frame(10), ONE);
         assert!(outbox.close(CloseCode::Leaving));
         assert!(!outbox.close(CloseCode::Replaced));
-        assert_eq!(outbox.offer(&frame(10)), Offer::Closed);
+        assert_eq!(outbox.offer(&frame(10), ONE), Offer::Closed);
         let context = &mut Context::from_waker(Waker::noop());
         assert_eq!(outbox.poll_call(true, context), Poll::Ready(Call::Close(CloseCode::Leaving)));
         assert_eq!(outbox.take(100).len(), 1, "what was accepted can still be written");
@@ -237,8 +250,8 @@ mod tests {
         let waker = Waker::from(Arc::clone(&alarm));
         let context = &mut Context::from_waker(&waker);
         assert_eq!(outbox.poll_call(true, context), Poll::Pending);
-        outbox.offer(&frame(10));
-        outbox.offer(&frame(10));
+        outbox.offer(&frame(10), ONE);
+        outbox.offer(&frame(10), ONE);
         assert_eq!(alarm.0.load(Ordering::SeqCst), 1, "once for all that waits");
         assert_eq!(outbox.poll_call(true, context), Poll::Ready(Call::Deliver));
         assert_eq!(outbox.poll_call(false, context), Poll::Pending, "deliveries are paused");
@@ -250,7 +263,7 @@ mod tests {
     fn an_outbox_holds_no_memory_once_it_is_empty() {
         let outbox = Outbox::new(1 << 20);
         for _ in 0..1000 {
-            outbox.offer(&frame(10));
+            outbox.offer(&frame(10), ONE);
         }
         while !outbox.take(64).is_empty() {}
         assert_eq!(outbox.lock().frames.capacity(), 0);
@@ -266,7 +279,7 @@ mod tests {
             for (bytes, takes) in steps {
                 if takes {
                     taken.extend(outbox.take(bytes));
-                } else if outbox.offer(&frame(bytes)) == Offer::Accepted {
+                } else if outbox.offer(&frame(bytes), ONE) == Offer::Accepted {
                     accepted.push(frame(bytes));
                 }
                 let waiting = outbox.lock();

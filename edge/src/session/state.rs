@@ -52,22 +52,32 @@ pub(crate) enum Effect {
     /// Deliver this channel from now on; then [`State::on_subscribed`]. `kept`: it has history.
     Watch { channel: Channel, kept: bool },
     /// Deliver this channel no longer.
-    Unwatch { channel: Channel },
+    Unwatch { channel: Channel, rest: Rest },
     /// Deliver this channel under this name with ids, after this position or from now on; then
-    /// [`State::on_subscribed`].
-    Follow { channel: Channel, name: Arc<str>, after: Option<Position> },
-    /// Deliver nothing more under this name. Whatever was on its way goes out before anything else.
-    Unfollow { name: Arc<str> },
+    /// [`State::on_subscribed`]. What the name, or with `instead_of_plain` the channel, was delivered before ends in
+    /// the step in which this begins.
+    Follow { channel: Channel, name: Arc<str>, after: Option<Position>, instead_of_plain: bool },
+    /// Deliver nothing more under this name.
+    Unfollow { name: Arc<str>, rest: Rest },
     /// Keep messages back.
     Pause,
     /// Let them go.
     Resume,
-    /// Throw away the messages that wait: they are for somebody else.
-    Discard,
+    /// Deliver nothing of what was subscribed, neither now nor from what waits: another user is here.
+    Forget,
     /// Ask for a sign of life.
     Ping,
     /// End the session with this code.
     Close(CloseCode),
+}
+
+/// What becomes of the messages that still wait for a subscription when it ends. None comes after the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// They go out before anything else is said, unless messages are kept back.
+    Give,
+    /// They are thrown away: a replay brings them again, or the client named a later position.
+    Drop,
 }
 
 /// What became of a token.
@@ -111,6 +121,8 @@ pub(crate) struct State {
     /// When a client that has done nothing useful must go; none once it has.
     useful_by: Option<Instant>,
     heard: Instant,
+    /// The socket has so much to write that nothing is read from it.
+    deaf: bool,
     next_ping: Instant,
     random: fastrand::Rng,
     ended: bool,
@@ -161,6 +173,7 @@ impl State {
             throttle: Throttle::new(limits.ops_per_second, now),
             useful_by: Some(now + limits.login_timeout),
             heard: now,
+            deaf: false,
             next_ping: now,
             random: fastrand::Rng::with_seed(seed),
             ended: false,
@@ -196,6 +209,13 @@ impl State {
     /// A ping or pong came.
     pub(crate) fn on_sign_of_life(&mut self, now: Instant) {
         self.heard = now;
+    }
+
+    /// The socket is not read from now on, for it has enough to write, or is again. Nobody is silent meanwhile.
+    pub(crate) fn on_deaf(&mut self, deaf: bool, now: Instant) {
+        if std::mem::replace(&mut self.deaf, deaf) && !deaf {
+            self.heard = now;
+        }
     }
 
     /// The answer to [`Effect::Verify`].
@@ -235,11 +255,18 @@ impl State {
                             (true, protocol::following(position, recovered, &echo))
                         }
                     };
+                    // In its place: the session ended what it replaces in the same step.
+                    self.subscriptions.retain(|subscription| subscription.name != name);
                     self.subscriptions.push(Subscription { name, channel, follows });
                     self.useful_by = None;
                     effects.push(Effect::Reply(reply));
                 }
-                Err(Unproved) => self.refuse((ErrorCode::Unavailable, None), &echo, &mut effects),
+                Err(Unproved) => {
+                    if let Some(place) = self.place_of(&name) {
+                        self.end_subscription(place, Rest::Give, &mut effects);
+                    }
+                    self.refuse((ErrorCode::Unavailable, None), &echo, &mut effects);
+                }
             }
         }
         self.go_on(now, &mut effects);
@@ -273,6 +300,11 @@ impl State {
         let last_chance = self.last_chance().map(|(by, _)| by);
         let deadlines = [expires, last_chance, self.silent_at()];
         deadlines.into_iter().flatten().fold(self.next_ping, Instant::min)
+    }
+
+    /// Whether the socket is not read because of what it has to write.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.deaf
     }
 
     /// Whether another frame can be taken now.
@@ -369,11 +401,14 @@ impl State {
             After::Now => Some(None),
             After::Position(position) => Some(Some(position)),
         };
-        let known = self.subscriptions.iter().position(|subscription| subscription.name == *name);
+        let known = self.place_of(name);
+        let mut instead_of_plain = false;
         match (known, &after) {
             (Some(_), None) => return Ok(None),
-            // The new one replaces it.
-            (Some(place), Some(_)) => self.end_subscription(place, effects),
+            // It goes on until the new one begins, so that nothing is missing between them.
+            (Some(place), Some(None)) => instead_of_plain = self.is_last_plain(place),
+            // It ends now: what comes of the channel from here on is given behind that position.
+            (Some(place), Some(Some(_))) => self.end_subscription(place, Rest::Drop, effects),
             (None, _) if self.subscriptions.len() >= self.limits.subscriptions => {
                 return Err((ErrorCode::TooManySubscriptions, None));
             }
@@ -385,26 +420,40 @@ impl State {
                 return Ok(None);
             }
             None => Effect::Watch { channel: channel.clone(), kept },
-            Some(after) => Effect::Follow { channel: channel.clone(), name: Arc::clone(name), after },
+            Some(after) => {
+                let (channel, name) = (channel.clone(), Arc::clone(name));
+                Effect::Follow { channel, name, after, instead_of_plain }
+            }
         };
         Ok(Some((Arc::clone(name), channel, effect)))
     }
 
     fn unsubscribe(&mut self, name: &str, effects: &mut Vec<Effect>) -> Result<(), Refused> {
         self.resolve(name)?;
-        let place = self.subscriptions.iter().position(|subscription| *subscription.name == *name);
-        if let Some(place) = place {
-            self.end_subscription(place, effects);
+        if let Some(place) = self.place_of(name) {
+            self.end_subscription(place, Rest::Give, effects);
         }
         Ok(())
     }
 
-    fn end_subscription(&mut self, place: usize, effects: &mut Vec<Effect>) {
+    fn place_of(&self, name: &str) -> Option<usize> {
+        self.subscriptions.iter().position(|subscription| *subscription.name == *name)
+    }
+
+    /// Whether nothing else makes messages of its channel go to the client as they were published.
+    fn is_last_plain(&self, place: usize) -> bool {
+        let Subscription { channel, follows, .. } = &self.subscriptions[place];
+        let is_plain = |other: &&Subscription| !other.follows && other.channel == *channel;
+        !follows && self.subscriptions.iter().filter(is_plain).count() == 1
+    }
+
+    fn end_subscription(&mut self, place: usize, rest: Rest, effects: &mut Vec<Effect>) {
+        let last_plain = self.is_last_plain(place);
         let Subscription { name, channel, follows } = self.subscriptions.swap_remove(place);
         if follows {
-            effects.push(Effect::Unfollow { name });
-        } else if !self.watches(&channel) {
-            effects.push(Effect::Unwatch { channel });
+            effects.push(Effect::Unfollow { name, rest });
+        } else if last_plain {
+            effects.push(Effect::Unwatch { channel, rest });
         }
     }
 
@@ -442,21 +491,14 @@ impl State {
             Login::Expired { uid, .. } => (Some(uid), true),
         };
         if user_before.is_some_and(|before| before != uid) {
-            self.forget_subscriptions(effects);
+            self.subscriptions = Vec::new();
+            effects.push(Effect::Forget);
         }
         self.useful_by = None;
         effects.push(Effect::Reply(protocol::result(echo)));
         if was_paused {
             effects.push(Effect::Resume);
         }
-    }
-
-    /// Another user begins with nothing, and sees nothing of the one before.
-    fn forget_subscriptions(&mut self, effects: &mut Vec<Effect>) {
-        while !self.subscriptions.is_empty() {
-            self.end_subscription(self.subscriptions.len() - 1, effects);
-        }
-        effects.push(Effect::Discard);
     }
 
     /// A login that has run out holds messages back until it is renewed.
@@ -482,7 +524,7 @@ impl State {
 
     /// When the client counts as gone. It can't be heard while it is not listened to.
     fn silent_at(&self) -> Option<Instant> {
-        self.wants_input().then(|| self.heard + self.limits.silence)
+        (self.wants_input() && !self.deaf).then(|| self.heard + self.limits.silence)
     }
 
     fn plan_ping(&mut self, now: Instant) {

@@ -5,18 +5,31 @@ mod login;
 mod order;
 mod subscribing;
 mod timing;
+mod visible;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
+use shared::bus::{self, Bus, BusConfig};
 use shared::config::Secret;
+use shared::drain::Drain;
+use shared::faults::Faults;
+use shared::history::{History, HistoryConfig, Role};
 use shared::ids::{Channel, Uid};
 use shared::rules::{RuleConfig, Rules, default_rules};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::state::{Effect, Granted, Limits, State, Unproved, Verified};
+use super::Env;
+use super::state::{Effect, Granted, Limits, Rest, State, Unproved, Verified};
+use crate::authn::Authn;
 use crate::code::{CloseCode, ErrorCode};
+use crate::hub::{Hub, Places, SessionPolicy};
+use crate::metrics::Metrics;
 use crate::protocol::Incoming;
+use crate::recovery::keep::{Keep, KeepLimits};
+use crate::recovery::metrics::RecoveryMetrics;
 
 const SECOND: Duration = Duration::from_secs(1);
 const YES: &str = r#"{"result":true}"#;
@@ -30,6 +43,8 @@ fn rules() -> Arc<Rules> {
     };
     let mut rules = default_rules();
     rules.extend([open("{id}@video", "video:{id}"), open("@broadcast", "all"), open("@everyone", "all")]);
+    let kept = |name: &str| RuleConfig { history: true, ..open(name, "both") };
+    rules.extend([kept("@both"), kept("@again")]);
     Arc::new(Rules::compile(&rules).unwrap())
 }
 
@@ -42,6 +57,28 @@ fn limits() -> Limits {
         silence: 60 * SECOND,
         ping_interval: 25 * SECOND,
     }
+}
+
+/// What sessions share on an edge of their own, with a bus that has no auth-adapter.
+async fn env(limits: Limits, registry: &mut Registry, rest: &Drain) -> Arc<Env> {
+    let server = bus::provide(&BusConfig::default(), rest).await.unwrap();
+    let bus = Bus::connect(&server, "test", rest).await.unwrap();
+    let places = Places { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
+    let hub = Arc::new(Hub::new(places));
+    let history = History::open(&bus, &HistoryConfig::default(), Role::Reader, rest);
+    let bounds = KeepLimits { replays: 1, remembered: 1, faults: Faults::default() };
+    let counters = RecoveryMetrics::register(registry);
+    let keep = Keep::new(history, Arc::clone(&hub), bounds, counters, rest.clone(), rest.token());
+    Arc::new(Env {
+        rules: rules(),
+        limits: Arc::new(limits),
+        authn: Authn::start(bus, (1, SECOND), registry, rest, rest.token()),
+        active: watch::Sender::new(true).subscribe(),
+        subscribe_deadline: SECOND,
+        stalled_after: 10 * SECOND,
+        metrics: Arc::new(Metrics::register(registry)),
+        keep: Arc::new(keep),
+    })
 }
 
 /// A conversation and a clock to move.
@@ -149,11 +186,11 @@ fn channel(name: &str) -> Channel {
 }
 
 fn watch(name: &str) -> Effect {
-    Effect::Watch { channel: channel(name), kept: name.starts_with("user:") }
+    Effect::Watch { channel: channel(name), kept: name.starts_with("user:") || name == "both" }
 }
 
 fn unwatch(name: &str) -> Effect {
-    Effect::Unwatch { channel: channel(name) }
+    Effect::Unwatch { channel: channel(name), rest: Rest::Give }
 }
 
 fn known(uid: &str, expires_in: Option<Duration>) -> Verified {
@@ -173,7 +210,7 @@ fn replies(effects: &[Effect]) -> Vec<&str> {
             | Effect::Unfollow { .. }
             | Effect::Pause
             | Effect::Resume
-            | Effect::Discard
+            | Effect::Forget
             | Effect::Ping
             | Effect::Close(_) => None,
         })

@@ -15,4 +15,5 @@ mod recovery;
 mod refusing;
 mod rfc6455;
 mod support;
+mod switching;
 mod tls;

@@ -15,15 +15,15 @@ use crate::support::client::Client;
 use crate::support::{PATIENCE, World, soon};
 
 /// What stores messages in the streams of a world.
-struct Store {
+pub(crate) struct Store {
     history: History,
     drain: Drain,
-    channel: Channel,
+    pub(crate) channel: Channel,
     next: u128,
 }
 
 impl Store {
-    async fn of(world: &World, channel: &str) -> Self {
+    pub(crate) async fn of(world: &World, channel: &str) -> Self {
         let drain = Drain::new();
         let history = History::open(&world.bus, &HistoryConfig::default(), Role::Publisher, &drain);
         let mut state = history.state();
@@ -31,11 +31,11 @@ impl Store {
         Self { history, drain, channel: Channel::parse(channel).unwrap(), next: 0 }
     }
 
-    async fn publish(&mut self, text: &str) -> u64 {
+    pub(crate) async fn publish(&mut self, text: &str) -> u64 {
         self.publish_to(&self.channel.clone(), text).await
     }
 
-    async fn publish_to(&mut self, channel: &Channel, text: &str) -> u64 {
+    pub(crate) async fn publish_to(&mut self, channel: &Channel, text: &str) -> u64 {
         self.next += 1;
         let payload = Bytes::copy_from_slice(text.as_bytes());
         let message = LiveMessage { id: MessageId(self.next), kind: Kind::Text, payload };
@@ -43,14 +43,14 @@ impl Store {
         self.history.store(channel, &message, Default::default(), deadline).await.unwrap().position.seq
     }
 
-    async fn end(self, world: World) {
+    pub(crate) async fn end(self, world: World) {
         assert_eq!(self.drain.finish(PATIENCE).await, 0);
         world.end().await;
     }
 }
 
 impl Client {
-    async fn json(&mut self) -> Value {
+    pub(crate) async fn json(&mut self) -> Value {
         let frame = self.next().await.expect("the connection stands");
         serde_json::from_str(frame.to_text().unwrap()).unwrap()
     }

@@ -5,22 +5,11 @@ use std::pin::{Pin, pin};
 use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 
-use prometheus_client::registry::Registry;
-use shared::bus::{self, Bus, BusConfig};
-use shared::drain::Drain;
-use shared::faults::Faults;
-use shared::history::{History, HistoryConfig, Role};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
 use tokio::task::coop::cooperative;
 
 use super::*;
-use crate::authn::Authn;
-use crate::hub::{Hub, Places, SessionPolicy};
-use crate::metrics::Metrics;
-use crate::recovery::keep::{Keep, KeepLimits};
-use crate::recovery::metrics::RecoveryMetrics;
-use crate::session::{self, Env};
+use crate::session;
 use crate::transport::Transport;
 
 /// A stream that always has one more frame, and like a socket lets others have their turn now and then.
@@ -63,28 +52,12 @@ impl AsyncWrite for Endless {
 /// All that a session with this client writes until it ends.
 async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
     let rest = Drain::new();
-    let server = bus::provide(&BusConfig::default(), &rest).await.unwrap();
-    let bus = Bus::connect(&server, "test", &rest).await.unwrap();
-    let places = Places { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
-    let hub = Arc::new(Hub::new(places));
-    let history = History::open(&bus, &HistoryConfig::default(), Role::Reader, &rest);
-    let bounds = KeepLimits { replays: 1, remembered: 1, faults: Faults::default() };
-    let counters = RecoveryMetrics::register(&mut Registry::default());
-    let keep = Keep::new(history, Arc::clone(&hub), bounds, counters, rest.clone(), rest.token());
-    let env = Env {
-        rules: rules(),
-        limits: Arc::new(Limits { login_timeout: Duration::from_millis(200), ..limits() }),
-        authn: Authn::start(bus, (1, SECOND), &mut Registry::default(), &rest, rest.token()),
-        active: watch::Sender::new(true).subscribe(),
-        subscribe_deadline: SECOND,
-        stalled_after: 10 * SECOND,
-        metrics: Arc::new(Metrics::register(&mut Registry::default())),
-        keep: Arc::new(keep),
-    };
-    let member = hub.admit(1 << 10).unwrap();
+    let limits = Limits { login_timeout: Duration::from_millis(200), ..limits() };
+    let env = env(limits, &mut Registry::default(), &rest).await;
+    let member = env.keep.hub.admit(1 << 10).unwrap();
     let written = Arc::new(Mutex::new(Vec::new()));
     let stream = Endless { frame, next: 0, written: Arc::clone(&written) };
-    let session = session::run(Transport::new(stream, &[], 4096), member, Arc::new(env));
+    let session = session::run(Transport::new(stream, &[], 4096), member, env);
     tokio::time::timeout(20 * SECOND, session).await.expect("the session ends");
     assert_eq!(rest.finish(20 * SECOND).await, 0);
     std::mem::take(&mut *written.lock().unwrap())

@@ -44,10 +44,7 @@ fn another_user_begins_with_nothing_once_it_is_confirmed() {
     talk.watch("@broadcast", "all");
     talk.subscribe("@everyone");
     assert_eq!(talk.auth(), [verify("t")], "nothing is dropped before");
-    assert_eq!(
-        talk.verified(known("2", None)),
-        [unwatch("all"), unwatch("user:1"), Effect::Discard, reply(YES)]
-    );
+    assert_eq!(talk.verified(known("2", None)), [Effect::Forget, reply(YES)]);
     talk.watch("@user", "user:2");
 }
 
@@ -90,7 +87,7 @@ fn after_expiry_another_user_gets_nothing_of_the_first() {
     talk.log_in("1", Some(SECOND));
     talk.watch("@user", "user:1");
     talk.idle(2 * SECOND);
-    assert_eq!(talk.log_in("2", None), [unwatch("user:1"), Effect::Discard, reply(YES), Effect::Resume]);
+    assert_eq!(talk.log_in("2", None), [Effect::Forget, reply(YES), Effect::Resume]);
 }
 
 #[test]

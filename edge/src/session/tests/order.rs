@@ -123,17 +123,14 @@ impl Books {
                     prop_assert!(!self.watched.contains(&channel), "watched twice");
                     self.subscribing = Some(channel);
                 }
-                Effect::Unwatch { channel } => {
+                Effect::Unwatch { channel, rest } => {
+                    prop_assert_eq!(rest, Rest::Give, "nothing brings it again");
+
                     let place = self.watched.iter().position(|watched| *watched == channel);
                     prop_assert!(place.is_some(), "never watched");
                     self.watched.swap_remove(place.unwrap_or_default());
                 }
-                Effect::Discard => {
-                    prop_assert!(
-                        self.watched.is_empty(),
-                        "another user must not see what the first subscribed"
-                    );
-                }
+                Effect::Forget => self.watched.clear(),
                 Effect::Pause => {
                     prop_assert!(!std::mem::replace(&mut self.paused, true), "paused twice");
                 }

@@ -118,7 +118,7 @@ const ID: &str = "00000000000000ab.42";
 
 fn follow(name: &str, channel_name: &str, after: Option<&str>) -> Effect {
     let after = after.map(|id| id.parse().unwrap());
-    Effect::Follow { channel: channel(channel_name), name: name.into(), after }
+    Effect::Follow { channel: channel(channel_name), name: name.into(), after, instead_of_plain: false }
 }
 
 impl Talk {
@@ -142,22 +142,28 @@ fn who_names_a_position_learns_where_it_begins_and_whether_all_follows() {
     assert_eq!(talk.recover("@user", ID), [follow("@user", "user:1", Some(ID))]);
     let no = format!(r#"{{"result":true,"id":"{ID}","recovered":false,"i":1}}"#);
     assert_eq!(talk.followed(false), [reply(&no)]);
-    let unfollow = Effect::Unfollow { name: "@user".into() };
+    let unfollow = Effect::Unfollow { name: "@user".into(), rest: Rest::Give };
     assert_eq!(talk.unsubscribe("@user"), [unfollow, reply(YES)]);
 }
 
 #[test]
 fn a_second_subscription_replaces_the_first_only_if_it_names_a_position() {
-    let unfollow = || Effect::Unfollow { name: "@user".into() };
+    let unfollow = |rest| Effect::Unfollow { name: "@user".into(), rest };
     let mut talk = Talk::of("1");
     talk.watch("@user", "user:1");
-    assert_eq!(talk.recover("@user", ID), [unwatch("user:1"), follow("@user", "user:1", Some(ID))]);
+    let unwatch = Effect::Unwatch { channel: channel("user:1"), rest: Rest::Drop };
+    assert_eq!(talk.recover("@user", ID), [unwatch, follow("@user", "user:1", Some(ID))]);
     talk.followed(true);
     assert_eq!(talk.subscribe("@user"), [reply(YES)]);
-    assert_eq!(talk.recover("@user", ""), [unfollow(), follow("@user", "user:1", None)]);
+    assert_eq!(talk.recover("@user", ID), [unfollow(Rest::Drop), follow("@user", "user:1", Some(ID))]);
+    talk.followed(true);
+    assert_eq!(talk.recover("@user", ""), [follow("@user", "user:1", None)], "the first goes on meanwhile");
     assert_eq!(
         talk.state.on_subscribed(Err(Unproved), talk.now),
-        [Effect::Error(ErrorCode::Unavailable, r#"{"code":10,"msg":"Unavailable","i":1}"#.into())]
+        [
+            unfollow(Rest::Give),
+            Effect::Error(ErrorCode::Unavailable, r#"{"code":10,"msg":"Unavailable","i":1}"#.into())
+        ]
     );
     assert_eq!(talk.subscribe("@user"), [watch("user:1")], "nothing is subscribed");
 }
@@ -169,7 +175,25 @@ fn another_user_follows_nothing_of_the_first() {
     talk.followed(true);
     talk.auth();
     let effects = talk.verified(known("2", None));
-    assert_eq!(effects, [Effect::Unfollow { name: "@user".into() }, Effect::Discard, reply(YES)]);
+    assert_eq!(effects, [Effect::Forget, reply(YES)]);
+}
+
+#[test]
+fn ids_from_now_on_end_the_plain_subscription_when_they_begin_unless_another_name_needs_it() {
+    let with_ids = |name: &str, instead_of_plain| {
+        let (channel, name) = (channel("both"), name.into());
+        Effect::Follow { channel, name, after: None, instead_of_plain }
+    };
+    let mut talk = Talk::of("1");
+    talk.watch("@both", "both");
+    assert_eq!(talk.subscribe("@again"), [reply(YES)]);
+    assert_eq!(talk.recover("@both", ""), [with_ids("@both", false)]);
+    talk.followed(true);
+    assert_eq!(talk.recover("@again", ""), [with_ids("@again", true)]);
+    talk.followed(true);
+    let unfollow = |name: &str| Effect::Unfollow { name: name.into(), rest: Rest::Give };
+    assert_eq!(talk.unsubscribe("@again"), [unfollow("@again"), reply(YES)]);
+    assert_eq!(talk.unsubscribe("@both"), [unfollow("@both"), reply(YES)]);
 }
 
 #[test]

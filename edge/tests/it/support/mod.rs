@@ -164,6 +164,8 @@ fn rules() -> Arc<Rules> {
     let mut rules = default_rules();
     let (name, channel) = ("@broadcast".into(), "broadcast".into());
     rules.push(RuleConfig { name, channel, login: false, history: false });
+    let (name, channel) = ("{id}@open".into(), "open:{id}".into());
+    rules.push(RuleConfig { name, channel, login: false, history: true });
     Arc::new(Rules::compile(&rules).unwrap())
 }
 

@@ -1,0 +1,432 @@
+//! Who may see what: a session with its socket and its hub, in every order of logins, subscriptions, messages, replays,
+//! reads and farewells, against a model of what its client may be sent.
+//!
+//! The model reads what the client reads, frame by frame. A message is right if its subscription stands there and it is
+//! the next one of its channel; nothing of a channel comes while a login has expired, or for another user.
+
+mod client;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use proptest::prelude::*;
+use proptest::test_runner::{TestCaseResult, TestRunner};
+use serde_json::{Value, json};
+use shared::history::{Epoch, Page, Position, StoredMessage};
+use shared::ids::MessageId;
+use shared::wire::{Kind, LiveMessage};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Runtime;
+use tracing::Span;
+
+use super::*;
+use crate::authn::Owner;
+use crate::hub::kept::Incoming as LiveCopy;
+use crate::recovery::doubt::Trust;
+use crate::recovery::opening::Opened;
+use crate::recovery::replay::{Found, Read};
+use crate::recovery::verdict::{Leader, NotWhole};
+use crate::session::{End, Followable, Outcome, Session};
+use crate::transport::Transport;
+use client::{Moment, Op, Reader, Script, channel_of, texts};
+
+const EPOCH: Epoch = Epoch(7);
+const HOUR: Duration = Duration::from_secs(3_600);
+const NAMES: [&str; 5] = ["@user", "@both", "@again", "@broadcast", "@everyone"];
+const CHANNELS: [&str; 4] = ["user:1", "user:2", "both", "all"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Auth,
+    /// With ids behind all but so many of the latest messages, or from now on.
+    WithIds(usize, Option<usize>),
+    Plain(usize),
+    Unsubscribe(usize),
+    /// What the session waits for is done: the user of a token, or how a subscription goes.
+    Done(u8),
+    Publish(usize),
+    Expire,
+    /// Frames go from the outbox to the socket.
+    Deliver(usize),
+    /// A page of so many messages goes to the socket.
+    Read(usize),
+    /// The socket takes so many bytes.
+    Write(usize),
+    Farewell,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let name = 0..NAMES.len();
+    let behind = prop::option::weighted(0.6, 0_usize..4);
+    prop_oneof![
+        4 => Just(Step::Auth),
+        5 => (name.clone(), behind).prop_map(|(name, behind)| Step::WithIds(name, behind)),
+        3 => name.clone().prop_map(Step::Plain),
+        3 => name.prop_map(Step::Unsubscribe),
+        12 => any::<u8>().prop_map(Step::Done),
+        12 => (0..CHANNELS.len()).prop_map(Step::Publish),
+        2 => Just(Step::Expire),
+        4 => (1_usize..200).prop_map(Step::Deliver),
+        4 => (1_usize..4).prop_map(Step::Read),
+        5 => (1_usize..300).prop_map(Step::Write),
+        1 => Just(Step::Farewell),
+    ]
+}
+
+/// A socket that takes no more than it may.
+struct Socket(Arc<Mutex<Taken>>);
+
+#[derive(Default)]
+struct Taken {
+    bytes: Vec<u8>,
+    may: usize,
+    /// Whether the client has gone.
+    ends: bool,
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.0.lock().unwrap().ends { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut taken = self.0.lock().unwrap();
+        let count = bytes.len().min(taken.may);
+        if count == 0 {
+            return Poll::Pending;
+        }
+        taken.may -= count;
+        taken.bytes.extend_from_slice(&bytes[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The session and all around it.
+struct World {
+    session: Session<Socket>,
+    socket: Arc<Mutex<Taken>>,
+    pending: Option<Effect>,
+    script: Script,
+    user: Option<&'static str>,
+    replaying: Vec<Arc<str>>,
+    last: u64,
+    /// Messages that were accepted for this session, and those that a page brought.
+    accepted: u64,
+    farewell: bool,
+    closed: Option<CloseCode>,
+}
+
+impl World {
+    fn new(env: &Arc<Env>) -> Self {
+        let socket = Arc::new(Mutex::new(Taken::default()));
+        let now = Instant::now();
+        let session = Session {
+            transport: Transport::new(Socket(Arc::clone(&socket)), &[], 4096),
+            member: env.keep.hub.admit(1 << 20).unwrap(),
+            state: State::new(Arc::clone(&env.rules), Arc::clone(&env.limits), 1, now),
+            env: Arc::clone(env),
+            under_way: None,
+            paused: false,
+            farewell: None,
+            replays: Vec::new(),
+            stored_first: false,
+        };
+        Self {
+            session,
+            socket,
+            pending: None,
+            script: Script {
+                sent: CHANNELS.into_iter().map(|channel| (channel, Vec::new())).collect(),
+                ..Script::default()
+            },
+            user: None,
+            replaying: Vec::new(),
+            last: 0,
+            accepted: 0,
+            farewell: false,
+            closed: None,
+        }
+    }
+
+    fn say(&mut self, op: Op, mut frame: Value) {
+        if self.session.state.wants_input() {
+            frame["i"] = json!(self.script.ops.len());
+            self.script.ops.push(op);
+            let frame = Incoming::text(&frame.to_string());
+            let effects = self.session.state.on_frame(frame, Instant::now());
+            self.apply(effects);
+        }
+    }
+
+    /// Carries out what needs nobody else, as the session's task does; the rest waits for a step.
+    fn apply(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            let names = self.session.replays.iter().map(|replay| Arc::clone(&replay.name));
+            self.replaying.extend(names);
+            match effect {
+                Effect::Verify { .. } | Effect::Watch { .. } | Effect::Follow { .. } => {
+                    self.pending = Some(effect);
+                }
+                Effect::Close(code) => self.closed = Some(code),
+                Effect::Reply(_)
+                | Effect::Error(..)
+                | Effect::Unwatch { .. }
+                | Effect::Unfollow { .. }
+                | Effect::Pause
+                | Effect::Resume
+                | Effect::Forget
+                | Effect::Ping => {
+                    self.note(&effect);
+                    assert_eq!(self.session.carry_out(vec![effect]), None);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, effect: &Effect) {
+        let (Effect::Reply(text) | Effect::Error(_, text)) = effect else { return };
+        let Some(op) = serde_json::from_str::<Value>(text).unwrap()["i"].as_u64() else { return };
+        let moment = Moment {
+            paused: self.session.paused,
+            tails: CHANNELS.into_iter().map(|channel| (channel, self.script.tail(channel))).collect(),
+            replaying: self.replaying.clone(),
+            user: self.user,
+        };
+        self.script.moments.insert(usize::try_from(op).unwrap(), moment);
+    }
+
+    fn take(&mut self, step: Step) {
+        self.replaying = self.session.replays.iter().map(|replay| Arc::clone(&replay.name)).collect();
+        match step {
+            Step::Auth => self.say(Op::Auth, json!({"op": "auth", "token": "t"})),
+            Step::WithIds(name, behind) => {
+                let (name, channel) = (NAMES[name], self.channel_of(NAMES[name]));
+                let after = behind.map_or(String::new(), |behind| {
+                    let sent = &self.script.sent[channel];
+                    let seq = sent.len().checked_sub(behind + 1).map_or(0, |place| sent[place]);
+                    Position { epoch: EPOCH, seq }.to_string()
+                });
+                let op = Op::WithIds(name, after.is_empty());
+                self.say(op, json!({"op": "subscribe", "channel": name, "after": after}));
+            }
+            Step::Plain(name) => {
+                self.say(Op::Plain(NAMES[name]), json!({"op": "subscribe", "channel": NAMES[name]}));
+            }
+            Step::Unsubscribe(name) => {
+                self.say(Op::Unsubscribe(NAMES[name]), json!({"op": "unsubscribe", "channel": NAMES[name]}));
+            }
+            Step::Done(how) => self.done(how),
+            Step::Publish(channel) => self.publish(CHANNELS[channel]),
+            Step::Expire => {
+                let effects = self.session.state.on_timer(Instant::now() + 2 * HOUR);
+                self.apply(effects);
+            }
+            Step::Deliver(bytes) if self.session.delivers() => self.session.deliver(bytes),
+            Step::Read(most) if self.session.delivers() => self.read(most),
+            Step::Deliver(_) | Step::Read(_) => {}
+            Step::Write(bytes) => {
+                self.socket.lock().unwrap().may = bytes;
+                let _ = self.session.transport.next(false).now_or_never();
+                self.socket.lock().unwrap().may = 0;
+            }
+            Step::Farewell => {
+                self.farewell = true;
+                self.session.say_farewell(Instant::now() + SECOND);
+            }
+        }
+    }
+
+    /// What a name stands for, for the user whom the model knows of.
+    fn channel_of(&self, name: &str) -> &'static str {
+        channel_of(name, self.user.unwrap_or("1"))
+    }
+
+    fn publish(&mut self, name: &'static str) {
+        let before = self.script.tail(name);
+        self.last += 1;
+        self.script.sent.get_mut(name).unwrap().push(self.last);
+        let (message, hub) = (message(name, self.last), Arc::clone(&self.session.env.keep.hub));
+        let counts = if name == "all" {
+            hub.deliver(name, || crate::frame::Frame::message(Kind::Text, &message.payload))
+        } else {
+            let copy = LiveCopy { seq: self.last, message: Some(&message), span: &Span::none() };
+            hub.on_live(name, before, (Some(EPOCH), Trust::Sure), &copy, Instant::now()).counts
+        };
+        let replaying = self.session.replays.iter().filter(|replay| replay.channel.as_str() == name);
+        self.accepted += counts.sessions - replaying.count() as u64;
+        assert_eq!(counts.failed, 0);
+    }
+
+    /// At most so many messages behind a place. None: there are none.
+    fn page(&self, name: &str, after: u64, most: usize) -> Option<Page> {
+        let (name, sent) = self.script.sent.iter().find(|(channel, _)| **channel == name).unwrap();
+        let behind = sent.iter().filter(|seq| **seq > after);
+        let stored = |seq: &u64| StoredMessage {
+            seq: *seq,
+            time: 0,
+            erased: false,
+            message: Ok(message(name, *seq)),
+            headers: Default::default(),
+        };
+        let messages: Vec<_> = behind.take(most).map(stored).collect();
+        (!messages.is_empty()).then(|| Page {
+            epoch: EPOCH,
+            messages,
+            remaining: 0,
+            whole: true,
+            last_seq: self.last,
+        })
+    }
+
+    /// As [`Session::on_read`] is called by the session's task.
+    fn read(&mut self, most: usize) {
+        let Some(replay) = self.session.replays.first_mut() else { return };
+        let first = replay.page.take();
+        let (channel, cursor) = (replay.channel.clone(), replay.cursor);
+        let page = first.unwrap_or_else(|| self.page(channel.as_str(), cursor, most).unwrap());
+        self.accepted += page.messages.len() as u64;
+        assert_eq!(self.session.on_read(Read::Page(page)), None);
+    }
+
+    fn done(&mut self, how: u8) {
+        let outcome = match self.pending.take() {
+            Some(Effect::Verify { .. }) => Outcome::Owner(self.owner(how)),
+            Some(Effect::Watch { .. } | Effect::Follow { .. }) if how % 8 == 0 => Outcome::Unproved,
+            Some(Effect::Watch { channel, kept }) => {
+                let hold = kept.then(|| self.opened(&channel).hold);
+                Outcome::Watchable(channel, hold)
+            }
+            Some(Effect::Follow { channel, name, after, instead_of_plain }) => {
+                let opened = self.opened(&channel);
+                let first = match after {
+                    Some(_) if how % 8 == 1 => Err(NotWhole::TooFar),
+                    Some(after) => Ok(self.page(channel.as_str(), after.seq, 2)),
+                    None => Ok(None),
+                };
+                let found = Found { opened, first };
+                Outcome::Followable(Box::new(Followable { name, after, instead_of_plain, found }))
+            }
+            _ => return,
+        };
+        let effects = self.session.on_outcome(outcome);
+        self.apply(effects);
+    }
+
+    fn owner(&mut self, how: u8) -> Owner {
+        let uid = match how % 16 {
+            0 => return Owner::Unknown,
+            1 => return Owner::Unavailable,
+            2..=5 => {
+                if self.user == Some("1") {
+                    "2"
+                } else {
+                    "1"
+                }
+            }
+            _ => self.user.unwrap_or("1"),
+        };
+        self.user = Some(uid);
+        Owner::Known { uid: Uid::parse(uid).unwrap(), expires_in: Some(HOUR) }
+    }
+
+    fn opened(&self, channel: &Channel) -> Opened {
+        let (hub, tail) = (&self.session.env.keep.hub, self.script.tail(channel.as_str()));
+        let hold = hub.hold(channel);
+        hub.open_line(channel, EPOCH, tail, Instant::now());
+        Opened { hold, leader: Leader { epoch: EPOCH, first: 1, last: self.last }, tail }
+    }
+
+    /// The same user logs in again, and everything is read.
+    fn settle(&mut self) {
+        while self.pending.is_some() {
+            self.take(Step::Done(7));
+        }
+        if self.session.paused && self.closed.is_none() {
+            self.take(Step::Auth);
+            self.take(Step::Done(7));
+        }
+        while !self.session.transport.is_idle()
+            || (!self.session.paused
+                && (self.session.member.outbox().waiting().0 > 0 || !self.session.replays.is_empty()))
+        {
+            self.take(Step::Write(1 << 20));
+            self.take(Step::Read(3));
+            self.take(Step::Write(1 << 20));
+            self.take(Step::Deliver(1 << 20));
+        }
+    }
+}
+
+fn message(channel: &str, seq: u64) -> LiveMessage {
+    let payload = Bytes::from(format!("{channel}#{seq}"));
+    LiveMessage { id: MessageId(seq.into()), kind: Kind::Text, payload }
+}
+
+fn lost(registry: &Registry) -> u64 {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("mc_edge_losses_total{"));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+fn check(steps: Vec<Step>, env: &Arc<Env>, registry: &Registry, runtime: &Runtime) -> TestCaseResult {
+    let lost_before = lost(registry);
+    let mut world = World::new(env);
+    for step in steps {
+        if world.closed.is_none() {
+            world.take(step);
+        }
+    }
+    if world.closed.is_none() {
+        world.settle();
+    }
+    let World { session, socket, script, accepted, farewell, closed, .. } = world;
+    let mut taken = socket.lock().unwrap();
+    (taken.may, taken.ends) = (usize::MAX, true);
+    drop(taken);
+    runtime.block_on(session.finish(closed.map_or(End::ByClient, End::With)));
+    let mut reader = Reader::of(&script);
+    let all = texts(&socket.lock().unwrap().bytes);
+    for text in &all {
+        reader.read(text)?;
+    }
+    reader.has_all(closed.is_none())?;
+    if !farewell {
+        prop_assert_eq!(accepted, reader.messages + lost(registry) - lost_before, "a drop without a count");
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_is_sent_what_is_not_for_it_and_nothing_is_missing_twice_or_dropped_without_a_count() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut registry, rest) = (Registry::default(), Drain::new());
+    let forever = 1_000 * HOUR;
+    let limits = Limits {
+        ops_per_second: 1_000_000,
+        login_timeout: forever,
+        reauth_timeout: forever,
+        silence: forever,
+        ping_interval: forever,
+        ..limits()
+    };
+    let env = runtime.block_on(env(limits, &mut registry, &rest));
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(500));
+    let steps = prop::collection::vec(step(), 1..120);
+    runner.run(&steps, |steps| check(steps, &env, &registry, &runtime)).unwrap();
+    runtime.block_on(async { assert_eq!(rest.finish(20 * SECOND).await, 0) });
+}
