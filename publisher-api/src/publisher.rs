@@ -161,22 +161,23 @@ impl Publisher {
     }
 
     /// Hands the message to the bus, behind all that this caller handed over before, or to the store. `id`: of a message
-    /// that may have been stored before.
+    /// that may have been stored before. `counted`: the edges are asked to how many sessions the message went.
     pub(crate) async fn hand_over(
         &self,
         publish: Publish,
         id: Option<MessageId>,
+        counted: bool,
     ) -> Result<HandedOver, Refusal> {
         if self.keeps(&publish.channel) {
-            return self.keep(self.accept(publish, id)?).await;
+            return self.keep(self.accept(publish, id)?, counted).await;
         }
         let span = traced::publish();
-        let mut handed_over = self.take(publish).instrument(span.clone()).await?;
+        let mut handed_over = self.take(publish, counted).instrument(span.clone()).await?;
         handed_over.span = span;
         Ok(handed_over)
     }
 
-    async fn take(&self, publish: Publish) -> Result<HandedOver, Refusal> {
+    async fn take(&self, publish: Publish, counted: bool) -> Result<HandedOver, Refusal> {
         let began = Instant::now();
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| self.too_many())?;
         let held = Held::new(&self.metrics.in_flight);
@@ -185,7 +186,8 @@ impl Publisher {
         self.send(&channel, &message).instrument(traced::bus(&message)).await?;
         self.metrics.handed_over(message.payload.len(), began.elapsed());
         tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
-        let receipt = (!self.edges.expected().nobody()).then(|| self.asker.ask(Which::Live(message.id)));
+        let asks = self.asks(counted);
+        let receipt = asks.then(|| self.asker.ask(Which::Live(message.id)));
         Ok(HandedOver {
             id: message.id,
             stored: None,
@@ -197,6 +199,11 @@ impl Publisher {
             _slot: slot,
             _held: held,
         })
+    }
+
+    /// Whether the edges are asked about a message whose counts are wanted or not.
+    fn asks(&self, counted: bool) -> bool {
+        counted && !self.edges.expected().nobody()
     }
 
     async fn send(&self, channel: &Channel, message: &LiveMessage) -> Result<(), Refusal> {

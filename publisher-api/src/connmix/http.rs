@@ -103,11 +103,11 @@ async fn answer(
     }
     caller.admit_publish(&publish.channel)?;
     let Some(key) = key else {
-        return Ok((app.publisher.hand_over(publish, None).await?.receipt().await, false));
+        return Ok((app.publisher.hand_over(publish, None, true).await?.receipt().await, false));
     };
     let turn = app.keyed.begin(&key, PUBLISH_PATH, &body, app.publisher.store_deadline()).await?;
     let id = key.message_id(&publish.channel, 0);
-    let handed_over = app.publisher.hand_over(publish, Some(id)).await?;
+    let handed_over = app.publisher.hand_over(publish, Some(id), true).await?;
     let duplicate = turn.is_repeat() && handed_over.stored().is_some_and(|(_, duplicate)| duplicate);
     Ok((handed_over.receipt().await, duplicate))
 }

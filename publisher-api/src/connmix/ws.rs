@@ -307,7 +307,7 @@ impl<'a> Conversation<'a> {
                     Err(refusal) => Err(refusal),
                 }
             }
-            Ok(publish) => publisher.hand_over(publish, None).instrument(span).await,
+            Ok(publish) => publisher.hand_over(publish, None, true).instrument(span).await,
             Err(refusal) => Err(refusal),
         };
         match handed_over {
@@ -322,7 +322,7 @@ impl<'a> Conversation<'a> {
     /// Sends a message to the store.
     fn begin(&mut self, Job { accepted, echo, span }: Job) {
         let (channel, publisher) = (accepted.channel().clone(), &self.app.publisher);
-        let kept = async move { (channel, echo, publisher.keep(accepted).await) };
+        let kept = async move { (channel, echo, publisher.keep(accepted, true).await) };
         self.storing.push(Box::pin(kept.instrument(span)));
     }
 

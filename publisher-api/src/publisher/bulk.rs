@@ -119,7 +119,7 @@ impl Publisher {
     }
 
     async fn publish_one(&self, delivery: Delivery, counted: bool) -> Result<Sent, Refusal> {
-        let handed_over = self.hand_over(delivery.publish, delivery.id).await?;
+        let handed_over = self.hand_over(delivery.publish, delivery.id, counted).await?;
         let (id, stored) = (handed_over.id(), handed_over.stored());
         let receipt = if counted { Some(handed_over.receipt().await) } else { None };
         Ok(Sent { id, stored, receipt })
@@ -156,7 +156,7 @@ impl Publisher {
     }
 
     async fn hand_wave_over(&self, wave: Vec<Delivery>, terms: &mut Terms) -> Vec<Result<Open, Refusal>> {
-        let somebody = terms.counted && !self.edges.expected().nobody();
+        let somebody = self.asks(terms.counted);
         let deadline = terms.deadline.unwrap_or_else(|| self.store_deadline());
         // What is not replaced below is what a lane gave up.
         let mut sent: Vec<Result<Open, Refusal>> = Vec::with_capacity(wave.len());

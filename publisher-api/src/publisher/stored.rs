@@ -69,17 +69,16 @@ impl Publisher {
         })
     }
 
-    /// Stores it, and asks the edges about it.
+    /// Stores the message, and asks the edges about it if its counts are wanted.
     ///
     /// # Errors
     /// Codes 104, 108.
-    pub(crate) async fn keep(&self, accepted: Accepted) -> Result<HandedOver, Refusal> {
+    pub(crate) async fn keep(&self, accepted: Accepted, counted: bool) -> Result<HandedOver, Refusal> {
         let Accepted { channel, message, began, deadline, span, slot, held } = accepted;
         let work = async {
             let (position, duplicate) = self.store(&channel, &message, deadline).await?;
             self.metrics.handed_over(message.payload.len(), began.elapsed());
-            let asks = !self.edges.expected().nobody();
-            let receipt = asks.then(|| self.asker.ask(stored_at(&channel, position)));
+            let receipt = self.asks(counted).then(|| self.asker.ask(stored_at(&channel, position)));
             Ok::<_, Refusal>((position, duplicate, receipt))
         };
         let (position, duplicate, receipt) = work.instrument(span.clone()).await?;

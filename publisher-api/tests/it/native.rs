@@ -86,11 +86,48 @@ async fn thousands_of_targets_share_a_few_questions_and_need_no_place_of_a_singl
     assert!(asks <= 500, "{asks} questions");
     assert_eq!(bed.metric("mc_publisher_in_flight"), 0);
 
-    let quiet =
-        post(&bed, PUBLISH, &json!({"to": {"users": [1, 7]}, "raw": "x", "receipt": false})).await.json();
-    assert_eq!(quiet["results"][1]["sessions"], Value::Null);
-    assert_eq!((quiet.get("edges"), quiet.get("complete")), (None, None));
-    assert_eq!(edge.state.asks.load(Ordering::SeqCst), asks, "nobody was asked");
+    edge.leave().await;
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn whoever_wants_no_counts_makes_no_edge_answer() {
+    let bed = Bed::start(|_| {}).await;
+    let edge = FakeEdge::start(&bed.bus.server, "e1", true).await;
+    edge.holds("user:7", 1, 0);
+    edge.holds("live", 1, 0);
+    let one = |to: Value| json!({"to": to, "raw": "x", "receipt": false});
+    let many: Vec<_> = (0..3_000).map(|number| format!("live:{number}")).collect();
+    let single = [json!({"to": {"users": [7]}, "raw": "x"})];
+    for (line, body) in [
+        // One target, with and without history, goes another way than several.
+        (PUBLISH, one(json!({"users": [7]}))),
+        (PUBLISH, one(json!({"channels": ["live"]}))),
+        (PUBLISH, one(json!({"users": [1, 7]}))),
+        (PUBLISH, one(json!({"users": [7], "channels": ["live"]}))),
+        (PUBLISH, one(json!({"channels": many}))),
+        (BATCH, json!({"messages": single, "receipt": false})),
+    ] {
+        let quiet = post(&bed, line, &body).await.json();
+        assert_eq!((quiet.get("edges"), quiet.get("complete")), (None, None), "{quiet}");
+        let results = quiet.get("results").unwrap_or(&quiet["messages"][0]["results"]).as_array().unwrap();
+        for result in results {
+            assert!(result["id"].is_string(), "{result}");
+            assert_eq!((result.get("sessions"), result.get("failed")), (None, None), "{result}");
+        }
+    }
+    let keyed = || async {
+        let headers = [JSON, ("idempotency-key", "quiet")];
+        let body = one(json!({"users": [7]})).to_string();
+        call(bed.address, &request(PUBLISH, &headers, &body)).await.json()
+    };
+    let (first, again) = (keyed().await, keyed().await);
+    assert_eq!((&again["duplicate"], again.get("complete")), (&json!(true), None), "{first} {again}");
+    // A call that wants its counts, and whose ask comes behind all others.
+    let counted = post(&bed, PUBLISH, &json!({"to": {"users": [7]}, "raw": "x"})).await.json();
+    assert_eq!((&counted["complete"], &counted["results"][0]["sessions"]), (&json!(true), &json!(1)));
+    assert_eq!(edge.state.asks.load(Ordering::SeqCst), 1, "only the last call asked");
+    assert_eq!(bed.metric("mc_publisher_asks_total"), 1);
     edge.leave().await;
     bed.finish().await;
 }
