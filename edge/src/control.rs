@@ -98,6 +98,10 @@ impl Desk {
     /// Says whether the user is kept out now.
     fn deny(&self, uid: &Uid, words: &Words, until: Until) -> bool {
         let (now, mut list) = (now_ms(), self.hub.denied());
+        let bans = match until {
+            Until::Kept(Kept { until_ms, .. }) => until_ms > now,
+            Until::For(_) => false,
+        };
         let taken = match until {
             Until::Kept(Kept { seq, until_ms }) => list.order(uid, seq, until_ms, words.clone(), now),
             Until::For(time) => list.order_unkept(uid, now.saturating_add(time), words.clone(), now),
@@ -106,7 +110,12 @@ impl Desk {
             self.metrics.lost(Loss::Denial, 1);
             tracing::error!("a ban finds no place: too many users are banned on this edge");
         }
-        list.denies(uid, now).is_some()
+        let denied = list.denies(uid, now).is_some();
+        if bans && !denied {
+            // The list as it was read is past this order and keeps nobody out: it may be another one by now.
+            self.hub.doubt().notify_one();
+        }
+        denied
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! What must always hold: before the first client is taken the whole list was read, up to what the leader of its stream
 //! said after the subscription was proved; every order after that is either heard or found missing, by the gap before the
-//! next one, at each new connection, and by a look at the stream every [`LOOK`]. What was found by reading closes the
-//! sessions of those who are kept out, for the publisher's own order was missed too.
+//! next one, at each new connection, and by a look at the stream every `edge.sweep_interval`.
+//!
+//! The publisher's own order closes the sessions and counts them. An order that the list alone told closes them too,
+//! [`PATIENCE`] later, whether it was heard as a copy or read.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -21,11 +23,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::Core;
+use crate::deny::{Owed, Words};
 use crate::hub::Hub;
 use crate::metrics::{Loss, Metrics};
 
-/// How often the list is compared with what was read of it.
-const LOOK: Duration = Duration::from_secs(60);
+/// How long an order of the list waits for the publisher's own, which counts the sessions that it closes. Several times as
+/// long as a publisher waits for an edge.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// When to look after something was heard that should be known already.
 const SOON: Duration = Duration::from_secs(1);
 /// The pause after it could not be read, less up to a half.
@@ -45,24 +49,34 @@ pub(crate) struct Reader {
     /// When the list that was read was made.
     life: Option<u64>,
     failures: u32,
+    /// How often the list is compared with what was read of it.
+    every: Duration,
+    /// When sessions are closed that the orders up to this sequence have to do with.
+    settle: Option<(Instant, u64)>,
 }
 
 impl Reader {
-    /// Subscribes, and reads until the edge is gone. What is returned tells whether the list is known.
-    pub(crate) async fn start(core: &Core, list: Denials) -> Result<watch::Receiver<bool>, RequestError> {
+    /// Subscribes, and reads until the edge is gone, comparing at this interval. What is returned tells whether the list
+    /// is known.
+    pub(crate) async fn start(
+        core: &Core,
+        list: Denials,
+        every: Duration,
+    ) -> Result<watch::Receiver<bool>, RequestError> {
         let orders = core.bus.subscribe(subject::DENIED_ALL, None, bus::DEADLINE).await?;
         let (read, known) = watch::channel(false);
         let Core { bus, hub, metrics, drain, gone, .. } = core.clone();
-        let reader = Self { bus, list, hub, metrics, read, life: None, failures: 0 };
+        let reader = Self { bus, list, hub, metrics, read, life: None, failures: 0, every, settle: None };
         drain.spawn(reader.keep_up(orders, gone));
         Ok(known)
     }
 
     async fn keep_up(mut self, mut orders: Subscriber, gone: CancellationToken) {
-        let mut state = self.bus.state();
+        let (mut state, hub) = (self.bus.state(), Arc::clone(&self.hub));
         let work = async {
             let mut look = Instant::now();
             loop {
+                let settle = self.settle.map(|(at, _)| at);
                 tokio::select! {
                     // A new connection first: what it brings is worth nothing before it is proved.
                     biased;
@@ -73,7 +87,9 @@ impl Reader {
                         self.read.send_if_modified(|read| std::mem::replace(read, false));
                         look = Instant::now();
                     }
+                    () = sleep_until(settle.unwrap_or(look)), if settle.is_some() => self.close_what_is_owed(),
                     () = sleep_until(look) => look = self.look().await,
+                    () = hub.doubt().notified() => look = Instant::now(),
                     order = orders.next() => match order {
                         Some(message) => {
                             if let Some(time) = self.hear(&message) {
@@ -99,7 +115,7 @@ impl Reader {
                 self.failures = 0;
                 self.hub.denied().sweep(now_ms());
                 self.read.send_if_modified(|read| !std::mem::replace(read, true));
-                now + LOOK
+                now + self.every
             }
             Ok(()) => now + PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0),
             Err(error) => {
@@ -126,14 +142,7 @@ impl Reader {
             let Some(last) = page.last() else { break };
             cursor = last.seq;
             found += page.len();
-            for order in page {
-                if let Some(uid) = self.take(&order) {
-                    let words = self.hub.denied().denies(&uid, now_ms());
-                    if let Some(words) = words {
-                        self.hub.disconnect(&uid, &words);
-                    }
-                }
-            }
+            page.iter().for_each(|order| self.take(order));
         }
         self.hub.denied().read_up_to(view.last_seq);
         if found > 0 {
@@ -143,7 +152,7 @@ impl Reader {
     }
 
     /// When to look at the list, if there is a reason to.
-    fn hear(&self, message: &Message) -> Option<Duration> {
+    fn hear(&mut self, message: &Message) -> Option<Duration> {
         let Some(order) = KeptDenial::of_copy(message.headers.as_ref(), &message.payload) else {
             self.metrics.lost(Loss::BadOrder, 1);
             return None;
@@ -160,21 +169,47 @@ impl Reader {
         }
     }
 
-    /// Whom the order is about.
-    fn take(&self, KeptDenial { seq, denial }: &KeptDenial) -> Option<Uid> {
+    fn take(&mut self, KeptDenial { seq, stored_ms, denial }: &KeptDenial) {
         let read = denial.as_ref().and_then(|denial| Some((Uid::parse(&denial.uid).ok()?, denial)));
         let Some((uid, denial)) = read else {
             self.hub.denied().read_up_to(*seq);
             self.metrics.lost(Loss::BadOrder, 1);
-            tracing::error!(seq, "an order about who may not log in can't be read");
-            return None;
+            return tracing::error!(seq, "an order about who may not log in can't be read");
         };
-        let words = denial.reason.as_deref().map(Into::into);
-        let taken = self.hub.denied().read(&uid, *seq, denial.until_ms, words, now_ms());
+        let words: Words = denial.reason.as_deref().map(Into::into);
+        let mut list = self.hub.denied();
+        let is_news = !list.was_told(&uid, *seq);
+        let taken = list.read(&uid, *seq, denial.until_ms, words.clone(), now_ms());
+        drop(list);
         if taken.is_err() {
             self.metrics.lost(Loss::Denial, 1);
             tracing::error!(seq, "a ban finds no place: too many users are banned on this edge");
         }
-        Some(uid)
+        // Looked for after the order was taken: whoever logs in later is refused by it.
+        if is_news && self.hub.has(&uid) {
+            self.hub.denied().owe(&uid, Owed { seq: *seq, stored: *stored_ms, words });
+            self.settle.get_or_insert_with(|| (Instant::now() + PATIENCE, *seq));
+        }
+    }
+
+    /// Closes the sessions of orders that no publisher told here within [`PATIENCE`].
+    fn close_what_is_owed(&mut self) {
+        let Some((_, up_to)) = self.settle.take() else { return };
+        let owed = self.hub.denied().take_owed(up_to);
+        for (uid, Owed { stored, words, .. }) in owed {
+            let denial = self.hub.denied().denies(&uid, now_ms());
+            let closed = match denial {
+                Some(words) => self.hub.disconnect(&uid, &words),
+                // The ban has ended, or was lifted; whoever came back since may stay.
+                None => self.hub.disconnect_before(&uid, stored, &words),
+            };
+            if closed > 0 {
+                tracing::info!(closed, "the list of those who may not log in closes sessions of a user");
+            }
+        }
+        let list = self.hub.denied();
+        if list.owes() {
+            self.settle = Some((Instant::now() + PATIENCE, list.cursor()));
+        }
     }
 }

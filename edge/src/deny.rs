@@ -4,6 +4,9 @@
 //! publisher ([`DenyList::order`]). Whichever comes first, the one with the highest sequence holds. What has run out
 //! counts as gone, whether it was swept or not. There is a bound, and whoever finds no place is told so, never let in
 //! silently.
+//!
+//! An order closes sessions as well. The publisher counts those that its own order closes, so an order that was only read is
+//! remembered for a moment ([`DenyList::owe`]), and whatever the publisher's order did not close by then is closed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +23,18 @@ pub(crate) struct DenyList {
     users: HashMap<Uid, Denial>,
     /// Every order of the list up to here was read.
     read: u64,
+    /// Orders that were read and that no publisher told here, the last of each user.
+    owed: HashMap<Uid, Owed>,
+}
+
+/// An order whose sessions are still to be closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owed {
+    /// Where the list keeps it.
+    pub(crate) seq: u64,
+    /// When it was stored: sessions that began before are closed, whether the ban has ended since or not.
+    pub(crate) stored: u64,
+    pub(crate) words: Words,
 }
 
 #[derive(Debug)]
@@ -38,7 +53,7 @@ pub(crate) struct Full;
 impl DenyList {
     /// Refuses nobody yet, and never more than `capacity` users.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, users: HashMap::new(), read: 0 }
+        Self { capacity, users: HashMap::new(), read: 0, owed: HashMap::new() }
     }
 
     /// Up to where the list was read.
@@ -63,6 +78,10 @@ impl DenyList {
         words: Words,
         now: u64,
     ) -> Result<(), Full> {
+        // Whoever carries the order out closes the sessions.
+        if self.owed.get(uid).is_some_and(|owed| owed.seq <= seq) {
+            self.owed.remove(uid);
+        }
         // What was read already is known, or something later is.
         if seq <= self.read { Ok(()) } else { self.take(uid, Denial { seq, until, words }, now) }
     }
@@ -92,6 +111,27 @@ impl DenyList {
         self.take(uid, Denial { seq, until, words }, now)
     }
 
+    /// Whether a publisher told this order, or a later one about the user, before it was read.
+    pub(crate) fn was_told(&self, uid: &Uid, seq: u64) -> bool {
+        self.users.get(uid).is_some_and(|known| known.seq >= seq)
+    }
+
+    /// An order was read that no publisher told here, about a user who has sessions. So there are no more of these than
+    /// users on this edge.
+    pub(crate) fn owe(&mut self, uid: &Uid, owed: Owed) {
+        self.owed.insert(uid.clone(), owed);
+    }
+
+    /// Whether sessions are still to be closed.
+    pub(crate) fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// The orders up to this sequence whose sessions are still to be closed.
+    pub(crate) fn take_owed(&mut self, up_to: u64) -> Vec<(Uid, Owed)> {
+        self.owed.extract_if(|_, owed| owed.seq <= up_to).collect()
+    }
+
     /// There is nothing else up to here.
     pub(crate) fn read_up_to(&mut self, seq: u64) {
         self.read = self.read.max(seq);
@@ -101,6 +141,7 @@ impl DenyList {
     pub(crate) fn begin_again(&mut self) {
         self.read = 0;
         self.users.values_mut().for_each(|denial| denial.seq = 0);
+        self.owed.values_mut().for_each(|owed| owed.seq = 0);
     }
 
     /// Forgets what has run out.
@@ -180,6 +221,32 @@ mod tests {
         assert!(list.denies(&uid(1), 5).is_some());
         list.read(&uid(1), 1, 0, None, 5).unwrap();
         assert_eq!(list.denies(&uid(1), 5), None);
+    }
+
+    #[test]
+    fn sessions_are_owed_until_the_publisher_tells_its_order() {
+        let owed = |seq| Owed { seq, stored: 3, words: None };
+        let mut list = DenyList::new(9);
+        list.read(&uid(1), 1, 100, None, 5).unwrap();
+        list.owe(&uid(1), owed(1));
+        list.read(&uid(2), 2, 100, None, 5).unwrap();
+        list.owe(&uid(2), owed(2));
+        assert_eq!(list.take_owed(0), []);
+        list.order(&uid(1), 1, 100, None, 5).unwrap();
+        assert!(!list.was_told(&uid(2), 3), "a later order about the user is news");
+        list.read(&uid(2), 3, 0, None, 5).unwrap();
+        list.owe(&uid(2), owed(3));
+        list.order(&uid(2), 2, 100, None, 5).unwrap();
+        assert_eq!(list.take_owed(2), [], "an earlier order settles no later one");
+        assert_eq!(list.take_owed(3), [(uid(2), owed(3))]);
+        assert!(!list.owes(), "each once");
+
+        list.order(&uid(3), 4, 100, None, 5).unwrap();
+        assert!(list.was_told(&uid(3), 4), "its own copy brings no news");
+        list.owe(&uid(4), owed(9));
+        list.begin_again();
+        list.order(&uid(4), 1, 100, None, 5).unwrap();
+        assert!(!list.owes(), "the sequences of another list have nothing to do with these");
     }
 
     #[test]

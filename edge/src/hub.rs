@@ -140,6 +140,8 @@ pub(crate) struct Hub {
     /// The sessions of a user, the oldest login first.
     users: Parts<Uid, Vec<Login>>,
     denied: Mutex<DenyList>,
+    /// The list may be another one by now.
+    doubt: Notify,
     began: Instant,
     peers: Parts<u64, Arc<Peer>>,
     /// Members that live. Counted down only after the last map forgot them.
@@ -167,6 +169,7 @@ impl Hub {
             channels,
             users,
             denied,
+            doubt: Notify::new(),
             began: Instant::now(),
             peers,
             count: AtomicUsize::new(0),
@@ -264,12 +267,28 @@ impl Hub {
 
     /// Closes all sessions of a user. Says how many were not ending already.
     pub(crate) fn disconnect(&self, uid: &Uid, words: &Words) -> u64 {
+        self.disconnect_before(uid, u64::MAX, words)
+    }
+
+    /// Closes the sessions of a user that logged in before this time, in milliseconds since 1970. Says how many were not
+    /// ending already.
+    pub(crate) fn disconnect_before(&self, uid: &Uid, before: u64, words: &Words) -> u64 {
         let users = self.users.of(uid);
-        let peers: Vec<_> =
-            users.get(uid).into_iter().flatten().map(|login| Arc::clone(&login.peer)).collect();
+        let logins = users.get(uid).into_iter().flatten().filter(|login| login.since < before);
+        let peers: Vec<_> = logins.map(|login| Arc::clone(&login.peer)).collect();
         drop(users);
         let close = |peer: &&Arc<Peer>| peer.outbox.close_saying(CloseCode::Disconnected, words.clone());
         peers.iter().filter(close).count() as u64
+    }
+
+    /// Whether a user has a session here.
+    pub(crate) fn has(&self, uid: &Uid) -> bool {
+        self.users.of(uid).contains_key(uid)
+    }
+
+    /// Rung when what a publisher told does not fit the list of those who may not log in as it was read.
+    pub(crate) fn doubt(&self) -> &Notify {
+        &self.doubt
     }
 
     /// Who may not log in.
@@ -348,7 +367,7 @@ impl Member {
     /// Belongs to this user from now on, and to no other. `since` is the time of day in milliseconds since 1970.
     pub(crate) fn log_in(&mut self, uid: &Uid, since: u64) -> Entry {
         if self.uid.as_ref() == Some(uid) {
-            return Entry::Admitted;
+            return self.unless_denied(uid, since);
         }
         let evicted = {
             let mut users = self.hub.users.of(uid);
@@ -367,6 +386,11 @@ impl Member {
         self.log_out();
         self.uid = Some(uid.clone());
         // After the place was taken: who is denied from here on finds this session and closes it.
+        self.unless_denied(uid, since)
+    }
+
+    /// The session is being closed if its user is kept out.
+    fn unless_denied(&mut self, uid: &Uid, since: u64) -> Entry {
         let denial = self.hub.denied().denies(uid, since);
         if let Some(words) = denial {
             self.peer.outbox.close_saying(CloseCode::Disconnected, words);

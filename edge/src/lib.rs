@@ -154,7 +154,7 @@ impl Edge {
         core.drain.spawn(sweeper.run());
         control::Desk::start(&core).await.context(deaf)?;
         let list = Denials::new(&core.bus, history.replicas);
-        let denials = denials::Reader::start(&core, list).await.context(deaf)?;
+        let denials = denials::Reader::start(&core, list, config.sweep_interval).await.context(deaf)?;
         let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone(), denials.clone());
         let phase = phase.await.context(deaf)?;
         let (bus, crowded) = (core.bus.state(), core.hub.crowded());

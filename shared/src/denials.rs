@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, sleep_until};
 
 use crate::bus::Bus;
@@ -55,6 +55,8 @@ pub struct View {
 pub struct KeptDenial {
     /// Its place.
     pub seq: u64,
+    /// When the bus stored the order, in milliseconds since 1970; 0: the bus does not say.
+    pub stored_ms: u64,
     /// The order; `None`: it can't be read.
     pub denial: Option<Denial>,
 }
@@ -75,19 +77,26 @@ pub enum DenyError {
 
 /// The time of day, in milliseconds since 1970.
 pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    unix_ms(SystemTime::now())
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl KeptDenial {
     /// Reads a copy that the stream sent out.
     pub fn of_copy(headers: Option<&HeaderMap>, payload: &[u8]) -> Option<Self> {
-        let seq = headers?.get("Nats-Sequence")?.as_str().parse().ok()?;
-        Some(Self { seq, denial: Denial::decode(payload).ok() })
+        let header = |name: &'static str| headers?.get(name).map(HeaderValue::as_str);
+        let seq = header("Nats-Sequence")?.parse().ok()?;
+        let stored = header("Nats-Time-Stamp").and_then(|time| humantime::parse_rfc3339(time).ok());
+        let stored_ms = stored.map(unix_ms).unwrap_or_default();
+        Some(Self { seq, stored_ms, denial: Denial::decode(payload).ok() })
     }
 
     fn of(raw: &RawMessage) -> Self {
-        Self { seq: raw.seq, denial: Denial::decode(&raw.payload).ok() }
+        Self { seq: raw.seq, stored_ms: raw.time / 1_000_000, denial: Denial::decode(&raw.payload).ok() }
     }
 }
 
@@ -177,7 +186,7 @@ impl Denials {
             let page = self.after(after).await?;
             let Some(end) = page.last() else { break };
             after = end.seq;
-            for KeptDenial { seq, denial } in &page {
+            for KeptDenial { seq, denial, .. } in &page {
                 let ended = denial.as_ref().filter(|denial| denial.until_ms <= now);
                 let uid = ended.and_then(|denial| Uid::parse(&denial.uid).ok());
                 match uid.filter(|_| Instant::now() < deadline) {

@@ -115,13 +115,31 @@ fn a_disconnect_closes_all_sessions_of_one_user_and_a_ban_keeps_the_next_ones_ou
     assert_eq!(members[0].outbox().words(), Some("bye".into()));
     assert!(!members[2].outbox().is_closed());
 
+    let mut again = hub.admit(100).unwrap();
+    assert_eq!(enter(&mut again, "3"), Entry::Admitted);
+    hub.denied().read(&uid("3"), 2, 60_000, Some("no".into()), 7).unwrap();
+    assert_eq!(enter(&mut again, "3"), Entry::Denied, "a session that is open already is no way in");
+    assert_eq!((again.outbox().is_closed(), again.outbox().words()), (true, Some("no".into())));
+
     let mut late = hub.admit(100).unwrap();
     assert_eq!(enter(&mut late, "1"), Entry::Denied);
     assert_eq!((late.outbox().is_closed(), late.outbox().words()), (true, Some("later".into())));
     drop(members);
     assert_eq!(hub.channels_and_users(), (0, 0), "a refused login leaves nothing");
-    hub.denied().read(&uid("1"), 2, 0, None, 7).unwrap();
+    hub.denied().read(&uid("1"), 3, 0, None, 7).unwrap();
     assert_eq!(enter(&mut hub.admit(100).unwrap(), "1"), Entry::Admitted);
+}
+
+#[test]
+fn a_ban_that_has_ended_closes_only_the_sessions_from_before_it() {
+    let hub = hub(0, SessionPolicy::EvictOldest);
+    let mut members: Vec<_> = (0..2).map(|_| hub.admit(100).unwrap()).collect();
+    for (member, since) in members.iter_mut().zip([7, 8]) {
+        assert_eq!(member.log_in(&uid("1"), since), Entry::Admitted);
+    }
+    assert_eq!(hub.disconnect_before(&uid("1"), 8, &Some("bye".into())), 1);
+    assert_eq!((members[0].outbox().is_closed(), members[1].outbox().is_closed()), (true, false));
+    assert!(hub.has(&uid("1")) && !hub.has(&uid("2")));
 }
 
 proptest! {

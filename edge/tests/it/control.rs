@@ -30,7 +30,7 @@ async fn disconnect(world: &World, user: &str, reason: Option<&str>, deny_for_ms
 }
 
 /// Reads up to the close frame; code and reason.
-async fn close_of(client: &mut Client) -> (u16, String) {
+pub(crate) async fn close_of(client: &mut Client) -> (u16, String) {
     loop {
         match client.next().await {
             Some(Message::Close(Some(frame))) => return (frame.code.into(), frame.reason.to_string()),

@@ -5,9 +5,10 @@ use std::time::Duration;
 use shared::denials::{Denials, now_ms};
 use shared::ids::Uid;
 use shared::subject;
-use shared::wire::Denial;
+use shared::wire::{Control, ControlAnswer, Denial, Envelope as _, Kept, Order};
 use tokio::time::Instant;
 
+use crate::control::close_of;
 use crate::support::client::Client;
 use crate::support::{Ground, PATIENCE, World, eventually, soon};
 
@@ -69,6 +70,103 @@ async fn an_order_that_only_the_list_knows_is_heard() {
     write(&list, "1", 0).await;
     until_let_in(&world, "1", true).await;
     eventually("nothing is remembered", || world.metric("mc_edge_denied_users", "") == 0).await;
+    world.end().await;
+}
+
+/// A world whose bus sends out no copy of an order, so that only reading the list tells.
+async fn deaf_world() -> (World, Denials) {
+    let ground = Ground::new().await;
+    let list = Denials::new(&ground.bus, 1);
+    list.look().await.unwrap();
+    let mut config = ground.bus.stream_info(subject::DENY_STREAM, PATIENCE).await.unwrap().config;
+    ground.bus.delete_stream(subject::DENY_STREAM, PATIENCE).await.unwrap();
+    config.republish = None;
+    config.metadata.clear();
+    ground.bus.create_stream(&config, PATIENCE).await.unwrap();
+    let world = ground.start(|config| config.sweep_interval = Duration::from_millis(100)).await;
+    soon("the edge is ready", world.health.wait_ready()).await;
+    (world, list)
+}
+
+/// Tells the edge an order that the list keeps. How many sessions it closed, and whether the user is kept out.
+async fn tell(world: &World, user: &str, seq: u64, milliseconds: u64) -> (u64, bool) {
+    let until_ms = if milliseconds == 0 { 0 } else { now_ms() + milliseconds };
+    let order = Order::Disconnect {
+        users: vec![user.to_owned()],
+        reason: Some("told".into()),
+        deny_for_ms: Some(milliseconds),
+        kept: Some(Kept { seq, until_ms }),
+    };
+    let question = Control { v: 1, order }.encode();
+    let answer = world.bus.request(subject::CONTROL_ALL, question, PATIENCE).await.unwrap();
+    let answer = ControlAnswer::decode(&answer.payload).unwrap();
+    (answer.users[0].sessions, answer.users[0].denied)
+}
+
+#[tokio::test]
+async fn a_ban_that_only_the_list_tells_closes_the_session_that_is_open() {
+    let world = World::ready(|_| {}).await;
+    let list = Denials::new(&world.bus, 1);
+    let mut open = Client::of(&world.edge, "user-1").await;
+    let other = Client::of(&world.edge, "user-2").await;
+    write(&list, "1", HOUR).await;
+    assert_eq!(close_of(&mut open).await, (4410, "not 1".into()));
+    assert!(!is_let_in(&world, "1").await);
+    // Longer, then lifted, each heard as a copy alone.
+    write(&list, "1", 2 * HOUR).await;
+    write(&list, "1", 0).await;
+    until_let_in(&world, "1", true).await;
+    other.leave().await;
+    drop(open);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_ban_whose_copy_is_lost_as_well_is_found_in_the_list() {
+    let (world, list) = deaf_world().await;
+    let mut open = Client::of(&world.edge, "user-1").await;
+    let mut before = Client::of(&world.edge, "user-2").await;
+    write(&list, "1", HOUR).await;
+    // Lifted before this edge knew of it: who was here when it was made goes, who came after it was lifted stays.
+    write(&list, "2", HOUR).await;
+    write(&list, "2", 0).await;
+    let after = Client::of(&world.edge, "user-2").await;
+    assert_eq!(close_of(&mut open).await, (4410, "not 1".into()));
+    assert_eq!(close_of(&mut before).await, (4410, "not 2".into()));
+    assert!(!is_let_in(&world, "1").await && is_let_in(&world, "2").await);
+    let answer = world.sessions_of("2").await;
+    assert_eq!(answer, 1, "who came back stays");
+    after.leave().await;
+    drop((open, before));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn sessions_are_counted_by_the_order_though_the_list_was_faster_and_closed_once() {
+    let world = World::ready(|_| {}).await;
+    let list = Denials::new(&world.bus, 1);
+    let mut open = Client::of(&world.edge, "user-1").await;
+    let seq = write(&list, "1", HOUR).await;
+    eventually("the copy is heard", || world.metric("mc_edge_denied_users", "") == 1).await;
+    assert_eq!(tell(&world, "1", seq, HOUR).await, (1, true));
+    assert_eq!(close_of(&mut open).await, (4410, "told".into()));
+    world.end().await;
+
+    let (world, list) = deaf_world().await;
+    let mut open = Client::of(&world.edge, "user-1").await;
+    let mut other = Client::of(&world.edge, "user-2").await;
+    let banned = write(&list, "1", HOUR).await;
+    assert_eq!(tell(&world, "1", banned, HOUR).await, (1, true));
+    assert_eq!(close_of(&mut open).await, (4410, "told".into()));
+    let lifted = write(&list, "1", 0).await;
+    assert_eq!(tell(&world, "1", lifted, 0).await, (0, false));
+    let back = Client::of(&world.edge, "user-1").await;
+    // What is read later is no news, so it closes nobody; by the time that this one is closed it would have.
+    write(&list, "2", HOUR).await;
+    assert_eq!(close_of(&mut other).await, (4410, "not 2".into()));
+    assert_eq!(world.sessions_of("1").await, 1, "who came back stays");
+    back.leave().await;
+    drop((open, other));
     world.end().await;
 }
 

@@ -18,8 +18,8 @@ use shared::ids::{Channel, MessageId, MessageIds, NodeId};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
 use shared::wire::{
-    Answer, Ask, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, Kind, LiveMessage, Verdict, VerifyReply,
-    VerifyRequest,
+    Answer, Ask, Control, ControlAnswer, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, Kind,
+    LiveMessage, Order, Verdict, VerifyReply, VerifyRequest,
 };
 
 /// No condition takes longer, however busy the machine is.
@@ -221,6 +221,13 @@ impl World {
         let ask = Ask { v: 1, ids: ids.to_vec(), stored: vec![] };
         let answer = self.bus.request(subject::ASK, ask.encode(), PATIENCE).await.unwrap();
         Answer::decode(&answer.payload).unwrap()
+    }
+
+    /// How many sessions a user has.
+    pub(crate) async fn sessions_of(&self, user: &str) -> u64 {
+        let question = Control { v: 1, order: Order::Sessions { users: vec![user.to_owned()] } };
+        let answer = self.bus.request(subject::CONTROL_ALL, question.encode(), PATIENCE).await.unwrap();
+        ControlAnswer::decode(&answer.payload).unwrap().users[0].sessions
     }
 
     /// To how many sessions a message went and how many it failed for.
