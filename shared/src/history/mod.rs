@@ -25,7 +25,7 @@ use crate::subject;
 
 pub use config::{Full, HistoryConfig, MAX_PARTITIONS};
 pub use position::{Epoch, NotAPosition, Position};
-pub use read::{Page, PageLimit, ReadError, StoredMessage};
+pub use read::{End, Page, PageLimit, ReadError, StoredMessage};
 pub use store::{ERASED, Erased, StoreError, Stored};
 
 /// What a part may do to the streams.
@@ -187,12 +187,21 @@ impl History {
 
     /// Tells that a message with this sequence was seen in this epoch, so that a stream that goes back is noticed.
     pub fn saw(&self, epoch: Epoch, partition: u32, seq: u64) {
-        let known = self.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));
+        self.in_epoch(epoch, partition, |shard| shard.seen.fetch_max(seq, Ordering::Relaxed));
+    }
+
+    /// Changes what is known of a partition, unless its epoch is another one. The keeper begins with nothing in the same
+    /// step in which it tells of another epoch, so nothing of one epoch ever counts for the next.
+    fn in_epoch<T>(&self, epoch: Epoch, partition: u32, change: impl FnOnce(&Shard) -> T) {
+        // Held while it is changed.
+        let state = self.inner.state.borrow();
+        let known = state.epochs().and_then(|epochs| epochs.of(partition));
         if known == Some(epoch)
             && let Some(shard) = self.inner.partitions.get(partition as usize)
         {
-            shard.seen.fetch_max(seq, Ordering::Relaxed);
+            change(shard);
         }
+        drop(state);
     }
 
     /// Tells that the leader of a partition has another message, or none, at a sequence of this epoch than was seen there: it
@@ -215,12 +224,10 @@ impl History {
     }
 
     fn flag(&self, epoch: Epoch, partition: u32, change: impl FnOnce(Option<WentBack>) -> Option<WentBack>) {
-        if self.epoch_of(partition) == Some(epoch)
-            && let Some(shard) = self.inner.partitions.get(partition as usize)
-        {
+        self.in_epoch(epoch, partition, |shard| {
             let mut flag = shard.flag();
             *flag = change(*flag);
-        }
+        });
     }
 
     /// The highest sequence of a partition that was seen in its epoch.

@@ -91,8 +91,8 @@ impl History {
         let subject = subject::log(channel, self.partitions());
         let mut pause = FIRST_PAUSE;
         let mut retries = 0;
-        let before = self.epoch(channel).map(|epoch| (epoch, self.seen(self.partition(channel))));
         loop {
+            let before = self.epoch(channel).map(|epoch| (epoch, self.seen(self.partition(channel))));
             let tried = async {
                 let left = deadline.saturating_duration_since(Instant::now());
                 self.inner.bus.connected(left).await?;
@@ -100,9 +100,10 @@ impl History {
             };
             let error = match timeout_at(deadline, tried).await {
                 Ok(Ok(ack)) => {
-                    self.notice(channel, before, ack, deadline).await?;
-                    match self.stored(channel, ack, retries) {
+                    let epoch = self.notice(channel, before, ack, deadline).await?;
+                    match self.stored(channel, epoch, ack, retries) {
                         Some(stored) => return Ok(stored),
+                        // Asked again under the same id, the stream of now says where it has the message.
                         None => ApiError::NoStream,
                     }
                 }
@@ -129,19 +130,20 @@ impl History {
         }
     }
 
-    /// A new message whose sequence was seen before it was sent: the stream went back, so nothing is acknowledged until its
-    /// epoch is another one. Later messages would hide it: once the stream is as long as it was, nothing looks missing.
+    /// The epoch in which a message was stored, if it is known. A new message whose sequence was seen before it was sent: the
+    /// stream went back, so nothing is acknowledged until its epoch is another one. Later messages would hide it: once the
+    /// stream is as long as it was, nothing looks missing.
     async fn notice(
         &self,
         channel: &Channel,
         before: Option<(Epoch, u64)>,
         PubAck { seq, duplicate }: PubAck,
         deadline: Instant,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Epoch>, StoreError> {
         let partition = self.partition(channel);
-        let Some((epoch, seen)) = before else { return Ok(()) };
+        let Some((epoch, seen)) = before else { return Ok(None) };
         if duplicate || seq > seen || self.epoch(channel) != Some(epoch) {
-            return Ok(());
+            return Ok(Some(epoch));
         }
         self.went_back(epoch, partition);
         tracing::error!(partition, seq, seen, "a new message was given a sequence that was there before");
@@ -149,14 +151,20 @@ impl History {
         let other =
             |state: &HistoryState| state.epochs().is_some_and(|epochs| epochs.of(partition) != Some(epoch));
         match timeout_at(deadline, state.wait_for(other)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(state)) => Ok(state.epochs().and_then(|epochs| epochs.of(partition))),
             Ok(Err(_)) | Err(_) => Err(StoreError::Unavailable(ApiError::Timeout)),
         }
     }
 
-    /// `None` if it is not known which epoch that was.
-    fn stored(&self, channel: &Channel, PubAck { seq, duplicate }: PubAck, retries: u32) -> Option<Stored> {
-        let epoch = self.epoch(channel)?;
+    /// `None` if it is not known which epoch that was, or the epoch is another one by now: its sequences are others.
+    fn stored(
+        &self,
+        channel: &Channel,
+        epoch: Option<Epoch>,
+        PubAck { seq, duplicate }: PubAck,
+        retries: u32,
+    ) -> Option<Stored> {
+        let epoch = epoch.filter(|epoch| self.epoch(channel) == Some(*epoch))?;
         self.saw(epoch, self.partition(channel), seq);
         Some(Stored { position: Position { epoch, seq }, duplicate, retries })
     }
