@@ -12,7 +12,6 @@ use shared::bus::async_nats::{HeaderMap, Message, Subscriber};
 use shared::bus::{self, Bus, BusState, RequestError};
 use shared::faults::Fault;
 use shared::history::ERASED;
-use shared::ids::Channel;
 use shared::subject::{self, Live};
 use shared::wire::{Ask, Envelope as _, LiveMessage};
 use tokio::sync::{mpsc, watch};
@@ -156,20 +155,25 @@ impl Feed {
             Step::Ignore => {
                 self.keep.metrics.repeated.inc();
             }
-            Step::Fetch => {
-                if let Ok(channel) = Channel::parse(channel) {
-                    self.keep.fetch(&channel, Cause::Gap);
-                }
-            }
+            Step::Fetch => {}
         }
         if let Some(epoch) = epoch {
             if trust == (Trust::Doubtful { first: true }) {
                 self.keep.make_sure(partition, epoch);
             }
-            self.keep.with_heard(partition, epoch, |heard| heard.on_live(seq));
-            self.keep.history.saw(epoch, partition, seq);
+            self.keep.with_heard(partition, epoch, |heard| match trust {
+                Trust::Sure => heard.on_live(seq),
+                // It may be of another epoch, whose sequences say nothing about this one.
+                Trust::Doubtful { .. } => heard.on_interruption(),
+            });
+            if trust == Trust::Sure {
+                self.keep.history.saw(epoch, partition, seq);
+            }
         }
         tracing::trace!(seq, step = ?handled.step, sessions = handled.counts.sessions, "a stored message came");
+        if let Some(fetching) = handled.fetching {
+            self.keep.fetch(fetching, Cause::Gap);
+        }
     }
 
     fn answer(&self, message: Message) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use shared::history::{Epoch, Position, StoredMessage};
+use shared::history::{End, Epoch, Position, StoredMessage};
 use shared::ids::Channel;
 use shared::wire::{Counts, LiveMessage};
 use tokio::time::Instant;
@@ -17,16 +17,18 @@ use super::{Hub, Member};
 use crate::frame::SubscriptionId;
 use crate::recovery::doubt::Trust;
 use crate::recovery::envelope;
-use crate::recovery::line::Step;
+use crate::recovery::line::{Line, Step};
 use crate::recovery::verdict::NotWhole;
 
 /// What became of a live copy of a stored message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Handled {
     /// Delivered, or why not.
     pub(crate) step: Step,
     /// To how many, if it was delivered.
     pub(crate) counts: Counts,
+    /// What is to be fetched first, if something is.
+    pub(crate) fetching: Option<Fetching>,
 }
 
 /// What is known of a stored message that a publisher asks about.
@@ -38,6 +40,8 @@ pub(crate) enum Seen {
     Handled,
     /// It has not been handled yet.
     NotYet,
+    /// It is of another epoch than the channel here.
+    OtherEpoch,
 }
 
 /// Whether a session that was given what is stored follows now.
@@ -66,16 +70,24 @@ impl Hub {
     pub(crate) fn hold(self: &Arc<Self>, channel: &Channel) -> Hold {
         let mut channels = self.channels.of(channel.as_str());
         let room = channels.entry(channel.clone()).or_default();
-        room.holds += 1;
         room.kept = true;
-        drop(channels);
+        self.hold_room(channel, room)
+    }
+
+    fn hold_room(self: &Arc<Self>, channel: &Channel, room: &mut Room) -> Hold {
+        room.holds += 1;
         Hold { hub: Arc::clone(self), channel: channel.clone() }
+    }
+
+    /// The fetch that a room's line has just begun.
+    fn fetching(self: &Arc<Self>, channel: &Channel, room: &mut Room) -> Fetching {
+        Fetching { number: room.line.fetch(), hold: self.hold_room(channel, room) }
     }
 
     /// A live copy of a stored message came. `before`: the sequence of the channel's message before it;
     /// `trust`: whether it surely is of this epoch.
     pub(crate) fn on_live(
-        &self,
+        self: &Arc<Self>,
         channel: &str,
         before: u64,
         (epoch, trust): (Option<Epoch>, Trust),
@@ -84,18 +96,24 @@ impl Hub {
     ) -> Handled {
         let mut channels = self.channels.of(channel);
         let Some(room) = channels.get_mut(channel) else {
-            return Handled { step: Step::Deliver, counts: Counts::default() };
+            return Handled { step: Step::Deliver, counts: Counts::default(), fetching: None };
         };
         // A line that was not begun anew yet, or was before the sender knew, is not the one that the copy is of.
         let known = room.line.epoch();
         let sure = trust == Trust::Sure && (known.is_none() || known == epoch);
         let step = room.line.on_live(before, incoming.seq, sure, self.heals);
-        let mut counts = Counts::default();
-        if step == Step::Deliver {
-            counts = handle(room, incoming, now);
-            self.progressed();
+        let (mut counts, mut fetching) = (Counts::default(), None);
+        match step {
+            Step::Deliver => {
+                counts = handle(room, incoming, now);
+                self.progressed();
+            }
+            Step::Fetch => {
+                fetching = Channel::parse(channel).ok().map(|channel| self.fetching(&channel, room));
+            }
+            Step::Ignore => {}
         }
-        Handled { step, counts }
+        Handled { step, counts, fetching }
     }
 
     /// A message that was missing was read from the store. None: it was handled already.
@@ -113,9 +131,30 @@ impl Hub {
         counts
     }
 
-    /// What is missing of a channel: after which sequence, and up to which at least.
-    pub(crate) fn missing(&self, channel: &Channel) -> Option<(Epoch, u64, u64)> {
-        self.channels.of(channel.as_str()).get(channel.as_str())?.line.missing()
+    /// What a fetch looks for: after which sequence, and up to which at least. None: it is over.
+    pub(crate) fn missing(&self, fetching: &Fetching) -> Option<(Epoch, u64, u64)> {
+        let channel = fetching.channel().as_str();
+        self.channels.of(channel).get(channel)?.line.missing(fetching.number)
+    }
+
+    /// The stream has nothing of what a fetch looks for: compare tails.
+    pub(crate) fn give_back(&self, fetching: &Fetching) {
+        let channel = fetching.channel().as_str();
+        if let Some(room) = self.channels.of(channel).get_mut(channel) {
+            room.line.give_back(fetching.number);
+        }
+        self.progressed();
+    }
+
+    /// Takes over what is missing in channels that are `wanted`, and that nobody fetches.
+    pub(crate) fn abandoned(self: &Arc<Self>, wanted: impl Fn(&Channel) -> bool) -> Vec<Fetching> {
+        let is_due = |channel: &Channel, line: &Line| line.is_abandoned() && wanted(channel);
+        let mut abandoned = Vec::new();
+        for part in self.channels.all() {
+            let some = part.iter().filter(|(channel, room)| room.kept && is_due(channel, &room.line));
+            abandoned.extend(some.map(|(channel, _)| channel.clone()));
+        }
+        abandoned.iter().filter_map(|channel| self.want(channel, 0)).collect()
     }
 
     /// Ends a fetch if nothing is missing any more, and tells whether.
@@ -126,11 +165,12 @@ impl Hub {
         settled
     }
 
-    /// The leader says that there is nothing beyond `tail`. True: nothing is missing any more.
-    pub(crate) fn on_tail(&self, channel: &Channel, epoch: Epoch, asked_up_to: u64, tail: u64) -> bool {
+    /// The store says where the channel ends, and how far it has come itself. True: nothing is missing any more.
+    pub(crate) fn on_tail(&self, channel: &Channel, asked_up_to: u64, end: &End) -> bool {
+        let End { epoch, tail, come } = *end;
         let mut channels = self.channels.of(channel.as_str());
         let room = channels.get_mut(channel.as_str());
-        let settled = room.is_none_or(|room| room.line.on_tail(epoch, asked_up_to, tail));
+        let settled = room.is_none_or(|room| room.line.on_tail(epoch, asked_up_to, tail, come));
         self.progressed();
         settled
     }
@@ -145,10 +185,16 @@ impl Hub {
         told
     }
 
-    /// The beginning of a line is known. True: begin to fetch what came since.
-    pub(crate) fn open_line(&self, channel: &Channel, epoch: Epoch, tail: u64, now: Instant) -> bool {
+    /// The beginning of a line is known. Some: fetch what came since.
+    pub(crate) fn open_line(
+        self: &Arc<Self>,
+        channel: &Channel,
+        epoch: Epoch,
+        tail: u64,
+        now: Instant,
+    ) -> Option<Fetching> {
         let mut channels = self.channels.of(channel.as_str());
-        let Some(room) = channels.get_mut(channel.as_str()) else { return false };
+        let room = channels.get_mut(channel.as_str())?;
         let other = room.line.epoch().is_some_and(|known| known != epoch);
         // Nobody can follow a line that was not open, unless it was forgotten.
         let reopened = other || (room.line.epoch().is_none() && !room.followers.is_empty());
@@ -157,13 +203,14 @@ impl Hub {
             reload(room, NotWhole::OtherEpoch, now);
         }
         self.progressed();
-        begins
+        begins.then(|| self.fetching(channel, room))
     }
 
-    /// This sequence of a channel is known to exist. True: begin to fetch.
-    pub(crate) fn want(&self, channel: &Channel, seq: u64) -> bool {
+    /// This sequence of a channel exists, as somebody says who must know. Some: fetch it.
+    pub(crate) fn want(self: &Arc<Self>, channel: &Channel, seq: u64) -> Option<Fetching> {
         let mut channels = self.channels.of(channel.as_str());
-        channels.get_mut(channel.as_str()).is_some_and(|room| room.line.want(seq))
+        let room = channels.get_mut(channel.as_str())?;
+        room.line.want(seq).then(|| self.fetching(channel, room))
     }
 
     /// Whether everything up to this sequence was handled in this epoch.
@@ -174,12 +221,13 @@ impl Hub {
             .is_some_and(|room| room.line.epoch() == Some(epoch) && room.line.last() >= seq)
     }
 
-    /// What is known here of a stored message.
-    pub(crate) fn seen(&self, channel: &Channel, seq: u64) -> Seen {
+    /// What is known here of a stored message. Who names no epoch asks about that of the channel here.
+    pub(crate) fn seen(&self, channel: &Channel, epoch: Option<Epoch>, seq: u64) -> Seen {
         let channels = self.channels.of(channel.as_str());
         match channels.get(channel.as_str()) {
             None => Seen::Nobody,
             Some(room) if room.line.epoch().is_none() => Seen::NotYet,
+            Some(room) if epoch.is_some() && room.line.epoch() != epoch => Seen::OtherEpoch,
             Some(room) if seq <= room.line.opened() => Seen::Nobody,
             Some(room) if seq <= room.line.last() => Seen::Handled,
             Some(_) => Seen::NotYet,
@@ -237,7 +285,7 @@ impl Hub {
     ) -> u64 {
         let mut channels = self.channels.of(channel.as_str());
         let Some(room) = channels.get_mut(channel.as_str()) else { return 0 };
-        let due = room.told.is_some_and(|told| told <= before) && !room.line.is_fetching();
+        let due = room.told.is_some_and(|told| told <= before) && !room.line.lacks();
         let Some(position) = room.position(covered).filter(|it| due && it.epoch == epoch) else { return 0 };
         let mut counts = Counts::default();
         room.tell(now, &mut counts, |name| envelope::position(position, name));
@@ -455,6 +503,31 @@ impl Drop for Hold {
                 channels.remove(self.channel.as_str());
             }
         }
+    }
+}
+
+/// A fetch of what a line misses. Whoever is handed it brings it to its end; if it is dropped before, the line knows that
+/// nobody fetches any more.
+#[derive(Debug)]
+pub(crate) struct Fetching {
+    number: u64,
+    hold: Hold,
+}
+
+impl Fetching {
+    /// The channel.
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.hold.channel
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        let Hold { hub, channel } = &self.hold;
+        if let Some(room) = hub.channels.of(channel.as_str()).get_mut(channel.as_str()) {
+            room.line.abandon(self.number);
+        }
+        hub.progressed();
     }
 }
 

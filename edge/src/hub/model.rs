@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use shared::history::{Epoch, Position};
+use shared::history::{End, Epoch, Position};
 use shared::ids::MessageId;
 use shared::wire::{Kind, LiveMessage};
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::kept::{Hold, Incoming, Join};
+use super::kept::{Fetching, Hold, Incoming, Join};
 use super::*;
 use crate::recovery::doubt::{Thread, Trust};
 use crate::recovery::line::Step;
@@ -42,8 +42,12 @@ enum Event {
     Leave(usize),
     /// So many of the oldest expire.
     Expire(usize),
-    /// The stream is made anew.
-    Anew,
+    /// The stream is made anew. Copies of before may still wait in the queue of the edge.
+    Anew(bool),
+    /// Somebody says that there is a message so far beyond the last, or near the end of all numbers.
+    Say(u64, bool),
+    /// A fetch that runs ends halfway.
+    Abandon,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -58,7 +62,9 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (session.clone(), 1_usize..4).prop_map(|(who, most)| Event::Read(who, most)),
         2 => session.prop_map(Event::Leave),
         1 => (1_usize..4).prop_map(Event::Expire),
-        1 => Just(Event::Anew),
+        1 => any::<bool>().prop_map(Event::Anew),
+        1 => (0_u64..5, prop::bool::weighted(0.2)).prop_map(|(beyond, far)| Event::Say(beyond, far)),
+        1 => Just(Event::Abandon),
     ]
 }
 
@@ -78,6 +84,15 @@ struct Session {
     replay: Option<(Hold, Position)>,
 }
 
+/// A live copy.
+#[derive(Debug, Clone, Copy)]
+struct Copy {
+    epoch: u64,
+    seq: u64,
+    /// The sequence of the channel's message before it.
+    before: u64,
+}
+
 struct World {
     hub: Arc<Hub>,
     channel: Channel,
@@ -87,8 +102,10 @@ struct World {
     /// What is kept, the oldest first; and all that ever was in this life.
     stored: VecDeque<u64>,
     ever: Vec<u64>,
-    /// Live copies under way: sequence, and the one before.
-    coming: Vec<(u64, u64)>,
+    /// Live copies under way.
+    coming: Vec<Copy>,
+    /// The fetch that runs.
+    fetching: Option<Fetching>,
     clients: Vec<Client>,
 }
 
@@ -106,6 +123,7 @@ impl World {
             stored: VecDeque::new(),
             ever: Vec::new(),
             coming: Vec::new(),
+            fetching: None,
             clients,
         }
     }
@@ -130,8 +148,9 @@ impl World {
         whole.then(|| self.stored.iter().filter(after_it).take(most).copied().collect())
     }
 
-    fn message(seq: u64) -> LiveMessage {
-        LiveMessage { id: MessageId(seq.into()), kind: Kind::Text, payload: Bytes::from_static(b"x") }
+    fn message(epoch: u64, seq: u64) -> LiveMessage {
+        let id = MessageId(u128::from(epoch) << 64 | u128::from(seq));
+        LiveMessage { id, kind: Kind::Text, payload: Bytes::from_static(b"x") }
     }
 
     fn publish(&mut self) {
@@ -141,54 +160,91 @@ impl World {
         if self.stored.len() > LIMIT {
             self.stored.pop_front();
         }
-        self.coming.push((seq, before));
+        self.coming.push(Copy { epoch: self.epoch, seq, before });
+    }
+
+    /// A fetch begins.
+    fn begin_fetch(&mut self, fetching: Option<Fetching>) {
+        if fetching.is_some() {
+            self.fetching = fetching;
+        }
+    }
+
+    /// As `Keep::ask_until_sure` does.
+    fn make_sure(&mut self) {
+        while let Some(question) = self.thread.doubt() {
+            let epoch = question.known.id.unwrap().0 >> 64;
+            if question.was_there || epoch == self.epoch.into() {
+                self.thread.confirm(&question);
+            } else {
+                self.thread.dismiss(&question);
+            }
+        }
     }
 
     fn arrive(&mut self, which: usize, again: bool) {
-        let (seq, before) = if again { self.coming[which] } else { self.coming.remove(which) };
-        let message = Self::message(seq);
-        let incoming = Incoming { seq, message: Some(&message), span: &Span::none() };
-        let trust = self.thread.on_live("user:1", seq, Some(message.id));
-        let handled =
-            self.hub.on_live("user:1", before, (Some(Epoch(self.epoch)), trust), &incoming, Instant::now());
+        // What waited in the queue when the stream was made anew comes before what came since.
+        let which = self.coming.iter().position(|copy| copy.epoch != self.epoch).unwrap_or(which);
+        let copy = self.coming[which];
+        if !again || copy.epoch != self.epoch {
+            self.coming.remove(which);
+        }
+        let message = Self::message(copy.epoch, copy.seq);
+        let incoming = Incoming { seq: copy.seq, message: Some(&message), span: &Span::none() };
+        let trust = self.thread.on_live("user:1", copy.seq, Some(message.id));
+        assert!(trust != Trust::Sure || copy.epoch == self.epoch, "of another epoch");
+        let at = (Some(Epoch(self.epoch)), trust);
+        let handled = self.hub.on_live("user:1", copy.before, at, &incoming, Instant::now());
         // A fetch goes on at its own pace.
         assert!(trust == Trust::Sure || handled.counts == Counts::default());
-        assert!(handled.step != Step::Fetch || self.hub.missing(&self.channel).is_some());
+        assert_eq!(handled.step == Step::Fetch, handled.fetching.is_some());
+        self.begin_fetch(handled.fetching);
     }
 
-    /// As `Keep::catch_up` does, one page.
-    fn fetch(&mut self, most: usize) {
-        let Some((epoch, after, wanted)) = self.hub.missing(&self.channel) else { return };
+    /// As `Keep::catch_up` does, one page. `patient`: what is not there may come to be.
+    fn fetch(&mut self, most: usize, patient: bool) {
+        let Some(fetching) = self.fetching.take() else { return };
+        let Some((epoch, after, wanted)) = self.hub.missing(&fetching) else { return };
         if epoch != Epoch(self.epoch) {
             return;
         }
-        // The leader said that it is the same stream.
-        self.thread.trust();
+        self.make_sure();
         let Some(page) = self.page(after, most) else {
             self.hub.skip(&self.channel, self.tail(), NotWhole::TooFar, Instant::now());
+            self.fetching = Some(fetching);
             return;
         };
         for seq in &page {
-            let message = Self::message(*seq);
+            let message = Self::message(self.epoch, *seq);
             let incoming = Incoming { seq: *seq, message: Some(&message), span: &Span::none() };
             self.hub.on_fetched(&self.channel, epoch, &incoming, Instant::now());
         }
         if !self.hub.settle(&self.channel) && page.len() < most {
-            self.hub.on_tail(&self.channel, epoch, wanted, self.tail());
+            let end = End { epoch, tail: self.tail(), come: self.last() };
+            if !self.hub.on_tail(&self.channel, wanted, &end) && !patient {
+                self.hub.give_back(&fetching);
+                self.sweep();
+                return;
+            }
         }
+        self.fetching = Some(fetching);
     }
 
-    fn sweep(&self) {
+    fn sweep(&mut self) {
         if self.hub.epoch_of(&self.channel) == Some(Epoch(self.epoch)) {
-            self.hub.want(&self.channel, self.tail());
+            let taken_over = self.hub.abandoned(|_| true).pop();
+            self.begin_fetch(taken_over);
+            let fetching = self.hub.want(&self.channel, self.tail());
+            self.begin_fetch(fetching);
         }
     }
 
     /// Fetches until the line has come to this sequence.
     fn catch_up_to(&mut self, seq: u64) {
         while !self.hub.has_come_to(&self.channel, Epoch(self.epoch), seq) {
-            self.hub.want(&self.channel, seq);
-            self.fetch(2);
+            let fetching = self.hub.want(&self.channel, seq);
+            self.begin_fetch(fetching);
+            self.fetch(2, false);
         }
     }
 
@@ -197,7 +253,8 @@ impl World {
         self.leave(who);
         let (epoch, tail, now) = (Epoch(self.epoch), self.tail(), Instant::now());
         let hold = self.hub.hold(&self.channel);
-        self.hub.open_line(&self.channel, epoch, tail, now);
+        let fetching = self.hub.open_line(&self.channel, epoch, tail, now);
+        self.begin_fetch(fetching);
         self.catch_up_to(tail);
         let mut member = self.hub.admit(1 << 20).unwrap();
         let after = self.clients[who].at.filter(|_| back);
@@ -230,7 +287,8 @@ impl World {
         let page = if at.epoch == epoch { self.page(at.seq, most) } else { None };
         let Some(page) = page else {
             // It is told to reload, at the place from which it follows.
-            self.hub.open_line(&self.channel, epoch, self.tail(), now);
+            let fetching = self.hub.open_line(&self.channel, epoch, self.tail(), now);
+            self.begin_fetch(fetching);
             self.catch_up_to(self.tail());
             let session = self.clients[who].session.as_mut().unwrap();
             let followed = session.member.follow(&self.channel, (&self.name, ONE), false, 0, None, now);
@@ -287,7 +345,7 @@ impl World {
         self.clients[who].session = None;
     }
 
-    fn anew(&mut self) {
+    fn anew(&mut self, queued: bool) {
         // What comes of the life before came before: a connection keeps its order.
         for who in 0..SESSIONS {
             self.take(who);
@@ -296,9 +354,10 @@ impl World {
         self.thread = Thread::default();
         self.stored.clear();
         self.ever.clear();
-        self.coming.clear();
+        self.coming.retain(|copy| queued && copy.epoch + 1 == self.epoch);
         self.hub.forget_line(&self.channel);
-        self.hub.open_line(&self.channel, Epoch(self.epoch), 0, Instant::now());
+        let fetching = self.hub.open_line(&self.channel, Epoch(self.epoch), 0, Instant::now());
+        self.begin_fetch(fetching);
         for who in 0..SESSIONS {
             self.take(who);
         }
@@ -312,7 +371,7 @@ impl World {
             Event::Lose(which) => {
                 self.coming.remove(which.index(self.coming.len()));
             }
-            Event::Fetch(most) => self.fetch(*most),
+            Event::Fetch(most) => self.fetch(*most, true),
             Event::Sweep => self.sweep(),
             Event::Return(who, back) => self.come(*who, *back),
             Event::Read(who, most) => self.read(*who, *most),
@@ -322,9 +381,15 @@ impl World {
                 self.sweep();
                 self.stored.drain(..(*some).min(self.stored.len()));
                 let first = self.leader().first;
-                self.coming.retain(|(seq, _)| *seq >= first);
+                self.coming.retain(|copy| copy.seq >= first || copy.epoch != self.epoch);
             }
-            Event::Anew => self.anew(),
+            Event::Anew(queued) => self.anew(*queued),
+            Event::Say(beyond, far) => {
+                let seq = if *far { u64::MAX - beyond } else { self.last() + beyond };
+                let fetching = self.hub.want(&self.channel, seq);
+                self.begin_fetch(fetching);
+            }
+            Event::Abandon => self.fetching = None,
         }
         for who in 0..SESSIONS {
             self.take(who);
@@ -338,7 +403,7 @@ impl World {
         }
         self.sweep();
         for _ in 0..100 {
-            self.fetch(3);
+            self.fetch(3, false);
             for who in 0..SESSIONS {
                 self.read(who, 3);
                 self.take(who);

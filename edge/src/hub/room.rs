@@ -151,7 +151,7 @@ impl Room {
     pub(super) fn position(&self, covered: u64) -> Option<Position> {
         let epoch: Epoch = self.line.epoch()?;
         let last = self.line.last();
-        Some(Position { epoch, seq: if self.line.is_fetching() { last } else { last.max(covered) } })
+        Some(Position { epoch, seq: if self.line.lacks() { last } else { last.max(covered) } })
     }
 }
 

@@ -11,9 +11,9 @@ use shared::faults::Fault;
 use shared::ids::NodeId;
 use shared::wire::{Answer, Ask, Counts, StoredRef, VERSION};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::keep::Keep;
+use super::keep::{Keep, SHORT_PAUSE};
 use super::metrics::Cause;
 use super::recent::Key;
 use crate::hub::kept::Seen;
@@ -80,30 +80,70 @@ impl Desk {
 impl Keep {
     /// None: it has not come yet. Within: none if its counts are forgotten.
     fn look(&self, stored: &StoredRef) -> Option<Option<Counts>> {
-        let epoch = self.history.epoch(&stored.channel);
+        let epoch = stored.epoch.or_else(|| self.history.epoch(&stored.channel));
         let known = || self.recent.counts(Key::Stored(epoch?, stored.seq));
-        match self.hub.seen(&stored.channel, stored.seq) {
+        match self.hub.seen(&stored.channel, stored.epoch, stored.seq) {
             // Whoever got it may have left since.
             Seen::Nobody => Some(Some(known().unwrap_or_default())),
             Seen::Handled => Some(known()),
             Seen::NotYet => None,
+            // Handled in that epoch, or soon in one that is not known here yet, or never.
+            Seen::OtherEpoch => known().map(Some),
         }
     }
 
     async fn await_all(self: &Arc<Self>, asked: &[StoredRef]) -> Vec<Option<Counts>> {
         let began = Instant::now();
         let all_known = || asked.iter().all(|stored| self.look(stored).is_some()).then_some(());
-        if timeout_at(began + FETCH_AFTER, self.hub.when(all_known)).await.is_err()
-            && self.keeps(Fault::AskFetch)
-        {
-            for stored in asked.iter().filter(|stored| self.look(stored).is_none()) {
-                if self.hub.want(&stored.channel, stored.seq) {
-                    self.fetch(&stored.channel, Cause::Ask);
+        if timeout_at(began + FETCH_AFTER, self.hub.when(all_known)).await.is_err() {
+            let fetched = async {
+                if self.keeps(Fault::AskFetch) {
+                    self.fetch_asked(asked).await;
+                }
+                std::future::pending().await
+            };
+            let known = async {
+                tokio::select! { () = self.hub.when(all_known) => {}, () = fetched => {} }
+            };
+            // What is not known by then is unknown.
+            let _ = timeout_at(began + ANSWER_BY, known).await;
+        }
+        asked.iter().map(|stored| self.look(stored).flatten()).collect()
+    }
+
+    /// Fetches what is asked about and has not come, as far as the stream's leader has come. Anybody on the bus can ask about
+    /// anything: what the leader does not have is no reason to look for it.
+    async fn fetch_asked(self: &Arc<Self>, asked: &[StoredRef]) {
+        let mut open: Vec<_> = asked.iter().filter(|stored| self.look(stored).is_none()).collect();
+        let mut pause = SHORT_PAUSE;
+        loop {
+            let mut later = Vec::with_capacity(open.len());
+            for stored in open {
+                if !self.exists(stored).await {
+                    later.push(stored);
+                } else if let Some(fetching) = self.hub.want(&stored.channel, stored.seq) {
+                    self.fetch(fetching, Cause::Ask);
                 }
             }
+            if later.is_empty() {
+                return;
+            }
+            open = later;
+            sleep(pause).await;
+            pause *= 2;
         }
-        // What is not known by then is unknown.
-        let _ = timeout_at(began + ANSWER_BY, self.hub.when(all_known)).await;
-        asked.iter().map(|stored| self.look(stored).flatten()).collect()
+    }
+
+    /// Whether the leader has come as far as a message that is asked about, in the epoch that is named.
+    async fn exists(&self, stored: &StoredRef) -> bool {
+        let partition = self.history.partition(&stored.channel);
+        match self.history.fresh_epoch(partition).await {
+            Ok((now, state)) => stored.epoch.is_none_or(|epoch| epoch == now) && state.last_seq >= stored.seq,
+            Err(error) => {
+                self.metrics.read_errors.inc();
+                tracing::debug!(partition, %error, "the stream can't be asked how far it has come");
+                false
+            }
+        }
     }
 }

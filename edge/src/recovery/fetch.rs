@@ -1,6 +1,7 @@
 //! Reads what is missing of a channel, and delivers it, before anything that came after it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::history::{Epoch, Page, ReadError};
 use shared::ids::Channel;
@@ -11,37 +12,58 @@ use super::keep::{Keep, PAGE, PAUSE, SHORT_PAUSE};
 use super::metrics::Cause;
 use super::recent::Key;
 use super::verdict::NotWhole;
-use crate::hub::kept::{Hold, readable};
+use crate::hub::kept::{Fetching, readable};
 use crate::traced;
+
+/// For how long the store may lack what somebody says is there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a page brought.
+enum Taken {
+    /// Nothing is missing any more.
+    All,
+    /// There is more, or may be.
+    Some,
+    /// As far as the store knows, what is wanted is not there.
+    NotThere,
+}
 
 impl Keep {
     /// Fetches what a line has just begun to miss, in a task of its own.
-    pub(crate) fn fetch(self: &Arc<Self>, channel: &Channel, cause: Cause) {
-        let (keep, hold) = (Arc::clone(self), self.hub.hold(channel));
+    pub(crate) fn fetch(self: &Arc<Self>, fetching: Fetching, cause: Cause) {
+        let keep = Arc::clone(self);
         let gone = self.gone.clone();
         self.drain.spawn(
             async move {
-                tokio::select! { () = keep.catch_up(hold, cause) => {}, () = gone.cancelled() => {} }
+                tokio::select! { () = keep.catch_up(fetching, cause) => {}, () = gone.cancelled() => {} }
             }
             .in_current_span(),
         );
     }
 
     /// Fetches until nothing is missing any more.
-    pub(crate) async fn catch_up(&self, hold: Hold, cause: Cause) {
+    pub(crate) async fn catch_up(&self, fetching: Fetching, cause: Cause) {
         self.metrics.fetch(cause);
-        let channel = hold.channel();
-        while let Some((epoch, after, wanted)) = self.hub.missing(channel) {
+        let channel = fetching.channel();
+        // Until when the store may lack what is said to be there.
+        let mut patience = None;
+        while let Some((epoch, after, wanted)) = self.hub.missing(&fetching) {
             let Ok(_place) = self.fetches.acquire().await else { return };
             self.sure(self.history.partition(channel), epoch).await;
             match self.history.page(channel, epoch, after, PAGE).await {
-                Ok(page) => {
-                    if self.take(channel, page, wanted).await {
-                        return;
+                Ok(page) => match self.take(channel, page, wanted).await {
+                    Taken::All => return,
+                    Taken::Some => patience = None,
+                    Taken::NotThere => {
+                        let now = Instant::now();
+                        if *patience.get_or_insert(now + PATIENCE) <= now {
+                            return self.give_back(&fetching, (epoch, after));
+                        }
+                        sleep(SHORT_PAUSE).await;
                     }
-                }
-                // The sweep begins anew.
-                Err(ReadError::OtherEpoch) => return,
+                },
+                // The sweep begins anew. While this part knows of no other epoch, whoever said so may be wrong.
+                Err(ReadError::OtherEpoch) if self.history.epoch(channel) != Some(epoch) => return,
                 Err(error) => {
                     self.metrics.read_errors.inc();
                     tracing::debug!(%channel, %error, "what is missing can't be read yet");
@@ -51,11 +73,11 @@ impl Keep {
         }
     }
 
-    /// Delivers a page. True: nothing is missing any more.
-    async fn take(&self, channel: &Channel, page: Page, wanted: u64) -> bool {
+    /// Delivers a page.
+    async fn take(&self, channel: &Channel, page: Page, wanted: u64) -> Taken {
         let epoch = page.epoch;
         if !page.whole {
-            return self.give_up(channel, epoch).await;
+            return if self.give_up(channel, epoch).await { Taken::All } else { Taken::Some };
         }
         let mut last = 0;
         for stored in &page.messages {
@@ -78,19 +100,29 @@ impl Keep {
             }
         }
         if self.hub.settle(channel) {
-            return true;
+            return Taken::All;
         }
-        if page.remaining == 0 && last < wanted {
-            // The replica is behind, or what is wanted is not there any more: the leader knows.
-            return match self.history.tail(channel).await {
-                Ok((now, tail)) if now == epoch && self.hub.on_tail(channel, epoch, wanted, tail) => true,
-                Ok(_) | Err(_) => {
-                    sleep(SHORT_PAUSE).await;
-                    false
-                }
-            };
+        if page.remaining > 0 || last >= wanted {
+            return Taken::Some;
         }
-        false
+        if page.last_seq < wanted {
+            return Taken::NotThere;
+        }
+        // The replica is behind, or what is wanted is not there any more.
+        match self.history.end(channel, epoch).await {
+            Ok(end) if self.hub.on_tail(channel, wanted, &end) => Taken::All,
+            Ok(_) | Err(_) => Taken::NotThere,
+        }
+    }
+
+    /// Nothing in the stream is what is wanted: somebody took its end for further off than it is, or its leader has lost
+    /// much. The channels are compared again, since copies that came meanwhile count as heard.
+    fn give_back(&self, fetching: &Fetching, (epoch, last): (Epoch, u64)) {
+        let channel = fetching.channel();
+        self.metrics.given_back.inc();
+        tracing::debug!(%channel, last, "a message that is said to be stored is not there");
+        self.hub.give_back(fetching);
+        self.missed(self.history.partition(channel), epoch, last);
     }
 
     /// Something is missing for good. Goes on with what comes next.
@@ -102,8 +134,7 @@ impl Keep {
                 tracing::warn!(%channel, told, "messages were gone before they could be fetched");
                 self.hub.settle(channel)
             }
-            Ok(_) | Err(ReadError::OtherEpoch) => true,
-            Err(_) => {
+            Ok(_) | Err(_) => {
                 sleep(PAUSE).await;
                 false
             }

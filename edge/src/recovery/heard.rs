@@ -31,6 +31,12 @@ impl Heard {
         self.holes += 1;
     }
 
+    /// Something behind this sequence was heard, but not handled after all.
+    pub(crate) fn on_missed(&mut self, behind: u64) {
+        self.covered = self.covered.min(behind);
+        self.holes += 1;
+    }
+
     /// Everything up to here was handled, or is being fetched.
     pub(crate) fn covered(&self) -> u64 {
         self.covered

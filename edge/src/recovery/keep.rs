@@ -7,10 +7,10 @@ use shared::drain::Drain;
 use shared::faults::{Fault, Faults};
 use shared::history::{Epoch, History, PageLimit};
 use shared::ids::{Channel, MessageId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::doubt::{Known, Thread, Trust};
+use super::doubt::{Question, Thread, Trust};
 use super::heard::Heard;
 use super::metrics::RecoveryMetrics;
 use super::recent::Recent;
@@ -38,6 +38,8 @@ pub(crate) struct Keep {
     pub(crate) fetches: Semaphore,
     /// Places for reads for single sessions.
     pub(crate) replays: Semaphore,
+    /// There is a reason to compare tails at once.
+    pub(super) look: Notify,
     faults: Faults,
     heard: Vec<Mutex<Ear>>,
 }
@@ -80,6 +82,7 @@ impl Keep {
             gone,
             fetches: Semaphore::new(FETCHES),
             replays: Semaphore::new(limits.replays),
+            look: Notify::new(),
             faults: limits.faults,
             heard,
         }
@@ -103,9 +106,19 @@ impl Keep {
     fn with_ear<T>(&self, partition: u32, epoch: Epoch, act: impl FnOnce(&mut Ear) -> T) -> Option<T> {
         let mut ear = lock(self.heard.get(partition as usize)?);
         if ear.epoch != Some(epoch) {
+            // Whoever comes late with an epoch of before does not undo what was heard since.
+            if ear.epoch.is_some() && self.history.epoch_of(partition) != Some(epoch) {
+                return None;
+            }
             *ear = Ear { epoch: Some(epoch), ..Ear::default() };
         }
         Some(act(&mut ear))
+    }
+
+    /// Copies of a partition may have been missed behind this sequence: its channels are compared at once.
+    pub(super) fn missed(&self, partition: u32, epoch: Epoch, behind: u64) {
+        self.with_heard(partition, epoch, |heard| heard.on_missed(behind));
+        self.look.notify_one();
     }
 
     /// A live copy came: whether it surely is of this epoch.
@@ -116,7 +129,8 @@ impl Keep {
         seq: u64,
         id: Option<MessageId>,
     ) -> Trust {
-        self.with_thread(partition, epoch, |thread| thread.on_live(channel, seq, id)).unwrap_or(Trust::Sure)
+        self.with_thread(partition, epoch, |thread| thread.on_live(channel, seq, id))
+            .unwrap_or(Trust::Doubtful { first: false })
     }
 
     /// Does something with what is known of the sequence of copies of a partition in an epoch.
@@ -130,15 +144,9 @@ impl Keep {
     }
 
     /// What the stream must have to be trusted. None: it is, or it is another one by now.
-    pub(super) fn doubt(&self, partition: u32, epoch: Epoch) -> Option<Known> {
+    pub(super) fn doubt(&self, partition: u32, epoch: Epoch) -> Option<Question> {
         let ear = lock(self.heard.get(partition as usize)?);
-        if ear.epoch == Some(epoch) { ear.thread.doubt().cloned() } else { None }
-    }
-
-    /// The stream is the one that was heard.
-    pub(super) fn trust(&self, partition: u32, epoch: Epoch) {
-        self.with_thread(partition, epoch, Thread::trust);
-        self.hub.progressed();
+        if ear.epoch == Some(epoch) { ear.thread.doubt() } else { None }
     }
 
     /// Everything of a channel's partition up to here was handled, or is being fetched.

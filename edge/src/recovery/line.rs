@@ -27,9 +27,11 @@ pub(crate) struct Line {
     opened: u64,
     /// The last message that was handled, or was there before the beginning.
     last: u64,
-    /// The highest sequence that is known to exist.
+    /// The highest sequence that is said to exist.
     wanted: u64,
     fetching: bool,
+    /// The number of the newest fetch, so that one that ends late does not speak for another.
+    fetches: u64,
 }
 
 impl Line {
@@ -48,9 +50,24 @@ impl Line {
         self.opened
     }
 
-    /// Whether something is known to be missing.
-    pub(crate) fn is_fetching(&self) -> bool {
-        self.fetching
+    /// Whether something is said to be missing, fetched or not.
+    pub(crate) fn lacks(&self) -> bool {
+        self.epoch.is_some() && self.wanted > self.last
+    }
+
+    /// Whether nobody fetches what is missing.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.lacks() && !self.fetching
+    }
+
+    /// The number of the fetch that has just begun.
+    pub(crate) fn fetch(&self) -> u64 {
+        self.fetches
+    }
+
+    fn begin(&mut self) {
+        self.fetching = true;
+        self.fetches += 1;
     }
 
     /// The beginning is known: `tail` is the channel's last message in the store. True: begin to fetch what came since.
@@ -59,15 +76,14 @@ impl Line {
             return self.want(tail);
         }
         let newest = if self.epoch.is_none() { self.wanted } else { 0 };
-        *self =
-            Self { epoch: Some(epoch), opened: tail, last: tail, wanted: newest.max(tail), fetching: false };
-        self.fetching = self.wanted > self.last;
-        self.fetching
+        self.forget();
+        *self = Self { epoch: Some(epoch), opened: tail, last: tail, wanted: newest.max(tail), ..*self };
+        self.want(tail)
     }
 
     /// The stream is another one now: nothing is known until it is opened again.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self { fetches: self.fetches, ..Self::default() };
     }
 
     /// A live copy came; `before` is the sequence of the channel's message before it; `sure`: it is of this
@@ -82,19 +98,35 @@ impl Line {
             return Step::Ignore;
         }
         if (before > self.last || !sure) && heals {
-            self.fetching = true;
+            self.begin();
             return Step::Fetch;
         }
         self.last = seq;
         Step::Deliver
     }
 
-    /// This sequence is known to exist. True: begin to fetch.
+    /// This sequence is said to exist. True: begin to fetch.
     pub(crate) fn want(&mut self, seq: u64) -> bool {
         self.wanted = self.wanted.max(seq);
-        let begins = self.epoch.is_some() && !self.fetching && self.wanted > self.last;
-        self.fetching |= begins;
+        let begins = self.is_abandoned();
+        if begins {
+            self.begin();
+        }
         begins
+    }
+
+    /// A fetch ends before everything was there: whatever happens next begins another.
+    pub(crate) fn abandon(&mut self, fetch: u64) {
+        self.fetching &= self.fetches != fetch;
+    }
+
+    /// The stream has nothing of what a fetch looks for: it was never there. What came of the channel meanwhile is not
+    /// known any more: compare tails.
+    pub(crate) fn give_back(&mut self, fetch: u64) {
+        if self.fetching && self.fetches == fetch {
+            self.wanted = self.last;
+            self.fetching = false;
+        }
     }
 
     /// A message was fetched, behind all others that were. True: it is the next one.
@@ -107,17 +139,20 @@ impl Line {
         next
     }
 
-    /// What is missing: after which sequence, and up to which at least.
-    pub(crate) fn missing(&self) -> Option<(Epoch, u64, u64)> {
-        self.epoch.filter(|_| self.fetching).map(|epoch| (epoch, self.last, self.wanted))
+    /// What a fetch looks for: after which sequence, and up to which at least. None: it is over, or another one runs.
+    pub(crate) fn missing(&self, fetch: u64) -> Option<(Epoch, u64, u64)> {
+        let runs = self.fetching && self.fetches == fetch;
+        self.epoch.filter(|_| runs).map(|epoch| (epoch, self.last, self.wanted))
     }
 
-    /// The store's leader said that there is nothing of the channel beyond `tail`. True: nothing is missing any more.
-    pub(crate) fn on_tail(&mut self, epoch: Epoch, asked_up_to: u64, tail: u64) -> bool {
+    /// The store says that there is nothing of the channel beyond `tail`, as far as it has come: `come`. True: nothing is
+    /// missing any more.
+    pub(crate) fn on_tail(&mut self, epoch: Epoch, asked_up_to: u64, tail: u64, come: u64) -> bool {
         if self.epoch != Some(epoch) {
             return true;
         }
-        if tail <= self.last {
+        // A store that has not come as far as what is wanted does not know whether it exists.
+        if tail <= self.last && come >= asked_up_to {
             // What was wanted up to the question does not exist any more.
             self.last = self.last.max(asked_up_to);
         }
@@ -145,65 +180,90 @@ mod tests {
 
     const EPOCH: Epoch = Epoch(1);
 
-    /// What may happen to the copies of the messages 1, 2, 3, … of a channel.
+    /// What may happen to the copies of a channel's messages, in a stream that has others in between.
     #[derive(Debug, Clone)]
     enum Event {
-        /// The next message is stored, and its live copy is on its way.
-        Publish,
+        /// The next message is stored: one of the channel, whose live copy is on its way, or of another.
+        Publish(bool),
         /// One of the copies that are on their way arrives.
         Arrive(prop::sample::Index),
         /// One of them is lost.
         Lose(prop::sample::Index),
         /// One arrives that stays on its way, so it will come again.
         Repeat(prop::sample::Index),
-        /// A fetch that runs reads so many messages.
-        Fetch(usize),
+        /// A fetch that runs reads so many messages from a store that is so far behind.
+        Fetch(usize, u64),
         /// The tails are compared.
         Sweep,
+        /// Somebody says that there is a message so far beyond the last, or near the end of all numbers.
+        Say(u64, bool),
+        /// A fetch that runs ends without having found everything, or without anybody having heard of it.
+        End(bool),
     }
 
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            4 => Just(Event::Publish),
+            4 => prop::bool::weighted(0.7).prop_map(Event::Publish),
             4 => any::<prop::sample::Index>().prop_map(Event::Arrive),
             1 => any::<prop::sample::Index>().prop_map(Event::Lose),
             1 => any::<prop::sample::Index>().prop_map(Event::Repeat),
-            2 => (0_usize..4).prop_map(Event::Fetch),
+            2 => (0_usize..4, prop_oneof![3 => Just(0), 1 => 0_u64..4]).prop_map(|(most, lag)| Event::Fetch(most, lag)),
             1 => Just(Event::Sweep),
+            1 => (0_u64..5, prop::bool::weighted(0.2)).prop_map(|(beyond, far)| Event::Say(beyond, far)),
+            1 => any::<bool>().prop_map(Event::End),
         ]
     }
 
     #[derive(Default)]
     struct Model {
         line: Line,
-        stored: u64,
+        /// The last sequence of the stream, and those of the channel.
+        last: u64,
+        stored: Vec<u64>,
         coming: Vec<u64>,
         handled: Vec<u64>,
     }
 
     impl Model {
+        fn before(&self, seq: u64) -> u64 {
+            self.stored.iter().copied().filter(|it| *it < seq).max().unwrap_or(0)
+        }
+
         fn arrive(&mut self, seq: u64) {
-            if self.line.on_live(seq - 1, seq, true, true) == Step::Deliver {
+            if self.line.on_live(self.before(seq), seq, true, true) == Step::Deliver {
                 self.handled.push(seq);
             }
         }
 
-        fn fetch(&mut self, most: usize) {
-            if let Some((epoch, after, _)) = self.line.missing() {
-                for seq in (after + 1..=self.stored).take(most) {
-                    if self.line.on_fetched(epoch, seq) {
-                        self.handled.push(seq);
-                    }
+        /// As `Keep::catch_up` does, one page.
+        fn fetch(&mut self, most: usize, lag: u64) {
+            let fetch = self.line.fetch();
+            let Some((epoch, after, wanted)) = self.line.missing(fetch) else { return };
+            let come = self.last.saturating_sub(lag);
+            let there = self.stored.iter().copied().filter(|seq| *seq <= come);
+            let page: Vec<_> = there.clone().filter(|seq| *seq > after).take(most).collect();
+            for seq in &page {
+                if self.line.on_fetched(epoch, *seq) {
+                    self.handled.push(*seq);
                 }
-                self.line.settle();
             }
+            if !self.line.settle() && page.len() < most {
+                self.line.on_tail(epoch, wanted, there.max().unwrap_or(0), come);
+            }
+        }
+
+        fn sweep(&mut self) {
+            self.line.want(self.before(u64::MAX));
         }
 
         fn on(&mut self, event: &Event) {
             match event {
-                Event::Publish => {
-                    self.stored += 1;
-                    self.coming.push(self.stored);
+                Event::Publish(ours) => {
+                    self.last += 1;
+                    if *ours {
+                        self.stored.push(self.last);
+                        self.coming.push(self.last);
+                    }
                 }
                 Event::Arrive(which) | Event::Lose(which) | Event::Repeat(which)
                     if !self.coming.is_empty() =>
@@ -218,10 +278,13 @@ mod tests {
                     }
                 }
                 Event::Arrive(_) | Event::Lose(_) | Event::Repeat(_) => {}
-                Event::Fetch(most) => self.fetch(*most),
-                Event::Sweep => {
-                    self.line.want(self.stored);
+                Event::Fetch(most, lag) => self.fetch(*most, *lag),
+                Event::Sweep => self.sweep(),
+                Event::Say(beyond, far) => {
+                    self.line.want(if *far { u64::MAX - beyond } else { self.last + beyond });
                 }
+                Event::End(true) => self.line.give_back(self.line.fetch()),
+                Event::End(false) => self.line.abandon(self.line.fetch()),
             }
         }
     }
@@ -233,9 +296,10 @@ mod tests {
             early in 0_u64..3,
             events in prop::collection::vec(event(), 0..200),
         ) {
-            let mut model = Model { stored: before + early, ..Model::default() };
+            let last = before + early;
+            let mut model = Model { last, stored: (1..=last).collect(), ..Model::default() };
             // Copies that come before the beginning is known.
-            for seq in 1..=model.stored {
+            for seq in 1..=last {
                 prop_assert_eq!(model.line.on_live(seq - 1, seq, true, true), Step::Ignore);
             }
             model.line.open(EPOCH, before);
@@ -243,13 +307,18 @@ mod tests {
                 model.on(event);
                 let line = &model.line;
                 prop_assert!(line.last >= line.opened && line.wanted >= line.last);
-                prop_assert_eq!(model.handled.clone(),
-                    (before + 1..=line.last).collect::<Vec<_>>());
+                prop_assert!(line.last <= model.last, "behind the end of the stream is nothing to be believed");
+                let due = |seq: &&u64| **seq > before && **seq <= line.last;
+                prop_assert_eq!(model.handled.clone(), model.stored.iter().filter(due).copied().collect::<Vec<_>>());
             }
-            model.on(&Event::Sweep);
-            model.fetch(usize::MAX);
-            prop_assert_eq!(model.line.last, model.stored);
-            prop_assert!(!model.line.fetching);
+            // What was never there is given back, and the tails are compared.
+            model.sweep();
+            model.fetch(usize::MAX, 0);
+            model.on(&Event::End(true));
+            model.sweep();
+            model.fetch(usize::MAX, 0);
+            prop_assert!(model.line.last >= model.before(u64::MAX));
+            prop_assert!(!model.line.fetching && !model.line.lacks());
         }
     }
 
@@ -266,11 +335,42 @@ mod tests {
         let mut line = Line::default();
         line.open(EPOCH, 5);
         assert!(line.want(9));
-        assert!(line.on_tail(EPOCH, 9, 5), "the leader has nothing beyond 5");
-        assert_eq!((line.last(), line.is_fetching()), (9, false));
+        assert!(line.on_tail(EPOCH, 9, 5, 9), "the leader has nothing beyond 5");
+        assert_eq!((line.last(), line.lacks()), (9, false));
         assert!(line.want(10));
         line.want(12);
-        assert!(!line.on_tail(EPOCH, 10, 7), "12 became known after the question");
+        assert!(!line.on_tail(EPOCH, 10, 7, 12), "12 became known after the question");
+    }
+
+    #[test]
+    fn an_end_is_believed_only_from_a_store_that_has_come_so_far() {
+        for far in [9, u64::MAX] {
+            let mut line = Line::default();
+            line.open(EPOCH, 5);
+            assert!(line.want(far));
+            assert!(!line.on_tail(EPOCH, far, 5, 8), "it has come to 8");
+            assert_eq!((line.last(), line.lacks()), (5, true));
+            line.give_back(line.fetch());
+            assert!(!line.lacks());
+            assert_eq!(line.on_live(5, 7, true, true), Step::Deliver, "the channel is not deaf");
+        }
+    }
+
+    #[test]
+    fn a_fetch_that_ends_halfway_leaves_the_line_to_the_next_one() {
+        let mut line = Line::default();
+        line.open(EPOCH, 5);
+        assert!(line.want(9));
+        let first = line.fetch();
+        line.abandon(first);
+        assert!(line.is_abandoned());
+        assert_eq!(line.missing(first), None);
+        assert!(line.want(0), "it is known what is missing");
+        line.abandon(first);
+        assert_eq!(line.missing(line.fetch()), Some((EPOCH, 5, 9)), "the first speaks for itself alone");
+        assert_eq!(line.on_live(9, 10, true, true), Step::Ignore);
+        line.abandon(line.fetch());
+        assert_eq!(line.on_live(10, 11, true, true), Step::Fetch);
     }
 
     #[test]
@@ -281,7 +381,7 @@ mod tests {
         assert_eq!(line.on_live(0, 1, true, true), Step::Ignore);
         assert_eq!(line.on_live(1, 2, true, true), Step::Ignore);
         assert!(line.open(Epoch(2), 1), "2 came meanwhile");
-        assert_eq!(line.missing(), Some((Epoch(2), 1, 2)));
+        assert_eq!(line.missing(line.fetch()), Some((Epoch(2), 1, 2)));
         assert!(!line.on_fetched(EPOCH, 2), "it is of another life");
         assert!(line.on_fetched(Epoch(2), 2));
         assert!(line.settle());

@@ -41,6 +41,8 @@ pub(crate) struct RecoveryMetrics {
     fetches: Family<ByCause, Counter>,
     /// Messages read from the store because their live copy had not come.
     pub(crate) fetched: Counter,
+    /// Fetches of what was said to be stored, and is not.
+    pub(crate) given_back: Counter,
     /// Messages read from the store for one session.
     pub(crate) replayed: Counter,
     /// Comparisons of tails with a stream.
@@ -65,6 +67,8 @@ impl RecoveryMetrics {
         registry.register("fetches", text, metrics.fetches.clone());
         let text = "Messages read from the store because their live copy had not come";
         registry.register("messages_fetched", text, metrics.fetched.clone());
+        let text = "Fetches given up because the stream does not have what was said to be in it";
+        registry.register("fetches_in_vain", text, metrics.given_back.clone());
         let text = "Messages read from the store for one session";
         registry.register("messages_replayed", text, metrics.replayed.clone());
         let text = "Comparisons of the channels here with a stream";

@@ -66,8 +66,8 @@ impl Keep {
         if self.hub.epoch_of(channel) == Some(epoch) && timeout(GRACE, self.hub.when(there)).await.is_ok() {
             return Ok(());
         }
-        if self.hub.open_line(channel, epoch, tail, Instant::now()) {
-            self.fetch(channel, Cause::Subscribe);
+        if let Some(fetching) = self.hub.open_line(channel, epoch, tail, Instant::now()) {
+            self.fetch(fetching, Cause::Subscribe);
         }
         self.line_at(channel, epoch, tail).await
     }
@@ -83,8 +83,8 @@ impl Keep {
         if let Ok(there) = timeout(GRACE, at).await {
             return there;
         }
-        if self.hub.want(channel, seq) {
-            self.fetch(channel, Cause::Subscribe);
+        if let Some(fetching) = self.hub.want(channel, seq) {
+            self.fetch(fetching, Cause::Subscribe);
         }
         self.line_at(channel, epoch, seq).await
     }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::keep::{Keep, PAUSE};
 use super::metrics::Cause;
-use crate::hub::kept::Hold;
+use crate::hub::kept::Fetching;
 
 /// Where the bus tells that a stream has another leader.
 pub(crate) const LEADER_ELECTED: &str = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.>";
@@ -74,6 +74,7 @@ impl Sweeper {
                 Ok(()) = self.active.changed() => interrupted = true,
                 Ok(()) = history.changed() => {}
                 Some(_) = self.leaders.next() => interrupted = true,
+                () = self.keep.look.notified() => {}
                 else => return,
             }
             interrupted |= self.active.has_changed().unwrap_or(false);
@@ -92,6 +93,7 @@ impl Sweeper {
                     self.keep.with_heard(partition, epoch, |heard| heard.on_interruption());
                 }
                 self.renew(partition, epoch).await;
+                self.take_over(partition);
                 if self.keep.keeps(Fault::Sweep) {
                     self.compare(partition, epoch).await;
                 }
@@ -122,6 +124,14 @@ impl Sweeper {
             .await;
     }
 
+    /// Fetches what is known to be missing, where whoever fetched it gave up.
+    fn take_over(&self, partition: u32) {
+        let keep = &self.keep;
+        for fetching in keep.hub.abandoned(|channel| keep.history.partition(channel) == partition) {
+            keep.fetch(fetching, Cause::Sweep);
+        }
+    }
+
     async fn compare(&self, partition: u32, epoch: Epoch) {
         let behind = match timeout(DEADLINE, self.behind(partition, epoch)).await {
             Ok(Ok(behind)) => behind,
@@ -142,11 +152,13 @@ impl Sweeper {
         }
         // Whatever is begun is brought to its end.
         let keep = &self.keep;
-        stream::iter(behind).for_each_concurrent(AT_ONCE, |hold| keep.catch_up(hold, Cause::Sweep)).await;
+        stream::iter(behind)
+            .for_each_concurrent(AT_ONCE, |fetching| keep.catch_up(fetching, Cause::Sweep))
+            .await;
     }
 
     /// The channels that miss something.
-    async fn behind(&self, partition: u32, epoch: Epoch) -> Result<Vec<Hold>, ReadError> {
+    async fn behind(&self, partition: u32, epoch: Epoch) -> Result<Vec<Fetching>, ReadError> {
         let keep = &self.keep;
         let may_miss =
             |last| keep.with_heard(partition, epoch, |heard| heard.may_miss(last)).unwrap_or(false);
@@ -157,6 +169,9 @@ impl Sweeper {
             return Err(ReadError::OtherEpoch);
         }
         let last = state.last_seq;
+        if last == 0 {
+            keep.learn(partition, epoch, last).await?;
+        }
         if may_miss(last) {
             sleep(GRACE).await;
         }
@@ -178,10 +193,7 @@ impl Sweeper {
             }
         }
         // From here on nothing waits, so that no fetch is begun and not brought to its end.
-        let behind = seen.into_iter().filter_map(|(channel, tail)| {
-            let hold = keep.hub.hold(channel);
-            keep.hub.want(channel, tail).then_some(hold)
-        });
+        let behind = seen.into_iter().filter_map(|(channel, tail)| keep.hub.want(channel, tail));
         let behind = behind.collect();
         keep.with_heard(partition, epoch, |heard| heard.on_compared(last, holes));
         Ok(behind)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use shared::drain::Drain;
-use shared::history::{History, HistoryConfig, Role};
+use shared::history::{Epoch, History, HistoryConfig, Role};
 use shared::ids::{Channel, MessageId};
 use shared::subject;
 use shared::wire::{Answer, Ask, Envelope as _, Kind, LiveMessage, StoredRef};
@@ -192,8 +192,9 @@ async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not()
     let unheard = store.publish_to(&nobodys, "for nobody").await;
     let ask = |stored: Vec<StoredRef>| Ask { v: 1, ids: vec![], stored };
     let stored = vec![
-        StoredRef { channel: store.channel.clone(), seq },
-        StoredRef { channel: nobodys.clone(), seq: unheard },
+        StoredRef { channel: store.channel.clone(), seq, epoch: store.history.epoch(&store.channel) },
+        // As a publisher-api of before asks.
+        StoredRef { channel: nobodys.clone(), seq: unheard, epoch: None },
     ];
     let answer = world.bus.request(subject::ASK, ask(stored).encode(), PATIENCE).await.unwrap();
     let counts = Answer::decode(&answer.payload).unwrap().stored;
@@ -215,6 +216,71 @@ async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not()
     assert_eq!(client.texts(1).await, ["more"]);
     plain.expect("more").await;
     plain.leave().await;
+    client.leave().await;
+    store.end(world).await;
+}
+
+/// A peer may be wrong about where a channel ends: it asked a leader that was cut off, it speaks of an earlier epoch, or it
+/// makes numbers up.
+#[tokio::test]
+async fn nobody_makes_a_channel_deaf_by_asking_beyond_its_end() {
+    let world = World::ready(|_| {}).await;
+    let mut store = Store::of(&world, "user:1").await;
+    let mut plain = Client::of(&world.edge, "user-1").await;
+    plain.say(r#"{"op":"subscribe","channel":"@user"}"#).await;
+    plain.expect(r#"{"result":true}"#).await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    client.recover("").await;
+    let seq = store.publish("before").await;
+    assert_eq!(client.texts(1).await, ["before"]);
+    plain.expect("before").await;
+    let epoch = store.history.epoch(&store.channel);
+    let earlier = Some(Epoch(1));
+    let beyond = [(None, seq + 5), (epoch, seq + 9), (earlier, seq + 5), (None, u64::MAX), (earlier, seq)];
+    for (number, (epoch, seq)) in beyond.into_iter().enumerate() {
+        let stored = vec![StoredRef { channel: store.channel.clone(), seq, epoch }];
+        let ask = Ask { v: 1, ids: vec![], stored };
+        let answer = world.bus.request(subject::ASK, ask.encode(), PATIENCE).await.unwrap();
+        assert_eq!(Answer::decode(&answer.payload).unwrap().stored, [None], "{epoch:?} {seq}");
+        let text = number.to_string();
+        store.publish(&text).await;
+        assert_eq!(client.texts(1).await, [text.clone()], "after {epoch:?} {seq}");
+        plain.expect(&text).await;
+    }
+    plain.leave().await;
+    client.leave().await;
+    store.end(world).await;
+}
+
+/// A queue may still hold copies of a stream that was made anew meanwhile.
+#[tokio::test]
+async fn copies_of_another_epoch_neither_stop_a_channel_nor_count_as_the_end_of_the_stream() {
+    let world = World::ready(|_| {}).await;
+    let mut store = Store::of(&world, "user:1").await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    let (first, _) = client.recover("").await;
+    for (id, seq, before) in [(90, 500, 499), (91, 501, 500), (92, u64::MAX, 501)] {
+        let message =
+            LiveMessage { id: MessageId(id), kind: Kind::Text, payload: Bytes::from_static(b"of before") };
+        let mut headers = message.headers();
+        headers.insert("Nats-Sequence", seq.to_string());
+        headers.insert("Nats-Last-Sequence", before.to_string());
+        let subject = subject::live(&store.channel, 1);
+        world.bus.publish(subject, None, Some(headers), message.payload).await.unwrap();
+    }
+    for number in 0..20 {
+        store.publish(&number.to_string()).await;
+    }
+    let mut last = String::new();
+    for number in 0..20 {
+        let (id, text) = client.message().await;
+        assert_eq!(text, number.to_string());
+        last = id;
+    }
+    assert_eq!(last.split_once('.').unwrap().0, first.split_once('.').unwrap().0, "it is the same epoch");
+    client.leave().await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    assert!(client.recover(&last).await.1);
     client.leave().await;
     store.end(world).await;
 }

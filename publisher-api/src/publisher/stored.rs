@@ -201,7 +201,8 @@ impl Publisher {
 
 /// The question about a stored message.
 pub(super) fn stored_at(channel: &Channel, position: Position) -> Which {
-    Which::Stored(StoredRef { channel: channel.clone(), seq: position.seq })
+    let Position { epoch, seq } = position;
+    Which::Stored(StoredRef { channel: channel.clone(), seq, epoch: Some(epoch) })
 }
 
 fn outcome(stored: &Result<Stored, Refusal>) -> Outcome {

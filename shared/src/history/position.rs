@@ -40,9 +40,40 @@ pub struct Position {
 #[error("it is no id that was given out here")]
 pub struct NotAPosition;
 
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = NotAPosition;
+
+    fn from_str(text: &str) -> Result<Self, NotAPosition> {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 16 || !text.bytes().all(hex) {
+            return Err(NotAPosition);
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| NotAPosition)
+    }
+}
+
+impl Serialize for Epoch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Epoch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}.{}", self.epoch.0, self.seq)
+        write!(f, "{}.{}", self.epoch, self.seq)
     }
 }
 
@@ -51,17 +82,11 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, NotAPosition> {
         let (epoch, seq) = text.split_once('.').ok_or(NotAPosition)?;
-        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         let canonical = seq == "0" || !seq.starts_with('0');
-        if epoch.len() != 16
-            || !epoch.bytes().all(hex)
-            || !canonical
-            || !seq.bytes().all(|b| b.is_ascii_digit())
-        {
+        if !canonical || !seq.bytes().all(|b| b.is_ascii_digit()) {
             return Err(NotAPosition);
         }
-        let epoch = Epoch(u64::from_str_radix(epoch, 16).map_err(|_| NotAPosition)?);
-        Ok(Self { epoch, seq: seq.parse().map_err(|_| NotAPosition)? })
+        Ok(Self { epoch: epoch.parse()?, seq: seq.parse().map_err(|_| NotAPosition)? })
     }
 }
 

@@ -68,6 +68,18 @@ pub struct Page {
     pub last_seq: u64,
 }
 
+/// Where a channel ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// The channel's last sequence; 0 if nothing of it is there.
+    pub tail: u64,
+    /// The stream's last sequence at the replica that said so. What is not there up to here does not exist. 0: the replica
+    /// did not say how far it has come.
+    pub come: u64,
+}
+
 /// Why nothing could be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -127,6 +139,29 @@ impl History {
             return Ok(None);
         }
         Ok(Some(subjects.iter().map(|subject| found.get(subject.as_str()).copied().unwrap_or(0)).collect()))
+    }
+
+    /// Where a channel ends in this epoch, and how far whoever says so has come: one answer of one replica, so that neither a
+    /// leader that was cut off nor one that still takes in what it has can be taken for one that knows.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn end(&self, channel: &Channel, epoch: Epoch) -> Result<End, ReadError> {
+        let partition = self.partition(channel);
+        // Before the question, so that what is answered knows no less.
+        let before = self.still_at_leader(partition, epoch).await?;
+        let subjects = [subject::log(channel, self.partitions())];
+        let stream = subject::log_stream(partition);
+        let answer = self.inner.bus.direct_batch(&stream, Batch::LastOf(&subjects), DEADLINE).await?;
+        self.still_at_leader(partition, epoch).await?;
+        let alone = (self.inner.config.replicas <= 1).then_some(before.last_seq);
+        let tail = answer.messages.first().map_or(0, |message| message.seq);
+        Ok(End { epoch, tail, come: answer.up_to.or(alone).unwrap_or(0) })
+    }
+
+    async fn still_at_leader(&self, partition: u32, epoch: Epoch) -> Result<StreamState, ReadError> {
+        let (now, state) = self.fresh_epoch(partition).await?;
+        if now == epoch { Ok(state) } else { Err(ReadError::OtherEpoch) }
     }
 
     /// The messages of a channel after a sequence of this epoch, as many as `limit` lets through.

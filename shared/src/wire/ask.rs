@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::Epoch;
 use crate::ids::{Channel, MessageId, NodeId};
 
 /// A question to every edge; the answer goes to the reply subject. A frame holds all that one publisher asks within a
@@ -28,6 +29,9 @@ pub struct StoredRef {
     /// Its sequence in the stream of its channel's partition.
     #[serde(rename = "n")]
     pub seq: u64,
+    /// The epoch that the sequence is of. None from a publisher-api of before this field.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// What one edge did with one message.

@@ -1,6 +1,7 @@
 //! The envelopes are a contract between processes of different versions: each shape is held here.
 
 use super::*;
+use crate::history::Epoch;
 use crate::ids::{Channel, MessageId};
 use bytes::Bytes;
 
@@ -58,14 +59,46 @@ fn each_envelope_has_the_shape_of_version_1() {
 
 #[test]
 fn stored_messages_are_asked_about_by_their_places() {
-    let stored = vec![StoredRef { channel: Channel::parse("user:\"1\"").unwrap(), seq: u64::MAX }];
-    insta::assert_snapshot!(text(&Ask { v: 1, ids: vec![], stored }), @r#"{"v":1,"ids":[],"stored":[{"c":"user:\"1\"","n":18446744073709551615}]}"#);
+    let epoch = Some(Epoch(0x2b9f));
+    let stored = vec![StoredRef { channel: Channel::parse("user:\"1\"").unwrap(), seq: u64::MAX, epoch }];
+    insta::assert_snapshot!(text(&Ask { v: 1, ids: vec![], stored }), @r#"{"v":1,"ids":[],"stored":[{"c":"user:\"1\"","n":18446744073709551615,"e":"0000000000002b9f"}]}"#);
     let stored = vec![Some(Counts { sessions: 2, failed: 1 }), None];
     insta::assert_snapshot!(text(&Answer { v: 1, edge: "e1".into(), counts: vec![], stored }), @r#"{"v":1,"edge":"e1","counts":[],"stored":[{"s":2,"f":1},null]}"#);
     assert!(
         matches!(Ask::decode(br#"{"ids":[],"stored":[{"c":"a b","n":1}]}"#), Err(WireError::Json(_))),
         "no channel name"
     );
+    assert!(
+        matches!(
+            Ask::decode(br#"{"ids":[],"stored":[{"c":"a","n":1,"e":"2B9F"}]}"#),
+            Err(WireError::Json(_))
+        ),
+        "no epoch"
+    );
+}
+
+/// A part of the version before this one names no epoch, and passes over one that is named.
+#[test]
+fn asks_with_and_without_the_epoch_of_a_place_are_understood() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct OldRef {
+        c: Channel,
+        n: u64,
+    }
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct OldAsk {
+        v: u32,
+        ids: Vec<MessageId>,
+        stored: Vec<OldRef>,
+    }
+    let channel = Channel::parse("a").unwrap();
+    let old = OldAsk { v: 1, ids: vec![], stored: vec![OldRef { c: channel.clone(), n: 7 }] };
+    let ask = Ask::decode(&serde_json::to_vec(&old).unwrap()).unwrap();
+    assert_eq!(ask.stored, [StoredRef { channel: channel.clone(), seq: 7, epoch: None }]);
+    assert_eq!(ask.encode(), serde_json::to_vec(&old).unwrap(), "without an epoch it is written as before");
+    let stored = vec![StoredRef { channel, seq: 7, epoch: Some(Epoch(1)) }];
+    let read: OldAsk = serde_json::from_slice(&Ask { v: 1, ids: vec![], stored }.encode()).unwrap();
+    assert_eq!((read.stored[0].c.as_str(), read.stored[0].n), ("a", 7));
 }
 
 /// What a part wrote and read before it knew of history, which is the version before this one.
@@ -88,7 +121,7 @@ fn a_part_of_before_history_and_one_with_it_understand_each_other() {
     let new = Answer { v: 1, edge: "e1".into(), counts: vec![None], stored: vec![] };
     assert_eq!(Answer::decode(&serde_json::to_vec(&old).unwrap()).unwrap(), new);
 
-    let stored = vec![StoredRef { channel: Channel::parse("a").unwrap(), seq: 1 }];
+    let stored = vec![StoredRef { channel: Channel::parse("a").unwrap(), seq: 1, epoch: Some(Epoch(1)) }];
     let ask = Ask { v: 1, ids: vec![], stored }.encode();
     assert!(serde_json::from_slice::<OldAsk>(&ask).unwrap().ids.is_empty(), "it answers nothing about them");
     let answer = Answer { stored: vec![Some(Counts::default())], ..new }.encode();
