@@ -308,19 +308,22 @@ impl Hub {
     /// Sessions that shall move: those that recover first, then the oldest. None is chosen twice.
     pub(crate) fn choose(&self, choice: &Choice, now: Instant) -> Vec<Arc<Peer>> {
         let age = now.saturating_duration_since(self.began);
-        let mut chosen: Vec<_> = self.peers();
-        chosen.retain(|peer| {
-            let old = |limit: Duration| {
-                age.saturating_sub(Duration::from_secs(peer.since.into())) >= limit.mul_f64(peer.spread())
-            };
-            (choice.plain || peer.follows.load(Ordering::Relaxed))
-                && !peer.moves.load(Ordering::Relaxed)
-                && choice.older_than.is_none_or(old)
-        });
-        chosen.sort_unstable_by_key(|peer| (!peer.follows.load(Ordering::Relaxed), peer.id));
+        // Read once: sessions change it meanwhile, and no order survives that.
+        let known = self.peers().into_iter().map(|peer| (peer.follows.load(Ordering::Relaxed), peer));
+        let mut chosen: Vec<_> = known
+            .filter(|(follows, peer)| {
+                let old = |limit: Duration| {
+                    age.saturating_sub(Duration::from_secs(peer.since.into())) >= limit.mul_f64(peer.spread())
+                };
+                (choice.plain || *follows)
+                    && !peer.moves.load(Ordering::Relaxed)
+                    && choice.older_than.is_none_or(old)
+            })
+            .collect();
+        chosen.sort_unstable_by_key(|(follows, peer)| (!follows, peer.id));
         chosen.truncate(choice.most);
-        chosen.retain(|peer| !peer.moves.swap(true, Ordering::Relaxed));
-        chosen
+        let peers = chosen.into_iter().map(|(_, peer)| peer);
+        peers.filter(|peer| !peer.moves.swap(true, Ordering::Relaxed)).collect()
     }
 
     /// Every session there is now.

@@ -180,3 +180,26 @@ proptest! {
         prop_assert_eq!((hub.sessions(), hub.channels_and_users()), (0, (0, 0)));
     }
 }
+
+#[test]
+fn sessions_are_chosen_to_move_while_others_turn_to_ids_and_back() {
+    let hub = hub(0, SessionPolicy::EvictOldest);
+    let members: Vec<_> = (0..2_000).map(|_| hub.admit(1).unwrap()).collect();
+    let (peers, done) = (hub.peers(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for peer in &peers {
+                    peer.follows.fetch_xor(true, Ordering::Relaxed);
+                }
+            }
+        });
+        let choice = Choice { most: 1, plain: true, older_than: None };
+        let chosen = std::panic::catch_unwind(|| {
+            (0..1_000).map(|_| hub.choose(&choice, Instant::now()).len()).sum::<usize>()
+        });
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(chosen.ok(), Some(1_000), "each time one, and no panic");
+    });
+    drop(members);
+}
