@@ -8,7 +8,7 @@ use harness::tools;
 use harness::wait::{soon, until};
 use shared::bus::{self, Bus, BusConfig};
 use shared::drain::Drain;
-use shared::history::{History, HistoryConfig, HistoryState, Page, PageLimit, Role};
+use shared::history::{End, History, HistoryConfig, HistoryState, Page, PageLimit, Role};
 use shared::ids::{Channel, MessageId};
 use shared::wire::{Kind, LiveMessage};
 use tokio::time::Instant;
@@ -110,6 +110,38 @@ async fn what_is_stored_is_read_in_order_and_once() {
         let last = history.fresh(0).await.unwrap().last_seq;
         let tails = history.tails(0, &[one.clone(), channel("nobody"), two.clone()], last).await.unwrap();
         assert_eq!(tails, Some(vec![places[9], 0, last]), "the replica says how far it looked");
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn where_a_channel_ends_is_known_without_reading_its_last_message() {
+    for rig in Rig::each("where_a_channel_ends_is_known_without_reading_its_last_message").await {
+        let history = rig.history(&HistoryConfig::default(), Role::Publisher).await;
+        let (small, large, none) = (channel("user:1"), channel("user:2"), channel("user:3"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut ends = Vec::new();
+        for (id, channel, size) in [(1, &small, 100), (2, &large, 200 << 10)] {
+            let message = message(id, &"x".repeat(size));
+            let stored = history.store(channel, &message, Default::default(), deadline).await.unwrap();
+            ends.push(stored.position.seq);
+        }
+        assert_eq!(history.tail(&none).await.unwrap().1, 0);
+        let mut received = Vec::new();
+        for (channel, end) in [(&small, ends[0]), (&large, ends[1])] {
+            let before = rig.bus.received_bytes();
+            for _ in 0..100 {
+                assert_eq!(history.tail(channel).await.unwrap().1, end);
+            }
+            received.push(rig.bus.received_bytes() - before);
+        }
+        assert!(received[1] < received[0] + 20_000, "bytes for 100 B and for 200 KB: {received:?}");
+        let epoch = history.epoch(&large).unwrap();
+        let last = history.fresh(0).await.unwrap().last_seq;
+        assert_eq!(last, 2, "a question stores nothing");
+        let end = history.end(&large, epoch).await.unwrap();
+        assert_eq!(end, End { epoch, tail: ends[1], come: last });
+        assert_eq!(history.end(&none, epoch).await.unwrap(), End { epoch, tail: 0, come: last });
         rig.end().await;
     }
 }

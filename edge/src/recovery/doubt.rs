@@ -286,7 +286,19 @@ impl Keep {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use prometheus_client::registry::Registry;
+    use shared::bus::{self, Bus, BusConfig};
+    use shared::drain::Drain;
+    use shared::faults::Faults;
+    use shared::history::{History, HistoryConfig, Role};
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::hub::{Hub, Places, SessionPolicy};
+    use crate::recovery::keep::KeepLimits;
+    use crate::recovery::metrics::RecoveryMetrics;
 
     const fn id(of: u128) -> Option<MessageId> {
         Some(MessageId(of))
@@ -382,5 +394,31 @@ mod tests {
         let mut thread = knowing(9);
         assert_eq!(thread.on_live("user:1", 10, None), Trust::Sure);
         assert_eq!(thread.on_live("user:1", 11, id(11)), Trust::Sure);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_epoch_that_is_over_or_undoes_what_the_next_one_knows() {
+        let rest = Drain::new();
+        let server = bus::provide(&BusConfig::default(), &rest).await.unwrap();
+        let bus = Bus::connect(&server, "test", &rest).await.unwrap();
+        let places = Places { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
+        let history = History::open(&bus, &HistoryConfig::default(), Role::Reader, &rest);
+        let limits = KeepLimits { replays: 1, remembered: 1, faults: Faults::default() };
+        let counters = RecoveryMetrics::register(&mut Registry::default());
+        let hub = Arc::new(Hub::new(places));
+        let keep = Keep::new(history, hub, limits, counters, rest.clone(), rest.token());
+        // The stream's own epoch is another one.
+        let doubted = keep.with_thread(0, Epoch(1), |thread| {
+            thread.know(known(10));
+            thread.on_interruption()
+        });
+        assert_eq!(doubted, Some(true));
+        let sure = timeout(Duration::from_secs(20), keep.sure(0, Epoch(1)));
+        assert!(sure.await.is_ok(), "nothing would wake who waits");
+        assert_eq!(keep.with_heard(0, Epoch(2), |_| ()), None, "it is over too");
+        assert!(keep.doubt(0, Epoch(1)).is_some(), "what is known stays known");
+        rest.begin();
+        drop((keep, bus));
+        assert_eq!(rest.finish(Duration::from_secs(20)).await, 0);
     }
 }

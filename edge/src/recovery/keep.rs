@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::doubt::{Question, Thread, Trust};
 use super::heard::Heard;
+use super::looks::Looks;
 use super::metrics::RecoveryMetrics;
 use super::recent::Recent;
 use crate::hub::Hub;
@@ -38,6 +39,8 @@ pub(crate) struct Keep {
     pub(crate) fetches: Semaphore,
     /// Places for reads for single sessions.
     pub(crate) replays: Semaphore,
+    /// Where channels end, for those who subscribe.
+    pub(super) looks: Looks,
     /// There is a reason to compare tails at once.
     pub(super) look: Notify,
     faults: Faults,
@@ -82,6 +85,7 @@ impl Keep {
             gone,
             fetches: Semaphore::new(FETCHES),
             replays: Semaphore::new(limits.replays),
+            looks: Looks::default(),
             look: Notify::new(),
             faults: limits.faults,
             heard,

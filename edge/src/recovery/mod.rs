@@ -12,6 +12,7 @@
 //! | [`sweep`] | compares with the streams: after each interruption, and every ten seconds |
 //! | [`replay`] | gives one session what is stored, as fast as it reads |
 //! | [`asks`] | answers publishers, and fetches what they ask about in vain |
+//! | [`looks`] | one look at a time at where a channel ends, for all who subscribe |
 //! | [`keep`], [`recent`], [`metrics`] | what all of these share; the latest counts; what is counted |
 
 pub(crate) mod asks;
@@ -21,6 +22,7 @@ mod fetch;
 pub(crate) mod heard;
 pub(crate) mod keep;
 pub(crate) mod line;
+mod looks;
 pub(crate) mod metrics;
 pub(crate) mod opening;
 pub(crate) mod recent;

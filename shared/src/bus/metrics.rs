@@ -114,7 +114,11 @@ fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
     [
         ("stream_stored", "Messages that streams stored", now.stream_stored),
         ("stream_duplicates", "Messages that streams had already, by their ids", now.stream_duplicates),
-        ("stream_refused", "Messages that streams refused", now.stream_refused),
+        (
+            "stream_refused",
+            "Messages that streams refused, but for expectations that did not hold",
+            now.stream_refused,
+        ),
         ("stream_commits", "Times that a stream made durable what it had taken", now.stream_commits),
         ("stream_failures", "Times that a stream's store failed and was read anew", now.stream_failures),
         (

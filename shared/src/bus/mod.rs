@@ -10,6 +10,7 @@ mod metrics;
 mod store;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Event, HeaderMap, Message, Subscriber};
@@ -260,6 +261,11 @@ impl Bus {
     /// A subject of this connection's own, for answers that come in numbers.
     pub fn new_inbox(&self) -> String {
         self.inner.client.new_inbox()
+    }
+
+    /// Bytes that came from the server, over all connections that this handle has made.
+    pub fn received_bytes(&self) -> u64 {
+        self.inner.client.statistics().in_bytes.load(Ordering::Relaxed)
     }
 
     /// The largest payload that the server takes, in bytes. 0 before the first connection.

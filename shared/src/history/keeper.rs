@@ -9,7 +9,6 @@
 //! have a message where it was heard.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -139,36 +138,21 @@ impl Keeper {
     }
 
     fn tell(&self, state: HistoryState) {
-        self.history.inner.state.send_if_modified(|known| {
-            if *known == state {
-                return false;
+        let changed = self.history.inner.state.borrow().epochs().is_some();
+        if !self.history.tell(state.clone()) {
+            return;
+        }
+        match state {
+            HistoryState::Ready(epochs) => {
+                tracing::info!(partitions = epochs.partitions.len(), changed, "history is ready");
             }
-            match &state {
-                HistoryState::Ready(epochs) => {
-                    let before = known.epochs().cloned();
-                    for (partition, shard) in self.history.inner.partitions.iter().enumerate() {
-                        let of = |epochs: &Arc<Epochs>| epochs.partitions.get(partition).map(|it| it.epoch);
-                        if before.as_ref().and_then(of) != of(epochs) {
-                            shard.seen.store(0, Ordering::Relaxed);
-                            *shard.flag() = None;
-                        }
-                    }
-                    tracing::info!(
-                        partitions = epochs.partitions.len(),
-                        changed = before.is_some(),
-                        "history is ready"
-                    );
-                }
-                // That there is no connection yet, the bus says itself.
-                HistoryState::Opening { why } if !self.history.inner.bus.state().borrow().connected => {
-                    tracing::debug!(why, "history can't be used yet");
-                }
-                HistoryState::Opening { why } => tracing::warn!(why, "history can't be used yet"),
-                HistoryState::Mismatch { why } => tracing::error!(why, "history can't be used"),
+            // That there is no connection yet, the bus says itself.
+            HistoryState::Opening { why } if !self.history.inner.bus.state().borrow().connected => {
+                tracing::debug!(why, "history can't be used yet");
             }
-            *known = state;
-            true
-        });
+            HistoryState::Opening { why } => tracing::warn!(why, "history can't be used yet"),
+            HistoryState::Mismatch { why } => tracing::error!(why, "history can't be used"),
+        }
     }
 
     async fn look_at_all(&mut self) -> Look {

@@ -108,6 +108,7 @@ struct Inner {
     /// There is a reason to look at the streams at once.
     look: Notify,
     partitions: Vec<Shard>,
+    silence: read::Silence,
 }
 
 /// What is known of one partition besides its epoch.
@@ -140,6 +141,13 @@ impl Shard {
 impl History {
     /// Begins to make and watch the streams; [`History::state`] tells how it stands.
     pub fn open(bus: &Bus, config: &HistoryConfig, role: Role, drain: &Drain) -> Self {
+        let history = Self::with(bus, config, role);
+        drain.spawn(keeper::keep(history.clone(), drain.token()));
+        history
+    }
+
+    /// The same without anybody who watches.
+    fn with(bus: &Bus, config: &HistoryConfig, role: Role) -> Self {
         let why = "the streams of the history are being looked for".to_owned();
         let inner = Inner {
             bus: bus.clone(),
@@ -148,10 +156,9 @@ impl History {
             state: watch::Sender::new(HistoryState::Opening { why }),
             look: Notify::new(),
             partitions: (0..config.partitions).map(|_| Shard::default()).collect(),
+            silence: read::Silence::default(),
         };
-        let history = Self { inner: Arc::new(inner) };
-        drain.spawn(keeper::keep(history.clone(), drain.token()));
-        history
+        Self { inner: Arc::new(inner) }
     }
 
     /// How it stands, and changes of that. A change of an epoch is one.
@@ -188,6 +195,27 @@ impl History {
     /// Tells that a message with this sequence was seen in this epoch, so that a stream that goes back is noticed.
     pub fn saw(&self, epoch: Epoch, partition: u32, seq: u64) {
         self.in_epoch(epoch, partition, |shard| shard.seen.fetch_max(seq, Ordering::Relaxed));
+    }
+
+    /// Tells how it stands. What was seen in another epoch is forgotten in the same step. True: that is new.
+    fn tell(&self, state: HistoryState) -> bool {
+        self.inner.state.send_if_modified(|known| {
+            if *known == state {
+                return false;
+            }
+            if let HistoryState::Ready(epochs) = &state {
+                let before = known.epochs().cloned();
+                for (partition, shard) in self.inner.partitions.iter().enumerate() {
+                    let of = |epochs: &Arc<Epochs>| epochs.partitions.get(partition).map(|it| it.epoch);
+                    if before.as_ref().and_then(of) != of(epochs) {
+                        shard.seen.store(0, Ordering::Relaxed);
+                        *shard.flag() = None;
+                    }
+                }
+            }
+            *known = state;
+            true
+        })
     }
 
     /// Changes what is known of a partition, unless its epoch is another one. The keeper begins with nothing in the same
@@ -233,5 +261,50 @@ impl History {
     /// The highest sequence of a partition that was seen in its epoch.
     pub fn seen(&self, partition: u32) -> u64 {
         self.inner.partitions.get(partition as usize).map_or(0, |shard| shard.seen.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{self, BusConfig};
+
+    fn ready(epoch: Epoch) -> HistoryState {
+        let partitions = vec![Partition { epoch, smallest_limit: 1 }];
+        HistoryState::Ready(Arc::new(Epochs { partitions }))
+    }
+
+    /// Threads that really run at once: what one epoch saw while the next is told of must not count for that.
+    #[tokio::test]
+    async fn what_was_seen_in_one_epoch_never_counts_for_the_next() {
+        let drain = Drain::new();
+        let server = bus::provide(&BusConfig::default(), &drain).await.unwrap();
+        let bus = Bus::connect(&server, "test", &drain).await.unwrap();
+        let history = History::with(&bus, &HistoryConfig::default(), Role::Reader);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        std::thread::scope(|scope| {
+            let (history, ends) = (&history, &std::sync::atomic::AtomicBool::new(false));
+            for epoch in [1, 2] {
+                scope.spawn(move || {
+                    while !ends.load(Ordering::Relaxed) {
+                        history.saw(Epoch(epoch), 0, 1_000 * epoch);
+                        history.seems_back(Epoch(epoch), 0);
+                    }
+                });
+            }
+            for epoch in [1, 2].into_iter().cycle() {
+                if std::time::Instant::now() > until {
+                    break;
+                }
+                history.tell(ready(Epoch(epoch)));
+                std::thread::yield_now();
+                let seen = history.seen(0);
+                assert!([0, 1_000 * epoch].contains(&seen), "{seen} in epoch {epoch}");
+            }
+            ends.store(true, Ordering::Relaxed);
+        });
+        drain.begin();
+        drop((history, bus));
+        assert_eq!(drain.finish(std::time::Duration::from_secs(5)).await, 0);
     }
 }

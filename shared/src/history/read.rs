@@ -18,6 +18,29 @@ use crate::wire::{LiveMessage, WireError};
 /// How long one read may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// How soon a leader says where a channel ends. Beyond, the last message is read.
+const SAYS_WITHIN: Duration = Duration::from_secs(1);
+/// For how long it is not asked again if it said nothing.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// That leaders say nothing about where channels end, as on a bus that lets a part publish less than it needs.
+#[derive(Debug, Default)]
+pub(super) struct Silence(std::sync::Mutex<Option<Instant>>);
+
+impl Silence {
+    fn begin(&self) {
+        *self.until() = Some(Instant::now() + SILENCE);
+    }
+
+    fn lasts(&self) -> bool {
+        self.until().is_some_and(|until| Instant::now() < until)
+    }
+
+    fn until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// How much to read at once.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLimit {
@@ -105,13 +128,35 @@ impl History {
     pub async fn tail(&self, channel: &Channel) -> Result<(Epoch, u64), ReadError> {
         let epoch = self.epoch(channel).ok_or(ReadError::NotReady)?;
         let partition = self.partition(channel);
-        let subject = subject::log(channel, self.partitions());
-        let get = Get::Last(&subject);
-        let last = self.inner.bus.get_message(&subject::log_stream(partition), get, DEADLINE).await?;
-        let seq = last.map_or(0, |message| message.seq);
+        let seq = self.last_of(partition, &subject::log(channel, self.partitions())).await?;
         self.still(channel, epoch)?;
         self.saw(epoch, partition, seq);
         Ok((epoch, seq))
+    }
+
+    /// Without its message, unless the leader does not say it so: while messages of the channel are on their way to the
+    /// copies, or the store is full.
+    async fn last_of(&self, partition: u32, subject: &str) -> Result<u64, ApiError> {
+        let bus = &self.inner.bus;
+        let mut silent = false;
+        if !self.inner.silence.lasts() {
+            match bus.last_of_subject(subject, SAYS_WITHIN).await {
+                Ok(Some(seq)) if seq > 0 => return Ok(seq),
+                // That there is none, it says too when it could not look; to read it costs nothing then.
+                Ok(_) => {}
+                Err(ApiError::Timeout) => silent = true,
+                Err(error) => return Err(error),
+            }
+        }
+        let last = bus.get_message(&subject::log_stream(partition), Get::Last(subject), DEADLINE).await?;
+        if silent {
+            self.inner.silence.begin();
+            tracing::warn!(
+                subject = subject::log_all(partition),
+                "the bus does not say where channels end, so their last messages are read; this part needs the                  permission to publish there"
+            );
+        }
+        Ok(last.map_or(0, |message| message.seq))
     }
 
     /// The last sequences of channels of one partition (at most 1,000), in their order; 0 for those that have none.

@@ -114,6 +114,12 @@ impl ApiError {
         Self::new(503, 10_077, why)
     }
 
+    /// Whether it says that a publisher's expectation did not hold. That is how publishers take turns, and how anybody learns
+    /// where a subject ends.
+    pub(crate) fn is_expectation(&self) -> bool {
+        matches!(self.err_code, 10_060 | 10_070 | 10_071)
+    }
+
     /// Whether it says that the store has no room.
     pub(crate) fn is_full(&self) -> bool {
         self.description == FULL

@@ -123,7 +123,7 @@ impl Streams {
                 publish::duplicate(&name, seq)
             }
             Err(error) => {
-                add(&counters.stream_refused, 1);
+                add(&counters.stream_refused, u64::from(!error.is_expectation()));
                 self.refused_full += u64::from(error.is_full());
                 publish::refusal(&name, &error)
             }

@@ -12,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
         the_expected_last_sequence_is_checked,
         the_expected_last_sequence_of_the_subject_is_checked,
         the_expected_last_sequence_of_another_subject_is_checked,
+        a_sequence_that_can_not_be_is_refused_with_the_last_of_the_subject,
         the_expected_last_id_is_checked,
         an_unexpected_publish_is_not_stored,
         rollups_and_lifetimes_are_refused_where_not_allowed,
@@ -68,6 +69,24 @@ async fn the_expected_last_sequence_of_the_subject_is_checked(fixture: &Fixture)
     publish(&mut streams, "expsubj.a", (name, "2"), Err((10071, "wrong last sequence: 1"))).await?;
     publish(&mut streams, "expsubj.a", (name, "1"), Ok(3)).await?;
     publish(&mut streams, "expsubj.c", (name, "3"), Err((10071, "wrong last sequence: 0"))).await
+}
+
+/// How parts ask where a channel ends without reading its last message.
+async fn a_sequence_that_can_not_be_is_refused_with_the_last_of_the_subject(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    let mut streams = Streams::open(fixture).await?;
+    // Full from the second message on.
+    streams.create("EXPNEVER", json!({ "max_msgs": 2, "discard": "new" })).await?;
+    let never = ("Nats-Expected-Last-Subject-Sequence", "9223372036854775807");
+    publish(&mut streams, "expnever.a", never, Err((10071, "wrong last sequence: 0"))).await?;
+    streams.fill("EXPNEVER", 0, &["expnever.a"]).await?;
+    publish(&mut streams, "expnever.a", never, Err((10071, "wrong last sequence: 1"))).await?;
+    publish(&mut streams, "expnever.b", never, Err((10071, "wrong last sequence: 0"))).await?;
+    streams.fill("EXPNEVER", 1, &["expnever.b"]).await?;
+    publish(&mut streams, "expnever.a", never, Err((10071, "wrong last sequence: 1"))).await?;
+    publish(&mut streams, "expnever.b", never, Err((10071, "wrong last sequence: 2"))).await?;
+    streams.expect_state("EXPNEVER", [2, 1, 2]).await
 }
 
 async fn the_expected_last_sequence_of_another_subject_is_checked(fixture: &Fixture) -> anyhow::Result<()> {

@@ -1,0 +1,114 @@
+//! One look at a time at where a channel ends, for all who subscribe to it meanwhile.
+//!
+//! A session that subscribes needs a look that began after it came. So those who come while one is under way share the
+//! next, however many they are.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shared::history::Epoch;
+use shared::ids::Channel;
+use tokio::time::Instant;
+
+/// What a look found: the epoch of the channel and its last sequence.
+type Found = (Epoch, u64);
+
+/// The last look at a channel, and when it began. Held while it is taken.
+type Look = Arc<tokio::sync::Mutex<Option<(Instant, Found)>>>;
+
+/// The channels that somebody looks at, one for each session that subscribes at most.
+#[derive(Debug, Default)]
+pub(crate) struct Looks(Mutex<HashMap<Channel, Look>>);
+
+impl Looks {
+    /// What a look that began after this call finds: this one, or another's.
+    pub(crate) async fn share<E>(
+        &self,
+        channel: &Channel,
+        look: impl Future<Output = Result<Found, E>>,
+    ) -> Result<Found, E> {
+        let now = Instant::now();
+        let place = Place::of(self, channel);
+        let mut last = place.look.lock().await;
+        if let Some((began, found)) = *last
+            && began > now
+        {
+            return Ok(found);
+        }
+        let began = Instant::now();
+        let found = look.await?;
+        *last = Some((began, found));
+        Ok(found)
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<Channel, Look>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who looks, or waits for a look. With the last of them the channel is forgotten.
+struct Place<'l> {
+    looks: &'l Looks,
+    channel: &'l Channel,
+    look: Look,
+}
+
+impl<'l> Place<'l> {
+    fn of(looks: &'l Looks, channel: &'l Channel) -> Self {
+        let look = Arc::clone(looks.map().entry(channel.clone()).or_default());
+        Self { looks, channel, look }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut map = self.looks.map();
+        // The map's and this one: under its lock nobody else gets another.
+        if Arc::strong_count(&self.look) == 2 {
+            map.remove(self.channel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_during_a_look_shares_the_next_one_and_nobody_gets_an_older_one() {
+        let (looks, channel, begun) = (Looks::default(), Channel::parse("all").unwrap(), AtomicU64::new(0));
+        let look = |after: u64| {
+            let (looks, channel, begun) = (&looks, &channel, &begun);
+            async move {
+                sleep(Duration::from_millis(after)).await;
+                let before = begun.load(Ordering::Relaxed);
+                let taken = async {
+                    let number = begun.fetch_add(1, Ordering::Relaxed) + 1;
+                    sleep(Duration::from_millis(10)).await;
+                    Ok::<_, ()>((Epoch(1), number))
+                };
+                let (_, number) = looks.share(channel, taken).await.unwrap();
+                assert!(number > before, "it began after the call");
+            }
+        };
+        // One at 0, which lasts until 10; all others share the one that begins then.
+        futures_util::future::join_all((0..1_000).map(|number| look(number % 10))).await;
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
+        assert!(looks.map().is_empty(), "nothing is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_fails_or_is_given_up_is_nobody_else_s() {
+        let (looks, channel) = (Looks::default(), Channel::parse("all").unwrap());
+        let never = looks.share(&channel, std::future::pending::<Result<Found, ()>>());
+        assert!(tokio::time::timeout(Duration::from_secs(5), never).await.is_err());
+        assert_eq!(looks.share(&channel, async { Err(()) }).await, Err(()));
+        assert_eq!(looks.share(&channel, async { Ok::<_, ()>((Epoch(1), 7)) }).await, Ok((Epoch(1), 7)));
+        assert!(looks.map().is_empty());
+    }
+}
