@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::Core;
+use crate::backlog::{self, Backlog, Intake};
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::hub::kept::Incoming;
@@ -68,12 +69,14 @@ impl Feed {
             });
         }
         let desk = Desk::new(Arc::clone(&keep), node, answers, Arc::clone(&metrics));
-        drain.spawn(Self { hub, keep, desk, metrics, connection }.listen(messages, gone));
+        let (intake, backlog) = backlog::open(backlog::BYTES);
+        drain.spawn(fill(messages, intake, Arc::clone(&keep), Arc::clone(&metrics), gone.clone()));
+        drain.spawn(Self { hub, keep, desk, metrics, connection }.listen(backlog, gone));
         Ok(active)
     }
 
     /// Ends with `gone`; dropping the sender then ends the task that sends answers.
-    async fn listen(mut self, mut messages: Subscriber, gone: CancellationToken) {
+    async fn listen(mut self, mut messages: Backlog, gone: CancellationToken) {
         loop {
             tokio::select! {
                 message = messages.next() => match message {
@@ -200,6 +203,37 @@ async fn send_answers(bus: Bus, mut waiting: mpsc::Receiver<Addressed>, metrics:
                 metrics.lost(Loss::Answer, 1);
                 tracing::debug!(%error, "a publisher gets no answer");
             }
+        }
+    }
+}
+
+/// Takes what comes from the bus as soon as it does, so that what waits is bounded in bytes.
+async fn fill(
+    mut messages: Subscriber,
+    intake: Intake,
+    keep: Arc<Keep>,
+    metrics: Arc<Metrics>,
+    gone: CancellationToken,
+) {
+    let mut full = false;
+    loop {
+        let message = tokio::select! {
+            message = messages.next() => message,
+            () = gone.cancelled() => return,
+        };
+        let Some(message) = message else { return };
+        let fits = intake.take(message);
+        if !fits {
+            metrics.lost(Loss::FeedFull, 1);
+        }
+        if full == fits {
+            full = !fits;
+            if full {
+                tracing::error!("more comes from the bus than is handled: what does not fit is dropped");
+            } else {
+                tracing::warn!("what comes from the bus fits again");
+            }
+            keep.look_again();
         }
     }
 }

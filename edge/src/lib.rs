@@ -24,6 +24,7 @@ mod adapters;
 mod admission;
 mod announce;
 mod authn;
+mod backlog;
 mod balance;
 pub mod code;
 mod config;

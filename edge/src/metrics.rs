@@ -63,6 +63,8 @@ pub(crate) enum Loss {
     BadMessage,
     /// A question from a publisher that can't be read or answered.
     BadAsk,
+    /// Anything from the bus, because too much waited for the feed.
+    FeedFull,
     /// A subject of the feed that this version doesn't know.
     UnknownSubject,
     /// An answer to a publisher, because too many waited.
@@ -283,6 +285,7 @@ impl Metrics {
             Loss::Resubscribed => "resubscribed",
             Loss::BadMessage => "bad_message",
             Loss::BadAsk => "bad_ask",
+            Loss::FeedFull => "feed_full",
             Loss::UnknownSubject => "unknown_subject",
             Loss::AnswerQueue => "answer_queue",
             Loss::Answer => "answer",

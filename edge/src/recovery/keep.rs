@@ -119,6 +119,11 @@ impl Keep {
         Some(act(&mut ear))
     }
 
+    /// Copies were lost on their way: whatever is missing is looked for at once.
+    pub(crate) fn look_again(&self) {
+        self.look.notify_one();
+    }
+
     /// Copies of a partition may have been missed behind this sequence: its channels are compared at once.
     pub(super) fn missed(&self, partition: u32, epoch: Epoch, behind: u64) {
         self.with_heard(partition, epoch, |heard| heard.on_missed(behind));

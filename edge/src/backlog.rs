@@ -1,0 +1,97 @@
+//! What came from the bus and waits for the feed: bounded in bytes.
+//!
+//! The bus client bounds a subscription by the number of its messages, of which a million large ones are more than any
+//! machine has. So they are taken from there at once, and what goes beyond the bound is dropped here, the newest first, as
+//! the client would do it. A stored message that is dropped shows itself as a hole and is fetched.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shared::bus::async_nats::Message;
+use tokio::sync::mpsc;
+
+/// Bytes that may wait. A feed must outlast a burst of the whole bus.
+pub(crate) const BYTES: usize = 256 << 20;
+/// Messages that may wait.
+const MESSAGES: usize = 1 << 20;
+/// What a message takes beside what it carries.
+const OVERHEAD: usize = 256;
+
+/// Where messages go in.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    messages: mpsc::Sender<Message>,
+    bytes: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// Where they come out, in the same order.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    messages: mpsc::Receiver<Message>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// A backlog that holds so many bytes.
+pub(crate) fn open(limit: usize) -> (Intake, Backlog) {
+    let (sender, receiver) = mpsc::channel(MESSAGES);
+    let bytes = Arc::new(AtomicUsize::new(0));
+    (Intake { messages: sender, bytes: Arc::clone(&bytes), limit }, Backlog { messages: receiver, bytes })
+}
+
+impl Intake {
+    /// Whether there was room; if not, the message is dropped. One always has room if nothing waits.
+    pub(crate) fn take(&self, message: Message) -> bool {
+        let size = size(&message);
+        let waiting = self.bytes.fetch_add(size, Ordering::Relaxed);
+        let taken = (waiting == 0 || waiting.saturating_add(size) <= self.limit)
+            && self.messages.try_send(message).is_ok();
+        if !taken {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+        taken
+    }
+}
+
+impl Backlog {
+    /// The next message. None: nothing goes in any more.
+    pub(crate) async fn next(&mut self) -> Option<Message> {
+        let message = self.messages.recv().await?;
+        self.bytes.fetch_sub(size(&message), Ordering::Relaxed);
+        Some(message)
+    }
+}
+
+fn size(message: &Message) -> usize {
+    message.length + OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::bus::async_nats::StatusCode;
+
+    use super::*;
+
+    fn message(number: usize, length: usize) -> Message {
+        let subject = number.to_string().into();
+        let (payload, status) = (Default::default(), Some(StatusCode::OK));
+        Message { subject, reply: None, payload, headers: None, status, description: None, length }
+    }
+
+    #[tokio::test]
+    async fn bytes_bound_it_whatever_the_number_of_messages_and_what_is_taken_keeps_its_order() {
+        let (intake, mut backlog) = open(10 * (OVERHEAD + 1_000));
+        let taken: Vec<_> = (0..20).filter(|number| intake.take(message(*number, 1_000))).collect();
+        assert_eq!(taken, (0..10).collect::<Vec<_>>(), "the newest are dropped");
+        for number in 0..10 {
+            assert_eq!(backlog.next().await.unwrap().subject.as_str(), number.to_string());
+        }
+        let left = backlog.bytes.load(Ordering::Relaxed);
+        assert_eq!(left, 0, "all room is given back");
+        assert!(intake.take(message(22, 1 << 30)), "one always finds room");
+        assert!(!intake.take(message(23, 0)));
+        assert_eq!(backlog.next().await.unwrap().subject.as_str(), "22");
+        drop(intake);
+        assert!(backlog.next().await.is_none());
+    }
+}
