@@ -3,6 +3,11 @@
 //! One list, the same for edges and publishers, matched in order; the first match wins. A pattern is text
 //! with placeholders, `{id}@video`; the channel is text built from them, `video:{id}`, and `{uid}`, the
 //! logged-in user. Pure: no I/O, no state.
+//!
+//! A channel has one history and one need of a login, by whatever rule clients come to it and publishers look it up: a list
+//! with rules that meet in a channel and differ there is refused.
+
+mod meet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Problems;
 use crate::ids::{Channel, NameError, Uid, check_placeholder};
 use crate::subject::fnv1a;
+use meet::{LIMITS, Side, meet};
 
 /// One rule as it stands in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,10 +24,10 @@ pub struct RuleConfig {
     pub name: String,
     /// What publishers name, e.g. `user:{uid}` or `video:{id}`.
     pub channel: String,
-    /// Whether a client must have logged in. Needed for `{uid}`.
+    /// Whether a client must have logged in. Needed for `{uid}`. Rules that meet in a channel must have the same.
     #[serde(default = "yes")]
     pub login: bool,
-    /// Whether messages are kept for recovery.
+    /// Whether messages are kept for recovery. Rules that meet in a channel must have the same.
     #[serde(default)]
     pub history: bool,
 }
@@ -86,6 +92,9 @@ impl Rules {
                 Err((field, fault)) => problems.add(format!("channels.{index}.{field}"), fault),
             }
         }
+        if problems.is_empty() {
+            refuse_differing(configs, &rules, &mut problems);
+        }
         let canonical = serde_json::to_vec(configs).expect("rules are plain data");
         problems.into_result(Self { rules, digest: format!("{:016x}", fnv1a(&canonical)) })
     }
@@ -130,6 +139,32 @@ impl Rules {
     /// A short text that is equal exactly when the rules are (but for 1 in 2^64).
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+}
+
+/// Names each rule that meets an earlier one in a channel and has another history or need of a login.
+fn refuse_differing(configs: &[RuleConfig], rules: &[Rule], problems: &mut Problems) {
+    for (index, later) in rules.iter().enumerate() {
+        for (before, earlier) in rules[..index].iter().enumerate() {
+            // What is published is looked up at the earlier rule.
+            let published = (&earlier.channel, Side::LookedUp);
+            let reached = (&earlier.channel, Side::Reached);
+            let differences = [
+                ("history", later.history != earlier.history, published),
+                ("login", later.login != earlier.login, reached),
+            ];
+            for (key, differs, channel) in differences {
+                if let Some(example) = differs.then(|| meet(&later.channel, channel, LIMITS)).flatten() {
+                    let fault = format!(
+                        "the rules {:?} (channels.{index}) and {:?} (channels.{before}) meet in channels like \
+                         {example:?}, and only one of them has {key}; give both the same {key}, or channels that can't \
+                         be the same",
+                        configs[index].name, configs[before].name,
+                    );
+                    problems.add(format!("channels.{index}.{key}"), fault);
+                }
+            }
+        }
     }
 }
 
@@ -310,6 +345,43 @@ mod tests {
         ];
         let problems = Rules::compile(&faulty).unwrap_err();
         assert_eq!(problems.len(), faulty.len(), "{problems}");
+    }
+
+    #[test]
+    fn rules_that_meet_in_a_channel_must_agree() {
+        let rule = |name: &str, channel: &str, login, history| RuleConfig {
+            name: name.into(),
+            channel: channel.into(),
+            login,
+            history,
+        };
+        let faults = |later: RuleConfig| {
+            let mut configs = default_rules();
+            configs.push(rule("@news", "news", false, true));
+            configs.push(later);
+            Rules::compile(&configs).err().map(|faults| faults.to_string()).unwrap_or_default()
+        };
+        let fault = faults(rule("{id}@user", "user:{id}", true, false));
+        for told in
+            ["channels.2.history", "\"{id}@user\"", "\"@user\"", "\"user:x\"", "give both the same history"]
+        {
+            assert!(fault.contains(told), "{told} is not in {fault}");
+        }
+        assert!(!fault.contains("login"), "{fault}");
+        let fault = faults(rule("{id}@user", "user:{id}", false, true));
+        assert!(fault.contains("channels.2.login") && !fault.contains("same history"), "{fault}");
+        assert!(faults(rule("@latest", "news", true, false)).contains("channels.2.history"));
+        assert!(faults(rule("@latest", "news", true, false)).contains("channels.2.login"));
+        for good in [
+            rule("{id}@user", "user:{id}", true, true),
+            rule("@latest", "news", false, true),
+            rule("{id}@video", "video:{id}", false, false),
+            // No user has this id, and a published message is looked up at the earlier rule, which has the same history.
+            rule("@nobody", "user:0", false, true),
+        ] {
+            assert_eq!(faults(good), "");
+        }
+        assert!(faults(rule("@nobody", "user:0", false, false)).contains("channels.2.history"));
     }
 
     #[test]

@@ -103,6 +103,26 @@ async fn all_faults_of_a_configuration_are_named_at_once() {
 }
 
 #[tokio::test]
+async fn rules_that_meet_in_a_channel_and_differ_are_refused_with_both_names() {
+    let file = file(
+        "[[channels]]\nname = \"@user\"\nchannel = \"user:{uid}\"\nhistory = true\n\
+         [[channels]]\nname = \"{id}@user\"\nchannel = \"user:{id}\"\nlogin = false\n",
+    );
+    for part in ["run", "edge", "publisher-api"] {
+        let launch = || launch(part).argument("--config").argument(path(&file));
+        for launch in [launch(), launch().argument("--check-config")] {
+            let finished = launch.run().await;
+            assert_eq!(finished.code, BAD_CONFIG, "{part}: {finished:?}");
+            for told in
+                ["channels.1.history", "channels.1.login", "\"@user\"", "\"{id}@user\"", "\"user:x\"", "give both"]
+            {
+                assert!(finished.stderr.contains(told), "{part}: {told} is not told: {}", finished.stderr);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_read_or_is_no_toml_is_named() {
     let missing = Launch::bare().argument("--config").argument("no/such/file.toml").run().await;
     assert_eq!(missing.code, BAD_CONFIG);
