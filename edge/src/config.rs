@@ -105,7 +105,7 @@ pub struct Config {
     /// How long the bus may be away before this edge is not ready.
     #[serde(with = "Span")]
     pub bus_grace: Duration,
-    /// Sessions that are given what is stored at a time; others wait for their turn.
+    /// Sessions that are given what is stored at a time; each partition has an even share of these places.
     pub max_replays: usize,
     /// How often the channels here are compared with the streams, to find messages whose live copy was lost. So a lost
     /// copy is late by at most about this.

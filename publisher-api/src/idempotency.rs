@@ -177,6 +177,7 @@ impl Idempotency {
             allow_direct: false,
             republish: None,
             metadata: std::collections::BTreeMap::new(),
+            others: serde_json::Map::new(),
         };
         let (made, ids, seats) = (OnceCell::new(), shared::ids::MessageIds::random(), Arc::default());
         Self { bus, stream, made, ids, seats, metrics }
@@ -290,7 +291,8 @@ impl Idempotency {
         match self.bus.create_stream(&self.stream, TRY).await {
             Ok(_) => Ok(()),
             Err(ApiError::Api { err_code: NAME_IN_USE, .. }) => {
-                self.bus.update_stream(&self.stream, TRY).await.map(drop)
+                let is = self.bus.stream_info(subject::KEY_STREAM, TRY).await?.config;
+                self.bus.update_stream(&is, &self.stream, TRY).await.map(drop)
             }
             Err(error) => Err(error),
         }

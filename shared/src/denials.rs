@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::bus::Bus;
 use crate::bus::jetstream::{
-    ApiError, Batch, Get, INSUFFICIENT_RESOURCES, NAME_IN_USE, RawMessage, Republish, STORAGE_EXCEEDED,
-    STORE_FAILED, StreamConfig,
+    ApiError, Batch, BatchAnswer, Get, INSUFFICIENT_RESOURCES, NAME_IN_USE, RawMessage, Republish,
+    STORAGE_EXCEEDED, STORE_FAILED, StreamConfig,
 };
 use crate::ids::Uid;
 use crate::subject;
@@ -29,8 +29,9 @@ const MAX_AGE: Duration = Duration::from_secs(31 * 24 * 3600);
 const TRY: Duration = Duration::from_secs(2);
 /// The pause after a try that failed.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Orders read at once.
+/// Orders read at once, and their bytes.
 const PAGE: usize = 500;
+const PAGE_BYTES: usize = 1 << 20;
 
 /// The list. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -139,6 +140,7 @@ impl Denials {
             allow_direct: true,
             republish: Some(Republish { src: subject::DENY_ALL.into(), dest: subject::DENIED_ALL.into() }),
             metadata: BTreeMap::new(),
+            others: serde_json::Map::new(),
         }
     }
 
@@ -209,10 +211,14 @@ impl Denials {
     /// See [`ApiError`].
     pub async fn after(&self, seq: u64) -> Result<Vec<KeptDenial>, ApiError> {
         let (name, all, seq) = (subject::DENY_STREAM, subject::DENY_ALL, seq.saturating_add(1));
-        let batch = Batch::Next { seq, subject: all, messages: PAGE, bytes: 0 };
-        let page = self.bus.direct_batch(name, batch, TRY).await?;
-        if !page.messages.is_empty() {
-            return Ok(page.messages.iter().map(KeptDenial::of).collect());
+        let batch = Batch::Next { seq, subject: all, messages: PAGE, bytes: PAGE_BYTES };
+        match self.bus.direct_batch(name, batch, TRY).await? {
+            // The next call reads the rest.
+            BatchAnswer::Cut { messages, .. } => return Ok(messages.iter().map(KeptDenial::of).collect()),
+            BatchAnswer::Whole { messages, .. } if !messages.is_empty() => {
+                return Ok(messages.iter().map(KeptDenial::of).collect());
+            }
+            BatchAnswer::Whole { .. } => {}
         }
         // The replica that answered may be behind.
         let next = self.bus.get_message(name, Get::Next { seq, subject: all }, TRY).await?;

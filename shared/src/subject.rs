@@ -96,6 +96,12 @@ pub fn log_stream(partition: u32) -> String {
     format!("MC_LOG_{partition}")
 }
 
+/// The partition of a stream. `None`: it is another stream.
+pub fn parse_log_stream(name: &str) -> Option<u32> {
+    let partition = name.strip_prefix("MC_LOG_")?.parse().ok()?;
+    (log_stream(partition) == name).then_some(partition)
+}
+
 /// The channel of a stored message. `None`: not a subject that this version knows.
 pub fn parse_log(subject: &str) -> Option<Cow<'_, str>> {
     let (partition, token) = subject.strip_prefix(LOG_PREFIX)?.split_once('.')?;

@@ -24,6 +24,9 @@ use crate::ledger::{Ledger, Note};
 /// A call that takes longer is given up and repeated.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// How large a large message is at least, and how much more it may be.
+const LARGE: u32 = 100_000;
+const LARGER: u32 = 50_000;
 /// Messages of a batch.
 const BATCH: u64 = 20;
 /// Messages of a WebSocket that are not answered yet.
@@ -50,6 +53,9 @@ pub(crate) struct Books {
     clock: Clock,
     /// Messages a second that are begun while something is to be broken yet.
     pace: u64,
+    /// Of a user's messages each with such a number is a large one. Users get about as many, so that large ones are the
+    /// last of many users at about the same time.
+    large_every: u32,
     unbounded: AtomicBool,
 }
 
@@ -69,9 +75,16 @@ pub(crate) struct Caller {
 
 impl Books {
     /// For a case of so many messages, of which at most `pace` a second are begun until `hurry`.
-    pub(crate) fn new(total: u64, pace: u64, clock: Clock) -> Self {
+    pub(crate) fn new(total: u64, pace: u64, large_every: u32, clock: Clock) -> Self {
         let (left, unbounded) = (AtomicU64::new(total), AtomicBool::new(false));
-        Self { ledger: Mutex::default(), left, total, clock, pace, unbounded }
+        Self { ledger: Mutex::default(), left, total, clock, pace, large_every, unbounded }
+    }
+
+    /// What is published.
+    fn text(&self, note: &Note) -> String {
+        let is_large = note.number % self.large_every == 0;
+        let bytes = if is_large { LARGE + note.user.wrapping_mul(7_919) % LARGER } else { 0 };
+        note.text(bytes as usize)
     }
 
     /// Nothing will be broken any more: what is left may be published as fast as it goes.
@@ -128,7 +141,8 @@ impl Caller {
             let note = self.next();
             // Counted ones make the edges say what they have; those that nobody counts leave them to themselves.
             let counted = self.random.bool();
-            let body = json!({ "to": { "users": [note.user] }, "raw": note.text(), "receipt": counted });
+            let body =
+                json!({ "to": { "users": [note.user] }, "raw": self.books.text(&note), "receipt": counted });
             let key = format!("call-{}-{}", note.user, note.number);
             self.insist("/v1/publish", &key, &body, |answer| answer["results"][0]["id"].is_string()).await;
             self.books.lock().acknowledge(note, self.clock.now());
@@ -142,7 +156,8 @@ impl Caller {
                 return;
             }
             let notes: Vec<_> = (0..count).map(|_| self.next()).collect();
-            let message = |note: &Note| json!({ "to": { "users": [note.user] }, "raw": note.text() });
+            let message =
+                |note: &Note| json!({ "to": { "users": [note.user] }, "raw": self.books.text(note) });
             let messages: Vec<_> = notes.iter().map(message).collect();
             let body = json!({ "messages": messages, "receipt": self.random.bool() });
             let key = format!("batch-{}-{}", notes[0].user, notes[0].number);
@@ -210,7 +225,7 @@ impl Caller {
                 unanswered.push(note);
                 let call = json!({
                     "m": "mesh.publish", "i": format!("{}/{}", note.user, note.number),
-                    "p": { "c": format!("user:{}", note.user), "d": note.text() },
+                    "p": { "c": format!("user:{}", note.user), "d": self.books.text(&note) },
                 });
                 let sent = timeout(PATIENCE, socket.send(Message::text(call.to_string()))).await;
                 if !matches!(sent, Ok(Ok(()))) {

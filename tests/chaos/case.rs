@@ -66,6 +66,11 @@ fn pace() -> u64 {
     if is_long() { 1500 } else { 250 }
 }
 
+/// Which of a user's messages are large ones: each tenth, each fiftieth in the long version, which has more of them.
+fn large_every() -> u32 {
+    if is_long() { 50 } else { 10 }
+}
+
 /// The seed of this run.
 fn seed() -> u64 {
     let given = std::env::var_os("MC_CHAOS_SEED").map(|text| {
@@ -121,13 +126,13 @@ pub(crate) async fn run_from(
 impl Case {
     async fn start(stage: Stage, seed: u64, total: u64) -> Self {
         let clock = Clock::start();
-        let books = Arc::new(Books::new(total, pace(), clock));
+        let books = Arc::new(Books::new(total, pace(), large_every(), clock));
         let random = fastrand::Rng::with_seed(seed);
         let (sessions, callers) = (Drain::new(), Drain::new());
         let mut case = Self { stage, random, books, diaries: Vec::new(), clock, sessions, callers };
         case.open_sessions().await;
         // The pace counts from the first message on.
-        case.books = Arc::new(Books::new(total, pace(), Clock::start()));
+        case.books = Arc::new(Books::new(total, pace(), large_every(), Clock::start()));
         case.open_callers();
         case
     }

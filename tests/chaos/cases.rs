@@ -36,6 +36,16 @@ async fn edges_replaced() {
 }
 
 #[tokio::test]
+async fn edges_cut_off() {
+    run("edges_cut_off", Over::Bus, cut_edges_off).await;
+}
+
+#[tokio::test]
+async fn edges_cut_off_nats() {
+    run("edges_cut_off_nats", Over::Nats(1), cut_edges_off).await;
+}
+
+#[tokio::test]
 async fn publisher_killed() {
     run("publisher_killed", Over::Bus, async |case| {
         for (round, place) in case.places().into_iter().enumerate() {
@@ -151,6 +161,17 @@ async fn kill_edge(case: &mut Case, edge: usize) {
     case.stage.kill_edge(edge).await;
     case.pause(BLINK).await;
     case.stage.restart_edge(edge).await;
+}
+
+/// Cuts edges off from the bus for a while: what is stored meanwhile is what they miss.
+async fn cut_edges_off(case: &mut Case) {
+    for (round, place) in case.places().into_iter().enumerate() {
+        case.reach(place).await;
+        let edge = round % EDGES;
+        case.stage.to_bus[edge].cut();
+        case.pause(OUTAGE).await;
+        case.stage.to_bus[edge].heal();
+    }
 }
 
 async fn kill_publisher(case: &mut Case, publisher: usize) {

@@ -20,16 +20,21 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// As it is published.
-    pub(crate) fn text(self) -> String {
+    /// As it is published, with so many bytes behind it.
+    pub(crate) fn text(self, bytes: usize) -> String {
         let Self { lane, user, number } = self;
-        json!({ "lane": lane, "user": user, "number": number }).to_string()
+        let rest = "x".repeat(bytes);
+        json!({ "lane": lane, "user": user, "number": number, "bytes": bytes, "rest": rest }).to_string()
     }
 
     /// What `text` made.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok()?;
         let field = |name: &str| value[name].as_u64().and_then(|number| u32::try_from(number).ok());
+        let rest = value["rest"].as_str()?;
+        if value["bytes"].as_u64() != Some(rest.len() as u64) || rest.bytes().any(|byte| byte != b'x') {
+            return None;
+        }
         Some(Self { lane: field("lane")?, user: field("user")?, number: field("number")? })
     }
 }
@@ -269,8 +274,20 @@ mod tests {
 
     #[test]
     fn a_note_survives_the_way_through_a_message() {
-        assert_eq!(Note::parse(&note(3).text()), Some(note(3)));
-        for text in ["", "{}", "[]", r#"{"lane":1,"user":2}"#, r#"{"lane":1,"user":2,"number":-1}"#] {
+        for bytes in [0, 100_000] {
+            assert_eq!(Note::parse(&note(3).text(bytes)), Some(note(3)));
+        }
+        let short = note(3).text(5).replace("xxxxx", "xxxx");
+        let bad = [
+            "",
+            "{}",
+            "[]",
+            r#"{"lane":1,"user":2,"bytes":0,"rest":""}"#,
+            r#"{"lane":1,"user":2,"number":-1,"bytes":0,"rest":""}"#,
+            r#"{"lane":1,"user":2,"number":1}"#,
+            &short,
+        ];
+        for text in bad {
             assert_eq!(Note::parse(text), None, "{text}");
         }
     }

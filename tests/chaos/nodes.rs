@@ -69,6 +69,11 @@ impl Nodes {
         self.clients.iter().map(|client| format!("nats://{client}")).collect::<Vec<_>>().join(",")
     }
 
+    /// Where clients connect, if there is one node.
+    pub(crate) fn only(&self) -> Option<SocketAddr> {
+        if let [client] = self.clients[..] { Some(client) } else { None }
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.clients.len()

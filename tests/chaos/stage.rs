@@ -61,6 +61,8 @@ pub(crate) struct Stage {
     pub(crate) edges: Vec<Member>,
     pub(crate) publishers: Vec<Member>,
     adapter: Vec<Member>,
+    /// The way of each edge to the bus; none to one of several nodes, of which an edge takes another.
+    pub(crate) to_bus: Vec<Link>,
     /// The way of clients to each edge.
     pub(crate) to_edges: Vec<Link>,
     /// The way of callers to each publisher-api.
@@ -80,6 +82,7 @@ impl Stage {
             edges: Vec::new(),
             publishers: Vec::new(),
             adapter: Vec::new(),
+            to_bus: Vec::new(),
             to_edges: Vec::new(),
             to_publishers: Vec::new(),
             business: Business::start().await,
@@ -92,8 +95,11 @@ impl Stage {
             stage.to_publishers.push(Link::to(address(&publisher)).await);
             stage.publishers.push(publisher);
         }
-        for _ in 0..EDGES {
-            let edge = stage.edge().await;
+        for index in 0..EDGES {
+            if let Some(bus) = stage.keeper.address() {
+                stage.to_bus.push(Link::to(bus).await);
+            }
+            let edge = stage.edge(index).await;
             stage.to_edges.push(Link::to(address(&edge)).await);
             stage.edges.push(edge);
         }
@@ -104,7 +110,11 @@ impl Stage {
     }
 
     fn launch(&self, part: &str, program: Option<&PathBuf>) -> Launch {
-        let launch = of(part, program).argument("--bus-url").argument(&self.keeper.url());
+        self.launch_over(&self.keeper.url(), part, program)
+    }
+
+    fn launch_over(&self, bus: &str, part: &str, program: Option<&PathBuf>) -> Launch {
+        let launch = of(part, program).argument("--bus-url").argument(bus);
         let replicas = if self.keeper.is_cluster() { "3" } else { "1" };
         let mut launch = launch
             .set("edge.listen", "127.0.0.1:0")
@@ -123,8 +133,10 @@ impl Stage {
         launch
     }
 
-    async fn edge(&self) -> Member {
-        let launch = self.launch("edge", self.programs.edge.as_ref());
+    async fn edge(&self, index: usize) -> Member {
+        let way = self.to_bus.get(index).map(|link| format!("nats://{}", link.address()));
+        let bus = way.unwrap_or_else(|| self.keeper.url());
+        let launch = self.launch_over(&bus, "edge", self.programs.edge.as_ref());
         Member::start(launch, "edge", Some("edge listens")).await
     }
 
@@ -146,14 +158,14 @@ impl Stage {
 
     /// Another edge in the place of a killed one.
     pub(crate) async fn restart_edge(&mut self, index: usize) {
-        self.edges[index] = self.edge().await;
+        self.edges[index] = self.edge(index).await;
         self.edges[index].ready().await;
         self.to_edges[index].lead_to(address(&self.edges[index]));
     }
 
     /// Another edge in the place of one that is asked to leave: new ones first, as a rolling update does.
     pub(crate) async fn replace_edge(&mut self, index: usize) {
-        let fresh = self.edge().await;
+        let fresh = self.edge(index).await;
         fresh.ready().await;
         self.to_edges[index].lead_to(address(&fresh));
         leave(std::mem::replace(&mut self.edges[index], fresh)).await;
@@ -221,7 +233,8 @@ impl Stage {
             leave(member).await;
         }
         self.keeper.stop().await;
-        for link in self.to_edges.drain(..).chain(self.to_publishers.drain(..)) {
+        let links = self.to_bus.drain(..).chain(self.to_edges.drain(..)).chain(self.to_publishers.drain(..));
+        for link in links {
             link.stop().await;
         }
         self.business.stop().await;
@@ -243,6 +256,14 @@ impl Keeper {
         match self {
             Self::Bus { address, .. } => format!("nats://{address}"),
             Self::Nodes(nodes) => nodes.url(),
+        }
+    }
+
+    /// The only place where it listens, if there is only one.
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Bus { address, .. } => Some(*address),
+            Self::Nodes(nodes) => nodes.only(),
         }
     }
 

@@ -123,6 +123,13 @@ impl Plan {
         self
     }
 
+    /// Changes the configuration of the history.
+    #[must_use]
+    pub fn history(mut self, change: impl FnOnce(&mut HistoryConfig)) -> Self {
+        change(&mut self.history);
+        self
+    }
+
     /// Uses a bus that runs somewhere else instead of embedding one.
     #[must_use]
     pub fn over(mut self, bus: SocketAddr) -> Self {
@@ -284,6 +291,11 @@ impl Cluster {
     /// Why this publisher-api is not ready; empty when it is.
     pub fn publisher_reasons(&self, index: usize) -> String {
         self.publishers[index].health.reasons()
+    }
+
+    /// Where the bus listens.
+    pub fn bus(&self) -> SocketAddr {
+        self.bus
     }
 
     /// The link between this edge and the bus.

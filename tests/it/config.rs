@@ -113,9 +113,14 @@ async fn rules_that_meet_in_a_channel_and_differ_are_refused_with_both_names() {
         for launch in [launch(), launch().argument("--check-config")] {
             let finished = launch.run().await;
             assert_eq!(finished.code, BAD_CONFIG, "{part}: {finished:?}");
-            for told in
-                ["channels.1.history", "channels.1.login", "\"@user\"", "\"{id}@user\"", "\"user:x\"", "give both"]
-            {
+            for told in [
+                "channels.1.history",
+                "channels.1.login",
+                "\"@user\"",
+                "\"{id}@user\"",
+                "\"user:x\"",
+                "give both",
+            ] {
                 assert!(finished.stderr.contains(told), "{part}: {told} is not told: {}", finished.stderr);
             }
         }

@@ -17,7 +17,7 @@ const LIMIT: PageLimit = PageLimit { messages: 100, bytes: 1 << 20 };
 
 pub(crate) struct Rig {
     /// None: the bus is embedded.
-    server: Option<NatsServer>,
+    pub(crate) server: Option<NatsServer>,
     drain: Drain,
     bus_drain: Drain,
     pub(crate) bus: Bus,
@@ -108,8 +108,77 @@ async fn what_is_stored_is_read_in_order_and_once() {
         assert_eq!(some.messages[0].seq, places[2]);
         assert!(page(&history, &one, places[9]).await.messages.is_empty());
         let last = history.fresh(0).await.unwrap().last_seq;
-        let tails = history.tails(0, &[one.clone(), channel("nobody"), two.clone()], last).await.unwrap();
-        assert_eq!(tails, Some(vec![places[9], 0, last]), "the replica says how far it looked");
+        let channels = [one.clone(), channel("nobody"), two.clone()];
+        let tails = async |after| history.tails(0, &channels, after, last).await.unwrap();
+        assert_eq!(tails(0).await, [Some(places[9]), None, Some(last)]);
+        assert_eq!(tails(places[9]).await, [None, None, Some(last)], "the others have nothing beyond");
+        assert_eq!(tails(last).await, [None; 3]);
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn the_tails_of_channels_that_have_nothing_are_known_however_full_the_stream_is() {
+    for rig in Rig::each("the_tails_of_channels_that_have_nothing").await {
+        let history = rig.history(&HistoryConfig::default(), Role::Publisher).await;
+        let nobody = [channel("nobody"), channel("nothing")];
+        let tails = async |last| soon("they are known", history.tails(0, &nobody, 0, last)).await.unwrap();
+        assert_eq!(tails(0).await, [None; 2], "nothing at all is stored");
+        let last = store(&history, &channel("user:1"), 1).await;
+        assert_eq!(tails(last).await, [None; 2]);
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn every_tail_is_found_however_large_the_last_messages_are() {
+    for rig in Rig::each("every_tail_is_found").await {
+        let history = rig.history(&HistoryConfig::default(), Role::Publisher).await;
+        let channels: Vec<_> = (0..40).map(|number| channel(&format!("user:{number}"))).collect();
+        let large = "x".repeat(200_000);
+        let mut places = Vec::new();
+        for (channel, id) in channels.iter().zip(1..) {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let stored = history.store(channel, &message(id, &large), Default::default(), deadline).await;
+            places.push(Some(stored.unwrap().position.seq));
+        }
+        let last = places.last().copied().flatten().unwrap();
+        assert_eq!(history.tails(0, &channels, 0, last).await.unwrap(), places);
+        rig.end().await;
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_set_on_a_stream_stays_when_its_limits_are_set() {
+    for rig in Rig::each("what_an_operator_set_on_a_stream_stays").await {
+        let ours = |per_channel| HistoryConfig { per_channel, ..HistoryConfig::default() };
+        rig.history(&ours(10), Role::Publisher).await;
+        let deadline = Duration::from_secs(5);
+        let stream = async || rig.bus.stream_info("MC_LOG_0", deadline).await.expect("it is there").config;
+        let is = stream().await;
+        let mut set = serde_json::to_value(&is).unwrap();
+        set["description"] = "of the operator".into();
+        set["max_msg_size"] = 500_000.into();
+        set["metadata"]["team"] = "blue".into();
+        if rig.server.is_some() {
+            set["compression"] = "s2".into();
+        }
+        let body = set.to_string().into();
+        rig.bus.request("$JS.API.STREAM.UPDATE.MC_LOG_0", body, deadline).await.unwrap();
+        let before = stream().await;
+        assert_eq!(before.others["description"], "of the operator");
+        rig.history(&ours(20), Role::Publisher).await;
+        let after = until("the limit is set", async || {
+            Some(stream().await).filter(|config| config.max_msgs_per_subject == 20)
+        })
+        .await;
+        assert_eq!(after.others, before.others);
+        assert_eq!(after.metadata["team"], "blue");
+        // A generation that is raised leaves it all as it is too.
+        let streams = shared::history::admin::streams(&rig.bus).await.unwrap();
+        shared::history::admin::raise_generation(&rig.bus, &streams).await.unwrap();
+        let raised = stream().await;
+        assert_eq!((&raised.others, &raised.metadata["team"]), (&before.others, &before.metadata["team"]));
         rig.end().await;
     }
 }
@@ -195,6 +264,8 @@ async fn another_number_of_partitions_is_said_and_not_used() {
         let why =
             soon("it is noticed", state.wait_for(mismatch)).await.unwrap().why_not().unwrap().to_owned();
         assert!(why.contains("made for 2") && why.contains("message-center partitions 4"), "{why}");
+        let more = rig.bus.stream_info("MC_LOG_2", Duration::from_secs(5)).await;
+        assert_eq!(more, Err(shared::bus::jetstream::ApiError::NoStream), "nothing is made for it");
         rig.end().await;
     }
 }

@@ -176,12 +176,15 @@ impl Thread {
 impl Keep {
     /// The connection to the bus is another one: all streams are in doubt.
     pub(crate) fn on_interruption(self: &Arc<Self>) {
-        for partition in 0..self.history.partitions() {
-            if let Some(epoch) = self.history.epoch_of(partition)
-                && self.with_thread(partition, epoch, Thread::on_interruption) == Some(true)
-            {
-                self.make_sure(partition, epoch);
-            }
+        (0..self.history.partitions()).for_each(|partition| self.on_interruption_of(partition));
+    }
+
+    /// The same for one stream, which has another leader.
+    pub(crate) fn on_interruption_of(self: &Arc<Self>, partition: u32) {
+        if let Some(epoch) = self.history.epoch_of(partition)
+            && self.with_thread(partition, epoch, Thread::on_interruption) == Some(true)
+        {
+            self.make_sure(partition, epoch);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use shared::history::{Epoch, Page, ReadError};
 use shared::ids::Channel;
 use tokio::time::{Instant, sleep};
@@ -14,6 +15,9 @@ use super::recent::Key;
 use super::verdict::NotWhole;
 use crate::hub::kept::{Fetching, readable};
 use crate::traced;
+
+/// Channels that one task catches up with at a time.
+const AT_ONCE: usize = 64;
 
 /// For how long the store may lack what somebody says is there.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,6 +45,15 @@ impl Keep {
         );
     }
 
+    /// Fetches what several lines have just begun to miss, in one task.
+    pub(super) fn fetch_all(self: &Arc<Self>, fetches: Vec<Fetching>, cause: Cause) {
+        let (keep, gone) = (Arc::clone(self), self.gone.clone());
+        self.drain.spawn(async move {
+            let all = stream::iter(fetches).for_each_concurrent(AT_ONCE, |fetch| keep.catch_up(fetch, cause));
+            tokio::select! { () = all => {}, () = gone.cancelled() => {} }
+        });
+    }
+
     /// Fetches until nothing is missing any more.
     pub(crate) async fn catch_up(&self, fetching: Fetching, cause: Cause) {
         self.metrics.fetch(cause);
@@ -48,9 +61,7 @@ impl Keep {
         // Until when the store may lack what is said to be there.
         let mut patience = None;
         while let Some((epoch, after, wanted)) = self.hub.missing(&fetching) {
-            let Ok(_place) = self.fetches.acquire().await else { return };
-            self.sure(self.history.partition(channel), epoch).await;
-            match self.history.page(channel, epoch, after, PAGE).await {
+            match self.read_missing(channel, epoch, after).await {
                 Ok(page) => match self.take(channel, page, wanted).await {
                     Taken::All => return,
                     Taken::Some => patience = None,
@@ -71,6 +82,12 @@ impl Keep {
                 }
             }
         }
+    }
+
+    async fn read_missing(&self, channel: &Channel, epoch: Epoch, after: u64) -> Result<Page, ReadError> {
+        let place = self.place(&self.fetches, self.history.partition(channel), epoch).await;
+        let _place = place.ok_or(ReadError::NotReady)?;
+        self.history.page(channel, epoch, after, PAGE).await
     }
 
     /// Delivers a page.

@@ -7,7 +7,7 @@ use shared::drain::Drain;
 use shared::faults::{Fault, Faults};
 use shared::history::{Epoch, History, PageLimit};
 use shared::ids::{Channel, MessageId};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::doubt::{Question, Thread, Trust};
@@ -23,7 +23,7 @@ pub(crate) const PAGE: PageLimit = PageLimit { messages: 200, bytes: 64 << 10 };
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 /// The same when a replica is only a little behind.
 pub(crate) const SHORT_PAUSE: Duration = Duration::from_millis(10);
-/// Reads at a time for channels in which something is missing.
+/// Reads at a time for channels in which something is missing, of all partitions.
 const FETCHES: usize = 64;
 
 /// Shared by the feed, the sessions and the sweep.
@@ -36,15 +36,26 @@ pub(crate) struct Keep {
     pub(crate) drain: Drain,
     pub(crate) gone: CancellationToken,
     /// Places for reads of what is missing.
-    pub(crate) fetches: Semaphore,
+    pub(super) fetches: Places,
     /// Places for reads for single sessions.
-    pub(crate) replays: Semaphore,
+    pub(super) replays: Places,
     /// Where channels end, for those who subscribe.
     pub(super) looks: Looks,
-    /// There is a reason to compare tails at once.
-    pub(super) look: Notify,
+    /// Reasons to compare the tails of a partition at once.
+    pub(super) sweeps_due: Vec<Notify>,
     faults: Faults,
     heard: Vec<Mutex<Ear>>,
+}
+
+/// Places for reads of the store. Each partition has its own, so that one which does not answer takes none from others.
+#[derive(Debug)]
+pub(super) struct Places(Vec<Semaphore>);
+
+impl Places {
+    fn new(all: usize, partitions: u32) -> Self {
+        let each = (all / partitions as usize).max(1);
+        Self((0..partitions).map(|_| Semaphore::new(each)).collect())
+    }
 }
 
 /// What was heard of one partition in one epoch.
@@ -75,7 +86,8 @@ impl Keep {
         drain: Drain,
         gone: CancellationToken,
     ) -> Self {
-        let heard = (0..history.partitions()).map(|_| Mutex::default()).collect();
+        let partitions = history.partitions();
+        let heard = (0..partitions).map(|_| Mutex::default()).collect();
         Self {
             history,
             hub,
@@ -83,12 +95,30 @@ impl Keep {
             recent: Recent::new(limits.remembered),
             drain,
             gone,
-            fetches: Semaphore::new(FETCHES),
-            replays: Semaphore::new(limits.replays),
+            fetches: Places::new(FETCHES, partitions),
+            replays: Places::new(limits.replays, partitions),
             looks: Looks::default(),
-            look: Notify::new(),
+            sweeps_due: (0..partitions).map(|_| Notify::new()).collect(),
             faults: limits.faults,
             heard,
+        }
+    }
+
+    /// A place for one read of a partition of which nothing is in doubt: to be held for that read and no longer, so that
+    /// whoever waits for the stream's leader keeps nobody from reading. None: there is no such partition.
+    pub(super) async fn place<'k>(
+        &self,
+        places: &'k Places,
+        partition: u32,
+        epoch: Epoch,
+    ) -> Option<SemaphorePermit<'k>> {
+        loop {
+            self.sure(partition, epoch).await;
+            let place = places.0.get(partition as usize)?.acquire().await.ok()?;
+            // A doubt may have come while this waited for the place.
+            if self.doubt(partition, epoch).is_none() {
+                return Some(place);
+            }
         }
     }
 
@@ -121,13 +151,20 @@ impl Keep {
 
     /// Copies were lost on their way: whatever is missing is looked for at once.
     pub(crate) fn look_again(&self) {
-        self.look.notify_one();
+        self.sweeps_due.iter().for_each(Notify::notify_one);
+    }
+
+    /// The channels of a partition are compared at once.
+    pub(super) fn sweep_soon(&self, partition: u32) {
+        if let Some(due) = self.sweeps_due.get(partition as usize) {
+            due.notify_one();
+        }
     }
 
     /// Copies of a partition may have been missed behind this sequence: its channels are compared at once.
     pub(super) fn missed(&self, partition: u32, epoch: Epoch, behind: u64) {
         self.with_heard(partition, epoch, |heard| heard.on_missed(behind));
-        self.look.notify_one();
+        self.sweep_soon(partition);
     }
 
     /// A live copy came: whether it surely is of this epoch.
@@ -166,4 +203,20 @@ impl Keep {
 
 fn lock(ear: &Mutex<Ear>) -> MutexGuard<'_, Ear> {
     ear.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_partition_has_a_share_of_the_places_and_at_least_one() {
+        let shares = |all, partitions| {
+            let places = Places::new(all, partitions);
+            places.0.iter().map(Semaphore::available_permits).collect::<Vec<_>>()
+        };
+        assert_eq!(shares(64, 1), [64]);
+        assert_eq!(shares(64, 3), [21; 3]);
+        assert_eq!(shares(2, 4), [1; 4]);
+    }
 }

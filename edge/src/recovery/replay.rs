@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use shared::history::{Epoch, Page, Position, ReadError};
 use shared::ids::Channel;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use super::keep::{Keep, PAGE, PAUSE, SHORT_PAUSE};
 use super::opening::Opened;
@@ -127,8 +127,8 @@ impl Keep {
     }
 
     async fn read_page(&self, channel: &Channel, epoch: Epoch, after: u64) -> Result<Page, ReadError> {
-        let _place = self.replays.acquire().await.map_err(|_| ReadError::NotReady)?;
-        self.sure(self.history.partition(channel), epoch).await;
+        let place = self.place(&self.replays, self.history.partition(channel), epoch).await;
+        let _place = place.ok_or(ReadError::NotReady)?;
         let page = self.history.page(channel, epoch, after, PAGE).await?;
         self.metrics.replayed.inc_by(page.messages.len() as u64);
         Ok(page)
@@ -149,16 +149,19 @@ impl Keep {
     }
 
     async fn read_on(self: &Arc<Self>, channel: &Channel, epoch: Epoch, cursor: u64) -> Read {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
+        // Whatever it waits for: the store, the line, or the beginning of another one.
+        timeout(PATIENCE, self.try_to_read_on(channel, epoch, cursor)).await.unwrap_or(Read::Unavailable)
+    }
+
+    async fn try_to_read_on(self: &Arc<Self>, channel: &Channel, epoch: Epoch, cursor: u64) -> Read {
+        loop {
             match self.read_page(channel, epoch, cursor).await {
                 Ok(page) if !page.whole => return Read::Lost(NotWhole::TooFar, self.open(channel).await),
                 Ok(page) if !page.messages.is_empty() => {
-                    match timeout_at(deadline, self.line_comes_to(channel, epoch, &page)).await {
-                        Ok(Ok(())) => return Read::Page(page),
-                        Ok(Err(_)) => return Read::Lost(NotWhole::OtherEpoch, self.open(channel).await),
-                        Err(_) => return Read::Unavailable,
-                    }
+                    return match self.line_comes_to(channel, epoch, &page).await {
+                        Ok(()) => Read::Page(page),
+                        Err(_) => Read::Lost(NotWhole::OtherEpoch, self.open(channel).await),
+                    };
                 }
                 Ok(_) => match self.history.tail(channel).await {
                     // The line came further than the store now goes.
@@ -178,6 +181,45 @@ impl Keep {
                 }
             }
         }
-        Read::Unavailable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use shared::bus::{self, Bus, BusConfig};
+    use shared::drain::Drain;
+    use shared::faults::Faults;
+    use shared::history::{History, HistoryConfig, Role};
+
+    use super::*;
+    use crate::hub::{Hub, Places, SessionPolicy};
+    use crate::recovery::keep::KeepLimits;
+    use crate::recovery::metrics::RecoveryMetrics;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_replay_that_lost_its_way_ends_though_the_store_never_says_where_the_channel_goes_on() {
+        let (rest, of_bus) = (Drain::new(), Drain::new());
+        let server = bus::provide(&BusConfig::default(), &of_bus).await.unwrap();
+        let bus = Bus::connect(&server, "test", &rest).await.unwrap();
+        let places = Places { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
+        let hub = Arc::new(Hub::new(places));
+        let history = History::open(&bus, &HistoryConfig::default(), Role::Reader, &rest);
+        let mut state = history.state();
+        let ready = state.wait_for(|state| state.epochs().is_some());
+        timeout(MINUTE, ready).await.expect("history is ready").unwrap();
+        let limits = KeepLimits { replays: 1, remembered: 1, faults: Faults::default() };
+        let metrics = RecoveryMetrics::register(&mut Registry::default());
+        let keep = Arc::new(Keep::new(history, hub, limits, metrics, rest.clone(), rest.token()));
+        assert_eq!(of_bus.finish(MINUTE).await, 0);
+        tokio::time::pause();
+        // Another life of the stream: what the session was reading is lost.
+        let channel = Channel::parse("user:1").unwrap();
+        let read = timeout(10 * MINUTE, keep.read_on(&channel, Epoch(7), 0)).await;
+        assert!(matches!(read, Ok(Read::Unavailable)), "{read:?}");
+        tokio::time::resume();
+        assert_eq!(rest.finish(MINUTE).await, 0);
     }
 }

@@ -3,35 +3,41 @@
 //! After each connect of the bus, each change of a stream's leader, and every interval without either: a route between two
 //! servers may have lost a copy while nobody's connection broke. Where every copy was heard without a hole there is
 //! nothing to compare. Followers that hear nothing are told how far they have come in the same rounds.
+//!
+//! Each partition is swept by itself: one whose stream does not answer keeps no other waiting. What a comparison shows to be
+//! missing is fetched in a task of its own, so no round waits for it either.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use shared::bus::async_nats::Subscriber;
+use shared::bus::jetstream::ApiError;
 use shared::faults::Fault;
-use shared::history::{Epoch, HistoryState, ReadError};
+use shared::history::{Epoch, ReadError};
 use shared::ids::Channel;
-use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use shared::subject;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::keep::{Keep, PAUSE};
 use super::metrics::Cause;
 use crate::hub::kept::Fetching;
 
-/// Where the bus tells that a stream has another leader.
+/// Where the bus tells that a stream has another leader; behind it stands the stream's name.
 pub(crate) const LEADER_ELECTED: &str = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.>";
 
 /// Channels that are compared with one request.
 const COMPARED: usize = 1_000;
-/// Channels that are caught up with at a time.
+/// Channels whose lines are opened at a time.
 const AT_ONCE: usize = 64;
 /// How long copies that are on their way may take before channels are compared.
 const GRACE: Duration = Duration::from_millis(100);
-/// How long one comparison may take before it is begun anew.
+/// How long opening lines, or one request's channels, may take before the round is given up.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The pause after a round that was given up.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a sweep follows.
 pub(crate) struct Sweeper {
@@ -42,8 +48,19 @@ pub(crate) struct Sweeper {
     every: Duration,
     /// How long a follower may hear nothing before it is told its position.
     quiet: Duration,
-    /// The epochs of the lines here.
-    known: HashMap<u32, Epoch>,
+}
+
+/// The sweep of one partition.
+struct Sweep<'a> {
+    keep: &'a Arc<Keep>,
+    partition: u32,
+    active: watch::Receiver<bool>,
+    /// There is a reason to sweep at once.
+    due: &'a Notify,
+    every: Duration,
+    quiet: Duration,
+    /// The epoch of the lines here.
+    known: Option<Epoch>,
 }
 
 impl Sweeper {
@@ -54,119 +71,152 @@ impl Sweeper {
         every: Duration,
     ) -> Self {
         let quiet = keep.history.config().max_age / 4;
-        Self { keep, active, leaders, every: every.min(quiet / 4).max(PAUSE), quiet, known: HashMap::new() }
+        Self { keep, active, leaders, every: every.min(quiet / 4).max(PAUSE), quiet }
     }
 
     /// Sweeps until the edge is gone.
     pub(crate) async fn run(mut self) {
-        let gone = self.keep.gone.clone();
-        tokio::select! { () = self.sweep_on() => {}, () = gone.cancelled() => {} }
+        let (keep, gone) = (Arc::clone(&self.keep), self.keep.gone.clone());
+        let sweeps: Vec<_> =
+            keep.sweeps_due.iter().zip(0..).map(|(due, partition)| self.of(&keep, partition, due)).collect();
+        tokio::select! {
+            () = self.watch() => {}
+            _ = join_all(sweeps.into_iter().map(Sweep::run)) => {}
+            () = gone.cancelled() => {}
+        }
     }
 
-    async fn sweep_on(&mut self) {
+    fn of<'a>(&self, keep: &'a Arc<Keep>, partition: u32, due: &'a Notify) -> Sweep<'a> {
+        let (active, every, quiet) = (self.active.clone(), self.every, self.quiet);
+        Sweep { keep, partition, active, due, every, quiet, known: None }
+    }
+
+    /// Tells the sweeps when they have a reason to begin. Waits for nothing else, so that it is known at once which
+    /// copies may have been missed.
+    async fn watch(&mut self) {
         let mut history = self.keep.history.state();
-        let mut ticks = interval(self.every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let partitions = self.keep.history.partitions();
+        let mut epochs = vec![None; partitions as usize];
         loop {
-            let mut interrupted = false;
             tokio::select! {
-                _ = ticks.tick() => {}
-                Ok(()) = self.active.changed() => interrupted = true,
-                Ok(()) = history.changed() => {}
-                Some(_) = self.leaders.next() => interrupted = true,
-                () = self.keep.look.notified() => {}
+                Ok(()) = self.active.changed() => {
+                    if *self.active.borrow_and_update() {
+                        (0..partitions).for_each(|partition| self.interrupted(partition));
+                    }
+                }
+                Ok(()) = history.changed() => {
+                    let state = history.borrow_and_update().clone();
+                    for (known, partition) in epochs.iter_mut().zip(0..) {
+                        let epoch = state.epochs().and_then(|epochs| epochs.of(partition));
+                        if std::mem::replace(known, epoch) != epoch {
+                            self.keep.sweep_soon(partition);
+                        }
+                    }
+                }
+                // Only the stream that has another leader: with many of them, a server that ends changes many at once.
+                Some(message) = self.leaders.next() => {
+                    let partition = message.subject.rsplit('.').next().and_then(subject::parse_log_stream);
+                    if let Some(partition) = partition && *self.active.borrow() {
+                        self.interrupted(partition);
+                    }
+                }
                 else => return,
             }
-            interrupted |= self.active.has_changed().unwrap_or(false);
-            if !*self.active.borrow_and_update() {
-                continue;
-            }
-            if interrupted {
-                self.keep.on_interruption();
-            }
-            let Some(epochs) = epochs(&history.borrow_and_update().clone(), self.keep.history.partitions())
-            else {
-                continue;
-            };
-            for (partition, epoch) in epochs {
-                if interrupted {
-                    self.keep.with_heard(partition, epoch, |heard| heard.on_interruption());
-                }
-                self.renew(partition, epoch).await;
-                self.take_over(partition);
-                if self.keep.keeps(Fault::Sweep) {
-                    self.compare(partition, epoch).await;
-                }
-                self.tell_positions(partition, epoch);
-            }
         }
+    }
+
+    /// Copies of a partition may have been missed.
+    fn interrupted(&self, partition: u32) {
+        self.keep.on_interruption_of(partition);
+        if let Some(epoch) = self.keep.history.epoch_of(partition) {
+            self.keep.with_heard(partition, epoch, |heard| heard.on_interruption());
+        }
+        self.keep.sweep_soon(partition);
+    }
+}
+
+impl Sweep<'_> {
+    async fn run(mut self) {
+        let partitions = self.keep.history.partitions();
+        // Spread, so that the leaders are not all asked in the same moment.
+        let mut next = Instant::now() + self.every * self.partition / partitions;
+        loop {
+            tokio::select! { () = sleep_until(next) => {}, () = self.due.notified() => {} }
+            let done = self.round().await;
+            next = Instant::now() + if done { self.every } else { AGAIN.min(self.every) };
+        }
+    }
+
+    /// False: it could not be brought to its end.
+    async fn round(&mut self) -> bool {
+        let epoch = self.keep.history.epoch_of(self.partition);
+        let Some(epoch) = epoch.filter(|_| *self.active.borrow()) else { return true };
+        let opened = self.renew(epoch).await;
+        self.take_over();
+        let compared = !self.keep.keeps(Fault::Sweep) || self.compare(epoch).await;
+        self.tell_positions(epoch);
+        opened && compared
+    }
+
+    fn is_mine(&self, channel: &Channel) -> bool {
+        self.keep.history.partition(channel) == self.partition
     }
 
     /// Lines of another life of the stream begin anew, and whoever follows one is told.
-    async fn renew(&mut self, partition: u32, epoch: Epoch) {
-        let keep = &self.keep;
-        let of_partition = |channel: &Channel| keep.history.partition(channel) == partition;
-        if self.known.insert(partition, epoch).is_some_and(|known| known != epoch) {
-            for channel in
-                keep.hub.lines(|channel, known| known.is_some_and(|it| it != epoch) && of_partition(channel))
-            {
-                keep.hub.forget_line(&channel);
+    async fn renew(&mut self, epoch: Epoch) -> bool {
+        if self.known.replace(epoch).is_some_and(|known| known != epoch) {
+            let others = |channel: &Channel, known: Option<Epoch>| {
+                known.is_some_and(|known| known != epoch) && self.is_mine(channel)
+            };
+            for channel in self.keep.hub.lines(others) {
+                self.keep.hub.forget_line(&channel);
             }
         }
-        let unopened = keep.hub.lines(|channel, known| known.is_none() && of_partition(channel));
-        stream::iter(unopened)
-            .for_each_concurrent(AT_ONCE, async |channel| {
-                // Whoever subscribes opens a line too; what is not open after a while is tried again next time.
-                if timeout(DEADLINE, keep.open(&channel)).await.is_err() {
-                    tracing::warn!(%channel, "the store does not tell where a channel ends");
-                }
-            })
-            .await;
+        let unopened = self.keep.hub.lines(|channel, known| known.is_none() && self.is_mine(channel));
+        let opening = stream::iter(unopened)
+            .for_each_concurrent(AT_ONCE, async |channel| drop(self.keep.open(&channel).await));
+        // Whoever subscribes opens a line too; what is not open after a while is tried again next time.
+        let opened = timeout(DEADLINE, opening).await.is_ok();
+        if !opened {
+            tracing::warn!(partition = self.partition, "the store does not tell where channels end");
+        }
+        opened
     }
 
     /// Fetches what is known to be missing, where whoever fetched it gave up.
-    fn take_over(&self, partition: u32) {
-        let keep = &self.keep;
-        for fetching in keep.hub.abandoned(|channel| keep.history.partition(channel) == partition) {
-            keep.fetch(fetching, Cause::Sweep);
+    fn take_over(&self) {
+        for fetching in self.keep.hub.abandoned(|channel| self.is_mine(channel)) {
+            self.keep.fetch(fetching, Cause::Sweep);
         }
     }
 
-    async fn compare(&self, partition: u32, epoch: Epoch) {
-        let behind = match timeout(DEADLINE, self.behind(partition, epoch)).await {
-            Ok(Ok(behind)) => behind,
-            Ok(Err(error)) => {
+    /// False: it could not be compared.
+    async fn compare(&self, epoch: Epoch) -> bool {
+        match self.try_to_compare(epoch).await {
+            Ok(()) => true,
+            Err(error) => {
                 self.keep.metrics.read_errors.inc();
+                let partition = self.partition;
                 tracing::debug!(partition, %error, "the channels here can't be compared with the stream yet");
-                return;
+                false
             }
-            Err(_) => {
-                return tracing::warn!(
-                    partition,
-                    "comparing the channels here with the stream takes too long"
-                );
-            }
-        };
-        if !behind.is_empty() {
-            tracing::info!(partition, channels = behind.len(), "fetching what did not come");
         }
-        // Whatever is begun is brought to its end.
-        let keep = &self.keep;
-        stream::iter(behind)
-            .for_each_concurrent(AT_ONCE, |fetching| keep.catch_up(fetching, Cause::Sweep))
-            .await;
     }
 
-    /// The channels that miss something.
-    async fn behind(&self, partition: u32, epoch: Epoch) -> Result<Vec<Fetching>, ReadError> {
-        let keep = &self.keep;
+    async fn try_to_compare(&self, epoch: Epoch) -> Result<(), ReadError> {
+        let (keep, partition) = (self.keep, self.partition);
         let may_miss =
             |last| keep.with_heard(partition, epoch, |heard| heard.may_miss(last)).unwrap_or(false);
         // Before the question where the stream ends, so that no hole that comes later counts as compared.
         let holes = keep.with_heard(partition, epoch, |heard| heard.holes()).unwrap_or(0);
+        let seen = keep.history.seen(partition);
         let (now, state) = keep.history.fresh_epoch(partition).await?;
         if now != epoch {
             return Err(ReadError::OtherEpoch);
+        }
+        if state.last_seq < seen {
+            // What was heard beyond the answer would count as compared.
+            return Err(ReadError::Behind);
         }
         let last = state.last_seq;
         if last == 0 {
@@ -176,43 +226,41 @@ impl Sweeper {
             sleep(GRACE).await;
         }
         if !may_miss(last) {
-            return Ok(Vec::new());
+            return Ok(());
         }
         keep.learn(partition, epoch, last).await?;
         keep.metrics.sweeps.inc();
-        let channels = keep
-            .hub
-            .lines(|channel, known| known == Some(epoch) && keep.history.partition(channel) == partition);
-        let mut seen = Vec::with_capacity(channels.len());
+        // Messages up to here were handled, or are being fetched: only what lies beyond may be missing.
+        let covered = keep.with_heard(partition, epoch, |heard| heard.covered()).unwrap_or(0);
+        let channels = keep.hub.lines(|channel, known| known == Some(epoch) && self.is_mine(channel));
         for some in channels.chunks(COMPARED) {
-            loop {
-                match keep.history.tails(partition, some, last).await? {
-                    Some(tails) => break seen.extend(some.iter().zip(tails)),
-                    None => sleep(PAUSE).await,
-                }
-            }
+            let tails = timeout(DEADLINE, keep.history.tails(partition, some, covered, last)).await;
+            self.fetch_behind(some, tails.map_err(|_| ReadError::Api(ApiError::Timeout))??);
         }
-        // From here on nothing waits, so that no fetch is begun and not brought to its end.
-        let behind = seen.into_iter().filter_map(|(channel, tail)| keep.hub.want(channel, tail));
-        let behind = behind.collect();
         keep.with_heard(partition, epoch, |heard| heard.on_compared(last, holes));
-        Ok(behind)
+        Ok(())
     }
 
-    fn tell_positions(&self, partition: u32, epoch: Epoch) {
-        let keep = &self.keep;
-        let now = Instant::now();
+    /// Begins to fetch what these channels miss of what is stored.
+    fn fetch_behind(&self, channels: &[Channel], tails: Vec<Option<u64>>) {
+        let behind: Vec<Fetching> = channels
+            .iter()
+            .zip(tails)
+            .filter_map(|(channel, tail)| self.keep.hub.want(channel, tail?))
+            .collect();
+        if !behind.is_empty() {
+            tracing::info!(partition = self.partition, channels = behind.len(), "fetching what did not come");
+            self.keep.fetch_all(behind, Cause::Sweep);
+        }
+    }
+
+    fn tell_positions(&self, epoch: Epoch) {
+        let (keep, now) = (self.keep, Instant::now());
         let Some(before) = now.checked_sub(self.quiet) else { return };
-        let covered = keep.with_heard(partition, epoch, |heard| heard.covered()).unwrap_or(0);
-        for channel in keep.hub.quiet(before, |channel| keep.history.partition(channel) == partition) {
+        let covered = keep.with_heard(self.partition, epoch, |heard| heard.covered()).unwrap_or(0);
+        for channel in keep.hub.quiet(before, |channel| self.is_mine(channel)) {
             let told = keep.hub.tell_positions(&channel, (epoch, covered), before, now);
             keep.metrics.positions.inc_by(told);
         }
     }
-}
-
-/// The epochs of all partitions; none while history can't be used.
-fn epochs(state: &HistoryState, partitions: u32) -> Option<Vec<(u32, Epoch)>> {
-    let epochs = state.epochs()?;
-    (0..partitions).map(|partition| Some((partition, epochs.of(partition)?))).collect()
 }

@@ -5,6 +5,8 @@
 //! stream as a whole are answered by the stream's leader; [`Bus::direct_batch`] may be answered by any replica, which
 //! may be behind. Source: NATS' ADR-1, ADR-8, ADR-31.
 
+mod batch;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,10 +15,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::time::timeout;
+use serde_json::{Map, Value, json};
 
 use super::{Bus, RequestError};
+
+pub use batch::{Batch, BatchAnswer};
 
 /// The stream is not there.
 pub const STREAM_NOT_FOUND: u64 = 10_059;
@@ -58,6 +61,9 @@ pub enum ApiError {
     /// No answer, or not the whole answer, within the deadline.
     #[error("no answer from the stream within the deadline")]
     Timeout,
+    /// A part of an answer is missing.
+    #[error("the answer of the stream is cut off")]
+    Cut,
     /// The bus refused.
     #[error("{description} (code {code}, {err_code})")]
     Api {
@@ -77,7 +83,7 @@ impl ApiError {
     /// Whether the same may succeed a moment later.
     pub fn passes(&self) -> bool {
         match self {
-            Self::NoStream | Self::NoLeader | Self::Disconnected | Self::Timeout => true,
+            Self::NoStream | Self::NoLeader | Self::Disconnected | Self::Timeout | Self::Cut => true,
             Self::Api { code, err_code, .. } => *code == 503 || *err_code == ID_IN_PROCESS,
             Self::Unreadable(_) => false,
         }
@@ -132,10 +138,23 @@ pub struct StreamConfig {
     /// Whatever its users want to remember.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// All that is not named here, as the bus says it: an update sends it back, for what it leaves out is reset.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
 }
 
 fn none() -> i64 {
     -1
+}
+
+impl StreamConfig {
+    /// The same for a stream that is there: what is not ours stays as it is, and what no stream can change.
+    fn over(&self, is: &Self) -> Self {
+        let mut metadata = is.metadata.clone();
+        metadata.extend(self.metadata.clone());
+        let (retention, storage) = (is.retention.clone(), is.storage.clone());
+        Self { retention, storage, metadata, others: is.others.clone(), ..self.clone() }
+    }
 }
 
 /// Copies of stored messages.
@@ -246,35 +265,6 @@ pub struct RawMessage {
     pub payload: Bytes,
 }
 
-/// Which messages to read at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Batch<'a> {
-    /// Messages of a subject (wildcards allowed) from a sequence on, in order.
-    Next {
-        /// Where to begin.
-        seq: u64,
-        /// Of which subject.
-        subject: &'a str,
-        /// How many at most.
-        messages: usize,
-        /// How many bytes at most, but at least one message; 0: any number.
-        bytes: usize,
-    },
-    /// The last message of each of these subjects, at most 1,024.
-    LastOf(&'a [String]),
-}
-
-/// What a batch gave.
-#[derive(Debug, Clone, Default)]
-pub struct BatchAnswer {
-    /// In the order of their sequences.
-    pub messages: Vec<RawMessage>,
-    /// How many match beyond these, as the answering replica knows.
-    pub pending: u64,
-    /// Up to which sequence the answering replica looked, if it says so.
-    pub up_to: Option<u64>,
-}
-
 /// A stored message's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct PubAck {
@@ -343,16 +333,17 @@ impl Bus {
         self.set_stream("CREATE", config, deadline).await
     }
 
-    /// Sets a stream up differently.
+    /// Sets a stream up as it `should` be. All that an operator set besides stays as it `is`.
     ///
     /// # Errors
     /// See [`ApiError`].
     pub async fn update_stream(
         &self,
-        config: &StreamConfig,
+        is: &StreamConfig,
+        should: &StreamConfig,
         deadline: Duration,
     ) -> Result<StreamInfo, ApiError> {
-        self.set_stream("UPDATE", config, deadline).await
+        self.set_stream("UPDATE", &should.over(is), deadline).await
     }
 
     async fn set_stream(
@@ -439,58 +430,6 @@ impl Bus {
             Ok(ack) => {
                 tracing::error!(subject, seq = ack.seq, "the bus stored a message that it had to refuse");
                 Ok(None)
-            }
-        }
-    }
-
-    /// Reads several messages, at any replica.
-    ///
-    /// # Errors
-    /// See [`ApiError`]; [`ApiError::Timeout`] too if only a part came.
-    pub async fn direct_batch(
-        &self,
-        name: &str,
-        batch: Batch<'_>,
-        deadline: Duration,
-    ) -> Result<BatchAnswer, ApiError> {
-        let (body, most) = match batch {
-            Batch::Next { seq, subject, messages, bytes: 0 } => {
-                (json!({ "seq": seq, "next_by_subj": subject, "batch": messages }), messages)
-            }
-            Batch::Next { seq, subject, messages, bytes } => (
-                json!({ "seq": seq, "next_by_subj": subject, "batch": messages, "max_bytes": bytes }),
-                messages,
-            ),
-            Batch::LastOf(subjects) => (json!({ "multi_last": subjects }), subjects.len()),
-        };
-        let asked = self.batch(name, body.to_string().into(), most);
-        match timeout(deadline, self.on_this_connection(asked)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(ApiError::Timeout),
-        }
-    }
-
-    async fn batch(&self, name: &str, body: Bytes, most: usize) -> Result<BatchAnswer, ApiError> {
-        // One more for the end.
-        let (reply, mut answers) = self.inner.inbox.expect_many(most + 1);
-        self.publish(format!("$JS.API.DIRECT.GET.{name}"), Some(reply), None, body).await?;
-        let mut answer = BatchAnswer::default();
-        loop {
-            let message = answers.receive().await?;
-            match message.status.map(|status| status.as_u16()) {
-                None => answer.messages.push(direct(message)?),
-                Some(204) => {
-                    answer.pending = number(&message, "Nats-Num-Pending").unwrap_or(0);
-                    answer.up_to = number(&message, "Nats-UpTo-Sequence");
-                    return Ok(answer);
-                }
-                // Nothing matches.
-                Some(404) => return Ok(answer),
-                Some(503) => return Err(ApiError::NoLeader),
-                Some(code) => {
-                    let description = message.description.unwrap_or_default();
-                    return Err(ApiError::Api { code: u64::from(code), err_code: 0, description });
-                }
             }
         }
     }
@@ -594,7 +533,7 @@ fn direct(message: Message) -> Result<RawMessage, ApiError> {
     let seq = number(&message, "Nats-Sequence").ok_or_else(|| missing("Nats-Sequence"))?;
     let headers = message.headers.unwrap_or_default();
     let text = |name: &'static str| {
-        headers.get(name).map(|value| value.as_str().to_owned()).ok_or_else(|| missing(name))
+        headers.get_last(name).map(|value| value.as_str().to_owned()).ok_or_else(|| missing(name))
     };
     let (subject, time) = (text("Nats-Subject")?, nanos(&text("Nats-Time-Stamp")?)?);
     // The payload is a slice of the read buffer, which would live as long as it.
@@ -602,8 +541,9 @@ fn direct(message: Message) -> Result<RawMessage, ApiError> {
     Ok(RawMessage { seq, time, subject, headers, payload })
 }
 
+/// What the server says in a header: the last of its name, behind those of the message.
 fn number(message: &Message, header: &'static str) -> Option<u64> {
-    message.headers.as_ref()?.get(header)?.as_str().parse().ok()
+    message.headers.as_ref()?.get_last(header)?.as_str().parse().ok()
 }
 
 fn nanos(time: &str) -> Result<u64, ApiError> {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde_json::Map;
+
 use super::config::Remembered;
 use super::{Epoch, HistoryConfig, MAX_PARTITIONS};
 use crate::bus::Bus;
@@ -13,6 +15,8 @@ use crate::subject;
 
 /// How long one call may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// What an operator set that streams which take the place of others have too.
+const PASSED_ON: [&str; 2] = ["placement", "compression"];
 
 /// A stream of the history as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,15 +83,16 @@ pub async fn raise_generation(bus: &Bus, streams: &[StreamStatus]) -> Result<Vec
         let Some(mut remembered) = Remembered::of(&info) else { continue };
         remembered.generation += 1;
         remembered.smallest_limit = u32::try_from(info.config.max_msgs_per_subject).unwrap_or(u32::MAX);
-        let mut config = info.config;
-        config.metadata.extend(remembered.metadata());
-        raised.push(StreamStatus::of(*partition, bus.update_stream(&config, DEADLINE).await?));
+        let should = StreamConfig { metadata: remembered.metadata(), ..info.config.clone() };
+        let info = bus.update_stream(&info.config, &should, DEADLINE).await?;
+        raised.push(StreamStatus::of(*partition, info));
     }
     Ok(raised)
 }
 
 /// Deletes `old` with all that they hold, and makes the empty streams of `config`. Those whose names are free are made
-/// first: if the bus has no room for them, they are removed again and nothing has changed.
+/// first: if the bus has no room for them, they are removed again and nothing has changed. Where an operator placed the
+/// first stream, and how it is compressed, holds for all.
 ///
 /// # Errors
 /// See [`ApiError`]. Once something was deleted, no part takes what is left for a history until it was repeated.
@@ -97,7 +102,15 @@ pub async fn divide(
     config: &HistoryConfig,
 ) -> Result<Vec<StreamStatus>, ApiError> {
     let mut made = Vec::new();
-    let new = |partition| config.stream(partition, Remembered::new(config));
+    let others: Map<_, _> = old.first().map_or_else(Map::new, |first| {
+        let passed_on = |(name, _): &(&String, _)| PASSED_ON.contains(&name.as_str());
+        let some = first.config.others.iter().filter(passed_on);
+        some.map(|(name, value)| (name.clone(), value.clone())).collect()
+    });
+    let new = |partition| StreamConfig {
+        others: others.clone(),
+        ..config.stream(partition, Remembered::new(config))
+    };
     let is_free = |partition: &u32| old.iter().all(|stream| stream.partition != *partition);
     for partition in (0..config.partitions).filter(is_free) {
         match bus.create_stream(&new(partition), DEADLINE).await {

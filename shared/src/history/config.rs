@@ -116,6 +116,7 @@ impl HistoryConfig {
                 dest: subject::live_all(partition),
             }),
             metadata: of.metadata(),
+            others: serde_json::Map::new(),
         }
     }
 }

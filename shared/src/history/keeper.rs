@@ -1,6 +1,6 @@
 //! Makes the streams, watches over them, and says which life of them this is.
 //!
-//! Looks every [`INTERVAL`], and at once after each connect or when something does not fit. A stream whose last sequence is
+//! Looks at each every [`INTERVAL`], and at once after each connect or when something does not fit. A stream whose last sequence is
 //! below one that was seen in the same epoch went back in time (a backup was restored, a disk lost its end): its generation
 //! is raised, so that no position of before is taken for one of now. That costs every client a reload, so it must show
 //! [`PROOFS`] times in a row, or a new message must have been given a sequence that was seen before. Of a stream with copies
@@ -8,15 +8,16 @@
 //! was cut off, or was just elected and still takes in what it has, is behind too. The same goes for a leader that does not
 //! have a message where it was heard.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Remembered, same_limits};
-use super::{Epoch, Epochs, History, HistoryState, Partition, Role, WentBack};
-use crate::bus::jetstream::{ApiError, NAME_IN_USE, StreamInfo};
+use super::{Epoch, Epochs, History, HistoryState, LOOKING, Partition, Role, WentBack};
+use crate::bus::jetstream::{ApiError, NAME_IN_USE, StreamConfig, StreamInfo};
 use crate::subject;
 
 /// How often the streams are looked at.
@@ -32,36 +33,25 @@ const PROOFS: u32 = 4;
 /// it finds the others again.
 const STEADY: Duration = Duration::from_secs(20);
 
-/// What came of a look at the streams.
-enum Look {
+/// What is known of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Found {
+    /// Nobody has looked yet, or it is not there and not its turn to be made.
+    Nothing,
     /// All is well.
-    Ready(Epochs),
-    /// Something is missing for now; what is known stays known.
+    Partition(Partition),
+    /// Something is missing for now.
     Later(String),
     /// It is set up for something else.
     Mismatch(String),
 }
 
-/// Watches until the part leaves.
+/// Watches until the part leaves. Each stream by itself: one without a leader keeps nobody from looking at the others.
 pub(super) async fn keep(history: History, leaving: CancellationToken) {
-    let partitions = history.partitions() as usize;
-    let (behind, limits) = (vec![Behind::default(); partitions], vec![Limits::ToBeSet; partitions]);
-    let mut keeper = Keeper { history, limits, behind };
-    let work = async {
-        let mut connection = keeper.history.inner.bus.state();
-        loop {
-            connection.borrow_and_update();
-            let pause = keeper.look().await;
-            tokio::select! {
-                // A change of the connection is a reason to look at once; its end is that of the part.
-                changed = connection.changed() => if changed.is_err() { return },
-                () = keeper.history.inner.look.notified() => {}
-                () = sleep(pause) => {}
-            }
-            sleep(Duration::from_millis(fastrand::u64(1..20))).await;
-        }
-    };
-    tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
+    let found = Mutex::new(vec![Found::Nothing; history.partitions() as usize]);
+    let all = All { history, found };
+    let watched = (0..all.history.partitions()).map(|partition| Keeper::new(&all, partition).watch());
+    tokio::select! { _ = join_all(watched) => {}, () = leaving.cancelled() => {} }
 }
 
 /// Whether a stream went back of which that was told. One with copies may have a leader for a moment that has not taken in
@@ -106,76 +96,134 @@ enum Limits {
     Overruled,
 }
 
-struct Keeper {
+/// What the keepers of all streams share.
+struct All {
     history: History,
-    /// Of each partition.
-    limits: Vec<Limits>,
-    /// How long each partition has been behind what was seen.
-    behind: Vec<Behind>,
+    /// Of each partition. Held only to tell what came of a look.
+    found: Mutex<Vec<Found>>,
 }
 
-impl Keeper {
-    /// Looks once, tells what came of it, and says when to look again.
-    async fn look(&mut self) -> Duration {
-        let (state, pause) = match self.look_at_all().await {
-            Look::Ready(epochs) => {
-                let told = self.history.inner.partitions.iter().any(|shard| shard.flag().is_some());
-                let odd = told || self.behind.iter().any(|behind| behind.times > 0);
-                let pause = if odd { SOON } else { INTERVAL };
-                (HistoryState::Ready(Arc::new(epochs)), pause)
-            }
-            // What was found before still holds: a stream without a leader for a while is the same stream.
-            Look::Later(why) => match &*self.history.inner.state.borrow() {
-                ready @ HistoryState::Ready(_) => (ready.clone(), SOON),
-                HistoryState::Opening { .. } | HistoryState::Mismatch { .. } => {
-                    (HistoryState::Opening { why }, SOON)
-                }
-            },
-            Look::Mismatch(why) => (HistoryState::Mismatch { why }, INTERVAL),
-        };
-        self.tell(state);
-        pause
+/// Watches over one stream.
+struct Keeper<'a> {
+    all: &'a All,
+    history: &'a History,
+    partition: u32,
+    limits: Limits,
+    /// How long it has been behind what was seen.
+    behind: Behind,
+}
+
+impl All {
+    fn lock(&self) -> MutexGuard<'_, Vec<Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, state: HistoryState) {
-        let changed = self.history.inner.state.borrow().epochs().is_some();
-        if !self.history.tell(state.clone()) {
-            return;
+    /// Whether a stream may be made: all before it are there and fit. So whoever is configured for more partitions than
+    /// there are makes none.
+    fn may_make(&self, partition: u32) -> bool {
+        self.lock().iter().take(partition as usize).all(|found| matches!(found, Found::Partition(_)))
+    }
+
+    /// Tells what came of a look at a stream.
+    fn tell(&self, partition: u32, found: Found) {
+        let mut all = self.lock();
+        let Some(slot) = all.get_mut(partition as usize) else { return };
+        // What was found before still holds: a stream without a leader for a while is the same stream.
+        if !matches!((&found, &*slot), (Found::Later(_) | Found::Nothing, Found::Partition(_))) {
+            let made = matches!(found, Found::Partition(_)) && *slot == Found::Nothing;
+            *slot = found;
+            if made {
+                self.history.look_at(partition + 1);
+            }
         }
+        let state = state(&all);
+        if let Some(before) = self.history.tell(state.clone()) {
+            self.log(&before, &state);
+        }
+    }
+
+    fn log(&self, before: &HistoryState, state: &HistoryState) {
         match state {
             HistoryState::Ready(epochs) => {
-                tracing::info!(partitions = epochs.partitions.len(), changed, "history is ready");
+                let (partitions, changed) = (epochs.partitions.len(), before.epochs().is_some());
+                tracing::info!(partitions, changed, "history is ready");
             }
-            // That there is no connection yet, the bus says itself.
+            // That there is no connection yet, the bus says itself, and of many streams one is enough.
             HistoryState::Opening { why } if !self.history.inner.bus.state().borrow().connected => {
+                tracing::debug!(why, "history can't be used yet");
+            }
+            HistoryState::Opening { why } if before.why_not().is_some_and(|before| before != LOOKING) => {
                 tracing::debug!(why, "history can't be used yet");
             }
             HistoryState::Opening { why } => tracing::warn!(why, "history can't be used yet"),
             HistoryState::Mismatch { why } => tracing::error!(why, "history can't be used"),
         }
     }
+}
 
-    async fn look_at_all(&mut self) -> Look {
-        let mut partitions = Vec::with_capacity(self.behind.len());
-        for partition in 0..self.history.partitions() {
-            match self.look_at(partition).await {
-                Ok(Ok(found)) => partitions.push(found),
-                Ok(Err(mismatch)) => return Look::Mismatch(mismatch),
-                Err(error) => {
-                    return Look::Later(format!("stream {}: {error}", subject::log_stream(partition)));
-                }
-            }
+/// How history stands, by what is known of its streams.
+fn state(all: &[Found]) -> HistoryState {
+    let mut partitions = Vec::with_capacity(all.len());
+    let mut missing = None;
+    for found in all {
+        match found {
+            Found::Mismatch(why) => return HistoryState::Mismatch { why: why.clone() },
+            Found::Partition(partition) => partitions.push(*partition),
+            Found::Later(why) => missing = missing.or(Some(why)),
+            Found::Nothing => {}
         }
-        Look::Ready(Epochs { partitions })
+    }
+    if partitions.len() == all.len() {
+        return HistoryState::Ready(Arc::new(Epochs { partitions }));
+    }
+    HistoryState::Opening { why: missing.map_or_else(|| LOOKING.to_owned(), Clone::clone) }
+}
+
+impl<'a> Keeper<'a> {
+    fn new(all: &'a All, partition: u32) -> Self {
+        let (limits, behind) = (Limits::ToBeSet, Behind::default());
+        Self { all, history: &all.history, partition, limits, behind }
+    }
+
+    async fn watch(mut self) {
+        let Some(shard) = self.history.inner.partitions.get(self.partition as usize) else { return };
+        let mut connection = self.history.inner.bus.state();
+        loop {
+            connection.borrow_and_update();
+            let pause = self.look().await;
+            tokio::select! {
+                // A change of the connection is a reason to look at once; its end is that of the part.
+                changed = connection.changed() => if changed.is_err() { return },
+                () = shard.look.notified() => {}
+                () = sleep(pause) => {}
+            }
+            sleep(Duration::from_millis(fastrand::u64(1..20))).await;
+        }
+    }
+
+    /// Looks once, tells what came of it, and says when to look again.
+    async fn look(&mut self) -> Duration {
+        let found = match self.look_at().await {
+            Ok(Ok(found)) => Found::Partition(found),
+            Ok(Err(mismatch)) => Found::Mismatch(mismatch),
+            Err(ApiError::NoStream) if !self.all.may_make(self.partition) => Found::Nothing,
+            Err(error) => Found::Later(format!("stream {}: {error}", subject::log_stream(self.partition))),
+        };
+        let is_known = !matches!(found, Found::Later(_) | Found::Nothing);
+        self.all.tell(self.partition, found);
+        let shard = self.history.inner.partitions.get(self.partition as usize);
+        let odd = shard.is_some_and(|shard| shard.flag().is_some()) || self.behind.times > 0;
+        if is_known && !odd { INTERVAL } else { SOON }
     }
 
     /// The partition as it is now; the inner error is what does not fit.
-    async fn look_at(&mut self, partition: u32) -> Result<Result<Partition, String>, ApiError> {
+    async fn look_at(&mut self) -> Result<Result<Partition, String>, ApiError> {
+        let partition = self.partition;
         // Before the question, so that what the answer knows is not less.
         let seen = self.history.seen(partition);
         let inner = Arc::clone(&self.history.inner);
         let config = &inner.config;
-        let mut info = self.info(partition).await?;
+        let mut info = self.info().await?;
         let Some(mut remembered) = Remembered::of(&info) else {
             let name = &info.config.name;
             return Ok(Err(format!(
@@ -190,7 +238,7 @@ impl Keeper {
             )));
         }
         let epoch = epoch(&info, remembered, partition);
-        if self.went_back(partition, epoch, &info, seen) {
+        if self.went_back(epoch, &info, seen) {
             remembered.generation += 1;
             remembered.smallest_limit = config.per_channel;
             tracing::error!(
@@ -199,24 +247,23 @@ impl Keeper {
                 seen,
                 "the stream is behind what it had: clients will be told to reload"
             );
-            info = self.set(&info, partition, remembered).await?;
-            self.behind[partition as usize] = Behind::default();
+            info = self.set(&info, remembered).await?;
+            self.behind = Behind::default();
         } else if self.history.inner.role == Role::Publisher {
             let differs = !same_limits(&info.config, &config.stream(partition, remembered));
-            let limits = &mut self.limits[partition as usize];
-            match (differs, *limits) {
+            match (differs, self.limits) {
                 (true, Limits::ToBeSet) => {
                     remembered.smallest_limit = remembered.smallest_limit.min(config.per_channel);
                     tracing::warn!(
                         stream = info.config.name,
                         "the stream gets the limits that are configured"
                     );
-                    info = self.set(&info, partition, remembered).await?;
-                    self.limits[partition as usize] = Limits::Set;
+                    info = self.set(&info, remembered).await?;
+                    self.limits = Limits::Set;
                 }
                 // Whoever started last decides; to set them again and again would be a fight.
                 (true, Limits::Set) => {
-                    *limits = Limits::Overruled;
+                    self.limits = Limits::Overruled;
                     tracing::warn!(
                         stream = info.config.name,
                         "another publisher-api, or an operator, gave the stream other limits than [history] has here; \
@@ -224,21 +271,22 @@ impl Keeper {
                     );
                 }
                 (true, Limits::Overruled) => {}
-                (false, _) => *limits = Limits::Set,
+                (false, _) => self.limits = Limits::Set,
             }
         }
         let smallest_limit = remembered.smallest_limit;
         Ok(Ok(Partition { epoch: epoch_of(&info, partition).unwrap_or(epoch), smallest_limit }))
     }
 
-    fn went_back(&mut self, partition: u32, epoch: Epoch, info: &StreamInfo, seen: u64) -> bool {
+    fn went_back(&mut self, epoch: Epoch, info: &StreamInfo, seen: u64) -> bool {
+        let partition = self.partition;
         let known = self.history.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));
         let told = self.history.inner.partitions.get(partition as usize).and_then(|shard| *shard.flag());
         let has_copies = info.config.num_replicas > 1;
         if known == Some(epoch) && is_believed(told, has_copies, Instant::now()) {
             return true;
         }
-        let behind = &mut self.behind[partition as usize];
+        let behind = &mut self.behind;
         if known == Some(epoch) && info.state.last_seq < seen && info.has_quorum {
             behind.is_proved(seen, has_copies, Instant::now())
         } else {
@@ -248,11 +296,11 @@ impl Keeper {
     }
 
     /// The stream, made if it is not there.
-    async fn info(&self, partition: u32) -> Result<StreamInfo, ApiError> {
-        let bus = &self.history.inner.bus;
+    async fn info(&self) -> Result<StreamInfo, ApiError> {
+        let (bus, partition) = (&self.history.inner.bus, self.partition);
         let name = subject::log_stream(partition);
         match bus.stream_info(&name, DEADLINE).await {
-            Err(ApiError::NoStream) => {}
+            Err(ApiError::NoStream) if self.all.may_make(partition) => {}
             other => return other,
         }
         let config = &self.history.inner.config;
@@ -267,20 +315,12 @@ impl Keeper {
         }
     }
 
-    async fn set(
-        &self,
-        info: &StreamInfo,
-        partition: u32,
-        remembered: Remembered,
-    ) -> Result<StreamInfo, ApiError> {
-        let mut should = match self.history.inner.role {
-            Role::Publisher => self.history.inner.config.stream(partition, remembered),
-            Role::Reader => info.config.clone(),
+    async fn set(&self, info: &StreamInfo, remembered: Remembered) -> Result<StreamInfo, ApiError> {
+        let should = match self.history.inner.role {
+            Role::Publisher => self.history.inner.config.stream(self.partition, remembered),
+            Role::Reader => StreamConfig { metadata: remembered.metadata(), ..info.config.clone() },
         };
-        should.storage.clone_from(&info.config.storage);
-        should.metadata = info.config.metadata.clone();
-        should.metadata.extend(remembered.metadata());
-        self.history.inner.bus.update_stream(&should, DEADLINE).await
+        self.history.inner.bus.update_stream(&info.config, &should, DEADLINE).await
     }
 }
 
@@ -323,6 +363,24 @@ mod tests {
         assert_eq!(believed(perhaps, now), (true, false));
         assert_eq!(believed(perhaps, late), (true, true));
         assert_eq!(believed(Some(WentBack::Surely), now), (true, true));
+    }
+
+    #[test]
+    fn history_is_ready_once_every_stream_was_found_and_one_that_does_not_fit_is_told_first() {
+        let partition = |epoch| Found::Partition(Partition { epoch: Epoch(epoch), smallest_limit: 1 });
+        let opening = |why: &str| HistoryState::Opening { why: why.to_owned() };
+        assert_eq!(state(&[Found::Nothing, partition(2)]), opening(LOOKING));
+        assert_eq!(
+            state(&[partition(1), Found::Later("no leader".into()), Found::Nothing]),
+            opening("no leader")
+        );
+        let ready = state(&[partition(1), partition(2)]);
+        assert_eq!(
+            ready.epochs().map(|epochs| (epochs.of(0), epochs.of(1))),
+            Some((Some(Epoch(1)), Some(Epoch(2))))
+        );
+        let odd = state(&[Found::Later("no leader".into()), Found::Mismatch("made for 2".into())]);
+        assert_eq!(odd, HistoryState::Mismatch { why: "made for 2".into() });
     }
 
     #[test]

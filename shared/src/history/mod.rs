@@ -28,6 +28,9 @@ pub use position::{Epoch, NotAPosition, Position};
 pub use read::{End, Page, PageLimit, ReadError, StoredMessage};
 pub use store::{ERASED, Erased, StoreError, Stored};
 
+/// Why history can't be used as long as nobody has looked at the streams.
+const LOOKING: &str = "the streams of the history are being looked for";
+
 /// What a part may do to the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -105,8 +108,6 @@ struct Inner {
     config: HistoryConfig,
     role: Role,
     state: watch::Sender<HistoryState>,
-    /// There is a reason to look at the streams at once.
-    look: Notify,
     partitions: Vec<Shard>,
     silence: read::Silence,
 }
@@ -114,6 +115,8 @@ struct Inner {
 /// What is known of one partition besides its epoch.
 #[derive(Debug, Default)]
 struct Shard {
+    /// There is a reason to look at the stream at once.
+    look: Notify,
     /// The highest sequence that was seen in this epoch, by any way.
     seen: AtomicU64,
     /// Whether the stream went back, as far as anybody of this part knows.
@@ -148,13 +151,12 @@ impl History {
 
     /// The same without anybody who watches.
     fn with(bus: &Bus, config: &HistoryConfig, role: Role) -> Self {
-        let why = "the streams of the history are being looked for".to_owned();
+        let why = LOOKING.to_owned();
         let inner = Inner {
             bus: bus.clone(),
             config: config.clone(),
             role,
             state: watch::Sender::new(HistoryState::Opening { why }),
-            look: Notify::new(),
             partitions: (0..config.partitions).map(|_| Shard::default()).collect(),
             silence: read::Silence::default(),
         };
@@ -197,8 +199,10 @@ impl History {
         self.in_epoch(epoch, partition, |shard| shard.seen.fetch_max(seq, Ordering::Relaxed));
     }
 
-    /// Tells how it stands. What was seen in another epoch is forgotten in the same step. True: that is new.
-    fn tell(&self, state: HistoryState) -> bool {
+    /// Tells how history stands. What was seen in another epoch is forgotten in the same step. Returns how history stood
+    /// before, if that was different.
+    fn tell(&self, state: HistoryState) -> Option<HistoryState> {
+        let mut told = None;
         self.inner.state.send_if_modified(|known| {
             if *known == state {
                 return false;
@@ -213,9 +217,10 @@ impl History {
                     }
                 }
             }
-            *known = state;
+            told = Some(std::mem::replace(known, state));
             true
-        })
+        });
+        told
     }
 
     /// Changes what is known of a partition, unless its epoch is another one. The keeper begins with nothing in the same
@@ -237,7 +242,7 @@ impl History {
     /// one that has not taken everything in, once that has lasted.
     pub fn seems_back(&self, epoch: Epoch, partition: u32) {
         self.flag(epoch, partition, |known| known.or(Some(WentBack::Perhaps { since: Instant::now() })));
-        self.inner.look.notify_one();
+        self.look_at(partition);
     }
 
     /// Takes that back: the leader has what was missing after all, or can no longer be asked.
@@ -248,7 +253,14 @@ impl History {
     /// Tells that a new message was given a sequence of this epoch that had been seen. Its epoch becomes another one soon.
     fn went_back(&self, epoch: Epoch, partition: u32) {
         self.flag(epoch, partition, |_| Some(WentBack::Surely));
-        self.inner.look.notify_one();
+        self.look_at(partition);
+    }
+
+    /// There is a reason to look at the stream of a partition.
+    fn look_at(&self, partition: u32) {
+        if let Some(shard) = self.inner.partitions.get(partition as usize) {
+            shard.look.notify_one();
+        }
     }
 
     fn flag(&self, epoch: Epoch, partition: u32, change: impl FnOnce(Option<WentBack>) -> Option<WentBack>) {

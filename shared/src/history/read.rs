@@ -4,19 +4,26 @@
 //! beyond the message after the page's beginning: so nothing of it can have expired. And fewer messages of the channel lie
 //! after its beginning than the stream was ever limited to: so none of them can have been pushed out by later ones.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::keeper::partition_of;
 use super::{ERASED, Epoch, History, Partition};
-use crate::bus::jetstream::{ApiError, Batch, Get, RawMessage, StreamState};
+use crate::bus::jetstream::{ApiError, Batch, BatchAnswer, Get, RawMessage, StreamState};
 use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{LiveMessage, WireError};
 
 /// How long one read may take.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// The pause before a replica that is behind is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of one answer about the last messages of channels, which come with their bodies: the answers that all partitions
+/// may give at the same time, and the least of one partition. A bus closes connections for which too much waits.
+const TAIL_BYTES: usize = 2 << 20;
+const FEWEST_TAIL_BYTES: usize = 64 << 10;
 
 /// How soon a leader says where a channel ends. Beyond, the last message is read.
 const SAYS_WITHIN: Duration = Duration::from_secs(1);
@@ -159,9 +166,9 @@ impl History {
         Ok(last.map_or(0, |message| message.seq))
     }
 
-    /// The last sequences of channels of one partition (at most 1,000), in their order; 0 for those that have none.
-    /// `at_least`: the stream's last sequence that the answer must know, from the leader. `None`: the replica
-    /// that answered does not know that much yet; ask again.
+    /// The last sequences of channels of one partition (at most 1,000) that are beyond `after`, in the order of the channels;
+    /// none: all that the channel has is up to there. `at_least`: the stream's last sequence that the answer must know, from
+    /// the leader. Asks until every channel is answered: give it a deadline.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -169,21 +176,41 @@ impl History {
         &self,
         partition: u32,
         channels: &[Channel],
+        after: u64,
         at_least: u64,
-    ) -> Result<Option<Vec<u64>>, ReadError> {
-        let subjects: Vec<String> =
-            channels.iter().map(|channel| subject::log(channel, self.partitions())).collect();
+    ) -> Result<Vec<Option<u64>>, ReadError> {
         let stream = subject::log_stream(partition);
-        let answer = self.inner.bus.direct_batch(&stream, Batch::LastOf(&subjects), DEADLINE).await?;
-        let found: std::collections::HashMap<&str, u64> =
-            answer.messages.iter().map(|message| (message.subject.as_str(), message.seq)).collect();
-        // Without a word about how far it looked nothing was found, which may be because it is behind.
-        if answer.up_to.is_some_and(|up_to| up_to < at_least)
-            || (answer.up_to.is_none() && self.inner.config.replicas > 1)
-        {
-            return Ok(None);
+        let mut open = Open::new(channels, self.partitions());
+        // As many at a time as there are partitions may be asked: together that is no more than one may send.
+        let bytes = (TAIL_BYTES / self.partitions() as usize).max(FEWEST_TAIL_BYTES);
+        while !open.subjects.is_empty() {
+            let subjects = open.subjects();
+            let batch = Batch::LastOf { subjects: &subjects, seq: after.saturating_add(1), bytes };
+            match self.inner.bus.direct_batch(&stream, batch, DEADLINE).await? {
+                BatchAnswer::Whole { messages, up_to: Some(up_to) } if up_to >= at_least => {
+                    open.answer(&messages);
+                    break;
+                }
+                BatchAnswer::Cut { messages, up_to: Some(up_to), .. } if up_to >= at_least => {
+                    open.answer(&messages);
+                }
+                // Nothing at all was found, which does not tell how far the replica has come. A message that the leader
+                // has makes it tell.
+                BatchAnswer::Whole { up_to: None, .. } if open.known.is_none() => {
+                    let get = Get::Next { seq: 1, subject: &subject::log_all(partition) };
+                    match self.inner.bus.get_message(&stream, get, DEADLINE).await? {
+                        Some(message) => open.known = Some(message.subject),
+                        None => break,
+                    }
+                }
+                // The replica is behind, or what the leader had is gone by now.
+                BatchAnswer::Whole { .. } | BatchAnswer::Cut { .. } => {
+                    open.known = None;
+                    sleep(PAUSE).await;
+                }
+            }
         }
-        Ok(Some(subjects.iter().map(|subject| found.get(subject.as_str()).copied().unwrap_or(0)).collect()))
+        Ok(open.tails)
     }
 
     /// Where a channel ends in this epoch, and how far whoever says so has come: one answer of one replica, so that neither a
@@ -197,11 +224,14 @@ impl History {
         let before = self.still_at_leader(partition, epoch).await?;
         let subjects = [subject::log(channel, self.partitions())];
         let stream = subject::log_stream(partition);
-        let answer = self.inner.bus.direct_batch(&stream, Batch::LastOf(&subjects), DEADLINE).await?;
+        let batch = Batch::LastOf { subjects: &subjects, seq: 1, bytes: 1 };
+        // One channel has one last message, so the answer can't have been cut off before that.
+        let (BatchAnswer::Whole { messages, up_to } | BatchAnswer::Cut { messages, up_to, .. }) =
+            self.inner.bus.direct_batch(&stream, batch, DEADLINE).await?;
         self.still_at_leader(partition, epoch).await?;
         let alone = (self.inner.config.replicas <= 1).then_some(before.last_seq);
-        let tail = answer.messages.first().map_or(0, |message| message.seq);
-        Ok(End { epoch, tail, come: answer.up_to.or(alone).unwrap_or(0) })
+        let tail = messages.first().map_or(0, |message| message.seq);
+        Ok(End { epoch, tail, come: up_to.or(alone).unwrap_or(0) })
     }
 
     async fn still_at_leader(&self, partition: u32, epoch: Epoch) -> Result<StreamState, ReadError> {
@@ -232,6 +262,10 @@ impl History {
         // Before the questions, so that what they answer knows is not less.
         let seen = self.seen(partition);
         let read = self.inner.bus.direct_batch(&subject::log_stream(partition), batch, DEADLINE).await?;
+        let (messages, remaining) = match read {
+            BatchAnswer::Whole { messages, .. } => (messages, 0),
+            BatchAnswer::Cut { messages, pending, .. } => (messages, pending),
+        };
         // Not what the keeper knows: it looks from time to time, and the stream may have changed since.
         let (known, state) = self.leader(partition).await?;
         if known.epoch != epoch {
@@ -240,17 +274,17 @@ impl History {
         if state.last_seq < seen {
             return Err(ReadError::Behind);
         }
-        let count = read.messages.len() as u64 + read.pending;
+        let count = messages.len() as u64 + remaining;
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
         // A stream that never lost a message begins at 1; one that is empty has none to lose if none was ever there.
         let unexpired = after.saturating_add(1) >= first || state.last_seq == 0;
         self.saw(epoch, partition, state.last_seq);
         Ok(Page {
             epoch,
-            remaining: read.pending,
+            remaining,
             whole: unexpired && count < u64::from(known.smallest_limit),
             last_seq: state.last_seq,
-            messages: read.messages.into_iter().map(stored).collect(),
+            messages: messages.into_iter().map(stored).collect(),
         })
     }
 
@@ -298,7 +332,7 @@ impl History {
         let known = partition_of(&info, partition).ok_or(ReadError::OtherEpoch)?;
         *fresh = Some((asked, known, info.state));
         if self.epoch_of(partition).is_some_and(|epoch| epoch != known.epoch) {
-            self.inner.look.notify_one();
+            self.look_at(partition);
         }
         Ok((known, info.state))
     }
@@ -308,6 +342,36 @@ impl History {
             None => Err(ReadError::NotReady),
             Some(now) if now == epoch => Ok(()),
             Some(_) => Err(ReadError::OtherEpoch),
+        }
+    }
+}
+
+/// Channels whose last message is asked for, until all are answered.
+#[derive(Debug)]
+struct Open {
+    /// Those that are not answered yet, and the place of their answer.
+    subjects: HashMap<String, usize>,
+    tails: Vec<Option<u64>>,
+    /// A subject of which the leader has a message.
+    known: Option<String>,
+}
+
+impl Open {
+    fn new(channels: &[Channel], partitions: u32) -> Self {
+        let subject = |channel| subject::log(channel, partitions);
+        let subjects = channels.iter().map(subject).enumerate().map(|(place, subject)| (subject, place));
+        Self { subjects: subjects.collect(), tails: vec![None; channels.len()], known: None }
+    }
+
+    fn subjects(&self) -> Vec<String> {
+        self.subjects.keys().chain(&self.known).cloned().collect()
+    }
+
+    fn answer(&mut self, messages: &[RawMessage]) {
+        for message in messages {
+            if let Some(place) = self.subjects.remove(&message.subject) {
+                self.tails[place] = Some(message.seq);
+            }
         }
     }
 }

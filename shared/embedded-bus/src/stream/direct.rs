@@ -207,7 +207,9 @@ fn batch(stream: &mut Stream, request: &GetRequest, bound: usize) -> Result<Vec<
     let mut answers = Answers::new(pending, request, bound);
     for _ in 0..most {
         let Some(seq) = next.filter(|_| !answers.is_full()) else { break };
-        answers.add(stream, seq);
+        if !answers.add(stream, seq) {
+            return Ok(answers.break_off());
+        }
         next = stream.state.next_of(filter, seq + 1);
     }
     Ok(answers.end(None))
@@ -229,7 +231,9 @@ fn last_of_each(stream: &mut Stream, request: &GetRequest, bound: usize) -> Resu
         if answers.is_full() {
             break;
         }
-        answers.add(stream, seq);
+        if !answers.add(stream, seq) {
+            return Ok(answers.break_off());
+        }
     }
     Ok(answers.end(Some(up_to)))
 }
@@ -254,15 +258,23 @@ impl Answers {
         self.bytes >= self.max_bytes
     }
 
-    fn add(&mut self, stream: &mut Stream, seq: u64) {
+    /// False: it can't be read.
+    fn add(&mut self, stream: &mut Stream, seq: u64) -> bool {
+        let Some(record) = read(stream, Some(seq)) else { return false };
         self.pending = self.pending.saturating_sub(1);
-        let Some(record) = read(stream, Some(seq)) else { return };
         self.bytes += record.subject.len() + record.headers.len() + record.payload.len();
         let block = headers(&stream.name, &record, self.with_headers)
             .number("Nats-Num-Pending", self.pending)
             .number("Nats-Last-Sequence", self.last);
         self.last = seq;
         self.told.push((block.end(), record.payload));
+        true
+    }
+
+    /// Ends the answer at a message that can't be read, as nats-server does, so that nobody takes it for a whole one.
+    fn break_off(mut self) -> Vec<Answered> {
+        self.told.push((status("404 Message Not Found"), Bytes::new()));
+        self.told
     }
 
     fn end(mut self, up_to: Option<u64>) -> Vec<Answered> {

@@ -6,6 +6,11 @@
 //! - Nothing found is a single `404 No Results` without any sequence: it does not tell how far the replica has come.
 //! - An `up_to_seq` above the replica's last sequence is answered in more than one way: a stream in memory repeats it as
 //!   if it knew everything up to there, one on disk finds nothing. Never ask for that.
+//! - An answer that is cut off by its bytes, or by `batch`, says so only in the `Nats-Num-Pending` of its `204`, which
+//!   counts what was found and not sent; its `Nats-UpTo-Sequence` is that of a whole answer. Those that come are the ones
+//!   with the lowest sequences, so the rest has to be asked for by name.
+//! - With `seq`, what is below it counts neither as found nor as pending, but a `404` comes only if nothing is there at
+//!   all: otherwise the `204` tells how far the replica looked.
 //! - More than 1024 subjects *found* are `413 Too Many Results`; how many are named does not matter. `batch` does not
 //!   change that.
 
@@ -25,6 +30,8 @@ pub(crate) fn cases() -> Vec<Case> {
         a_multi_last_that_finds_nothing_is_404,
         a_multi_last_can_be_read_in_batches,
         a_multi_last_stops_at_its_bytes,
+        a_multi_last_that_is_cut_off_says_what_is_pending_and_the_rest_can_be_asked_for,
+        a_multi_last_from_a_sequence_on_leaves_out_what_is_before,
         a_multi_last_of_1024_subjects_is_answered,
         a_multi_last_of_1025_subjects_is_413,
         subjects_that_are_not_there_do_not_count,
@@ -135,6 +142,49 @@ async fn a_multi_last_stops_at_its_bytes(fixture: &Fixture) -> anyhow::Result<()
     streams.settle("TAILBYTES", 3).await?;
     let request = json!({"multi_last": ["tailbytes.*"], "max_bytes": 1500});
     expect(&mut streams, "TAILBYTES", request, &[1, 2], (1, 3)).await
+}
+
+async fn a_multi_last_that_is_cut_off_says_what_is_pending_and_the_rest_can_be_asked_for(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    let mut streams = Streams::open(fixture).await?;
+    streams.create("TAILCUT", json!({})).await?;
+    for end in 1..=9 {
+        streams.publish(&format!("tailcut.{end}"), vec![b'x'; 100_000]).await?;
+    }
+    streams.settle("TAILCUT", 9).await?;
+    let mut open: Vec<_> = (1..=9).map(|end| format!("tailcut.{end}")).collect();
+    for (due, pending) in [([1, 2, 3], 6), ([4, 5, 6], 3), ([7, 8, 9], 0)] {
+        let request = json!({"multi_last": open, "max_bytes": 250_000});
+        expect(&mut streams, "TAILCUT", request, &due, (pending, 9)).await?;
+        open.drain(..3);
+    }
+    // One message always comes, however few bytes it may be.
+    let request = json!({"multi_last": ["tailcut.*"], "max_bytes": 1});
+    expect(&mut streams, "TAILCUT", request, &[1], (8, 9)).await
+}
+
+async fn a_multi_last_from_a_sequence_on_leaves_out_what_is_before(fixture: &Fixture) -> anyhow::Result<()> {
+    let mut streams = filled(fixture, "TAILSFROM").await?;
+    let subjects = ["a", "b", "c", "z"].map(|end| format!("tailsfrom.{end}"));
+    let request = |seq| json!({"multi_last": subjects, "seq": seq, "max_bytes": 100_000});
+    expect(&mut streams, "TAILSFROM", request(1), &[4, 5, 6], (0, 7)).await?;
+    expect(&mut streams, "TAILSFROM", request(5), &[5, 6], (0, 7)).await?;
+    expect(&mut streams, "TAILSFROM", request(6), &[6], (0, 7)).await?;
+    // Nothing is that late, which the replica knows.
+    for late in [7, 8, 1_000] {
+        let answers = streams.direct("TAILSFROM", request(late)).await?;
+        ensure!(
+            answers.len() == 1
+                && answers[0].status_line() == "204 EOB"
+                && (answers[0].number("Nats-Num-Pending")?, answers[0].number("Nats-UpTo-Sequence")?)
+                    == (0, 7)
+                && answers[0].number("Nats-Last-Sequence")? == 0,
+            "{answers:?}"
+        );
+    }
+    let request = json!({"multi_last": subjects, "seq": 4, "max_bytes": 1});
+    expect(&mut streams, "TAILSFROM", request, &[4], (2, 7)).await
 }
 
 /// One message each on `count` subjects.

@@ -22,6 +22,7 @@ struct Kept {
     highest: u64,
     fails: bool,
     misses_some: bool,
+    unreadable: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -82,7 +83,8 @@ impl Log for DiskLog {
 
     fn read(&mut self, seq: u64) -> Result<Option<Record>, LogError> {
         let kept = self.disk.kept();
-        Ok(kept.records.iter().chain(&self.waiting).find(|record| record.seq == seq).cloned())
+        let readable = |record: &&Record| record.seq == seq && kept.unreadable != Some(seq);
+        Ok(kept.records.iter().chain(&self.waiting).find(readable).cloned())
     }
 
     fn forget(&mut self, _: &[u64]) -> Result<(), LogError> {
@@ -189,6 +191,23 @@ fn a_restart_finds_messages_settings_and_the_duplicate_window() {
         (&json!("2017-07-14T02:40:00.000000001Z"), &before["state"])
     );
     assert_eq!(disk.kept().saved[0].created, NOW + 1);
+}
+
+#[test]
+fn an_answer_ends_at_a_message_that_can_not_be_read_and_is_not_called_whole() {
+    let disk = Disk::default();
+    let mut desk = Desk::new(Box::new(disk.clone()));
+    desk.make("S", "s.>", json!({ "allow_direct": true }));
+    for subject in ["s.a", "s.b", "s.c"] {
+        desk.publish(subject, &[], "text");
+    }
+    disk.kept().unreadable = Some(2);
+    for request in [r#"{"multi_last":["s.a","s.b","s.c"]}"#, r#"{"seq":1,"next_by_subj":"s.>","batch":9}"#] {
+        let answers = desk.direct("", request);
+        assert_eq!(answers.len(), 2, "{answers:?}");
+        assert!(answers[0].contains("Nats-Num-Pending: 2"), "{answers:?}");
+        assert!(answers[1].starts_with("NATS/1.0 404 Message Not Found"), "{answers:?}");
+    }
 }
 
 #[test]
