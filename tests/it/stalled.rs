@@ -46,18 +46,18 @@ async fn a_partition_whose_stream_does_not_answer_keeps_no_other_from_being_swep
     let proxy = BusProxy::to(cluster.bus()).await;
     let users = [user_in(0), user_in(1)];
     let mut devices = Vec::new();
+    for user in users {
+        devices.push(Device::back(cluster.edge(0), &format!("user-{user}"), "").await.0);
+    }
     let link = cluster.edge_link(0);
     link.lead_to(proxy.address());
     link.cut();
     eventually("the edge has lost the bus", async || link.connections() == 0).await;
     link.heal();
-    for user in users {
-        eventually("the edge takes devices", async || Device::is_welcome(cluster.edge(0)).await).await;
-        let (mut device, _) = Device::back(cluster.edge(0), &format!("user-{user}"), "").await;
+    for (device, user) in devices.iter_mut().zip(users) {
         let answer = cluster.publisher(0).publish(&format!("user:{user}"), "first").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         device.expect_message("first").await;
-        devices.push(device);
     }
     // Copies are lost. Once the first stream was compared, it says no more of itself: what is missing can't be read.
     let (compared, stalled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
