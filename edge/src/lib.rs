@@ -9,7 +9,7 @@
 //! | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
 //! | `hub` | who is here |
 //! | `recovery` | nothing is lost within history: gaps, replays, comparisons with the streams |
-//! | `feed` | messages from the bus to sessions, and the counts back |
+//! | `feed`, `backlog` | messages from the bus to sessions, and the counts back; what waits for it |
 //! | `authn`, `adapters` | whose token it is, and who is asked about it |
 //! | `control` | what publishers ask about users |
 //! | `deny`, `denials` | who may not log in for a while; the list of the bus that says so |

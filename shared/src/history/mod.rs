@@ -294,8 +294,9 @@ mod tests {
         let bus = Bus::connect(&server, "test", &drain).await.unwrap();
         let history = History::with(&bus, &HistoryConfig::default(), Role::Reader);
         let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        let ends = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let (history, ends) = (&history, &std::sync::atomic::AtomicBool::new(false));
+            let (history, ends) = (&history, &ends);
             for epoch in [1, 2] {
                 scope.spawn(move || {
                     while !ends.load(Ordering::Relaxed) {

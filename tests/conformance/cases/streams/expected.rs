@@ -86,7 +86,8 @@ async fn a_sequence_that_can_not_be_is_refused_with_the_last_of_the_subject(
     streams.fill("EXPNEVER", 1, &["expnever.b"]).await?;
     publish(&mut streams, "expnever.a", never, Err((10071, "wrong last sequence: 1"))).await?;
     publish(&mut streams, "expnever.b", never, Err((10071, "wrong last sequence: 2"))).await?;
-    streams.expect_state("EXPNEVER", [2, 1, 2]).await
+    streams.expect_state("EXPNEVER", [2, 1, 2]).await?;
+    Ok(())
 }
 
 async fn the_expected_last_sequence_of_another_subject_is_checked(fixture: &Fixture) -> anyhow::Result<()> {
