@@ -4,6 +4,10 @@
 //! open files must be above that). The edge runs in this process, with its bus; the devices are bare sockets in a child process, so that
 //! what is measured here is the server's. Each device logs in and subscribes to its user's channel and to one that all
 //! have.
+//!
+//! `cargo run --release -p edge --example cost slow [SESSIONS]` (200 unless said otherwise): what waits for devices that
+//! read nothing, by the metric and by what is resident. Each is sent messages of 20 bytes, its own ones, until its outbox
+//! is nearly full.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -30,11 +34,12 @@ use shared::subject;
 use shared::wire::{Ask, Envelope as _, Kind, LiveMessage, Verdict, VerifyReply, VerifyRequest};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
 
 const SESSIONS: usize = 5_000;
+const SLOW: usize = 200;
 const DELIVERIES: usize = 1_000_000;
 const PAYLOAD: &[u8] = &[b'x'; 100];
 /// A payload of that length has two bytes of header.
@@ -52,6 +57,9 @@ async fn main() -> anyhow::Result<()> {
         ["devices", edge, number, authority] => {
             Box::pin(devices(edge.parse()?, number.parse()?, Some(Path::new(authority)))).await
         }
+        ["slow-devices", edge, number] => slow_devices(edge.parse()?, number.parse()?).await,
+        ["slow"] => measure_slow(SLOW).await,
+        ["slow", sessions] => measure_slow(sessions.parse().context("a number of sessions")?).await,
         [] => measure(SESSIONS, None).await,
         [sessions] => measure(sessions.parse().context("a number of sessions")?, None).await,
         [sessions, "tls"] => {
@@ -61,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
             std::fs::write(site.path().join("key"), pair.signing_key.serialize_pem())?;
             measure(sessions.parse().context("a number of sessions")?, Some(site.path())).await
         }
-        _ => anyhow::bail!("usage: cost [SESSIONS [tls]]"),
+        _ => anyhow::bail!("usage: cost [SESSIONS [tls]] | slow [SESSIONS]"),
     }
 }
 
@@ -72,7 +80,7 @@ async fn measure(sessions: usize, site: Option<&Path>) -> anyhow::Result<()> {
     let bus = Bus::connect(&server, "cost", &rest).await?;
     bus.connected(WAIT).await?;
     serve_tokens(&bus, &rest).await?;
-    let edge = start(&server, site, &rest, &drain).await?;
+    let edge = start(&server, site, &mut Registry::default(), &rest, &drain).await?;
 
     // A first round, so that what is allocated once is not counted as a session's.
     drop(Devices::start(edge.local_addr(), 100, site)?);
@@ -106,9 +114,66 @@ async fn measure(sessions: usize, site: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What waits for devices that read nothing.
+async fn measure_slow(sessions: usize) -> anyhow::Result<()> {
+    let (drain, rest, mut registry) = (Drain::new(), Drain::new(), Registry::default());
+    let server = bus::provide(&BusConfig::default(), &rest).await?;
+    let bus = Bus::connect(&server, "cost", &rest).await?;
+    bus.connected(WAIT).await?;
+    serve_tokens(&bus, &rest).await?;
+    let edge = start(&server, None, &mut registry, &rest, &drain).await?;
+    let arguments = ["slow-devices".to_owned(), edge.local_addr().to_string(), sessions.to_string()];
+    let devices = Devices::run(&arguments)?;
+    ensure!(edge.sessions() == sessions, "{} of {sessions} sessions", edge.sessions());
+    // First as many to nobody as an edge remembers the counts of.
+    let (ids, remembered) = (MessageIds::random(), Config::default().remembered_messages);
+    for _ in 0..=remembered / sessions {
+        publish_to_each(&bus, &ids, sessions, "nobody").await?;
+    }
+    let before = resident_bytes()?;
+    let nearly = Config::default().outbox.as_usize() * 9 / 10;
+    for round in 1.. {
+        publish_to_each(&bus, &ids, sessions, "user").await?;
+        if round % 50 == 0 && metric(&registry, "mc_edge_outbox_largest_bytes")? > nearly {
+            break;
+        }
+    }
+    let (told, took) = (metric(&registry, "mc_edge_outbox_bytes")?, resident_bytes()? - before);
+    let frames = metric(&registry, "mc_edge_outbox_messages")?;
+    println!("{frames} messages of 20 bytes wait for {sessions} sessions, {} bytes on the wire", frames * 22);
+    println!("the metric says {told} bytes, resident are {took}: {:.2}", told as f64 / took as f64);
+    drop(devices);
+    drain.finish(WAIT).await;
+    rest.finish(WAIT).await;
+    Ok(())
+}
+
+/// A small message to each of so many channels; all are handled then.
+async fn publish_to_each(bus: &Bus, ids: &MessageIds, number: usize, kind: &str) -> anyhow::Result<()> {
+    let mut last = ids.next();
+    for device in 0..number {
+        last = ids.next();
+        let payload = Bytes::from_static(&PAYLOAD[..20]);
+        let message = LiveMessage { id: last, kind: Kind::Text, payload };
+        let subject = subject::live(&Channel::parse(&format!("{kind}:u{device}"))?, 1);
+        bus.publish(subject, None, Some(message.headers()), message.payload).await?;
+    }
+    bus.request(subject::ASK, Ask { v: 1, ids: vec![last], stored: vec![] }.encode(), WAIT).await?;
+    Ok(())
+}
+
+fn metric(registry: &Registry, name: &str) -> anyhow::Result<usize> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry)?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).context("a metric")?;
+    Ok(line.parse()?)
+}
+
 async fn start(
     server: &bus::BusServer,
     site: Option<&Path>,
+    registry: &mut Registry,
     rest: &Drain,
     drain: &Drain,
 ) -> anyhow::Result<Edge> {
@@ -119,6 +184,7 @@ async fn start(
         // Bytes are counted, and a ping has some.
         ping_interval: Duration::from_secs(3_600),
         silence: Duration::from_secs(7_200),
+        stalled_after: Duration::from_secs(7_200),
         ..Config::default()
     };
     if let Some(site) = site {
@@ -129,16 +195,8 @@ async fn start(
     rules.push(RuleConfig { name, channel, login: false, history: false });
     let bus = Bus::connect(server, edge::PART, rest).await?;
     let (health, rules) = (Health::new(), Arc::new(Rules::compile(&rules)?));
-    let edge = Edge::start(
-        config,
-        rules,
-        &HistoryConfig::default(),
-        bus,
-        health.clone(),
-        &mut Registry::default(),
-        drain,
-    )
-    .await?;
+    let edge =
+        Edge::start(config, rules, &HistoryConfig::default(), bus, health.clone(), registry, drain).await?;
     tokio::time::timeout(WAIT, health.wait_ready()).await?;
     Ok(edge)
 }
@@ -213,9 +271,14 @@ struct Devices {
 impl Devices {
     /// Starts it, and returns when all its devices are subscribed.
     fn start(edge: SocketAddr, number: usize, site: Option<&Path>) -> anyhow::Result<Self> {
+        let mut arguments = vec!["devices".to_owned(), edge.to_string(), number.to_string()];
+        arguments.extend(site.map(|site| site.join("cert").display().to_string()));
+        Self::run(&arguments)
+    }
+
+    fn run(arguments: &[String]) -> anyhow::Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["devices", &edge.to_string(), &number.to_string()])
-            .args(site.map(|site| site.join("cert")))
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -278,6 +341,19 @@ async fn devices(edge: SocketAddr, number: usize, authority: Option<&Path>) -> a
         total.wait_for(|total| *total >= expected).await?;
         println!("arrived");
     }
+    Ok(())
+}
+
+/// The child whose devices read nothing once they are subscribed, and have little room for what comes.
+async fn slow_devices(edge: SocketAddr, number: usize) -> anyhow::Result<()> {
+    let mut streams = Vec::new();
+    for device in 0..number {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4_096)?;
+        streams.push(subscribed(socket.connect(edge).await?, edge, device).await?);
+    }
+    println!("subscribed");
+    std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub struct Config {
     pub origins: Vec<String>,
     /// The largest frame from a client.
     pub max_frame: ByteSize,
-    /// Bytes that may wait for one session before it is closed as too slow (4503).
+    /// Memory that what waits for one session may take before it is closed as too slow (4503).
     pub outbox: ByteSize,
     /// A client that takes no byte for this long although something waits is closed as too slow (4503).
     #[serde(with = "Span")]

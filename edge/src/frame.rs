@@ -1,8 +1,12 @@
 //! WebSocket frames as a server sends them (RFC 6455, 5.2): whole, unmasked, and encoded once.
 //!
 //! A frame is one buffer, header and payload together, so that all sessions share it and writing it takes no copy.
+//! What it costs while it waits is known to within what the allocator does: see [`Frame::cost`] and [`FrameMemory`].
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::BufMut as _;
 use shared::wire::Kind;
 use tracing::Span;
 
@@ -16,8 +20,46 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 /// Bytes that the reason in a close frame may have.
 const MAX_REASON: usize = 123;
-/// The longest header of an unmasked frame.
-const MAX_HEADER: usize = 10;
+
+/// What a block of so many bytes takes of the heap, as glibc's and musl's allocators have it on 64 bits.
+pub(crate) const fn block(bytes: usize) -> usize {
+    let rounded = (bytes + 8).next_multiple_of(16);
+    if rounded < 32 { 32 } else { rounded }
+}
+
+/// What the bodies of an edge's frames take, each once, however many sessions it waits for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FrameMemory(Arc<AtomicUsize>);
+
+impl FrameMemory {
+    /// In bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The bytes of a frame, which all sessions share.
+#[derive(Debug)]
+struct Body {
+    bytes: Box<[u8]>,
+    /// Where it is counted.
+    memory: Option<FrameMemory>,
+}
+
+impl Body {
+    const fn cost(&self) -> usize {
+        // An `Arc` has two counters beside what it holds.
+        block(2 * size_of::<usize>() + size_of::<Self>()) + block(self.bytes.len())
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(memory) = &self.memory {
+            memory.0.fetch_sub(self.cost(), Ordering::Relaxed);
+        }
+    }
+}
 
 /// One of a session's subscriptions. A new one of the same channel has another number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +68,7 @@ pub(crate) struct SubscriptionId(pub(crate) u32);
 /// A whole frame, ready to be written.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    bytes: Bytes,
+    body: Arc<Body>,
     /// What the session receives it for; none for what the server says itself.
     subscription: Option<SubscriptionId>,
     /// Only for a message whose trace is kept.
@@ -44,7 +86,7 @@ enum Mark {
 
 impl PartialEq for Frame {
     fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
+        self.bytes() == other.bytes()
     }
 }
 
@@ -71,7 +113,7 @@ impl Frame {
             None | Some(Mark::Writing(_)) => None,
             Some(Mark::Offered(writes)) => writes.begin().map(|write| Box::new(Mark::Writing(write))),
         };
-        Self { bytes: self.bytes.clone(), subscription: Some(subscription), mark }
+        Self { body: Arc::clone(&self.body), subscription: Some(subscription), mark }
     }
 
     /// A frame that only one session is given, for this subscription.
@@ -98,8 +140,8 @@ impl Frame {
     }
 
     /// Asks the client's WebSocket library for a sign of life.
-    pub(crate) const fn ping() -> Self {
-        Self { bytes: Bytes::from_static(&[FIN | PING, 0]), subscription: None, mark: None }
+    pub(crate) fn ping() -> Self {
+        Self::already_encoded(vec![FIN | PING, 0])
     }
 
     /// The last frame.
@@ -117,21 +159,41 @@ impl Frame {
 
     /// Bytes with their headers, as the WebSocket library wrote them.
     pub(crate) fn already_encoded(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.into(), subscription: None, mark: None }
+        let body = Body { bytes: bytes.into(), memory: None };
+        Self { body: Arc::new(body), subscription: None, mark: None }
+    }
+
+    /// Is counted there for as long as any session has it. To be called before it is shared.
+    pub(crate) fn counted(mut self, memory: &FrameMemory) -> Self {
+        if let Some(body) = Arc::get_mut(&mut self.body).filter(|body| body.memory.is_none()) {
+            memory.0.fetch_add(body.cost(), Ordering::Relaxed);
+            body.memory = Some(memory.clone());
+        }
+        self
     }
 
     /// All of its bytes.
-    pub(crate) fn bytes(&self) -> &Bytes {
-        &self.bytes
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.body.bytes
+    }
+
+    /// What it takes of the heap beside its place in a queue, if nobody else has it.
+    pub(crate) fn cost(&self) -> usize {
+        self.body.cost()
     }
 
     /// How many bytes it has on the wire.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.body.bytes.len()
     }
 
     fn encode(opcode: u8, payload: &[u8]) -> Self {
-        let mut frame = BytesMut::with_capacity(payload.len() + MAX_HEADER);
+        let header = match payload.len() {
+            0..=125 => 2,
+            126..=0xffff => 4,
+            _ => 10,
+        };
+        let mut frame = Vec::with_capacity(header + payload.len());
         frame.put_u8(FIN | opcode);
         match payload.len() {
             short @ 0..=125 => frame.put_u8(short as u8),
@@ -145,7 +207,7 @@ impl Frame {
             }
         }
         frame.put_slice(payload);
-        Self { bytes: frame.freeze(), subscription: None, mark: None }
+        Self::already_encoded(frame)
     }
 }
 
@@ -163,16 +225,33 @@ mod tests {
             (65_536, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
             let frame = Frame::message(Kind::Text, &vec![b'x'; length]);
-            assert!(frame.bytes.starts_with(&header), "{length}");
+            assert!(frame.bytes().starts_with(&header), "{length}");
             assert_eq!(frame.len(), header.len() + length);
         }
-        assert_eq!(&Frame::message(Kind::Binary, b"\xff").bytes[..], b"\x82\x01\xff");
-        assert_eq!(&Frame::ping().bytes[..], b"\x89\x00");
+        assert_eq!(Frame::message(Kind::Binary, b"\xff").bytes(), b"\x82\x01\xff");
+        assert_eq!(Frame::ping().bytes(), b"\x89\x00");
+    }
+
+    #[test]
+    fn a_body_is_counted_once_for_all_and_until_the_last_has_let_it_go() {
+        let memory = FrameMemory::default();
+        let frame = Frame::text("twenty bytes, or so..").counted(&memory);
+        let cost = 48 + 32;
+        assert_eq!((frame.cost(), memory.bytes()), (cost, cost));
+        let (one, two) =
+            (frame.for_subscription(SubscriptionId(1)), frame.for_subscription(SubscriptionId(2)));
+        drop(frame.counted(&memory));
+        drop(one);
+        assert_eq!(memory.bytes(), cost);
+        drop(two);
+        assert_eq!(memory.bytes(), 0);
+        assert_eq!(size_of::<Frame>(), 24, "what each place in a queue takes");
     }
 
     #[test]
     fn a_reason_that_is_too_long_is_cut_between_two_characters() {
-        let bytes = Frame::close_saying(CloseCode::Disconnected, &"é".repeat(100)).bytes;
+        let frame = Frame::close_saying(CloseCode::Disconnected, &"é".repeat(100));
+        let bytes = frame.bytes();
         assert_eq!(usize::from(bytes[1]), 2 + 122);
         assert!(std::str::from_utf8(&bytes[4..]).is_ok());
     }
@@ -180,7 +259,8 @@ mod tests {
     #[test]
     fn a_close_frame_holds_number_and_reason_and_is_as_short_as_a_control_frame_must_be() {
         for code in CloseCode::ALL {
-            let bytes = Frame::close(code).bytes;
+            let frame = Frame::close(code);
+            let bytes = frame.bytes();
             assert_eq!((bytes[0], usize::from(bytes[1])), (0x88, bytes.len() - 2));
             assert!(bytes[1] <= 125);
             assert_eq!(bytes[2..4], code.number().to_be_bytes());

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use crate::admission::Seat;
 use crate::code::CloseCode;
 use crate::deny::{DenyList, Words};
-use crate::frame::{Frame, SubscriptionId};
-use crate::session::outbox::Outbox;
+use crate::frame::{Frame, FrameMemory, SubscriptionId};
+use crate::session::outbox::{Held, Outbox};
 use audience::Listener;
 use parts::Parts;
 use room::Room;
@@ -117,18 +117,18 @@ pub(crate) struct Waiting {
     pub(crate) sessions: usize,
     /// Frames.
     pub(crate) frames: usize,
-    /// Their bytes.
+    /// What all of it takes of memory, with what sessions are just being sent: each body once, however many share it.
     pub(crate) bytes: usize,
-    /// Bytes in the fullest outbox.
+    /// What the fullest outbox costs, as the bound counts.
     pub(crate) largest: usize,
 }
 
 impl Waiting {
-    fn add(&mut self, (frames, bytes): (usize, usize)) {
-        self.sessions += usize::from(frames > 0);
-        self.frames += frames;
-        self.bytes += bytes;
-        self.largest = self.largest.max(bytes);
+    fn add(&mut self, held: Held) {
+        self.sessions += usize::from(held.frames > 0);
+        self.frames += held.frames;
+        self.bytes += held.without_bodies;
+        self.largest = self.largest.max(held.cost);
     }
 }
 
@@ -157,6 +157,8 @@ pub(crate) struct Hub {
     progress: Notify,
     /// Whether what is missing before a message is fetched; only a test says no.
     heals: bool,
+    /// What the frames take that sessions have.
+    memory: FrameMemory,
 }
 
 impl Hub {
@@ -179,6 +181,7 @@ impl Hub {
             replays: AtomicUsize::new(0),
             progress: Notify::new(),
             heals: true,
+            memory: FrameMemory::default(),
         }
     }
 
@@ -212,6 +215,7 @@ impl Hub {
 
     /// Offers a message to every session of a channel; `frame` is called only if there is one.
     pub(crate) fn deliver(&self, channel: &str, frame: impl FnOnce() -> Frame) -> Counts {
+        let frame = || frame().counted(&self.memory);
         self.channels.of(channel).get(channel).map(|room| room.deliver(frame)).unwrap_or_default()
     }
 
@@ -298,7 +302,7 @@ impl Hub {
 
     /// What waits for sessions, all together.
     pub(crate) fn waiting(&self) -> Waiting {
-        let mut waiting = Waiting::default();
+        let mut waiting = Waiting { bytes: self.memory.bytes(), ..Waiting::default() };
         for part in self.peers.all() {
             part.values().for_each(|peer| waiting.add(peer.outbox.waiting()));
         }
@@ -355,6 +359,11 @@ impl Member {
     /// What others have for this session.
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.peer.outbox
+    }
+
+    /// Where frames for this session are counted.
+    pub(crate) fn memory(&self) -> &FrameMemory {
+        &self.hub.memory
     }
 
     /// Keeps the seat for as long as the session is here.

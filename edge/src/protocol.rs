@@ -11,6 +11,7 @@ use shared::config::Secret;
 use shared::history::Position;
 
 use crate::code::{CloseCode, ErrorCode};
+use crate::frame::block;
 
 /// How deep JSON may be nested; an op is flat.
 const MAX_DEPTH: usize = 64;
@@ -120,6 +121,17 @@ impl Incoming {
     /// Something that is no WebSocket any more.
     pub(crate) const fn violation(close: CloseCode) -> Self {
         Self::Fatal(Fatal { fault: None, close })
+    }
+
+    /// What it takes of the heap.
+    pub(crate) fn held(&self) -> usize {
+        let Self::Op(Request { op, echo }) = self else { return 0 };
+        let text = match op {
+            ClientOp::Auth { token } => block(token.expose().len()),
+            ClientOp::Subscribe { name, .. } | ClientOp::Unsubscribe { name } => block(name.len()),
+            ClientOp::Unknown | ClientOp::Malformed(_) => 0,
+        };
+        text + echo.0.as_ref().map_or(0, |echo| block(echo.len()))
     }
 
     const fn bad(fault: &'static str) -> Self {

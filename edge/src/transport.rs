@@ -103,6 +103,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         self.queue.len() < MAX_QUEUED && (self.queue.len() < 2 || self.queued <= MAX_QUEUED_BYTES)
     }
 
+    /// What the queue takes, the bodies of its frames left out.
+    pub(crate) fn held(&self) -> usize {
+        self.queue.capacity() * size_of::<Frame>()
+    }
+
     /// Since when the client takes nothing although something waits for it.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         (!self.is_idle()).then_some(self.progress)

@@ -105,7 +105,7 @@ impl Hub {
         let (mut counts, mut fetching) = (Counts::default(), None);
         match step {
             Step::Deliver => {
-                counts = handle(room, incoming, now);
+                counts = self.handle(room, incoming, now);
                 self.progressed();
             }
             Step::Fetch => {
@@ -126,7 +126,7 @@ impl Hub {
     ) -> Option<Counts> {
         let mut channels = self.channels.of(channel.as_str());
         let room = channels.get_mut(channel.as_str())?;
-        let counts = room.line.on_fetched(epoch, incoming.seq).then(|| handle(room, incoming, now));
+        let counts = room.line.on_fetched(epoch, incoming.seq).then(|| self.handle(room, incoming, now));
         self.progressed();
         counts
     }
@@ -180,7 +180,7 @@ impl Hub {
         let mut channels = self.channels.of(channel.as_str());
         let Some(room) = channels.get_mut(channel.as_str()) else { return 0 };
         room.line.skip(tail);
-        let told = reload(room, why, now);
+        let told = self.reload(room, why, now);
         self.progressed();
         told
     }
@@ -200,7 +200,7 @@ impl Hub {
         let reopened = other || (room.line.epoch().is_none() && !room.followers.is_empty());
         let begins = room.line.open(epoch, tail);
         if reopened {
-            reload(room, NotWhole::OtherEpoch, now);
+            self.reload(room, NotWhole::OtherEpoch, now);
         }
         self.progressed();
         begins.then(|| self.fetching(channel, room))
@@ -288,7 +288,30 @@ impl Hub {
         let due = room.told.is_some_and(|told| told <= before) && !room.line.lacks();
         let Some(position) = room.position(covered).filter(|it| due && it.epoch == epoch) else { return 0 };
         let mut counts = Counts::default();
-        room.tell(now, &mut counts, |name| envelope::position(position, name));
+        room.tell((now, &self.memory), &mut counts, |name| envelope::position(position, name));
+        counts.sessions
+    }
+
+    /// Delivers what is next, and counts.
+    fn handle(&self, room: &mut Room, incoming: &Incoming<'_>, now: Instant) -> Counts {
+        let Some(epoch) = room.line.epoch() else { return Counts::default() };
+        match incoming.message {
+            Some(message) => {
+                let position = Position { epoch, seq: incoming.seq };
+                room.deliver_stored(message, position, (incoming.span, &self.memory), now)
+            }
+            None => {
+                self.reload(room, NotWhole::Erased, now);
+                Counts::default()
+            }
+        }
+    }
+
+    fn reload(&self, room: &mut Room, why: NotWhole, now: Instant) -> u64 {
+        let mut counts = Counts::default();
+        if let Some(position) = room.position(0) {
+            room.tell((now, &self.memory), &mut counts, |name| envelope::reload(position, name, why));
+        }
         counts.sessions
     }
 
@@ -315,29 +338,6 @@ impl Hub {
     pub(crate) fn following_and_replaying(&self) -> (usize, usize) {
         (self.following.load(Ordering::Relaxed), self.replays.load(Ordering::Relaxed))
     }
-}
-
-/// Delivers what is next, and counts.
-fn handle(room: &mut Room, incoming: &Incoming<'_>, now: Instant) -> Counts {
-    let Some(epoch) = room.line.epoch() else { return Counts::default() };
-    match incoming.message {
-        Some(message) => {
-            let position = Position { epoch, seq: incoming.seq };
-            room.deliver_stored(message, position, incoming.span, now)
-        }
-        None => {
-            reload(room, NotWhole::Erased, now);
-            Counts::default()
-        }
-    }
-}
-
-fn reload(room: &mut Room, why: NotWhole, now: Instant) -> u64 {
-    let mut counts = Counts::default();
-    if let Some(position) = room.position(0) {
-        room.tell(now, &mut counts, |name| envelope::reload(position, name, why));
-    }
-    counts.sessions
 }
 
 /// Where a session began to receive messages with ids.
@@ -463,7 +463,8 @@ impl Member {
             let position = room.position(covered).filter(|position| position.epoch == epoch);
             let Some(position) = position else { continue };
             if let Some(subscription) = room.subscription_of(self.peer.id, name) {
-                self.peer.outbox.offer(&envelope::reconnect(within_ms, position, name), subscription);
+                let frame = envelope::reconnect(within_ms, position, name).counted(&self.hub.memory);
+                self.peer.outbox.offer(&frame, subscription);
             }
         }
     }

@@ -12,7 +12,7 @@ use tracing::Span;
 
 use super::Peer;
 use super::audience::{Audience, Listener, OfSession};
-use crate::frame::{Frame, SubscriptionId};
+use crate::frame::{Frame, FrameMemory, SubscriptionId};
 use crate::recovery::envelope;
 use crate::recovery::line::Line;
 use crate::session::outbox::Offer;
@@ -69,11 +69,12 @@ impl Room {
         &mut self,
         message: &LiveMessage,
         position: Position,
-        span: &Span,
+        (span, memory): (&Span, &FrameMemory),
         now: Instant,
     ) -> Counts {
-        let mut counts = self.deliver(|| Frame::message(message.kind, &message.payload).traced(span));
-        self.tell(now, &mut counts, |name| {
+        let frame = || Frame::message(message.kind, &message.payload).traced(span).counted(memory);
+        let mut counts = self.deliver(frame);
+        self.tell((now, memory), &mut counts, |name| {
             envelope::message(position, name, message.kind, &message.payload).traced(span)
         });
         counts.sessions += u64::from(self.replaying);
@@ -81,7 +82,12 @@ impl Room {
     }
 
     /// Tells all followers something that names a position.
-    pub(super) fn tell(&mut self, now: Instant, counts: &mut Counts, frame: impl Fn(&str) -> Frame) {
+    pub(super) fn tell(
+        &mut self,
+        (now, memory): (Instant, &FrameMemory),
+        counts: &mut Counts,
+        frame: impl Fn(&str) -> Frame,
+    ) {
         if self.followers.is_empty() {
             return;
         }
@@ -91,7 +97,7 @@ impl Room {
             for (name, subscription) in &follower.names {
                 let known = frames.iter().position(|(other, _)| other == name);
                 let known = known.unwrap_or_else(|| {
-                    frames.push((Arc::clone(name), frame(name)));
+                    frames.push((Arc::clone(name), frame(name).counted(memory)));
                     frames.len() - 1
                 });
                 offer(&follower.peer, &frames[known].1, *subscription, counts);

@@ -28,7 +28,7 @@ fn deliver(hub: &Hub, name: &str) -> (u64, u64) {
 fn a_message_goes_to_the_sessions_of_its_channel_and_is_encoded_only_for_them() {
     let hub = hub(0, SessionPolicy::EvictOldest);
     hub.deliver("a", || panic!("nobody is there"));
-    let (mut one, mut two) = (hub.admit(100).unwrap(), hub.admit(100).unwrap());
+    let (mut one, mut two) = (hub.admit(1 << 10).unwrap(), hub.admit(1 << 10).unwrap());
     one.watch(&channel("a"));
     two.watch(&channel("a"));
     two.watch(&channel("b"));
@@ -43,18 +43,68 @@ fn a_message_goes_to_the_sessions_of_its_channel_and_is_encoded_only_for_them() 
 #[test]
 fn what_waits_for_sessions_is_added_up() {
     let hub = hub(0, SessionPolicy::EvictOldest);
-    let mut members: Vec<_> = (0..3).map(|_| hub.admit(100).unwrap()).collect();
+    let mut members: Vec<_> = (0..3).map(|_| hub.admit(1 << 10).unwrap()).collect();
     members[0].watch(&channel("a"));
     members[1].watch(&channel("a"));
     members[1].watch(&channel("b"));
     deliver(&hub, "a");
     deliver(&hub, "b");
-    let frame = Frame::text("x").len();
-    let expected = Waiting { sessions: 2, frames: 3, bytes: 3 * frame, largest: 2 * frame };
+    let (frame, places) = (Frame::text("x").cost(), 4 * size_of::<Frame>());
+    // The one for both is there once.
+    let bytes = 2 * frame + 2 * places;
+    let expected = Waiting { sessions: 2, frames: 3, bytes, largest: 2 * frame + places };
     assert_eq!(hub.waiting(), expected);
     members[1].outbox().take(usize::MAX);
     drop(members);
     assert_eq!(hub.waiting(), Waiting::default());
+}
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().trim().parse::<usize>().unwrap() << 10
+}
+
+/// Stuffs the outboxes of 200 sessions of 200 users, or of one channel. What the metric says, and what is resident.
+fn stuff(shared: bool) -> (Waiting, usize) {
+    let hub = hub(0, SessionPolicy::EvictOldest);
+    let mut members: Vec<_> = (0..200).map(|_| hub.admit(256 << 10).unwrap()).collect();
+    let name = |number: usize| if shared { "all".to_owned() } else { format!("user:{number}") };
+    for (number, member) in members.iter_mut().enumerate() {
+        member.watch(&channel(&name(number)));
+    }
+    let before = resident();
+    for _ in 0..2_000 {
+        for number in 0..if shared { 1 } else { members.len() } {
+            assert_eq!(deliver(&hub, &name(number)).1, 0);
+        }
+    }
+    let waiting = hub.waiting();
+    assert_eq!((waiting.sessions, waiting.frames), (200, 400_000));
+    (waiting, resident() - before)
+}
+
+/// Run by the test below in a process of its own.
+#[test]
+#[ignore = "measures the process that it runs in"]
+fn what_waits_is_resident() {
+    for shared in [false, true] {
+        let (waiting, resident) = stuff(shared);
+        let told = waiting.bytes;
+        println!("shared: {shared}: told {told}, resident {resident}");
+        assert!(told.abs_diff(resident) * 5 < resident, "told {told}, resident {resident}, shared: {shared}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_metric_says_what_is_resident_within_a_fifth() {
+    let this = std::env::current_exe().unwrap();
+    let arguments = ["--exact", "hub::tests::what_waits_is_resident", "--ignored", "--nocapture"];
+    let output = std::process::Command::new(this).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 #[test]
@@ -103,7 +153,7 @@ fn one_session_too_many_closes_the_oldest_or_is_refused() {
 #[test]
 fn a_disconnect_closes_all_sessions_of_one_user_and_a_ban_keeps_the_next_ones_out() {
     let hub = hub(0, SessionPolicy::EvictOldest);
-    let mut members: Vec<_> = (0..3).map(|_| hub.admit(100).unwrap()).collect();
+    let mut members: Vec<_> = (0..3).map(|_| hub.admit(1 << 10).unwrap()).collect();
     for (member, user) in members.iter_mut().zip(["1", "1", "2"]) {
         assert_eq!(enter(member, user), Entry::Admitted);
     }
@@ -115,25 +165,25 @@ fn a_disconnect_closes_all_sessions_of_one_user_and_a_ban_keeps_the_next_ones_ou
     assert_eq!(members[0].outbox().words(), Some("bye".into()));
     assert!(!members[2].outbox().is_closed());
 
-    let mut again = hub.admit(100).unwrap();
+    let mut again = hub.admit(1 << 10).unwrap();
     assert_eq!(enter(&mut again, "3"), Entry::Admitted);
     hub.denied().read(&uid("3"), 2, 60_000, Some("no".into()), 7).unwrap();
     assert_eq!(enter(&mut again, "3"), Entry::Denied, "a session that is open already is no way in");
     assert_eq!((again.outbox().is_closed(), again.outbox().words()), (true, Some("no".into())));
 
-    let mut late = hub.admit(100).unwrap();
+    let mut late = hub.admit(1 << 10).unwrap();
     assert_eq!(enter(&mut late, "1"), Entry::Denied);
     assert_eq!((late.outbox().is_closed(), late.outbox().words()), (true, Some("later".into())));
     drop(members);
     assert_eq!(hub.channels_and_users(), (0, 0), "a refused login leaves nothing");
     hub.denied().read(&uid("1"), 3, 0, None, 7).unwrap();
-    assert_eq!(enter(&mut hub.admit(100).unwrap(), "1"), Entry::Admitted);
+    assert_eq!(enter(&mut hub.admit(1 << 10).unwrap(), "1"), Entry::Admitted);
 }
 
 #[test]
 fn a_ban_that_has_ended_closes_only_the_sessions_from_before_it() {
     let hub = hub(0, SessionPolicy::EvictOldest);
-    let mut members: Vec<_> = (0..2).map(|_| hub.admit(100).unwrap()).collect();
+    let mut members: Vec<_> = (0..2).map(|_| hub.admit(1 << 10).unwrap()).collect();
     for (member, since) in members.iter_mut().zip([7, 8]) {
         assert_eq!(member.log_in(&uid("1"), since), Entry::Admitted);
     }

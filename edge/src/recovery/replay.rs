@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::history::{Epoch, Page, Position, ReadError};
+use shared::history::{Epoch, Page, Position, ReadError, StoredMessage};
 use shared::ids::Channel;
 use tokio::time::{sleep, timeout};
 
 use super::keep::{Keep, PAGE, PAUSE, SHORT_PAUSE};
 use super::opening::Opened;
 use super::verdict::{NotWhole, judge};
-use crate::frame::SubscriptionId;
+use crate::frame::{SubscriptionId, block};
 use crate::hub::kept::{Hold, Replaying};
 
 /// How long the store may be away in the middle of a replay before the client is sent to another edge.
@@ -52,6 +52,7 @@ pub(crate) struct Replay {
     pub(crate) cursor: u64,
     /// A page that is still to be given.
     pub(crate) page: Option<Page>,
+    page_cost: usize,
     reading: Option<Pin<Box<dyn Future<Output = Read> + Send>>>,
     /// Counts it among those that messages go to.
     pub(crate) replaying: Replaying,
@@ -75,7 +76,14 @@ impl Replay {
     ) -> Self {
         let channel = hold.channel().clone();
         let Position { epoch, seq: cursor } = after;
-        Self { channel, name, subscription, epoch, cursor, page, reading: None, replaying: hold.replay() }
+        let page_cost = page.as_ref().map_or(0, cost_of);
+        let replaying = hold.replay();
+        Self { channel, name, subscription, epoch, cursor, page, page_cost, reading: None, replaying }
+    }
+
+    /// What the page takes that is still to be given.
+    pub(crate) fn held(&self) -> usize {
+        self.page.as_ref().map_or(0, |_| self.page_cost)
     }
 
     /// Waits for the next page. Nothing is lost when this is dropped halfway.
@@ -92,6 +100,23 @@ impl Replay {
         self.reading = None;
         read
     }
+}
+
+/// What a header takes beside its texts: its place in a map, and a list of values.
+const HEADER: usize = 96;
+
+/// What a page takes of the heap.
+fn cost_of(page: &Page) -> usize {
+    let each = |stored: &StoredMessage| {
+        let headers = stored.headers.iter();
+        let headers = headers.map(|(name, values)| {
+            let values = values.iter().map(|value| block(value.as_str().len())).sum::<usize>();
+            HEADER + block(AsRef::<[u8]>::as_ref(name).len()) + values
+        });
+        let payload = stored.message.as_ref().map_or(0, |message| block(message.payload.len()));
+        payload + headers.sum::<usize>()
+    };
+    page.messages.capacity() * size_of::<StoredMessage>() + page.messages.iter().map(each).sum::<usize>()
 }
 
 impl Keep {

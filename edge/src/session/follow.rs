@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Ok(message) => {
                     let (name, subscription) = (&replay.name, replay.subscription);
                     let frame = envelope::message(position, name, message.kind, &message.payload);
-                    self.transport.push(frame.of(subscription));
+                    self.send(frame.of(subscription));
                 }
                 Err(error) => {
                     self.env.metrics.lost(Loss::BadMessage, 1);
@@ -136,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn say_reload(&mut self, replay: &Replay, position: Position, why: NotWhole) {
         self.env.keep.metrics.reload(why, 1);
-        self.transport.push(envelope::reload(position, &replay.name, why).of(replay.subscription));
+        self.send(envelope::reload(position, &replay.name, why).of(replay.subscription));
     }
 
     /// Tells the client to open another connection before this one is closed, if it can go on there where it is here.
@@ -152,8 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.member.say_reconnect(within_ms, |channel, epoch| keep.covered(channel, epoch));
         for replay in &self.replays {
             let here = Position { epoch: replay.epoch, seq: replay.cursor };
-            let frame = envelope::reconnect(within_ms, here, &replay.name);
-            self.transport.push(frame.of(replay.subscription));
+            let frame = envelope::reconnect(within_ms, here, &replay.name).of(replay.subscription);
+            self.transport.push(frame.counted(self.member.memory()));
         }
     }
 

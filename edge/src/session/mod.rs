@@ -153,6 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.state.on_deaf(!self.transport.has_room(), Instant::now());
             }
             let listens = self.state.wants_input() && !self.state.is_deaf();
+            self.note_held();
             let turn = (self.delivers(), self.stored_first);
             let outbox = self.member.outbox();
             let effects = tokio::select! {
@@ -210,6 +211,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         !self.paused && self.transport.is_idle()
     }
 
+    /// Says something behind all that was said before.
+    fn send(&mut self, frame: Frame) {
+        self.transport.push(frame.counted(self.member.memory()));
+    }
+
+    /// Tells what this session has waiting besides what is in its outbox.
+    fn note_held(&self) {
+        let outbox = self.member.outbox();
+        if self.transport.is_idle() {
+            outbox.all_written();
+        }
+        let pages: usize = self.replays.iter().map(Replay::held).sum();
+        outbox.note_beside(self.transport.held() + self.state.held() + pages);
+    }
+
     /// Hands so many bytes of what waits to the socket.
     fn deliver(&mut self, bytes: usize) {
         self.member.outbox().take(bytes).into_iter().for_each(|frame| self.transport.push(frame));
@@ -264,12 +280,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn carry_out(&mut self, effects: Vec<Effect>) -> Option<CloseCode> {
         for effect in effects {
             match effect {
-                Effect::Reply(text) => self.transport.push(Frame::text(&text)),
+                Effect::Reply(text) => self.send(Frame::text(&text)),
                 Effect::Error(code, text) => {
                     self.env.metrics.error(code);
-                    self.transport.push(Frame::text(&text));
+                    self.send(Frame::text(&text));
                 }
-                Effect::Ping => self.transport.push(Frame::ping()),
+                Effect::Ping => self.send(Frame::ping()),
                 Effect::Verify { token } => {
                     let env = Arc::clone(&self.env);
                     let check = async move {

@@ -1,10 +1,13 @@
 //! What others have for one session: messages, and the order to close.
 //!
 //! `offer` never waits: above the bound the session is closed as too slow, and everybody else goes on. The bound is in
-//! bytes, because one message of 256 KiB is not one of 20 bytes; a single frame is always admitted to an empty outbox.
-//! Nothing is allocated while nothing waits, for most sessions are idle. After the close every offer is refused.
+//! bytes of memory, because one message of 256 KiB is not one of 20 bytes, and a thousand of 20 bytes take five times as
+//! much: each frame counts with its body, as if nobody else had it, and the queue with its capacity. What was taken and
+//! is not written yet counts too. A single frame is always admitted to an empty outbox. Nothing is allocated while
+//! nothing waits, for most sessions are idle. After the close every offer is refused.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -13,6 +16,9 @@ use tokio::time::Instant;
 use crate::code::CloseCode;
 use crate::deny::Words;
 use crate::frame::{Frame, SubscriptionId};
+
+/// Places that a queue begins with, and gets at least when it grows.
+const PLACES: usize = 4;
 
 /// What became of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +46,10 @@ pub(crate) enum Call {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     limit: usize,
+    /// What the frames cost that were taken and are not written yet.
+    handed: AtomicUsize,
+    /// What else the session has waiting, bodies of frames left out.
+    beside: AtomicUsize,
     /// Held for a few instructions, never across an await; taken after a lock of the hub, never before one.
     inner: Mutex<Inner>,
 }
@@ -47,7 +57,8 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Inner {
     frames: VecDeque<Frame>,
-    bytes: usize,
+    /// What their bodies cost.
+    bodies: usize,
     /// Set once; from then on nothing is accepted.
     closed: Option<CloseCode>,
     /// What the close frame shall say in place of the code's own reason.
@@ -58,10 +69,67 @@ struct Inner {
     task: Option<Waker>,
 }
 
+/// What waits for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Frames in the outbox.
+    pub(crate) frames: usize,
+    /// What this session alone takes: queues, pages, ops; not the bodies of frames, which others may have too.
+    pub(crate) without_bodies: usize,
+    /// What counts towards the bound.
+    pub(crate) cost: usize,
+}
+
+impl Inner {
+    fn places(&self) -> usize {
+        self.frames.capacity() * size_of::<Frame>()
+    }
+
+    /// Places that there must be for one more. A queue that doubled would pass the bound by half of it.
+    fn capacity_with_one(&self) -> usize {
+        let capacity = self.frames.capacity();
+        if self.frames.len() < capacity { capacity } else { capacity + PLACES.max(capacity / 4) }
+    }
+
+    fn cost_with(&self, frame: &Frame) -> usize {
+        self.capacity_with_one() * size_of::<Frame>() + self.bodies + frame.cost()
+    }
+
+    fn push(&mut self, frame: Frame) {
+        self.bodies += frame.cost();
+        self.frames.reserve_exact(self.capacity_with_one() - self.frames.len());
+        self.frames.push_back(frame);
+    }
+
+    fn take(&mut self, bytes: usize) -> VecDeque<Frame> {
+        if self.bodies <= bytes {
+            self.bodies = 0;
+            return std::mem::take(&mut self.frames);
+        }
+        let mut sum = 0;
+        let some = self.frames.iter().take_while(|frame| {
+            let first = sum == 0;
+            sum += frame.cost();
+            first || sum <= bytes
+        });
+        let some = some.count();
+        let taken: VecDeque<Frame> = self.frames.drain(..some).collect();
+        self.bodies -= taken.iter().map(Frame::cost).sum::<usize>();
+        if self.frames.is_empty() {
+            self.frames = VecDeque::new();
+        } else if self.frames.capacity() > 2 * self.frames.len() + PLACES {
+            let room = self.frames.len() / 4;
+            self.frames.shrink_to(self.frames.len() + room);
+        }
+        taken
+    }
+}
+
 impl Outbox {
     /// An empty outbox for `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, inner: Mutex::default() }
+        let (handed, beside) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limit, handed, beside, inner: Mutex::default() }
     }
 
     /// Leaves a frame for one of the session's subscriptions.
@@ -72,10 +140,10 @@ impl Outbox {
         if inner.closed.is_some() {
             return Offer::Closed;
         }
-        let fits = inner.frames.is_empty() || inner.bytes + frame.len() <= self.limit;
+        let handed = self.handed.load(Ordering::Relaxed);
+        let fits = inner.frames.is_empty() || handed + inner.cost_with(&frame) <= self.limit;
         if fits {
-            inner.bytes += frame.len();
-            inner.frames.push_back(frame);
+            inner.push(frame);
         } else {
             inner.closed = Some(CloseCode::TooSlow);
         }
@@ -135,49 +203,64 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Takes frames in order, up to `bytes` of them but at least one if any waits.
+    /// Takes frames in order, up to `bytes` of what they cost but at least one if any waits. They count until
+    /// [`Outbox::all_written`].
     pub(crate) fn take(&self, bytes: usize) -> VecDeque<Frame> {
         let mut inner = self.lock();
-        if inner.bytes <= bytes {
-            inner.bytes = 0;
-            return std::mem::take(&mut inner.frames);
-        }
-        let mut sum = 0;
-        let some = inner.frames.iter().take_while(|frame| {
-            let first = sum == 0;
-            sum += frame.len();
-            first || sum <= bytes
-        });
-        let some = some.count();
-        let taken: VecDeque<Frame> = inner.frames.drain(..some).collect();
-        inner.bytes -= taken.iter().map(Frame::len).sum::<usize>();
-        if inner.frames.is_empty() {
-            inner.frames = VecDeque::new();
-        }
+        let taken = inner.take(bytes);
+        self.hand_over(&taken);
         taken
     }
 
-    /// Takes all frames of one subscription, in order; the others stay.
+    /// Takes all frames of one subscription, in order; the others stay. What is written of them counts as with
+    /// [`Outbox::take`].
     pub(crate) fn withdraw(&self, subscription: SubscriptionId) -> VecDeque<Frame> {
         let mut inner = self.lock();
         let frames = std::mem::take(&mut inner.frames);
-        let (withdrawn, left): (VecDeque<_>, _) =
+        let (withdrawn, mut left): (VecDeque<_>, VecDeque<_>) =
             frames.into_iter().partition(|frame| frame.is_of(subscription));
-        inner.bytes -= withdrawn.iter().map(Frame::len).sum::<usize>();
+        left.shrink_to_fit();
+        inner.bodies = left.iter().map(Frame::cost).sum();
         inner.frames = left;
+        self.hand_over(&withdrawn);
         withdrawn
     }
 
-    /// How many frames wait, and how many bytes they have.
-    pub(crate) fn waiting(&self) -> (usize, usize) {
+    fn hand_over(&self, frames: &VecDeque<Frame>) {
+        let cost = frames.iter().map(|frame| frame.cost() + size_of::<Frame>()).sum();
+        self.handed.fetch_add(cost, Ordering::Relaxed);
+    }
+
+    /// All that was taken is written, or thrown away.
+    pub(crate) fn all_written(&self) {
+        // Only the session's task changes it, most often to what it is.
+        if self.handed.load(Ordering::Relaxed) > 0 {
+            self.handed.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// So much else waits for this session, bodies of frames left out: for [`Outbox::waiting`] alone.
+    pub(crate) fn note_beside(&self, bytes: usize) {
+        if self.beside.load(Ordering::Relaxed) != bytes {
+            self.beside.store(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// What waits.
+    pub(crate) fn waiting(&self) -> Held {
         let inner = self.lock();
-        (inner.frames.len(), inner.bytes)
+        let (places, handed) = (inner.places(), self.handed.load(Ordering::Relaxed));
+        Held {
+            frames: inner.frames.len(),
+            without_bodies: places + self.beside.load(Ordering::Relaxed),
+            cost: places + inner.bodies + handed,
+        }
     }
 
     /// Throws away what waits. Returns how many frames that were, for the caller to count.
     pub(crate) fn discard(&self) -> usize {
         let mut inner = self.lock();
-        inner.bytes = 0;
+        inner.bodies = 0;
         std::mem::take(&mut inner.frames).len()
     }
 
@@ -221,9 +304,10 @@ mod tests {
 
     #[test]
     fn an_empty_outbox_takes_any_frame_and_a_full_one_ends_the_session() {
-        let outbox = Outbox::new(100);
+        let outbox = Outbox::new(PLACES * 24 + frame(60).cost() + frame(40).cost());
         assert_eq!(outbox.offer(&frame(1000), ONE), Offer::Accepted, "it was empty");
         assert_eq!(outbox.take(10).len(), 1, "at least one");
+        outbox.all_written();
         assert_eq!([60, 40].map(|bytes| outbox.offer(&frame(bytes), ONE)), [Offer::Accepted; 2]);
         assert_eq!(outbox.offer(&frame(2), ONE), Offer::Full);
         assert_eq!(outbox.offer(&frame(2), ONE), Offer::Closed);
@@ -233,8 +317,34 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_counts_until_it_is_written() {
+        let outbox = Outbox::new(PLACES * 24 + 2 * frame(60).cost());
+        outbox.offer(&frame(60), ONE);
+        let taken = outbox.take(usize::MAX);
+        assert_eq!(outbox.waiting().cost, 24 + frame(60).cost());
+        assert_eq!(outbox.offer(&frame(60), ONE), Offer::Accepted, "it was empty");
+        drop(taken);
+        outbox.all_written();
+        assert_eq!(outbox.offer(&frame(60), ONE), Offer::Accepted);
+        outbox.take(1);
+        assert_eq!(outbox.offer(&frame(60), ONE), Offer::Full, "two wait, and one is being written");
+    }
+
+    #[test]
+    fn what_one_subscription_has_waiting_can_be_taken_out() {
+        let (outbox, two) = (Outbox::new(1 << 10), SubscriptionId(2));
+        for (bytes, subscription) in [(10, ONE), (11, two), (12, ONE), (13, two)] {
+            outbox.offer(&frame(bytes), subscription);
+        }
+        let lengths = |frames: VecDeque<Frame>| frames.iter().map(Frame::len).collect::<Vec<_>>();
+        assert_eq!(lengths(outbox.withdraw(two)), [11, 13]);
+        assert!(outbox.withdraw(two).is_empty());
+        assert_eq!(lengths(outbox.take(usize::MAX)), [10, 12]);
+    }
+
+    #[test]
     fn the_first_reason_to_close_stands() {
-        let outbox = Outbox::new(100);
+        let outbox = Outbox::new(1 << 10);
         outbox.offer(&frame(10), ONE);
         assert!(outbox.close(CloseCode::Leaving));
         assert!(!outbox.close(CloseCode::Replaced));
@@ -246,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_task_is_woken_for_frames_and_orders_but_takes_frames_only_when_it_wants_them() {
-        let (outbox, alarm) = (Outbox::new(100), Arc::new(Alarm::default()));
+        let (outbox, alarm) = (Outbox::new(1 << 10), Arc::new(Alarm::default()));
         let waker = Waker::from(Arc::clone(&alarm));
         let context = &mut Context::from_waker(&waker);
         assert_eq!(outbox.poll_call(true, context), Poll::Pending);
@@ -265,7 +375,10 @@ mod tests {
         for _ in 0..1000 {
             outbox.offer(&frame(10), ONE);
         }
-        while !outbox.take(64).is_empty() {}
+        while !outbox.take(200).is_empty() {
+            let waiting = outbox.lock();
+            assert!(waiting.frames.capacity() <= 2 * waiting.frames.len() + 2 * PLACES, "nor many places");
+        }
         assert_eq!(outbox.lock().frames.capacity(), 0);
     }
 
@@ -274,17 +387,20 @@ mod tests {
         fn what_is_accepted_comes_out_in_order_and_the_bound_holds(
             steps in prop::collection::vec((2_usize..200, prop::bool::ANY), 1..100),
         ) {
-            let outbox = Outbox::new(256);
+            let limit = 1_024;
+            let outbox = Outbox::new(limit);
             let (mut accepted, mut taken) = (Vec::new(), Vec::new());
             for (bytes, takes) in steps {
                 if takes {
                     taken.extend(outbox.take(bytes));
+                    outbox.all_written();
                 } else if outbox.offer(&frame(bytes), ONE) == Offer::Accepted {
                     accepted.push(frame(bytes));
                 }
                 let waiting = outbox.lock();
-                prop_assert_eq!(waiting.bytes, waiting.frames.iter().map(Frame::len).sum::<usize>());
-                prop_assert!(waiting.bytes <= 256 || waiting.frames.len() == 1);
+                let bodies = waiting.frames.iter().map(Frame::cost).sum::<usize>();
+                prop_assert_eq!(waiting.bodies, bodies);
+                prop_assert!(waiting.places() + bodies <= limit || waiting.frames.len() == 1);
             }
             while let Some(last) = Some(outbox.take(64)).filter(|last| !last.is_empty()) {
                 taken.extend(last);

@@ -314,6 +314,12 @@ impl State {
         !self.ended && !nothing_can_follow && self.waiting.len() < MAX_WAITING
     }
 
+    /// What the frames take that wait for the op under way.
+    pub(crate) fn held(&self) -> usize {
+        let parts: usize = self.waiting.iter().map(|waiting| waiting.frame.held()).sum();
+        self.waiting.capacity() * size_of::<Waiting>() + parts
+    }
+
     /// The op that was under way has its outcome.
     fn finish_op(&mut self, now: Instant) -> Option<UnderWay> {
         if !self.wants_input() {

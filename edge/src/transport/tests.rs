@@ -139,7 +139,7 @@ async fn a_peer_that_breaks_the_rules_is_told_which() {
         };
         let reading = async {
             let mut answer = Vec::new();
-            let close = Frame::close(code).bytes().clone();
+            let close = Frame::close(code).bytes().to_vec();
             client.read_exact(&mut [0; 2]).await.unwrap();
             client.shutdown().await.unwrap();
             client.read_to_end(&mut answer).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_polite_goodbye_is_answered_from_either_side() {
     let (mut transport, mut client) = pipe(1024);
     let began = Instant::now();
     let answering = async {
-        let close = Frame::close(CloseCode::Leaving).bytes().clone();
+        let close = Frame::close(CloseCode::Leaving).bytes().to_vec();
         assert_eq!(receive(&mut client, close.len()).await, close);
         client.write_all(&masked(0x88, b"\x03\xf4")).await.unwrap();
     };
@@ -185,7 +185,7 @@ async fn who_does_not_answer_a_close_or_read_it_is_left() {
 #[tokio::test]
 async fn whoever_goes_on_pinging_after_the_close_is_answered_nothing() {
     let (mut transport, mut client) = pipe(1 << 20);
-    let close = Frame::close(CloseCode::BadRequest).bytes().clone();
+    let close = Frame::close(CloseCode::BadRequest).bytes().to_vec();
     client.write_all(&masked(0x89, b"still here?").repeat(1_000)).await.unwrap();
     client.write_all(&masked(0x88, b"\x03\xe8")).await.unwrap();
     transport.close(Frame::close(CloseCode::BadRequest), PATIENCE).await;

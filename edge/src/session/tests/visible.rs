@@ -305,7 +305,7 @@ impl World {
     fn done(&mut self, how: u8) {
         let outcome = match self.pending.take() {
             Some(Effect::Verify { .. }) => Outcome::Owner(self.owner(how)),
-            Some(Effect::Watch { .. } | Effect::Follow { .. }) if how % 8 == 0 => Outcome::Unproved,
+            Some(Effect::Watch { .. } | Effect::Follow { .. }) if how.is_multiple_of(8) => Outcome::Unproved,
             Some(Effect::Watch { channel, kept }) => {
                 let hold = kept.then(|| self.opened(&channel).hold);
                 Outcome::Watchable(channel, hold)
@@ -361,7 +361,7 @@ impl World {
         }
         while !self.session.transport.is_idle()
             || (!self.session.paused
-                && (self.session.member.outbox().waiting().0 > 0 || !self.session.replays.is_empty()))
+                && (self.session.member.outbox().waiting().frames > 0 || !self.session.replays.is_empty()))
         {
             self.take(Step::Write(1 << 20));
             self.take(Step::Read(3));
