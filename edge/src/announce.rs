@@ -1,7 +1,8 @@
 //! Says every second that this edge lives, so that publishers ask it; and when it may take its first client.
 //!
 //! An edge takes clients only after a whole heartbeat interval in which the publishers could acknowledge it, and one did
-//! or the bus said that there is none: so no client is ever at an edge that is not asked. Its last word, said when it holds
+//! or the bus said that there is none: so no client is ever at an edge that is not asked. On a bus with one publisher, and
+//! never another, its acknowledgement is enough, and nothing else is. Its last word, said when it holds
 //! no session any more, makes the publishers forget it at once.
 
 use std::time::Duration;
@@ -54,7 +55,7 @@ impl Announcer {
             every,
             inbox,
             phase: phase.clone(),
-            introduction: Introduction::new(every),
+            introduction: Introduction::new(every, core.bus.is_closed()),
         };
         core.drain.spawn(announcer.speak(answers, active, denials));
         Ok(phase)
@@ -63,8 +64,8 @@ impl Announcer {
     async fn speak(
         mut self,
         mut answers: Subscriber,
-        active: watch::Receiver<bool>,
-        denials: watch::Receiver<bool>,
+        mut active: watch::Receiver<bool>,
+        mut denials: watch::Receiver<bool>,
     ) {
         let (mut bus, mut phase) = (self.core.bus.state(), self.phase.subscribe());
         let gone = self.core.gone.clone();
@@ -84,6 +85,8 @@ impl Announcer {
                     beat.reset();
                 }
                 Some(answer) = answers.next() => self.on_answer(&answer),
+                Ok(()) = active.changed() => {}
+                Ok(()) = denials.changed() => {}
                 () = gone.cancelled() => return self.say_bye().await,
             }
             let knows = *active.borrow() && *denials.borrow();
@@ -130,7 +133,9 @@ impl Announcer {
 
     fn on_answer(&mut self, answer: &Message) {
         let nobody_publishes = answer.status == Some(StatusCode::NO_RESPONDERS);
-        if nobody_publishes || HeartbeatAck::decode(&answer.payload).is_ok() {
+        if nobody_publishes {
+            self.introduction.on_nobody();
+        } else if HeartbeatAck::decode(&answer.payload).is_ok() {
             self.introduction.on_answer();
         } else {
             self.core.metrics.lost(Loss::BadAck, 1);
@@ -155,14 +160,16 @@ impl Announcer {
 #[derive(Debug)]
 struct Introduction {
     interval: Duration,
+    /// There is one publisher, and never another.
+    one: bool,
     /// The first heartbeat on this connection.
     spoken: Option<Instant>,
     answered: bool,
 }
 
 impl Introduction {
-    fn new(interval: Duration) -> Self {
-        Self { interval, spoken: None, answered: false }
+    fn new(interval: Duration, one: bool) -> Self {
+        Self { interval, one, spoken: None, answered: false }
     }
 
     fn on_spoken(&mut self, now: Instant) {
@@ -173,12 +180,20 @@ impl Introduction {
         self.answered = self.spoken.is_some();
     }
 
+    /// There is no publisher, the bus says. The one that there will be listens in a moment.
+    fn on_nobody(&mut self) {
+        if !self.one {
+            self.on_answer();
+        }
+    }
+
     fn begin_again(&mut self) {
-        *self = Self::new(self.interval);
+        *self = Self::new(self.interval, self.one);
     }
 
     fn is_made(&self, now: Instant) -> bool {
-        self.answered && self.spoken.is_some_and(|first| now >= first + self.interval)
+        let others = if self.one { Duration::ZERO } else { self.interval };
+        self.answered && self.spoken.is_some_and(|first| now >= first + others)
     }
 }
 
@@ -189,7 +204,7 @@ mod tests {
     #[test]
     fn an_edge_is_known_after_an_answer_and_a_whole_interval() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let mut introduction = Introduction::new(second);
+        let mut introduction = Introduction::new(second, false);
         introduction.on_answer();
         introduction.on_spoken(now);
         assert!(!introduction.is_made(now + second), "an answer to nothing counts for nothing");
@@ -200,5 +215,21 @@ mod tests {
         introduction.begin_again();
         introduction.on_spoken(now + second);
         assert!(!introduction.is_made(now + second * 9), "on a new connection nobody has answered yet");
+        introduction.on_nobody();
+        assert!(introduction.is_made(now + second * 9), "without publishers nobody asks");
+    }
+
+    #[test]
+    fn the_only_publisher_that_there_can_be_makes_the_introduction_at_once_and_nobody_else_does() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut introduction = Introduction::new(second, true);
+        introduction.on_spoken(now);
+        introduction.on_nobody();
+        assert!(!introduction.is_made(now + second * 9), "it only did not listen yet");
+        introduction.on_answer();
+        assert!(introduction.is_made(now));
+        introduction.begin_again();
+        introduction.on_spoken(now + second);
+        assert!(!introduction.is_made(now + second * 9));
     }
 }

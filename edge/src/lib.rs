@@ -94,6 +94,9 @@ pub const PART: &str = "edge";
 /// What an edge may need beyond its drain window: the last sessions read what waits for them, and it says bye.
 const LEAVING_GRACE: Duration = Duration::from_secs(5);
 
+/// How long an edge that is being announced lets connections wait rather than refuse them; at least three heartbeats.
+const HOLD: Duration = Duration::from_secs(5);
+
 /// What everything in one edge shares. Cheap to clone.
 #[derive(Debug, Clone)]
 struct Core {
@@ -167,7 +170,12 @@ impl Edge {
         let authn = Authn::start(core.bus.clone(), checks, registry, drain, core.gone.clone());
         let env = env(&config, &core, rules, authn, active, keep);
         let port = port(live, &core, env, (address, tls), phase.subscribe())?;
-        drain.spawn(listener::serve(listener, Arc::new(port)));
+        // Those who connect meanwhile wait in the backlog of the system.
+        let hold = announced(phase.subscribe(), HOLD.max(config.heartbeat * 3));
+        drain.spawn(async move {
+            hold.await;
+            listener::serve(listener, Arc::new(port)).await;
+        });
         Balancer::start(&core, config.balance.clone(), config.heartbeat).await.context(deaf)?;
         drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %core.node, "the edge listens");
@@ -193,6 +201,13 @@ impl Edge {
     pub fn channels_and_users(&self) -> (usize, usize) {
         self.hub.channels_and_users()
     }
+}
+
+/// Waits until this edge may take clients, or leaves; no longer than `patience`.
+async fn announced(mut phase: watch::Receiver<EdgeState>, patience: Duration) {
+    let announced = phase.wait_for(|phase| *phase != EdgeState::Starting);
+    // Whoever comes later is told why it is refused.
+    let _ = tokio::time::timeout(patience, announced).await;
 }
 
 /// What is stored, and what is needed to follow it.

@@ -246,7 +246,8 @@ impl Config {
     }
 
     pub(crate) fn times(&self) -> Times {
-        Times { heartbeat: self.heartbeat, silent_after: self.silent_after, named_for: self.named_for }
+        let (silent_after, named_for) = (self.silent_after, self.named_for);
+        Times { heartbeat: self.heartbeat, silent_after, named_for, one_edge: false }
     }
 }
 

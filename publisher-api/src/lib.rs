@@ -59,6 +59,7 @@ pub use hostile::{check_bytes, check_key_bytes};
 
 use control::Control;
 use edges::Edges;
+use edges::roster::Times;
 use guard::Guard;
 use idempotency::Idempotency;
 use keys::Keys;
@@ -143,7 +144,8 @@ async fn publisher(
 ) -> Result<Work, bus::RequestError> {
     // Heartbeats are heard until the last receipt is out, which is later than the drain begins.
     let asked = CancellationToken::new();
-    let (times, digest) = (config.times(), rules.digest().to_owned());
+    let times = Times { one_edge: bus.is_closed(), ..config.times() };
+    let digest = rules.digest().to_owned();
     let edges = Edges::start(bus, times, digest, Arc::clone(metrics), drain, asked.clone()).await?;
     let ask = AskTimes { window: config.ask_window, deadline: config.answer_deadline };
     let (open, done) = (config.max_in_flight + config.max_in_flight_bulk, asked.drop_guard());

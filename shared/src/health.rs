@@ -83,15 +83,24 @@ impl Health {
 
     /// Waits until every part is ready.
     pub async fn wait_ready(&self) {
+        self.wait_until(BTreeMap::is_empty).await;
+    }
+
+    async fn wait_until(&self, holds: impl Fn(&BTreeMap<&'static str, String>) -> bool) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Listening begins before looking, so that no change falls between the two.
             changed.as_mut().enable();
-            if self.is_ready() {
+            if holds(&self.lock()) {
                 return;
             }
             changed.await;
         }
+    }
+
+    /// Waits until this part is ready.
+    pub async fn wait_ready_part(&self, part: &'static str) {
+        self.wait_until(|reasons| !reasons.contains_key(part)).await;
     }
 
     /// Whether every part is.

@@ -28,6 +28,7 @@ mod recovery;
 mod reload;
 mod selftest;
 mod stalled;
+mod starting;
 mod store;
 mod storm;
 mod subscribe;

@@ -32,7 +32,7 @@ use shared::health::{self, Health};
 use shared::metrics;
 use shared::reload::Live;
 use shared::rules::Rules;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub use settings::{DemoConfig, Settings};
 
@@ -40,6 +40,8 @@ pub use settings::{DemoConfig, Settings};
 const LAST_GRACE: Duration = Duration::from_secs(2);
 /// What an edge may need beyond its drain window, to write out what its sessions still have waiting.
 const EDGE_GRACE: Duration = Duration::from_secs(5);
+/// How long the edge waits for publisher-api to listen, before it starts all the same.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 /// How long everything may take to leave, beyond the drain window of the edge.
 const TOTAL_GRACE: Duration = Duration::from_secs(10);
 
@@ -188,7 +190,10 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     let admin = health::bind("edge.admin", settings.edge.admin).await?;
     let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
     let (demo, login) = demo::provide(&settings, rest).await?;
-    let server = provide(&settings.bus, rest).await.context("the bus")?;
+    let mut server = provide(&settings.bus, rest).await.context("the bus")?;
+    if settings.bus.is_private() {
+        server = server.for_one_of_each();
+    }
     metrics::register_process(&mut registry, "message-center");
     server.register(&mut registry);
     server.watch(health, rest);
@@ -204,6 +209,12 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
         live.project(drain, move |settings| demo::admit(key.as_deref(), settings.publisher_api.clone()));
     let (keeps, ready) = (&settings.history, health.clone());
     let publisher = PublisherApi::start(publisher, &rules, keeps, bus, ready, &mut registry, drain).await?;
+
+    // So that the first heartbeat of the edge is heard, and its first client counted.
+    let listens = health.wait_ready_part(publisher_api::PART);
+    if settings.bus.is_private() && timeout(START_PATIENCE, listens).await.is_err() {
+        tracing::warn!(reasons = health.reasons(), "publisher-api is slow to start");
+    }
 
     let bus = Bus::connect(&server, edge::PART, rest).await?;
     let drain = &drains.edge.0;

@@ -21,11 +21,17 @@ pub(crate) struct Times {
     pub(crate) silent_after: Duration,
     /// After this long without a sign, it is forgotten.
     pub(crate) named_for: Duration,
+    /// Whether there is one edge at most, which takes no client before this publisher acknowledged it.
+    pub(crate) one_edge: bool,
 }
 
 impl Times {
-    /// How long to listen before every living edge was heard: an interval, and a quarter for a late timer.
+    /// How long to listen before every living edge was heard: an interval, and a quarter for a late timer. An edge that
+    /// was not heard yet and can have no client need not be waited for.
     fn hearing(&self) -> Duration {
+        if self.one_edge {
+            return Duration::ZERO;
+        }
         self.heartbeat + self.heartbeat / 4
     }
 }
@@ -187,6 +193,7 @@ mod tests {
         heartbeat: Duration::from_secs(1),
         silent_after: Duration::from_secs(3),
         named_for: Duration::from_secs(60),
+        one_edge: false,
     };
     const UP: BusState = BusState { connected: true, connects: 1 };
 
@@ -253,6 +260,14 @@ mod tests {
         roster.on_proved(2, now + ms(2_000));
         assert!(!certain(&roster, BusState { connected: true, connects: 2 }, 3_249));
         assert!(certain(&roster, BusState { connected: true, connects: 2 }, 3_250));
+    }
+
+    #[test]
+    fn the_only_edge_that_there_can_be_need_not_be_waited_for() {
+        let (mut roster, now) = (Roster::new(Times { one_edge: true, ..TIMES }), Instant::now());
+        assert!(!roster.expected(UP, now).certain, "nothing is proved");
+        roster.on_proved(1, now);
+        assert!(roster.expected(UP, now).nobody());
     }
 
     #[derive(Debug, Clone)]

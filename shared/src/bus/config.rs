@@ -183,9 +183,16 @@ pub struct BusServer {
     tls: BusTls,
     /// What the embedded bus counts, if it is in this process.
     stats: Option<Stats>,
+    /// Whether there is one of each part on this bus, and never another.
+    pub(super) closed: bool,
 }
 
 impl BusConfig {
+    /// Whether only this process can reach the bus.
+    pub fn is_private(&self) -> bool {
+        self.url.is_empty() && self.listen.is_empty()
+    }
+
     /// Whether this process embeds the bus.
     pub fn is_embedded(&self) -> bool {
         self.url.is_empty()
@@ -256,7 +263,7 @@ impl BusConfig {
 
     pub(super) fn server(&self) -> BusServer {
         let urls = self.urls().map(str::to_owned).collect();
-        BusServer { urls, credentials: self.credentials(), tls: self.tls.clone(), stats: None }
+        BusServer { urls, credentials: self.credentials(), tls: self.tls.clone(), stats: None, closed: false }
     }
 
     /// What the embedded bus is to be. Without `listen` it is on a random loopback port (async-nats knows no
@@ -291,7 +298,14 @@ impl BusServer {
             credentials,
             tls: BusTls::default(),
             stats: Some(stats),
+            closed: false,
         }
+    }
+
+    /// The same server, for a process that starts one of each part and lets nobody else onto the bus. Parts need not wait
+    /// for others that they can't know of.
+    pub fn for_one_of_each(self) -> Self {
+        Self { closed: true, ..self }
     }
 
     /// Adds what the embedded bus counts, if it is in this process.

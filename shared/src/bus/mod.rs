@@ -73,6 +73,7 @@ struct Inner {
     inbox: Inbox,
     node: NodeId,
     metrics: ClientMetrics,
+    closed: bool,
 }
 
 impl Bus {
@@ -101,7 +102,8 @@ impl Bus {
         tracing::info!(part, bus = urls, "connecting to the bus");
         let client = options.connect(server.urls.as_slice()).await.map_err(BusError::Connect)?;
         let inbox = Inbox::open(&client, drain).await?;
-        Ok(Self { inner: Arc::new(Inner { client, state, inbox, node: NodeId::random(), metrics }) })
+        let (node, closed) = (NodeId::random(), server.closed);
+        Ok(Self { inner: Arc::new(Inner { client, state, inbox, node, metrics, closed }) })
     }
 
     /// Adds what this connection counts to the metrics of the part that it belongs to.
@@ -112,6 +114,11 @@ impl Bus {
     /// The state, and changes of it.
     pub fn state(&self) -> watch::Receiver<BusState> {
         self.inner.state.clone()
+    }
+
+    /// Whether there is one of each part on this bus, and never another ([`BusServer::for_one_of_each`]).
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed
     }
 
     /// Whether the connection stands now.
