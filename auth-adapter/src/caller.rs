@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use shared::awake::Awake;
 use shared::held::Held;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -31,6 +32,8 @@ pub(crate) struct Caller {
     budget: Mutex<Budget>,
     metrics: Arc<Metrics>,
     complaints: Mutex<Complaints>,
+    /// The clock by which the business system is judged.
+    awake: Awake,
 }
 
 /// Failures that were not logged since the last that was.
@@ -46,6 +49,7 @@ impl Caller {
         business: Business,
         circuit: Arc<Circuit>,
         metrics: Arc<Metrics>,
+        awake: Awake,
     ) -> Self {
         Self {
             business,
@@ -56,6 +60,7 @@ impl Caller {
             budget: Mutex::new(Budget::new()),
             metrics,
             complaints: Mutex::default(),
+            awake,
         }
     }
 
@@ -91,17 +96,18 @@ impl Caller {
     }
 
     async fn try_all(&self, token: &str) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + self.deadline;
+        let deadline = self.awake.now() + self.deadline;
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).first_try();
         let mut retries = 0;
         loop {
             let began = Instant::now();
-            let tried = timeout_at(deadline, self.business.ask(token)).await;
+            let tried = self.awake.timeout_at(deadline, self.business.ask(token)).await;
             let answer = tried.unwrap_or(Err(Failure::Slow(self.deadline)));
             self.metrics.asked(answer.as_ref(), began.elapsed());
             let Err(Failure::NotReached(_)) = &answer else { return answer };
             let pause = retry::pause(retries, fastrand::f64());
-            let may = retries < self.retries && Instant::now() + pause < deadline && self.circuit.is_closed();
+            let may =
+                retries < self.retries && self.awake.now() + pause < deadline && self.circuit.is_closed();
             if !may {
                 return answer;
             }

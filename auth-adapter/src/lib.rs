@@ -58,7 +58,13 @@ impl AuthAdapter {
         let metrics = Arc::new(metrics::Metrics::register(registry));
         let business = business::Business::new(&config).context("auth_adapter")?;
         let circuit = Arc::new(circuit::Circuit::new(config.breaker.policy(), Arc::clone(&metrics)));
-        let caller = caller::Caller::new(&config, business, Arc::clone(&circuit), Arc::clone(&metrics));
+        let caller = caller::Caller::new(
+            &config,
+            business,
+            Arc::clone(&circuit),
+            Arc::clone(&metrics),
+            bus.awake().clone(),
+        );
         let memory = memory::Memory::new(&config, caller, Arc::clone(&metrics))?;
         health.unready(PART, "starting");
         let announcer = announce::Announcer::new(bus.clone(), circuit, Arc::clone(&metrics));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use prometheus_client::metrics::gauge::Gauge;
+use shared::awake::Awake;
 use shared::bus::async_nats::Subscriber;
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
@@ -33,12 +34,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Adapters {
     directory: Arc<Mutex<Directory>>,
     known: Gauge,
+    awake: Awake,
 }
 
 impl Adapters {
     /// Listens to their heartbeats until `gone`.
     pub(crate) fn follow(bus: Bus, known: Gauge, drain: &Drain, gone: CancellationToken) -> Self {
-        let adapters = Self { directory: Arc::default(), known };
+        let adapters = Self { directory: Arc::default(), known, awake: bus.awake().clone() };
         let listening = adapters.clone();
         drain.spawn(async move {
             tokio::select! {
@@ -52,7 +54,7 @@ impl Adapters {
     /// Whom to ask about this token. `None`: nobody in particular.
     pub(crate) fn choose(&self, token: &str) -> Option<NodeId> {
         let mut directory = self.lock();
-        let chosen = directory.choose(token, Instant::now());
+        let chosen = directory.choose(token, self.awake.now());
         self.known.set(directory.seen.len() as i64);
         chosen
     }
@@ -93,7 +95,7 @@ impl Adapters {
             match AuthHeartbeat::decode(&message.payload) {
                 Ok(heartbeat) => {
                     let mut directory = self.lock();
-                    directory.heard(heartbeat, Instant::now());
+                    directory.heard(heartbeat, self.awake.now());
                     self.known.set(directory.seen.len() as i64);
                 }
                 Err(error) => tracing::warn!(%error, "a heartbeat of an auth-adapter can't be read"),

@@ -23,7 +23,7 @@ use shared::subject;
 use shared::trace;
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::Adapters;
@@ -88,7 +88,8 @@ impl Authn {
             async move {
                 let _landing = landing;
                 let until = Instant::now() + authn.deadline;
-                timeout_at(until, authn.ask(token, until)).await.unwrap_or_else(|_| {
+                let awake = authn.bus.awake();
+                awake.timeout(authn.deadline, authn.ask(token, until)).await.unwrap_or_else(|_| {
                     tracing::debug!("a token check took too long");
                     Owner::Unavailable
                 })

@@ -64,7 +64,7 @@ impl Balancer {
         heartbeat: Duration,
     ) -> Result<(), RequestError> {
         let heard = core.bus.subscribe(subject::PEERS.to_owned(), None, bus::DEADLINE).await?;
-        let plan = Plan::new(config.clone(), heartbeat, Instant::now());
+        let plan = Plan::new(config.clone(), heartbeat, core.bus.awake().now());
         let balancer = Self { core: core.clone(), config, plan, going: VecDeque::new() };
         core.drain.spawn(balancer.run(heard));
         Ok(())
@@ -89,7 +89,7 @@ impl Balancer {
     fn on_heartbeat(&mut self, payload: &[u8]) {
         match Heartbeat::decode(payload) {
             Ok(heartbeat) if heartbeat.edge == self.core.node => {}
-            Ok(heartbeat) => self.plan.on_heartbeat(&heartbeat, Instant::now()),
+            Ok(heartbeat) => self.plan.on_heartbeat(&heartbeat, self.core.bus.awake().now()),
             Err(error) => {
                 self.core.metrics.lost(Loss::BadHeartbeat, 1);
                 tracing::debug!(%error, "dropped a heartbeat that can't be read");
@@ -100,20 +100,22 @@ impl Balancer {
     fn look(&mut self, now: Instant) {
         let own = self.core.hub.sessions().saturating_sub(self.going.len());
         let rested = self.plan.resting();
-        let excess = self.plan.excess(own, now);
+        // Other edges are judged by it.
+        let counted = self.core.bus.awake().now();
+        let excess = self.plan.excess(own, counted);
         if let Some(until) = self.plan.resting().filter(|until| Some(*until) != rested) {
             tracing::warn!(
-                rest = ?until.duration_since(now),
+                rest = ?until.duration_since(counted),
                 "asking sessions to move makes the edges no more even, so it rests: an edge gets no connections, or the load \
                  balancer brings everybody back"
             );
         }
         self.core.metrics.other_edges.set(i64::try_from(self.plan.others()).unwrap_or(i64::MAX));
-        let (most, age) = (self.plan.allowance(own, now), self.config.max_connection_age);
+        let (most, age) = (self.plan.allowance(own, counted), self.config.max_connection_age);
         if most > 0 && !age.is_zero() {
             self.ask_to_go(&Choice { most, plain: true, older_than: Some(age) }, Reason::Age, now);
         }
-        let most = excess.min(self.plan.allowance(own, now));
+        let most = excess.min(self.plan.allowance(own, counted));
         if most > 0 && self.config.sessions != Movable::None {
             let plain = self.config.sessions == Movable::All;
             self.ask_to_go(&Choice { most, plain, older_than: None }, Reason::Uneven, now);

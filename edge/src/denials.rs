@@ -51,7 +51,7 @@ pub(crate) struct Reader {
     failures: u32,
     /// How often the list is compared with what was read of it.
     every: Duration,
-    /// When sessions are closed that the orders up to this sequence have to do with.
+    /// When sessions are closed that the orders up to this sequence have to do with, as [`Bus::awake`] counts.
     settle: Option<(Instant, u64)>,
 }
 
@@ -76,7 +76,7 @@ impl Reader {
         let work = async {
             let mut look = Instant::now();
             loop {
-                let settle = self.settle.map(|(at, _)| at);
+                let settle = self.settle.map(|(at, _)| self.bus.awake().real(at));
                 tokio::select! {
                     // A new connection first: what it brings is worth nothing before it is proved.
                     biased;
@@ -188,12 +188,16 @@ impl Reader {
         // Looked for after the order was taken: whoever logs in later is refused by it.
         if is_news && self.hub.has(&uid) {
             self.hub.denied().owe(&uid, Owed { seq: *seq, stored: *stored_ms, words });
-            self.settle.get_or_insert_with(|| (Instant::now() + PATIENCE, *seq));
+            self.settle.get_or_insert_with(|| (self.bus.awake().now() + PATIENCE, *seq));
         }
     }
 
     /// Closes the sessions of orders that no publisher told here within [`PATIENCE`].
     fn close_what_is_owed(&mut self) {
+        if self.settle.is_none_or(|(at, _)| at > self.bus.awake().now()) {
+            // This process did not run for a while, and nor may the publisher.
+            return;
+        }
         let Some((_, up_to)) = self.settle.take() else { return };
         let owed = self.hub.denied().take_owed(up_to);
         for (uid, Owed { stored, words, .. }) in owed {
@@ -209,7 +213,7 @@ impl Reader {
         }
         let list = self.hub.denied();
         if list.owes() {
-            self.settle = Some((Instant::now() + PATIENCE, list.cursor()));
+            self.settle = Some((self.bus.awake().now() + PATIENCE, list.cursor()));
         }
     }
 }

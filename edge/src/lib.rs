@@ -162,9 +162,9 @@ impl Edge {
         let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone(), denials.clone());
         let phase = phase.await.context(deaf)?;
         let (bus, crowded) = (core.bus.state(), core.hub.crowded());
-        let history = keep.history.state();
+        let (history, awake) = (keep.history.state(), core.bus.awake().clone());
         let signs =
-            Signs { bus, active: active.clone(), denials, history, phase: phase.subscribe(), crowded };
+            Signs { bus, active: active.clone(), denials, history, phase: phase.subscribe(), crowded, awake };
         drain.spawn(ready::keep(health, signs, config.bus_grace));
         let checks = (config.max_token_checks, config.auth_deadline);
         let authn = Authn::start(core.bus.clone(), checks, registry, drain, core.gone.clone());
@@ -240,6 +240,7 @@ fn env(
         stalled_after: config.stalled_after,
         metrics: Arc::clone(&core.metrics),
         keep,
+        awake: core.bus.awake().clone(),
     }
 }
 

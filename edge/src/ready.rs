@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
+use shared::awake::Awake;
 use shared::bus::BusState;
 use shared::health::Health;
 use shared::history::HistoryState;
 use shared::wire::EdgeState;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
 
 use crate::PART;
 
@@ -28,6 +28,8 @@ pub(crate) struct Signs {
     pub(crate) phase: watch::Receiver<EdgeState>,
     /// Whether there are as many sessions as the watermark allows.
     pub(crate) crowded: watch::Receiver<bool>,
+    /// For how long the bus may be away, as it counts.
+    pub(crate) awake: Awake,
 }
 
 /// The signs at one moment.
@@ -48,7 +50,7 @@ impl View {
 
 /// Tells `health` until this edge leaves.
 pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
-    let Signs { mut bus, mut active, mut denials, mut history, mut phase, mut crowded } = signs;
+    let Signs { mut bus, mut active, mut denials, mut history, mut phase, mut crowded, awake } = signs;
     let mut away_since = None;
     loop {
         let view = View {
@@ -58,10 +60,10 @@ pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
             phase: *phase.borrow_and_update(),
             crowded: *crowded.borrow_and_update(),
         };
-        let since = if view.knows() { None } else { Some(*away_since.get_or_insert_with(Instant::now)) };
+        let since = if view.knows() { None } else { Some(*away_since.get_or_insert_with(|| awake.now())) };
         away_since = since;
         let patience = since.map(|since| since + grace);
-        let over = patience.is_some_and(|until| until <= Instant::now());
+        let over = patience.is_some_and(|until| until <= awake.now());
         let no_history = history.borrow_and_update().why_not().map(ToOwned::to_owned);
         match reason(view, over) {
             Some(reason) => health.unready(PART, reason),
@@ -74,7 +76,7 @@ pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
         }
         let grace_over = async {
             match patience.filter(|_| !over) {
-                Some(until) => sleep_until(until).await,
+                Some(until) => awake.sleep_until(until).await,
                 None => std::future::pending().await,
             }
         };

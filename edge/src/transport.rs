@@ -113,6 +113,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         (!self.is_idle()).then_some(self.progress)
     }
 
+    /// The process did not run for this long, so the client could not be given anything.
+    pub(crate) fn on_asleep(&mut self, time: Duration) {
+        self.progress += time;
+    }
+
     /// Writes what waits and, if `listen`, waits for what comes. Nothing is lost when this is dropped halfway.
     pub(crate) async fn next(&mut self, listen: bool) -> Event {
         std::future::poll_fn(|context| self.poll_next(listen, context)).await

@@ -14,7 +14,7 @@ use shared::ids::{NodeId, Uid};
 use shared::subject;
 use shared::wire::{Control as Wire, ControlAnswer, Denial, Envelope as _, Kept, Order, UserAnswer, VERSION};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::edges::Edges;
 use crate::edges::awaited::Awaited;
@@ -119,7 +119,7 @@ impl Control {
         if expected.nobody() {
             return Ok(Gathered { complete: true, ..Gathered::default() });
         }
-        let deadline = Instant::now() + self.limits.deadline;
+        let deadline = self.bus.awake().now() + self.limits.deadline;
         let inbox = self.bus.new_inbox();
         let subscribed = self.bus.subscribe(inbox.clone(), None, self.limits.bus_wait).await;
         let mut answers = subscribed.map_err(|_| Refusal::Unavailable)?;
@@ -128,7 +128,7 @@ impl Control {
         sent.map_err(|_| Refusal::Unavailable)?;
         let (mut awaited, mut gathered) = (Awaited::new(expected), Gathered::default());
         while !awaited.is_done() {
-            match timeout_at(deadline, answers.next()).await {
+            match self.bus.awake().timeout_at(deadline, answers.next()).await {
                 Ok(Some(message)) => self.take(&message, users, &mut awaited, &mut gathered),
                 Ok(None) | Err(_) => break,
             }

@@ -11,6 +11,7 @@ mod stored;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use shared::awake::Awake;
 use shared::bus::Bus;
 use shared::drain::Drain;
 use shared::faults::Faults;
@@ -22,7 +23,7 @@ use shared::subject;
 use shared::trace::TraceContext;
 use shared::wire::{Counts, LiveMessage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span};
 
 use crate::connmix::Publish;
@@ -101,6 +102,7 @@ pub(crate) struct HandedOver {
     began: Instant,
     receipt: Option<oneshot::Receiver<Receipt>>,
     patience: Duration,
+    awake: Awake,
     /// Ends when the counts are known.
     span: Span,
     metrics: Arc<Metrics>,
@@ -126,6 +128,11 @@ impl Publisher {
             outage: Mutex::new(None),
             metrics,
         }
+    }
+
+    /// The clock by which others are judged.
+    pub(crate) fn awake(&self) -> &Awake {
+        self.bus.awake()
     }
 
     /// The history of channels.
@@ -194,6 +201,7 @@ impl Publisher {
             began,
             receipt,
             patience: self.limits.receipt,
+            awake: self.bus.awake().clone(),
             span: Span::none(),
             metrics: Arc::clone(&self.metrics),
             _slot: slot,
@@ -271,7 +279,7 @@ impl HandedOver {
     pub(crate) async fn receipt(self) -> Receipt {
         let receipt = match self.receipt {
             None => Receipt::nobody(),
-            Some(receipt) => match timeout(self.patience, receipt).await {
+            Some(receipt) => match self.awake.timeout(self.patience, receipt).await {
                 Ok(Ok(receipt)) => receipt,
                 Ok(Err(_)) | Err(_) => Receipt::unknown(),
             },

@@ -14,8 +14,10 @@
 //! | [`telemetry`], [`metrics`], [`held`] | logs and traces; what is counted; a gauge of what is there |
 //! | [`health`] | `/livez`, `/readyz`, `/metrics` on the admin port |
 //! | [`trace`] | spans of traces, and how a trace goes on in another process |
+//! | [`awake`] | time as it counts against others: without that in which this process did not run |
 //! | [`drain`], [`service`] | leaving in order; the frame around a service's `main` |
 
+pub mod awake;
 pub mod bus;
 pub mod config;
 pub mod denials;

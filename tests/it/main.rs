@@ -1,6 +1,7 @@
 //! The whole product on loopback: sentences about what a user may rely on, each with its test.
 
 mod apart;
+mod asleep;
 mod backup;
 mod bad_input;
 mod balance;

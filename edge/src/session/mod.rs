@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use shared::awake::Awake;
 use shared::held::Held;
 use shared::history::Position;
 use shared::ids::Channel;
@@ -60,6 +61,8 @@ pub(crate) struct Env {
     pub(crate) metrics: Arc<Metrics>,
     /// What is stored, and how it is followed.
     pub(crate) keep: Arc<Keep>,
+    /// The clock by which clients are judged.
+    pub(crate) awake: Awake,
 }
 
 /// Why a session ends.
@@ -107,6 +110,8 @@ struct Session<S> {
     replays: Vec<Replay>,
     /// Whether what is stored goes before what is in the outbox, so that neither waits for ever.
     stored_first: bool,
+    /// For how long the process had not run when this was last taken into account.
+    asleep: Duration,
 }
 
 /// What goes to the client next.
@@ -126,6 +131,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let id = member.id();
     tracing::debug!(session = id, "a session begins");
     let (rules, limits) = (Arc::clone(&env.rules), Arc::clone(&env.limits));
+    let asleep = env.awake.asleep();
     let state = State::new(rules, limits, fastrand::u64(..), Instant::now());
     let mut session = Session {
         transport,
@@ -137,6 +143,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         farewell: None,
         replays: Vec::new(),
         stored_first: false,
+        asleep,
     };
     let end = session.converse().await;
     tracing::debug!(session = id, ?end, "a session ends");
@@ -233,6 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Does what is due. Some: the session ends.
     fn on_deadline(&mut self) -> Option<CloseCode> {
+        self.take_sleep_into_account();
         if self.is_stalled() {
             return Some(CloseCode::TooSlow);
         }
@@ -242,6 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn on_outcome(&mut self, outcome: Outcome) -> Vec<Effect> {
         self.under_way = None;
+        self.take_sleep_into_account();
         let now = Instant::now();
         match outcome {
             Outcome::Owner(owner) => {
@@ -346,6 +355,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.transport.flush(patience).await;
         }
         self.transport.shut_down().await;
+    }
+
+    /// The client had no chance while the process did not run: whatever it has time for, it has that much later.
+    fn take_sleep_into_account(&mut self) {
+        let asleep = self.env.awake.asleep();
+        let longer = asleep.saturating_sub(std::mem::replace(&mut self.asleep, asleep));
+        if !longer.is_zero() {
+            self.state.on_asleep(longer);
+            self.transport.on_asleep(longer);
+        }
     }
 
     fn is_stalled(&self) -> bool {

@@ -218,6 +218,16 @@ impl State {
         }
     }
 
+    /// The process did not run for this long. The client could do nothing about it, so it has as much longer for all that is
+    /// asked of it. A login ends when it ends.
+    pub(crate) fn on_asleep(&mut self, time: Duration) {
+        self.heard += time;
+        self.useful_by = self.useful_by.map(|by| by + time);
+        if let Login::Expired { renew_by, .. } = &mut self.login {
+            *renew_by += time;
+        }
+    }
+
     /// The answer to [`Effect::Verify`].
     pub(crate) fn on_verified(&mut self, verified: Verified, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -511,7 +521,7 @@ impl State {
     fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Login::Active { uid, expires: Some(expires) } = &self.login else { return };
         if *expires <= now {
-            self.login = Login::Expired { uid: uid.clone(), renew_by: *expires + self.limits.reauth_timeout };
+            self.login = Login::Expired { uid: uid.clone(), renew_by: now + self.limits.reauth_timeout };
             self.refuse((ErrorCode::AuthExpired, None), &Echo::default(), effects);
             effects.push(Effect::Pause);
         }

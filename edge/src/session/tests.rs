@@ -69,6 +69,7 @@ async fn env(limits: Limits, registry: &mut Registry, rest: &Drain) -> Arc<Env> 
     let bounds = KeepLimits { replays: 1, remembered: 1, faults: Faults::default() };
     let counters = RecoveryMetrics::register(registry);
     let keep = Keep::new(history, Arc::clone(&hub), bounds, counters, rest.clone(), rest.token());
+    let awake = bus.awake().clone();
     Arc::new(Env {
         rules: rules(),
         limits: Arc::new(limits),
@@ -78,6 +79,7 @@ async fn env(limits: Limits, registry: &mut Registry, rest: &Drain) -> Arc<Env> 
         stalled_after: 10 * SECOND,
         metrics: Arc::new(Metrics::register(registry)),
         keep: Arc::new(keep),
+        awake,
     })
 }
 

@@ -142,7 +142,7 @@ async fn serve(app: Arc<App>, caller: Caller, socket: WebSocket) {
         lanes: Lanes::default(),
         storing: FuturesUnordered::new(),
         open: FuturesUnordered::new(),
-        heard: now,
+        heard: app.publisher.awake().now(),
         ping: now + app.config.ping_interval,
     };
     let writing = write(sink, answers, app.config.write_timeout);
@@ -255,7 +255,7 @@ impl<'a> Conversation<'a> {
                     self.send(Message::Ping(Bytes::new())).await
                 }
                 frame = self.frames.next(), if reads => self.on_frame(frame).await,
-                () = sleep_until(self.heard + config.silence), if reads => Err(End::Silent),
+                () = self.app.publisher.awake().sleep_until(self.heard + config.silence), if reads => Err(End::Silent),
             };
             if let Err(end) = outcome {
                 return end;
@@ -264,7 +264,7 @@ impl<'a> Conversation<'a> {
     }
 
     async fn on_frame(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), End> {
-        self.heard = Instant::now();
+        self.heard = self.app.publisher.awake().now();
         match frame {
             Some(Ok(Message::Text(text))) => self.on_text(&text).await,
             Some(Ok(Message::Binary(_))) => self.refuse(Refusal::BinaryFrame).await,

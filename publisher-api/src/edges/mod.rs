@@ -1,7 +1,8 @@
 //! Keeps the roster of edges up to date, and says when it can be relied on.
 //!
 //! A heartbeat is noted before it is acknowledged: an edge takes its first client only after that, so no
-//! client is ever at an edge that is not asked. Readiness follows the bus and the roster.
+//! client is ever at an edge that is not asked. Readiness follows the bus and the roster. Time is that of [`Bus::awake`]:
+//! nobody is silent while this process does not run to hear it.
 
 pub(crate) mod awaited;
 pub(crate) mod roster;
@@ -9,7 +10,7 @@ pub(crate) mod roster;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use shared::bus::async_nats::{Message, Subscriber};
 use shared::bus::{self, Bus, BusState, RequestError};
 use shared::drain::Drain;
@@ -27,6 +28,9 @@ use roster::{Change, Expected, Lapse, Roster, Times};
 
 /// The pause after a proof of the subscription failed.
 const PROOF_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often in a heartbeat interval it is looked who is silent.
+const SWEEPS: u32 = 4;
 
 /// The edges that publishers have to ask.
 #[derive(Debug)]
@@ -69,25 +73,27 @@ impl Edges {
     /// Who must answer an ask that is sent now.
     pub(crate) fn expected(&self) -> Expected {
         let state = *self.state.borrow();
-        self.lock().expected(state, Instant::now())
+        self.lock().expected(state, self.now())
     }
 
     /// An edge answered: it lives.
     pub(crate) fn on_answer(&self, edge: &NodeId) {
-        let change = self.lock().on_sign(edge, Instant::now());
+        let change = self.lock().on_sign(edge, self.now());
         self.tell(edge, change);
     }
 
     async fn listen(self: Arc<Self>, mut heartbeats: Subscriber, stop: CancellationToken) {
-        let mut sweep = tokio::time::interval(self.times.heartbeat);
+        let mut sweep = tokio::time::interval(self.times.heartbeat / SWEEPS);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // What has come first, then who is silent.
+                biased;
                 message = heartbeats.next() => match message {
                     Some(message) => self.on_heartbeat(message).await,
                     None => return tracing::error!("the bus client ended the subscription to heartbeats"),
                 },
-                _ = sweep.tick() => self.sweep(),
+                _ = sweep.tick() => self.sweep(&mut heartbeats).await,
                 () = stop.cancelled() => return,
             }
         }
@@ -101,7 +107,7 @@ impl Edges {
                 return tracing::debug!(%error, "dropped a heartbeat that can't be read");
             }
         };
-        let change = self.lock().on_heartbeat(&heartbeat, Instant::now());
+        let change = self.lock().on_heartbeat(&heartbeat, self.now());
         if change == Change::Appeared && heartbeat.rules != self.rules {
             tracing::warn!(
                 edge = %heartbeat.edge,
@@ -128,8 +134,15 @@ impl Edges {
         self.count();
     }
 
-    fn sweep(&self) {
-        let lapses = self.lock().sweep(Instant::now());
+    async fn sweep(&self, heartbeats: &mut Subscriber) {
+        if self.lock().is_lapsing(self.now()) {
+            // The missing sign may be on its way through this connection: all that came before the answer is here then.
+            let _ = self.bus.barrier(self.times.heartbeat).await;
+            while let Some(Some(message)) = heartbeats.next().now_or_never() {
+                self.on_heartbeat(message).await;
+            }
+        }
+        let lapses = self.lock().sweep(self.now());
         for (edge, lapse) in &lapses {
             match lapse {
                 Lapse::Silent => {
@@ -156,12 +169,12 @@ impl Edges {
                 lost = None;
                 self.while_connected(view.connects, &health, &drain).await
             } else {
-                let since = *lost.get_or_insert_with(Instant::now);
-                while_away(view.connects, since + grace, &health)
+                let since = *lost.get_or_insert_with(|| self.now());
+                while_away(view.connects, since + grace, self.now(), &health)
             };
             let timer = async {
                 match again {
-                    Some(at) => tokio::time::sleep_until(at).await,
+                    Some(at) => self.bus.awake().sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -176,7 +189,7 @@ impl Edges {
 
     /// Returns when to look again; `None`: at the next change of the connection.
     async fn while_connected(&self, connects: u64, health: &Health, drain: &Drain) -> Option<Instant> {
-        let now = Instant::now();
+        let now = self.now();
         let certain = self.lock().certain_from(connects);
         match certain {
             Some(from) if from <= now => {
@@ -190,7 +203,7 @@ impl Edges {
                     proof = self.bus.barrier(bus::DEADLINE) => proof,
                     () = drain.begun() => return None,
                 };
-                let now = Instant::now();
+                let now = self.now();
                 // Had the connection changed meanwhile, the proof would be about another one.
                 if proof.is_ok() && *self.state.borrow() == (BusState { connected: true, connects }) {
                     self.lock().on_proved(connects, now);
@@ -201,18 +214,23 @@ impl Edges {
         }
     }
 
+    /// The time as it counts for edges.
+    fn now(&self) -> Instant {
+        self.bus.awake().now()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Roster> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A short absence does not make a publisher unready. Returns when to look again.
-fn while_away(connects: u64, patience: Instant, health: &Health) -> Option<Instant> {
+fn while_away(connects: u64, patience: Instant, now: Instant, health: &Health) -> Option<Instant> {
     if connects == 0 {
         health.unready(PART, "the bus can't be reached yet; trying");
         return None;
     }
-    if Instant::now() < patience {
+    if now < patience {
         return Some(patience);
     }
     health.unready(PART, "the bus is gone; trying to reach it again");

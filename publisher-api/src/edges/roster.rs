@@ -1,7 +1,8 @@
 //! Which edges live, from what they say. Pure: time is told, nothing is sent.
 //!
 //! An edge is live from its first sign until it says bye or is silent for too long; then it is named for a
-//! while, because it may still hold sessions. Who said bye never comes back: an edge has a new id at each
+//! while, because it may still hold sessions. That it is silent is judged by [`Roster::sweep`] alone, for which its caller
+//! first takes in what has come. Who said bye never comes back: an edge has a new id at each
 //! start. The roster is certain only once every living edge had the time to be heard on this connection.
 
 use std::collections::HashMap;
@@ -147,14 +148,15 @@ impl Roster {
             ..Expected::default()
         };
         for (id, edge) in &self.edges {
-            let quiet = now.saturating_duration_since(edge.heard);
-            if quiet < self.times.silent_after {
-                expected.live.push(id.clone());
-            } else if quiet < self.times.named_for {
-                expected.silent.push(id.clone());
-            }
+            if edge.silent { &mut expected.silent } else { &mut expected.live }.push(id.clone());
         }
         expected
+    }
+
+    /// Whether [`Roster::sweep`] would find somebody silent that was not.
+    pub(crate) fn is_lapsing(&self, now: Instant) -> bool {
+        let after = self.times.silent_after;
+        self.edges.values().any(|edge| !edge.silent && now.saturating_duration_since(edge.heard) >= after)
     }
 
     /// Lets time pass: says who became silent and forgets who was silent for long.
@@ -227,14 +229,22 @@ mod tests {
         let (mut roster, now) = (Roster::new(TIMES), Instant::now());
         assert_eq!(roster.on_heartbeat(&heartbeat("a", EdgeState::Serving), now), Change::Appeared);
         let at = |time| now + ms(time);
-        assert_eq!(who(&roster.expected(UP, at(2_999))), (1, 0));
-        assert_eq!(who(&roster.expected(UP, at(3_000))), (0, 1));
+        assert_eq!(roster.sweep(at(2_999)), []);
+        assert!(!roster.is_lapsing(at(2_999)) && roster.is_lapsing(at(3_000)));
+        assert_eq!(
+            who(&roster.expected(UP, at(3_000))),
+            (1, 0),
+            "nobody looked yet whether something has come"
+        );
         assert_eq!(roster.sweep(at(3_000)), [("a".into(), Lapse::Silent)]);
+        assert_eq!(who(&roster.expected(UP, at(3_000))), (0, 1));
+        assert!(!roster.is_lapsing(at(4_000)));
         assert_eq!(roster.sweep(at(4_000)), [], "it is said once");
         assert_eq!(roster.totals(), (0, 1));
+        assert_eq!(roster.sweep(at(59_999)), []);
         assert_eq!(who(&roster.expected(UP, at(59_999))), (0, 1));
-        assert_eq!(who(&roster.expected(UP, at(60_000))), (0, 0));
         assert_eq!(roster.on_heartbeat(&heartbeat("a", EdgeState::Serving), at(59_999)), Change::Returned);
+        assert_eq!(roster.sweep(at(60_000)), []);
         assert_eq!(who(&roster.expected(UP, at(60_000))), (1, 0));
         assert_eq!(roster.sweep(at(119_999)), [("a".into(), Lapse::Forgotten)]);
         assert_eq!(roster.totals(), (0, 0));
@@ -275,7 +285,6 @@ mod tests {
         Heartbeat(u8),
         Sign(u8),
         Bye(u8),
-        Sweep,
         Wait(u64),
     }
 
@@ -284,14 +293,13 @@ mod tests {
             (0..4_u8).prop_map(Step::Heartbeat),
             (0..4_u8).prop_map(Step::Sign),
             (0..4_u8).prop_map(Step::Bye),
-            Just(Step::Sweep),
             (0..40_000_u64).prop_map(Step::Wait),
         ];
         prop::collection::vec(step, 0..60)
     }
 
     proptest! {
-        /// Against the definition by last sign and bye, sweeping or not.
+        /// Against the definition by last sign and bye.
         #[test]
         fn who_is_expected_follows_from_the_last_sign(steps in any_steps()) {
             let mut roster = Roster::new(TIMES);
@@ -318,13 +326,11 @@ mod tests {
                         last[usize::from(n)] = None;
                         gone[usize::from(n)] = Some(now);
                     }
-                    Step::Sweep => {
-                        roster.sweep(now);
-                        for left in &mut gone {
-                            *left = left.filter(|left| now - *left < TIMES.named_for);
-                        }
-                    }
                     Step::Wait(time) => now += ms(time),
+                }
+                roster.sweep(now);
+                for left in &mut gone {
+                    *left = left.filter(|left| now - *left < TIMES.named_for);
                 }
                 let quiet: Vec<Duration> = last.iter().flatten().map(|heard| now - *heard).collect();
                 let live = quiet.iter().filter(|quiet| **quiet < TIMES.silent_after).count();

@@ -16,7 +16,7 @@ use shared::history::Position;
 use shared::ids::{Channel, MessageId};
 use shared::wire::LiveMessage;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use tracing::Instrument as _;
 
@@ -144,7 +144,7 @@ impl Publisher {
         results: &mut Vec<Result<Sent, Refusal>>,
     ) {
         let sent = self.hand_wave_over(wave, terms).await;
-        let patience = Instant::now() + self.limits.receipt;
+        let patience = self.bus.awake().now() + self.limits.receipt;
         for sent in sent {
             let sent = match sent {
                 Ok(open) if terms.counted => Ok(self.settle(open, patience).await),
@@ -243,7 +243,7 @@ impl Publisher {
     async fn settle(&self, open: Open, patience: Instant) -> Sent {
         let receipt = match open.answer {
             None => Receipt::nobody(),
-            Some(answer) => match timeout_at(patience, answer).await {
+            Some(answer) => match self.bus.awake().timeout_at(patience, answer).await {
                 Ok(Ok(receipt)) => receipt,
                 Ok(Err(_)) | Err(_) => Receipt::unknown(),
             },

@@ -88,6 +88,7 @@ impl Publisher {
             began,
             receipt,
             patience: self.limits.receipt,
+            awake: self.bus.awake().clone(),
             span,
             metrics: Arc::clone(&self.metrics),
             _slot: slot,

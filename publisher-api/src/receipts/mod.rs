@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use shared::bus::async_nats::{Message, StatusCode, Subscriber};
 use shared::bus::{self, Bus, RequestError};
 use shared::drain::Drain;
@@ -20,7 +20,7 @@ use shared::subject;
 use shared::trace::{self, TraceContext};
 use shared::wire::{Answer, Ask, Envelope as _, StoredRef};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::DropGuard;
 use tracing::Instrument as _;
 
@@ -114,6 +114,7 @@ impl Asker {
 struct Asked {
     gathering: Gathering,
     questions: Vec<Question>,
+    /// As [`Bus::awake`] counts.
     deadline: Instant,
 }
 
@@ -139,7 +140,8 @@ impl Desk {
         let mut more = true;
         while more || !self.batch.is_empty() || !self.open.is_empty() {
             let space = MAX_IDS - self.batch.len();
-            let deadline = self.open.first_key_value().map(|(_, asked)| asked.deadline);
+            let first = self.open.first_key_value();
+            let deadline = first.map(|(_, asked)| self.bus.awake().real(asked.deadline));
             let now = Instant::now();
             tokio::select! {
                 taken = queue.recv_many(&mut self.batch, space), if more && space > 0 => more = taken > 0,
@@ -148,7 +150,7 @@ impl Desk {
                     Some(message) => self.on_answer(&message),
                     None => return tracing::error!("the bus client ended the subscription to answers"),
                 },
-                () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => self.expire(),
+                () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => self.expire(&mut answers),
             }
         }
     }
@@ -172,15 +174,14 @@ impl Desk {
         let span = traced::ask(trace, questions.len());
         let headers = span.in_scope(trace::bus_headers);
         let sent = self.bus.publish(subject::ASK, Some(reply), headers, ask);
-        let sent = timeout(self.times.deadline, sent).instrument(span).await;
+        let sent = self.bus.awake().timeout(self.times.deadline, sent).instrument(span).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::debug!(asked = questions.len(), "an ask could not be sent; these counts are unknown");
             gathering.on_nobody();
         }
-        let now = Instant::now();
-        self.due = now + self.times.window;
+        self.due = Instant::now() + self.times.window;
         self.metrics.asks.inc();
-        let asked = Asked { gathering, questions, deadline: now + self.times.deadline };
+        let asked = Asked { gathering, questions, deadline: self.bus.awake().now() + self.times.deadline };
         if asked.gathering.is_done() {
             self.settle(asked);
         } else {
@@ -218,8 +219,12 @@ impl Desk {
         }
     }
 
-    fn expire(&mut self) {
-        let now = Instant::now();
+    fn expire(&mut self, answers: &mut Subscriber) {
+        // What has come first, then who has not answered.
+        while let Some(Some(message)) = answers.next().now_or_never() {
+            self.on_answer(&message);
+        }
+        let now = self.bus.awake().now();
         while let Some(first) = self.open.first_entry()
             && first.get().deadline <= now
         {

@@ -24,6 +24,9 @@ const LARGEST_READ: usize = 64 << 10;
 /// How long a refused peer's input is read and thrown away, so that the error reaches it before a reset does.
 const LINGER: Duration = Duration::from_millis(200);
 
+/// A timer this late means that the process did not run for a while.
+pub(crate) const LATE: Duration = Duration::from_millis(500);
+
 /// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
@@ -124,6 +127,12 @@ async fn read<R: AsyncRead + Unpin>(
             biased;
             () = &mut cancelled => return if bus.stop.is_cancelled() { End::Shutdown } else { End::Cut },
             () = &mut timer => {
+                let now = Instant::now();
+                if now.saturating_duration_since(timer.deadline()) > LATE {
+                    // The process did not run: what the peer said meanwhile is read before the peer is judged.
+                    timer.as_mut().reset(now + LATE);
+                    continue;
+                }
                 if !session.is_admitted() {
                     return End::Fatal(Fatal::AuthenticationTimeout);
                 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::connection::LATE;
 use crate::stats::{Stats, add};
 use crate::wire::{Publish, encode};
 
@@ -276,6 +277,8 @@ impl Outbox {
             tokio::select! {
                 biased;
                 written = timeout_at(deadline, socket.write(rest)) => match written {
+                    // The process did not run for a while, so the peer has its time from now.
+                    Err(_) if deadline == stuck_at && deadline.elapsed() > LATE => progress = Instant::now(),
                     Err(_) => return Err(Stuck::Deadline),
                     Ok(Ok(count)) if count > 0 => {
                         rest = &rest[count..];

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 pub use async_nats;
 pub use config::{BusConfig, BusError, BusServer, BusTls, StoreConfig, Sync};
 
+use crate::awake::Awake;
 use crate::drain::Drain;
 use crate::ids::NodeId;
 use crate::subject;
@@ -74,6 +75,7 @@ struct Inner {
     node: NodeId,
     metrics: ClientMetrics,
     closed: bool,
+    awake: Awake,
 }
 
 impl Bus {
@@ -102,8 +104,8 @@ impl Bus {
         tracing::info!(part, bus = urls, "connecting to the bus");
         let client = options.connect(server.urls.as_slice()).await.map_err(BusError::Connect)?;
         let inbox = Inbox::open(&client, drain).await?;
-        let (node, closed) = (NodeId::random(), server.closed);
-        Ok(Self { inner: Arc::new(Inner { client, state, inbox, node, metrics, closed }) })
+        let (node, closed, awake) = (NodeId::random(), server.closed, Awake::start(drain));
+        Ok(Self { inner: Arc::new(Inner { client, state, inbox, node, metrics, closed, awake }) })
     }
 
     /// Adds what this connection counts to the metrics of the part that it belongs to.
@@ -119,6 +121,11 @@ impl Bus {
     /// Whether there is one of each part on this bus, and never another ([`BusServer::for_one_of_each`]).
     pub fn is_closed(&self) -> bool {
         self.inner.closed
+    }
+
+    /// The clock by which whoever answers over this connection, or does not, is judged.
+    pub fn awake(&self) -> &Awake {
+        &self.inner.awake
     }
 
     /// Whether the connection stands now.
@@ -251,7 +258,7 @@ impl Bus {
         deadline: Duration,
     ) -> Result<Message, RequestError> {
         let (reply, answer) = self.inner.inbox.expect();
-        let asked = timeout(deadline, async {
+        let asked = self.inner.awake.timeout(deadline, async {
             self.publish(subject, Some(reply), headers, payload).await?;
             match answer.receive().await? {
                 none if none.status == Some(async_nats::StatusCode::NO_RESPONDERS) => {

@@ -45,6 +45,35 @@ fn a_silent_session_is_closed_and_any_sign_of_life_counts() {
 }
 
 #[test]
+fn time_in_which_the_process_did_not_run_counts_against_nobody() {
+    let mut talk = Talk::new();
+    talk.now += 60 * SECOND;
+    talk.state.on_asleep(60 * SECOND);
+    talk.says("ping");
+    assert_eq!(talk.idle(9 * SECOND), []);
+    assert_eq!(talk.idle(2 * SECOND), [Effect::Close(CloseCode::NoLogin)]);
+
+    let mut talk = Talk::of("1");
+    talk.now += 3_600 * SECOND;
+    talk.state.on_asleep(3_600 * SECOND);
+    assert_eq!(talk.after(Duration::ZERO), [Effect::Ping], "whoever was asked nothing owes no answer");
+    assert_eq!(talk.after(60 * SECOND), [Effect::Close(CloseCode::Silent)]);
+}
+
+#[test]
+fn a_login_that_ended_while_the_process_did_not_run_has_ended_and_can_be_renewed() {
+    let mut talk = Talk::new();
+    talk.log_in("1", Some(30 * SECOND));
+    talk.now += 3_600 * SECOND;
+    talk.state.on_asleep(3_600 * SECOND);
+    assert_eq!(talk.after(Duration::ZERO), [error(9, "Auth Expired"), Effect::Pause, Effect::Ping]);
+    assert_eq!(talk.idle(9 * SECOND), []);
+    talk.now += 60 * SECOND;
+    talk.state.on_asleep(60 * SECOND);
+    assert_eq!(talk.log_in("1", None), [reply(YES), Effect::Resume]);
+}
+
+#[test]
 fn pings_come_at_their_interval_give_or_take_a_tenth_and_not_in_step() {
     let mut seen = Vec::new();
     for seed in 0..50 {

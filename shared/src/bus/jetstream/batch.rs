@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_nats::Message;
 use bytes::Bytes;
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::{ApiError, RawMessage, direct, number};
 use crate::bus::Bus;
@@ -103,7 +102,7 @@ impl Bus {
         batch: Batch<'_>,
         deadline: Duration,
     ) -> Result<BatchAnswer, ApiError> {
-        match timeout(deadline, self.on_this_connection(self.batch(name, batch))).await {
+        match self.awake().timeout(deadline, self.on_this_connection(self.batch(name, batch))).await {
             Ok(answer) => answer,
             Err(_) => Err(ApiError::Timeout),
         }

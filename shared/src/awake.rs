@@ -1,0 +1,197 @@
+//! Time as it counts against others: without the time in which this process itself did not run.
+//!
+//! A process that was stopped, or a machine that paused or was too busy, finds all its deadlines past when it goes on,
+//! though nobody had a chance to keep them. Judgements by elapsed time therefore go by this clock: a look every [`TICK`]
+//! notices that a look came much too late, and that time counts as one tick. The real time stays right for what does not
+//! depend on anybody's chance, as the end of a login.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::drain::Drain;
+
+/// How often the clock looks whether the process runs.
+const TICK: Duration = Duration::from_millis(50);
+/// A look that comes later than this after the one before means that the process did not run.
+const STALL: Duration = Duration::from_millis(150);
+/// The clock. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Awake {
+    /// Held for one look.
+    count: Arc<Mutex<Count>>,
+}
+
+/// What the looks have shown. Pure: time is told.
+#[derive(Debug)]
+struct Count {
+    /// When it was last seen that the process runs; none once nobody looks regularly any more.
+    seen: Option<Instant>,
+    /// The time before that in which it did not run.
+    asleep: Duration,
+}
+
+impl Count {
+    /// The process runs. Says for how long it did not, up to now.
+    fn look(&mut self, now: Instant) -> Duration {
+        if let Some(seen) = &mut self.seen {
+            let gap = now.saturating_duration_since(*seen);
+            if gap > STALL {
+                self.asleep += gap - TICK;
+            }
+            *seen = now.max(*seen);
+        }
+        self.asleep
+    }
+}
+
+impl Awake {
+    /// Looks until the drain begins. From then on all time counts.
+    pub fn start(drain: &Drain) -> Self {
+        let awake = Self::new(Instant::now());
+        let (looking, leaving) = (Looking(awake.clone()), drain.token());
+        drain.spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => drop(looking.0.asleep()),
+                    () = leaving.cancelled() => return,
+                }
+            }
+        });
+        awake
+    }
+
+    fn new(now: Instant) -> Self {
+        Self { count: Arc::new(Mutex::new(Count { seen: Some(now), asleep: Duration::ZERO })) }
+    }
+
+    /// For how long the process has not run since this clock began. Never less than before.
+    pub fn asleep(&self) -> Duration {
+        self.look().1
+    }
+
+    /// The moment as it counts: to be compared with other moments of this clock only.
+    pub fn now(&self) -> Instant {
+        let (now, asleep) = self.look();
+        now.checked_sub(asleep).unwrap_or(now)
+    }
+
+    fn look(&self) -> (Instant, Duration) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock, so that looks come in their order.
+        let now = Instant::now();
+        (now, count.look(now))
+    }
+
+    /// When a moment of this clock comes, if the process runs until then.
+    pub fn real(&self, moment: Instant) -> Instant {
+        moment + self.asleep()
+    }
+
+    /// Waits for a moment of this clock.
+    pub async fn sleep_until(&self, moment: Instant) {
+        while self.now() < moment {
+            tokio::time::sleep_until(self.real(moment)).await;
+        }
+    }
+
+    /// Waits for a future for so long as this clock counts.
+    ///
+    /// # Errors
+    /// The future was not done by then.
+    pub async fn timeout<F: Future>(&self, patience: Duration, future: F) -> Result<F::Output, Elapsed> {
+        self.timeout_at(self.now() + patience, future).await
+    }
+
+    /// Waits for a future until a moment of this clock.
+    ///
+    /// # Errors
+    /// The future was not done by then.
+    pub async fn timeout_at<F: Future>(&self, moment: Instant, future: F) -> Result<F::Output, Elapsed> {
+        let mut future = std::pin::pin!(future);
+        loop {
+            let waited = tokio::time::timeout_at(self.real(moment), future.as_mut()).await;
+            if waited.is_ok() || self.now() >= moment {
+                return waited;
+            }
+        }
+    }
+}
+
+/// Lets all time count once nobody looks regularly any more, so that no wait lasts for ever.
+struct Looking(Awake);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.count.lock().unwrap_or_else(PoisonError::into_inner).seen = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_counts_while_the_process_runs() {
+        let drain = Drain::new();
+        let awake = Awake::start(&drain);
+        let (began, patience) = (Instant::now(), Duration::from_secs(60));
+        let never = std::future::pending::<()>();
+        assert!(awake.timeout(patience, never).await.is_err());
+        assert_eq!((began.elapsed(), awake.asleep()), (patience, Duration::ZERO));
+        drain.begin();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_when_the_process_stops_has_its_time_when_it_goes_on() {
+        let drain = Drain::new();
+        let awake = Awake::start(&drain);
+        let (began, patience, pause) = (Instant::now(), Duration::from_secs(2), Duration::from_secs(3_600));
+        let waiting = awake.clone();
+        let wait = tokio::spawn(async move { waiting.timeout(patience, std::future::pending::<()>()).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The clock jumps before anybody is woken, as when a process is stopped.
+        tokio::time::advance(pause).await;
+        assert!(!wait.is_finished());
+        assert!(awake.now() - began <= Duration::from_secs(1) + STALL, "before anybody looked");
+        assert!(wait.await.unwrap().is_err());
+        let waited = began.elapsed() - pause;
+        assert!(waited >= patience - TICK && waited <= patience + TICK, "{waited:?}");
+        let before = awake.now();
+        awake.sleep_until(before + patience).await;
+        assert_eq!(awake.now() - before, patience);
+        drain.begin();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_nobody_looks_any_more_waits_end() {
+        let drain = Drain::new();
+        let awake = Awake::start(&drain);
+        assert_eq!(drain.finish(TICK).await, 0);
+        let (began, patience) = (Instant::now(), Duration::from_secs(60));
+        assert!(awake.timeout(patience, std::future::pending::<()>()).await.is_err());
+        assert!(began.elapsed() <= patience + TICK);
+    }
+
+    proptest! {
+        /// Against the definition: each gap between looks counts whole, or as a tick if it is too long.
+        #[test]
+        fn the_time_asleep_is_that_of_the_late_looks(gaps in prop::collection::vec(0_u64..1_000, 1..50)) {
+            let mut now = Instant::now();
+            let (mut count, mut wanted) = (Count { seen: Some(now), asleep: Duration::ZERO }, Duration::ZERO);
+            for gap in gaps {
+                let gap = Duration::from_millis(gap);
+                now += gap;
+                wanted += if gap > STALL { gap - TICK } else { Duration::ZERO };
+                prop_assert_eq!(count.look(now), wanted);
+                // A look that another thread had taken just before changes nothing.
+                prop_assert_eq!(count.look(now - gap / 2), wanted);
+            }
+        }
+    }
+}

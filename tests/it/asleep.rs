@@ -1,0 +1,97 @@
+//! Processes that were stopped and go on, as when a machine pauses: nobody is judged for what happened meanwhile.
+
+use std::time::Duration;
+
+use harness::alone::Alone;
+use harness::device::{Device, Received};
+use harness::fleet::{Fleet, Over};
+use harness::program::Program;
+use harness::wait::{eventually, soon};
+
+/// For how long a process stands still: more than every patience that the tests set.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// Stops a process for a while.
+async fn pause(program: &Program) {
+    program.signal("STOP").await;
+    // Not a wait for anything: the pause is what is tested.
+    tokio::time::sleep(PAUSE).await;
+    program.signal("CONT").await;
+}
+
+#[tokio::test]
+async fn a_process_that_goes_on_after_a_pause_calls_nobody_silent_slow_or_late() {
+    let alone = Alone::plan()
+        .in_memory()
+        .set("publisher_api.silent_after", "500ms")
+        .set("edge.ping_interval", "400ms")
+        .set("edge.silence", "1s")
+        .set("edge.login_timeout", "2s")
+        .set("auth_adapter.deadline", "1s")
+        .start()
+        .await;
+    let mut online = Device::online(alone.edge(), "user-1").await;
+    let reading = tokio::spawn(async move {
+        loop {
+            match online.next_whenever().await {
+                Received::Text(text) if text == "last" => return online,
+                Received::Text(_) => {}
+                other => panic!("the session ended: {other:?}"),
+            }
+        }
+    });
+    let publisher = alone.publisher();
+    for round in 0..4 {
+        // It has not logged in yet, and is not heard before the process goes on.
+        let mut late = Device::connect(alone.edge()).await;
+        // Publishes are under way all the time, also when the process stops and when it goes on.
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let publisher = publisher.clone();
+        let publishing = tokio::spawn(async move {
+            while !*stopped.borrow() {
+                let answer = publisher.publish("user:1", "more").await;
+                assert!(answer.is_complete() && answer.counts() == Some((1, 0)), "{answer:?}");
+            }
+        });
+        pause(&alone.program).await;
+        late.auth(&format!("user-{}", 2 + round)).await;
+        alone.publisher().publish_to(1, "user:1", "after").await;
+        stop.send_replace(true);
+        soon("the last publish is answered", publishing).await.expect("every count is whole");
+        late.close().await;
+    }
+    publisher.publish_to(1, "user:1", "last").await;
+    let online = soon("the session goes on", reading).await.expect("it was not closed");
+    let log = alone.program.stderr();
+    assert!(!log.contains("an edge is silent"), "{log}");
+    assert!(!log.contains("the bus is gone"), "{log}");
+    drop(online);
+    alone.end().await;
+}
+
+#[tokio::test]
+async fn a_publisher_that_goes_on_after_a_pause_has_heard_nothing_and_says_so_of_nobody() {
+    let fleet = Fleet::plan(Over::Bus).edges(2).set("publisher_api.silent_after", "500ms").start().await;
+    let devices = [fleet.online(0, "user-1").await, fleet.online(1, "user-1").await];
+    let publisher = fleet.publisher(0);
+    publisher.publish_to(2, "user:1", "before").await;
+    for _ in 0..3 {
+        pause(&fleet.publishers[0].program).await;
+        publisher.publish_to(2, "user:1", "after").await;
+    }
+    let log = fleet.publishers[0].program.stderr();
+    assert!(!log.contains("an edge is silent"), "{log}");
+
+    // Whoever is silent while the publisher listens is found as before.
+    fleet.edges[1].program.signal("STOP").await;
+    eventually("the edge that stands still is called silent", async || {
+        publisher.publish("user:1", "x").await.expect_incomplete(1, 0);
+        fleet.publishers[0].program.stderr().contains("an edge is silent")
+    })
+    .await;
+    fleet.edges[1].program.signal("CONT").await;
+    eventually("counts are complete again", async || publisher.publish("user:1", "x").await.is_complete())
+        .await;
+    drop(devices);
+    fleet.end().await;
+}
