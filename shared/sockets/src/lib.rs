@@ -1,0 +1,21 @@
+//! What every listening port of message center needs, whatever it speaks.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`source`] | whom an address stands for |
+//! | [`places`] | connections at a time, in all and from each source |
+//! | [`progress`] | whether the other end of a socket takes anything |
+//! | [`buffers`] | what the system holds of what was written |
+//! | [`patient`] | a stream that fails once its other end takes nothing for too long |
+
+pub mod buffers;
+pub mod patient;
+pub mod places;
+pub mod progress;
+pub mod source;
+
+pub use buffers::bound_send_buffers;
+pub use patient::Patient;
+pub use places::{NoPlace, Place, Places};
+pub use progress::{Acknowledged, Progress, reset_on_close};
+pub use source::Source;

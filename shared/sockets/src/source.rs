@@ -1,0 +1,40 @@
+//! Whom an address stands for.
+//!
+//! An IPv4 address is one source, and so is an IPv6 network of 64 bits: whoever has one address of it has them all.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// One customer, as far as an address tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// One address.
+    V4(Ipv4Addr),
+    /// The first 64 bits.
+    V6(u64),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(address: &str) -> Source {
+        address.parse::<IpAddr>().expect("an address").into()
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_is_one_source_and_a_mapped_address_is_ipv4() {
+        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::9"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        assert_eq!(source("::ffff:192.0.2.7"), source("192.0.2.7"));
+        assert_ne!(source("192.0.2.7"), source("192.0.2.8"));
+    }
+}
