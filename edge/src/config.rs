@@ -72,8 +72,14 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// Ops that one session may send a second; as many may come at once.
     pub ops_per_second: u32,
-    /// Handshakes at a time; more are refused with 503.
+    /// Handshakes at a time. Beyond it, a newcomer takes the place of the address that has the most, or is refused with
+    /// 503.
     pub max_handshakes: usize,
+    /// The same from one address (of IPv6: one /64); more are refused with 429. 0: no limit.
+    pub max_handshakes_per_address: usize,
+    /// How long a new connection may say nothing. Devices speak at once; a lost packet costs them up to 3 s.
+    #[serde(with = "Span")]
+    pub first_byte_timeout: Duration,
     /// How long a handshake may take.
     #[serde(with = "Span")]
     pub handshake_timeout: Duration,
@@ -149,6 +155,8 @@ impl Default for Config {
             max_subscriptions: 16,
             ops_per_second: 20,
             max_handshakes: 1_000,
+            max_handshakes_per_address: 500,
+            first_byte_timeout: seconds(4),
             handshake_timeout: seconds(10),
             login_timeout: seconds(10),
             reauth_timeout: seconds(10),
@@ -221,6 +229,9 @@ impl Config {
         ] {
             problems.check(number <= most, key, || format!("must be at most {most}; 0 is no limit"));
         }
+        problems.check(self.max_handshakes_per_address <= 1 << 20, "edge.max_handshakes_per_address", || {
+            "must be at most 1048576; 0 is no limit".into()
+        });
         problems.check(
             (1..=most).contains(&self.connection_burst_per_address),
             "edge.connection_burst_per_address",
@@ -239,6 +250,7 @@ impl Config {
     fn validate_times(&self, problems: &mut Problems) {
         for (key, time) in [
             ("edge.stalled_after", self.stalled_after),
+            ("edge.first_byte_timeout", self.first_byte_timeout),
             ("edge.handshake_timeout", self.handshake_timeout),
             ("edge.login_timeout", self.login_timeout),
             ("edge.reauth_timeout", self.reauth_timeout),
@@ -375,6 +387,8 @@ mod tests {
             config.outbox = ByteSize(1);
             config.ops_per_second = 0;
             config.max_handshakes = 0;
+            config.max_handshakes_per_address = usize::MAX;
+            config.first_byte_timeout = Duration::ZERO;
             config.login_timeout = Duration::ZERO;
             config.silence = config.ping_interval;
             config.drain_window = Duration::from_secs(86_400);
@@ -392,6 +406,8 @@ mod tests {
             "outbox",
             "ops_per_second",
             "max_handshakes",
+            "max_handshakes_per_address",
+            "first_byte_timeout",
             "login_timeout",
             "silence",
             "drain_window",

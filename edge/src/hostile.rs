@@ -11,7 +11,9 @@ use serde_json::Value;
 use shared::history::{Epoch, Position};
 use shared::ids::{Channel, Uid};
 use shared::rules::{RuleConfig, Rules, default_rules};
+use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -50,7 +52,10 @@ fn converse(input: &[u8], piece: usize) -> Vec<String> {
                 let effects = talk.state.on_frame(frame, talk.now);
                 talk.carry_out(effects, &mut transport);
             }
-            Poll::Ready(Event::SignOfLife) => talk.state.on_sign_of_life(talk.now),
+            Poll::Ready(Event::SignOfLife) => {
+                let effects = talk.state.on_sign_of_life(talk.now);
+                talk.carry_out(effects, &mut transport);
+            }
             Poll::Ready(Event::Written) => {}
             Poll::Ready(Event::Gone) => break,
             Poll::Pending => panic!("a transport waits although its stream does not"),
@@ -193,6 +198,12 @@ impl AsyncRead for Pieces<'_> {
         buffer.put_slice(now);
         self.input = later;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Acknowledged for Pieces<'_> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
     }
 }
 

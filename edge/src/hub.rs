@@ -144,7 +144,7 @@ pub(crate) struct Hub {
     doubt: Notify,
     began: Instant,
     peers: Parts<u64, Arc<Peer>>,
-    /// Members that live. Counted down only after the last map forgot them.
+    /// Sessions whose connection is not over. Counted down only after the last map forgot them.
     count: AtomicUsize,
     next_id: AtomicU64,
     /// Whether there are so many sessions that new ones should go elsewhere.
@@ -209,7 +209,7 @@ impl Hub {
             subscriptions: 0,
             channels: Vec::new(),
             follows: None,
-            seat: None,
+            slot: Some(Slot { hub: Arc::clone(self), seat: None }),
         })
     }
 
@@ -351,8 +351,22 @@ pub(crate) struct Member {
     channels: Vec<Channel>,
     /// What it receives with ids, by the names that it uses.
     follows: Option<Box<Follows>>,
-    /// Its place among the sessions of one address, where those are counted.
+    /// Some until it has left.
+    slot: Option<Slot>,
+}
+
+/// A session's place among all, and among those of its address where they are counted. Kept until its connection is over.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    hub: Arc<Hub>,
     seat: Option<Box<Seat>>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.hub.count.fetch_sub(1, Ordering::SeqCst);
+        self.hub.look_around();
+    }
 }
 
 impl Member {
@@ -368,7 +382,14 @@ impl Member {
 
     /// Keeps the seat for as long as the session is here.
     pub(crate) fn sit(&mut self, seat: Option<Seat>) {
-        self.seat = seat.map(Box::new);
+        if let Some(slot) = &mut self.slot {
+            slot.seat = seat.map(Box::new);
+        }
+    }
+
+    /// Leaves all maps: no message is for this session any more. Gives what still counts it.
+    pub(crate) fn leave_hub(mut self) -> Option<Slot> {
+        self.slot.take()
     }
 
     /// The session's number, for logs; unlike that of every other session of this edge.
@@ -470,8 +491,6 @@ impl Drop for Member {
         self.unsubscribe_all();
         self.log_out();
         self.hub.peers.of(&self.peer.id).remove(&self.peer.id);
-        self.hub.count.fetch_sub(1, Ordering::SeqCst);
-        self.hub.look_around();
     }
 }
 

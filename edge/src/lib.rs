@@ -138,7 +138,7 @@ impl Edge {
         let tls = live.project(drain, |config| config.tls.clone());
         let tls = Acceptor::new(PART, &tls, "mc_edge", registry, drain).context("edge.tls")?;
         let listener = health::bind("edge.listen", config.listen).await?;
-        listener::bound_send_buffers(&listener).context("the send buffers of the client port")?;
+        sockets::bound_send_buffers(&listener).context("the send buffers of the client port")?;
         let address = listener.local_addr().context("the address of the client port")?;
         bus.register(registry, PART);
         let core = Core {
@@ -238,6 +238,7 @@ fn env(
         active,
         subscribe_deadline: config.subscribe_deadline,
         stalled_after: config.stalled_after,
+        leaving: core.drain.token(),
         metrics: Arc::clone(&core.metrics),
         keep,
         awake: core.bus.awake().clone(),
@@ -267,6 +268,8 @@ fn port(
     };
     let bounds = Bounds {
         handshakes: config.max_handshakes,
+        handshakes_per_address: config.max_handshakes_per_address,
+        first_byte: config.first_byte_timeout,
         timeout: config.handshake_timeout,
         max_frame: config.max_frame.as_usize(),
     };

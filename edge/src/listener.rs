@@ -1,7 +1,8 @@
 //! The client port: takes connections, bounds what is under way, and makes sessions of those that upgrade.
 //!
-//! A connection costs a place until it has upgraded or failed, and has a deadline for it however it behaves. When there is
-//! no place it is told so in a few bytes; when there are too many even for that, it is dropped and counted.
+//! A connection costs a place until it has upgraded or failed, and has a deadline for it however it behaves. One address
+//! has so many places, and once all are taken the address with the most yields one to each of the others. When there is
+//! no place, the client is told so in a few bytes; when there are too many even for that, it is dropped and counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,10 +11,9 @@ use std::time::Duration;
 use shared::drain::Drain;
 use shared::held::Held;
 use shared::tls::{Acceptor, Stream};
-use socket2::SockRef;
+use sockets::{NoPlace, Place, Places};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::admission::TooMany;
@@ -24,29 +24,20 @@ use crate::upgrade::{Door, Peer, Upgraded};
 
 /// How long it may take to read a refusal.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+/// What is read of a request that is refused unread.
+const REFUSED_BYTES: u64 = 16 << 10;
 /// The pause when the system can't accept, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What the system may hold of what was sent to one client and is not taken yet, in bytes; Linux adds as much for its own.
-///
-/// Left to itself it grows to megabytes, and says that it takes more only once a third of that is free: a client at 50 KB/s
-/// then looks for longer than `edge.stalled_after` as if it took nothing. It is memory, too, that nobody counts.
-const SEND_BUFFER: usize = 128 << 10;
-
-/// Bounds what the system holds for each client of this listener.
-///
-/// # Errors
-/// The system refuses.
-pub(crate) fn bound_send_buffers(listener: &TcpListener) -> std::io::Result<()> {
-    // Connections inherit it.
-    SockRef::from(listener).set_send_buffer_size(SEND_BUFFER)
-}
 
 /// The bounds of the port.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// Handshakes at a time.
     pub(crate) handshakes: usize,
+    /// The same from one address; 0: no limit.
+    pub(crate) handshakes_per_address: usize,
+    /// For the first byte.
+    pub(crate) first_byte: Duration,
     /// For a whole handshake.
     pub(crate) timeout: Duration,
     /// Bytes in one frame from a client.
@@ -65,16 +56,16 @@ pub(crate) struct Port {
 }
 
 /// What may be under way.
-struct Places {
-    handshakes: Arc<Semaphore>,
+struct UnderWay {
+    handshakes: Arc<Places>,
     /// Refusals that are being told.
-    refusals: Arc<Semaphore>,
+    refusals: Arc<Places>,
 }
 
 /// Takes connections until the drain begins; then the port is closed.
 pub(crate) async fn serve(listener: TcpListener, port: Arc<Port>) {
-    let places = || Arc::new(Semaphore::new(port.bounds.handshakes));
-    let places = Places { handshakes: places(), refusals: places() };
+    let places = || Arc::new(Places::new(port.bounds.handshakes, port.bounds.handshakes_per_address));
+    let places = UnderWay { handshakes: places(), refusals: places() };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -93,37 +84,48 @@ pub(crate) async fn serve(listener: TcpListener, port: Arc<Port>) {
 
 impl Port {
     /// Begins a handshake, or refuses it; without waiting for either.
-    fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, places: &Places) {
-        let Ok(place) = Arc::clone(&places.handshakes).try_acquire_owned() else {
-            return self.refuse(stream, TooMany::new(Refusal::Busy, Duration::ZERO), places);
-        };
-        // A proxy's clients enter when it has told who they are.
-        let (peer, wait) = match self.door.gate.peer(address.ip()) {
-            None => (Peer::Proxy(address.ip()), Duration::ZERO),
-            Some(visitor) => match self.door.gate.enter(visitor, Instant::now()) {
-                Ok(wait) => (Peer::Client(visitor), wait),
-                Err(too_many) => return self.refuse(stream, too_many, places),
-            },
-        };
-        let port = Arc::clone(self);
-        self.drain.spawn(async move { port.welcome(stream, peer, wait, place).await });
+    fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, places: &UnderWay) {
+        match self.admit(address, &places.handshakes) {
+            Ok((peer, place)) => {
+                let port = Arc::clone(self);
+                self.drain.spawn(async move { port.welcome(stream, peer, place).await });
+            }
+            Err(too_many) => self.refuse(stream, address, too_many, places),
+        }
     }
 
-    async fn welcome(&self, stream: TcpStream, peer: Peer, wait: Duration, _place: OwnedSemaphorePermit) {
+    /// The gate first, so that an address pays for what it is refused, too. A proxy's clients enter when it has told who
+    /// they are; until then its places are not taken away from it.
+    fn admit(&self, address: SocketAddr, places: &Arc<Places>) -> Result<(Peer, Place), TooMany> {
+        let gate = &self.door.gate;
+        let (peer, place) = match gate.peer(address.ip()) {
+            None => (Peer::Proxy(address.ip()), places.take(address.ip().into(), false, false)),
+            Some(visitor) => {
+                gate.enter(visitor, Instant::now())?;
+                (Peer::Client(visitor), places.take(visitor.source(), visitor.is_limited(), true))
+            }
+        };
+        let place = place.map_err(|none| {
+            let refusal = match none {
+                NoPlace::Full => Refusal::Busy,
+                NoPlace::Source => Refusal::AddressHandshakes,
+            };
+            TooMany::new(refusal, Duration::ZERO)
+        });
+        Ok((peer, place?))
+    }
+
+    async fn welcome(&self, stream: TcpStream, peer: Peer, place: Place) {
         let _held = Held::new(&self.metrics.handshakes);
         // Messages are small and wait for nothing; without it they would.
         if stream.set_nodelay(true).is_err() {
             return self.metrics.refused(Refusal::Broken);
         }
-        let handshake = timeout(self.bounds.timeout, async {
-            if !wait.is_zero() {
-                sleep(wait).await;
-            }
-            let stream = self.secured(stream).await.ok_or(Refusal::Broken)?;
-            self.door.handshake(stream, peer).await
-        });
         let upgraded = tokio::select! {
-            upgraded = handshake => upgraded.unwrap_or(Err(Refusal::Slow)),
+            upgraded = timeout(self.bounds.timeout, self.shake(stream, peer, &place)) => {
+                upgraded.unwrap_or(Err(Refusal::Slow))
+            }
+            () = place.lost() => Err(Refusal::Displaced),
             () = self.drain.begun() => Err(Refusal::Leaving),
         };
         match upgraded {
@@ -137,6 +139,29 @@ impl Port {
                 self.metrics.refused(refusal);
             }
         }
+    }
+
+    /// The whole handshake: the first byte, the client's turn, TLS, HTTP.
+    async fn shake(&self, stream: TcpStream, peer: Peer, place: &Place) -> Result<Upgraded, Refusal> {
+        match timeout(self.bounds.first_byte, stream.peek(&mut [0])).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return Err(Refusal::Broken),
+            Err(_) => return Err(Refusal::Silent),
+        }
+        if let Peer::Client(_) = peer {
+            match self.door.gate.turn(Instant::now()) {
+                Ok(wait) if wait.is_zero() => {}
+                Ok(wait) => sleep(wait).await,
+                Err(too_many) => {
+                    if self.tls.is_none() {
+                        tell(stream, too_many).await;
+                    }
+                    return Err(too_many.refusal);
+                }
+            }
+        }
+        let stream = self.secured(stream).await.ok_or(Refusal::Broken)?;
+        self.door.handshake(stream, peer, place).await
     }
 
     /// The connection, with TLS if this port speaks it. None: the client doesn't.
@@ -155,14 +180,16 @@ impl Port {
 
     /// Says why not, without reading the request first; if there are too many even for that, says nothing. With TLS it
     /// says nothing either, since that would cost the very handshake that is saved.
-    fn refuse(&self, stream: TcpStream, too_many: TooMany, places: &Places) {
+    fn refuse(&self, stream: TcpStream, address: SocketAddr, too_many: TooMany, places: &UnderWay) {
         if self.tls.is_some() {
             return self.metrics.refused(too_many.refusal);
         }
-        match Arc::clone(&places.refusals).try_acquire_owned() {
+        match places.refusals.take(address.ip().into(), true, true) {
             Ok(place) => {
                 self.metrics.refused(too_many.refusal);
-                self.drain.spawn(tell(stream, too_many, place));
+                self.drain.spawn(async move {
+                    tokio::select! { () = tell(stream, too_many) => {}, () = place.lost() => {} }
+                });
             }
             Err(_) => self.metrics.refused(Refusal::Flood),
         }
@@ -170,13 +197,14 @@ impl Port {
 }
 
 /// Writes a refusal.
-async fn tell(mut stream: TcpStream, too_many: TooMany, _place: OwnedSemaphorePermit) {
+async fn tell(mut stream: TcpStream, too_many: TooMany) {
     let told = async {
         stream.write_all(answer(too_many).as_bytes()).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would take the answer back.
+        let mut rest = stream.take(REFUSED_BYTES);
         let mut request = [0; 512];
-        while stream.read(&mut request).await? > 0 {}
+        while rest.read(&mut request).await? > 0 {}
         Ok::<_, std::io::Error>(())
     };
     // It may be gone already, or slow.
@@ -196,18 +224,6 @@ fn answer(too_many: TooMany) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn the_system_holds_a_bounded_part_of_what_a_client_does_not_take() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        bound_send_buffers(&listener).unwrap();
-        let (client, server) =
-            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        let (_client, (server, _)) = (client.unwrap(), server.unwrap());
-        // Linux says what it uses, its own part included.
-        let bytes = SockRef::from(&server).send_buffer_size().unwrap();
-        assert!((SEND_BUFFER..=2 * SEND_BUFFER).contains(&bytes), "{bytes}");
-    }
 
     #[test]
     fn a_refusal_is_an_http_answer_with_its_length() {

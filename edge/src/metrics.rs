@@ -34,6 +34,10 @@ pub(crate) enum Refusal {
     Busy,
     /// So many that there is no time to say so.
     Flood,
+    /// No first byte in time.
+    Silent,
+    /// Its place went to another address, because all were taken and its own had the most.
+    Displaced,
     /// Not finished in time.
     Slow,
     /// The connection broke, or what came was not HTTP.
@@ -44,6 +48,8 @@ pub(crate) enum Refusal {
     EdgeRate,
     /// More connections a second than one address may make.
     AddressRate,
+    /// As many handshakes under way as one address may have.
+    AddressHandshakes,
     /// As many sessions as one address may have.
     AddressSessions,
 }
@@ -234,11 +240,14 @@ impl Metrics {
             Refusal::Full => "full",
             Refusal::Busy => "busy",
             Refusal::Flood => "flood",
+            Refusal::Silent => "silent",
+            Refusal::Displaced => "displaced",
             Refusal::Slow => "slow",
             Refusal::Broken => "broken",
             Refusal::Accept => "accept",
             Refusal::EdgeRate => "edge_rate",
             Refusal::AddressRate => "address_rate",
+            Refusal::AddressHandshakes => "address_handshakes",
             Refusal::AddressSessions => "address_sessions",
         };
         self.refused.get_or_create(&Reason { reason }).inc();

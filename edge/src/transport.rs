@@ -11,8 +11,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sockets::{Acknowledged, Progress, reset_on_close};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, Message, error::ProtocolError};
 
@@ -30,6 +31,12 @@ const MAX_QUEUED_BYTES: usize = 256 << 10;
 const MAX_SLICES: usize = 16;
 /// How long a client may take to answer a close.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the last record of TLS may take to be written, and then what the system still holds to be taken.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+/// What the system may hold for a client that takes nothing, without anybody counting it: a close frame and a pong.
+const NEGLIGIBLE: u32 = 1 << 10;
+/// How often to look whether the client has taken what the system holds.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What happened on the socket.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,14 +64,16 @@ pub(crate) struct Transport<S> {
     /// Bytes of the first frame in the queue that are written already.
     written: usize,
     /// When the client last took a byte, or the queue got its first frame.
-    progress: Instant,
+    progress: Progress,
+    /// What the client had acknowledged when its end began.
+    taken_at_end: Option<u64>,
     /// Whether frames can still be told apart in what comes.
     intact: bool,
     /// Nothing may follow the close frame, and whoever goes on pinging must not fill the queue.
     closing: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
     /// Takes over a stream; `head` is what came right behind the upgrade.
     pub(crate) fn new(stream: S, head: &[u8], max_frame: usize) -> Self {
         let config = WebSocketConfig::default()
@@ -78,7 +87,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             queued: 0,
             unflushed: false,
             written: 0,
-            progress: Instant::now(),
+            progress: Progress::new(Instant::now()),
+            taken_at_end: None,
             intact: true,
             closing: false,
         }
@@ -87,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     /// Puts a frame behind those that wait.
     pub(crate) fn push(&mut self, frame: Frame) {
         if self.is_idle() {
-            self.progress = Instant::now();
+            self.progress = Progress::new(Instant::now());
         }
         self.queued += frame.len();
         self.queue.push_back(frame);
@@ -108,14 +118,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         self.queue.capacity() * size_of::<Frame>()
     }
 
-    /// Since when the client takes nothing although something waits for it.
-    pub(crate) fn stalled_since(&self) -> Option<Instant> {
-        (!self.is_idle()).then_some(self.progress)
+    /// When to ask [`Transport::is_stalled`] next. None: nothing waits for the client.
+    pub(crate) fn next_look(&self, limit: Duration) -> Option<Instant> {
+        (!self.is_idle()).then(|| self.progress.next_look(limit))
+    }
+
+    /// Whether something waits for the client and it took no byte for so long, as far as the system can tell.
+    pub(crate) fn is_stalled(&mut self, limit: Duration, now: Instant) -> bool {
+        if self.is_idle() {
+            return false;
+        }
+        if self.progress.next_look(limit) <= now {
+            self.progress.look(now, self.stream.acknowledged());
+        }
+        self.progress.since() + limit <= now
     }
 
     /// The process did not run for this long, so the client could not be given anything.
     pub(crate) fn on_asleep(&mut self, time: Duration) {
-        self.progress += time;
+        self.progress.pause(time);
     }
 
     /// Writes what waits and, if `listen`, waits for what comes. Nothing is lost when this is dropped halfway.
@@ -149,6 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     pub(crate) async fn close(&mut self, close: Frame, patience: Duration) {
         self.push(close);
         self.closing = true;
+        self.taken_at_end = self.stream.acknowledged();
         self.flush(patience).await;
         if self.is_idle() {
             let _ = timeout(ANSWER_PATIENCE, self.await_close()).await;
@@ -161,10 +183,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         let _ = timeout(patience, write).await;
     }
 
-    /// Ends the connection. No byte may go either way afterwards.
+    /// Ends the connection, whatever the client does. No byte may go either way afterwards. What the system still holds
+    /// for a client that has taken nothing since its end began is thrown away; others get it.
     pub(crate) async fn shut_down(mut self) {
-        // It may be broken already.
-        let _ = self.stream.shutdown().await;
+        let before = self.taken_at_end.or_else(|| self.stream.acknowledged());
+        if self.is_idle() {
+            // It may be broken already. TLS has something to write, which may not be possible.
+            let _ = timeout(END_PATIENCE, self.stream.shutdown()).await;
+        }
+        let stuck = match self.stream.unacknowledged() {
+            Some(0..=NEGLIGIBLE) => false,
+            Some(_) => {
+                timeout(END_PATIENCE, self.taken()).await.is_err() && self.stream.acknowledged() == before
+            }
+            None => !self.is_idle(),
+        };
+        if stuck {
+            reset_on_close(&self.stream);
+        }
+    }
+
+    /// Resolves when the client has taken next to all that was written.
+    async fn taken(&self) {
+        while self.stream.unacknowledged().is_some_and(|bytes| bytes > NEGLIGIBLE) {
+            sleep(LOOK).await;
+        }
     }
 
     async fn await_close(&mut self) {
@@ -243,7 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 
     fn advance(&mut self, bytes: usize) {
-        self.progress = Instant::now();
+        self.progress.wrote(Instant::now());
         self.unflushed = true;
         self.written += bytes;
         while let Some(first) = self.queue.front().map(Frame::len).filter(|length| *length <= self.written) {

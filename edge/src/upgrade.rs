@@ -24,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use shared::reload::Live;
 use shared::tls::Stream;
 use shared::wire::EdgeState;
+use sockets::Place;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -93,11 +94,16 @@ impl Door {
     ///
     /// # Errors
     /// Why it did not become a WebSocket; the client was told if that was possible.
-    pub(crate) async fn handshake(&self, stream: Stream, peer: Peer) -> Result<Upgraded, Refusal> {
+    pub(crate) async fn handshake(
+        &self,
+        stream: Stream,
+        peer: Peer,
+        place: &Place,
+    ) -> Result<Upgraded, Refusal> {
         let admitted: Mutex<Result<Admitted, Refusal>> = Mutex::new(Err(Refusal::Broken));
         let slot = &admitted;
         let service = service_fn(|mut request: Request<Incoming>| async move {
-            let (answer, outcome) = match self.admit(&request, peer).await {
+            let (answer, outcome) = match self.admit(&request, peer, place).await {
                 Ok((answer, member, visitor)) => {
                     (answer, Ok((hyper::upgrade::on(&mut request), member, visitor)))
                 }
@@ -123,8 +129,9 @@ impl Door {
         &self,
         request: &Request<Incoming>,
         peer: Peer,
+        place: &Place,
     ) -> Result<(Answer, Member, Visitor), Refused> {
-        let visitor = self.visitor(request.headers(), peer).await?;
+        let visitor = self.visitor(request.headers(), peer, place).await?;
         let key = self.check(request)?;
         let phase = *self.phase.borrow();
         match phase {
@@ -152,8 +159,9 @@ impl Door {
         Ok((answer, member, visitor))
     }
 
-    /// Whose connection it is. Whoever comes through a proxy enters the gate here, and waits for its turn.
-    async fn visitor(&self, headers: &HeaderMap, peer: Peer) -> Result<Visitor, Refused> {
+    /// Whose connection it is. Whoever comes through a proxy enters the gate here, takes over the place, and waits for its
+    /// turn.
+    async fn visitor(&self, headers: &HeaderMap, peer: Peer, place: &Place) -> Result<Visitor, Refused> {
         let proxy = match peer {
             Peer::Proxy(proxy) => proxy,
             Peer::Client(visitor) => {
@@ -164,7 +172,9 @@ impl Door {
             }
         };
         let visitor = self.gate.behind(proxy, headers);
-        let wait = self.gate.enter(visitor, Instant::now())?;
+        self.gate.enter(visitor, Instant::now())?;
+        self.gate.attribute(place, visitor)?;
+        let wait = self.gate.turn(Instant::now())?;
         if !wait.is_zero() {
             sleep(wait).await;
         }

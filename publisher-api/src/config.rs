@@ -54,8 +54,11 @@ pub struct Config {
     pub max_in_flight_per_socket: usize,
     /// Questions and orders about users at a time; more are refused (429).
     pub max_questions: usize,
-    /// Open connections, those that became WebSockets not counted; more wait to be accepted.
+    /// Open connections, those that became WebSockets not counted; more wait to be accepted. Once all are taken, the address
+    /// that has the most yields an idle one to each newcomer from another.
     pub max_connections: usize,
+    /// The same from one address (of IPv6: one /64); more are closed at once. 0: no limit.
+    pub max_connections_per_address: usize,
     /// Open WebSockets; more are refused (107).
     pub max_sockets: usize,
     /// How often edges announce themselves; the same as `edge.heartbeat`.
@@ -87,6 +90,9 @@ pub struct Config {
     /// How long the bus may be away before this part is not ready.
     #[serde(with = "Span")]
     pub bus_grace: Duration,
+    /// How long a new connection may say nothing.
+    #[serde(with = "Span")]
+    pub first_byte_timeout: Duration,
     /// How long a connection may take to send the head of its (next) request.
     #[serde(with = "Span")]
     pub head_timeout: Duration,
@@ -127,6 +133,7 @@ impl Default for Config {
             max_in_flight_per_socket: 256,
             max_questions: 256,
             max_connections: 4_096,
+            max_connections_per_address: 2_048,
             max_sockets: 1_024,
             heartbeat: seconds(1),
             silent_after: seconds(3),
@@ -138,6 +145,7 @@ impl Default for Config {
             max_idempotency_keys: ByteSize(256 << 20),
             faults: Faults::default(),
             bus_grace: seconds(5),
+            first_byte_timeout: seconds(10),
             head_timeout: seconds(30),
             body_timeout: seconds(10),
             ping_interval: seconds(25),
@@ -179,6 +187,11 @@ impl Config {
         ] {
             problems.check((1..=1 << 20).contains(&number), key, || "must be from 1 to 1048576".into());
         }
+        problems.check(
+            self.max_connections_per_address <= 1 << 20,
+            "publisher_api.max_connections_per_address",
+            || "must be at most 1048576; 0 is no limit".into(),
+        );
         for origin in &self.allowed_origins {
             let whole =
                 origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
@@ -207,6 +220,7 @@ impl Config {
             ("publisher_api.answer_deadline", self.answer_deadline),
             ("publisher_api.bus_wait", self.bus_wait),
             ("publisher_api.store_wait", self.store_wait),
+            ("publisher_api.first_byte_timeout", self.first_byte_timeout),
             ("publisher_api.head_timeout", self.head_timeout),
             ("publisher_api.body_timeout", self.body_timeout),
             ("publisher_api.ping_interval", self.ping_interval),

@@ -98,6 +98,7 @@ impl PublisherApi {
         let tls = Acceptor::new(PART, &tls, "mc_publisher", registry, drain).context("publisher_api.tls")?;
         let keys = Keys::load(config.keys.clone(), config.keys_file.clone(), config.may_be_open(), registry)?;
         let listener = health::bind("publisher_api.listen", config.listen).await?;
+        sockets::bound_send_buffers(&listener).context("the send buffers of the publishing port")?;
         let address = listener.local_addr().context("the address of the publishing port")?;
         bus.register(registry, PART);
         let metrics = Arc::new(Metrics::register(registry));
@@ -202,6 +203,8 @@ fn serve(
     let guard = Guard::new(live, config.listen.ip().is_loopback());
     let bounds = serve::Bounds {
         connections: config.max_connections,
+        per_address: config.max_connections_per_address,
+        first_byte_timeout: config.first_byte_timeout,
         head_timeout: config.head_timeout,
         write_timeout: config.write_timeout,
     };

@@ -30,6 +30,12 @@ pub(crate) enum Loss {
     LateAnswer,
     Question,
     Connection,
+    /// A connection on which nothing came.
+    Silent,
+    /// A connection beyond those that one address may have.
+    AddressConnections,
+    /// A connection whose place went to another address.
+    Displaced,
     SlowHead,
     /// A caller that did not take its answer in time.
     SlowReader,
@@ -44,6 +50,9 @@ impl Loss {
             Self::LateAnswer => "late_answer",
             Self::Question => "question",
             Self::Connection => "connection",
+            Self::Silent => "silent",
+            Self::AddressConnections => "address_connections",
+            Self::Displaced => "displaced",
             Self::SlowHead => "slow_head",
             Self::SlowReader => "slow_reader",
         }

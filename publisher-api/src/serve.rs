@@ -1,8 +1,9 @@
 //! Accepts connections and serves HTTP on them.
 //!
-//! There are never more than the permits allow; others wait in the backlog of the system. Every connection
-//! has a deadline for the head of its next request, and one for taking some of its answer. When the drain begins, the port is closed, connections
-//! without a whole request are closed, and the others after its answer.
+//! There are never more than the places allow, in all and from one address; others wait in the backlog of the system. Once
+//! all are taken, the address that has the most yields an idle one to a newcomer from another. Every connection has a
+//! deadline for its first byte, for the head of its next request, and for taking some of its answer. When the drain begins,
+//! the port is closed, connections without a whole request are closed, and the others after its answer.
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -22,10 +23,9 @@ use hyper_util::service::TowerToHyperService;
 use shared::drain::Drain;
 use shared::held::Held;
 use shared::tls::{Acceptor, Stream};
+use sockets::{Patient, Place, Places};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::{Loss, Metrics};
@@ -41,6 +41,9 @@ const HEAD_BYTES: usize = 16 << 10;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) connections: usize,
+    /// From one address; 0: no limit.
+    pub(crate) per_address: usize,
+    pub(crate) first_byte_timeout: Duration,
     pub(crate) head_timeout: Duration,
     /// How long a caller may take nothing of what is written to it.
     pub(crate) write_timeout: Duration,
@@ -55,7 +58,7 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
     drain: &Drain,
 ) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let places = Arc::new(Places::new(bounds.connections, bounds.per_address));
     let connections = drain.clone();
     drain.spawn(async move {
         let accepting = accept(listener, tls, router, bounds, metrics, places, &connections);
@@ -72,13 +75,16 @@ async fn accept(
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     drain: &Drain,
 ) -> Infallible {
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
+                let Ok(place) = places.wait(address.ip().into()).await else {
+                    metrics.lost(Loss::AddressConnections);
+                    continue;
+                };
                 let tls = tls.clone();
                 let served =
                     serve(stream, tls, router.clone(), bounds, Arc::clone(&metrics), place, drain.clone());
@@ -99,24 +105,45 @@ async fn serve(
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
-    place: OwnedSemaphorePermit,
+    place: Place,
     drain: Drain,
 ) {
-    let _held = (place, Held::new(&metrics.connections));
+    let place = Arc::new(place);
+    let serving = converse(stream, tls, router, bounds, Arc::clone(&metrics), Arc::clone(&place), drain);
+    tokio::select! {
+        () = serving => {}
+        () = place.lost() => metrics.lost(Loss::Displaced),
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    tls: Option<Acceptor>,
+    router: Router,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    place: Arc<Place>,
+    drain: Drain,
+) {
+    let _held = Held::new(&metrics.connections);
     // Answers are small and whole; without it the second of two in a row may wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let Some(stream) = secured(stream, tls, bounds.head_timeout, &drain).await else {
-        return metrics.lost(Loss::Connection);
+    let opened = tokio::select! {
+        opened = open(stream, tls, bounds) => opened,
+        // Nothing was asked yet.
+        () = drain.begun() => return metrics.lost(Loss::Connection),
     };
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(bounds.write_timeout));
+    let stream = match opened {
+        Ok(stream) => Patient::new(stream, bounds.write_timeout),
+        Err(loss) => return metrics.lost(loss),
+    };
     let requests = TaskTracker::new();
-    let service = Counted { inner: TowerToHyperService::new(router), requests: requests.clone() };
+    let service = Counted { inner: TowerToHyperService::new(router), requests: requests.clone(), place };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {
@@ -148,17 +175,17 @@ fn loss(error: &hyper::Error) -> Loss {
     }
 }
 
-/// The connection after its TLS handshake, if this port speaks TLS. `None`: there was none in time.
-async fn secured(
-    stream: TcpStream,
-    tls: Option<Acceptor>,
-    deadline: Duration,
-    drain: &Drain,
-) -> Option<Stream> {
-    let Some(tls) = tls else { return Some(stream.into()) };
-    tokio::select! {
-        handshake = timeout(deadline, tls.accept(stream)) => handshake.ok()?.ok(),
-        () = drain.begun() => None,
+/// The connection once its client has said something, and after its TLS handshake if this port speaks TLS.
+async fn open(stream: TcpStream, tls: Option<Acceptor>, bounds: Bounds) -> Result<Stream, Loss> {
+    match timeout(bounds.first_byte_timeout, stream.peek(&mut [0])).await {
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) => return Err(Loss::Connection),
+        Err(_) => return Err(Loss::Silent),
+    }
+    let Some(tls) = tls else { return Ok(stream.into()) };
+    match timeout(bounds.head_timeout, tls.accept(stream)).await {
+        Ok(shaken) => shaken.map_err(|_| Loss::Connection),
+        Err(_) => Err(Loss::SlowHead),
     }
 }
 
@@ -173,6 +200,8 @@ async fn answered(requests: &TaskTracker) {
 struct Counted {
     inner: TowerToHyperService<Router>,
     requests: TaskTracker,
+    /// Not taken away while a request is being answered.
+    place: Arc<Place>,
 }
 
 impl Service<Request<Incoming>> for Counted {
@@ -182,9 +211,12 @@ impl Service<Request<Incoming>> for Counted {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (answer, held) = (self.inner.call(request), self.requests.token());
+        let place = Arc::clone(&self.place);
+        place.yields(false);
         Box::pin(async move {
             let answer = answer.await;
             drop(held);
+            place.yields(true);
             answer
         })
     }

@@ -16,14 +16,14 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
+use sockets::{Patient, Place, Places};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_io_timeout::TimeoutStream;
 
 use crate::drain::Drain;
 
-/// Connections at a time.
+/// Connections at a time. Beyond it, the address that has the most yields one to a newcomer.
 const MAX_CONNECTIONS: usize = 256;
 /// How long a caller may take for the head of its (next) request, and to take some of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -139,18 +139,19 @@ pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &
 
 /// Takes connections until the drain begins, so many at a time; others wait in the backlog of the system.
 async fn accept(listener: TcpListener, router: axum::Router, drain: Drain) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Places::new(MAX_CONNECTIONS, 0));
     loop {
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes the semaphore");
-            (place, listener.accept().await)
+            let (stream, address) = listener.accept().await?;
+            Ok::<_, std::io::Error>((stream, places.wait(address.ip().into()).await))
         };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             next = next => next,
             () = drain.begun() => return,
         };
         match accepted {
-            Ok((stream, _)) => drain.spawn(answer(stream, router.clone(), place, drain.clone())),
+            Ok((stream, Ok(place))) => drain.spawn(answer(stream, router.clone(), place, drain.clone())),
+            Ok((_, Err(none))) => tracing::debug!(?none, "the admin port has no place for a connection"),
             Err(error) => {
                 tracing::warn!(%error, "the admin port could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -159,16 +160,16 @@ async fn accept(listener: TcpListener, router: axum::Router, drain: Drain) {
     }
 }
 
-async fn answer(stream: TcpStream, router: axum::Router, _place: OwnedSemaphorePermit, drain: Drain) {
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(PATIENCE));
+async fn answer(stream: TcpStream, router: axum::Router, place: Place, drain: Drain) {
+    let stream = Patient::new(stream, PATIENCE);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
+        () = place.lost() => return tracing::debug!("a connection to the admin port yields to another"),
         () = drain.begun() => {
             connection.as_mut().graceful_shutdown();
             timeout(LAST_WORDS, connection).await.unwrap_or(Ok(()))

@@ -2,7 +2,9 @@
 //!
 //! The edge's rate paces before it refuses: a storm of reconnects is let in one after the other. An address is refused
 //! at once, since those who wait hold places that others need. Trusted proxies and exempt addresses have only the rate
-//! of the edge. All state is bounded.
+//! of the edge. The rate of an address comes before everything else, so that being refused for any other reason costs
+//! an address as much as being let in; the rate of the edge comes last, so that whoever says nothing costs the others
+//! none of it. All state is bounded.
 
 mod proxies;
 mod rate;
@@ -22,7 +24,8 @@ pub(crate) use rate::Rate;
 pub(crate) use source::Seat;
 
 use crate::metrics::{Metrics, Refusal};
-use source::{Rates, Seats, Source, Turn};
+use sockets::{Place, Source};
+use source::{Rates, Seats, Turn};
 
 /// How long a connection waits for its turn before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -107,16 +110,25 @@ impl Gate {
         self.metrics.forwarded_ignored.inc();
     }
 
+    /// Whom a place belongs to once a trusted proxy has told.
+    ///
+    /// # Errors
+    /// That address has as many handshakes under way as it may.
+    pub(crate) fn attribute(&self, place: &Place, visitor: Visitor) -> Result<(), TooMany> {
+        let moved = place.belongs_to(visitor.source(), visitor.limited);
+        moved.map_err(|_| TooMany::new(Refusal::AddressHandshakes, Duration::ZERO))
+    }
+
     fn visitor(&self, address: IpAddr) -> Visitor {
         let limited = !self.terms.trusted.contain(address) && !self.terms.exempt.contain(address);
         Visitor { address: address.to_canonical(), limited }
     }
 
-    /// One more connection: how long it has to wait for its turn.
+    /// One more connection from there.
     ///
     /// # Errors
-    /// Its address had too many, or it would wait too long.
-    pub(crate) fn enter(&self, visitor: Visitor, now: Instant) -> Result<Duration, TooMany> {
+    /// Its address had too many.
+    pub(crate) fn enter(&self, visitor: Visitor, now: Instant) -> Result<(), TooMany> {
         if visitor.limited && self.terms.per_address > 0 {
             let mut rates = lock(&self.rates);
             let turn = rates.take(visitor.address.into(), now);
@@ -129,6 +141,14 @@ impl Gate {
                 Turn::Refused(early) => return Err(TooMany::new(Refusal::AddressRate, early)),
             }
         }
+        Ok(())
+    }
+
+    /// How long a connection that has entered and said something has to wait for its turn.
+    ///
+    /// # Errors
+    /// It would wait too long.
+    pub(crate) fn turn(&self, now: Instant) -> Result<Duration, TooMany> {
         if self.terms.per_second == 0 {
             return Ok(Duration::ZERO);
         }
@@ -151,10 +171,22 @@ impl Gate {
         if !visitor.limited || self.terms.sessions_per_address == 0 {
             return Ok(None);
         }
-        match self.seats.take(Source::from(visitor.address)) {
+        match self.seats.take(visitor.source()) {
             Some(seat) => Ok(Some(seat)),
             None => Err(TooMany::new(Refusal::AddressSessions, Duration::from_secs(30))),
         }
+    }
+}
+
+impl Visitor {
+    /// Whom it counts as.
+    pub(crate) fn source(self) -> Source {
+        self.address.into()
+    }
+
+    /// Whether what holds for one address holds for it.
+    pub(crate) fn is_limited(self) -> bool {
+        self.limited
     }
 }
 
@@ -170,6 +202,9 @@ impl TooMany {
         let (too_many, unavailable) = (StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE);
         match self.refusal {
             Refusal::AddressRate => (too_many, "Too many connections from your address: come back later.\n"),
+            Refusal::AddressHandshakes => {
+                (too_many, "Too many connections from your address at once: come back later.\n")
+            }
             Refusal::AddressSessions => {
                 (too_many, "Too many sessions from your address: close another first.\n")
             }
@@ -181,6 +216,8 @@ impl TooMany {
             | Refusal::Starting
             | Refusal::Leaving
             | Refusal::Flood
+            | Refusal::Silent
+            | Refusal::Displaced
             | Refusal::Slow
             | Refusal::Broken
             | Refusal::Accept => (unavailable, "Too many connections at once: come back later.\n"),
@@ -217,11 +254,16 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Both rates, one after the other.
+    fn enter(gate: &Gate, visitor: Visitor, now: Instant) -> Result<Duration, TooMany> {
+        gate.enter(visitor, now).and_then(|()| gate.turn(now))
+    }
+
     #[test]
     fn a_storm_is_paced_and_only_what_would_wait_too_long_is_refused() {
         let gate = gate(|terms| terms.per_second = 100);
         let (stranger, now) = (gate.peer(ip("203.0.113.9")).unwrap(), Instant::now());
-        let waits: Vec<_> = (0..400).map(|_| gate.enter(stranger, now)).collect();
+        let waits: Vec<_> = (0..400).map(|_| enter(&gate, stranger, now)).collect();
         assert!(waits[..100].iter().all(|wait| *wait == Ok(Duration::ZERO)), "a second's worth at once");
         assert_eq!(waits[200], Ok(Duration::from_millis(1_010)));
         assert_eq!(waits[299], Ok(PATIENCE));
@@ -233,7 +275,7 @@ mod tests {
     fn waiting_leaves_time_for_the_handshake() {
         let gate = gate(|terms| (terms.per_second, terms.handshake) = (10, Duration::from_secs(2)));
         let (stranger, now) = (gate.peer(ip("203.0.113.9")).unwrap(), Instant::now());
-        let longest = (0..100).filter_map(|_| gate.enter(stranger, now).ok()).max();
+        let longest = (0..100).filter_map(|_| enter(&gate, stranger, now).ok()).max();
         assert_eq!(longest, Some(Duration::from_millis(500)));
     }
 
@@ -242,12 +284,12 @@ mod tests {
         let gate = gate(|terms| (terms.per_second, terms.per_address, terms.burst_per_address) = (100, 1, 5));
         let now = Instant::now();
         let flooder = gate.peer(ip("203.0.113.9")).unwrap();
-        let outcomes: Vec<_> = (0..1_000).map(|_| gate.enter(flooder, now)).collect();
+        let outcomes: Vec<_> = (0..1_000).map(|_| enter(&gate, flooder, now)).collect();
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 5);
         let refused = outcomes[5].unwrap_err();
         assert_eq!(refused.refusal, Refusal::AddressRate);
         assert!((1..=1 + SPREAD_SECONDS).contains(&refused.retry_after), "{refused:?}");
-        assert_eq!(gate.enter(gate.peer(ip("203.0.113.8")).unwrap(), now), Ok(Duration::ZERO));
+        assert_eq!(enter(&gate, gate.peer(ip("203.0.113.8")).unwrap(), now), Ok(Duration::ZERO));
         assert_eq!(gate.metrics.tracked_addresses.get(), 2);
     }
 

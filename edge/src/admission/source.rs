@@ -1,12 +1,10 @@
-//! Whom an address stands for, and what is kept for each: bounded, and forgotten when idle.
-//!
-//! An IPv4 address is one source, and so is an IPv6 network of 64 bits: whoever has one address of it has them all.
+//! What is kept for each source of connections: bounded, and forgotten when idle.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sockets::Source;
 use tokio::time::Instant;
 
 use super::rate::Rate;
@@ -15,23 +13,6 @@ use super::rate::Rate;
 const MAX_SOURCES: usize = 65_536;
 /// How often the idle ones are forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
-
-/// One customer, as far as an address tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Source {
-    V4(Ipv4Addr),
-    /// The first 64 bits.
-    V6(u64),
-}
-
-impl From<IpAddr> for Source {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address),
-            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
-        }
-    }
-}
 
 /// What the rate of a source says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,17 +116,10 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     fn source(address: &str) -> Source {
         address.parse::<IpAddr>().unwrap().into()
-    }
-
-    #[test]
-    fn an_ipv6_network_of_64_bits_is_one_source_and_a_mapped_address_is_ipv4() {
-        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::9"));
-        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
-        assert_eq!(source("::ffff:192.0.2.7"), source("192.0.2.7"));
-        assert_ne!(source("192.0.2.7"), source("192.0.2.8"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared::history::{Epoch, Page, Position};
 use shared::ids::Channel;
+use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -18,7 +19,7 @@ use crate::recovery::envelope;
 use crate::recovery::replay::{Read, Replay};
 use crate::recovery::verdict::NotWhole;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     /// Follows a channel, or begins to give what is stored of it.
     pub(super) fn follow(&mut self, followable: Followable, now: Instant) -> Result<Granted, Unproved> {
         let Followable { name, after, instead_of_plain, found } = followable;

@@ -1,7 +1,8 @@
 //! One session: a task that carries what happens on the socket to the conversation, and its effects back.
 //!
 //! It decides nothing: [`state`] does. It holds its [`Member`] for as long as messages may go to the client, and gives it
-//! back before the socket is shut down, so that a client that sees its connection ended is counted no more.
+//! back before the socket is shut down, so that no message is counted for a client that sees its connection ended. Its
+//! place among the sessions is free only once the connection is over, which has a deadline whatever the client does.
 
 mod follow;
 pub(crate) mod outbox;
@@ -21,9 +22,11 @@ use shared::held::Held;
 use shared::history::Position;
 use shared::ids::Channel;
 use shared::rules::Rules;
+use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::authn::{Authn, Owner};
@@ -43,7 +46,8 @@ use state::{Effect, Granted, Limits, State, Unproved, Verified};
 const BATCH_BYTES: usize = 64 << 10;
 /// How long a client may take to read its last frames.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// The same for one that was too slow; it costs next to nothing by then, and should learn why it ends.
+/// The same for one that was too slow; it costs next to nothing by then, and should learn why it ends. An edge that
+/// leaves does not wait as long.
 const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all sessions of an edge share.
@@ -58,6 +62,8 @@ pub(crate) struct Env {
     pub(crate) subscribe_deadline: Duration,
     /// How long a client may take nothing although something waits for it.
     pub(crate) stalled_after: Duration,
+    /// Whether this edge leaves.
+    pub(crate) leaving: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
     /// What is stored, and how it is followed.
     pub(crate) keep: Arc<Keep>,
@@ -121,7 +127,7 @@ enum Next {
 }
 
 /// Serves one client until its session ends.
-pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn run<S: AsyncRead + AsyncWrite + Acknowledged + Unpin>(
     transport: Transport<S>,
     member: Member,
     env: Arc<Env>,
@@ -151,7 +157,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     Box::pin(session.finish(end)).await;
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     /// The loop: a call from others, an op that is done, the socket, the time.
     async fn converse(&mut self) -> End {
         let mut timer = pin!(sleep_until(self.deadline()));
@@ -187,10 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 outcome = outcome(&mut self.under_way) => self.on_outcome(outcome),
                 event = self.transport.next(listens) => match event {
                     Event::Frame(frame) => self.state.on_frame(frame, Instant::now()),
-                    Event::SignOfLife => {
-                        self.state.on_sign_of_life(Instant::now());
-                        Vec::new()
-                    }
+                    Event::SignOfLife => self.state.on_sign_of_life(Instant::now()),
                     Event::Written => Vec::new(),
                     Event::Gone => return End::ByClient,
                 },
@@ -330,6 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             End::ByClient => None,
             End::With(code) => Some(code),
         };
+        let stalled = self.is_stalled();
         let outbox = self.member.outbox();
         // From here on every offer is refused. An order to close that came first stands.
         outbox.close(code.unwrap_or(CloseCode::Leaving));
@@ -339,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut lost = outbox.discard();
         let mut patience = LAST_PATIENCE;
         if code == Some(CloseCode::TooSlow) {
-            patience = if self.is_stalled() { Duration::ZERO } else { SLOW_PATIENCE };
+            patience = if stalled { Duration::ZERO } else { SLOW_PATIENCE };
             lost += self.transport.abandon();
         }
         self.env.metrics.lost(Loss::Closed, lost);
@@ -347,14 +351,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Some(code) = code {
             let words = outbox.words();
             let close = words.map_or_else(|| Frame::close(code), |words| Frame::close_saying(code, &words));
-            self.transport.close(close, patience).await;
+            let leaving = self.env.leaving.cancelled();
+            tokio::select! {
+                () = self.transport.close(close, patience) => {}
+                () = async { leaving.await; sleep(LAST_PATIENCE).await } => {}
+            }
         }
-        // Before the client can see the end.
-        drop(self.member);
+        // Before the client can see the end; the place is held until the connection is over.
+        let slot = self.member.leave_hub();
         if code.is_none() {
             self.transport.flush(patience).await;
         }
         self.transport.shut_down().await;
+        drop(slot);
     }
 
     /// The client had no chance while the process did not run: whatever it has time for, it has that much later.
@@ -367,17 +376,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn is_stalled(&self) -> bool {
-        self.stalled_at().is_some_and(|at| at <= Instant::now())
-    }
-
-    fn stalled_at(&self) -> Option<Instant> {
-        self.transport.stalled_since().map(|since| since + self.env.stalled_after)
+    fn is_stalled(&mut self) -> bool {
+        self.transport.is_stalled(self.env.stalled_after, Instant::now())
     }
 
     fn deadline(&self) -> Instant {
         let next = self.state.next_deadline();
-        self.stalled_at().map_or(next, |stalled| stalled.min(next))
+        self.transport.next_look(self.env.stalled_after).map_or(next, |look| look.min(next))
     }
 }
 

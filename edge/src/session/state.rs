@@ -20,6 +20,8 @@ use super::throttle::{Admission, Throttle};
 use crate::code::{CloseCode, ErrorCode};
 use crate::protocol::{self, After, ClientOp, Echo, Fatal, Incoming, Request};
 
+/// Pings a second that a client may send however few ops it may: applications, libraries and browsers have one each.
+const MIN_KEEP_ALIVES: u32 = 10;
 /// Frames that may wait while an op is under way.
 pub(crate) const MAX_WAITING: usize = 32;
 
@@ -118,6 +120,8 @@ pub(crate) struct State {
     under_way: Option<UnderWay>,
     waiting: VecDeque<Waiting>,
     throttle: Throttle,
+    /// Pings, as text and as control frames, have a rate of their own: keeping a connection alive must not cost ops.
+    keep_alives: Throttle,
     /// When a client that has done nothing useful must go; none once it has.
     useful_by: Option<Instant>,
     heard: Instant,
@@ -171,6 +175,7 @@ impl State {
             under_way: None,
             waiting: VecDeque::new(),
             throttle: Throttle::new(limits.ops_per_second, now),
+            keep_alives: Throttle::new(limits.ops_per_second.max(MIN_KEEP_ALIVES), now),
             useful_by: Some(now + limits.login_timeout),
             heard: now,
             deaf: false,
@@ -194,8 +199,9 @@ impl State {
         self.expire(now, &mut effects);
         let admission = match &frame {
             Incoming::Op(_) => self.throttle.admit(now),
-            // Held back by back-pressure alone.
-            Incoming::Ping | Incoming::Fatal(_) => Admission::Granted,
+            Incoming::Ping => self.keep_alives.admit(now),
+            // Nothing follows.
+            Incoming::Fatal(_) => Admission::Granted,
         };
         let next = Waiting { frame, admission };
         if self.under_way.is_some() {
@@ -206,9 +212,14 @@ impl State {
         effects
     }
 
-    /// A ping or pong came.
-    pub(crate) fn on_sign_of_life(&mut self, now: Instant) {
+    /// A ping or pong came, and was answered if it had to be.
+    pub(crate) fn on_sign_of_life(&mut self, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
         self.heard = now;
+        if !self.ended && self.keep_alives.admit(now) == Admission::Stubborn {
+            self.close(CloseCode::TooManyOps, &mut effects);
+        }
+        effects
     }
 
     /// The socket is not read from now on, for it has enough to write, or is again. Nobody is silent meanwhile.
@@ -358,7 +369,12 @@ impl State {
 
     fn handle(&mut self, next: Waiting, effects: &mut Vec<Effect>) {
         match next.frame {
-            Incoming::Ping => effects.push(Effect::Reply(protocol::PONG.into())),
+            Incoming::Ping => match next.admission {
+                Admission::Granted => effects.push(Effect::Reply(protocol::PONG.into())),
+                refused @ (Admission::Refused | Admission::Stubborn) => {
+                    self.too_many(refused, &Echo::default(), effects);
+                }
+            },
             Incoming::Fatal(Fatal { fault, close }) => {
                 if fault.is_some() {
                     self.refuse((ErrorCode::BadRequest, fault), &Echo::default(), effects);
@@ -367,12 +383,18 @@ impl State {
             }
             Incoming::Op(Request { op, echo }) => match next.admission {
                 Admission::Granted => self.on_op(op, echo, effects),
-                Admission::Refused => self.refuse((ErrorCode::TooManyRequests, None), &echo, effects),
-                Admission::Stubborn => {
-                    self.refuse((ErrorCode::TooManyRequests, None), &echo, effects);
-                    self.close(CloseCode::TooManyOps, effects);
+                refused @ (Admission::Refused | Admission::Stubborn) => {
+                    self.too_many(refused, &echo, effects);
                 }
             },
+        }
+    }
+
+    /// Says that a frame was one too many, and closes if there were far too many.
+    fn too_many(&mut self, refused: Admission, echo: &Echo, effects: &mut Vec<Effect>) {
+        self.refuse((ErrorCode::TooManyRequests, None), echo, effects);
+        if refused == Admission::Stubborn {
+            self.close(CloseCode::TooManyOps, effects);
         }
     }
 

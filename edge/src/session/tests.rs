@@ -80,6 +80,7 @@ async fn env(limits: Limits, registry: &mut Registry, rest: &Drain) -> Arc<Env> 
         metrics: Arc::new(Metrics::register(registry)),
         keep: Arc::new(keep),
         awake,
+        leaving: rest.token(),
     })
 }
 

@@ -17,7 +17,8 @@ const EXPIRED: &str = r#"{"code":9,"msg":"Auth Expired"}"#;
 
 /// The answer to an ask about a stored message: how many sessions it went to.
 async fn sessions(world: &World, channel: &Channel, seq: u64) -> u64 {
-    let ask = Ask { v: 1, ids: vec![], stored: vec![StoredRef { channel: channel.clone(), seq }] };
+    let ask =
+        Ask { v: 1, ids: vec![], stored: vec![StoredRef { channel: channel.clone(), seq, epoch: None }] };
     let answer = world.bus.request(shared::subject::ASK, ask.encode(), PATIENCE).await.unwrap();
     shared::wire::Answer::decode(&answer.payload).unwrap().stored[0].unwrap().sessions
 }

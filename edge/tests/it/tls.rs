@@ -19,18 +19,18 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::support::{PATIENCE, World, eventually, soon};
 
 /// The files of a port's certificate, which signs itself.
-struct Site {
+pub(crate) struct Site {
     folder: TempDir,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let site = Self { folder: TempDir::new().unwrap() };
         site.renew();
         site
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -41,7 +41,7 @@ impl Site {
         std::fs::write(self.file("key"), pair.signing_key.serialize_pem()).unwrap();
     }
 
-    async fn world(&self, change: impl FnOnce(&mut edge::Config)) -> World {
+    pub(crate) async fn world(&self, change: impl FnOnce(&mut edge::Config)) -> World {
         World::ready(|config| {
             (config.tls.cert, config.tls.key) = (self.file("cert"), self.file("key"));
             change(config);
@@ -51,7 +51,13 @@ impl Site {
 }
 
 /// A connection by someone who trusts this certificate alone.
-async fn connect(world: &World, trusted: &Path) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(world: &World, trusted: &Path) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(world.edge.local_addr()).await.unwrap();
+    connect_over(stream, trusted).await
+}
+
+/// The same over a connection that is there.
+pub(crate) async fn connect_over(stream: TcpStream, trusted: &Path) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -60,7 +66,6 @@ async fn connect(world: &World, trusted: &Path) -> std::io::Result<TlsStream<Tcp
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = TcpStream::connect(world.edge.local_addr()).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     soon("a TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
 }

@@ -5,6 +5,7 @@
 //! counts are known, in any order. While too many are open, or the caller does not take its answers, nothing more is read. A socket ends
 //! with a close code that says why, and only after every message that was read has its answer.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use serde_json::value::RawValue;
 use shared::held::Held;
 use shared::ids::Channel;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tracing::{Instrument as _, Span};
@@ -144,20 +145,22 @@ async fn serve(app: Arc<App>, caller: Caller, socket: WebSocket) {
         open: FuturesUnordered::new(),
         heard: app.publisher.awake().now(),
         ping: now + app.config.ping_interval,
+        end_by: None,
     };
-    let writing = write(sink, answers, app.config.write_timeout);
-    let (end, slow) = tokio::join!(conversation.run(), writing);
+    let mut writing = pin!(write(sink, answers));
+    let mut conversing = pin!(conversation.run());
+    let (end, slow) = tokio::select! {
+        (end, by) = conversing.as_mut() => (end, timeout_at(by, writing).await.unwrap_or(true)),
+        slow = writing.as_mut() => (conversing.await.0, slow),
+    };
     let end = if slow { End::Slow } else { end };
     app.metrics.socket_ended(end.label());
     tracing::debug!(reason = end.label(), "a publishing socket ended");
 }
 
-/// Writes answers until there are no more. Returns whether the caller was too slow to take them.
-async fn write(
-    mut sink: SplitSink<WebSocket, Message>,
-    mut answers: mpsc::Receiver<Message>,
-    patience: Duration,
-) -> bool {
+/// Writes answers until there are no more. Returns whether the caller took none of them for too long, which the connection
+/// finds out: a caller may take as long as it likes for all of them.
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut answers: mpsc::Receiver<Message>) -> bool {
     while let Some(answer) = answers.recv().await {
         let written = async {
             sink.feed(answer).await?;
@@ -166,11 +169,8 @@ async fn write(
             }
             sink.flush().await
         };
-        match timeout(patience, written).await {
-            Ok(Ok(())) => {}
-            // The connection has a deadline of its own for what it takes, so either may find out first.
-            Ok(Err(error)) => return end_of(error) == End::Slow,
-            Err(_) => return true,
+        if let Err(error) = written.await {
+            return end_of(error) == End::Slow;
         }
     }
     false
@@ -203,11 +203,23 @@ struct Conversation<'a> {
     open: FuturesUnordered<Pending>,
     heard: Instant,
     ping: Instant,
+    /// Until when the caller may take its last answers, once the end has begun.
+    end_by: Option<Instant>,
 }
 
 impl<'a> Conversation<'a> {
-    async fn run(mut self) -> End {
+    /// Serves the socket. Gives why it ended, and until when what is still queued may be written.
+    async fn run(mut self) -> (End, Instant) {
         let end = self.converse().await;
+        // Before this part gives its callers up.
+        let config = &self.app.config;
+        let by = Instant::now() + config.write_timeout.min(config.grace.mul_f64(0.8));
+        self.end_by = Some(by);
+        (self.finish(end).await, by)
+    }
+
+    /// Answers what was read, and says why the socket ends.
+    async fn finish(mut self, end: End) -> End {
         let Some((code, reason)) = end.close() else {
             self.store_the_rest().await;
             self.linger(end).await;
@@ -372,7 +384,12 @@ impl<'a> Conversation<'a> {
 
     /// Waits for a place in the queue; the writer gives up on a caller that is too slow.
     async fn send(&mut self, message: Message) -> Result<(), End> {
-        self.queue.send(message).await.map_err(|_| End::Broken)
+        let sending = self.queue.send(message);
+        let sent = match self.end_by {
+            None => sending.await,
+            Some(by) => timeout_at(by, sending).await.map_err(|_| End::Slow)?,
+        };
+        sent.map_err(|_| End::Broken)
     }
 
     /// Lets the close handshake end. A socket that is dropped with unread bytes would take our last words

@@ -1,8 +1,11 @@
 //! What is bounded, and what happens at the bound.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::caller::{Http, JSON, PUBLISH, Socket, call, mesh_publish, publish_to, request};
@@ -168,5 +171,86 @@ async fn a_socket_that_only_pings_fills_no_memory() {
     // What the system itself keeps, and ours.
     let room = 12 << 20;
     assert!(pongs * FRAME < room, "{pongs} of {FLOOD} pongs were kept");
+    bed.finish().await;
+}
+
+/// A connection from this address of the machine itself.
+async fn from(last: u8, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+/// Whether a caller from there is answered.
+async fn is_answered(last: u8, address: SocketAddr) -> bool {
+    let mut caller = from(last, address).await;
+    caller.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), caller.read_to_end(&mut answer)).await;
+    read.is_ok() && answer.starts_with(b"HTTP/1.1 404")
+}
+
+#[tokio::test]
+async fn one_address_has_its_part_of_the_connections_and_others_are_answered() {
+    let bed =
+        Bed::start(|config| (config.max_connections, config.max_connections_per_address) = (8, 4)).await;
+    let mut held = Vec::new();
+    for other in 100..120 {
+        for _ in 0..8 {
+            held.push(from(2, bed.address).await);
+        }
+        assert!(is_answered(other, bed.address).await, "{other} was kept out");
+    }
+    assert!(bed.metric(r#"mc_publisher_losses_total{reason="address_connections"}"#) > 0);
+    drop(held);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn addresses_that_have_all_connections_together_yield_them_to_the_others() {
+    let bed =
+        Bed::start(|config| (config.max_connections, config.max_connections_per_address) = (8, 0)).await;
+    let mut held = Vec::new();
+    for attacker in [2, 3, 2, 3, 2, 3, 2, 3] {
+        held.push(from(attacker, bed.address).await);
+    }
+    eventually("all are taken", || bed.metric("mc_publisher_connections") == 8).await;
+    for other in 100..120 {
+        assert!(is_answered(other, bed.address).await, "{other} was kept out");
+    }
+    assert!(bed.metric(r#"mc_publisher_losses_total{reason="displaced"}"#) > 0);
+    drop(held);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_comes_ends_soon() {
+    let bed = Bed::start(|config| config.first_byte_timeout = Duration::from_millis(200)).await;
+    let mut silent = Http::connect(bed.address).await;
+    assert!(silent.is_closed().await);
+    assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="silent"}"#), 1);
+    bed.finish().await;
+}
+
+/// A third of what the system holds for a caller is more than this one takes in the time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_caller_that_takes_its_answers_slowly_is_not_dropped() {
+    let bed = Bed::start(|config| config.write_timeout = Duration::from_secs(1)).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let (mut reader, mut writer) = socket.connect(bed.address).await.unwrap().into_split();
+    let asks = request("POST /nothing", &[JSON], "{}").repeat(100);
+    let asking = async { while writer.write_all(&asks).await.is_ok() {} };
+    let taking = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        for _ in 0..50 {
+            tick.tick().await;
+            crate::support::soon("answers come", reader.read_exact(&mut [0; 1 << 10])).await.unwrap();
+        }
+    };
+    tokio::select! { () = asking => panic!("the caller was dropped"), () = taking => {} }
+    assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="slow_reader"}"#), 0);
+    drop((reader, writer));
     bed.finish().await;
 }

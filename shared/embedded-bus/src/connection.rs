@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,7 @@ impl Drop for Registration {
 pub(crate) async fn serve<R, W>(bus: Arc<Bus>, id: u64, client_ip: String, mut reader: R, writer: W)
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Send + Unpin + 'static,
+    W: AsyncWrite + Acknowledged + Send + Unpin + 'static,
 {
     let gone = bus.stop.child_token();
     let outbox = Arc::new(Outbox::new(id, bus.config.max_pending_bytes, bus.stats.clone(), gone.clone()));

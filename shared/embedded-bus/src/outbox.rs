@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sockets::{Acknowledged, Progress};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -186,11 +187,6 @@ impl Outbox {
         self.room.notify_waiters();
     }
 
-    /// Whether it takes nothing more.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.lock().close_by.is_some()
-    }
-
     /// Waits until at most half of the bound is pending, or until the deadline.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.lock();
@@ -214,7 +210,10 @@ impl Outbox {
     }
 
     /// Writes until the outbox is closed and empty, or the socket fails. Called once.
-    pub(crate) async fn write_to<W: AsyncWrite + Unpin>(&self, mut socket: W, write_deadline: Duration) {
+    pub(crate) async fn write_to<W>(&self, mut socket: W, write_deadline: Duration)
+    where
+        W: AsyncWrite + Acknowledged + Unpin,
+    {
         let mut batch = Vec::new();
         loop {
             match self.take(&mut batch) {
@@ -263,28 +262,41 @@ impl Outbox {
         Take::Write
     }
 
-    async fn write<W: AsyncWrite + Unpin>(
+    async fn write<W: AsyncWrite + Acknowledged + Unpin>(
         &self,
         socket: &mut W,
         batch: &[u8],
         write_deadline: Duration,
     ) -> Result<(), Stuck> {
         let mut rest = batch;
-        let mut progress = Instant::now();
+        let mut progress = Progress::new(Instant::now());
         while !rest.is_empty() {
-            let stuck_at = progress + write_deadline;
-            let deadline = self.lock().close_by.map_or(stuck_at, |close_by| close_by.min(stuck_at));
+            let close_by = self.lock().close_by;
+            let look = progress.next_look(write_deadline);
+            let deadline = close_by.map_or(look, |close_by| close_by.min(look));
             tokio::select! {
                 biased;
                 written = timeout_at(deadline, socket.write(rest)) => match written {
-                    // The process did not run for a while, so the peer has its time from now.
-                    Err(_) if deadline == stuck_at && deadline.elapsed() > LATE => progress = Instant::now(),
-                    Err(_) => return Err(Stuck::Deadline),
+                    Err(_) => {
+                        let now = Instant::now();
+                        if deadline == look && now.saturating_duration_since(deadline) > LATE {
+                            // The process did not run for a while, so the peer has its time from now.
+                            progress.wrote(now);
+                            continue;
+                        }
+                        // A socket that was full tells of room late; the kernel knows what left it.
+                        progress.look(now, socket.acknowledged());
+                        let closes = close_by.is_some_and(|close_by| close_by <= now);
+                        if closes || progress.since() + write_deadline <= now {
+                            return Err(Stuck::Deadline);
+                        }
+                    }
                     Ok(Ok(count)) if count > 0 => {
                         rest = &rest[count..];
-                        progress = Instant::now();
+                        let now = Instant::now();
+                        progress.wrote(now);
                         self.wrote(count);
-                        if deadline <= progress && self.is_closing() {
+                        if close_by.is_some_and(|close_by| close_by <= now) {
                             return Err(Stuck::Deadline);
                         }
                     }

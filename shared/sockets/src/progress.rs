@@ -91,6 +91,11 @@ impl Progress {
         *self = Self::new(now);
     }
 
+    /// Leaves this time out: nobody could be given anything.
+    pub fn pause(&mut self, time: Duration) {
+        self.since += time;
+    }
+
     /// Notes what the other end has acknowledged by now.
     pub fn look(&mut self, now: Instant, acknowledged: Option<u64>) {
         self.looked = Some(now);

@@ -182,6 +182,7 @@ fn settings(args: &Args) -> Vec<(&'static str, String)> {
         ("edge.drain_window", "1s".into()),
         ("publisher_api.max_in_flight", "65536".into()),
         ("publisher_api.max_connections", "65536".into()),
+        ("publisher_api.max_connections_per_address", "0".into()),
         ("publisher_api.max_sockets", "65536".into()),
         ("publisher_api.max_in_flight_per_socket", "4096".into()),
         ("publisher_api.max_message", "2MiB".into()),

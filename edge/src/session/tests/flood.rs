@@ -5,12 +5,18 @@ use std::pin::{Pin, pin};
 use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 
+use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::task::coop::cooperative;
 
 use super::*;
+use crate::frame::Frame;
 use crate::session;
 use crate::transport::Transport;
+
+/// Ops a second, and pings.
+const OPS: u32 = 20;
 
 /// A stream that always has one more frame, and like a socket lets others have their turn now and then.
 struct Endless {
@@ -34,6 +40,12 @@ impl AsyncRead for Endless {
     }
 }
 
+impl Acknowledged for Endless {
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
 impl AsyncWrite for Endless {
     fn poll_write(self: Pin<&mut Self>, _context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.written.lock().unwrap().extend_from_slice(bytes);
@@ -52,7 +64,7 @@ impl AsyncWrite for Endless {
 /// All that a session with this client writes until it ends.
 async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
     let rest = Drain::new();
-    let limits = Limits { login_timeout: Duration::from_millis(200), ..limits() };
+    let limits = Limits { login_timeout: 3_600 * SECOND, ops_per_second: OPS, ..limits() };
     let env = env(limits, &mut Registry::default(), &rest).await;
     let member = env.keep.hub.admit(1 << 10).unwrap();
     let written = Arc::new(Mutex::new(Vec::new()));
@@ -64,17 +76,35 @@ async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn who_sends_control_frames_without_a_pause_is_closed_when_its_time_is_over() {
+async fn who_sends_control_frames_without_a_pause_is_closed_soon() {
     let written = talk_to_endless(&[0x8a, 0x80, 0, 0, 0, 0]).await;
     assert_eq!(written[..1], [0x88], "nothing was said but the close");
-    assert_eq!(u16::from_be_bytes([written[2], written[3]]), 4408);
+    assert_eq!(u16::from_be_bytes([written[2], written[3]]), 4429);
 }
 
 #[tokio::test]
-async fn who_sends_signs_of_life_without_a_pause_is_closed_when_its_time_is_over() {
+async fn who_pings_without_a_pause_is_closed_soon() {
+    let written = talk_to_endless(&[0x89, 0x80, 0, 0, 0, 0]).await;
+    let pongs = written.chunks(2).take_while(|frame| *frame == b"\x8a\x00").count();
+    assert!(pongs <= bounded(), "{pongs}");
+    let close = &written[pongs * 2..];
+    assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 4429));
+}
+
+/// Keep-alives that are answered or refused before a client counts as stubborn, on a slow machine too: a second's worth at
+/// once, ten times as many refused, and what falls due meanwhile.
+fn bounded() -> usize {
+    OPS as usize * (1 + 10 + 20)
+}
+
+#[tokio::test]
+async fn who_sends_text_pings_without_a_pause_is_told_and_closed_soon() {
     let written = talk_to_endless(&[0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g']).await;
     let pongs = written.chunks(6).take_while(|frame| *frame == b"\x81\x04pong").count();
-    assert!(pongs > 0);
-    let close = &written[pongs * 6..];
-    assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 4408));
+    assert!(pongs > 0 && pongs <= bounded(), "{pongs}");
+    let refusal = Frame::text(r#"{"code":7,"msg":"Too Many Requests"}"#);
+    let refused = written.windows(refusal.len()).filter(|bytes| *bytes == refusal.bytes()).count();
+    assert!(refused >= 10 && refused <= bounded(), "{refused}");
+    let close = Frame::close(CloseCode::TooManyOps);
+    assert!(written.ends_with(close.bytes()));
 }

@@ -185,10 +185,7 @@ proptest! {
                     }
                     talk.state.on_subscribed(if proved { Ok(Granted::Plain) } else { Err(Unproved) }, talk.now)
                 }
-                Step::SignOfLife => {
-                    talk.state.on_sign_of_life(talk.now);
-                    Vec::new()
-                }
+                Step::SignOfLife => talk.state.on_sign_of_life(talk.now),
                 Step::Passes(millis) => talk.after(Duration::from_millis(millis)),
             };
             books.note(effects)?;

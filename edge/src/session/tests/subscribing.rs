@@ -107,11 +107,38 @@ fn ops_beyond_the_rate_are_refused_and_a_stubborn_client_is_closed() {
     assert_eq!(codes[2..], [true; 20]);
     assert!(replies(&answers)[21].ends_with(r#","i":1}"#), "a refusal carries i too");
     assert_eq!(answers.last(), Some(&Effect::Close(CloseCode::TooManyOps)));
+}
 
+#[test]
+fn pings_have_a_rate_of_their_own_which_harms_nobody_who_keeps_alive() {
     let mut talk = Talk::with(|limits| limits.ops_per_second = 2);
+    while talk.says(r#"{"op":"nonsense"}"#) != [error(7, "Too Many Requests")] {}
     for _ in 0..1_000 {
-        assert_eq!(talk.says("ping"), [reply("pong")], "pings are held back by back-pressure alone");
+        talk.now += SECOND / 3;
+        assert_eq!(talk.says("ping"), [reply("pong")], "ops that are refused cost no ping");
+        assert_eq!(talk.state.on_sign_of_life(talk.now), [], "neither does a ping of the library");
     }
+    let mut answers = Vec::new();
+    while !matches!(answers.last(), Some(Effect::Close(_))) {
+        answers.extend(talk.says("ping"));
+        assert!(answers.len() < 200, "a flood has an end");
+    }
+    let pongs = answers.iter().filter(|answer| **answer == reply("pong")).count();
+    assert!((1..=10).contains(&pongs), "{pongs}");
+    assert_eq!(answers.last(), Some(&Effect::Close(CloseCode::TooManyOps)));
+}
+
+#[test]
+fn control_frames_without_a_pause_end_the_session() {
+    let mut talk = Talk::with(|limits| limits.ops_per_second = 20);
+    let mut effects = Vec::new();
+    let frames = (0..1_000).position(|_| {
+        effects = talk.state.on_sign_of_life(talk.now);
+        !effects.is_empty()
+    });
+    assert!(frames.is_some_and(|frames| frames < 400), "{frames:?}");
+    assert_eq!(effects, [Effect::Close(CloseCode::TooManyOps)]);
+    assert_eq!(talk.state.on_sign_of_life(talk.now), [], "nothing follows the close");
 }
 
 const ID: &str = "00000000000000ab.42";

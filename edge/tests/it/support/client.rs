@@ -25,8 +25,17 @@ impl Client {
         edge: &Edge,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, (StatusCode, Option<String>)> {
+        let stream = TcpStream::connect(edge.local_addr()).await.unwrap();
+        Self::try_connect_over(stream, edge, headers).await
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) async fn try_connect_over(
+        stream: TcpStream,
+        edge: &Edge,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, (StatusCode, Option<String>)> {
         let address = edge.local_addr();
-        let stream = TcpStream::connect(address).await.unwrap();
         let mut request = format!("ws://{address}/message-center").into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());

@@ -1,0 +1,138 @@
+//! Whoever takes places to keep others out: the others get in.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use edge::Edge;
+use futures_util::future::join_all;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::client::Client;
+use crate::support::{World, eventually};
+
+const PLACES: usize = 20;
+
+/// A connection from this address of the machine itself.
+async fn from(last: u8, edge: &Edge) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into())?;
+    socket.connect(edge.local_addr()).await
+}
+
+/// Whether a device from there gets in while connections come without a pause from the attackers, which say nothing.
+async fn gets_in(world: &World, last: u8, attackers: &[u8], held: &mut Vec<TcpStream>) -> bool {
+    for attacker in attackers {
+        for _ in 0..PLACES / attackers.len() {
+            // It may be refused.
+            held.extend(from(*attacker, &world.edge).await);
+        }
+    }
+    let stream = from(last, &world.edge).await.unwrap();
+    match Client::try_connect_over(stream, &world.edge, &[]).await {
+        Ok(client) => {
+            client.leave().await;
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+async fn world(per_address: usize) -> World {
+    World::ready(|config| {
+        config.exempt_addresses = Vec::new();
+        config.connections_per_second_per_address = 0;
+        config.max_handshakes = PLACES;
+        config.max_handshakes_per_address = per_address;
+        // Nobody is saved by the end of the attackers' time.
+        config.first_byte_timeout = Duration::from_secs(3_600);
+        config.handshake_timeout = Duration::from_secs(3_600);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_address_has_its_part_of_the_places_and_others_get_in() {
+    let world = world(PLACES / 2).await;
+    let mut held = Vec::new();
+    for other in 100..140 {
+        assert!(gets_in(&world, other, &[2], &mut held).await, "{other} was kept out");
+    }
+    assert_eq!(world.metric("mc_edge_handshakes", ""), PLACES as u64 / 2);
+    assert!(world.metric("mc_edge_refusals_total", "address_handshakes") > 0);
+    assert_eq!(world.metric("mc_edge_refusals_total", "displaced"), 0, "there was room");
+    drop(held);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn addresses_that_have_all_places_together_yield_them_to_the_others() {
+    let world = world(0).await;
+    let (mut held, mut in_time) = (Vec::new(), 0);
+    for other in 100..140 {
+        in_time += usize::from(gets_in(&world, other, &[2, 3, 4], &mut held).await);
+    }
+    assert!(in_time >= 38, "{in_time} of 40 got in");
+    assert!(world.metric("mc_edge_refusals_total", "displaced") >= 38);
+    // Those who come together share what there is.
+    let storm = join_all((150..150 + PLACES as u8).map(|last| {
+        let edge = &world.edge;
+        async move { Client::try_connect_over(from(last, edge).await.unwrap(), edge, &[]).await }
+    }));
+    let let_in: Vec<_> = storm.await.into_iter().filter_map(Result::ok).collect();
+    assert!(let_in.len() >= PLACES * 8 / 10, "{}", let_in.len());
+    for client in let_in {
+        client.leave().await;
+    }
+    drop(held);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_gives_its_place_back_soon() {
+    let world = World::ready(|config| config.first_byte_timeout = Duration::from_millis(200)).await;
+    let silent = TcpStream::connect(world.edge.local_addr()).await.unwrap();
+    eventually("it is ended", || world.metric("mc_edge_refusals_total", "silent") == 1).await;
+    assert_eq!(world.metric("mc_edge_handshakes", ""), 0);
+    drop(silent);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn to_be_refused_for_want_of_a_place_costs_an_address_its_rate() {
+    let world = World::ready(|config| {
+        config.exempt_addresses = Vec::new();
+        (config.connections_per_second_per_address, config.connection_burst_per_address) = (1, 10);
+        config.max_handshakes_per_address = 1;
+    })
+    .await;
+    let mut held = Vec::new();
+    let refused = |reason| world.metric("mc_edge_refusals_total", reason);
+    while refused("address_rate") == 0 {
+        assert!(held.len() < 1_000, "it may go on and on");
+        held.push(from(2, &world.edge).await.unwrap());
+    }
+    assert!(refused("address_handshakes") >= 1);
+    drop(held);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn behind_a_proxy_the_places_are_those_of_the_real_address() {
+    let world = World::ready(|config| {
+        config.trusted_proxies = vec!["127.0.0.1".into()];
+        config.max_handshakes_per_address = 1;
+        config.connections_per_second = 1;
+    })
+    .await;
+    // They wait for their turn, and hold their places meanwhile.
+    let same = join_all(
+        (0..10).map(|_| Client::try_connect_with(&world.edge, &[("x-forwarded-for", "203.0.113.9")])),
+    );
+    let (let_in, refused): (Vec<_>, Vec<_>) = same.await.into_iter().partition(Result::is_ok);
+    assert!(!let_in.is_empty() && !refused.is_empty());
+    assert!(world.metric("mc_edge_refusals_total", "address_handshakes") >= 1);
+    for client in let_in {
+        client.unwrap_or_else(|refusal| panic!("{refusal:?}")).leave().await;
+    }
+    world.end().await;
+}

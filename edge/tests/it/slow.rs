@@ -1,0 +1,76 @@
+//! Slow is not stalled: who takes little without a pause stays, and who takes nothing is closed in time.
+
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpSocket;
+use tokio::time::Instant;
+
+use crate::support::client::Client;
+use crate::support::{World, eventually, soon};
+
+const STALLED_AFTER: Duration = Duration::from_secs(2);
+
+/// A subscriber whose system takes next to nothing that it does not read.
+async fn subscriber(world: &World) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let stream = socket.connect(world.edge.local_addr()).await.unwrap();
+    let mut client = Client::try_connect_over(stream, &world.edge, &[]).await.unwrap();
+    client.say(r#"{"op":"subscribe","channel":"@broadcast"}"#).await;
+    client.expect(r#"{"result":true}"#).await;
+    client
+}
+
+async fn fill(world: &World) {
+    let text = "x".repeat(32 << 10);
+    for _ in 0..20 {
+        let id = world.publish("broadcast", &text).await;
+        world.counts(id).await;
+    }
+}
+
+fn too_slow(world: &World) -> u64 {
+    world.metric("mc_edge_sessions_closed_total", "too_slow")
+}
+
+async fn world() -> World {
+    World::ready(|config| {
+        config.outbox = shared::config::ByteSize(4 << 20);
+        config.stalled_after = STALLED_AFTER;
+    })
+    .await
+}
+
+/// A third of what the system holds for a client is more than this one takes in the time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_takes_little_without_a_pause_is_not_closed() {
+    let world = world().await;
+    let mut client = subscriber(&world).await;
+    fill(&world).await;
+    let stream = client.socket.get_mut();
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..70 {
+        tick.tick().await;
+        let mut some = [0; 1 << 10];
+        soon("the client takes something", stream.read_exact(&mut some)).await.unwrap();
+        assert_eq!(too_slow(&world), 0, "it takes something all the time");
+    }
+    drop(client);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_closed_in_time() {
+    let world = world().await;
+    let client = subscriber(&world).await;
+    fill(&world).await;
+    let began = Instant::now();
+    eventually("it is closed", || too_slow(&world) == 1).await;
+    // As soon as it may, give or take a look, and a busy machine.
+    assert!(began.elapsed() < STALLED_AFTER * 3, "{:?}", began.elapsed());
+    eventually("its end is over", || world.edge.sessions() == 0).await;
+    drop(client);
+    world.end().await;
+}
