@@ -45,7 +45,7 @@ impl Announcer {
     }
 
     /// Speaks until the drain begins. Questions must arrive before this is called.
-    pub(crate) async fn speak(self, mut hellos: Subscriber, drain: Drain) {
+    pub(crate) async fn speak(&self, hellos: &mut Subscriber, drain: &Drain) {
         let (mut bus, mut phases) = (self.bus.state(), self.circuit.phases());
         let mut beat = interval(AUTH_HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);

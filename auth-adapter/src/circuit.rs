@@ -106,6 +106,11 @@ impl Circuit {
         self.origin.elapsed()
     }
 
+    /// Whether a panic left it half changed.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.breaker.is_poisoned()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }

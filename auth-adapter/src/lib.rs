@@ -67,6 +67,8 @@ impl AuthAdapter {
         );
         let memory = memory::Memory::new(&config, caller, Arc::clone(&metrics))?;
         health.unready(PART, "starting");
+        let breaker = Arc::downgrade(&circuit);
+        drain.on_panic(move || breaker.upgrade()?.is_poisoned().then_some("the breaker"));
         let announcer = announce::Announcer::new(bus.clone(), circuit, Arc::clone(&metrics));
         verify::start(&config, memory, announcer, bus, health, metrics, drain);
         Ok(Self {})
@@ -81,11 +83,11 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let settings = live.get();
     let config = settings.auth_adapter.clone();
     let admin = health::bind("auth_adapter.admin", config.admin).await?;
-    let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
+    let (bus_drain, admin_drain) = (drain.beside(), drain.beside());
     let server = bus::provide_apart(&settings.bus, PART, &bus_drain).await.context("the bus")?;
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
-    shared::metrics::register_process(&mut registry, PART);
+    shared::metrics::register_process(&mut registry, PART, &drain);
     server.register(&mut registry);
     server.watch(&health, &admin_drain);
     let grace = config.grace;

@@ -60,7 +60,8 @@ pub(crate) fn start(
 ) {
     let places = Arc::new(Semaphore::new(config.max_waiting));
     let desk = Arc::new(Desk { memory, bus, metrics, places, max_token: config.max_token.as_usize() });
-    drain.spawn(serve(desk, announcer, health, config.bus_grace, drain.clone()));
+    // Not begun anew: questions that came to it would be lost, and the edges ask another one.
+    drain.spawn_vital("auth-questions", serve(desk, announcer, health, config.bus_grace, drain.clone()));
 }
 
 /// Answers until the drain begins; then no new question is taken, and those taken are answered.
@@ -70,9 +71,15 @@ async fn serve(desk: Arc<Desk>, announcer: Announcer, health: Health, bus_grace:
         () = drain.begun() => None,
     };
     let Some((mut of_all, mut of_this, hellos)) = subscribed else { return };
-    drain.spawn(announcer.speak(hellos, drain.clone()));
+    let state = (announcer, hellos, drain.clone());
+    drain.supervise("auth-heartbeats", state, |(announcer, hellos, drain)| {
+        Box::pin(announcer.speak(hellos, drain))
+    });
     // Behind the subscription, so that what proves the connection proves the subscription too.
-    drain.spawn(keep_ready(desk.bus.clone(), health.clone(), bus_grace, drain.clone()));
+    let state = (desk.bus.clone(), health.clone(), drain.clone());
+    drain.supervise("auth-readiness", state, move |(bus, health, drain)| {
+        Box::pin(keep_ready(bus, health, bus_grace, drain))
+    });
     loop {
         let question = tokio::select! {
             question = of_all.next() => question,
@@ -145,7 +152,7 @@ impl Desk {
             }
             drop(place);
         };
-        drain.spawn(judged.instrument(span));
+        drain.spawn("auth-check", judged.instrument(span));
     }
 
     /// Answers in place rather than in a task: tasks without a place would have no bound.
@@ -201,9 +208,9 @@ fn span(headers: Option<&HeaderMap>) -> Span {
 
 /// Ready while the questions of the edges reach this adapter. A business system that is away is no reason
 /// against it: another adapter would fare no better.
-async fn keep_ready(bus: Bus, health: Health, grace: Duration, drain: Drain) {
+async fn keep_ready(bus: &Bus, health: &Health, grace: Duration, drain: &Drain) {
     tokio::select! {
-        () = follow(&bus, &health, grace) => {}
+        () = follow(bus, health, grace) => {}
         () = drain.begun() => health.unready(PART, "leaving"),
     }
 }

@@ -205,7 +205,7 @@ async fn start(
 async fn serve_tokens(bus: &Bus, rest: &Drain) -> anyhow::Result<()> {
     let mut questions = bus.subscribe(subject::VERIFY, None, WAIT).await?;
     let (bus, leaving) = (bus.clone(), rest.token());
-    rest.spawn(async move {
+    rest.spawn("auth-adapter", async move {
         let answer = async {
             while let Some(question) = questions.next().await {
                 let (Ok(request), Some(reply)) = (VerifyRequest::decode(&question.payload), question.reply)

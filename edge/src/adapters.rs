@@ -41,12 +41,11 @@ impl Adapters {
     /// Listens to their heartbeats until `gone`.
     pub(crate) fn follow(bus: Bus, known: Gauge, drain: &Drain, gone: CancellationToken) -> Self {
         let adapters = Self { directory: Arc::default(), known, awake: bus.awake().clone() };
-        let listening = adapters.clone();
-        drain.spawn(async move {
-            tokio::select! {
-                () = listening.listen(bus) => {}
-                () = gone.cancelled() => {}
-            }
+        let state = (adapters.clone(), bus, gone);
+        drain.supervise_useful("edge-adapters", state, |(adapters, bus, gone)| {
+            Box::pin(async {
+                tokio::select! { () = adapters.listen(bus) => {}, () = gone.cancelled() => {} }
+            })
         });
         adapters
     }
@@ -66,7 +65,7 @@ impl Adapters {
         self.known.set(directory.seen.len() as i64);
     }
 
-    async fn listen(&self, bus: Bus) {
+    async fn listen(&self, bus: &Bus) {
         let mut heartbeats = loop {
             match bus.subscribe(subject::VERIFY_HEARTBEAT, None, bus::DEADLINE).await {
                 Ok(heartbeats) => break heartbeats,

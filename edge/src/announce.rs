@@ -57,15 +57,18 @@ impl Announcer {
             phase: phase.clone(),
             introduction: Introduction::new(every, core.bus.is_closed()),
         };
-        core.drain.spawn(announcer.speak(answers, active, denials));
+        let state = (announcer, answers, active, denials);
+        core.drain.supervise("edge-heartbeats", state, |(announcer, answers, active, denials)| {
+            Box::pin(announcer.speak(answers, active, denials))
+        });
         Ok(phase)
     }
 
     async fn speak(
-        mut self,
-        mut answers: Subscriber,
-        mut active: watch::Receiver<bool>,
-        mut denials: watch::Receiver<bool>,
+        &mut self,
+        answers: &mut Subscriber,
+        active: &mut watch::Receiver<bool>,
+        denials: &mut watch::Receiver<bool>,
     ) {
         let (mut bus, mut phase) = (self.core.bus.state(), self.phase.subscribe());
         let gone = self.core.gone.clone();

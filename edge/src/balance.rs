@@ -66,11 +66,12 @@ impl Balancer {
         let heard = core.bus.subscribe(subject::PEERS.to_owned(), None, bus::DEADLINE).await?;
         let plan = Plan::new(config.clone(), heartbeat, core.bus.awake().now());
         let balancer = Self { core: core.clone(), config, plan, going: VecDeque::new() };
-        core.drain.spawn(balancer.run(heard));
+        let state = (balancer, heard);
+        core.drain.supervise_useful("edge-balance", state, |(balancer, heard)| Box::pin(balancer.run(heard)));
         Ok(())
     }
 
-    async fn run(mut self, mut heard: Subscriber) {
+    async fn run(&mut self, heard: &mut Subscriber) {
         let begun = self.core.drain.clone();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -37,11 +37,12 @@ impl Desk {
     pub(crate) async fn start(core: &Core) -> Result<(), RequestError> {
         let orders = core.bus.subscribe(subject::CONTROL_ALL, None, bus::DEADLINE).await?;
         let Core { bus, node, hub, metrics, drain, gone } = core.clone();
-        drain.spawn(Self { bus, node, hub, metrics }.listen(orders, gone));
+        let state = (Self { bus, node, hub, metrics }, orders, gone);
+        drain.supervise("edge-orders", state, |(desk, orders, gone)| Box::pin(desk.listen(orders, gone)));
         Ok(())
     }
 
-    async fn listen(self, mut orders: Subscriber, gone: CancellationToken) {
+    async fn listen(&self, orders: &mut Subscriber, gone: &CancellationToken) {
         loop {
             tokio::select! {
                 message = orders.next() => match message {

@@ -67,11 +67,12 @@ impl Reader {
         let (read, known) = watch::channel(false);
         let Core { bus, hub, metrics, drain, gone, .. } = core.clone();
         let reader = Self { bus, list, hub, metrics, read, life: None, failures: 0, every, settle: None };
-        drain.spawn(reader.keep_up(orders, gone));
+        let state = (reader, orders, gone);
+        drain.supervise("edge-bans", state, |(reader, orders, gone)| Box::pin(reader.keep_up(orders, gone)));
         Ok(known)
     }
 
-    async fn keep_up(mut self, mut orders: Subscriber, gone: CancellationToken) {
+    async fn keep_up(&mut self, orders: &mut Subscriber, gone: &CancellationToken) {
         let (mut state, hub) = (self.bus.state(), Arc::clone(&self.hub));
         let work = async {
             let mut look = Instant::now();

@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(10);
 
 /// Waits for the drain to begin, then empties the hub over `window`; then the edge is gone.
 pub(crate) async fn leave(core: Core, phase: watch::Sender<EdgeState>, window: Duration) {
+    // Whatever happens here, the tasks that work until then end.
+    let gone = core.gone.clone().drop_guard();
     core.drain.begun().await;
     phase.send_replace(EdgeState::Draining);
     let deadline = Instant::now() + window + LAST_GRACE;
@@ -30,7 +32,7 @@ pub(crate) async fn leave(core: Core, phase: watch::Sender<EdgeState>, window: D
     if timeout_at(deadline, empty(&core.hub, window)).await.is_err() {
         tracing::warn!(sessions = core.hub.sessions(), "some sessions did not end in time");
     }
-    core.gone.cancel();
+    drop(gone);
 }
 
 async fn empty(hub: &Hub, window: Duration) {

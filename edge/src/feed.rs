@@ -59,19 +59,25 @@ impl Feed {
         let Core { bus, node, hub, metrics, drain, gone } = core.clone();
         let mut connection = bus.state();
         connection.mark_unchanged();
-        drain.spawn(send_answers(bus.clone(), waiting, Arc::clone(&metrics)));
+        let state = (bus.clone(), waiting, Arc::clone(&metrics));
+        drain.supervise("edge-answers", state, |(bus, waiting, metrics)| {
+            Box::pin(send_answers(bus, waiting, metrics))
+        });
         if keep.keeps(Fault::Barrier) {
-            drain.spawn(prove(bus, proved, gone.clone()));
+            let state = (bus, proved, gone.clone());
+            drain.supervise("edge-proof", state, |(bus, proved, gone)| Box::pin(prove(bus, proved, gone)));
         } else {
-            drain.spawn(async move {
+            drain.spawn("edge-no-proof", async move {
                 proved.send_replace(true);
                 proved.closed().await;
             });
         }
         let desk = Desk::new(Arc::clone(&keep), node, answers, Arc::clone(&metrics));
         let (intake, backlog) = backlog::open(backlog::BYTES);
-        drain.spawn(fill(messages, intake, Arc::clone(&keep), Arc::clone(&metrics), gone.clone()));
-        drain.spawn(Self { hub, keep, desk, metrics, connection }.listen(backlog, gone));
+        let filling = fill(messages, intake, Arc::clone(&keep), Arc::clone(&metrics), gone.clone());
+        drain.spawn_vital("edge-intake", filling);
+        // Not begun anew: what it was handling could be lost, and its sessions find it elsewhere.
+        drain.spawn_vital("edge-feed", Self { hub, keep, desk, metrics, connection }.listen(backlog, gone));
         Ok(active)
     }
 
@@ -193,7 +199,7 @@ fn number(headers: Option<&HeaderMap>, name: &'static str) -> Option<u64> {
     headers?.get(name)?.as_str().parse().ok()
 }
 
-async fn send_answers(bus: Bus, mut waiting: mpsc::Receiver<Addressed>, metrics: Arc<Metrics>) {
+async fn send_answers(bus: &Bus, waiting: &mut mpsc::Receiver<Addressed>, metrics: &Metrics) {
     while let Some((reply, answer)) = waiting.recv().await {
         match bus.publish(reply, None, None, answer.encode()).await {
             Ok(()) => {
@@ -239,7 +245,7 @@ async fn fill(
 }
 
 /// Proves after each connect that the subscription is active on the server it leads to.
-async fn prove(bus: Bus, proved: watch::Sender<bool>, gone: CancellationToken) {
+async fn prove(bus: &Bus, proved: &watch::Sender<bool>, gone: &CancellationToken) {
     let mut state = bus.state();
     let keep_proving = async {
         loop {

@@ -300,6 +300,12 @@ impl Hub {
         self.denied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a panic left something half changed: who is here, how far channels came, who is kept out.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        let maps = self.channels.is_poisoned() || self.users.is_poisoned() || self.peers.is_poisoned();
+        maps || self.denied.is_poisoned()
+    }
+
     /// What waits for sessions, all together.
     pub(crate) fn waiting(&self) -> Waiting {
         let mut waiting = Waiting { bytes: self.memory.bytes(), ..Waiting::default() };

@@ -79,7 +79,7 @@ use authn::Authn;
 use balance::Balancer;
 use feed::Feed;
 use hub::Hub;
-use listener::{Bounds, Port};
+use listener::{Bounds, Port, UnderWay};
 use metrics::Metrics;
 use ready::Signs;
 use recovery::keep::{Keep, KeepLimits};
@@ -152,10 +152,12 @@ impl Edge {
         registry.register_collector(Box::new(metrics::Holdings(Arc::clone(&core.hub))));
         let deaf = "the bus takes no subscriptions";
         let keep = Arc::new(keep(&core, &config, history, registry));
+        drain.on_panic(recovery::half_changed(&keep));
         let active = Feed::start(&core, Arc::clone(&keep)).await.context(deaf)?;
         let leaders = core.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(deaf)?;
         let sweeper = Sweeper::new(Arc::clone(&keep), active.clone(), leaders, config.sweep_interval);
-        core.drain.spawn(sweeper.run());
+        // Not begun anew: channels that it was comparing would stay behind.
+        core.drain.spawn_vital("edge-sweep", sweeper.run());
         control::Desk::start(&core).await.context(deaf)?;
         let list = Denials::new(&core.bus, history.replicas);
         let denials = denials::Reader::start(&core, list, config.sweep_interval).await.context(deaf)?;
@@ -165,19 +167,26 @@ impl Edge {
         let (history, awake) = (keep.history.state(), core.bus.awake().clone());
         let signs =
             Signs { bus, active: active.clone(), denials, history, phase: phase.subscribe(), crowded, awake };
-        drain.spawn(ready::keep(health, signs, config.bus_grace));
+        let (state, grace) = ((health, signs), config.bus_grace);
+        drain.supervise("edge-readiness", state, move |(health, signs)| {
+            Box::pin(ready::keep(health, signs, grace))
+        });
         let checks = (config.max_token_checks, config.auth_deadline);
         let authn = Authn::start(core.bus.clone(), checks, registry, drain, core.gone.clone());
         let env = env(&config, &core, rules, authn, active, keep);
         let port = port(live, &core, env, (address, tls), phase.subscribe())?;
         // Those who connect meanwhile wait in the backlog of the system.
-        let hold = announced(phase.subscribe(), HOLD.max(config.heartbeat * 3));
-        drain.spawn(async move {
-            hold.await;
-            listener::serve(listener, Arc::new(port)).await;
+        let hold = HOLD.max(config.heartbeat * 3);
+        let places = UnderWay::new(&port.bounds);
+        let state = (listener, Arc::new(port), places, phase.subscribe());
+        drain.supervise("edge-listener", state, move |(listener, port, places, phase)| {
+            Box::pin(async move {
+                announced(phase, hold).await;
+                listener::serve(listener, port, places).await;
+            })
         });
         Balancer::start(&core, config.balance.clone(), config.heartbeat).await.context(deaf)?;
-        drain.spawn(drain::leave(core.clone(), phase, config.drain_window));
+        drain.spawn_vital("edge-leave", drain::leave(core.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %core.node, "the edge listens");
         Ok(Self { address, node: core.node, hub: core.hub })
     }
@@ -204,7 +213,7 @@ impl Edge {
 }
 
 /// Waits until this edge may take clients, or leaves; no longer than `patience`.
-async fn announced(mut phase: watch::Receiver<EdgeState>, patience: Duration) {
+async fn announced(phase: &mut watch::Receiver<EdgeState>, patience: Duration) {
     let announced = phase.wait_for(|phase| *phase != EdgeState::Starting);
     // Whoever comes later is told why it is refused.
     let _ = tokio::time::timeout(patience, announced).await;
@@ -286,11 +295,11 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let config = &settings.edge;
     let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
     let admin = health::bind("edge.admin", config.admin).await?;
-    let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
+    let (bus_drain, admin_drain) = (drain.beside(), drain.beside());
     let server = bus::provide_apart(&settings.bus, PART, &bus_drain).await.context("the bus")?;
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
-    shared::metrics::register_process(&mut registry, PART);
+    shared::metrics::register_process(&mut registry, PART, &drain);
     server.register(&mut registry);
     server.watch(&health, &admin_drain);
     let grace = config.drain_window + LEAVING_GRACE;

@@ -56,23 +56,29 @@ pub(crate) struct Port {
 }
 
 /// What may be under way.
-struct UnderWay {
+#[derive(Debug)]
+pub(crate) struct UnderWay {
     handshakes: Arc<Places>,
     /// Refusals that are being told.
     refusals: Arc<Places>,
 }
 
+impl UnderWay {
+    pub(crate) fn new(bounds: &Bounds) -> Self {
+        let places = || Arc::new(Places::new(bounds.handshakes, bounds.handshakes_per_address));
+        Self { handshakes: places(), refusals: places() }
+    }
+}
+
 /// Takes connections until the drain begins; then the port is closed.
-pub(crate) async fn serve(listener: TcpListener, port: Arc<Port>) {
-    let places = || Arc::new(Places::new(port.bounds.handshakes, port.bounds.handshakes_per_address));
-    let places = UnderWay { handshakes: places(), refusals: places() };
+pub(crate) async fn serve(listener: &TcpListener, port: &Arc<Port>, places: &UnderWay) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = port.drain.begun() => return,
         };
         match accepted {
-            Ok((stream, address)) => port.take(stream, address, &places),
+            Ok((stream, address)) => port.take(stream, address, places),
             Err(error) => {
                 port.metrics.refused(Refusal::Accept);
                 tracing::warn!(%error, "can't accept connections");
@@ -88,7 +94,7 @@ impl Port {
         match self.admit(address, &places.handshakes) {
             Ok((peer, place)) => {
                 let port = Arc::clone(self);
-                self.drain.spawn(async move { port.welcome(stream, peer, place).await });
+                self.drain.spawn("edge-handshake", async move { port.welcome(stream, peer, place).await });
             }
             Err(too_many) => self.refuse(stream, address, too_many, places),
         }
@@ -132,7 +138,7 @@ impl Port {
             Ok(Upgraded { stream, head, member, visitor }) => {
                 tracing::debug!(session = member.id(), address = %visitor.address, "a session from there");
                 let transport = Transport::new(stream, &head, self.bounds.max_frame);
-                self.drain.spawn(session::run(transport, member, Arc::clone(&self.env)));
+                self.drain.spawn("edge-session", session::run(transport, member, Arc::clone(&self.env)));
             }
             Err(refusal) => {
                 tracing::debug!(?peer, ?refusal, "a connection became no session");
@@ -187,7 +193,7 @@ impl Port {
         match places.refusals.take(address.ip().into(), true, true) {
             Ok(place) => {
                 self.metrics.refused(too_many.refusal);
-                self.drain.spawn(async move {
+                self.drain.spawn("edge-refusal", async move {
                     tokio::select! { () = tell(stream, too_many) => {}, () = place.lost() => {} }
                 });
             }

@@ -49,8 +49,8 @@ impl View {
 }
 
 /// Tells `health` until this edge leaves.
-pub(crate) async fn keep(health: Health, signs: Signs, grace: Duration) {
-    let Signs { mut bus, mut active, mut denials, mut history, mut phase, mut crowded, awake } = signs;
+pub(crate) async fn keep(health: &Health, signs: &mut Signs, grace: Duration) {
+    let Signs { bus, active, denials, history, phase, crowded, awake } = signs;
     let mut away_since = None;
     loop {
         let view = View {

@@ -99,7 +99,7 @@ async fn serve_edge(bus: Bus, drain: &Drain) -> anyhow::Result<()> {
     let mut feed = bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await?;
     bus.barrier(bus::DEADLINE).await?;
     let leaving = drain.token();
-    drain.spawn(async move {
+    drain.spawn("edge", async move {
         let heartbeat = Heartbeat {
             v: 1,
             edge: "cost".into(),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 pub(crate) const PART: &str = "publisher-api history";
 
 /// Keeps the readiness until the drain begins.
-pub(crate) async fn keep_ready(history: History, health: Health, grace: Duration, drain: Drain) {
+pub(crate) async fn keep_ready(history: &History, health: &Health, grace: Duration, drain: &Drain) {
     let mut states = history.state();
     let mut lost: Option<Instant> = None;
     let mut was_ready = false;

@@ -106,13 +106,17 @@ impl PublisherApi {
         if rules.any_history() {
             health.unready(history::PART, "starting");
             let (history, health) = (history.clone(), health.clone());
-            drain.spawn(history::keep_ready(history, health, config.bus_grace, drain.clone()));
+            let (state, grace) = ((history, health, drain.clone()), config.bus_grace);
+            drain.supervise("publisher-history-readiness", state, move |(history, health, drain)| {
+                Box::pin(history::keep_ready(history, health, grace, drain))
+            });
         }
         let work = publisher(&config, rules, &bus, history, &health, &metrics, drain)
             .await
             .context("the bus takes no subscriptions")?;
         keys.watch(drain);
-        drain.spawn(apply(live.clone(), Arc::clone(&keys), drain.clone()));
+        let state = (live.clone(), Arc::clone(&keys), drain.clone());
+        drain.supervise("publisher-keys", state, |(live, keys, drain)| Box::pin(apply(live, keys, drain)));
         serve(live, listener, tls, work, metrics, keys, drain);
         tracing::info!(%address, "publisher-api listens");
         Ok(Self { address })
@@ -125,11 +129,13 @@ impl PublisherApi {
 }
 
 /// Takes the keys of each configuration that follows.
-async fn apply(mut live: Live<Config>, keys: Arc<Keys>, drain: Drain) {
+async fn apply(live: &mut Live<Config>, keys: &Keys, drain: &Drain) {
     let follow = async {
         while let Some(config) = live.reread().await {
             keys.apply(config.keys.clone(), config.keys_file.clone());
         }
+        // They change no more.
+        std::future::pending::<()>().await;
     };
     tokio::select! { () = follow => {}, () = drain.begun() => {} }
 }
@@ -152,7 +158,10 @@ async fn publisher(
     let (open, done) = (config.max_in_flight + config.max_in_flight_bulk, asked.drop_guard());
     let asker = Asker::start(bus, Arc::clone(&edges), ask, open, Arc::clone(metrics), drain, done).await?;
     // After both subscriptions, so that one proof covers them.
-    drain.spawn(Arc::clone(&edges).keep_ready(health.clone(), config.bus_grace, drain.clone()));
+    let (state, grace) = ((Arc::clone(&edges), health.clone(), drain.clone()), config.bus_grace);
+    drain.supervise("publisher-readiness", state, move |(edges, health, drain)| {
+        Box::pin(edges.keep_ready(health, grace, drain))
+    });
     let limits = Limits {
         in_flight: config.max_in_flight,
         bulk: config.max_in_flight_bulk,
@@ -233,11 +242,11 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let config = &settings.publisher_api;
     let rules = Rules::compile(&settings.channels).context("channels")?;
     let admin = health::bind("publisher_api.admin", config.admin).await?;
-    let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
+    let (bus_drain, admin_drain) = (drain.beside(), drain.beside());
     let server = bus::provide_apart(&settings.bus, PART, &bus_drain).await.context("the bus")?;
     let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
-    shared::metrics::register_process(&mut registry, PART);
+    shared::metrics::register_process(&mut registry, PART, &drain);
     server.register(&mut registry);
     server.watch(&health, &admin_drain);
     let grace = config.grace;

@@ -59,23 +59,24 @@ pub(crate) fn start(
     drain: &Drain,
 ) {
     let places = Arc::new(Places::new(bounds.connections, bounds.per_address));
-    let connections = drain.clone();
-    drain.spawn(async move {
-        let accepting = accept(listener, tls, router, bounds, metrics, places, &connections);
-        tokio::select! {
-            never = accepting => match never {},
-            () = connections.begun() => {}
-        }
+    let state = (listener, tls, router, metrics, places, drain.clone());
+    drain.supervise("publisher-listener", state, move |(listener, tls, router, metrics, places, drain)| {
+        Box::pin(async move {
+            tokio::select! {
+                never = accept(listener, tls, router, bounds, metrics, places, drain) => match never {},
+                () = drain.begun() => {}
+            }
+        })
     });
 }
 
 async fn accept(
-    listener: TcpListener,
-    tls: Option<Acceptor>,
-    router: Router,
+    listener: &TcpListener,
+    tls: &Option<Acceptor>,
+    router: &Router,
     bounds: Bounds,
-    metrics: Arc<Metrics>,
-    places: Arc<Places>,
+    metrics: &Arc<Metrics>,
+    places: &Arc<Places>,
     drain: &Drain,
 ) -> Infallible {
     loop {
@@ -87,8 +88,8 @@ async fn accept(
                 };
                 let tls = tls.clone();
                 let served =
-                    serve(stream, tls, router.clone(), bounds, Arc::clone(&metrics), place, drain.clone());
-                drain.spawn(served);
+                    serve(stream, tls, router.clone(), bounds, Arc::clone(metrics), place, drain.clone());
+                drain.spawn("publisher-connection", served);
             }
             Err(error) => {
                 metrics.lost(Loss::Connection);

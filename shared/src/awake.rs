@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use crate::drain::Drain;
 
@@ -51,17 +52,8 @@ impl Awake {
     /// Looks until the drain begins. From then on all time counts.
     pub fn start(drain: &Drain) -> Self {
         let awake = Self::new(Instant::now());
-        let (looking, leaving) = (Looking(awake.clone()), drain.token());
-        drain.spawn(async move {
-            let mut ticks = tokio::time::interval(TICK);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    _ = ticks.tick() => drop(looking.0.asleep()),
-                    () = leaving.cancelled() => return,
-                }
-            }
-        });
+        let state = (Looking(awake.clone()), drain.token());
+        drain.supervise("awake", state, |(looking, leaving)| Box::pin(looking.until(leaving)));
         awake
     }
 
@@ -124,6 +116,19 @@ impl Awake {
 
 /// Lets all time count once nobody looks regularly any more, so that no wait lasts for ever.
 struct Looking(Awake);
+
+impl Looking {
+    async fn until(&self, leaving: &CancellationToken) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => drop(self.0.asleep()),
+                () = leaving.cancelled() => return,
+            }
+        }
+    }
+}
 
 impl Drop for Looking {
     fn drop(&mut self) {

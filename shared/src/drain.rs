@@ -1,33 +1,162 @@
 //! Leaving in order: a signal to leave, and the tasks to wait for.
 //!
-//! Every task of a part is spawned on its drain, so nothing outlives the part. A drain is a value, not a
-//! global: two edges in one process leave independently.
+//! Every task of a part is spawned on its drain, so nothing outlives the part, and says what its end means
+//! ([`tasks`](crate::tasks)). A drain is a value, not a global: two edges in one process leave independently.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use prometheus_client::registry::Registry;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
+use crate::tasks::{Backoff, Ended, Failure, Watch, outcome};
+
 /// A part's way out. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Drain {
     leaving: CancellationToken,
     tasks: TaskTracker,
+    watch: Watch,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        let leaving = CancellationToken::new();
+        Self { watch: Watch::new(leaving.clone()), leaving, tasks: TaskTracker::new() }
+    }
 }
 
 impl Drain {
-    /// A drain that has not begun.
+    /// A drain that has not begun. It begins by itself when a task is lost that is needed.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs a task that [`Drain::finish`] waits for. It must end by itself once the drain has begun.
-    pub fn spawn<F>(&self, task: F)
+    /// Another drain of the same process, with tasks of its own. If one of them is lost that is needed, the drain that
+    /// was the first begins, for it is the process that leaves.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { leaving: CancellationToken::new(), tasks: TaskTracker::new(), watch: self.watch.clone() }
+    }
+
+    /// Runs a task that [`Drain::finish`] waits for: one of many alike, such as that of a connection. It must end by
+    /// itself once the drain has begun. A panic ends this task only, and is logged and counted.
+    pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.tasks.spawn(task);
+        let watch = self.watch.clone();
+        // No async block: that would hold the task twice, and there is one for each session.
+        self.tasks.spawn(AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            if let Err(panic) = ended {
+                watch.on_panic(name, &*panic);
+            }
+        }));
+    }
+
+    /// Runs a task that may end, but leaves something undone for good when it panics: then the process leaves.
+    pub fn spawn_whole<F>(&self, name: &'static str, task: F)
+    where
+        F: Future + Send + 'static,
+    {
+        let watch = self.watch.clone();
+        self.tasks.spawn(AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            if let Err(panic) = ended {
+                watch.on_loss(name, Ended::panic(&*panic));
+            }
+        }));
+    }
+
+    /// Runs a task that must not end before the drain begins: if it does, the process leaves.
+    pub fn spawn_vital<F>(&self, name: &'static str, task: F)
+    where
+        F: Future + Send + 'static,
+    {
+        self.tasks.spawn(self.vital(name, task));
+    }
+
+    /// The same for a task that goes on until the process is gone: [`Drain::finish`] does not wait for it.
+    pub fn spawn_beyond<F>(&self, name: &'static str, task: F)
+    where
+        F: Future + Send + 'static,
+    {
+        let vital = self.vital(name, task);
+        #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
+        tokio::spawn(vital);
+    }
+
+    fn vital<F>(&self, name: &'static str, task: F) -> impl Future<Output = ()> + Send + use<F>
+    where
+        F: Future + Send + 'static,
+    {
+        let (watch, leaving) = (self.watch.clone(), self.leaving.clone());
+        async move {
+            let ended = outcome(watch.kills().mortal(name, task)).await;
+            if ended.panicked() || !(leaving.is_cancelled() || watch.leaves()) {
+                watch.on_loss(name, ended);
+            }
+        }
+    }
+
+    /// Runs a task that must not end before the drain begins, and that can be begun anew with the state that it had. If
+    /// it ends again and again, the process leaves.
+    pub fn supervise<S: Send + 'static>(
+        &self,
+        name: &'static str,
+        state: S,
+        run: impl for<'a> FnMut(&'a mut S) -> BoxFuture<'a, ()> + Send + 'static,
+    ) {
+        self.tasks.spawn(self.clone().keep_alive(name, state, run, true));
+    }
+
+    /// The same for a task that the process can do without: it is begun anew however often it ends.
+    pub fn supervise_useful<S: Send + 'static>(
+        &self,
+        name: &'static str,
+        state: S,
+        run: impl for<'a> FnMut(&'a mut S) -> BoxFuture<'a, ()> + Send + 'static,
+    ) {
+        self.tasks.spawn(self.clone().keep_alive(name, state, run, false));
+    }
+
+    async fn keep_alive<S: Send + 'static>(
+        self,
+        name: &'static str,
+        mut state: S,
+        mut run: impl for<'a> FnMut(&'a mut S) -> BoxFuture<'a, ()> + Send + 'static,
+        bounded: bool,
+    ) {
+        let mut backoff = Backoff::default();
+        loop {
+            let began = Instant::now();
+            let ended = outcome(self.watch.kills().mortal(name, run(&mut state))).await;
+            let leaving = self.has_begun() || self.watch.leaves();
+            if leaving && !ended.panicked() {
+                return;
+            }
+            match backoff.after(began.elapsed(), bounded) {
+                None => return self.watch.on_loss(name, ended),
+                Some(pause) => {
+                    self.watch.on_end(name, &ended, pause);
+                    if leaving {
+                        return;
+                    }
+                    // Cut short by leaving: the task may have something to do then.
+                    tokio::select! { () = sleep(pause) => {}, () = self.begun() => {} }
+                }
+            }
+        }
+    }
+
+    /// Asks `check` after each panic that ends a single task whether it left something half changed on which messages
+    /// depend, and what: then the process leaves.
+    pub fn on_panic(&self, check: impl Fn() -> Option<&'static str> + Send + Sync + 'static) {
+        self.watch.add_check(Box::new(check));
     }
 
     /// Tells everyone to leave.
@@ -55,6 +184,16 @@ impl Drain {
         self.tasks.len()
     }
 
+    /// Why the process leaves, if a task was lost that is needed.
+    pub fn failure(&self) -> Option<Failure> {
+        self.watch.failure().cloned()
+    }
+
+    /// Adds what is counted of tasks that ended, of all drains of this process.
+    pub fn register(&self, registry: &mut Registry) {
+        self.watch.register(registry);
+    }
+
     /// Begins, and waits until all tasks ended, at most `grace`. Returns how many did not.
     pub async fn finish(&self, grace: Duration) -> usize {
         self.begin();
@@ -62,21 +201,28 @@ impl Drain {
         let _ = tokio::time::timeout(grace, self.tasks.wait()).await;
         self.tasks.len()
     }
+
+    /// Makes one task with this name panic, or the next one that has it, so that tests see what that leads to. False: a
+    /// released program, which does not.
+    pub fn kill(&self, name: &str) -> bool {
+        self.watch.kills().kill(name)
+    }
+
+    /// Does this when [`Drain::kill`] names it, for what is no task. In a released program never.
+    pub fn on_kill(&self, name: &'static str, act: impl FnOnce() + Send + 'static) {
+        if cfg!(debug_assertions) {
+            let (order, leaving) = (self.watch.kills().order(name), self.leaving.clone());
+            self.tasks.spawn(async move {
+                tokio::select! { () = order.notified() => act(), () = leaving.cancelled() => {} }
+            });
+        }
+    }
+
+    /// The vital and supervised tasks that were begun, in a debug build.
+    pub fn mortals(&self) -> Vec<&'static str> {
+        self.watch.kills().names()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn finishing_waits_for_the_tasks_but_not_longer_than_the_grace() {
-        let drain = Drain::new();
-        let polite = drain.clone();
-        drain.spawn(async move { polite.begun().await });
-        assert_eq!(drain.finish(Duration::from_secs(5)).await, 0);
-
-        let drain = Drain::new();
-        drain.spawn(std::future::pending::<()>());
-        assert_eq!(drain.finish(Duration::from_secs(5)).await, 1);
-    }
-}
+mod tests;

@@ -1,9 +1,13 @@
-//! Rules against loss that can be switched off, so that tests can show that they would notice.
+//! Rules against loss that can be switched off, and tasks that can be ended, so that tests can show what that leads to.
 //!
-//! Only in builds with debug assertions: a released program refuses the setting.
+//! Only in builds with debug assertions: a released program refuses the setting, and has no way to end a task.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::config::Problems;
 
@@ -44,5 +48,43 @@ impl Faults {
         problems.check(cfg!(debug_assertions) || self.0.is_empty(), key, || {
             "switches rules against loss off, which only a debug build does, for tests; remove it".into()
         });
+    }
+}
+
+/// Tasks that a test can make panic. In a released program there are none.
+#[derive(Debug, Default)]
+pub(crate) struct Kills(Mutex<BTreeMap<&'static str, Arc<Notify>>>);
+
+impl Kills {
+    /// A task that panics when it is told to.
+    pub(crate) async fn mortal<T>(&self, name: &'static str, task: impl Future<Output = T>) -> T {
+        if !cfg!(debug_assertions) {
+            return task.await;
+        }
+        let order = self.order(name);
+        tokio::select! {
+            biased;
+            () = order.notified() => panic!("a test made the task \"{name}\" panic"),
+            done = task => done,
+        }
+    }
+
+    /// Where the order to panic arrives.
+    pub(crate) fn order(&self, name: &'static str) -> Arc<Notify> {
+        Arc::clone(self.lock().entry(name).or_default())
+    }
+
+    /// Makes one task with this name panic, now or when it is begun. False: there was none yet.
+    pub(crate) fn kill(&self, name: &str) -> bool {
+        self.lock().get(name).map(|order| order.notify_one()).is_some()
+    }
+
+    /// The tasks that were begun.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        self.lock().keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Arc<Notify>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

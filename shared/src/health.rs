@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -121,24 +121,32 @@ impl Health {
 struct Admin {
     health: Health,
     registry: Registry,
+    /// Knows whether the process leaves for want of a task.
+    drain: Drain,
 }
 
 /// Serves the admin port until the drain ends.
 pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &Drain) {
-    let admin = Arc::new(Admin { health, registry });
-    let router = axum::Router::new()
+    let admin = Arc::new(Admin { health, registry, drain: drain.clone() });
+    let mut router = axum::Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .with_state(admin);
+        .route("/metrics", get(metrics));
+    if cfg!(debug_assertions) {
+        router = router.route("/debug/tasks", get(tasks)).route("/debug/tasks/{name}/panic", post(kill));
+    }
+    let router = router.with_state(admin);
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "the admin port listens");
     }
-    drain.spawn(accept(listener, router, drain.clone()));
+    let state = (listener, router, drain.clone());
+    drain.supervise("admin-port", state, |(listener, router, drain)| {
+        Box::pin(accept(listener, router, drain))
+    });
 }
 
 /// Takes connections until the drain begins, so many at a time; others wait in the backlog of the system.
-async fn accept(listener: TcpListener, router: axum::Router, drain: Drain) {
+async fn accept(listener: &TcpListener, router: &axum::Router, drain: &Drain) {
     let places = Arc::new(Places::new(MAX_CONNECTIONS, 0));
     loop {
         let next = async {
@@ -150,7 +158,9 @@ async fn accept(listener: TcpListener, router: axum::Router, drain: Drain) {
             () = drain.begun() => return,
         };
         match accepted {
-            Ok((stream, Ok(place))) => drain.spawn(answer(stream, router.clone(), place, drain.clone())),
+            Ok((stream, Ok(place))) => {
+                drain.spawn("admin-connection", answer(stream, router.clone(), place, drain.clone()));
+            }
             Ok((_, Err(none))) => tracing::debug!(?none, "the admin port has no place for a connection"),
             Err(error) => {
                 tracing::warn!(%error, "the admin port could not accept a connection");
@@ -199,12 +209,25 @@ pub async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener>
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let (reasons, notes) = (admin.health.reasons(), admin.health.notes());
+    let (mut reasons, notes) = (admin.health.reasons(), admin.health.notes());
+    if let Some(failure) = admin.drain.failure() {
+        reasons = format!("{failure}\n{reasons}");
+    }
     if reasons.is_empty() {
         (StatusCode::OK, format!("ok\n{notes}"))
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, reasons + &notes)
     }
+}
+
+/// The tasks that a test can end, a line each. Not in a released program.
+async fn tasks(State(admin): State<Arc<Admin>>) -> String {
+    admin.drain.mortals().iter().map(|name| format!("{name}\n")).collect()
+}
+
+/// Makes a task panic. Not in a released program.
+async fn kill(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> StatusCode {
+    if admin.drain.kill(&name) { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
@@ -238,6 +261,23 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
         drop(half);
         assert_eq!(drain.finish(PATIENCE).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_leaves_for_want_of_a_task_is_not_ready_and_says_why() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = bind("admin", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let (address, process) = (listener.local_addr().unwrap(), Drain::new());
+        let admin = process.beside();
+        serve(listener, Health::new(), Registry::default(), &admin);
+        process.spawn_vital("feed", async {});
+        process.begun().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"feed\" returned"), "{answer}");
+        assert_eq!(admin.finish(PATIENCE).await, 0);
     }
 
     #[test]

@@ -15,7 +15,9 @@
 //! | [`health`] | `/livez`, `/readyz`, `/metrics` on the admin port |
 //! | [`trace`] | spans of traces, and how a trace goes on in another process |
 //! | [`awake`] | time as it counts against others: without that in which this process did not run |
-//! | [`drain`], [`service`] | leaving in order; the frame around a service's `main` |
+//! | [`drain`], [`tasks`] | leaving in order; what becomes of tasks that end |
+//! | [`service`] | the frame around a service's `main` |
+//! | [`faults`] | what tests switch off, or end, in debug builds |
 
 pub mod awake;
 pub mod bus;
@@ -32,6 +34,7 @@ pub mod reload;
 pub mod rules;
 pub mod service;
 pub mod subject;
+pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;

@@ -62,16 +62,23 @@ impl<T> Live<T> {
     where
         T: Send + Sync + 'static,
     {
-        let mut whole = self.clone();
+        let whole = self.clone();
         let (sender, value) = watch::channel(Arc::new(part(&whole.get())));
-        let leaving = drain.token();
-        drain.spawn(async move {
-            let follow = async {
-                while let Some(now) = whole.reread().await {
-                    sender.send_replace(Arc::new(part(&now)));
-                }
-            };
-            tokio::select! { () = follow => {}, () = leaving.cancelled() => {} }
+        let state = (whole, Some(sender), part, drain.token());
+        drain.supervise("configuration", state, |(whole, sender, part, leaving)| {
+            Box::pin(async move {
+                let follow = async {
+                    while let Some(sender) = sender
+                        && let Some(now) = whole.reread().await
+                    {
+                        sender.send_replace(Arc::new(part(&now)));
+                    }
+                    // Nobody changes it any more, which those who follow hear.
+                    drop(sender.take());
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! { () = follow => {}, () = leaving.cancelled() => {} }
+            })
         });
         Live { value, reloads: self.reloads.clone() }
     }

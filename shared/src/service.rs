@@ -88,14 +88,14 @@ where
     };
     let drain = Drain::new();
     let (reloader, settings) = Reloader::new(sources, settings);
-    if let Err(error) = leave_on_signal(&drain).and_then(|()| reload_on_signal(reloader)) {
+    if let Err(error) = leave_on_signal(&drain).and_then(|()| reload_on_signal(reloader, &drain)) {
         eprintln!("Signals can't be handled: {error}");
         return ExitCode::FAILURE;
     }
     // Everything that a part starts is in this future, until it is started.
-    let served = Box::pin(run(settings, drain)).await;
+    let served = Box::pin(run(settings, drain.clone())).await;
     telemetry.finish(LAST_TRACES).await;
-    match served {
+    match served.and_then(|()| drain.failure().map_or(Ok(()), |failure| Err(failure.into()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -105,17 +105,22 @@ where
 }
 
 /// Reads the configuration again on SIGHUP and when its file changes.
-fn reload_on_signal<S: Settings + Send + Sync + 'static>(mut reloader: Reloader<S>) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    #[expect(clippy::disallowed_methods, reason = "it ends with the process, whose parts only listen to it")]
-    tokio::spawn(async move {
-        let mut look = interval(POLL);
-        loop {
-            tokio::select! {
-                _ = hangup.recv() => reloader.reload(),
-                _ = look.tick() => reloader.reload_if_changed(),
+fn reload_on_signal<S: Settings + Send + Sync + 'static>(
+    reloader: Reloader<S>,
+    drain: &Drain,
+) -> std::io::Result<()> {
+    let state = (signal(SignalKind::hangup())?, reloader, drain.clone());
+    drain.supervise("reload", state, |(hangup, reloader, leaving)| {
+        Box::pin(async {
+            let mut look = interval(POLL);
+            loop {
+                tokio::select! {
+                    _ = hangup.recv() => reloader.reload(),
+                    _ = look.tick() => reloader.reload_if_changed(),
+                    () = leaving.begun() => return,
+                }
             }
-        }
+        })
     });
     Ok(())
 }
@@ -123,9 +128,9 @@ fn reload_on_signal<S: Settings + Send + Sync + 'static>(mut reloader: Reloader<
 fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let drain = drain.clone();
-    #[expect(clippy::disallowed_methods, reason = "it must outlive the drain, to hear a second signal")]
-    tokio::spawn(async move {
+    let leaving = drain.clone();
+    // Beyond the drain, to hear a second signal.
+    drain.spawn_beyond("signals", async move {
         let mut asked: Option<Instant> = None;
         loop {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -133,7 +138,7 @@ fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {
                 None => {
                     asked = Some(Instant::now());
                     tracing::info!("asked to leave; a second signal leaves at once");
-                    drain.begin();
+                    leaving.begin();
                 }
                 Some(first) if first.elapsed() < SAME_WISH => {}
                 Some(_) => {

@@ -157,10 +157,11 @@ impl Acceptor {
         let current = Arc::new(RwLock::new(server));
         let acceptor = Self { part, current, metrics: Metrics::register(prefix, registry) };
         acceptor.metrics.expiry.set(not_after);
-        let (follower, leaving) = (acceptor.clone(), drain.token());
-        let config = config.clone();
-        drain.spawn(async move {
-            tokio::select! { () = follower.follow(config, bytes) => {}, () = leaving.cancelled() => {} }
+        let state = (acceptor.clone(), config.clone(), bytes, drain.token());
+        drain.supervise("tls-certificate", state, |(follower, config, seen, leaving)| {
+            Box::pin(async {
+                tokio::select! { () = follower.follow(config, seen) => {}, () = leaving.cancelled() => {} }
+            })
         });
         Ok(Some(acceptor))
     }
@@ -180,7 +181,7 @@ impl Acceptor {
         }
     }
 
-    async fn follow(self, mut config: Live<TlsConfig>, mut seen: [Vec<u8>; 2]) {
+    async fn follow(&self, config: &mut Live<TlsConfig>, seen: &mut [Vec<u8>; 2]) {
         let mut more = true;
         loop {
             tokio::select! {
@@ -190,15 +191,15 @@ impl Acceptor {
             let now = config.get();
             let bytes = [&now.cert, &now.key].map(|file| std::fs::read(file).unwrap_or_default());
             // In the middle of a change a file may be away, or one of the two still be the old one.
-            if bytes == seen || bytes.iter().any(Vec::is_empty) {
+            if bytes == *seen || bytes.iter().any(Vec::is_empty) {
                 continue;
             }
-            seen = bytes;
+            *seen = bytes;
             let outcome = match Pair::read(&now) {
                 Ok(pair) => {
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = pair.server;
                     self.metrics.expiry.set(pair.not_after);
-                    seen = pair.bytes;
+                    *seen = pair.bytes;
                     tracing::info!(part = self.part, "the certificate was renewed");
                     "applied"
                 }

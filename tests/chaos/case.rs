@@ -172,7 +172,7 @@ impl Case {
             failures: 0,
         };
         let over = self.sessions.clone();
-        self.sessions.spawn(async move {
+        self.sessions.spawn("session", async move {
             tokio::select! { () = session.run() => {}, () = over.begun() => {} }
         });
     }
@@ -192,7 +192,7 @@ impl Case {
                 clock: self.clock,
                 books: Arc::clone(&self.books),
             };
-            self.callers.spawn(caller.run());
+            self.callers.spawn("caller", caller.run());
         }
     }
 

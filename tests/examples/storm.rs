@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     let began = Instant::now();
     for user in FIRST_STAYING..FIRST_STAYING + STAYING {
         let (device, _) = Device::back(alone.edge(), &format!("user-{user}"), "").await;
-        drain.spawn(stay(device, Arc::clone(&latencies), began, drain.clone()));
+        drain.spawn("device", stay(device, Arc::clone(&latencies), began, drain.clone()));
     }
     let ids = go_online(&alone, devices).await;
     eprintln!("{devices} devices were online and are gone; there is news for each");

@@ -68,10 +68,10 @@ impl BusProxy {
         });
         let drain = Drain::new();
         let (all, tasks) = (Arc::clone(&shared), drain.clone());
-        drain.spawn(async move {
+        drain.spawn("bus-proxy", async move {
             let accept = async {
                 while let Ok((client, _)) = listener.accept().await {
-                    tasks.spawn(carry(client, Arc::clone(&all), tasks.clone()));
+                    tasks.spawn("bus-proxy", carry(client, Arc::clone(&all), tasks.clone()));
                 }
             };
             tokio::select! { () = accept => {}, () = tasks.begun() => {} }

@@ -152,7 +152,7 @@ impl Drop for Business {
 fn serve(listener: TcpListener, shared: Arc<Shared>, drain: &Drain) {
     let router = axum::Router::new().route(PATH, axum::routing::post(check)).with_state(shared);
     let leaving = drain.token();
-    drain.spawn(async move {
+    drain.spawn("business-system", async move {
         let _ = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned()).await;
     });
 }

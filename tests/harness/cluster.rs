@@ -26,6 +26,8 @@ use crate::wait::eventually;
 
 /// How often edges say that they live; short, because a publisher-api is ready only after a whole one.
 pub const HEARTBEAT: Duration = Duration::from_millis(50);
+/// For so long an edge waits for a sign of a device.
+const SILENCE: Duration = Duration::from_secs(600);
 /// How long a part may take to leave.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -200,13 +202,19 @@ impl Cluster {
             publishers: 1,
             adapters: 1,
             rules: default_rules(),
-            edge: edge::Config { listen: any, heartbeat: HEARTBEAT, ..edge::Config::default() },
+            // A device that the test has not got round to yet answers no ping.
+            edge: edge::Config {
+                listen: any,
+                heartbeat: HEARTBEAT,
+                silence: SILENCE,
+                ..edge::Config::default()
+            },
             publisher: publisher_api::Config {
                 listen: any,
                 heartbeat: HEARTBEAT,
                 // On a busy machine a late answer or heartbeat must not look like a frozen edge.
-                answer_deadline: Duration::from_secs(10),
-                silent_after: Duration::from_secs(10),
+                answer_deadline: Duration::from_secs(30),
+                silent_after: Duration::from_secs(30),
                 ..publisher_api::Config::default()
             },
             adapter: auth_adapter::Config::default(),
@@ -434,7 +442,8 @@ async fn start<T>(
     name: &'static str,
     start: impl AsyncFnOnce(Bus, Health, &mut Registry, &Drain) -> anyhow::Result<T>,
 ) -> Part<T> {
-    let (drain, bus_drain, health) = (Drain::new(), Drain::new(), Health::new());
+    let (drain, health) = (Drain::new(), Health::new());
+    let bus_drain = drain.beside();
     let link = Link::to(bus).await;
     let connection = Bus::connect(&server(link.address()).await, name, &bus_drain).await;
     let connection = connection.expect("the address is one");

@@ -126,7 +126,7 @@ impl Collector {
         let router =
             Router::new().route("/v1/traces", post(take)).with_state(Keeper(collector.spans.clone()));
         let leaving = collector.drain.token();
-        collector.drain.spawn(async move {
+        collector.drain.spawn("collector", async move {
             let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
             served.await.expect("the collector serves");
         });
@@ -141,7 +141,7 @@ impl Collector {
         let (collector, listener) = Self::bind("grpc").await;
         let service = TraceServiceServer::new(Keeper(collector.spans.clone()));
         let leaving = collector.drain.token();
-        collector.drain.spawn(async move {
+        collector.drain.spawn("collector", async move {
             let server = tonic::transport::Server::builder().add_service(service);
             let incoming = TcpIncoming::from(listener);
             let served = server.serve_with_incoming_shutdown(incoming, leaving.cancelled_owned());

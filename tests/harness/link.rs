@@ -53,10 +53,10 @@ impl Link {
         });
         let drain = Drain::new();
         let (links, tasks) = (Arc::clone(&shared), drain.clone());
-        drain.spawn(async move {
+        drain.spawn("link", async move {
             let accept = async {
                 while let Ok((client, _)) = listener.accept().await {
-                    tasks.spawn(carry(client, Arc::clone(&links), tasks.clone()));
+                    tasks.spawn("link", carry(client, Arc::clone(&links), tasks.clone()));
                 }
             };
             tokio::select! { () = accept => {}, () = tasks.begun() => {} }

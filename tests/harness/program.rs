@@ -111,8 +111,8 @@ impl Launch {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program can be started");
         let (readers, stdout, stderr) = (Drain::new(), Output::default(), Output::default());
-        readers.spawn(stdout.clone().fill(child.stdout.take().expect("it is piped")));
-        readers.spawn(stderr.clone().fill(child.stderr.take().expect("it is piped")));
+        readers.spawn("reader", stdout.clone().fill(child.stdout.take().expect("it is piped")));
+        readers.spawn("reader", stderr.clone().fill(child.stderr.take().expect("it is piped")));
         Program { name: self.name, child, stdout, stderr, readers, errors_expected: false }
     }
 

@@ -177,7 +177,7 @@ async fn serve_page(page: &str, edge: SocketAddr, reports: Reports, drain: &Drai
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
     let origin = format!("http://{}/", listener.local_addr().expect("it is bound"));
     let leaving = drain.token();
-    drain.spawn(async move {
+    drain.spawn("reports", async move {
         let _ = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned()).await;
     });
     origin

@@ -34,6 +34,7 @@ mod store;
 mod storm;
 mod subscribe;
 mod sweep;
+mod tasks;
 mod tls;
 mod traces;
 mod truth;

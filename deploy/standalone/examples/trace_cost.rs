@@ -42,7 +42,7 @@ async fn measure(publishes: usize) -> anyhow::Result<()> {
     let (drain, listener) = (Drain::new(), TcpListener::bind("127.0.0.1:0").await?);
     let endpoint = format!("http://{}", listener.local_addr()?);
     let leaving = drain.token();
-    drain.spawn(async move {
+    drain.spawn("collector", async move {
         let router = Router::new().route("/v1/traces", post(async || StatusCode::OK));
         let _ = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned()).await;
     });
@@ -95,7 +95,7 @@ impl Product {
                 let answer = device.next().await.context("the device's connection ended")??;
                 ensure!(answer.to_text()? == r#"{"result":true}"#, "{answer}");
             }
-            readers.spawn(async move {
+            readers.spawn("reader", async move {
                 let mut left = publishes;
                 while left > 0
                     && let Some(Ok(frame)) = device.next().await
@@ -154,7 +154,7 @@ async fn serve() -> anyhow::Result<()> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     (settings.edge.listen, settings.edge.admin, settings.publisher_api.listen) = (any, any, any);
     settings.demo.listen = any;
-    let standalone = Standalone::start(settings).await?;
+    let standalone = Standalone::start(settings, &Drain::new()).await?;
     standalone.health.wait_ready().await;
     println!("{}\n{}", standalone.clients, standalone.publishing);
     std::io::stdout().flush()?;

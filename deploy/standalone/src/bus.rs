@@ -58,10 +58,10 @@ impl config::Settings for Settings {
 pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let settings = live.get();
     let admin = health::bind("bus.admin", settings.bus.admin).await?;
-    let (bus_drain, admin_drain) = (Drain::new(), Drain::new());
+    let (bus_drain, admin_drain) = (drain.beside(), drain.beside());
     let server = provide(&settings.bus, &bus_drain).await.context("the bus")?;
     let (health, mut registry) = (Health::new(), Registry::default());
-    metrics::register_process(&mut registry, "bus");
+    metrics::register_process(&mut registry, "bus", &drain);
     server.register(&mut registry);
     live.register(&mut registry);
     server.watch(&health, &admin_drain);

@@ -79,7 +79,7 @@ async fn start(wanted: SocketAddr, drain: &Drain) -> anyhow::Result<Demo> {
     let address = listener.local_addr().context("the address of the demo business system")?;
     let router = axum::Router::new().route(PATH, post(whose));
     let leaving = drain.token();
-    drain.spawn(async move {
+    drain.spawn_vital("demo", async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
         if let Err(error) = served.await {
             tracing::error!(%error, "the demo business system stopped");

@@ -88,23 +88,27 @@ struct Drains {
     auth: (Drain, Duration),
     /// The bus, the connections to it, the admin port and the demo.
     rest: Drain,
+    /// That of the process.
+    process: Drain,
     total: Duration,
 }
 
 impl Drains {
-    fn new(settings: &Settings) -> Self {
+    fn new(settings: &Settings, process: &Drain) -> Self {
         let window = settings.edge.drain_window;
         Self {
-            edge: (Drain::new(), window + EDGE_GRACE),
-            publisher: (Drain::new(), settings.publisher_api.grace),
-            auth: (Drain::new(), settings.auth_adapter.grace),
-            rest: Drain::new(),
+            edge: (process.beside(), window + EDGE_GRACE),
+            publisher: (process.beside(), settings.publisher_api.grace),
+            auth: (process.beside(), settings.auth_adapter.grace),
+            rest: process.beside(),
+            process: process.clone(),
             total: window + TOTAL_GRACE,
         }
     }
 
     /// Finishes one after the other, within the total. Returns how many tasks did not end in time.
     async fn finish(self) -> usize {
+        self.process.begin();
         let end = Instant::now() + self.total;
         let mut unfinished = 0;
         for (drain, grace) in [self.edge, self.publisher, self.auth, (self.rest, LAST_GRACE)] {
@@ -126,14 +130,15 @@ struct Started {
 
 impl Standalone {
     /// Binds every port and starts every part. All that can be known to fail fails here, and then nothing is
-    /// left running.
+    /// left running. `process` begins when a task is lost that is needed: then it is time to [leave](Self::leave).
     ///
     /// # Errors
     /// A port is taken, or the configuration names something that can't be used.
-    pub async fn start(settings: impl Into<Live<Settings>>) -> anyhow::Result<Self> {
+    pub async fn start(settings: impl Into<Live<Settings>>, process: &Drain) -> anyhow::Result<Self> {
         let live: Live<Settings> = settings.into();
         let settings = live.get();
-        let (health, drains, path) = (Health::new(), Drains::new(&settings), settings.edge.path.clone());
+        let (health, drains, path) =
+            (Health::new(), Drains::new(&settings, process), settings.edge.path.clone());
         let keyed = settings.publisher_api.has_keys();
         let kept = kept(&settings);
         let tls =
@@ -194,7 +199,7 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     if settings.bus.is_private() {
         server = server.for_one_of_each();
     }
-    metrics::register_process(&mut registry, "message-center");
+    metrics::register_process(&mut registry, "message-center", rest);
     server.register(&mut registry);
     server.watch(health, rest);
 
@@ -233,7 +238,7 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
 /// See [`Standalone::start`].
 pub async fn run(settings: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     // Boxed, for it is large and gone once everything runs.
-    let standalone = Box::pin(Standalone::start(settings)).await?;
+    let standalone = Box::pin(Standalone::start(settings, &drain)).await?;
     tokio::select! {
         () = standalone.health.wait_ready() => {
             // Whoever closed standard output wants to read nothing; that is no reason to stop.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use shared::config::{Problems, Settings as _};
+use shared::drain::Drain;
 use standalone::{Settings, Standalone};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,7 +29,7 @@ fn settings() -> Settings {
 
 #[tokio::test]
 async fn everything_starts_becomes_ready_and_leaves_nothing_running() {
-    let standalone = Standalone::start(settings()).await.unwrap();
+    let standalone = Standalone::start(settings(), &Drain::new()).await.unwrap();
     timeout(PATIENCE, standalone.health.wait_ready()).await.unwrap();
     let demo = standalone.demo.unwrap().address;
     let addresses = [standalone.clients, standalone.publishing, standalone.admin, demo];
@@ -55,7 +56,8 @@ async fn a_start_that_fails_says_why_and_leaves_nothing_running() {
     drop(free);
     settings.edge.listen = taken.local_addr().unwrap();
     settings.publisher_api.listen = freed;
-    let error = timeout(PATIENCE, Standalone::start(settings)).await.unwrap().unwrap_err().to_string();
+    let error =
+        timeout(PATIENCE, Standalone::start(settings, &Drain::new())).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("edge.listen") && error.contains("is taken"), "{error}");
     TcpListener::bind(freed).await.unwrap_or_else(|error| panic!("publisher-api still listens: {error}"));
 }
@@ -64,7 +66,7 @@ async fn a_start_that_fails_says_why_and_leaves_nothing_running() {
 async fn with_a_login_of_ones_own_there_is_no_demo() {
     let mut settings = settings();
     settings.auth_adapter.url = "http://127.0.0.1:9/websocket_auth".into();
-    let standalone = Standalone::start(settings).await.unwrap();
+    let standalone = Standalone::start(settings, &Drain::new()).await.unwrap();
     timeout(PATIENCE, standalone.health.wait_ready()).await.unwrap();
     assert!(standalone.demo.is_none());
     let text = standalone::banner::text(&standalone);
@@ -81,7 +83,7 @@ async fn an_exposed_demo_makes_a_key_that_publishes_and_shows_it_where_it_is_cop
     let mut problems = Problems::default();
     settings.validate(&mut problems);
     assert!(problems.is_empty(), "{problems}");
-    let standalone = Standalone::start(settings).await.unwrap();
+    let standalone = Standalone::start(settings, &Drain::new()).await.unwrap();
     timeout(PATIENCE, standalone.health.wait_ready()).await.unwrap();
     let text = standalone::banner::text(&standalone);
     let secret = standalone.demo_key.as_ref().unwrap().secret().to_owned();

@@ -33,6 +33,11 @@ impl<K: Hash + Eq, V> Parts<K, V> {
         self.parts.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether a panic left one of them half changed.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.parts.iter().any(Mutex::is_poisoned)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.all().map(|part| part.len()).sum()
     }

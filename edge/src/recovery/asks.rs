@@ -63,7 +63,7 @@ impl Desk {
             return self.send(reply, Answer { stored, ..answer });
         };
         let (desk, drain) = (self.clone(), self.keep.drain.clone());
-        drain.spawn(async move {
+        drain.spawn("edge-ask", async move {
             let stored = desk.keep.await_all(&ask.stored).await;
             desk.send(reply, Answer { stored, ..answer });
             drop(place);

@@ -208,7 +208,7 @@ impl Keep {
     pub(crate) fn make_sure(self: &Arc<Self>, partition: u32, epoch: Epoch) {
         self.metrics.doubts.inc();
         let (keep, gone) = (Arc::clone(self), self.gone.clone());
-        self.drain.spawn(async move {
+        self.drain.spawn_whole("edge-doubt", async move {
             tokio::select! { () = keep.ask_until_sure(partition, epoch) => {}, () = gone.cancelled() => {} }
         });
     }

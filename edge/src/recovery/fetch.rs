@@ -37,7 +37,9 @@ impl Keep {
     pub(crate) fn fetch(self: &Arc<Self>, fetching: Fetching, cause: Cause) {
         let keep = Arc::clone(self);
         let gone = self.gone.clone();
-        self.drain.spawn(
+        // Whatever waits behind the gap would wait for ever.
+        self.drain.spawn_whole(
+            "edge-fetch",
             async move {
                 tokio::select! { () = keep.catch_up(fetching, cause) => {}, () = gone.cancelled() => {} }
             }
@@ -48,7 +50,7 @@ impl Keep {
     /// Fetches what several lines have just begun to miss, in one task.
     pub(super) fn fetch_all(self: &Arc<Self>, fetches: Vec<Fetching>, cause: Cause) {
         let (keep, gone) = (Arc::clone(self), self.gone.clone());
-        self.drain.spawn(async move {
+        self.drain.spawn_whole("edge-fetch", async move {
             let all = stream::iter(fetches).for_each_concurrent(AT_ONCE, |fetch| keep.catch_up(fetch, cause));
             tokio::select! { () = all => {}, () = gone.cancelled() => {} }
         });

@@ -122,6 +122,11 @@ impl Keep {
         }
     }
 
+    /// Whether a panic left half changed what was heard.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.heard.iter().any(Mutex::is_poisoned)
+    }
+
     /// Whether a rule holds; one that is switched off does not, in a test.
     pub(crate) fn keeps(&self, rule: Fault) -> bool {
         !self.faults.has(rule)

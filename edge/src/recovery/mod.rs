@@ -29,3 +29,21 @@ pub(crate) mod recent;
 pub(crate) mod replay;
 pub(crate) mod sweep;
 pub(crate) mod verdict;
+
+use std::sync::Arc;
+
+use keep::Keep;
+
+/// Tells after a panic what it left half changed, so that no message is lost by it unnoticed.
+pub(crate) fn half_changed(keep: &Arc<Keep>) -> impl Fn() -> Option<&'static str> + Send + Sync + use<> {
+    // Not held: its tasks have the drain that asks.
+    let keep = Arc::downgrade(keep);
+    move || {
+        let keep = keep.upgrade()?;
+        let what = [
+            (keep.hub.is_poisoned(), "the sessions and channels of this edge"),
+            (keep.is_poisoned(), "what was heard of the streams"),
+        ];
+        what.into_iter().find_map(|(poisoned, what)| poisoned.then_some(what))
+    }
+}

@@ -73,7 +73,7 @@ pub(crate) async fn upgrade(
         .max_write_buffer_size(MAX_WRITE_BUFFER);
     handshake.on_upgrade(move |socket| async move {
         let drain = app.drain.clone();
-        drain.spawn(async move {
+        drain.spawn("publisher-socket", async move {
             serve(app, caller, socket).await;
             drop(place);
         });

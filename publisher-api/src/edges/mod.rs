@@ -66,7 +66,17 @@ impl Edges {
             rules,
             metrics,
         });
-        drain.spawn(Arc::clone(&edges).listen(heartbeats, stop));
+        let weak = Arc::downgrade(&edges);
+        drain.on_panic(move || {
+            weak.upgrade()?
+                .roster
+                .is_poisoned()
+                .then_some("the roster of edges, by which counts are complete")
+        });
+        let state = (Arc::clone(&edges), heartbeats, stop);
+        drain.supervise("publisher-heartbeats", state, |(edges, heartbeats, stop)| {
+            Box::pin(edges.listen(heartbeats, stop))
+        });
         Ok(edges)
     }
 
@@ -82,7 +92,7 @@ impl Edges {
         self.tell(edge, change);
     }
 
-    async fn listen(self: Arc<Self>, mut heartbeats: Subscriber, stop: CancellationToken) {
+    async fn listen(&self, heartbeats: &mut Subscriber, stop: &CancellationToken) {
         let mut sweep = tokio::time::interval(self.times.heartbeat / SWEEPS);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -93,7 +103,7 @@ impl Edges {
                     Some(message) => self.on_heartbeat(message).await,
                     None => return tracing::error!("the bus client ended the subscription to heartbeats"),
                 },
-                _ = sweep.tick() => self.sweep(&mut heartbeats).await,
+                _ = sweep.tick() => self.sweep(heartbeats).await,
                 () = stop.cancelled() => return,
             }
         }
@@ -160,17 +170,17 @@ impl Edges {
     }
 
     /// Proves the subscriptions after each connect and keeps the readiness of this part, until the drain.
-    pub(crate) async fn keep_ready(self: Arc<Self>, health: Health, grace: Duration, drain: Drain) {
+    pub(crate) async fn keep_ready(&self, health: &Health, grace: Duration, drain: &Drain) {
         let mut state = self.state.clone();
         let mut lost = None;
         loop {
             let view = *state.borrow_and_update();
             let again = if view.connected {
                 lost = None;
-                self.while_connected(view.connects, &health, &drain).await
+                self.while_connected(view.connects, health, drain).await
             } else {
                 let since = *lost.get_or_insert_with(|| self.now());
-                while_away(view.connects, since + grace, self.now(), &health)
+                while_away(view.connects, since + grace, self.now(), health)
             };
             let timer = async {
                 match again {

@@ -83,19 +83,24 @@ impl Keys {
 
     /// Looks at the file of keys until the drain begins.
     pub(crate) fn watch(self: &Arc<Self>, drain: &Drain) {
-        let (keys, leaving) = (Arc::clone(self), drain.token());
-        drain.spawn(async move {
-            let mut looks = interval(LOOK_EVERY);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    _ = looks.tick() => {}
-                    () = leaving.cancelled() => return,
+        let state = (Arc::clone(self), drain.token());
+        drain.supervise("publisher-keys-file", state, |(keys, leaving)| {
+            Box::pin(async {
+                let mut looks = interval(LOOK_EVERY);
+                looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    tokio::select! {
+                        _ = looks.tick() => {}
+                        () = leaving.cancelled() => return,
+                    }
+                    // The file may be on a disk that hangs.
+                    let keys = Arc::clone(keys);
+                    let looked = tokio::task::spawn_blocking(move || keys.look_again()).await;
+                    if let Some(panic) = looked.err().and_then(|error| error.try_into_panic().ok()) {
+                        std::panic::resume_unwind(panic);
+                    }
                 }
-                // The file may be on a disk that hangs.
-                let keys = Arc::clone(&keys);
-                let _ = tokio::task::spawn_blocking(move || keys.look_again()).await;
-            }
+            })
         });
     }
 

@@ -91,7 +91,8 @@ impl Asker {
             last: 0,
             open: BTreeMap::new(),
         };
-        drain.spawn(async move {
+        // Not begun anew: whoever waits for a receipt would wait for ever.
+        drain.spawn_vital("publisher-receipts", async move {
             desk.work(queue, answers).await;
             drop(done);
         });

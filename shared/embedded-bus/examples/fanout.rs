@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         measure(address, subscribers).await?;
     }
     shutdown.cancel();
-    serving.await?;
+    serving.await??;
     println!("{:#?}", stats.snapshot());
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use embedded_bus::{Config, DiskConfig, EmbeddedBus, Stats, Storage, StreamsConfig, Sync};
+use embedded_bus::{Config, DiskConfig, EmbeddedBus, ServeError, Stats, Storage, StreamsConfig, Sync};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ struct Running {
     stats: Stats,
     client: async_nats::Client,
     shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Running {
@@ -73,7 +73,7 @@ impl Running {
 
     async fn end(self) -> Result<(), Failure> {
         self.shutdown.cancel();
-        Ok(self.task.await?)
+        Ok(self.task.await??)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::handshake::Info;
 use crate::outbox::Outbox;
 use crate::routing::Router;
-use crate::stats::Stats;
+use crate::stats::{Stats, add};
 use crate::stream::Inlet;
 
 /// Where a subscription's messages go.
@@ -39,6 +39,8 @@ pub(crate) struct Bus {
     pub(crate) stop: CancellationToken,
     /// Follows `stop`: no reader is left, so what waits now is all there will be.
     pub(crate) flush: CancellationToken,
+    /// Cancelled when a panic left the subscriptions half changed.
+    pub(crate) broken: CancellationToken,
 }
 
 impl Bus {
@@ -53,6 +55,16 @@ impl Bus {
             readers: TaskTracker::new(),
             stop: CancellationToken::new(),
             flush: CancellationToken::new(),
+            broken: CancellationToken::new(),
+        }
+    }
+
+    /// A connection's task panicked. That ends the connection; and the bus, if it was changing the subscriptions.
+    pub(crate) fn on_panic(&self, connection: u64) {
+        add(&self.stats.counters().connection_panics, 1);
+        tracing::error!(connection, "a panic ended a connection of the bus");
+        if self.router.is_poisoned() {
+            self.broken.cancel();
         }
     }
 

@@ -261,6 +261,19 @@ pub enum BindError {
     },
 }
 
+/// Why a bus ended before it was told to. The process that has it is best started anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ServeError {
+    /// The thread that keeps the streams panicked.
+    #[error("the thread of the streams panicked, so nothing would be stored until the bus is started anew")]
+    Streams,
+    /// The task of a connection panicked.
+    #[error(
+        "a panic left the subscriptions half changed, so messages could go astray until the bus is started anew"
+    )]
+    Subscriptions,
+}
+
 impl BindError {
     #[expect(
         clippy::wildcard_enum_match_arm,

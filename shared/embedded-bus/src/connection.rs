@@ -57,6 +57,9 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.bus.on_panic(self.id);
+        }
         self.unsubscribe_all();
         self.outbox.close(&[]);
         subtract(&self.bus.stats.counters().connections, 1);
@@ -97,7 +100,9 @@ where
     registration.unsubscribe_all();
     outbox.close(&last_words);
     // A panic of the writer ends this connection and no other.
-    let _ = writing.await;
+    if writing.await.is_err_and(|error| error.is_panic()) {
+        bus.on_panic(id);
+    }
     if matches!(end, End::Fatal(_)) {
         linger(&mut reader).await;
     }

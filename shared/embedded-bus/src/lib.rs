@@ -25,7 +25,7 @@ mod stream;
 mod subject;
 mod wire;
 
-pub use config::{BindError, Config, Credentials, DiskConfig, Storage, StreamsConfig, Sync};
+pub use config::{BindError, Config, Credentials, DiskConfig, ServeError, Storage, StreamsConfig, Sync};
 #[doc(hidden)]
 pub use hostile::check_bytes;
 pub use server::EmbeddedBus;

@@ -1,5 +1,6 @@
 //! Listens, lets connections in, and ends them all.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
-use crate::config::{BindError, Config};
+use crate::config::{BindError, Config, ServeError};
 use crate::connection;
 use crate::stats::{Stats, add};
 use crate::stream::Worker;
@@ -64,15 +65,22 @@ impl EmbeddedBus {
     /// Serves until `shutdown` is cancelled, and returns once every connection has ended: each is told by an INFO with
     /// `ldm`, gets what waits for it, and is closed. That takes a few seconds at most. Dropping the future instead ends
     /// the connections without waiting for them.
-    pub async fn serve(self, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    /// It ended, in the same way, before it was told to: something panicked that it can't go on without.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServeError> {
         let Self { listener, address, bus, streams } = self;
         // Only matter if this future is dropped.
         let _ends = (bus.stop.clone().drop_guard(), bus.flush.clone().drop_guard());
         tracing::info!(%address, "bus listens");
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = accept(&listener, &bus) => {}
-        }
+        let streams_ended = streams.as_ref().map(Worker::ended).unwrap_or_default();
+        let served = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Ok(()),
+            () = bus.broken.cancelled() => Err(ServeError::Subscriptions),
+            () = streams_ended.cancelled() => Err(ServeError::Streams),
+            never = accept(&listener, &bus) => match never {},
+        };
         drop(listener);
         bus.stop.cancel();
         bus.readers.close();
@@ -91,11 +99,19 @@ impl EmbeddedBus {
             tracing::error!(tasks = bus.tasks.len(), "connections of the bus did not end in time");
         }
         tracing::info!(%address, "bus ended");
+        served
+    }
+
+    /// Makes the thread of the streams panic, for a test to see what that leads to. A released program does not.
+    #[doc(hidden)]
+    pub fn streams_panic(&self) -> impl FnOnce() + Send + use<> {
+        let inlet = self.bus.inlet.clone();
+        move || inlet.iter().for_each(|inlet| inlet.panic())
     }
 }
 
 /// Lets connections in, for ever.
-async fn accept(listener: &TcpListener, bus: &Arc<Bus>) {
+async fn accept(listener: &TcpListener, bus: &Arc<Bus>) -> Infallible {
     let mut retry = FIRST_RETRY;
     let mut id = 0;
     loop {

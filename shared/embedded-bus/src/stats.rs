@@ -20,6 +20,7 @@ pub(crate) struct Counters {
     pub(crate) protocol_errors: AtomicU64,
     pub(crate) stale_connections: AtomicU64,
     pub(crate) slow_consumers: AtomicU64,
+    pub(crate) connection_panics: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) messages_discarded: AtomicU64,
@@ -115,6 +116,8 @@ pub struct Snapshot {
     pub stale_connections: u64,
     /// Connections cut off because too much waited for them, or their socket took nothing for too long.
     pub slow_consumers: u64,
+    /// Connections that a panic of this program ended.
+    pub connection_panics: u64,
     /// Messages that clients published.
     pub messages_in: u64,
     /// Messages queued for a subscriber: one published message counts once for each.
@@ -166,6 +169,7 @@ impl Stats {
             protocol_errors: counters.protocol_errors.load(Relaxed),
             stale_connections: counters.stale_connections.load(Relaxed),
             slow_consumers: counters.slow_consumers.load(Relaxed),
+            connection_panics: counters.connection_panics.load(Relaxed),
             messages_in: counters.messages_in.load(Relaxed),
             messages_out: counters.messages_out.load(Relaxed),
             messages_discarded: counters.messages_discarded.load(Relaxed),

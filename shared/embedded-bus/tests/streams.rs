@@ -4,11 +4,12 @@ mod support;
 
 use async_nats::{Client, HeaderMap, Message, RequestErrorKind};
 use bytes::Bytes;
-use embedded_bus::{Config, StreamsConfig};
+use embedded_bus::{Config, EmbeddedBus, ServeError, StreamsConfig};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use support::{DEADLINE, Server};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 const MIB: usize = 1 << 20;
 
@@ -176,4 +177,14 @@ async fn publishers_that_outrun_the_streams_wait_and_lose_nothing() {
     assert_eq!((stats.stream_refused, stats.stream_dropped), (0, 0));
     let info = ask(&maker, "STREAM.INFO.S", json!(null)).await;
     assert_eq!((&info["state"]["messages"], &info["state"]["last_seq"]), (&json!(8000), &json!(8000)));
+}
+
+#[tokio::test]
+async fn a_bus_whose_streams_have_panicked_ends_and_says_so() {
+    let mut config = Config { streams: Some(StreamsConfig::default()), ..Config::default() };
+    config.listen.set_port(0);
+    let bus = EmbeddedBus::bind(config).await.expect("a free port");
+    bus.streams_panic()();
+    let served = timeout(DEADLINE, bus.serve(CancellationToken::new())).await;
+    assert_eq!(served.expect("it ends"), Err(ServeError::Streams));
 }

@@ -319,15 +319,17 @@ impl BusServer {
     /// note, because what is there is still delivered; one that can't be used is a reason against being ready.
     pub fn watch(&self, health: &Health, drain: &Drain) {
         let Some(stats) = self.stats.clone() else { return };
-        let (health, leaving) = (health.clone(), drain.clone());
-        drain.spawn(async move {
-            let mut looks = tokio::time::interval(LOOK);
-            loop {
-                tokio::select! {
-                    _ = looks.tick() => store::tell(&stats, &health),
-                    () = leaving.begun() => return,
+        let state = (stats, health.clone(), drain.clone());
+        drain.supervise_useful("bus-store-readiness", state, |(stats, health, leaving)| {
+            Box::pin(async {
+                let mut looks = tokio::time::interval(LOOK);
+                loop {
+                    tokio::select! {
+                        _ = looks.tick() => store::tell(stats, health),
+                        () = leaving.begun() => return,
+                    }
                 }
-            }
+            })
         });
     }
 

@@ -55,13 +55,17 @@ impl Inbox {
         let mut answers = client.subscribe(format!("{prefix}.*")).await.map_err(BusError::Subscribe)?;
         let waiters = Waiters::default();
         let (known, leaving) = (Arc::clone(&waiters), drain.token());
-        drain.spawn(async move {
+        drain.spawn_vital("bus-client", async move {
             let deliver = async {
                 while let Some(message) = answers.next().await {
                     let number = message.subject.rsplit('.').next().and_then(|token| token.parse().ok());
                     if let Some(number) = number {
                         hand_out(&known, number, message);
                     }
+                }
+                // Whoever made requests has closed the connection by leaving; otherwise its client has died.
+                if Arc::strong_count(&known) == 1 {
+                    std::future::pending::<()>().await;
                 }
             };
             // Requests are made until the part has left; its drain ends with its last user.

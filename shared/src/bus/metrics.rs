@@ -75,7 +75,7 @@ fn label<T>(result: &Result<T, RequestError>) -> &'static str {
 pub(super) struct ServerMetrics(pub(super) Stats);
 
 /// Names without prefix, help texts, and values of what only grows.
-fn counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 14] {
+fn counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 15] {
     [
         ("connections_accepted", "Connections let in", now.connections_accepted),
         ("connections_refused", "Connections turned away, there being too many", now.connections_refused),
@@ -88,6 +88,7 @@ fn counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 14] {
         ("protocol_errors", "Connections closed for what they sent", now.protocol_errors),
         ("stale_connections", "Connections closed for not answering", now.stale_connections),
         ("slow_consumers", "Connections cut off because too much waited for them", now.slow_consumers),
+        ("connection_panics", "Connections that a panic of this program ended", now.connection_panics),
         ("messages_received", "Messages that clients published", now.messages_in),
         ("messages_sent", "Messages queued for a subscriber, once for each", now.messages_out),
         (

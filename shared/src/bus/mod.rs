@@ -298,7 +298,12 @@ pub async fn provide(config: &BusConfig, drain: &Drain) -> Result<BusServer, Bus
     let server = EmbeddedBus::bind(embedded).await?;
     let (address, stats) = (server.local_addr(), server.stats());
     let leaving = drain.token();
-    drain.spawn(async move { server.serve(leaving).await });
+    drain.on_kill("bus-streams", server.streams_panic());
+    drain.spawn_vital("bus-server", async move {
+        if let Err(error) = server.serve(leaving).await {
+            tracing::error!(%error, "the embedded bus has ended");
+        }
+    });
     tracing::info!(%address, private = config.listen.is_empty(), "the embedded bus listens");
     Ok(BusServer::embedded(address, credentials, stats))
 }

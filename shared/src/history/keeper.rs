@@ -47,9 +47,9 @@ enum Found {
 }
 
 /// Watches until the part leaves. Each stream by itself: one without a leader keeps nobody from looking at the others.
-pub(super) async fn keep(history: History, leaving: CancellationToken) {
+pub(super) async fn keep(history: &History, leaving: &CancellationToken) {
     let found = Mutex::new(vec![Found::Nothing; history.partitions() as usize]);
-    let all = All { history, found };
+    let all = All { history: history.clone(), found };
     let watched = (0..all.history.partitions()).map(|partition| Keeper::new(&all, partition).watch());
     tokio::select! { _ = join_all(watched) => {}, () = leaving.cancelled() => {} }
 }

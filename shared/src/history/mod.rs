@@ -145,7 +145,10 @@ impl History {
     /// Begins to make and watch the streams; [`History::state`] tells how it stands.
     pub fn open(bus: &Bus, config: &HistoryConfig, role: Role, drain: &Drain) -> Self {
         let history = Self::with(bus, config, role);
-        drain.spawn(keeper::keep(history.clone(), drain.token()));
+        let state = (history.clone(), drain.token());
+        drain.supervise("history-keeper", state, |(history, leaving)| {
+            Box::pin(keeper::keep(history, leaving))
+        });
         history
     }
 

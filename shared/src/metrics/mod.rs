@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::drain::Drain;
 use text::Format;
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -19,12 +20,14 @@ struct Build {
     part: &'static str,
 }
 
-/// Adds what every process tells about itself. Called once a process, within its runtime; `part` names what it runs.
-pub fn register_process(registry: &mut Registry, part: &'static str) {
+/// Adds what every process tells about itself. Called once a process, within its runtime; `part` names what it runs,
+/// and `drain` is one of its drains.
+pub fn register_process(registry: &mut Registry, part: &'static str, drain: &Drain) {
     let build = Family::<Build, Gauge>::default();
     build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION"), part }).set(1);
     registry.register("mc_build_info", "Always 1; the labels say which program this is", build);
     crate::telemetry::register(registry);
+    drain.register(registry);
     registry.register_collector(Box::new(process::Process::current()));
 }
 
@@ -44,7 +47,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_tells_what_it_is_and_what_it_uses() {
         let mut registry = Registry::default();
-        register_process(&mut registry, "edge");
+        register_process(&mut registry, "edge", &Drain::new());
         let (kind, text) = render(&registry, "*/*").unwrap();
         assert!(kind.starts_with("text/plain; version=0.0.4"));
         let build = concat!("mc_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",part=\"edge\"} 1\n");

@@ -114,7 +114,8 @@ fn export(
     exporter.set_resource(&resource);
     let (counts, sending) = (SpanCounts::default(), Drain::new());
     let (queue, sender) = queue::queue(settings, exporter, &counts);
-    sending.spawn(sender.run(sending.token()));
+    let state = (sender, sending.token());
+    sending.supervise_useful("traces", state, |(sender, leaving)| Box::pin(sender.run(leaving)));
     let provider = SdkTracerProvider::builder()
         .with_sampler(settings.sampler.clone())
         .with_resource(resource)

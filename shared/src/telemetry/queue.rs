@@ -100,10 +100,10 @@ impl SpanProcessor for Queue {
 
 impl<E: SpanExporter> Sending<E> {
     /// Sends until told to leave; then what waits is sent, and no more taken.
-    pub(super) async fn run(mut self, leaving: CancellationToken) {
+    pub(super) async fn run(&mut self, leaving: &CancellationToken) {
         let mut batch = Vec::new();
         while !leaving.is_cancelled() {
-            self.collect(&mut batch, &leaving).await;
+            self.collect(&mut batch, leaving).await;
             self.send(&mut batch).await;
         }
         self.spans.close();
@@ -204,6 +204,11 @@ mod tests {
         TraceSettings { queue: 5, batch: 2, ..settings }
     }
 
+    fn run(drain: &Drain, sending: Sending<Collector>) {
+        let state = (sending, drain.token());
+        drain.supervise_useful("traces", state, |(sending, leaving)| Box::pin(sending.run(leaving)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn spans_are_sent_in_batches_and_what_waits_is_sent_when_leaving() {
         let (counts, collector, drain) = (SpanCounts::default(), Collector::default(), Drain::new());
@@ -213,7 +218,7 @@ mod tests {
         }
         queue.on_end(span(TraceFlags::NOT_SAMPLED));
         assert_eq!(counts.get("dropped"), 1, "the queue holds five");
-        drain.spawn(sending.run(drain.token()));
+        run(&drain, sending);
         assert_eq!(drain.finish(Duration::from_secs(60)).await, 0);
         assert_eq!(counts.get("exported"), 5);
         assert!(collector.batches.lock().unwrap().iter().all(|size| *size <= 2));
@@ -225,7 +230,7 @@ mod tests {
         let collector = Collector { refuses: true, ..Collector::default() };
         let (queue, sending) = queue(&settings(), collector.clone(), &counts);
         let drain = Drain::new();
-        drain.spawn(sending.run(drain.token()));
+        run(&drain, sending);
         for sent in 1..=3 {
             queue.on_end(span(TraceFlags::SAMPLED));
             while counts.get("failed") < sent {

@@ -57,7 +57,7 @@ impl Crew {
             let input = child.stdin.take().context("the input of a client process")?;
             let output = child.stdout.take().context("the output of a client process")?;
             progress.lock().unwrap_or_else(PoisonError::into_inner).push(Progress::default());
-            readers.spawn(listen(number, output, sender.clone(), Arc::clone(&progress)));
+            readers.spawn("reader", listen(number, output, sender.clone(), Arc::clone(&progress)));
             workers.push(Worker { child, input, pid });
         }
         Ok(Self { workers, events, progress, readers })

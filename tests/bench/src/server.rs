@@ -245,7 +245,7 @@ impl Part {
     /// Reads the rest of its log, so that it never waits for a reader, and shows what went wrong.
     fn discard(&mut self, drain: &Drain) {
         if let Some(log) = self.log.take() {
-            drain.spawn(show_errors(self.name, log));
+            drain.spawn("log", show_errors(self.name, log));
         }
     }
 }
@@ -298,7 +298,7 @@ async fn business(template: &str, drain: &Drain) -> anyhow::Result<SocketAddr> {
     };
     let router = axum::Router::new().route("/", post(whose));
     let leaving = drain.token();
-    drain.spawn(async move {
+    drain.spawn("business-system", async move {
         let served = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned());
         if let Err(error) = served.await {
             eprintln!("the business system of the tool stopped: {error}");

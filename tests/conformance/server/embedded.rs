@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
-use embedded_bus::{Config, Credentials, DiskConfig, EmbeddedBus, Storage, StreamsConfig, Sync};
+use embedded_bus::{Config, Credentials, DiskConfig, EmbeddedBus, ServeError, Storage, StreamsConfig, Sync};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,7 +16,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// One bus and the task that serves it.
 pub(crate) struct Embedded {
     cancel: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Drop for Embedded {
@@ -69,6 +69,7 @@ impl Embedded {
         tokio::time::timeout(STOP_DEADLINE, &mut self.task)
             .await
             .context("the embedded bus does not end when cancelled")?
-            .context("the embedded bus panicked")
+            .context("the embedded bus panicked")?
+            .context("the embedded bus ended by itself")
     }
 }

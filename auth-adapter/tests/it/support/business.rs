@@ -73,7 +73,7 @@ impl Business {
             .with_state(inside.clone());
         let drain = Drain::new();
         let leaving = drain.token();
-        drain.spawn(async move {
+        drain.spawn("business-system", async move {
             let _ = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned()).await;
         });
         Self { address, inside, gate, drain }

@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 use shared::history::{Epoch, Page, Position, StoredMessage};
 use shared::ids::MessageId;
 use shared::wire::{Kind, LiveMessage};
+use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tracing::Span;
 
@@ -115,6 +117,12 @@ impl AsyncWrite for Socket {
     }
 }
 
+impl Acknowledged for Socket {
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
 /// The session and all around it.
 struct World {
     session: Session<Socket>,
@@ -144,6 +152,7 @@ impl World {
             farewell: None,
             replays: Vec::new(),
             stored_first: false,
+            asleep: Duration::ZERO,
         };
         Self {
             session,

@@ -143,7 +143,7 @@ async fn serve_tokens(bus: &Bus, rest: &Drain) {
 
 fn spawn(rest: &Drain, work: impl Future<Output = ()> + Send + 'static) {
     let leaving = rest.token();
-    rest.spawn(async move {
+    rest.spawn("auth-adapter", async move {
         tokio::select! { () = work => {}, () = leaving.cancelled() => {} }
     });
 }

@@ -125,7 +125,7 @@ impl FakeEdge {
         let mut orders = self.bus.subscribe(subject::CONTROL_ALL, None, bus::DEADLINE).await.unwrap();
         let (bus, id, state) = (self.bus.clone(), self.id.clone(), Arc::clone(&self.state));
         let leaving = self.drain.token();
-        self.drain.spawn(async move {
+        self.drain.spawn("edge", async move {
             let work = async {
                 loop {
                     tokio::select! {
@@ -144,7 +144,7 @@ impl FakeEdge {
         let mut acks = self.bus.subscribe(inbox.clone(), None, bus::DEADLINE).await.unwrap();
         let (bus, id, state) = (self.bus.clone(), self.id.clone(), Arc::clone(&self.state));
         let leaving = self.drain.token();
-        self.drain.spawn(async move {
+        self.drain.spawn("edge", async move {
             let mut beat = tokio::time::interval(HEARTBEAT / 2);
             loop {
                 tokio::select! {

@@ -33,12 +33,12 @@ impl Link {
         let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
         let mode = Arc::new(watch::Sender::new((Mode::Open, 0)));
         let (modes, tasks) = (Arc::clone(&mode), drain.clone());
-        drain.spawn(async move {
+        drain.spawn("link", async move {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let (client, _) = accepted.unwrap();
-                        tasks.spawn(pass(client, bus, modes.subscribe(), tasks.clone()));
+                        tasks.spawn("link", pass(client, bus, modes.subscribe(), tasks.clone()));
                     }
                     () = tasks.begun() => return,
                 }

@@ -155,25 +155,41 @@ async fn what_a_connection_subscribed_ends_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_ends_one_connection_only_and_keeps_the_books() {
-    struct Bomb;
-    impl AsyncRead for Bomb {
-        fn poll_read(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            _: &mut tokio::io::ReadBuf<'_>,
-        ) -> std::task::Poll<std::io::Result<()>> {
-            panic!("on purpose")
-        }
-    }
     let bus = bus(Config::default());
     add(&bus.stats.counters().connections, 1);
-    let bomb = bus.tasks.spawn(serve(Arc::clone(&bus), 99, String::new(), Bomb, tokio::io::sink()));
+    let bomb = bus.tasks.spawn(serve(Arc::clone(&bus), 99, String::new(), Bomb(None), tokio::io::sink()));
     assert!(bomb.await.unwrap_err().is_panic());
+    assert_eq!((bus.stats.snapshot().connection_panics, bus.broken.is_cancelled()), (1, false));
     let mut client = Client::connected(&bus).await;
     client.send("PING\r\n").await;
     client.expect(&["PONG"]).await;
     drop(client);
     ended(&bus).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_amid_a_change_of_the_subscriptions_ends_the_bus() {
+    let bus = bus(Config::default());
+    add(&bus.stats.counters().connections, 1);
+    let bomb = Bomb(Some(Arc::clone(&bus)));
+    let bomb = bus.tasks.spawn(serve(Arc::clone(&bus), 99, String::new(), bomb, tokio::io::sink()));
+    bus.broken.cancelled().await;
+    assert!(bomb.await.unwrap_err().is_panic());
+    ended(&bus).await;
+}
+
+/// A socket that panics when it is read, while it changes the subscriptions of a bus if it has one.
+struct Bomb(Option<Arc<Bus>>);
+
+impl AsyncRead for Bomb {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let _changing = self.0.as_ref().map(|bus| bus.router_mut());
+        panic!("on purpose")
+    }
 }
 
 #[tokio::test(start_paused = true)]

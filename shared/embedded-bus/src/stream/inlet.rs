@@ -38,6 +38,8 @@ struct Queue {
     items: VecDeque<Item>,
     bytes: usize,
     closed: bool,
+    /// A test makes whoever takes something out panic.
+    panics: bool,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,10 @@ impl Inlet {
         let waited =
             self.filled.wait_timeout_while(queue, patience, |queue| queue.items.is_empty() && !queue.closed);
         let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if cfg!(debug_assertions) && queue.panics {
+            drop(queue);
+            panic!("a test made the thread of the streams panic");
+        }
         if queue.items.is_empty() {
             return if queue.closed { Taken::Ended } else { Taken::Nothing };
         }
@@ -134,6 +140,12 @@ impl Inlet {
         drop(queue);
         self.room.notify_waiters();
         Taken::Items(items)
+    }
+
+    /// Makes the thread panic at the next take, in a debug build.
+    pub(crate) fn panic(&self) {
+        self.lock().panics = true;
+        self.filled.notify_one();
     }
 
     /// Nothing more is taken; what waits still can be taken out.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::inlet::{Inlet, Taken};
 use super::request::{Item, Output, RouteChange};
@@ -33,7 +34,8 @@ const OWN: u64 = 0;
 #[derive(Debug)]
 pub(crate) struct Worker {
     inlet: Arc<Inlet>,
-    ended: oneshot::Receiver<()>,
+    /// Cancelled when the thread is gone.
+    ended: CancellationToken,
 }
 
 impl Worker {
@@ -41,7 +43,8 @@ impl Worker {
     pub(crate) async fn start(bus: &Arc<Bus>) -> Result<Option<Self>, BindError> {
         let (Some(config), Some(inlet)) = (bus.config.streams.clone(), &bus.inlet) else { return Ok(None) };
         let (tell_opened, opened) = oneshot::channel();
-        let (tell_ended, ended) = oneshot::channel::<()>();
+        let ended = CancellationToken::new();
+        let tell_ended = ended.clone().drop_guard();
         let (thread_bus, thread_inlet) = (Arc::clone(bus), Arc::clone(inlet));
         let run = move || {
             // Dropped last, whatever happens before.
@@ -69,10 +72,14 @@ impl Worker {
     }
 
     /// Takes nothing more, and waits until all that was taken is stored and told.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end(self) {
         self.inlet.close();
-        // An error says that the thread is gone, which is the same.
-        let _ = (&mut self.ended).await;
+        self.ended.cancelled().await;
+    }
+
+    /// Tells when the thread is gone.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 }
 
@@ -89,9 +96,7 @@ struct Closes(Arc<Inlet>);
 impl Drop for Closes {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!(
-                "the thread of the streams panicked: nothing is stored until this process is started anew"
-            );
+            tracing::error!("the thread of the streams panicked: nothing more is stored, and the bus ends");
         }
         self.0.close();
     }

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use embedded_bus::{Config, EmbeddedBus, Snapshot, Stats};
+use embedded_bus::{Config, EmbeddedBus, ServeError, Snapshot, Stats};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -25,7 +25,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub stats: Stats,
     shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Server {
@@ -82,7 +82,11 @@ impl Server {
 
     pub async fn stop(self) {
         self.shutdown.cancel();
-        timeout(DEADLINE, self.task).await.expect("the bus did not end").expect("the bus panicked");
+        timeout(DEADLINE, self.task)
+            .await
+            .expect("the bus did not end")
+            .expect("the bus panicked")
+            .expect("it was told");
         assert_eq!((self.stats.snapshot().connections, self.stats.snapshot().subscriptions), (0, 0));
     }
 }
