@@ -98,7 +98,8 @@ impl Keep {
         if timeout_at(began + FETCH_AFTER, self.hub.when(all_known)).await.is_err() {
             let fetched = async {
                 if self.keeps(Fault::AskFetch) {
-                    self.fetch_asked(asked).await;
+                    // Large, and rarely needed.
+                    Box::pin(self.fetch_asked(asked)).await;
                 }
                 std::future::pending().await
             };

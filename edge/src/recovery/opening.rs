@@ -47,7 +47,8 @@ impl Keep {
 
     async fn try_open(self: &Arc<Self>, channel: &Channel) -> Result<Opened, ReadError> {
         let hold = self.hub.hold(channel);
-        let (epoch, tail) = self.looks.share(channel, self.history.tail(channel)).await?;
+        // Boxed: a session holds the future of its subscription.
+        let (epoch, tail) = self.looks.share(channel, Box::pin(self.history.tail(channel))).await?;
         self.sure(self.history.partition(channel), epoch).await;
         // Asked after the tail, so that it is known to be of this life of the stream.
         let (now, state) = self.history.fresh_epoch(self.history.partition(channel)).await?;
