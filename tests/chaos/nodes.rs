@@ -158,7 +158,7 @@ impl Nodes {
     fn config(&self, index: usize) -> String {
         let store = self.folder.path().join(format!("n{index}"));
         let mut config = format!(
-            "server_name: n{index}\nlisten: \"{}\"\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n",
+            "server_name: n{index}\nlisten: \"{}\"\njetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 100GB }}\n",
             self.clients[index]
         );
         if self.clients.len() > 1 {

@@ -85,6 +85,8 @@ impl AlonePlan {
             .set("edge.listen", "127.0.0.1:0")
             .set("edge.admin", "127.0.0.1:0")
             .set("edge.heartbeat", "50ms")
+            // A device that the test has not got round to yet answers no ping.
+            .set("edge.silence", "10m")
             .set("publisher_api.listen", "127.0.0.1:0")
             .set("publisher_api.heartbeat", "50ms")
             .set("auth_adapter.url", business.url());

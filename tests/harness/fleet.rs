@@ -153,6 +153,8 @@ impl FleetPlan {
             // nats-server wants all of it to be free, on each node.
             .set("history.max_bytes", "256MiB")
             .set("edge.heartbeat", "50ms")
+            // A device that the test has not got round to yet answers no ping.
+            .set("edge.silence", "10m")
             .set("publisher_api.heartbeat", "50ms");
         let launch = self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value));
         self.variables.iter().fold(launch, |launch, (name, value)| launch.variable(name, value))

@@ -27,7 +27,9 @@ impl NatsServer {
         let log = std::fs::File::create(folder.path().join("log")).expect("there is room for a log");
         let config = folder.path().join("nats.conf");
         let store = folder.path().join("streams");
-        let streams = format!("jetstream {{ store_dir: {store:?}, sync_interval: always }}\n");
+        // Streams reserve what they may have; how much of the disk is free is not what is tested.
+        let streams =
+            format!("jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 100GB }}\n");
         std::fs::write(&config, streams).expect("there is room for a file");
         let mut child = Command::new(binary)
             .args(["--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir"])

@@ -131,7 +131,7 @@ impl NatsCluster {
         format!(
             "server_name: n{index}\nhost: 127.0.0.1\nport: {}\nports_file_dir: \"{folder}\"\n{tls}\n\
              authorization {{ user: {USER:?}, password: {PASSWORD:?}, timeout: 10 }}\n\
-             jetstream {{ store_dir: {:?}, sync_interval: always }}\n\
+             jetstream {{ store_dir: {:?}, sync_interval: always, max_file: 100GB }}\n\
              cluster {{\n  name: mc\n  host: 127.0.0.1\n  port: {}\n  {tls}\n  routes: [{}]\n  \
              authorization {{ user: route, password: between, timeout: 10 }}\n}}\n",
             client.port(),

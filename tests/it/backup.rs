@@ -46,7 +46,8 @@ impl Bus {
 
     async fn run(&mut self) {
         let config = self.folder.path().join("nats.conf");
-        let store = format!("jetstream {{ store_dir: {:?}, sync_interval: always }}\n", self.data());
+        let store =
+            format!("jetstream {{ store_dir: {:?}, sync_interval: always, max_file: 100GB }}\n", self.data());
         std::fs::write(&config, store).expect("there is room");
         let mut command = Command::new(&self.binary);
         command.arg("--addr").arg("127.0.0.1").arg("--port").arg(self.address.port().to_string());

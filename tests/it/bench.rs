@@ -65,7 +65,12 @@ async fn good(line: &str) -> (u64, u64) {
         assert_eq!(number(&format!("/delivery/{wrong}")), 0, "{wrong} in {report:#}");
     }
     let (accepted, received) = (number("/publishing/accepted"), number("/delivery/received"));
-    assert_eq!(number("/publishing/counted"), received, "what was counted arrived: {report:#}");
+    // On a busy machine an edge may say too late whom it reached: then the answer says so, and counts less.
+    let (counted, incomplete) = (number("/publishing/counted"), number("/publishing/incomplete"));
+    assert!(
+        counted == received || (incomplete > 0 && counted < received),
+        "what was counted arrived: {report:#}"
+    );
     assert_eq!(number("/publishing/answer/count"), accepted);
     assert_eq!(number("/delivery/latency/count"), received);
     assert!(number("/delivery/latency/max_us") > 0 && number("/sessions/login/count") == 50, "{report:#}");

@@ -144,7 +144,10 @@ async fn burst(plan: Plan) {
         async move {
             let user = number % USERS;
             let answer = publisher.publish(&format!("user:u{user}"), &number.to_string()).await;
-            answer.expect_counts(sessions_of(user), 0);
+            let (sessions, failed) = answer.counts().expect("a success");
+            // On a busy machine an edge may say too late whom it reached. What is called complete is exact.
+            let exact = (sessions, failed) == (sessions_of(user), 0);
+            assert!(exact || (!answer.is_complete() && sessions <= sessions_of(user)), "{answer:?}");
         }
     });
     join_all(publishes).await;

@@ -55,22 +55,27 @@ async fn an_edge_that_leaves_closes_its_sessions_paced_and_says_goodbye() {
 
 #[tokio::test]
 async fn while_an_edge_drains_its_sessions_still_receive_and_are_counted() {
-    let mut cluster =
-        Cluster::plan().edge(|config| config.drain_window = Duration::from_secs(2)).start().await;
+    // So many that leaving takes its second: then some are published meanwhile, also on a busy machine.
+    const DEVICES: u64 = 100;
+    let mut cluster = Cluster::plan()
+        .edge(|config| (config.drain_window, config.sessions_per_user) = (Duration::from_secs(2), 100))
+        .start()
+        .await;
     let mut devices = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..DEVICES {
         devices.push(cluster.online(0, "user-1").await);
     }
     let publisher = cluster.publisher(0);
     cluster.drain_edge(0);
     let mut received = vec![0_u64; devices.len()];
-    let (mut sent, mut counted) = (0, 0);
+    let (mut sent, mut counted, mut some) = (0, 0, 0);
     loop {
         let answer = publisher.publish("user:1", &sent.to_string()).await;
         assert!(answer.is_complete(), "{answer:?}");
         let (sessions, _) = answer.counts().expect("a success");
-        assert!(sessions <= 10, "{answer:?}");
+        assert!(sessions <= DEVICES, "{answer:?}");
         counted += sessions;
+        some += u64::from(sessions > 0 && sessions < DEVICES);
         sent += 1;
         if sessions == 0 {
             break;
@@ -93,7 +98,7 @@ async fn while_an_edge_drains_its_sessions_still_receive_and_are_counted() {
     }
     // What was counted has arrived: a session that is sent away is sent what it has waiting first.
     assert_eq!(received.iter().sum::<u64>(), counted);
-    assert!(counted > 10, "some were published while it drained: {received:?}");
+    assert!(some > 0, "some were published while it drained: {received:?}");
     drop(devices);
     cluster.remove_edge(0).await;
     publisher.publish_to(0, "user:1", "nobody").await;

@@ -57,6 +57,8 @@ async fn a_storm_of_devices_that_come_back_is_served_within_the_bound_while_live
     const NEWS: u64 = 5;
     let alone = Alone::plan()
         .set("edge.max_replays", 8)
+        // How long the last of them may wait is not what is tested.
+        .set("edge.subscribe_deadline", "60s")
         .set("edge.connections_per_second", 0)
         .set("edge.connections_per_second_per_address", 0)
         .start()
