@@ -5,11 +5,13 @@
 //! notices that a look came much too late, and that time counts as one tick. The real time stays right for what does not
 //! depend on anybody's chance, as the end of a login.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::error::Elapsed;
-use tokio::time::{Instant, MissedTickBehavior};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, MissedTickBehavior, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::Drain;
@@ -87,29 +89,53 @@ impl Awake {
     /// Waits for a moment of this clock.
     pub async fn sleep_until(&self, moment: Instant) {
         while self.now() < moment {
-            tokio::time::sleep_until(self.real(moment)).await;
+            sleep_until(self.real(moment)).await;
         }
     }
 
     /// Waits for a future for so long as this clock counts.
-    ///
-    /// # Errors
-    /// The future was not done by then.
-    pub async fn timeout<F: Future>(&self, patience: Duration, future: F) -> Result<F::Output, Elapsed> {
-        self.timeout_at(self.now() + patience, future).await
+    pub fn timeout<F: Future>(&self, patience: Duration, future: F) -> Timeout<'_, F> {
+        self.timeout_at(self.now() + patience, future)
     }
 
     /// Waits for a future until a moment of this clock.
-    ///
-    /// # Errors
-    /// The future was not done by then.
-    pub async fn timeout_at<F: Future>(&self, moment: Instant, future: F) -> Result<F::Output, Elapsed> {
-        let mut future = std::pin::pin!(future);
+    pub fn timeout_at<F: Future>(&self, moment: Instant, future: F) -> Timeout<'_, F> {
+        Timeout { future, timer: sleep_until(self.real(moment)), moment, awake: self }
+    }
+}
+
+/// A future was not done in the time that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it was not done in time")]
+pub struct Late;
+
+pin_project! {
+    /// What [`Awake::timeout`] gives. A future of its own, since an async function would hold the other one twice.
+    #[derive(Debug)]
+    pub struct Timeout<'a, F> {
+        #[pin]
+        future: F,
+        #[pin]
+        timer: Sleep,
+        moment: Instant,
+        awake: &'a Awake,
+    }
+}
+
+impl<F: Future> Future for Timeout<'_, F> {
+    type Output = Result<F::Output, Late>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(output) = this.future.poll(context) {
+            return Poll::Ready(Ok(output));
+        }
         loop {
-            let waited = tokio::time::timeout_at(self.real(moment), future.as_mut()).await;
-            if waited.is_ok() || self.now() >= moment {
-                return waited;
+            std::task::ready!(this.timer.as_mut().poll(context));
+            if this.awake.now() >= *this.moment {
+                return Poll::Ready(Err(Late));
             }
+            this.timer.as_mut().reset(this.awake.real(*this.moment));
         }
     }
 }
@@ -157,14 +183,14 @@ mod tests {
         let drain = Drain::new();
         let awake = Awake::start(&drain);
         let (began, patience, pause) = (Instant::now(), Duration::from_secs(2), Duration::from_secs(3_600));
-        let waiting = awake.clone();
-        let wait = tokio::spawn(async move { waiting.timeout(patience, std::future::pending::<()>()).await });
+        let mut wait = std::pin::pin!(awake.timeout(patience, std::future::pending::<()>()));
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The clock jumps before anybody is woken, as when a process is stopped.
         tokio::time::advance(pause).await;
-        assert!(!wait.is_finished());
+        let look = std::future::poll_fn(|context| Poll::Ready(wait.as_mut().poll(context).is_pending()));
+        assert!(look.await);
         assert!(awake.now() - began <= Duration::from_secs(1) + STALL, "before anybody looked");
-        assert!(wait.await.unwrap().is_err());
+        assert!(wait.await.is_err());
         let waited = began.elapsed() - pause;
         assert!(waited >= patience - TICK && waited <= patience + TICK, "{waited:?}");
         let before = awake.now();
@@ -181,6 +207,20 @@ mod tests {
         let (began, patience) = (Instant::now(), Duration::from_secs(60));
         assert!(awake.timeout(patience, std::future::pending::<()>()).await.is_err());
         assert!(began.elapsed() <= patience + TICK);
+    }
+
+    #[test]
+    fn waiting_costs_little_more_than_what_is_waited_for() {
+        let large = async {
+            let bytes = [1_u8; 4096];
+            std::future::pending::<()>().await;
+            bytes
+        };
+        let size = size_of_val(&large);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _entered = runtime.enter();
+        let awake = Awake::new(Instant::now());
+        assert!(size_of_val(&awake.timeout(TICK, large)) < size + 512);
     }
 
     proptest! {
