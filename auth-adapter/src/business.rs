@@ -45,10 +45,16 @@ pub(crate) enum Failure {
     TooLarge,
     #[error("its expires_in is not a number of seconds")]
     BadExpiry,
+    #[error("its answer names two users or two expiries")]
+    Ambiguous,
     #[error("no call of it could begin within {0:?}, so many are under way")]
     Busy(Duration),
     #[error("it fails too often and is not asked for another {0:?}")]
     Open(Duration),
+    #[error("nothing from this device's address was answered, and no more is asked for another {0:?}")]
+    AddressStopped(Duration),
+    #[error("it wants not to be asked about this token for another {0:?}")]
+    Postponed(Duration),
     #[error("the edge had given up before it could be asked")]
     Stale,
 }
@@ -64,8 +70,11 @@ impl Failure {
             Self::NotJson => "not_json",
             Self::TooLarge => "too_large",
             Self::BadExpiry => "bad_expiry",
+            Self::Ambiguous => "ambiguous",
             Self::Busy(_) => "busy",
             Self::Open(_) => "breaker_open",
+            Self::AddressStopped(_) => "address_stopped",
+            Self::Postponed(_) => "postponed",
             Self::Stale => "stale",
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use shared::awake::Awake;
 use shared::held::Held;
+use shared::log_throttle::LogThrottle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -16,9 +17,6 @@ use crate::circuit::Circuit;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::retry::{self, Budget};
-
-/// At most one complaint about the business system is logged in this time; the counters have them all.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Calls the business system, with all bounds.
 #[derive(Debug)]
@@ -31,16 +29,9 @@ pub(crate) struct Caller {
     retries: u32,
     budget: Mutex<Budget>,
     metrics: Arc<Metrics>,
-    complaints: Mutex<Complaints>,
+    complaints: LogThrottle,
     /// The clock by which the business system is judged.
     awake: Awake,
-}
-
-/// Failures that were not logged since the last that was.
-#[derive(Debug, Default)]
-struct Complaints {
-    kept: u64,
-    last: Option<Instant>,
 }
 
 impl Caller {
@@ -59,16 +50,24 @@ impl Caller {
             retries: config.retries,
             budget: Mutex::new(Budget::new()),
             metrics,
-            complaints: Mutex::default(),
+            complaints: LogThrottle::default(),
             awake,
         }
     }
 
     /// Asks about a token, unless that can't begin before `until`, when whoever wants to know has given up.
-    pub(crate) async fn ask(&self, token: &str, until: Instant) -> Result<Answer, Failure> {
-        self.circuit.check()?;
+    /// `address` is where the device is; `trusted`: this token was good lately.
+    pub(crate) async fn ask(
+        &self,
+        token: &str,
+        address: Option<&str>,
+        trusted: bool,
+        until: Instant,
+    ) -> Result<Answer, Failure> {
+        let ask = self.circuit.ask_of(token, address, trusted);
+        self.circuit.check(ask)?;
         let _place = self.place(until).await?;
-        let leave = self.circuit.admit()?;
+        let leave = self.circuit.admit(ask)?;
         let _in_flight = Held::new(&self.metrics.in_flight);
         let answer = self.try_all(token).await;
         leave.done(answer.as_ref());
@@ -122,12 +121,8 @@ impl Caller {
     }
 
     fn complain(&self, failure: &Failure) {
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.kept += 1;
-        if complaints.last.is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE) {
-            let failures = complaints.kept;
+        if let Some(failures) = self.complaints.due() {
             tracing::warn!(%failure, failures, "the business system gives no answers about tokens");
-            *complaints = Complaints { kept: 0, last: Some(Instant::now()) };
         }
     }
 }

@@ -95,7 +95,7 @@ pub struct BreakerConfig {
     /// How long it is left alone, less a random quarter; doubled each time that it still fails.
     #[serde(with = "Span")]
     pub open: Duration,
-    /// The longest that it is left alone, also where it asks for more with `Retry-After`.
+    /// The longest that it, or a token of which it says `Retry-After`, is left alone, also where it asks for more.
     #[serde(with = "Span")]
     pub open_longest: Duration,
     /// Calls that may find out whether it is back; when all succeed, everyone may ask again.
@@ -124,6 +124,7 @@ impl BreakerConfig {
             open: self.open,
             open_longest: self.open_longest,
             probes: self.probes,
+            successes: self.probes,
         }
     }
 
@@ -302,6 +303,10 @@ impl config::Settings for Settings {
 
     fn validate(&self, problems: &mut Problems) {
         self.auth_adapter.validate(problems);
+        problems.check_ports([
+            ("auth_adapter.admin", Some(self.auth_adapter.admin)),
+            ("bus.listen", self.bus.listen_address()),
+        ]);
         self.bus.validate(problems);
         shared::telemetry::validate(&self.log, problems);
     }

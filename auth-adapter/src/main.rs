@@ -20,10 +20,9 @@ struct Args {
     bus_url: Option<String>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let Args { common, auth_url, bus_url } = Args::parse();
     let flags = [("auth_adapter.url", auth_url), ("bus.url", bus_url)];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-    service::run(common, flags, |settings: &Settings| &settings.log, auth_adapter::run).await
+    service::block_on(service::run(common, flags, |settings: &Settings| &settings.log, auth_adapter::run))
 }

@@ -24,10 +24,19 @@ use crate::metrics::{Metrics, Source};
 /// A token, without the token.
 type Fingerprint = [u8; 32];
 
+/// For so long after a yes a token counts as one that the business system knows.
+const TRUSTED_FOR: Duration = Duration::from_secs(3_600);
+
 /// Remembers, and asks where it does not know.
 #[derive(Debug)]
 pub(crate) struct Memory {
     answers: Cache<Fingerprint, Answer>,
+    /// Tokens that were good lately: a failure to check one is surely no fault of its owner.
+    trusted: Cache<Fingerprint, ()>,
+    /// Until when the business system wants not to be asked about a token.
+    postponed: Cache<Fingerprint, Instant>,
+    /// The longest that such a wish is followed.
+    longest_wish: Duration,
     /// Hashed before each token.
     secret: [u8; 32],
     caller: Caller,
@@ -61,13 +70,23 @@ impl Memory {
     pub(crate) fn new(config: &Config, caller: Caller, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
         let lifetimes = Lifetimes { yes: config.remember_yes, no: config.remember_no };
         let answers = Cache::builder().max_capacity(config.max_remembered).expire_after(lifetimes).build();
+        let trusted = Cache::builder().max_capacity(config.max_remembered).time_to_live(TRUSTED_FOR).build();
+        let longest_wish = config.breaker.open_longest;
+        let postponed =
+            Cache::builder().max_capacity(config.max_remembered).time_to_live(longest_wish).build();
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).context("the system gives no random numbers")?;
-        Ok(Self { answers, secret, caller, metrics })
+        Ok(Self { answers, trusted, postponed, longest_wish, secret, caller, metrics })
     }
 
-    /// What is known about a token, from memory or from the business system; it is asked only before `until`.
-    pub(crate) async fn look_up(&self, token: &str, until: Instant) -> Result<Answer, Arc<Failure>> {
+    /// What is known about a token of a device at `address`, from memory or from the business system; it is asked only
+    /// before `until`.
+    pub(crate) async fn look_up(
+        &self,
+        token: &str,
+        address: Option<&str>,
+        until: Instant,
+    ) -> Result<Answer, Arc<Failure>> {
         let fingerprint = self.fingerprint(token);
         if let Some(answer) = self.answers.get(&fingerprint).await {
             self.metrics.looked_up(Source::Memory);
@@ -76,10 +95,37 @@ impl Memory {
         let mut source = Source::SharedFlight;
         let flight = async {
             source = Source::OwnFlight;
-            self.caller.ask(token, until).await
+            self.ask(fingerprint, token, address, until).await
         };
         let answer = self.answers.try_get_with(fingerprint, flight).await;
         self.metrics.looked_up(source);
+        answer
+    }
+
+    async fn ask(
+        &self,
+        fingerprint: Fingerprint,
+        token: &str,
+        address: Option<&str>,
+        until: Instant,
+    ) -> Result<Answer, Failure> {
+        let postponed = self.postponed.get(&fingerprint).await;
+        let left = postponed.map(|at| at.saturating_duration_since(Instant::now()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            self.metrics.dropped("postponed");
+            return Err(Failure::Postponed(left));
+        }
+        let trusted = self.trusted.contains_key(&fingerprint);
+        let answer = self.caller.ask(token, address, trusted, until).await;
+        match &answer {
+            Ok(Answer::Yes { .. }) => self.trusted.insert(fingerprint, ()).await,
+            Ok(Answer::No) => self.trusted.invalidate(&fingerprint).await,
+            Err(Failure::Status { retry_after: Some(wish), .. }) => {
+                let until = Instant::now() + (*wish).min(self.longest_wish);
+                self.postponed.insert(fingerprint, until).await;
+            }
+            Err(_) => {}
+        }
         answer
     }
 

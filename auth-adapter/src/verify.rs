@@ -15,6 +15,7 @@ use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::held::Held;
+use shared::log_throttle::LogThrottle;
 use shared::subject;
 use shared::trace::{self, TraceContext};
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
@@ -46,6 +47,7 @@ struct Desk {
     metrics: Arc<Metrics>,
     places: Arc<Semaphore>,
     max_token: usize,
+    complaints: LogThrottle,
 }
 
 /// Starts answering on `drain`; `health` says when questions arrive here.
@@ -59,7 +61,14 @@ pub(crate) fn start(
     drain: &Drain,
 ) {
     let places = Arc::new(Semaphore::new(config.max_waiting));
-    let desk = Arc::new(Desk { memory, bus, metrics, places, max_token: config.max_token.as_usize() });
+    let desk = Arc::new(Desk {
+        memory,
+        bus,
+        metrics,
+        places,
+        max_token: config.max_token.as_usize(),
+        complaints: LogThrottle::default(),
+    });
     // Not begun anew: questions that came to it would be lost, and the edges ask another one.
     drain.spawn_vital("auth-questions", serve(desk, announcer, health, config.bus_grace, drain.clone()));
 }
@@ -130,7 +139,9 @@ impl Desk {
         let request = match VerifyRequest::decode(&question.payload) {
             Ok(request) => request,
             Err(error) => {
-                tracing::warn!(%error, "a question can't be read");
+                if let Some(questions) = self.complaints.due() {
+                    tracing::warn!(%error, questions, "questions can't be read");
+                }
                 return self
                     .decline(reply, "unreadable", format!("the question can't be read: {error}"))
                     .await;
@@ -145,7 +156,7 @@ impl Desk {
         let desk = Arc::clone(self);
         let span = span(question.headers.as_ref());
         let judged = async move {
-            let verdict = desk.judge(&request.token, until).await;
+            let verdict = desk.judge(&request.token, request.from.as_deref(), until).await;
             match verdict {
                 Some(verdict) if Instant::now() < until => desk.answer(reply, verdict).await,
                 Some(_) | None => desk.metrics.dropped("edge_gave_up"),
@@ -162,11 +173,11 @@ impl Desk {
     }
 
     /// `None`: it was too late to find out.
-    async fn judge(&self, token: &str, until: Instant) -> Option<Verdict> {
-        if token.is_empty() || token.len() > self.max_token {
+    async fn judge(&self, token: &str, from: Option<&str>, until: Instant) -> Option<Verdict> {
+        if !may_be_asked(token, self.max_token) {
             return Some(Verdict::Unknown);
         }
-        Some(match self.memory.look_up(token, until).await {
+        Some(match self.memory.look_up(token, from, until).await {
             Ok(Answer::No) => Verdict::Unknown,
             Ok(Answer::Yes { uid, expires }) => {
                 let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
@@ -195,6 +206,12 @@ impl Desk {
             self.metrics.dropped("answer_not_sent");
         }
     }
+}
+
+/// Whether a token is worth a question. No issuer makes one with control characters, and a business system may stumble
+/// over them: some databases refuse a NUL with an error.
+fn may_be_asked(token: &str, max_token: usize) -> bool {
+    (1..=max_token).contains(&token.len()) && !token.chars().any(char::is_control)
 }
 
 /// The check of a token, in the trace of the login that asks, if that is kept.

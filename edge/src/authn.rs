@@ -19,9 +19,11 @@ use shared::bus::{Bus, RequestError};
 use shared::config::Secret;
 use shared::drain::Drain;
 use shared::ids::Uid;
+use shared::log_throttle::LogThrottle;
 use shared::subject;
 use shared::trace;
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
+use sockets::Source;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +56,8 @@ pub(crate) struct Authn {
     /// Checks at a time; more wait, within their deadline.
     places: Arc<Semaphore>,
     deadline: Duration,
+    /// An outage is one line, not one for each login.
+    complaints: Arc<LogThrottle>,
     asked: Counter,
     joined: Counter,
 }
@@ -78,18 +82,19 @@ impl Authn {
         registry.register("auth_adapters", "Auth-adapters that this edge knows", known.clone());
         let adapters = Adapters::follow(bus.clone(), known, drain, gone);
         let places = Arc::new(Semaphore::new(at_a_time));
-        Self { bus, adapters, flights: Flights::default(), places, deadline, asked, joined }
+        let (flights, complaints) = (Flights::default(), Arc::default());
+        Self { bus, adapters, flights, places, deadline, complaints, asked, joined }
     }
 
-    /// Finds out about one token.
-    pub(crate) async fn owner(&self, token: Secret) -> Owner {
+    /// Finds out about one token, which came from there.
+    pub(crate) async fn owner(&self, token: Secret, from: Source) -> Owner {
         let (flight, joined) = self.flights.join(token.expose(), |landing| {
             let (authn, token) = (self.clone(), token.clone());
             async move {
                 let _landing = landing;
                 let until = Instant::now() + authn.deadline;
                 let awake = authn.bus.awake();
-                awake.timeout(authn.deadline, authn.ask(token, until)).await.unwrap_or_else(|_| {
+                awake.timeout(authn.deadline, authn.ask(token, from, until)).await.unwrap_or_else(|_| {
                     tracing::debug!("a token check took too long");
                     Owner::Unavailable
                 })
@@ -102,14 +107,16 @@ impl Authn {
         flight.await
     }
 
-    async fn ask(&self, token: Secret, until: Instant) -> Owner {
+    async fn ask(&self, token: Secret, from: Source, until: Instant) -> Owner {
         let Ok(_place) = self.places.acquire().await else { return Owner::Unavailable };
-        match self.request(token.expose(), until).await {
-            Ok(reply) => read(&reply.payload),
+        match self.request(token.expose(), from, until).await {
+            Ok(reply) => read(&reply.payload, &self.complaints),
             Err(
                 error @ (RequestError::NoResponders | RequestError::Disconnected | RequestError::Timeout),
             ) => {
-                tracing::warn!(%error, "a token can't be checked");
+                if let Some(tokens) = self.complaints.due() {
+                    tracing::warn!(%error, tokens, "tokens can't be checked");
+                }
                 Owner::Unavailable
             }
         }
@@ -117,13 +124,14 @@ impl Authn {
 
     /// Asks the adapter that the token belongs to. Only where nobody listens any more, which the bus says at once and so
     /// nobody was asked, the next one has its turn; without any known, whoever takes it, for which it waits a little.
-    async fn request(&self, token: &str, until: Instant) -> Result<Message, RequestError> {
+    async fn request(&self, token: &str, from: Source, until: Instant) -> Result<Message, RequestError> {
         let patient_until = until.min(Instant::now() + PATIENCE);
         let mut pause = PAUSE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let patience_ms = u64::try_from(left.as_millis()).ok();
-            let request = VerifyRequest { v: VERSION, token: token.to_owned(), patience_ms }.encode();
+            let (token_text, from) = (token.to_owned(), Some(from.to_string()));
+            let request = VerifyRequest { v: VERSION, token: token_text, patience_ms, from }.encode();
             self.asked.inc();
             let Some(adapter) = self.adapters.choose(token) else {
                 let headers = trace::bus_headers();
@@ -200,11 +208,13 @@ impl Flights {
     }
 }
 
-fn read(reply: &[u8]) -> Owner {
+fn read(reply: &[u8], complaints: &LogThrottle) -> Owner {
     let verdict = match VerifyReply::decode(reply) {
         Ok(reply) => reply.verdict,
         Err(error) => {
-            tracing::error!(%error, "an auth-adapter's answer can't be read");
+            if let Some(answers) = complaints.due() {
+                tracing::error!(%error, answers, "answers of an auth-adapter can't be read");
+            }
             return Owner::Unavailable;
         }
     };
@@ -212,13 +222,17 @@ fn read(reply: &[u8]) -> Owner {
         Verdict::Known { uid, expires_in_ms } => match Uid::parse(&uid) {
             Ok(uid) => Owner::Known { uid, expires_in: expires_in_ms.map(Duration::from_millis) },
             Err(error) => {
-                tracing::error!(%error, "an auth-adapter answered with something that is no uid");
+                if let Some(answers) = complaints.due() {
+                    tracing::error!(%error, answers, "an auth-adapter answered with something that is no uid");
+                }
                 Owner::Unavailable
             }
         },
         Verdict::Unknown => Owner::Unknown,
         Verdict::Unavailable { reason } => {
-            tracing::warn!(reason, "a token can't be checked");
+            if let Some(tokens) = complaints.due() {
+                tracing::warn!(reason, tokens, "tokens can't be checked");
+            }
             Owner::Unavailable
         }
     }
@@ -268,7 +282,7 @@ mod tests {
             (r#"{"v":1,"verdict":"perhaps"}"#, Owner::Unavailable),
             ("yes", Owner::Unavailable),
         ] {
-            assert_eq!(read(reply.as_bytes()), owner, "{reply}");
+            assert_eq!(read(reply.as_bytes(), &LogThrottle::default()), owner, "{reply}");
         }
     }
 }

@@ -178,6 +178,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// See [`config::Settings::doors_opened`].
+    pub fn doors_opened(&self, new: &Self) -> Vec<&'static str> {
+        let opens = !self.origins.is_empty() && new.origins.is_empty();
+        opens.then_some("edge.origins").into_iter().collect()
+    }
+
     /// Adds what is wrong with these values.
     pub fn validate(&self, problems: &mut Problems) {
         let plain = self.path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
@@ -343,8 +349,17 @@ impl config::Settings for Settings {
         &["edge.origins", "edge.tls"]
     }
 
+    fn doors_opened(&self, new: &Self) -> Vec<&'static str> {
+        self.edge.doors_opened(&new.edge)
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.edge.validate(problems);
+        problems.check_ports([
+            ("edge.listen", Some(self.edge.listen)),
+            ("edge.admin", Some(self.edge.admin)),
+            ("bus.listen", self.bus.listen_address()),
+        ]);
         self.bus.validate(problems);
         self.history.validate(problems);
         shared::telemetry::validate(&self.log, problems);

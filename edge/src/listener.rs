@@ -138,7 +138,8 @@ impl Port {
             Ok(Upgraded { stream, head, member, visitor }) => {
                 tracing::debug!(session = member.id(), address = %visitor.address, "a session from there");
                 let transport = Transport::new(stream, &head, self.bounds.max_frame);
-                self.drain.spawn("edge-session", session::run(transport, member, Arc::clone(&self.env)));
+                let session = session::run(transport, member, visitor.source(), Arc::clone(&self.env));
+                self.drain.spawn("edge-session", session);
             }
             Err(refusal) => {
                 tracing::debug!(?peer, ?refusal, "a connection became no session");

@@ -20,10 +20,9 @@ struct Args {
     bus_url: Option<String>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let Args { common, listen, bus_url } = Args::parse();
     let flags = [("edge.listen", listen), ("bus.url", bus_url)];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-    service::run(common, flags, |settings: &Settings| &settings.log, edge::run).await
+    service::block_on(service::run(common, flags, |settings: &Settings| &settings.log, edge::run))
 }

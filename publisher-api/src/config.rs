@@ -249,6 +249,17 @@ impl Config {
         self.listen.ip().is_loopback() || self.insecure
     }
 
+    /// See [`config::Settings::doors_opened`].
+    pub fn doors_opened(&self, new: &Self) -> Vec<&'static str> {
+        let hosts = !self.allowed_hosts.is_empty() && new.allowed_hosts.is_empty();
+        let doors = [
+            (self.has_keys() && !new.has_keys(), "publisher_api.keys"),
+            // On loopback an empty list lets in fewer.
+            (hosts && !self.listen.ip().is_loopback(), "publisher_api.allowed_hosts"),
+        ];
+        doors.into_iter().filter_map(|(opens, key)| opens.then_some(key)).collect()
+    }
+
     /// Whether there are keys; a file that is named has some, or is refused.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty() || !self.keys_file.as_os_str().is_empty()
@@ -307,8 +318,17 @@ impl config::Settings for Settings {
         KEYS
     }
 
+    fn doors_opened(&self, new: &Self) -> Vec<&'static str> {
+        self.publisher_api.doors_opened(&new.publisher_api)
+    }
+
     fn validate(&self, problems: &mut Problems) {
         self.publisher_api.validate(problems);
+        problems.check_ports([
+            ("publisher_api.listen", Some(self.publisher_api.listen)),
+            ("publisher_api.admin", Some(self.publisher_api.admin)),
+            ("bus.listen", self.bus.listen_address()),
+        ]);
         self.bus.validate(problems);
         self.history.validate(problems);
         shared::telemetry::validate(&self.log, problems);

@@ -144,7 +144,7 @@ pub fn code_table() -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Not JSON at all, or not UTF-8.
-    #[error("this is not JSON: {0}")]
+    #[error("this is not JSON: {0}; send a JSON object in UTF-8, made by a JSON library")]
     NotJson(serde_json::Error),
     /// JSON, but no object.
     #[error("a JSON object is expected, like {0}")]
@@ -191,7 +191,7 @@ pub enum Refusal {
     #[error("the body did not arrive within {} s; send it at once", .0.as_secs_f32())]
     SlowBody(Duration),
     /// The connection broke while the body was read.
-    #[error("the body is incomplete")]
+    #[error("the body is incomplete: the connection ended before its last byte; send the request again")]
     BrokenBody,
     /// Not a WebSocket handshake where one is needed.
     #[error("this path is for WebSockets ({0}); to publish over HTTP, POST to /v1/mesh/publish")]
@@ -208,7 +208,7 @@ pub enum Refusal {
     #[error("\"c\" is no channel name: {0}")]
     BadChannel(NameError),
     /// The message, or the request around it, is too large.
-    #[error("{what} is larger than {limit} bytes, which is the limit")]
+    #[error("{what} is larger than {limit} bytes, which is the limit; send less, or a link to it")]
     TooLarge {
         /// What is too large.
         what: &'static str,
@@ -234,10 +234,16 @@ pub enum Refusal {
     #[error("the header Authorization {0}")]
     BadCredentials(&'static str),
     /// A key that nobody has, or nobody any more.
-    #[error("this key is not valid; it was revoked, not copied whole, or belongs to another name")]
+    #[error(
+        "this key is not valid; it was revoked, not copied whole, or belongs to another name: compare it with publisher_api.keys, \
+         or make another with message-center key new"
+    )]
     WrongKey,
     /// A key without the scope that the call needs.
-    #[error("the key {key:?} lacks the scope {scope:?}, which this call needs", scope = .scope.name())]
+    #[error(
+        "the key {key:?} lacks the scope {scope:?}, which this call needs; add it to the scopes of the key, or use another key",
+        scope = .scope.name()
+    )]
     MissingScope {
         /// Name of the key.
         key: Arc<str>,
@@ -245,7 +251,9 @@ pub enum Refusal {
         scope: Scope,
     },
     /// A channel that the key may not name.
-    #[error("the key {key:?} may not use this channel; its patterns are in the configuration")]
+    #[error(
+        "the key {key:?} may not use this channel; add a pattern that matches to the channels of the key, or use another key"
+    )]
     ForbiddenChannel {
         /// Name of the key.
         key: Arc<str>,
@@ -285,12 +293,14 @@ pub enum Refusal {
     StoreUnavailable(Duration),
     /// The store has no room.
     #[error(
-        "the store is full, so the message was not stored; try again later, and have history.max_bytes raised or \
-         history.full set to drop-oldest"
+        "the store is full, so the message was not stored; try again later. /readyz and the log of the bus say what is full: \
+         make room on the disk, raise bus.store.max_bytes or history.max_bytes, or set history.full to drop-oldest"
     )]
     StoreFull,
     /// The store can't be used as it is.
-    #[error("the store did not take the message: {0}")]
+    #[error(
+        "the store did not take the message: {0}; mend that where the bus and its streams are set up, then send it again"
+    )]
     StoreRefused(String),
     /// A message before it was not stored, and it must not overtake that.
     #[error(
@@ -325,7 +335,7 @@ pub enum Refusal {
         instead: &'static str,
     },
     /// JSON whose fields are not those of the call.
-    #[error("the JSON does not fit the call: {0}")]
+    #[error("the JSON does not fit the call: {0}; /openapi.json says what belongs there")]
     Shape(serde_json::Error),
     /// Something in a native call that the text says.
     #[error("{0}")]

@@ -3,8 +3,6 @@
 //! A page in a browser on this machine can reach a loopback port. It always sends an `Origin`, and after DNS
 //! rebinding the `Host` of its own site; back ends send neither.
 
-use std::net::IpAddr;
-
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 
@@ -58,9 +56,7 @@ fn allows_host(names: &[String], host: &str) -> bool {
         return false;
     }
     let name = authority.host();
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost")
-        || address.is_ok_and(|address| address.is_loopback())
+    shared::host::is_loopback(&authority)
         || names.iter().any(|allowed| {
             allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(authority.as_str())
         })

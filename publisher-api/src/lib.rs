@@ -49,6 +49,7 @@ use shared::health::{self, Health};
 use shared::history::{History, HistoryConfig, Role};
 use shared::reload::Live;
 use shared::rules::Rules;
+use shared::tasks::on_a_thread;
 use shared::tls::Acceptor;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -129,10 +130,12 @@ impl PublisherApi {
 }
 
 /// Takes the keys of each configuration that follows.
-async fn apply(live: &mut Live<Config>, keys: &Keys, drain: &Drain) {
+async fn apply(live: &mut Live<Config>, keys: &Arc<Keys>, drain: &Drain) {
     let follow = async {
         while let Some(config) = live.reread().await {
-            keys.apply(config.keys.clone(), config.keys_file.clone());
+            // The file of keys may be on a disk that hangs.
+            let keys = Arc::clone(keys);
+            on_a_thread(move || keys.apply(config.keys.clone(), config.keys_file.clone())).await;
         }
         // They change no more.
         std::future::pending::<()>().await;

@@ -23,8 +23,7 @@ struct Args {
     insecure: bool,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let Args { common, listen, bus_url, insecure } = Args::parse();
     let flags = [
         ("publisher_api.listen", listen),
@@ -32,5 +31,5 @@ async fn main() -> ExitCode {
         ("publisher_api.insecure", insecure.then(|| "true".to_owned())),
     ];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
-    service::run(common, flags, |settings: &Settings| &settings.log, publisher_api::run).await
+    service::block_on(service::run(common, flags, |settings: &Settings| &settings.log, publisher_api::run))
 }

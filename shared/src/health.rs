@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
@@ -22,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::drain::Drain;
+use crate::host;
 
 /// Connections at a time. Beyond it, the address that has the most yields one to a newcomer.
 const MAX_CONNECTIONS: usize = 256;
@@ -29,6 +31,8 @@ const MAX_CONNECTIONS: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after the system could not give a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// What a request with another host is told.
+const BAD_HOST: &str = "The header Host must name this port as you reach it: 127.0.0.1, [::1] or localhost where it is on loopback.\n";
 /// How long an answer under way may take when the process leaves.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -128,6 +132,7 @@ struct Admin {
 /// Serves the admin port until the drain ends.
 pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &Drain) {
     let admin = Arc::new(Admin { health, registry, drain: drain.clone() });
+    let on_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let mut router = axum::Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -135,7 +140,13 @@ pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &
     if cfg!(debug_assertions) {
         router = router.route("/debug/tasks", get(tasks)).route("/debug/tasks/{name}/panic", post(kill));
     }
-    let router = router.with_state(admin);
+    let router =
+        router.with_state(admin).layer(middleware::from_fn(move |request: Request, next: Next| async move {
+            match host::check(&request, on_loopback) {
+                Ok(()) => next.run(request).await,
+                Err(status) => (status, BAD_HOST).into_response(),
+            }
+        }));
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "the admin port listens");
     }
@@ -232,7 +243,10 @@ async fn kill(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Stat
 
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    match crate::metrics::render(&admin.registry, accept) {
+    let accept = accept.to_owned();
+    // The system is asked too, whose files can make a reader wait.
+    let render = move || crate::metrics::render(&admin.registry, &accept);
+    match tokio::task::spawn_blocking(render).await.ok().flatten() {
         Some((content_type, text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
         None => (StatusCode::INTERNAL_SERVER_ERROR, "a metric can't be written\n").into_response(),
     }
@@ -255,7 +269,10 @@ mod tests {
             half.push(stream);
         }
         let mut whole = TcpStream::connect(address).await.unwrap();
-        whole.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        whole
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         whole.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
@@ -273,7 +290,10 @@ mod tests {
         process.spawn_vital("feed", async {});
         process.begun().await;
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"feed\" returned"), "{answer}");

@@ -12,7 +12,9 @@
 //! | [`config`] | one file, environment over it, every fault named at once |
 //! | [`reload`], [`tls`] | settings and certificates that change while the process runs |
 //! | [`telemetry`], [`metrics`], [`held`] | logs and traces; what is counted; a gauge of what is there |
+//! | [`log_throttle`] | one line for one outage |
 //! | [`health`] | `/livez`, `/readyz`, `/metrics` on the admin port |
+//! | [`host`] | whether a request names this machine, or a page in a browser sent it |
 //! | [`trace`] | spans of traces, and how a trace goes on in another process |
 //! | [`awake`] | time as it counts against others: without that in which this process did not run |
 //! | [`drain`], [`tasks`] | leaving in order; what becomes of tasks that end |
@@ -28,7 +30,9 @@ pub mod faults;
 pub mod health;
 pub mod held;
 pub mod history;
+pub mod host;
 pub mod ids;
+pub mod log_throttle;
 pub mod metrics;
 pub mod reload;
 pub mod rules;

@@ -13,13 +13,17 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{self, Settings, Sources};
+use crate::config::{self, Problems, Settings, Sources};
 use crate::drain::Drain;
 
 /// How often files are looked at. They are mounted and renewed by others, who tell nobody.
 pub const POLL: Duration = Duration::from_secs(2);
+
+/// How long a file must be the same before it is believed when somebody asked for it to be read.
+const MOMENT: Duration = Duration::from_millis(100);
+/// How often that is tried.
+const MOST_LOOKS: u32 = 20;
 
 /// A value that may change. Cheap to clone.
 #[derive(Debug)]
@@ -111,8 +115,10 @@ pub struct Reloader<S> {
     sources: Sources,
     value: watch::Sender<Arc<S>>,
     reloads: Reloads,
-    /// The file as it was read last. `None`: there is no file, or it could not be read.
+    /// The file as it was when it was last believed. `None`: there is no file, or it could not be read.
     text: Option<String>,
+    /// Another text that the latest look found. Whoever writes the file may be in the middle of it.
+    seen: Option<String>,
 }
 
 impl<S: Settings> Reloader<S> {
@@ -121,13 +127,33 @@ impl<S: Settings> Reloader<S> {
         let (sender, value) = watch::channel(Arc::new(settings));
         let reloads = Reloads::default();
         let text = read(sources.file.as_ref());
-        (Self { sources, value: sender, reloads: reloads.clone(), text }, Live { value, reloads })
+        (Self { sources, value: sender, reloads: reloads.clone(), text, seen: None }, Live { value, reloads })
     }
 
-    /// Reads everything again. What is not good is refused as a whole, with every fault in the log.
+    /// Reads everything again, as soon as the file is the same for a moment. What is not good is refused as a whole,
+    /// with every fault in the log. Waits, so it belongs on a thread that may.
     pub fn reload(&mut self) {
-        self.text = read(self.sources.file.as_ref());
-        match config::load::<S>(&self.sources) {
+        let mut text = read(self.sources.file.as_ref());
+        for _ in 0..MOST_LOOKS {
+            std::thread::sleep(MOMENT);
+            let before = std::mem::replace(&mut text, read(self.sources.file.as_ref()));
+            if before == text {
+                return self.apply(text);
+            }
+        }
+        tracing::error!("the configuration file is being written all the time, and the old one stays");
+        self.reloads.count("refused");
+    }
+
+    /// Takes this text of the file for the configuration.
+    fn apply(&mut self, text: Option<String>) {
+        (self.text, self.seen) = (text, None);
+        let loaded = match &self.text {
+            Some(text) => config::load_text::<S>(&self.sources, text),
+            None => config::load::<S>(&self.sources),
+        };
+        let loaded = loaded.and_then(|settings| check_doors(&**self.value.borrow(), settings));
+        match loaded {
             Ok(settings) => {
                 let kept = restart_needed(&**self.value.borrow(), &settings);
                 if kept.is_empty() {
@@ -146,14 +172,27 @@ impl<S: Settings> Reloader<S> {
         }
     }
 
-    /// Reads everything again if the file is another one than before.
+    /// Reads everything again if the file is another one than before, and the same as at the look before this one.
     pub fn reload_if_changed(&mut self) {
         let text = read(self.sources.file.as_ref());
         // Between two versions there may be no file for a moment.
-        if text.is_some() && text != self.text {
-            self.reload();
+        if text.is_none() || text == self.text {
+            self.seen = None;
+        } else if text == self.seen {
+            self.apply(text);
+        } else {
+            self.seen = text;
         }
     }
+}
+
+/// Refuses what lets in whom nothing let in before: a file that somebody empties or cuts off looks like that.
+fn check_doors<S: Settings>(old: &S, new: S) -> Result<S, Problems> {
+    let mut problems = Problems::default();
+    for key in old.doors_opened(&new) {
+        problems.add(key, "is empty now, which would let in whom it kept out; restart if it should be so");
+    }
+    problems.into_result(new)
 }
 
 fn read(file: Option<&PathBuf>) -> Option<String> {
@@ -202,18 +241,6 @@ fn flat<S: Settings>(settings: &S) -> BTreeMap<String, String> {
     all
 }
 
-/// Calls `look` every [`POLL`] until the drain begins.
-pub async fn poll(drain: Drain, mut look: impl FnMut()) {
-    let mut ticks = interval(POLL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => look(),
-            () = drain.begun() => return,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde::{Deserialize, Serialize};
@@ -243,6 +270,11 @@ mod tests {
         fn reloadable() -> &'static [&'static str] {
             &["edge.origins"]
         }
+
+        fn doors_opened(&self, new: &Self) -> Vec<&'static str> {
+            let opens = !self.edge.origins.is_empty() && new.edge.origins.is_empty();
+            opens.then_some("edge.origins").into_iter().collect()
+        }
     }
 
     fn reloader(text: &str) -> (tempfile::NamedTempFile, Reloader<Example>, Live<Example>) {
@@ -259,29 +291,67 @@ mod tests {
         (count("applied"), count("refused"))
     }
 
+    /// Two looks that find the same.
+    fn settle(reloader: &mut Reloader<Example>) {
+        reloader.reload_if_changed();
+        reloader.reload_if_changed();
+    }
+
     #[tokio::test]
     async fn a_changed_file_is_applied_and_a_bad_one_refused() {
         let (file, mut reloader, mut live) = reloader("[edge]\npath = \"/a\"\n");
-        reloader.reload_if_changed();
+        settle(&mut reloader);
         assert_eq!(outcomes(&live), (0, 0), "nothing has changed");
         std::fs::write(file.path(), "[edge]\norigins = [\"https://a\"]\n").unwrap();
-        reloader.reload_if_changed();
+        settle(&mut reloader);
         assert_eq!(live.reread().await.unwrap().edge.origins, ["https://a"]);
-        for bad in ["[edge]\npath = \"bad\"\n", "[edge\n", "[edge]\nnope = 1\n"] {
+        for bad in ["[edge]\npath = \"bad\"\n", "[edge\n", "[edge]\nnope = 1\n", "", " \n"] {
             std::fs::write(file.path(), bad).unwrap();
-            reloader.reload_if_changed();
-            reloader.reload_if_changed();
+            settle(&mut reloader);
+            settle(&mut reloader);
             assert_eq!(live.get().edge.origins, ["https://a"], "{bad}");
         }
-        assert_eq!(outcomes(&live), (1, 3), "a bad file is refused once, not at every look");
+        assert_eq!(outcomes(&live), (1, 5), "a bad file is refused once, not at every look");
         file.close().unwrap();
+        settle(&mut reloader);
+        assert_eq!(outcomes(&live), (1, 5), "a file that is away for a moment is not a change");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_believed_that_two_looks_find_the_same() {
+        let (file, mut reloader, live) = reloader("[edge]\npath = \"/a\"\n");
+        for half in ["[edge]\npath = \"/b\"\n", "[edge]\n", "[edge]\npath = \"/c\"\n"] {
+            std::fs::write(file.path(), half).unwrap();
+            reloader.reload_if_changed();
+            assert_eq!(live.get().edge.path, "/a", "somebody may still be writing it");
+        }
         reloader.reload_if_changed();
-        assert_eq!(outcomes(&live), (1, 3), "a file that is away for a moment is not a change");
+        assert_eq!((live.get().edge.path.as_str(), outcomes(&live)), ("/c", (1, 0)));
+        std::fs::write(file.path(), "[edge]\npath = \"/d\"\n").unwrap();
+        reloader.reload_if_changed();
+        std::fs::write(file.path(), "[edge]\npath = \"/c\"\n").unwrap();
+        settle(&mut reloader);
+        assert_eq!(outcomes(&live), (1, 0), "it is as it was");
+    }
+
+    #[tokio::test]
+    async fn a_door_opens_only_with_a_restart() {
+        let (file, mut reloader, live) = reloader("[edge]\norigins = [\"https://a\"]\n");
+        for cut in ["# nothing\n", "[edge]\n", "[edge]\norigins = []\n"] {
+            std::fs::write(file.path(), cut).unwrap();
+            settle(&mut reloader);
+            reloader.reload();
+            assert_eq!(live.get().edge.origins, ["https://a"], "{cut}");
+        }
+        assert_eq!(outcomes(&live), (0, 6));
+        std::fs::write(file.path(), "[edge]\norigins = [\"https://b\"]\n").unwrap();
+        reloader.reload();
+        assert_eq!(live.get().edge.origins, ["https://b"]);
     }
 
     #[tokio::test]
     async fn a_signal_is_passed_on_although_nothing_has_changed() {
-        let (_file, mut reloader, live) = reloader("");
+        let (_file, mut reloader, live) = reloader("# nothing\n");
         let drain = Drain::new();
         let mut paths = live.project(&drain, |example| example.edge.path.clone());
         reloader.reload();

@@ -28,7 +28,7 @@ pub struct RuleConfig {
     #[serde(default = "yes")]
     pub login: bool,
     /// Whether messages are kept for recovery. Rules that meet in a channel must have the same.
-    #[serde(default)]
+    #[serde(default = "yes")]
     pub history: bool,
 }
 

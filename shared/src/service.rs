@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::{self, LogConfig, Settings, Sources};
 use crate::drain::Drain;
 use crate::reload::{Live, POLL, Reloader};
+use crate::tasks::on_a_thread;
 use crate::telemetry;
 
 /// Exit code for a configuration that can't be used (`EX_USAGE` of sysexits.h).
@@ -18,6 +21,10 @@ pub const BAD_CONFIG: u8 = 64;
 
 /// Signals within this time are one: some programs signal a process and its group.
 const SAME_WISH: Duration = Duration::from_millis(200);
+/// How long threads that wait for the system may take to end when all else has.
+const LAST_THREADS: Duration = Duration::from_millis(500);
+/// How long standard error may take for the last word.
+const LAST_WORD: Duration = Duration::from_millis(500);
 /// How long the last traces may take to be exported.
 const LAST_TRACES: Duration = Duration::from_secs(3);
 
@@ -41,6 +48,32 @@ pub struct CommonArgs {
 fn key_and_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, e.g. edge.listen=0.0.0.0:6790")?;
     Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// Runs a program's future to its end. What a thread still waits for then, such as a file on a disk that hangs, is left.
+pub fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("The system gives no threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(program);
+    runtime.shutdown_timeout(LAST_THREADS);
+    code
+}
+
+/// Writes a last word to standard error, unless nobody takes it.
+fn last_word(text: String) {
+    let (done, waiting) = mpsc::sync_channel(1);
+    let write = move || {
+        eprintln!("{text}");
+        let _ = done.send(());
+    };
+    if thread::Builder::new().name("last-word".to_owned()).spawn(write).is_ok() {
+        let _ = waiting.recv_timeout(LAST_WORD);
+    }
 }
 
 /// Runs a part: loads `S` (flags of the part in `flags`), starts logging, calls `run`, which serves until the
@@ -98,7 +131,7 @@ where
     match served.and_then(|()| drain.failure().map_or(Ok(()), |failure| Err(failure.into()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            last_word(format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -109,16 +142,26 @@ fn reload_on_signal<S: Settings + Send + Sync + 'static>(
     reloader: Reloader<S>,
     drain: &Drain,
 ) -> std::io::Result<()> {
+    // Shared with the thread that reads, so that its panic takes nothing away.
+    let reloader = Arc::new(Mutex::new(reloader));
     let state = (signal(SignalKind::hangup())?, reloader, drain.clone());
     drain.supervise("reload", state, |(hangup, reloader, leaving)| {
         Box::pin(async {
             let mut look = interval(POLL);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                tokio::select! {
-                    _ = hangup.recv() => reloader.reload(),
-                    _ = look.tick() => reloader.reload_if_changed(),
+                let asked = tokio::select! {
+                    _ = hangup.recv() => true,
+                    _ = look.tick() => false,
                     () = leaving.begun() => return,
-                }
+                };
+                // The file may be on a disk that hangs.
+                let reloader = Arc::clone(reloader);
+                let read = on_a_thread(move || {
+                    let mut reloader = reloader.lock().unwrap_or_else(PoisonError::into_inner);
+                    if asked { reloader.reload() } else { reloader.reload_if_changed() }
+                });
+                tokio::select! { () = read => {}, () = leaving.begun() => return }
             }
         })
     });
@@ -142,7 +185,7 @@ fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {
                 }
                 Some(first) if first.elapsed() < SAME_WISH => {}
                 Some(_) => {
-                    eprintln!("Second signal: leaving at once.");
+                    last_word("Second signal: leaving at once.".to_owned());
                     std::process::exit(1);
                 }
             }

@@ -26,6 +26,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::faults::Kills;
@@ -201,6 +202,16 @@ pub(crate) async fn outcome(task: impl Future) -> Ended {
     match AssertUnwindSafe(task).catch_unwind().await {
         Ok(_) => Ended { how: How::Returned, why: "it returned".to_owned() },
         Err(panic) => Ended::panic(&*panic),
+    }
+}
+
+/// Does what may wait for a disk on a thread that may. A panic there goes on in the task that waits for it.
+pub async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime ends, and the task that waits with it.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 

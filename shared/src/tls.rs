@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 use crate::config::Problems;
 use crate::drain::Drain;
 use crate::reload::{Live, POLL};
+use crate::tasks::on_a_thread;
 
 /// Certificate and key of a port. Without them the port speaks plain text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -70,7 +71,11 @@ struct Pair {
 
 impl Pair {
     fn read(config: &TlsConfig) -> anyhow::Result<Self> {
-        let bytes = [bytes(&config.cert)?, bytes(&config.key)?];
+        Self::of(config, [bytes(&config.cert)?, bytes(&config.key)?])
+    }
+
+    /// Of the bytes of both files.
+    fn of(config: &TlsConfig, bytes: [Vec<u8>; 2]) -> anyhow::Result<Self> {
         let cert = config.cert.display();
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes[0])
             .collect::<Result<_, _>>()
@@ -182,20 +187,25 @@ impl Acceptor {
     }
 
     async fn follow(&self, config: &mut Live<TlsConfig>, seen: &mut [Vec<u8>; 2]) {
-        let mut more = true;
+        let (mut more, mut candidate) = (true, seen.clone());
         loop {
             tokio::select! {
                 reread = config.reread(), if more => more = reread.is_some(),
                 () = tokio::time::sleep(POLL) => {}
             }
             let now = config.get();
-            let bytes = [&now.cert, &now.key].map(|file| std::fs::read(file).unwrap_or_default());
-            // In the middle of a change a file may be away, or one of the two still be the old one.
-            if bytes == *seen || bytes.iter().any(Vec::is_empty) {
+            // The files may be on a disk that hangs.
+            let files = [now.cert.clone(), now.key.clone()];
+            let read = move || files.map(|file| std::fs::read(file).unwrap_or_default());
+            let bytes = on_a_thread(read).await;
+            // In the middle of a change a file may be away or half written, or one of the two still be the old one.
+            let settled = bytes == candidate;
+            candidate.clone_from(&bytes);
+            if bytes == *seen || !settled || bytes.iter().any(Vec::is_empty) {
                 continue;
             }
-            *seen = bytes;
-            let outcome = match Pair::read(&now) {
+            seen.clone_from(&bytes);
+            let outcome = match Pair::of(&now, bytes) {
                 Ok(pair) => {
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = pair.server;
                     self.metrics.expiry.set(pair.not_after);

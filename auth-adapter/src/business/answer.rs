@@ -3,8 +3,10 @@
 //! A "yes" is only what is surely one. What is neither yes nor no is "unavailable", never a yes and never a
 //! no: a device must not be logged out because a URL is wrong or a database is away.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use shared::ids::Uid;
 use tokio::time::Instant;
@@ -29,7 +31,12 @@ pub(crate) enum Answer {
 
 /// What the body of an answer with status 200 means.
 pub(super) fn interpret(body: &[u8], now: Instant) -> Result<Answer, Failure> {
-    let body: Value = serde_json::from_slice(body).map_err(|_| Failure::NotJson)?;
+    // Editors and frameworks put a byte order mark before UTF-8 now and then.
+    let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    let body: Value = serde_json::from_slice(text).map_err(|_| Failure::NotJson)?;
+    if body.is_object() && serde_json::from_slice::<Once>(text).is_err() {
+        return Err(Failure::Ambiguous);
+    }
     let Some(Ok(uid)) = body.get("uid").map(Uid::from_json) else { return Ok(Answer::No) };
     let expires = match body.get("expires_in") {
         None | Some(Value::Null) => None,
@@ -42,6 +49,35 @@ pub(super) fn interpret(body: &[u8], now: Instant) -> Result<Answer, Failure> {
         }
     };
     Ok(Answer::Yes { uid, expires })
+}
+
+/// An object that says once at most whose token it is, and until when: readers differ in which of two values holds.
+struct Once;
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Once {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object without two answers")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut seen = [("uid", false), ("expires_in", false)];
+        while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+            for (_, seen) in seen.iter_mut().filter(|(name, _)| *name == key) {
+                if std::mem::replace(seen, true) {
+                    return Err(A::Error::custom("a key stands twice"));
+                }
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// How long `Retry-After` asks for: a number of seconds, or a date. What is neither asks for nothing.
@@ -94,6 +130,23 @@ mod tests {
             r#"{"uid":1,"expires_in":-5}"#,
         ] {
             assert_eq!(of(no), Ok(Answer::No), "{no}");
+        }
+        assert_eq!(
+            of("\u{feff}{\"uid\":1001}"),
+            yes("1001", None),
+            "a byte order mark is no part of the JSON"
+        );
+        assert_eq!(of("\u{feff}{\"uid\":0}"), Ok(Answer::No));
+        assert_eq!(of("\u{feff}\u{feff}{\"uid\":1}"), Err(Failure::NotJson));
+        assert_eq!(of(r#"{"user":{"uid":2},"uid":1,"UID":3}"#), yes("1", None), "these are other keys");
+        for twice in [
+            r#"{"uid":1001,"uid":1002}"#,
+            r#"{"uid":1001,"uid":1001}"#,
+            r#"{"uid":null,"uid":1001}"#,
+            r#"{"uid":1001,"\u0075id":0}"#,
+            r#"{"uid":1,"expires_in":5,"expires_in":500}"#,
+        ] {
+            assert_eq!(of(twice), Err(Failure::Ambiguous), "{twice}");
         }
         assert_eq!(of(r#"{"uid":1,"expires_in":"soon"}"#), Err(Failure::BadExpiry));
         for rubbish in ["", "<html>", "{\"uid\":1", "\u{0}"] {

@@ -135,16 +135,23 @@ async fn ask_of(rig: &Rig, uid: u32) -> Verdict {
 }
 
 #[tokio::test]
-async fn a_system_that_asks_for_time_gets_it() {
+async fn a_system_that_asks_everyone_for_time_gets_it() {
     for status in [429, 503] {
-        let rig = Rig::with(|config| config.breaker.open_longest = Duration::from_secs(600)).await;
+        let rig = Rig::with(|config| {
+            config.breaker.min_calls = 4;
+            config.breaker.open_longest = Duration::from_secs(600);
+        })
+        .await;
         rig.business.follow(Script::ComeBackIn(status, 300));
-        assert!(unavailable(&rig.edge.ask("user-1").await).contains(&status.to_string()));
-        assert_eq!(rig.adapter.metric(OPEN), 1, "one wish is enough");
+        for call in 1..=4 {
+            assert_eq!(rig.adapter.metric(OPEN), 0, "one wish may be about one token");
+            assert!(unavailable(&rig.edge.ask(&format!("user-{call}")).await).contains(&status.to_string()));
+        }
+        assert_eq!(rig.adapter.metric(OPEN), 1);
         rig.business.follow(Script::Honest);
-        let verdict = rig.edge.ask("user-2").await;
+        let verdict = rig.edge.ask("user-5").await;
         assert!(unavailable(&verdict).contains("for another 29"), "{verdict:?}");
-        assert_eq!(rig.business.calls(), 1);
+        assert_eq!(rig.business.calls(), 4);
         rig.end().await;
     }
 }

@@ -8,4 +8,5 @@ mod bus;
 mod connections;
 mod flights;
 mod remembering;
+mod stranger;
 mod support;

@@ -147,9 +147,11 @@ fn truth(flag: bool) -> Option<String> {
     flag.then(|| "true".to_owned())
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Cli { part, all } = Cli::parse();
+fn main() -> ExitCode {
+    service::block_on(program(Cli::parse()))
+}
+
+async fn program(Cli { part, all }: Cli) -> ExitCode {
     match part.unwrap_or(Part::Run(all)) {
         Part::Run(args) => run(args).await,
         Part::Edge(EdgeArgs { common, listen, bus }) => {

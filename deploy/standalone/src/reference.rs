@@ -172,6 +172,50 @@ mod tests {
         assert_eq!(sample, printed);
     }
 
+    fn load(text: &str) -> Settings {
+        let sources = config::Sources { file: Some("test.toml".into()), ..config::Sources::default() };
+        config::load_text(&sources, text).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+    }
+
+    /// The pages print what the program makes of nothing; a section of which one key is given must be the same.
+    #[test]
+    fn what_a_file_leaves_out_has_the_default_that_the_reference_says() {
+        let schema = schema();
+        let defaults = config::print(&Settings::default());
+        for Section { path, keys, .. } in
+            sections(&Settings::default(), &schema).iter().filter(|s| !s.is_list)
+        {
+            for Key { name, default, .. } in keys {
+                let text = format!("[{path}]\n{name} = {}\n", default.as_deref().unwrap_or_default());
+                assert_eq!(config::print(&load(&text)), defaults, "{text}");
+            }
+        }
+    }
+
+    /// Entries of a list have no default of their own, only keys that may be left out.
+    #[test]
+    fn what_an_entry_of_a_list_leaves_out_has_the_default_that_the_reference_says() {
+        let hash = format!("sha256:{}", "0".repeat(64));
+        for (path, needed) in [
+            ("channels", "name = \"{id}@video\"\nchannel = \"video:{id}\"\n".to_owned()),
+            ("publisher_api.keys", format!("name = \"shop\"\nhash = \"{hash}\"\n")),
+        ] {
+            let schema = schema();
+            let printed = config::print(&load(&format!("[[{path}]]\n{needed}")));
+            let entry = printed.split(&format!("[[{path}]]\n")).nth(1).unwrap().split("\n[").next().unwrap();
+            let entry: toml::Table = entry.parse().unwrap();
+            let needed: toml::Table = needed.parse().unwrap();
+            let sections = all_sections(&schema);
+            let keys = &sections.iter().find(|section| section.path == path).unwrap().keys;
+            let told = keys.iter().filter(|key| !needed.contains_key(&key.name));
+            for Key { name, default, .. } in told {
+                let told =
+                    default.as_ref().map(|default| format!("v = {default}").parse::<toml::Table>().unwrap());
+                assert_eq!(entry.get(name), told.as_ref().map(|told| &told["v"]), "{path}.{name}");
+            }
+        }
+    }
+
     #[test]
     fn every_key_is_described_and_none_is_missing() {
         let schema = schema();

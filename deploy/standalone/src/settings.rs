@@ -118,6 +118,18 @@ impl Settings {
     }
 }
 
+/// Two parts of this process can't listen at one place.
+fn validate_ports(settings: &Settings, problems: &mut Problems) {
+    let Settings { edge, publisher_api, bus, .. } = settings;
+    let listens = [
+        ("edge.listen", Some(edge.listen)),
+        ("publisher_api.listen", Some(publisher_api.listen)),
+        ("edge.admin", Some(edge.admin)),
+        ("bus.listen", bus.listen_address()),
+    ];
+    problems.check_ports(listens);
+}
+
 impl config::Settings for Settings {
     fn complete(&mut self) {
         self.bus = on_disk(std::mem::take(&mut self.bus));
@@ -136,9 +148,24 @@ impl config::Settings for Settings {
         ]
     }
 
+    fn doors_opened(&self, new: &Self) -> Vec<&'static str> {
+        let mut doors = self.edge.doors_opened(&new.edge);
+        doors.extend(self.publisher_api.doors_opened(&new.publisher_api));
+        doors
+    }
+
     /// Asks each part, so that what a part refuses alone is refused here too.
     fn validate(&self, problems: &mut Problems) {
         let Self { edge, publisher_api, auth_adapter, bus, history, demo, log, channels } = self.clone();
+        validate_ports(self, problems);
+        let fits = !bus.is_embedded()
+            || bus.store.folder().is_none()
+            || history.max_bytes.0 <= bus.store.max_bytes.0;
+        problems.check(fits, "history.max_bytes", || {
+            "is above bus.store.max_bytes, so the folder would be full first; lower it, or raise that, which had best be \
+             a fifth larger"
+                .into()
+        });
         let drops = bus.is_embedded() && bus.store.folder().is_some() && history.full == Full::DropOldest;
         problems.check(!drops || bus.store.max_bytes.0 > history.max_bytes.0, "bus.store.max_bytes", || {
             "must be above history.max_bytes, by a fifth at best: otherwise the folder is full before the oldest \

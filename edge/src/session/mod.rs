@@ -22,7 +22,7 @@ use shared::held::Held;
 use shared::history::Position;
 use shared::ids::Channel;
 use shared::rules::Rules;
-use sockets::Acknowledged;
+use sockets::{Acknowledged, Source};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -105,6 +105,8 @@ struct Followable {
 struct Session<S> {
     transport: Transport<S>,
     member: Member,
+    /// Where the client connects from.
+    source: Source,
     state: State,
     env: Arc<Env>,
     under_way: Option<UnderWay>,
@@ -130,6 +132,7 @@ enum Next {
 pub(crate) async fn run<S: AsyncRead + AsyncWrite + Acknowledged + Unpin>(
     transport: Transport<S>,
     member: Member,
+    source: Source,
     env: Arc<Env>,
 ) {
     env.metrics.opened.inc();
@@ -142,6 +145,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Acknowledged + Unpin>(
     let mut session = Session {
         transport,
         member,
+        source,
         state,
         env,
         under_way: None,
@@ -299,10 +303,10 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                 }
                 Effect::Ping => self.send(Frame::ping()),
                 Effect::Verify { token } => {
-                    let env = Arc::clone(&self.env);
+                    let (env, source) = (Arc::clone(&self.env), self.source);
                     let check = async move {
                         let began = Instant::now();
-                        let owner = env.authn.owner(token).await;
+                        let owner = env.authn.owner(token, source).await;
                         env.metrics.login_took(began.elapsed());
                         traced::logged_in(&owner);
                         Outcome::Owner(owner)

@@ -7,6 +7,7 @@ mod subscribing;
 mod timing;
 mod visible;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use shared::faults::Faults;
 use shared::history::{History, HistoryConfig, Role};
 use shared::ids::{Channel, Uid};
 use shared::rules::{RuleConfig, Rules, default_rules};
+use sockets::Source;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -31,6 +33,8 @@ use crate::protocol::Incoming;
 use crate::recovery::keep::{Keep, KeepLimits};
 use crate::recovery::metrics::RecoveryMetrics;
 
+/// Where the clients connect from.
+const HERE: Source = Source::V4(Ipv4Addr::LOCALHOST);
 const SECOND: Duration = Duration::from_secs(1);
 const YES: &str = r#"{"result":true}"#;
 

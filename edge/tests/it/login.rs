@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use shared::subject;
+use shared::wire::{Envelope as _, VerifyRequest};
+
 use crate::support::client::Client;
-use crate::support::{Ground, World, eventually, soon};
+use crate::support::{Ground, PATIENCE, World, eventually, soon};
 
 #[tokio::test]
 async fn no_answer_and_rubbish_are_never_a_yes_or_a_no() {
@@ -80,5 +84,21 @@ async fn messages_held_back_for_one_user_are_not_given_to_the_next() {
     client.expect("pong").await;
     assert_eq!(world.metric("mc_edge_losses_total", "other_user"), 1, "but it is counted");
     client.leave().await;
+    world.end().await;
+}
+
+/// So that the adapters tell the failures of one device from those of all.
+#[tokio::test]
+async fn the_question_says_where_the_device_is() {
+    let world = World::ready(|_| {}).await;
+    let mut questions = world.bus.subscribe(subject::VERIFY, None, PATIENCE).await.unwrap();
+    world.bus.barrier(PATIENCE).await.unwrap();
+    let mut client = Client::connect(&world.edge).await;
+    client.auth("user-1").await;
+    client.expect(r#"{"result":true}"#).await;
+    let question = soon("the question", questions.next()).await.unwrap();
+    let from = VerifyRequest::decode(&question.payload).unwrap().from;
+    assert_eq!(from.as_deref(), Some("127.0.0.1"));
+    drop(client);
     world.end().await;
 }

@@ -11,6 +11,7 @@ use axum::http::HeaderMap;
 use prometheus_client::registry::Registry;
 use shared::config::Problems;
 use shared::drain::Drain;
+use shared::tasks::on_a_thread;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::caller::Caller;
@@ -31,6 +32,8 @@ pub(crate) struct Keys {
     table: RwLock<Arc<Table>>,
     /// What the table was made from; held while another is made, so that two do not cross.
     origin: Mutex<Origin>,
+    /// Another content of the file, which the latest look found. Whoever writes it may be in the middle of it.
+    seen: Mutex<Option<Origin>>,
     /// Whether everybody may come once there are no keys. Decided by where the port was bound, which stays.
     may_be_open: bool,
     pub(super) metrics: KeyMetrics,
@@ -73,7 +76,7 @@ impl Keys {
         let metrics = KeyMetrics::register(registry);
         metrics.valid.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
         let (table, origin) = (RwLock::new(Arc::new(table)), Mutex::new(origin));
-        Ok(Arc::new(Self { table, origin, may_be_open, metrics }))
+        Ok(Arc::new(Self { table, origin, seen: Mutex::default(), may_be_open, metrics }))
     }
 
     /// Takes other keys from the configuration; a faulty list is refused and what was before stays.
@@ -95,10 +98,7 @@ impl Keys {
                     }
                     // The file may be on a disk that hangs.
                     let keys = Arc::clone(keys);
-                    let looked = tokio::task::spawn_blocking(move || keys.look_again()).await;
-                    if let Some(panic) = looked.err().and_then(|error| error.try_into_panic().ok()) {
-                        std::panic::resume_unwind(panic);
-                    }
+                    on_a_thread(move || keys.look_again()).await;
                 }
             })
         });
@@ -109,8 +109,13 @@ impl Keys {
             let origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
             (origin.listed.clone(), origin.file.clone())
         };
-        if !file.as_os_str().is_empty() {
-            self.replace(Origin::look(listed, file));
+        if file.as_os_str().is_empty() {
+            return;
+        }
+        let found = Origin::look(listed, file);
+        let before = self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(found.clone());
+        if before.as_ref() == Some(&found) {
+            self.replace(found);
         }
     }
 
@@ -140,14 +145,13 @@ impl Keys {
         }
     }
 
-    /// The last key may go only where everybody may come. A new configuration may well say so, but the port is still
-    /// the one that was bound at the start.
+    /// The last key goes only with a restart: a file that somebody empties or cuts off looks like that, and everybody
+    /// who reaches the port could publish.
     fn check_closed(&self, table: Table) -> Result<Table, Problems> {
         let mut problems = Problems::default();
-        problems.check(self.may_be_open || !table.is_empty(), "publisher_api.keys", || {
-            "without a key everybody who reaches the port could publish; restart to listen on loopback, or to open \
-             it with --insecure"
-                .into()
+        let was_open = self.may_be_open && self.table().is_empty();
+        problems.check(was_open || !table.is_empty(), "publisher_api.keys", || {
+            "without a key everybody who reaches the port could publish; restart if it should be so".into()
         });
         problems.into_result(table)
     }
@@ -283,14 +287,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_key_goes_only_where_everybody_may_come() {
+    fn the_last_key_goes_only_with_a_restart() {
         let all = vec![key("shop", "one")];
         let closed = Keys::load(all.clone(), PathBuf::new(), false, &mut Registry::default()).unwrap();
         closed.apply(Vec::new(), PathBuf::new());
         assert_eq!((code(closed.caller(&HeaderMap::new())), code(closed.caller(&bearer("one")))), (105, 0));
         let open = keys(&all);
         open.apply(Vec::new(), PathBuf::new());
-        assert_eq!(code(open.caller(&HeaderMap::new())), 0);
+        assert_eq!((code(open.caller(&HeaderMap::new())), code(open.caller(&bearer("one")))), (105, 0));
+        let open = keys(&[]);
+        open.apply(Vec::new(), PathBuf::new());
+        assert_eq!(code(open.caller(&HeaderMap::new())), 0, "it was open before");
     }
 
     #[test]
@@ -311,6 +318,12 @@ mod tests {
         }
     }
 
+    /// A content is believed that two looks find.
+    fn settle(keys: &Keys) {
+        keys.look_again();
+        keys.look_again();
+    }
+
     #[test]
     fn a_file_is_read_again_when_it_changes_and_not_trusted_when_it_is_broken_or_gone() {
         let directory = tempfile::tempdir().unwrap();
@@ -323,17 +336,19 @@ mod tests {
         assert!(valid("one") && !valid("two"));
         std::fs::write(&path, format!("{}{}", text("one"), text("two"))).unwrap();
         keys.look_again();
+        assert!(valid("one") && !valid("two"), "somebody may still be writing it");
+        settle(&keys);
         assert!(valid("one") && valid("two"), "both are valid while one takes the place of the other");
         for broken in ["", "[[keys]]\nname = \"shop\"\n", "rubbish"] {
             std::fs::write(&path, broken).unwrap();
-            keys.look_again();
+            settle(&keys);
             assert!(valid("one") && valid("two") && keys.caller(&HeaderMap::new()).is_err(), "{broken:?}");
         }
         std::fs::remove_file(&path).unwrap();
-        keys.look_again();
+        settle(&keys);
         assert!(valid("one") && keys.caller(&HeaderMap::new()).is_err());
         std::fs::write(&path, text("two")).unwrap();
-        keys.look_again();
+        settle(&keys);
         assert!(!valid("one") && valid("two"));
     }
 }

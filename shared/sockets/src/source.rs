@@ -2,7 +2,8 @@
 //!
 //! An IPv4 address is one source, and so is an IPv6 network of 64 bits: whoever has one address of it has them all.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One customer, as far as an address tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +12,16 @@ pub enum Source {
     V4(Ipv4Addr),
     /// The first 64 bits.
     V6(u64),
+}
+
+/// As an address, or as a network: `192.0.2.7`, `2001:db8:1:2::/64`.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(address) => address.fmt(f),
+            Self::V6(network) => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(*network) << 64)),
+        }
+    }
 }
 
 impl From<IpAddr> for Source {
@@ -36,5 +47,7 @@ mod tests {
         assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
         assert_eq!(source("::ffff:192.0.2.7"), source("192.0.2.7"));
         assert_ne!(source("192.0.2.7"), source("192.0.2.8"));
+        let told = ["::ffff:192.0.2.7", "2001:db8:1:2::1"].map(|address| source(address).to_string());
+        assert_eq!(told, ["192.0.2.7", "2001:db8:1:2::/64"]);
     }
 }

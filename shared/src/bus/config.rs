@@ -198,6 +198,11 @@ impl BusConfig {
         self.url.is_empty()
     }
 
+    /// Where this process would listen for other parts, if it says so as an address.
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok().filter(|_| self.is_embedded())
+    }
+
     /// Checks what can be checked without a network.
     pub fn validate(&self, problems: &mut Problems) {
         problems.check(self.user.is_empty() == self.password.is_empty(), "bus.password", || {

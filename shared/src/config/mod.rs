@@ -36,6 +36,12 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// the defaults of its type for all others, not those of the program.
     fn complete(&mut self) {}
 
+    /// Keys whose new values would let in whom those of now keep out. They open only at a start: a file that is cut off
+    /// while somebody writes it says the same.
+    fn doors_opened(&self, _new: &Self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Dotted keys, or beginnings of keys, that may change while the process runs; all others are read at its start.
     fn reloadable() -> &'static [&'static str] {
         &[]
@@ -64,8 +70,11 @@ impl Sources {
 }
 
 /// The variables of this process whose names begin with this, as `(name, value)`.
+/// What is not UTF-8 in a value becomes U+FFFD; a name that is none is nobody's.
 pub fn variables(prefix: &str) -> Vec<(String, String)> {
-    std::env::vars().filter(|(name, _)| name.starts_with(prefix)).collect()
+    let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let ours = named.filter(|(name, _)| name.starts_with(prefix));
+    ours.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect()
 }
 
 /// Reads, merges and checks.
@@ -74,16 +83,39 @@ pub fn variables(prefix: &str) -> Vec<(String, String)> {
 /// Every fault found, each with its key.
 pub fn load<S: Settings>(sources: &Sources) -> Result<S, Problems> {
     let mut problems = Problems::default();
-    let mut table = match &sources.file {
-        Some(path) => read_file(path, &mut problems),
+    let table = match &sources.file {
+        Some(path) => match std::fs::read_to_string(path) {
+            Ok(text) => parse(path, &text, &mut problems),
+            Err(error) => {
+                problems.add(path.display().to_string(), format!("can't be read: {error}"));
+                Table::new()
+            }
+        },
         None => Table::new(),
     };
+    merge(table, sources, problems)
+}
+
+/// The same, where the file was read before.
+///
+/// # Errors
+/// Every fault found, each with its key.
+pub fn load_text<S: Settings>(sources: &Sources, text: &str) -> Result<S, Problems> {
+    let mut problems = Problems::default();
+    let table = parse(sources.file.as_deref().unwrap_or(Path::new("")), text, &mut problems);
+    merge(table, sources, problems)
+}
+
+fn merge<S: Settings>(mut table: Table, sources: &Sources, mut problems: Problems) -> Result<S, Problems> {
     for section in table.keys().filter(|section| !SECTIONS.contains(&section.as_str())) {
         problems.add(section.clone(), format!("no such section; there are: {}", SECTIONS.join(", ")));
     }
     let mut texts = BTreeSet::new();
     for (name, value) in &sources.environment {
         match variable_path(name) {
+            Ok(Some(_)) if value.contains(char::REPLACEMENT_CHARACTER) => {
+                problems.add(name.clone(), "is not UTF-8; write it anew");
+            }
             Ok(Some(path)) => overlay(&mut table, path, value, &mut texts),
             Ok(None) => {}
             Err(fault) => problems.add(name.clone(), fault),
@@ -103,14 +135,12 @@ pub fn print<S: Settings>(settings: &S) -> String {
     toml::to_string_pretty(settings).expect("settings are tables of plain values")
 }
 
-fn read_file(path: &Path, problems: &mut Problems) -> Table {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            problems.add(path.display().to_string(), format!("can't be read: {error}"));
-            return Table::new();
-        }
-    };
+fn parse(path: &Path, text: &str, problems: &mut Problems) -> Table {
+    if text.trim().is_empty() {
+        let fault = "is empty; if the defaults are meant, name no file, or write a comment into it";
+        problems.add(path.display().to_string(), fault);
+        return Table::new();
+    }
     text.parse().unwrap_or_else(|error: toml::de::Error| {
         // Without the line itself, which may hold a secret.
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
@@ -123,6 +153,9 @@ fn read_file(path: &Path, problems: &mut Problems) -> Table {
 /// like a slip of the finger.
 fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
     let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
+    if is_service_link(rest) {
+        return Ok(None);
+    }
     let rest = rest.to_ascii_lowercase();
     if rest.contains("__") {
         let path: Vec<String> = rest.split("__").map(str::to_owned).collect();
@@ -142,6 +175,23 @@ fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
         }
     }
     Ok(None)
+}
+
+/// What Kubernetes tells every container of a namespace about the Services in it: of one that is called `mc-edge`,
+/// `MC_EDGE_SERVICE_HOST`, `MC_EDGE_SERVICE_PORT_WS`, `MC_EDGE_PORT`, `MC_EDGE_PORT_6790_TCP_ADDR` and others.
+fn is_service_link(rest: &str) -> bool {
+    let mut words: Vec<&str> = rest.split('_').collect();
+    if matches!(words.last(), Some(&("PROTO" | "PORT" | "ADDR"))) && words.len() >= 4 {
+        let protocol = words[words.len() - 2];
+        if matches!(protocol, "TCP" | "UDP" | "SCTP") {
+            words.pop();
+        }
+    }
+    match words[..] {
+        [.., "PORT", number, "TCP" | "UDP" | "SCTP"] => number.parse::<u16>().is_ok(),
+        [.., "PORT"] | [.., "SERVICE", "HOST"] => true,
+        _ => words.windows(2).any(|pair| pair == ["SERVICE", "PORT"]),
+    }
 }
 
 /// Sets a value given as text. It is taken as TOML where it is that (`5`, `true`, `["a"]`), else as a string;

@@ -1,6 +1,7 @@
 //! All that is wrong with a configuration, each fault with its key.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,22 @@ impl Problems {
     pub fn check(&mut self, holds: bool, key: &str, fault: impl FnOnce() -> String) {
         if !holds {
             self.add(key, fault());
+        }
+    }
+
+    /// Notes which of these keys would listen where another does already. `None`: it listens nowhere.
+    pub fn check_ports<const N: usize>(&mut self, listens: [(&str, Option<SocketAddr>); N]) {
+        let listens: Vec<_> = listens.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
+        for (place, (key, address)) in listens.iter().enumerate() {
+            let meet = |other: &SocketAddr| {
+                let everywhere = other.ip().is_unspecified() || address.ip().is_unspecified();
+                address.port() != 0
+                    && other.port() == address.port()
+                    && (everywhere || other.ip() == address.ip())
+            };
+            if let Some((taken, _)) = listens[..place].iter().find(|(_, other)| meet(other)) {
+                self.add(*key, format!("{address} is where {taken} listens already; choose another port"));
+            }
         }
     }
 

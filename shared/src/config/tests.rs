@@ -128,7 +128,7 @@ fn a_fault_never_shows_what_may_be_a_secret() {
 fn a_whole_section_may_stand_in_the_environment() {
     let sample = from("[edge]\nlisten = \"a\"", &[("MC_EDGE", "{ frames = 3 }")]).unwrap();
     assert_eq!((sample.edge.frames, sample.edge.listen), (3, Edge::default().listen));
-    let problems = from("", &[("MC_EDGE", "x")]).unwrap_err().to_string();
+    let problems = from("# nothing", &[("MC_EDGE", "x")]).unwrap_err().to_string();
     assert_eq!(problems, "edge: is of the wrong type: string, expected struct Edge");
 }
 
@@ -140,5 +140,65 @@ fn sizes_are_read_and_written_with_units() {
     assert_eq!(ByteSize(262_144).to_string(), "256KiB");
     for bad in ["", "KiB", "-1", "1KB", "99999999999GiB"] {
         assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+    }
+}
+
+/// What Kubernetes sets for Services that happen to be called like our sections, in every pod of their namespace.
+#[test]
+fn variables_of_service_links_are_nobodys_and_slips_are_still_told() {
+    let links = [
+        ("MC_EDGE_SERVICE_HOST", "10.96.0.7"),
+        ("MC_EDGE_SERVICE_PORT", "6790"),
+        ("MC_EDGE_SERVICE_PORT_WS", "6790"),
+        ("MC_EDGE_PORT", "tcp://10.96.0.7:6790"),
+        ("MC_EDGE_PORT_6790_TCP", "tcp://10.96.0.7:6790"),
+        ("MC_EDGE_PORT_6790_TCP_PROTO", "tcp"),
+        ("MC_EDGE_PORT_6790_TCP_PORT", "6790"),
+        ("MC_EDGE_PORT_6790_TCP_ADDR", "10.96.0.7"),
+        ("MC_EDGE_PORT_6790_UDP_ADDR", "10.96.0.7"),
+        ("MC_PUBLISHER_API_PORT", "tcp://10.96.0.8:6789"),
+        ("MC__EDGE_PORT", "tcp://10.96.0.9:1"),
+        ("MC_X__EDGE_SERVICE_PORT_HTTP_ADMIN", "1"),
+        ("MC_BUS_HEADLESS_SERVICE_HOST", "10.96.0.9"),
+    ];
+    assert_eq!(from("# nothing", &links).unwrap().edge.listen, "127.0.0.1:6790");
+    for slip in
+        ["MC_EDGE_LISTEN", "MC_EDGE_PORT_6790", "MC_EDGE_SERVICE", "MC_EDGE_PORT_X_TCP", "MC_EDGE_TCP_ADDR"]
+    {
+        let problems = from("# nothing", &[(slip, "x")]).unwrap_err().to_string();
+        assert!(problems.contains("did you mean"), "{slip}: {problems}");
+    }
+}
+
+#[test]
+fn a_value_that_is_not_utf_8_is_told_where_it_is_ours() {
+    assert!(from("# nothing", &[("MC_OTHER", "\u{fffd}")]).is_ok());
+    let problems = from("# nothing", &[("MC_EDGE__LISTEN", "a\u{fffd}")]).unwrap_err().to_string();
+    assert!(problems.contains("MC_EDGE__LISTEN: is not UTF-8"), "{problems}");
+}
+
+#[test]
+fn an_empty_file_is_a_fault_and_a_comment_is_none() {
+    for empty in ["", "\n", " \t\r\n"] {
+        let problems = from(empty, &[]).unwrap_err().to_string();
+        assert!(problems.contains("is empty"), "{empty:?}: {problems}");
+    }
+    assert!(from("# the defaults will do", &[]).is_ok());
+}
+
+#[test]
+fn two_keys_that_would_listen_at_one_place_are_told() {
+    let at = |address: &str| Some(address.parse().unwrap());
+    for (one, other, meet) in [
+        ("127.0.0.1:1", "127.0.0.1:1", true),
+        ("0.0.0.0:1", "127.0.0.1:1", true),
+        ("127.0.0.1:1", "[::]:1", true),
+        ("127.0.0.1:1", "127.0.0.2:1", false),
+        ("127.0.0.1:1", "127.0.0.1:2", false),
+        ("127.0.0.1:0", "127.0.0.1:0", false),
+    ] {
+        let mut problems = Problems::default();
+        problems.check_ports([("a", at(one)), ("none", None), ("b", at(other))]);
+        assert_eq!(problems.to_string().contains("b: "), meet, "{one} {other}: {problems}");
     }
 }

@@ -7,7 +7,9 @@ mod environment;
 mod exporter;
 mod lines;
 mod queue;
+mod writer;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -16,6 +18,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter as _};
 use prometheus_client::registry::Registry;
+use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -27,6 +30,11 @@ use crate::trace;
 use environment::TraceSettings;
 use lines::WithTrace;
 use queue::SpanCounts;
+use writer::{LastLines, LostLines};
+
+/// Our own modules, which `log.filter` may name without a level.
+const MODULES: &[&str] =
+    &["auth_adapter", "bench_tool", "edge", "embedded_bus", "publisher_api", "shared", "standalone"];
 
 type BoxedLayer = Box<dyn Layer<Spans> + Send + Sync>;
 
@@ -34,6 +42,15 @@ type BoxedLayer = Box<dyn Layer<Spans> + Send + Sync>;
 pub fn validate(config: &LogConfig, problems: &mut Problems) {
     if let Err(error) = EnvFilter::try_new(&config.filter) {
         problems.add("log.filter", format!("{error}; write e.g. \"info\" or \"info,edge=debug\""));
+    }
+    // A word alone is taken for the name of a module, of which there is none, so that nothing would be logged.
+    for word in config.filter.split(',').map(str::trim) {
+        let is_bare = !word.is_empty() && !word.contains(['=', '[']);
+        let module = word.split("::").next().unwrap_or_default();
+        let is_known = word.parse::<LevelFilter>().is_ok() || MODULES.contains(&module);
+        problems.check(!is_bare || is_known, "log.filter", || {
+            format!("{word:?} is no level; there are: error, warn, info, debug, trace, off; for one module write {word}=debug")
+        });
     }
 }
 
@@ -49,14 +66,18 @@ pub fn check_environment(variables: &[(String, String)]) -> Result<(), String> {
 #[derive(Debug, Default)]
 pub struct Telemetry {
     sending: Drain,
+    last_lines: Option<LastLines>,
     provider: Option<SdkTracerProvider>,
 }
 
 impl Telemetry {
-    /// Sends the spans that wait, for at most `grace`.
-    pub async fn finish(self, grace: Duration) {
+    /// Sends the spans that wait, for at most `grace`, and writes the lines that wait, for a second at most.
+    pub async fn finish(mut self, grace: Duration) {
         if self.provider.is_some() && self.sending.finish(grace).await > 0 {
             tracing::warn!("left before the last traces were exported");
+        }
+        if let Some(last_lines) = self.last_lines.take() {
+            last_lines.flush().await;
         }
     }
 }
@@ -68,12 +89,16 @@ impl Telemetry {
 /// Logging was started before, or traces can't be exported as the variables say.
 pub fn start(config: &LogConfig, service: &str, variables: &[(String, String)]) -> anyhow::Result<Telemetry> {
     let settings = environment::read(variables).map_err(anyhow::Error::msg)?;
-    let mut layers = vec![lines(config)];
-    let telemetry = match &settings {
+    let (writer, lost_lines, last_lines) = writer::to_stderr().context("standard error")?;
+    // The layer sees nothing; it is where the metrics find the counter.
+    let mut layers = vec![lines(config, writer), Counting(lost_lines).with_filter(LevelFilter::OFF).boxed()];
+    let mut telemetry = match &settings {
         Some(settings) => export(settings, service, &mut layers)?,
         None => Telemetry::default(),
     };
+    telemetry.last_lines = Some(last_lines);
     tracing_subscriber::registry().with(layers).try_init().context("logging was started before")?;
+    log_panics();
     if let Some(TraceSettings { endpoint, protocol, sampler, .. }) = &settings {
         // An endpoint may hold a secret in its query.
         let endpoint = endpoint.split(['?', '#']).next().unwrap_or_default();
@@ -83,12 +108,28 @@ pub fn start(config: &LogConfig, service: &str, variables: &[(String, String)]) 
     Ok(telemetry)
 }
 
-fn lines(config: &LogConfig) -> BoxedLayer {
+/// Panics are lines of the log. The usual way writes to standard error, where the task that panics would wait for whoever
+/// reads that.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+        tracing::error!(
+            location,
+            backtrace,
+            "a panic: {}",
+            panic.payload_as_str().unwrap_or("without words")
+        );
+    }));
+}
+
+fn lines(config: &LogConfig, writer: NonBlocking) -> BoxedLayer {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // Spans of traces are for the exporter; a line says only to which it belongs.
     let silence = format!("{}=off", trace::TARGET).parse().expect("a target and a level are a directive");
     let filter = filter.add_directive(silence);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match config.format {
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -132,7 +173,7 @@ fn export(
     layers.push(spans.with_filter(only_ours).boxed());
     // It sees nothing; it is where the metrics find the counters.
     layers.push(Counting(counts).with_filter(LevelFilter::OFF).boxed());
-    Ok(Telemetry { sending, provider: Some(provider) })
+    Ok(Telemetry { sending, last_lines: None, provider: Some(provider) })
 }
 
 /// Who exports: what the variables say, and what they leave open.
@@ -145,16 +186,23 @@ fn resource(settings: &TraceSettings, service: &str) -> Resource {
     if settings.named { builder.build() } else { builder.with_service_name(service.to_owned()).build() }
 }
 
-/// Holds the counters of the exporter where [`register`] finds them without a global.
-struct Counting(SpanCounts);
+/// Holds counters where [`register`] finds them without a global.
+struct Counting<T>(T);
 
-impl<S: tracing::Subscriber> Layer<S> for Counting {}
+impl<S: tracing::Subscriber, T: 'static> Layer<S> for Counting<T> {}
 
-/// Adds what became of spans, if this process exports any.
+/// Adds what became of lines, and of spans if this process exports any.
 pub(crate) fn register(registry: &mut Registry) {
-    let counts =
-        tracing::dispatcher::get_default(|dispatch| Some(dispatch.downcast_ref::<Counting>()?.0.clone()));
+    let counts = tracing::dispatcher::get_default(|dispatch| {
+        Some(dispatch.downcast_ref::<Counting<SpanCounts>>()?.0.clone())
+    });
     if let Some(counts) = counts {
         counts.register(registry);
+    }
+    let lost = tracing::dispatcher::get_default(|dispatch| {
+        Some(dispatch.downcast_ref::<Counting<LostLines>>()?.0.clone())
+    });
+    if let Some(lost) = lost {
+        registry.register_collector(Box::new(lost));
     }
 }

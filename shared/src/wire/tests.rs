@@ -34,8 +34,9 @@ fn each_envelope_has_the_shape_of_version_1() {
     let users = vec![UserAnswer { sessions: 2, since: vec![5, 7], denied: true }, UserAnswer::default()];
     let answer = ControlAnswer { v: 1, edge: "e1".into(), users };
     insta::assert_snapshot!(text(&answer), @r#"{"v":1,"edge":"e1","users":[{"n":2,"since":[5,7],"denied":true},{"n":0}]}"#);
-    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: None }), @r#"{"v":1,"token":"t"}"#);
-    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: Some(5) }), @r#"{"v":1,"token":"t","patience_ms":5}"#);
+    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: None, from: None }), @r#"{"v":1,"token":"t"}"#);
+    let from = Some("192.0.2.7".to_owned());
+    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: Some(5), from }), @r#"{"v":1,"token":"t","patience_ms":5,"from":"192.0.2.7"}"#);
     let speaks = AuthHeartbeat { v: 1, adapter: "a1".into(), state: AuthState::Able };
     insta::assert_snapshot!(text(&speaks), @r#"{"v":1,"adapter":"a1","state":"able"}"#);
     for (verdict, shape) in [
@@ -172,6 +173,6 @@ fn a_live_message_that_is_not_one_is_refused() {
 
 #[test]
 fn a_token_is_not_in_debug_output() {
-    let request = VerifyRequest { v: 1, token: "very-secret".into(), patience_ms: None };
+    let request = VerifyRequest { v: 1, token: "very-secret".into(), patience_ms: None, from: None };
     assert!(!format!("{request:?}").contains("very-secret"));
 }

@@ -19,6 +19,10 @@ pub struct VerifyRequest {
     /// does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience_ms: Option<u64>,
+    /// Where the device connects from: an IPv4 address, or the first 64 bits of an IPv6 one. Adapters tell the failures
+    /// of one device from those of all by it. `None`: an edge that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 impl fmt::Debug for VerifyRequest {
@@ -27,6 +31,7 @@ impl fmt::Debug for VerifyRequest {
             .field("v", &self.v)
             .field("token", &"***")
             .field("patience_ms", &self.patience_ms)
+            .field("from", &self.from)
             .finish()
     }
 }

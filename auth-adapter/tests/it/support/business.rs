@@ -29,6 +29,8 @@ pub(crate) enum Script {
     Endless,
     /// A redirect to a page that would say yes.
     Redirects,
+    /// This answer to tokens that begin so; honest to all others.
+    StumblesOver(&'static str, Box<Script>),
 }
 
 /// One call as it came.
@@ -173,8 +175,13 @@ async fn check(State(inside): State<Inside>, headers: HeaderMap, body: String) -
     let mut open = inside.open.clone();
     let _ = open.wait_for(|open| *open).await;
     let script = inside.script.lock().unwrap().clone();
+    let script = match script {
+        Script::StumblesOver(prefix, answer) if token.starts_with(prefix) => *answer,
+        Script::StumblesOver(..) => Script::Honest,
+        other => other,
+    };
     match script {
-        Script::Honest => match token.strip_prefix("user-") {
+        Script::Honest | Script::StumblesOver(..) => match token.strip_prefix("user-") {
             Some(uid) => axum::Json(json!({ "uid": uid })).into_response(),
             None => StatusCode::UNAUTHORIZED.into_response(),
         },

@@ -117,6 +117,11 @@ impl Edge {
         self.ask_within(token, PATIENCE).await.unwrap()
     }
 
+    /// Asks for a device at this address.
+    pub(crate) async fn ask_from(&self, from: &str, token: &str) -> Verdict {
+        self.ask_bytes(question_from(Some(from), token, PATIENCE), PATIENCE).await.unwrap()
+    }
+
     pub(crate) async fn ask_within(&self, token: &str, deadline: Duration) -> Result<Verdict, RequestError> {
         self.ask_bytes(question(token, deadline), deadline).await
     }
@@ -143,8 +148,12 @@ impl Edge {
 }
 
 fn question(token: &str, patience: Duration) -> Vec<u8> {
-    let patience_ms = u64::try_from(patience.as_millis()).ok();
-    VerifyRequest { v: VERSION, token: token.into(), patience_ms }.encode().to_vec()
+    question_from(None, token, patience)
+}
+
+fn question_from(from: Option<&str>, token: &str, patience: Duration) -> Vec<u8> {
+    let (patience_ms, from) = (u64::try_from(patience.as_millis()).ok(), from.map(str::to_owned));
+    VerifyRequest { v: VERSION, token: token.into(), patience_ms, from }.encode().to_vec()
 }
 
 /// One of each, ready.

@@ -69,7 +69,7 @@ async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
     let member = env.keep.hub.admit(1 << 10).unwrap();
     let written = Arc::new(Mutex::new(Vec::new()));
     let stream = Endless { frame, next: 0, written: Arc::clone(&written) };
-    let session = session::run(Transport::new(stream, &[], 4096), member, env);
+    let session = session::run(Transport::new(stream, &[], 4096), member, HERE, env);
     tokio::time::timeout(20 * SECOND, session).await.expect("the session ends");
     assert_eq!(rest.finish(20 * SECOND).await, 0);
     std::mem::take(&mut *written.lock().unwrap())

@@ -145,6 +145,7 @@ impl World {
         let session = Session {
             transport: Transport::new(Socket(Arc::clone(&socket)), &[], 4096),
             member: env.keep.hub.admit(1 << 20).unwrap(),
+            source: HERE,
             state: State::new(Arc::clone(&env.rules), Arc::clone(&env.limits), 1, now),
             env: Arc::clone(env),
             under_way: None,

@@ -1,0 +1,82 @@
+//! What a `Host` says of a request: a page in a browser names the host of its own site, also after DNS rebinding.
+
+use std::net::IpAddr;
+
+use axum::http::uri::Authority;
+use axum::http::{Request, StatusCode, Version, header};
+
+/// Whether this host, with or without a port, is this machine's loopback.
+pub fn is_loopback(host: &Authority) -> bool {
+    let name = host.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// The host that a request names. RFC 9112, 3.2: one header, except from HTTP/1.0.
+fn named<T>(request: &Request<T>) -> Result<Option<Authority>, StatusCode> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(host.to_str().ok().and_then(authority).ok_or(StatusCode::BAD_REQUEST)?),
+        (None, _) if request.version() == Version::HTTP_10 => None,
+        (None, _) | (Some(_), Some(_)) => return Err(StatusCode::BAD_REQUEST),
+    };
+    // A request line with a whole URL stands over the header.
+    Ok(request.uri().authority().cloned().or(host))
+}
+
+fn authority(host: &str) -> Option<Authority> {
+    host.parse().ok().filter(|_| !host.contains('@'))
+}
+
+/// Lets a request in to a port, or says with which status not. On loopback only this machine's own programs are let in,
+/// and none of its browser's pages.
+///
+/// # Errors
+/// 400: no host, several, or one that is none. 421: another host than loopback where the port is there.
+pub fn check<T>(request: &Request<T>, on_loopback: bool) -> Result<(), StatusCode> {
+    let host = named(request)?;
+    if on_loopback && host.is_some_and(|host| !is_loopback(&host)) {
+        return Err(StatusCode::MISDIRECTED_REQUEST);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(version: Version, uri: &str, hosts: &[&str], on_loopback: bool) -> u16 {
+        let mut request = Request::builder().version(version).uri(uri);
+        for host in hosts {
+            request = request.header(header::HOST, *host);
+        }
+        check(&request.body(()).unwrap(), on_loopback).map_or_else(|status| status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn on_loopback_only_loopback_is_named() {
+        for (host, anywhere, loopback) in [
+            ("127.0.0.1:6795", 200, 200),
+            ("127.9.9.9", 200, 200),
+            ("LocalHost:1", 200, 200),
+            ("[::1]:6795", 200, 200),
+            ("evil.example", 200, 421),
+            ("localhost.evil.example:6795", 200, 421),
+            ("192.0.2.1:6795", 200, 421),
+            ("a b/c@d", 400, 400),
+            ("me@localhost", 400, 400),
+            ("", 400, 400),
+        ] {
+            assert_eq!(status(Version::HTTP_11, "/metrics", &[host], false), anywhere, "{host:?}");
+            assert_eq!(status(Version::HTTP_11, "/metrics", &[host], true), loopback, "{host:?}");
+        }
+        assert_eq!(status(Version::HTTP_11, "http://evil.example/metrics", &["localhost"], true), 421);
+    }
+
+    #[test]
+    fn there_is_one_host() {
+        assert_eq!(status(Version::HTTP_11, "/", &[], false), 400);
+        assert_eq!(status(Version::HTTP_10, "/", &[], true), 200, "which had no such header");
+        assert_eq!(status(Version::HTTP_11, "/", &["localhost", "localhost"], false), 400);
+    }
+}

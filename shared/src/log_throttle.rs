@@ -1,0 +1,48 @@
+//! One line for one outage: what happens to many is told once in a while, with how many there were.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// At most one line is written in this time.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Says when a complaint of one kind is due. The counters have them all.
+#[derive(Debug, Default)]
+pub struct LogThrottle {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Complaints since the last that was due.
+    count: u64,
+    last: Option<Instant>,
+}
+
+impl LogThrottle {
+    /// Hears of one more. Some: write a line now, for so many.
+    pub fn due(&self) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.count += 1;
+        if state.last.is_some_and(|last| last.elapsed() < PAUSE) {
+            return None;
+        }
+        state.last = Some(Instant::now());
+        Some(std::mem::take(&mut state.count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_is_told_at_once_and_the_rest_together() {
+        let throttle = LogThrottle::default();
+        assert_eq!([(); 3].map(|()| throttle.due()), [Some(1), None, None]);
+        tokio::time::advance(PAUSE).await;
+        assert_eq!([(); 2].map(|()| throttle.due()), [Some(3), None]);
+    }
+}
