@@ -8,6 +8,8 @@
 const AT_ONCE = new Set([1012, 4408]);
 const NEVER = new Set([1002, 1007, 1009, 4400, 4403, 4409, 4410]);
 const SLOWEST = 60_000;
+// So many tokens in a row are refused before the client gives up: another one would be, too.
+const REFUSALS = 3;
 
 export class MessageCenter {
   #url;
@@ -22,12 +24,17 @@ export class MessageCenter {
   #quiet;
   #patience;
   #failures = 0;
+  #refusals = 0; // tokens refused in a row
+  #stumbles = 0; // how often in a row a handler of yours failed
+  #work = Promise.resolve(); // what came is handled one after the other, each when the one before it was
   #timer = null;
   #stopped = false;
 
   // token: async () => string. position: what `onPosition` was last given, "" at the first time.
-  // onMessage(text or Uint8Array, id), onReload(reason), onPosition(id), onEnd(code, reason) are yours. After `quiet` ms
-  // without a frame the server is asked; without an answer, or not open, for `patience` ms, a socket is given up.
+  // onMessage(text or Uint8Array, id), onReload(reason), onPosition(id), onError(error), onEnd(code, reason) are yours. The
+  // first two may return a promise: nothing else is handled, and the position does not move, before it is fulfilled. If one
+  // of them fails, onError is told, and the same comes again later. After `quiet` ms without a frame the server is asked;
+  // without an answer, or not open, for `patience` ms, a socket is given up.
   constructor({ url, token, channel = "@user", position = "", quiet = 30_000, patience = 20_000, ...on }) {
     this.#url = url;
     this.#quiet = quiet;
@@ -54,9 +61,9 @@ export class MessageCenter {
     this.#expect(socket);
     socket.onmessage = ({ data }) => {
       this.#expect(socket);
-      if (data !== "pong") this.#receive(socket, JSON.parse(data));
+      if (data !== "pong") this.#then(socket, () => this.#receive(socket, JSON.parse(data)));
     };
-    socket.onclose = (close) => this.#closed(socket, close);
+    socket.onclose = (close) => this.#then(socket, () => this.#closed(socket, close));
     socket.onopen = async () => {
       this.#expect(socket);
       try {
@@ -68,6 +75,19 @@ export class MessageCenter {
         socket.close();
       }
     };
+  }
+
+  // Does this after everything that came before.
+  #then(socket, step) {
+    this.#work = this.#work.then(step).catch((error) => this.#stumbled(socket, error));
+  }
+
+  // A handler of yours failed. The position is still before what it was given, so that comes again on another socket.
+  #stumbled(socket, error) {
+    this.#on.onError?.(error);
+    this.#stumbles += 1;
+    socket.close(1000);
+    this.#closed(socket, { code: 1000, reason: "a handler failed" });
   }
 
   // Something came, or is to come. A network that is gone closes nothing, and a page is not shown the server's own pings.
@@ -86,37 +106,40 @@ export class MessageCenter {
     this.#alive.set(socket, isOpen ? setTimeout(ask, this.#quiet) : setTimeout(giveUp, this.#patience));
   }
 
-  #receive(socket, frame) {
-    if (socket !== this.#current && socket !== this.#next) return; // it was replaced
+  async #receive(socket, frame) {
+    if (this.#stopped || (socket !== this.#current && socket !== this.#next)) return; // it was replaced
     if (frame.code !== undefined) {
       // Not subscribed: begin again later. After error 9 the server waits for a new token.
       if (frame.code === 9) this.#renew(socket);
       else if (frame.code === 4 && frame.i === "subscribe" && this.#position !== "") {
-        this.#reload("the last id is not one", ""); // what was kept is damaged: begin anew
+        await this.#reload("the last id is not one", ""); // what was kept is damaged: begin anew
         socket.close();
       }
       else if (frame.i === "subscribe") socket.close();
+    } else if (frame.i === "auth") {
+      this.#refusals = 0;
     } else if (frame.i === "subscribe") {
       this.#replace(socket);
       // An id that comes with recovered messages is not yet ours: they follow.
-      if (!frame.recovered) this.#reload("the server no longer has everything since the last id", frame.id);
+      if (!frame.recovered) await this.#reload("the server no longer has everything since the last id", frame.id);
       else if (this.#position === "") this.#move(frame.id);
     } else if (frame.event === "@reload") {
-      this.#reload(frame.reason, frame.id);
+      await this.#reload(frame.reason, frame.id);
     } else if (frame.event === "@position") {
       this.#move(frame.id);
     } else if (frame.event === "@reconnect") {
       // Not all devices at once; and the old socket delivers until the new one does.
       this.#timer = setTimeout(() => this.#open(), (Math.random() * frame.within_ms) / 2);
     } else if (frame.id !== undefined) {
-      this.#deliver(socket, frame);
+      await this.#deliver(socket, frame);
     }
   }
 
-  #deliver(socket, { id, d, b }) {
+  async #deliver(socket, { id, d, b }) {
+    if (this.#seen.delete(id)) return; // the old socket delivered it
+    await this.#on.onMessage?.(d ?? Uint8Array.from(atob(b), (byte) => byte.charCodeAt(0)), id);
     if (socket === this.#current && this.#next) this.#seen.add(id);
-    else if (this.#seen.delete(id)) return; // the old socket delivered it
-    this.#on.onMessage?.(d ?? Uint8Array.from(atob(b), (byte) => byte.charCodeAt(0)), id);
+    this.#stumbles = 0;
     this.#move(id); // after the message was handled: what was not may come again, but is never lost
   }
 
@@ -134,9 +157,10 @@ export class MessageCenter {
     this.#on.onPosition?.(id);
   }
 
-  #reload(reason, id) {
+  async #reload(reason, id) {
     this.#seen.clear();
-    this.#on.onReload?.(reason);
+    await this.#on.onReload?.(reason);
+    this.#stumbles = 0;
     this.#move(id);
   }
 
@@ -155,12 +179,14 @@ export class MessageCenter {
     else if (socket === this.#current) this.#current = null;
     else return;
     if (this.#stopped || this.#current || this.#next) return; // another one delivers, or will
-    if (NEVER.has(code)) {
+    if (code === 4401) this.#refusals += 1;
+    if (NEVER.has(code) || this.#refusals >= REFUSALS) {
       this.#stopped = true;
       this.#on.onEnd?.(code, reason);
       return;
     }
-    const wait = AT_ONCE.has(code) && this.#failures === 0 ? 0 : Math.min(1_000 * 2 ** this.#failures, SLOWEST);
+    const failures = Math.max(this.#failures, this.#stumbles);
+    const wait = AT_ONCE.has(code) && failures === 0 ? 0 : Math.min(1_000 * 2 ** failures, SLOWEST);
     this.#failures += 1;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#open(), Math.random() * wait);

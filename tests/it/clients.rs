@@ -127,6 +127,20 @@ async fn the_sample_client_misses_nothing_through_breaks_a_drain_and_a_killed_ed
     fleet.end().await;
 }
 
+/// Without a server, so that each step of it can be held.
+#[tokio::test]
+async fn the_sample_client_waits_for_its_users_handlers_and_takes_a_no_for_a_no() {
+    let Some(node) = tools::find("MC_TEST_NODE", "the sample client in Node") else { return };
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let run = Command::new(node)
+        .arg(tests.join("clients/recovering_faults.mjs"))
+        .arg(tests.join("../deploy/samples/recovering-client.mjs"))
+        .kill_on_drop(true)
+        .output();
+    let output = soon("the script ends", run).await.expect("Node can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn browse(chromium: &Path, profile: &Path, page: &str) -> Child {
     Command::new(chromium)
         .args([
