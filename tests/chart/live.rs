@@ -104,7 +104,7 @@ fn the_notes_warn_of_what_is_seldom_meant() {
         (&["edge.ingress.enabled=true,edge.ingress.host=a.b"], "Name the networks of your proxies"),
     ];
     for cluster in clusters("notes") {
-        let notes = cluster.apply("install", &[]);
+        let notes = cluster.apply("install", &["test.enabled=true"]);
         assert!(!notes.contains("WARNING"), "{notes}");
         for part in [
             "ws://shop-message-center-edge.push:80/message-center",

@@ -51,7 +51,7 @@ fn each_needed_flow_has_exactly_one_rule() {
 
 #[test]
 fn the_test_pod_reaches_both_ports_by_one_rule_more() {
-    let Some(objects) = with("flows of the test", &[]) else { return };
+    let Some(objects) = with("flows of the test", &["test.enabled=true"]) else { return };
     for (component, port) in [("edge", 6790), ("publisher-api", 6789)] {
         assert_eq!(rules(&objects, component, "ingress", &Value::from(port)).len(), 2, "{component}");
         assert_eq!(rules(&objects, "test", "egress", &Value::from(port)).len(), 1, "{component}");

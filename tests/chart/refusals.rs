@@ -29,7 +29,7 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["edge.autoscaling.mode=keda"], "set edge.autoscaling.keda.prometheusUrl"),
     (&["edge.ingress.enabled=true"], "set edge.ingress.host"),
     (&["edge.httpRoute.enabled=true"], "set edge.httpRoute.parentRefs"),
-    (&["publisherApi.keys.existingSecret=k"], "set test.existingSecret, or test.enabled to false"),
+    (&["test.enabled=true", "publisherApi.keys.existingSecret=k"], "set test.existingSecret, or test.enabled to false"),
     (&["publisherApi.terminationGracePeriodSeconds=10"], "publisherApi.terminationGracePeriodSeconds is 10"),
     (
         &["authAdapter.terminationGracePeriodSeconds=11"],
@@ -80,7 +80,7 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["bus.persistence.size=big"], "size"),
     (&["authAdapter.headers.names[0]=AUTHORIZATION"], "set authAdapter.headers.existingSecret"),
     (&["authAdapter.url=https://user:secret@shop"], "url"),
-    (&["edge.tls.existingSecret=t"], "set test.enabled to false"),
+    (&["test.enabled=true", "edge.tls.existingSecret=t"], "set test.enabled to false"),
     (
         &["edge.extraEnv[0].name=MC_BUS__PASSWORD", "edge.extraEnv[0].value=secret"],
         "edge.extraEnv: MC_BUS__PASSWORD is there already",

@@ -158,6 +158,10 @@ spec:
       secret:
         secretName: {{ $secret | quote }}
         defaultMode: 0440
+        {{- /* The plain key of the same Secret is for back ends, and no business of the pods. */}}
+        {{- if eq $name "keys" }}
+        items: [{key: keys.toml, path: keys.toml}]
+        {{- end }}
     {{- end }}{{ end }}
     {{- if and (eq $component "bus") $root.Values.bus.ephemeral }}
     - name: data
