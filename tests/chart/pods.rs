@@ -2,7 +2,7 @@
 
 use serde_yaml_ng::Value;
 
-use crate::helm::{list, matrix, pods};
+use crate::helm::{list, matrix, pods, with};
 
 #[test]
 fn every_pod_is_restricted_and_has_no_token() {
@@ -95,5 +95,39 @@ fn secrets_are_neither_in_config_maps_nor_in_values_of_variables() {
                 }
             }
         }
+    }
+}
+
+/// The Secret that the chart makes also holds the plain key, with which everything may be done.
+#[test]
+fn publisher_api_mounts_hashes_of_keys_and_nothing_else_of_their_secret() {
+    for sets in [&[][..], &["publisherApi.keys.existingSecret=k"]] {
+        let Some(objects) = with("keys", sets) else { return };
+        let mounts = objects.iter().filter(|object| object["kind"] == "Deployment").flat_map(|object| {
+            list(&object["spec"]["template"]["spec"]["volumes"])
+                .iter()
+                .filter(|volume| volume["name"] == "keys")
+                .map(|volume| (object["metadata"]["labels"]["app.kubernetes.io/component"].clone(), volume))
+        });
+        let mounts: Vec<_> = mounts.collect();
+        assert_eq!(mounts.len(), 1, "{mounts:?}");
+        assert_eq!(mounts[0].0, "publisher-api");
+        let items = list(&mounts[0].1["secret"]["items"]);
+        let keys: Vec<_> = items.iter().map(|item| item["key"].as_str().unwrap_or_default()).collect();
+        assert_eq!(keys, ["keys.toml"], "{:?}", mounts[0]);
+    }
+}
+
+/// Whoever needs no token may stay: only who wants to test adds a rule of that kind.
+#[test]
+fn by_default_no_channel_is_there_for_strangers() {
+    for (sets, rules) in [(&[][..], 0), (&["test.enabled=true"], 2)] {
+        let Some(objects) = with("strangers", sets) else { return };
+        let configs = objects.iter().filter(|object| object["kind"] == "ConfigMap");
+        let texts =
+            configs.flat_map(|object| object["data"].as_mapping().into_iter().flat_map(|data| data.values()));
+        let open =
+            texts.filter_map(|text| text.as_str()).filter(|text| text.contains("login = false")).count();
+        assert_eq!(open, rules, "{sets:?}");
     }
 }

@@ -29,7 +29,10 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["edge.autoscaling.mode=keda"], "set edge.autoscaling.keda.prometheusUrl"),
     (&["edge.ingress.enabled=true"], "set edge.ingress.host"),
     (&["edge.httpRoute.enabled=true"], "set edge.httpRoute.parentRefs"),
-    (&["test.enabled=true", "publisherApi.keys.existingSecret=k"], "set test.existingSecret, or test.enabled to false"),
+    (
+        &["test.enabled=true", "publisherApi.keys.existingSecret=k"],
+        "set test.existingSecret, or test.enabled to false",
+    ),
     (&["publisherApi.terminationGracePeriodSeconds=10"], "publisherApi.terminationGracePeriodSeconds is 10"),
     (
         &["authAdapter.terminationGracePeriodSeconds=11"],

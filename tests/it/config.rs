@@ -1,7 +1,9 @@
 //! Starting wrongly: every fault is named with its key and what to do, and the exit code says so.
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
 
 use harness::program::{Finished, Launch};
 use tempfile::NamedTempFile;
@@ -220,5 +222,59 @@ async fn an_auth_adapter_without_a_url_and_an_unknown_argument_are_refused() {
     assert_eq!(finished.code, 0);
     for part in PARTS {
         assert!(finished.stdout.contains(part), "{part}: {}", finished.stdout);
+    }
+}
+
+/// What Kubernetes and others put into the environment is none of our business.
+#[tokio::test]
+async fn foreign_variables_stop_no_part() {
+    for part in PARTS {
+        let checked = launch(part)
+            .variable("MC_EDGE_PORT", "tcp://10.96.0.7:6790")
+            .variable("MC_EDGE_PORT_6790_TCP_ADDR", "10.96.0.7")
+            .variable("MC_BUS_SERVICE_HOST", "10.96.0.8")
+            .argument("--check-config")
+            .run()
+            .await;
+        assert_eq!(checked.code, 0, "{part}: {checked:?}");
+        let mut checked = std::process::Command::new(harness::program::binary());
+        checked
+            .args([part, "--check-config", "--set", "auth_adapter.url=http://127.0.0.1:1/auth"])
+            .env_clear();
+        checked.env(OsStr::from_bytes(b"NAME_\xff"), "x").env("VALUE", OsStr::from_bytes(b"\xff"));
+        checked.env("MC_SID", OsStr::from_bytes(b"\xff"));
+        let checked = checked.output().expect("the program can be started");
+        assert!(checked.status.success(), "{part}: {checked:?}");
+    }
+}
+
+#[tokio::test]
+async fn faults_between_keys_are_named_before_anything_starts() {
+    for (sets, key) in [
+        (&["history.max_bytes=9GiB", "bus.store.max_bytes=8GiB"][..], "history.max_bytes"),
+        (
+            &[
+                "edge.listen=127.0.0.1:7001",
+                "publisher_api.listen=0.0.0.0:7001",
+                "publisher_api.insecure=true",
+            ],
+            "publisher_api.listen",
+        ),
+        (&["edge.listen=127.0.0.1:7001", "edge.admin=127.0.0.1:7001"], "edge.admin"),
+        (&["log.filter=verbose"], "log.filter"),
+        (&["log.filter=info,edge=verbose"], "log.filter"),
+        (&["log.filter=warning"], "log.filter"),
+    ] {
+        let launch = launch("run").argument("--check-config");
+        let checked =
+            sets.iter().fold(launch, |launch, set| launch.argument("--set").argument(set)).run().await;
+        assert_eq!(checked.code, BAD_CONFIG, "{sets:?}: {checked:?}");
+        assert!(checked.stderr.contains(key), "{sets:?}: {checked:?}");
+    }
+    for filter in
+        ["debug", "WARN", "info,edge=debug", "edge", "publisher_api::keys,off", "info,hyper=off", ""]
+    {
+        let checked = launch("run").set("log.filter", filter).argument("--check-config").run().await;
+        assert_eq!(checked.code, 0, "{filter:?}: {checked:?}");
     }
 }

@@ -18,6 +18,7 @@ mod history;
 mod keys;
 mod leaving;
 mod limits;
+mod log;
 mod login;
 mod metrics;
 mod native;

@@ -73,7 +73,7 @@ async fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
 async fn a_changed_file_is_found_without_a_signal() {
     let folder = TempDir::new().expect("there is room for a folder");
     let config = folder.path().join("message-center.toml");
-    write(&config, "");
+    write(&config, "# nothing\n");
     let mut program = launch(&config).start();
     let (edge, _, admin) = addresses(&mut program).await;
     program.printed("curl ").await;
@@ -120,5 +120,38 @@ async fn publishing_over_tls_goes_on_when_the_certificate_is_renewed() {
         device.expect_text(text).await;
     }
     device.close().await;
+    program.end().await;
+}
+
+/// As an editor or a script saves: the file is empty for a moment, and then half written.
+#[tokio::test]
+async fn a_file_that_is_cut_off_opens_no_door() {
+    let folder = TempDir::new().expect("there is room for a folder");
+    let config = folder.path().join("message-center.toml");
+    let hash = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let whole = format!(
+        "[edge]\norigins = [\"https://a.example\"]\n[[publisher_api.keys]]\nname = \"shop\"\nhash = \"{hash}\"\n"
+    );
+    write(&config, &whole);
+    let mut program = launch(&config).start();
+    program.expect_errors();
+    let (edge, publishing, admin) = addresses(&mut program).await;
+    let publisher = Publisher::of(publishing);
+    let is_closed = async || {
+        let foreign = admits(edge, "https://evil.example").await;
+        !foreign && publisher.publish("user:1", "without a key").await.status == 401
+    };
+    assert!(is_closed().await);
+    for cut in ["", "[edge]\n", "[edge]\norigins = []\n", &whole[..whole.find("[[").expect("it is there")]] {
+        let refused = reloads(admin, "refused").await;
+        write(&config, cut);
+        program.signal("HUP").await;
+        eventually("it is refused", async || {
+            assert!(is_closed().await, "{cut:?}");
+            reloads(admin, "refused").await > refused
+        })
+        .await;
+        assert!(is_closed().await, "{cut:?}");
+    }
     program.end().await;
 }
