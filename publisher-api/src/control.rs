@@ -11,6 +11,7 @@ use shared::bus::Bus;
 use shared::bus::async_nats::{Message, StatusCode};
 use shared::denials::{self, Denials, DenyError};
 use shared::ids::{NodeId, Uid};
+use shared::log_throttle::LogThrottle;
 use shared::subject;
 use shared::wire::{Control as Wire, ControlAnswer, Denial, Envelope as _, Kept, Order, UserAnswer, VERSION};
 use tokio::sync::Semaphore;
@@ -43,6 +44,7 @@ pub(crate) struct Control {
     places: Semaphore,
     limits: Limits,
     denials: Denials,
+    complaints: LogThrottle,
     metrics: Arc<Metrics>,
 }
 
@@ -68,7 +70,7 @@ impl Control {
         metrics: Arc<Metrics>,
     ) -> Self {
         let places = Semaphore::new(limits.at_a_time);
-        Self { bus, edges, places, limits, denials, metrics }
+        Self { bus, edges, places, limits, denials, complaints: LogThrottle::default(), metrics }
     }
 
     /// Writes on the list of those who may not log in for how long this user may not; 0: it may. Edges that start later
@@ -93,15 +95,21 @@ impl Control {
         match self.denials.keep(uid, &denial, Instant::now() + DENY_DEADLINE).await {
             Ok(seq) => Ok(Kept { seq, until_ms }),
             Err(error @ DenyError::Full) => {
-                tracing::error!(%error, "a user can't be kept out");
+                if let Some(users) = self.complaints.due() {
+                    tracing::error!(%error, users, "users can't be kept out");
+                }
                 Err(Refusal::TooMany { what: "users who may not log in", limit: denials::MAX_DENIED })
             }
             Err(error @ DenyError::NoRoom) => {
-                tracing::error!(%error, "a user can't be kept out");
+                if let Some(users) = self.complaints.due() {
+                    tracing::error!(%error, users, "users can't be kept out");
+                }
                 Err(Refusal::StoreFull)
             }
             Err(DenyError::Api(error)) => {
-                tracing::warn!(%error, "the list of those who may not log in can't be written");
+                if let Some(users) = self.complaints.due() {
+                    tracing::warn!(%error, users, "the list of those who may not log in can't be written");
+                }
                 Err(Refusal::NoList)
             }
         }

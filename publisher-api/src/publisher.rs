@@ -18,6 +18,7 @@ use shared::faults::Faults;
 use shared::held::Held;
 use shared::history::{History, Position};
 use shared::ids::{Channel, MessageId, MessageIds};
+use shared::log_throttle::LogThrottle;
 use shared::rules::Rules;
 use shared::subject;
 use shared::trace::TraceContext;
@@ -71,6 +72,8 @@ pub(crate) struct Publisher {
     limits: Limits,
     /// The absence of the bus that publishes met last. Held only to read or replace it.
     outage: Mutex<Option<Outage>>,
+    /// An outage of the store is one line, not one for each message.
+    complaints: LogThrottle,
     metrics: Arc<Metrics>,
 }
 
@@ -126,6 +129,7 @@ impl Publisher {
             bulk_slots: Arc::new(Semaphore::new(limits.bulk)),
             limits,
             outage: Mutex::new(None),
+            complaints: LogThrottle::default(),
             metrics,
         }
     }

@@ -269,7 +269,8 @@ mod tests {
         for (key, value) in [("history.max_bytes", "800MiB"), ("bus.store.sync", "memory")] {
             assert!(with(&[small[0], small[1], (key, value)]).is_ok(), "{key}");
         }
-        assert!(with(&small[..1]).is_ok(), "both refuse");
+        assert!(with(&small[..1]).unwrap_err().to_string().starts_with("history.max_bytes"), "both refuse");
+        assert!(with(&[small[0], ("history.max_bytes", "1GiB")]).is_ok());
     }
 
     #[test]

@@ -120,7 +120,9 @@ impl Publisher {
             }
             Err(refusal) => {
                 span.record("otel.status_code", "ERROR");
-                tracing::warn!(message_id = %message.id, retries, %refusal, "a message is not stored");
+                if let Some(messages) = self.complaints.due() {
+                    tracing::warn!(message_id = %message.id, retries, messages, %refusal, "messages are not stored");
+                }
                 Err(refusal)
             }
         }
