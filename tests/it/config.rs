@@ -251,7 +251,10 @@ async fn foreign_variables_stop_no_part() {
 #[tokio::test]
 async fn faults_between_keys_are_named_before_anything_starts() {
     for (sets, key) in [
-        (&["history.max_bytes=9GiB", "bus.store.max_bytes=8GiB"][..], "history.max_bytes"),
+        (
+            &["bus.store.sync=strict", "history.max_bytes=9GiB", "bus.store.max_bytes=8GiB"][..],
+            "history.max_bytes",
+        ),
         (
             &[
                 "edge.listen=127.0.0.1:7001",
