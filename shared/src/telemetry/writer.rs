@@ -128,9 +128,10 @@ mod tests {
         }
     }
 
-    fn slow(
-        max_lines: usize,
-    ) -> (mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>, (NonBlocking, LostLines, LastLines)) {
+    /// Lets a line through; what was taken; and the writer with its counter and its end.
+    type Rig = (mpsc::Sender<()>, Arc<Mutex<Vec<u8>>>, (NonBlocking, LostLines, LastLines));
+
+    fn slow(max_lines: usize) -> Rig {
         let (turn, turns) = mpsc::channel();
         let taken = Arc::<Mutex<Vec<u8>>>::default();
         (turn, Arc::clone(&taken), to(Slow { turns, taken }, max_lines))

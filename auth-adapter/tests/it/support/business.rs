@@ -175,10 +175,10 @@ async fn check(State(inside): State<Inside>, headers: HeaderMap, body: String) -
     let mut open = inside.open.clone();
     let _ = open.wait_for(|open| *open).await;
     let script = inside.script.lock().unwrap().clone();
-    let script = match script {
-        Script::StumblesOver(prefix, answer) if token.starts_with(prefix) => *answer,
-        Script::StumblesOver(..) => Script::Honest,
-        other => other,
+    let script = if let Script::StumblesOver(prefix, answer) = script {
+        if token.starts_with(prefix) { *answer } else { Script::Honest }
+    } else {
+        script
     };
     match script {
         Script::Honest | Script::StumblesOver(..) => match token.strip_prefix("user-") {
