@@ -45,6 +45,11 @@ fn run() -> anyhow::Result<bool> {
     let tools = Tools::from_environment()?.map(Arc::new);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut report = Report::new(arguments);
+    if tools.as_ref().is_some_and(|tools| !tools.has_newer_clients) {
+        report.leave_out(
+            "nats-core and nats-jetstream, which need Python 3.13 (MC_TEST_PYTHON is older)".to_owned(),
+        );
+    }
     runtime.block_on(async {
         for kind in Kind::available(tools.as_deref()) {
             run_over(kind, tools.as_deref(), &mut report).await?;
@@ -78,7 +83,7 @@ async fn run_over(kind: Kind, tools: Option<&Tools>, report: &mut Report) -> any
 }
 
 async fn run_streams_over(kind: Kind, tools: Option<&Tools>, report: &mut Report) -> anyhow::Result<()> {
-    if !report.wants_any_of(&kind, &["streams", "async-nats", "nats.py", "nats.js"]) {
+    if !report.wants_any_of(&kind, &["streams", "async-nats", "nats.py", "nats.js", "nats-jetstream"]) {
         return Ok(());
     }
     let fixture = fixture::Fixture::start(kind, server::Settings::with_streams()?).await?;

@@ -122,7 +122,14 @@ impl Report {
 
     /// Fails when an entry of the table of differences names no case.
     pub(crate) fn check_differences(&mut self) {
-        for difference in DIFFERENCES.iter().filter(|difference| !self.cases.contains(difference.case)) {
+        let is_missing = |difference: &&differences::Difference| {
+            let client = difference.case.split_once('/').map_or("", |(client, _)| client);
+            let ran =
+                self.cases.iter().any(|case| case.split_once('/').is_some_and(|(ran, _)| ran == client));
+            // A client that was left out, aloud, has no cases at all.
+            !self.cases.contains(difference.case) && (ran || self.left_out.is_empty())
+        };
+        for difference in DIFFERENCES.iter().filter(is_missing) {
             self.failures.push(format!("differences.rs names {}, which is no case", difference.case));
         }
     }

@@ -35,15 +35,15 @@ pub(crate) struct Script {
 impl Script {
     /// Those of core NATS.
     pub(crate) fn all(tools: &Tools) -> Vec<Self> {
-        Self::of(tools, "nats_py.py", "nats_js.mjs")
+        Self::of(tools, "nats_py.py", ("nats-core", "nats_core.py"), "nats_js.mjs")
     }
 
     /// Those of streams.
     pub(crate) fn with_streams(tools: &Tools) -> Vec<Self> {
-        Self::of(tools, "nats_py_streams.py", "nats_js_streams.mjs")
+        Self::of(tools, "nats_py_streams.py", ("nats-jetstream", "nats_jetstream.py"), "nats_js_streams.mjs")
     }
 
-    fn of(tools: &Tools, python: &str, node: &str) -> Vec<Self> {
+    fn of(tools: &Tools, python: &str, (newer, file): (&'static str, &str), node: &str) -> Vec<Self> {
         let clients = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conformance/clients");
         let script = |client, interpreter: &PathBuf, file: &str| Self {
             client,
@@ -51,7 +51,9 @@ impl Script {
             file: clients.join(file),
             node_path: tools.node_path.clone(),
         };
-        vec![script("nats.py", &tools.python, python), script("nats.js", &tools.node, node)]
+        let newer = tools.has_newer_clients.then(|| script(newer, &tools.python, file));
+        let older = [script("nats.py", &tools.python, python), script("nats.js", &tools.node, node)];
+        older.into_iter().chain(newer).collect()
     }
 
     /// Runs all cases of the script and records them.

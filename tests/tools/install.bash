@@ -44,7 +44,9 @@ require_c_compiler() {
 require_python() {
     local candidate
     PYTHON=
-    for candidate in python3.14 python3.13 python3.12 python3.11 python3 python; do
+    # Versions that pyenv has but does not select are not in PATH.
+    for candidate in python3.14 python3.13 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[34]*/bin/python \
+        python3.12 python3.11 python3 python; do
         if "$candidate" -c "import sys; sys.exit(sys.version_info < tuple(map(int, '$MIN_PYTHON'.split('.'))))" \
             >/dev/null 2>&1; then
             PYTHON=$(command -v "$candidate")

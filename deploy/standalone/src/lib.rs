@@ -36,8 +36,8 @@ use tokio::time::{Instant, timeout};
 
 pub use settings::{DemoConfig, Settings};
 
-/// How long the bus, the admin port and the demo may take to end; none of them has anything to finish.
-const LAST_GRACE: Duration = Duration::from_secs(2);
+/// How long the bus, the admin port and the demo may take to end: a bus that others can reach gives them a second.
+const LAST_GRACE: Duration = Duration::from_secs(3);
 /// What an edge may need beyond its drain window, to write out what its sessions still have waiting.
 const EDGE_GRACE: Duration = Duration::from_secs(5);
 /// How long the edge waits for publisher-api to listen, before it starts all the same.

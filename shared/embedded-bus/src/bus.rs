@@ -35,6 +35,8 @@ pub(crate) struct Bus {
     pub(crate) tasks: TaskTracker,
     /// A token of it is held by every connection that may still deliver to others.
     pub(crate) readers: TaskTracker,
+    /// Precedes `stop`: connections are told that the bus ends, and are served on.
+    pub(crate) leaving: CancellationToken,
     /// Ends reading.
     pub(crate) stop: CancellationToken,
     /// Follows `stop`: no reader is left, so what waits now is all there will be.
@@ -53,6 +55,7 @@ impl Bus {
             router: RwLock::default(),
             tasks: TaskTracker::new(),
             readers: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             flush: CancellationToken::new(),
             broken: CancellationToken::new(),

@@ -36,6 +36,9 @@ pub struct Config {
     pub auth_timeout: Duration,
     /// How long a socket may take no byte while some wait for it. Then it is cut off as a slow consumer.
     pub write_deadline: Duration,
+    /// How long connections go on being served after they were told that the bus ends, so that clients can finish or
+    /// move. It ends sooner once all have gone. 0: it ends at once. (nats-server: 10 s if signalled so, else at once.)
+    pub lame_duck: Duration,
     /// Streams, if this bus is to have any.
     pub streams: Option<StreamsConfig>,
 }
@@ -104,6 +107,7 @@ impl Default for Config {
             max_pings_out: 2,
             auth_timeout: Duration::from_secs(2),
             write_deadline: Duration::from_secs(10),
+            lame_duck: Duration::from_secs(2),
             streams: None,
         }
     }

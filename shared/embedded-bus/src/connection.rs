@@ -81,7 +81,8 @@ where
     let writing = bus.tasks.spawn(async move { queue.write_to(writer, deadline).await });
 
     let mut session = Session::new(Arc::clone(&bus), id, Arc::clone(&outbox));
-    let end = read(&bus, &mut session, &mut reader, &gone).await;
+    let farewell = || encode::info(&bus.info.json(id, &client_ip, true));
+    let end = read(&bus, &mut session, &mut reader, (&gone, &farewell)).await;
     drop(session);
     let last_words = match end {
         End::Peer | End::Cut => Vec::new(),
@@ -90,8 +91,6 @@ where
             encode::error(fatal.text())
         }
         End::Shutdown => {
-            outbox.answer(&encode::info(&bus.info.json(id, &client_ip, true)));
-            outbox.wake();
             drop(reading);
             bus.flush.cancelled().await;
             Vec::new()
@@ -113,7 +112,7 @@ async fn read<R: AsyncRead + Unpin>(
     bus: &Bus,
     session: &mut Session,
     reader: &mut R,
-    gone: &CancellationToken,
+    (gone, farewell): (&CancellationToken, &(dyn Fn() -> Vec<u8> + std::marker::Sync)),
 ) -> End {
     let config = &bus.config;
     let mut parser = Parser::new(config.max_control_line, config.max_payload);
@@ -125,12 +124,18 @@ async fn read<R: AsyncRead + Unpin>(
     tokio::pin!(timer);
     let cancelled = gone.cancelled();
     tokio::pin!(cancelled);
+    let mut told = false;
     let mut was_admitted = session.is_admitted();
     loop {
         buffer.reserve(room);
         let filled = buffer.capacity();
         tokio::select! {
             biased;
+            () = bus.leaving.cancelled(), if !told => {
+                told = true;
+                session.tell(&farewell());
+                continue;
+            }
             () = &mut cancelled => return if bus.stop.is_cancelled() { End::Shutdown } else { End::Cut },
             () = &mut timer => {
                 let now = Instant::now();

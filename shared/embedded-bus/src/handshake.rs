@@ -3,17 +3,24 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::stream::API_LEVEL;
 
 /// What clients judge the protocol by. The operations of this version are spoken.
 pub(crate) const PROTOCOL_VERSION: &str = "2.11.0";
+/// The Go version in INFO, which some clients require.
+const GO_VERSION: &str = "none, this server is written in Rust";
+/// The commit in INFO: nats-server's word for a build that does not know its own.
+const GIT_COMMIT: &str = "not set";
 
-/// What does not differ between connections.
+/// INFO without what differs between connections, in the order in which nats-server writes the fields.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Info {
     server_id: String,
     server_name: String,
     version: &'static str,
     proto: u8,
+    git_commit: &'static str,
+    go: &'static str,
     host: String,
     port: u16,
     headers: bool,
@@ -27,6 +34,8 @@ pub(crate) struct Info {
     client_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_ip: Option<String>,
+    /// The level of the stream API, sent without streams as well.
+    api_lvl: u32,
     /// "Lame duck mode": this server is about to go.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     ldm: bool,
@@ -41,6 +50,8 @@ impl Info {
             server_name: config.server_name.clone(),
             version: PROTOCOL_VERSION,
             proto: 1,
+            git_commit: GIT_COMMIT,
+            go: GO_VERSION,
             host: config.listen.ip().to_string(),
             port,
             headers: true,
@@ -49,6 +60,7 @@ impl Info {
             jetstream: config.streams.is_some(),
             client_id: None,
             client_ip: None,
+            api_lvl: API_LEVEL,
             ldm: false,
         }
     }
@@ -108,6 +120,8 @@ mod tests {
         assert_eq!(info["client_id"], 7);
         assert_eq!(info["port"], 4222);
         assert_eq!(info["proto"], 1);
+        assert_eq!(info["api_lvl"], API_LEVEL);
+        assert!(info["go"].is_string() && info["git_commit"].is_string());
         assert_eq!(info["server_id"].as_str().unwrap().len(), 56);
         assert!(info.get("ldm").is_none() && info.get("jetstream").is_none());
         assert!(!json.contains("secret"));

@@ -63,7 +63,8 @@ impl EmbeddedBus {
     }
 
     /// Serves until `shutdown` is cancelled, and returns once every connection has ended: each is told by an INFO with
-    /// `ldm`, gets what waits for it, and is closed. That takes a few seconds at most. Dropping the future instead ends
+    /// `ldm`, is served for [`Config::lame_duck`] unless all go sooner, gets what waits for it, and is closed. After
+    /// `lame_duck` that takes a few seconds at most. Dropping the future instead ends
     /// the connections without waiting for them.
     ///
     /// # Errors
@@ -82,9 +83,14 @@ impl EmbeddedBus {
             never = accept(&listener, &bus) => match never {},
         };
         drop(listener);
-        bus.stop.cancel();
         bus.readers.close();
         bus.tasks.close();
+        bus.leaving.cancel();
+        if timeout(bus.config.lame_duck, bus.readers.wait()).await.is_err() && !bus.config.lame_duck.is_zero()
+        {
+            tracing::info!(tasks = bus.tasks.len(), "connections of the bus did not leave by themselves");
+        }
+        bus.stop.cancel();
         if timeout(STOP_READING, bus.readers.wait()).await.is_err() {
             tracing::warn!("a connection was still publishing when the bus ended");
         }

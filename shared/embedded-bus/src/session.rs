@@ -10,6 +10,7 @@ use crate::delivery::Batch;
 use crate::handshake::Connect;
 use crate::outbox::Outbox;
 use crate::stats::{add, subtract};
+use crate::stream::headers;
 use crate::subject;
 use crate::wire::{Operation, Publish, WireError, encode};
 
@@ -140,6 +141,12 @@ impl Session {
         Ok(())
     }
 
+    /// Sends what no operation asked for, at once.
+    pub(crate) fn tell(&mut self, bytes: &[u8]) {
+        self.answer(bytes);
+        self.batch.wake();
+    }
+
     fn answer(&mut self, bytes: &[u8]) {
         let push = self.outbox.answer(bytes);
         self.batch.note(&self.outbox, push, 0);
@@ -205,6 +212,9 @@ impl Session {
             self.complain("Invalid Publish Subject");
         }
         self.acknowledge();
+        if message.with_headers && headers::is_trace_only(message.headers) {
+            return Ok(());
+        }
         let echo_to = if self.echo { None } else { Some(self.id) };
         let reached = self.bus.deliver(message, echo_to, &mut self.batch);
         if !reached

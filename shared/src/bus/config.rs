@@ -16,6 +16,8 @@ use crate::config::{ByteSize, Problems, Secret};
 use crate::drain::Drain;
 use crate::health::Health;
 
+/// How long a bus that other processes can reach serves on after it told them that it ends.
+const LAME_DUCK: Duration = Duration::from_secs(1);
 /// How often the data folder is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -284,6 +286,8 @@ impl BusConfig {
             credentials: if private { Credentials::Token(random_token()) } else { self.credentials() },
             max_payload: self.max_payload.as_usize(),
             max_pending_bytes: self.max_pending.as_usize(),
+            // Nobody but the parts of this process uses a private bus, and they have left before it ends.
+            lame_duck: if private { Duration::ZERO } else { LAME_DUCK },
             streams: Some(StreamsConfig { storage: self.store.storage(), ..StreamsConfig::default() }),
             ..embedded_bus::Config::default()
         })

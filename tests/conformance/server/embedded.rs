@@ -45,6 +45,7 @@ impl Embedded {
             max_pings_out: 2,
             auth_timeout: settings.auth_timeout,
             write_deadline: settings.write_deadline,
+            lame_duck: settings.lame_duck,
             streams: settings.store.as_ref().map(|folder| StreamsConfig {
                 storage: Storage::Disk(DiskConfig {
                     path: folder.path().to_owned(),
@@ -61,6 +62,11 @@ impl Embedded {
         let (tracker, stop) = (TaskTracker::new(), cancel.clone());
         let task = tracker.spawn(bus.serve(stop));
         Ok((Self { cancel, task }, address))
+    }
+
+    /// Cancels it.
+    pub(crate) fn leave(&self) {
+        self.cancel.cancel();
     }
 
     /// Cancels it and waits for its end.

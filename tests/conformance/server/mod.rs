@@ -100,6 +100,8 @@ pub(crate) struct Settings {
     pub(crate) write_deadline: Duration,
     /// How long a connection may take to present credentials.
     pub(crate) auth_timeout: Duration,
+    /// How long the embedded bus serves on after [`Server::leave`]; nats-server does for 10 s.
+    pub(crate) lame_duck: Duration,
     /// Where streams are kept, also over a restart; none: the server has no streams.
     pub(crate) store: Option<Arc<TempDir>>,
 }
@@ -116,6 +118,7 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(120),
             write_deadline: Duration::from_secs(10),
             auth_timeout: Duration::from_secs(2),
+            lame_duck: Duration::ZERO,
             store: None,
         }
     }
@@ -192,6 +195,16 @@ impl Server {
     /// Its address as clients write it, without credentials.
     pub(crate) fn url(&self) -> String {
         format!("nats://{}", self.address)
+    }
+
+    /// Tells it to end as soon as its clients have gone.
+    pub(crate) fn leave(&self) -> anyhow::Result<()> {
+        match &self.running {
+            Running::Embedded(server) => server.leave(),
+            Running::Process(server) => server.leave()?,
+            Running::Cluster(_) => anyhow::bail!("only a single server leaves"),
+        }
+        Ok(())
     }
 
     /// Stops it and waits until it is gone.

@@ -67,6 +67,14 @@ impl Process {
         }
     }
 
+    /// Sends it the signal for "lame duck mode".
+    pub(crate) fn leave(&self) -> anyhow::Result<()> {
+        let id = self.child.id().context("nats-server has ended")?.to_string();
+        let status = std::process::Command::new("kill").args(["-USR2", &id]).status()?;
+        ensure!(status.success(), "nats-server can't be signalled: {status}");
+        Ok(())
+    }
+
     /// Kills it: what cases need from a stop is that connections break and the port is free.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let ended = tokio::time::timeout(STOP_DEADLINE, self.child.kill()).await;

@@ -128,14 +128,21 @@ async fn shutdown_tells_flushes_and_closes() {
     two.expect(&["PONG"]).await;
     one.send("PUB a 5\r\nhello\r\nPING\r\n").await;
     one.expect(&["PONG"]).await;
-    bus.stop.cancel();
-    bus.readers.close();
-    bus.readers.wait().await;
-    bus.flush.cancel();
+    bus.leaving.cancel();
     two.expect(&["MSG a 1 5", "hello"]).await;
     for client in [&mut one, &mut two] {
         let info = client.line().await.unwrap();
         assert!(info.starts_with("INFO {") && info.contains("\"ldm\":true"), "{info}");
+    }
+    // Who was told is served on.
+    one.send("PUB a 5\r\nworld\r\nPING\r\n").await;
+    one.expect(&["PONG"]).await;
+    bus.stop.cancel();
+    bus.readers.close();
+    bus.readers.wait().await;
+    bus.flush.cancel();
+    two.expect(&["MSG a 1 5", "world"]).await;
+    for client in [&mut one, &mut two] {
         assert_eq!(client.line().await, None);
     }
     ended(&bus).await;

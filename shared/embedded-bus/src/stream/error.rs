@@ -42,8 +42,13 @@ impl ApiError {
         Self::new(404, 10_037, "no message found")
     }
 
-    pub(crate) fn not_enabled() -> Self {
-        Self::new(503, 10_039, "JetStream not enabled for account")
+    /// In words of its own: none of nats-server's says that there are streams and no consumers.
+    pub(crate) fn no_consumers() -> Self {
+        Self::new(500, 10_012, "the embedded bus has no consumers; a NATS server has")
+    }
+
+    pub(crate) fn no_consumer() -> Self {
+        Self::new(404, 10_014, "consumer not found")
     }
 
     pub(crate) fn no_cluster() -> Self {

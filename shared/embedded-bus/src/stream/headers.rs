@@ -6,6 +6,8 @@
 const VERSION: &[u8] = b"NATS/1.0\r\n";
 /// How a block ends.
 const END: &[u8] = b"\r\n";
+/// The destination that switches tracing off.
+const TRACE_DISABLED: &[u8] = b"trace disabled";
 
 /// The names and values of a block, in order, without blanks around the values. What is no header line is skipped.
 pub(crate) fn lines(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -20,6 +22,21 @@ pub(crate) fn lines(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 pub(crate) fn message_id(block: &[u8]) -> Option<&[u8]> {
     let found = lines(block).find(|(name, _)| *name == b"Nats-Msg-Id")?.1;
     (!found.is_empty()).then_some(found)
+}
+
+/// Whether a message is only to be traced: nats-server follows its way and delivers it to nobody.
+pub(crate) fn is_trace_only(block: &[u8]) -> bool {
+    let (mut asked, mut dest) = (None, None);
+    for (name, value) in lines(block) {
+        match name {
+            b"Nats-Trace-Only" => asked = asked.or(Some(value)),
+            b"Nats-Trace-Dest" => dest = dest.or(Some(value)),
+            _ => {}
+        }
+    }
+    let is_on = |value: &[u8]| [&b"true"[..], b"1", b"on"].iter().any(|on| value.eq_ignore_ascii_case(on));
+    let has_dest = dest.is_some_and(|dest| !dest.is_empty() && dest != TRACE_DISABLED);
+    has_dest && asked.is_some_and(is_on)
 }
 
 /// What a message asks of the stream before it is stored. Empty values count as absent.
@@ -148,10 +165,32 @@ mod tests {
         assert_eq!(Extended::of(b"").line("C", "d").end(), b"NATS/1.0\r\nC: d\r\n\r\n");
     }
 
+    #[test]
+    fn only_a_message_with_a_destination_is_only_traced() {
+        let block = |lines: &str| format!("NATS/1.0\r\n{lines}\r\n").into_bytes();
+        let dest = "Nats-Trace-Dest: trace\r\n";
+        for on in ["true", "TRUE", "1", "on", " true "] {
+            let asked = format!("{dest}Nats-Trace-Only: {on}\r\n");
+            assert!(is_trace_only(&block(&asked)), "{asked:?}");
+        }
+        for off in [
+            dest.to_owned(),
+            format!("{dest}Nats-Trace-Only: false\r\n"),
+            format!("{dest}Nats-Trace-Only: yes\r\n"),
+            "Nats-Trace-Only: true\r\n".to_owned(),
+            "Nats-Trace-Dest:\r\nNats-Trace-Only: true\r\n".to_owned(),
+            "Nats-Trace-Dest: trace disabled\r\nNats-Trace-Only: true\r\n".to_owned(),
+            "nats-trace-dest: trace\r\nnats-trace-only: true\r\n".to_owned(),
+        ] {
+            assert!(!is_trace_only(&block(&off)), "{off:?}");
+        }
+        assert!(!is_trace_only(b""));
+    }
+
     proptest! {
         #[test]
         fn no_block_panics(block in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (Wishes::read(&block), Extended::of(&block).end(), lines(&block).count());
+            let _ = (Wishes::read(&block), is_trace_only(&block), Extended::of(&block).end(), lines(&block).count());
         }
     }
 }

@@ -12,7 +12,7 @@ mod api;
 mod config;
 mod direct;
 mod error;
-mod headers;
+pub(crate) mod headers;
 mod inlet;
 mod one;
 mod publish;
@@ -25,6 +25,7 @@ mod tests;
 mod time;
 mod worker;
 
+pub(crate) use config::API_LEVEL;
 pub(crate) use inlet::{Inlet, Pushed};
 pub(crate) use request::Item;
 pub(crate) use worker::Worker;

@@ -114,7 +114,7 @@ impl Stream {
     fn new(Kept { config, floor }: Kept, created: u64) -> Self {
         Self {
             name: config.name.as_str().into(),
-            state: State::new(Limits::of(&config), config.first_seq.saturating_sub(1)),
+            state: State::new(Limits::of(&config), start(&config, floor).saturating_sub(1)),
             copies: copies(&config),
             config,
             created,
@@ -131,7 +131,7 @@ impl Stream {
         // The old one first: there is never more than one of a stream.
         self.log = None;
         let limits = Limits::of(&self.config);
-        let mut state = State::new(limits, self.config.first_seq.saturating_sub(1));
+        let mut state = State::new(limits, start(&self.config, self.floor).saturating_sub(1));
         let mut evicted = Vec::new();
         let config = &self.config;
         let floor = self.floor;
@@ -438,6 +438,11 @@ impl Stream {
             error
         })
     }
+}
+
+/// The sequence that a stream without messages begins with: an update may have changed `first_seq`, but not the sequences.
+fn start(config: &StreamConfig, floor: u64) -> u64 {
+    if floor > 0 { floor } else { config.first_seq }
 }
 
 fn copies(config: &StreamConfig) -> Option<(Transform, bool)> {

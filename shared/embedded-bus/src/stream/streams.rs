@@ -46,6 +46,8 @@ pub(crate) struct Streams {
     pub(super) bounds: Bounds,
     pub(super) api: ApiCount,
     stats: Stats,
+    /// What a request has caused besides its answer, which goes first.
+    pub(super) advisory: Option<Output>,
     outputs: Vec<Output>,
     output_bytes: usize,
     routes: Vec<RouteChange>,
@@ -80,6 +82,7 @@ impl Streams {
             bounds,
             api,
             stats,
+            advisory: None,
             outputs: Vec::new(),
             output_bytes: 0,
             routes,
@@ -93,8 +96,8 @@ impl Streams {
             Some(Route::Publish(stream)) => self.publish(stream, item, now),
             Some(Route::Direct(stream)) => self.direct(stream, item),
             Some(Route::Api(number)) => {
-                if let Some((_, endpoint)) = api::ENDPOINTS.get(number) {
-                    self.ask(*endpoint, item, now);
+                if let Some((pattern, endpoint)) = api::ENDPOINTS.get(number) {
+                    self.ask(pattern, *endpoint, item, now);
                 }
             }
             None => {}
@@ -160,19 +163,27 @@ impl Streams {
         }
     }
 
-    fn ask(&mut self, endpoint: Endpoint, item: &Item, now: u64) {
-        let of = |item: &Item| {
-            let subject = std::str::from_utf8(&item.message.subject).ok()?;
-            subject.rsplit('.').next().map(str::to_owned)
-        };
-        let name = of(item).unwrap_or_default();
+    fn ask(&mut self, pattern: &str, endpoint: Endpoint, item: &Item, now: u64) {
+        let place = pattern.split('.').count() - 1;
+        let subject = std::str::from_utf8(&item.message.subject).unwrap_or_default();
+        let name = subject.split('.').nth(place).unwrap_or_default().to_owned();
         let answer = self.call(endpoint, &name, &item.message.payload, now);
         self.api.total += 1;
         self.api.errors += u64::from(answer.is_error);
-        let Some(reply) = item.reply.clone() else { return };
-        let stream = self.streams.get(&name).map(|stream| Arc::clone(&stream.name));
-        let kind = Kind::Api(endpoint.kind());
-        self.collect(Output { stream, kind, subject: reply, headers: Bytes::new(), payload: answer.json });
+        if let Some(reply) = item.reply.clone() {
+            let stream = self.streams.get(&name).map(|stream| Arc::clone(&stream.name));
+            let kind = Kind::Api(endpoint.kind());
+            self.collect(Output {
+                stream,
+                kind,
+                subject: reply,
+                headers: Bytes::new(),
+                payload: answer.json,
+            });
+        }
+        if let Some(advisory) = self.advisory.take() {
+            self.collect(advisory);
+        }
     }
 
     fn collect(&mut self, output: Output) {

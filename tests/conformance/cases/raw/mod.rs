@@ -7,18 +7,23 @@ mod corners;
 mod faults;
 mod handshake;
 mod headers;
+mod info;
+mod leaving;
 mod limits;
 mod load;
 mod payload;
 mod queue;
 mod requests;
 mod subjects;
+mod tracing;
 mod unsubscribe;
 
 /// Every one.
 pub(crate) fn all() -> Vec<Case> {
     [
         handshake::cases(),
+        info::cases(),
+        leaving::cases(),
         access::cases(),
         payload::cases(),
         headers::cases(),
@@ -28,6 +33,7 @@ pub(crate) fn all() -> Vec<Case> {
         requests::cases(),
         faults::cases(),
         corners::cases(),
+        tracing::cases(),
         limits::cases(),
         load::cases(),
     ]

@@ -10,6 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases![
         info_tells_the_state,
         info_takes_what_clients_send,
+        a_body_that_begins_like_no_object_is_ignored,
         info_counts_the_messages_of_each_subject,
         info_pages_through_subjects,
         info_counts_and_tells_deleted_messages,
@@ -41,6 +42,24 @@ async fn info_takes_what_clients_send(fixture: &Fixture) -> anyhow::Result<()> {
     for body in ["", "{}", "null", r#"{"offset":0,"deleted_details":false,"subjects_filter":""}"#] {
         ensure!(streams.done("STREAM.INFO.ASKED", body).await?["state"]["messages"] == 0, "{body:?}");
     }
+    Ok(())
+}
+
+async fn a_body_that_begins_like_no_object_is_ignored(fixture: &Fixture) -> anyhow::Result<()> {
+    let mut streams = Streams::open(fixture).await?;
+    streams.create("LENIENT", json!({})).await?;
+    for path in ["STREAM.INFO.LENIENT", "STREAM.NAMES", "STREAM.LIST", "STREAM.PURGE.LENIENT"] {
+        for body in ["  ", "no json", "null", "\"x\"", "5", "{}{}"] {
+            streams.done(path, body).await?;
+        }
+        for body in ["{", "[]", "[1]", "{x}", r#"{"unheard_of":1}"#, " {"] {
+            streams.refused(path, body, (400, 10025), "invalid JSON").await?;
+        }
+    }
+    for body in ["  ", "no json", "null", "{", "[]", "5", r#"{"a":1}"#] {
+        streams.refused("STREAM.DELETE.LENIENT", body, (400, 10038), "empty request payload").await?;
+    }
+    streams.done("STREAM.DELETE.LENIENT", "{}").await?;
     Ok(())
 }
 

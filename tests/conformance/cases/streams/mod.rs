@@ -6,6 +6,7 @@
 use crate::fixture::Case;
 
 mod account;
+mod advisories;
 mod age;
 mod batch;
 mod create;
@@ -30,6 +31,7 @@ mod update;
 pub(crate) fn all() -> Vec<Case> {
     [
         account::cases(),
+        advisories::cases(),
         create::cases(),
         refused::cases(),
         update::cases(),

@@ -19,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         the_copy_can_be_headers_only,
         a_duplicate_has_no_copy,
         a_refused_publish_has_no_copy,
+        nothing_is_republished_without_a_destination,
         only_what_the_source_matches_has_a_copy,
         copies_go_through_a_mapping_of_wildcards,
         copies_of_many_publishers_come_in_the_order_of_sequences,
@@ -51,6 +52,22 @@ async fn both(
     let messages = streams.client.messages(2).await?;
     ensure!(messages[0].sid == "9" && messages[1].sid == "1", "copy, then acknowledgement: {messages:?}");
     Ok((messages[0].clone(), messages[1].json()?))
+}
+
+async fn nothing_is_republished_without_a_destination(fixture: &Fixture) -> anyhow::Result<()> {
+    let mut streams = Streams::open(fixture).await?;
+    for (name, republish) in [("NODEST", json!({"src": "nodest.>", "dest": ""})), ("NODESTATALL", json!({}))]
+    {
+        let answer = streams.create(name, json!({"republish": republish})).await?;
+        ensure!(answer["config"]["republish"]["dest"] == "", "{answer}");
+        let lower = name.to_lowercase();
+        let mut leader = Streams::open_at_leader(fixture, name).await?;
+        ensure!(
+            leader.publish(&format!("{lower}.a"), "x").await? == json!({"stream": name, "seq": 1}),
+            "{name}"
+        );
+    }
+    Ok(())
 }
 
 async fn the_copy_tells_where_its_message_stands(fixture: &Fixture) -> anyhow::Result<()> {

@@ -16,6 +16,8 @@ pub(crate) fn cases() -> Vec<Case> {
         storage_cannot_be_changed,
         retention_cannot_become_a_work_queue,
         denied_deletes_stay_denied,
+        a_sealed_stream_refuses_new_messages,
+        a_first_sequence_is_left_out_or_changed_and_sequences_go_on,
         a_missing_stream_cannot_be_updated,
         an_update_of_another_name_is_refused,
         a_refused_update_changes_nothing,
@@ -140,6 +142,36 @@ async fn denied_deletes_stay_denied(fixture: &Fixture) -> anyhow::Result<()> {
     streams.refused("STREAM.PURGE.DENIES", "", (500, 10110), "not permitted").await?;
     streams.expect_state("DENIES", [1, 1, 1]).await?;
     Ok(())
+}
+
+async fn a_sealed_stream_refuses_new_messages(fixture: &Fixture) -> anyhow::Result<()> {
+    let mut streams = Streams::open(fixture).await?;
+    streams.create("SEALS", json!({"allow_rollup_hdrs": true})).await?;
+    streams.fill("SEALS", 0, &["seals.a"]).await?;
+    let answer = update(&mut streams, "SEALS", json!({"sealed": true})).await?;
+    let due = json!({
+        "sealed": true, "discard": "new", "deny_delete": true, "deny_purge": true, "allow_rollup_hdrs": false,
+        "max_age": 0,
+    });
+    for (key, value) in due.as_object().into_iter().flatten() {
+        ensure!(answer["config"][key] == *value, "{key} is not {value} in {answer}");
+    }
+    let refused = streams.publish("seals.a", "x").await?;
+    ensure!(refused["error"]["err_code"] == 10109, "{refused}");
+    Ok(())
+}
+
+async fn a_first_sequence_is_left_out_or_changed_and_sequences_go_on(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    let mut streams = Streams::open(fixture).await?;
+    streams.create("FIRSTSEQ", json!({"first_seq": 100})).await?;
+    let answer = update(&mut streams, "FIRSTSEQ", json!({"max_msgs": 5})).await?;
+    ensure!(answer["config"]["first_seq"].is_null(), "{answer}");
+    streams.fill("FIRSTSEQ", 99, &["firstseq.a"]).await?;
+    let answer = update(&mut streams, "FIRSTSEQ", json!({"first_seq": 7})).await?;
+    ensure!(answer["config"]["first_seq"] == 7, "{answer}");
+    streams.fill("FIRSTSEQ", 100, &["firstseq.a"]).await
 }
 
 async fn a_missing_stream_cannot_be_updated(fixture: &Fixture) -> anyhow::Result<()> {

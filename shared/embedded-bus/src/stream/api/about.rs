@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Done, Endpoint, read, write};
-use crate::stream::config::{API_LEVEL, StorageKind, StreamConfig};
+use super::advisory::Action;
+use super::{Done, Endpoint, read_or_ignore, write};
+use crate::stream::config::{API_LEVEL, Discard, StorageKind, StreamConfig};
 use crate::stream::error::ApiError;
 use crate::stream::one::Stream;
 use crate::stream::state::Filter;
@@ -221,7 +222,8 @@ impl Streams {
             if !stream.config.is_same(&config) {
                 return Err(ApiError::name_in_use());
             }
-            return Ok(write(endpoint.kind(), None, StreamBody::of(stream, now)));
+            let body = StreamBody { did_create: true, ..StreamBody::of(stream, now) };
+            return Ok(write(endpoint.kind(), None, body));
         }
         if self.overlaps(&config) {
             return Err(ApiError::overlap());
@@ -245,6 +247,7 @@ impl Streams {
         let json =
             write(endpoint.kind(), None, StreamBody { did_create: true, ..StreamBody::of(&stream, now) });
         self.streams.insert(name.to_owned(), stream);
+        self.advise(name, Action::Create, now);
         Ok(json)
     }
 
@@ -262,8 +265,8 @@ impl Streams {
         let mut config = config.check()?;
         let before = self.streams.get(name).ok_or_else(ApiError::no_stream)?.config.clone();
         config.check_update_of(&before)?;
-        config.first_seq = before.first_seq;
         if config.sealed {
+            config.discard = Discard::New;
             config.deny_delete = true;
             config.deny_purge = true;
             config.allow_rollup_hdrs = false;
@@ -278,6 +281,7 @@ impl Streams {
         let json = write(endpoint.kind(), None, StreamBody::of(stream, now));
         self.close_routes(&before);
         self.open_routes(&config);
+        self.advise(name, Action::Modify, now);
         Ok(json)
     }
 
@@ -288,7 +292,7 @@ impl Streams {
         body: &[u8],
         now: u64,
     ) -> Result<Bytes, ApiError> {
-        let request: InfoRequest = read(body)?;
+        let request: InfoRequest = read_or_ignore(body)?;
         let stream = self.streams.get(name).ok_or_else(ApiError::no_stream)?;
         stream.usable()?;
         let mut answer = StreamBody::of(stream, now);
@@ -308,12 +312,15 @@ impl Streams {
         Ok(write(endpoint.kind(), None, answer))
     }
 
-    pub(super) fn delete(&mut self, endpoint: Endpoint, name: &str, body: &[u8]) -> Result<Bytes, ApiError> {
-        let empty: Option<serde_json::Map<String, serde_json::Value>> = if body.trim_ascii().is_empty() {
-            Some(serde_json::Map::new())
-        } else {
-            serde_json::from_slice(body).ok()
-        };
+    pub(super) fn delete(
+        &mut self,
+        endpoint: Endpoint,
+        name: &str,
+        body: &[u8],
+        now: u64,
+    ) -> Result<Bytes, ApiError> {
+        let empty: Option<serde_json::Map<String, serde_json::Value>> =
+            if body.is_empty() { Some(serde_json::Map::new()) } else { serde_json::from_slice(body).ok() };
         if empty.is_none_or(|fields| !fields.is_empty()) {
             return Err(ApiError::not_empty());
         }
@@ -327,6 +334,7 @@ impl Streams {
             ApiError::from(&error)
         })?;
         tracing::warn!(stream = name, "stream deleted");
+        self.advise(name, Action::Delete, now);
         Ok(write(endpoint.kind(), None, Done { success: true }))
     }
 
@@ -343,7 +351,7 @@ impl Streams {
     }
 
     pub(super) fn names(&self, endpoint: Endpoint, body: &[u8]) -> Result<Bytes, ApiError> {
-        let request: ListRequest = read(body)?;
+        let request: ListRequest = read_or_ignore(body)?;
         let found = self.having(request.subject.as_deref());
         let page = Page { total: found.len(), offset: offset(request.offset).min(found.len()), limit: NAMES };
         let names: Vec<String> =
@@ -353,7 +361,7 @@ impl Streams {
     }
 
     pub(super) fn list(&self, endpoint: Endpoint, body: &[u8], now: u64) -> Result<Bytes, ApiError> {
-        let request: ListRequest = read(body)?;
+        let request: ListRequest = read_or_ignore(body)?;
         let found = self.having(request.subject.as_deref());
         let page = Page { total: found.len(), offset: offset(request.offset).min(found.len()), limit: LIST };
         let shown = found.iter().skip(page.offset).take(LIST);

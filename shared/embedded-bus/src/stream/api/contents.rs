@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Done, Endpoint, read, write};
+use super::{Done, Endpoint, read, read_or_ignore, write};
 use crate::stream::config::StorageKind;
 use crate::stream::direct::GetRequest;
 use crate::stream::error::ApiError;
@@ -114,7 +114,7 @@ impl Streams {
     }
 
     pub(super) fn purge(&mut self, endpoint: Endpoint, name: &str, body: &[u8]) -> Result<Bytes, ApiError> {
-        let request: PurgeRequest = read(body)?;
+        let request: PurgeRequest = read_or_ignore(body)?;
         let (before, keep) = (request.seq.filter(|seq| *seq > 0), request.keep.filter(|keep| *keep > 0));
         if before.is_some() && keep.is_some() {
             return Err(ApiError::bad_request());

@@ -4,6 +4,7 @@
 //! told at once that nobody is there; nats-server lets them wait.
 
 mod about;
+mod advisory;
 mod contents;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::streams::Streams;
+use super::time;
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +29,21 @@ pub(crate) enum Endpoint {
     List,
     GetMessage,
     DeleteMessage,
-    /// Asks for a consumer: there are none here.
-    Consumer(&'static str),
+    /// Asks for a new consumer: there are none here.
+    CreateConsumer,
+    /// Asks about a consumer, which can't be found.
+    FindConsumer(&'static str),
+    /// Asks for all consumers of a stream, which are none, with the entries of a page.
+    ListConsumers(&'static str, usize),
     /// Asks for what a cluster does.
     Cluster(&'static str),
 }
 
-/// The subjects of all requests.
-pub(crate) const ENDPOINTS: [(&str, Endpoint); 18] = [
+/// The type of the answer to a request that pauses a consumer.
+const PAUSE: &str = "consumer_pause_response";
+
+/// The subjects of all requests. Where one has a wildcard, the first token that stands for is the name of the stream.
+pub(crate) const ENDPOINTS: [(&str, Endpoint); 21] = [
     ("$JS.API.INFO", Endpoint::Account),
     ("$JS.API.STREAM.CREATE.*", Endpoint::Create),
     ("$JS.API.STREAM.UPDATE.*", Endpoint::Update),
@@ -45,12 +54,15 @@ pub(crate) const ENDPOINTS: [(&str, Endpoint); 18] = [
     ("$JS.API.STREAM.LIST", Endpoint::List),
     ("$JS.API.STREAM.MSG.GET.*", Endpoint::GetMessage),
     ("$JS.API.STREAM.MSG.DELETE.*", Endpoint::DeleteMessage),
-    ("$JS.API.CONSUMER.CREATE.>", Endpoint::Consumer("consumer_create_response")),
-    ("$JS.API.CONSUMER.DURABLE.CREATE.>", Endpoint::Consumer("consumer_create_response")),
-    ("$JS.API.CONSUMER.INFO.>", Endpoint::Consumer("consumer_info_response")),
-    ("$JS.API.CONSUMER.NAMES.*", Endpoint::Consumer("consumer_names_response")),
-    ("$JS.API.CONSUMER.LIST.*", Endpoint::Consumer("consumer_list_response")),
-    ("$JS.API.CONSUMER.DELETE.>", Endpoint::Consumer("consumer_delete_response")),
+    ("$JS.API.CONSUMER.CREATE.>", Endpoint::CreateConsumer),
+    ("$JS.API.CONSUMER.DURABLE.CREATE.>", Endpoint::CreateConsumer),
+    ("$JS.API.CONSUMER.INFO.>", Endpoint::FindConsumer("consumer_info_response")),
+    ("$JS.API.CONSUMER.NAMES.*", Endpoint::ListConsumers("consumer_names_response", 1024)),
+    ("$JS.API.CONSUMER.LIST.*", Endpoint::ListConsumers("consumer_list_response", 256)),
+    ("$JS.API.CONSUMER.DELETE.>", Endpoint::FindConsumer("consumer_delete_response")),
+    ("$JS.API.CONSUMER.PAUSE.>", Endpoint::FindConsumer(PAUSE)),
+    ("$JS.API.CONSUMER.UNPIN.>", Endpoint::FindConsumer("consumer_unpin_response")),
+    ("$JS.API.CONSUMER.LEADER.STEPDOWN.>", Endpoint::Cluster("consumer_leader_stepdown_response")),
     ("$JS.API.STREAM.LEADER.STEPDOWN.*", Endpoint::Cluster("stream_leader_stepdown_response")),
     ("$JS.API.STREAM.PEER.REMOVE.*", Endpoint::Cluster("stream_remove_peer_response")),
 ];
@@ -69,7 +81,8 @@ impl Endpoint {
             Self::List => "stream_list_response",
             Self::GetMessage => "stream_msg_get_response",
             Self::DeleteMessage => "stream_msg_delete_response",
-            Self::Consumer(kind) | Self::Cluster(kind) => kind,
+            Self::CreateConsumer => "consumer_create_response",
+            Self::FindConsumer(kind) | Self::ListConsumers(kind, _) | Self::Cluster(kind) => kind,
         }
     }
 
@@ -79,16 +92,16 @@ impl Endpoint {
             Self::Info => json!({ "total": 0, "offset": 0, "limit": 0 }),
             Self::Names | Self::List => json!({ "total": 0, "offset": 0, "limit": 0, "streams": null }),
             Self::Purge => json!({ "purged": 0 }),
-            Self::Consumer("consumer_names_response" | "consumer_list_response") => {
-                json!({ "total": 0, "offset": 0, "limit": 0, "consumers": [] })
-            }
+            Self::ListConsumers(..) => json!({ "total": 0, "offset": 0, "limit": 0, "consumers": [] }),
+            Self::FindConsumer(PAUSE) => json!({ "paused": false, "pause_until": time::NEVER }),
             Self::Account
             | Self::Create
             | Self::Update
             | Self::Delete
             | Self::GetMessage
             | Self::DeleteMessage
-            | Self::Consumer(_)
+            | Self::CreateConsumer
+            | Self::FindConsumer(_)
             | Self::Cluster(_) => json!({}),
         }
     }
@@ -132,11 +145,29 @@ pub(crate) fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiE
         b"" | b"null" => Ok(T::default()),
         // A struct could be read from an array too, which no client means.
         [b'[', ..] => Err(ApiError::invalid_json("an object is expected")),
-        body => serde_json::from_slice(body).map_err(ApiError::invalid_json),
+        body => first_value(body),
     }
 }
 
+/// Reads the body of a request that nats-server answers whatever it says, unless it begins like an object or a list.
+pub(crate) fn read_or_ignore<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
+    match body.trim_ascii_start() {
+        [b'{' | b'[', ..] => read(body),
+        _ => Ok(T::default()),
+    }
+}
+
+/// Reads the value that a body begins with. As for nats-server, what follows the value does not count.
+pub(crate) fn first_value<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    T::deserialize(&mut serde_json::Deserializer::from_slice(body)).map_err(ApiError::invalid_json)
+}
+
 impl Streams {
+    /// Refuses requests about consumers of a stream that is not there.
+    fn having_consumers(&self, name: &str) -> Result<(), ApiError> {
+        if self.streams.contains_key(name) { Ok(()) } else { Err(ApiError::no_stream()) }
+    }
+
     /// Carries out a request about the stream of this name, or about none.
     pub(super) fn call(&mut self, endpoint: Endpoint, name: &str, body: &[u8], now: u64) -> Answer {
         let result = match endpoint {
@@ -144,13 +175,17 @@ impl Streams {
             Endpoint::Create => self.create(endpoint, name, body, now),
             Endpoint::Update => self.update(endpoint, name, body, now),
             Endpoint::Info => self.info(endpoint, name, body, now),
-            Endpoint::Delete => self.delete(endpoint, name, body),
+            Endpoint::Delete => self.delete(endpoint, name, body, now),
             Endpoint::Purge => self.purge(endpoint, name, body),
             Endpoint::Names => self.names(endpoint, body),
             Endpoint::List => self.list(endpoint, body, now),
             Endpoint::GetMessage => self.get_message(endpoint, name, body),
             Endpoint::DeleteMessage => self.delete_message(endpoint, name, body),
-            Endpoint::Consumer(_) => Err(ApiError::not_enabled()),
+            Endpoint::CreateConsumer => self.having_consumers(name).and(Err(ApiError::no_consumers())),
+            Endpoint::FindConsumer(_) => self.having_consumers(name).and(Err(ApiError::no_consumer())),
+            Endpoint::ListConsumers(kind, limit) => self.having_consumers(name).map(|()| {
+                write(kind, None, json!({ "total": 0, "offset": 0, "limit": limit, "consumers": [] }))
+            }),
             Endpoint::Cluster(_) => Err(ApiError::no_cluster()),
         };
         match result {

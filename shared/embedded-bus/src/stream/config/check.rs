@@ -39,7 +39,6 @@ impl StreamConfig {
             (!old.sealed || self.sealed, "unseal a sealed stream"),
             (!old.deny_delete || self.deny_delete, "cancel deny message deletes"),
             (!old.deny_purge || self.deny_purge, "cancel deny purge"),
-            (self.first_seq == old.first_seq || self.first_seq == 0, "change first sequence"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, what)) => {
@@ -199,7 +198,10 @@ impl StreamConfig {
     }
 
     fn check_republish(&self) -> Checked {
-        let Some(republish) = &self.republish else { return Ok(()) };
+        // Without a destination nothing is republished, as for nats-server.
+        let Some(republish) = self.republish.as_ref().filter(|republish| !republish.dest.is_empty()) else {
+            return Ok(());
+        };
         if self.subjects.iter().any(|one| subject::collide(one.as_bytes(), republish.dest.as_bytes())) {
             return Err(ApiError::invalid_config(
                 "stream configuration for republish destination forms a cycle",
