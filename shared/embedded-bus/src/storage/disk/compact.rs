@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::files::OneFile;
-use super::frame::{self, Entry, Header};
+use super::frame::{self, Entry, Header, Salt};
 use super::log::DiskLog;
 use super::scan::{file_name, holder};
 use super::segment::Segment;
@@ -118,17 +118,19 @@ impl DiskLog {
 
     fn begin(&mut self, number: u32) -> Result<(), LogError> {
         let (path, files) = (self.path(number), &self.shared.files);
+        let salt = self.segments.get(&number).map_or(Salt::NONE, |segment| segment.salt);
+        let len = Header { number, last_seq: 0, reserved: 0, salt }.len();
         let attempt = || {
             let from = files.open(&path)?;
-            let mut header = vec![0; Header::LEN];
+            let mut header = vec![0; len];
             from.read_at(&mut header, 0)?;
             let mut to = files.create(&self.folder.join(format!("{}.new", file_name(number))))?;
             to.write_at(&header, 0)?;
             Ok((from, to))
         };
         let (from, to) = attempt().map_err(|error| self.gave_up(number, error))?;
-        let at = Header::LEN as u64;
-        self.compaction = Some(Compaction { number, from, to, at, segment: Segment::new(number, at) });
+        let at = len as u64;
+        self.compaction = Some(Compaction { number, from, to, at, segment: Segment::new(number, salt, at) });
         Ok(())
     }
 
@@ -137,21 +139,21 @@ impl DiskLog {
         let Some(old) = self.segments.get(&compaction.number) else { return Ok(true) };
         let data = read_some(compaction, old.len, budget)?;
         let (mut at, mut out) = (0, Vec::new());
-        while let Some(record) = frame::read_alone(&data, at) {
+        while let Some(record) = frame::read_alone(&data, at, old.salt) {
             let offset = compaction.at + at as u64;
             let to = compaction.segment.len + out.len() as u64;
             match record.entry {
                 Entry::Message(message) => {
                     if old.find(message.seq).is_some_and(|found| u64::from(found) == offset) {
                         compaction.segment.add(message.seq, u32::try_from(to).unwrap_or(0));
-                        frame::put_message(&mut out, 0, &message);
+                        frame::put_message(&mut out, old.salt, 0, &message);
                     }
                 }
                 Entry::Remove(mut seqs) => {
                     seqs.retain(|seq| self.is_needed(*seq, compaction.number));
                     if !seqs.is_empty() {
                         compaction.segment.add_tombs(seqs.len() as u64);
-                        frame::put_remove(&mut out, 0, &seqs);
+                        frame::put_remove(&mut out, old.salt, 0, &seqs);
                     }
                 }
                 // The header of the next segment says the same.

@@ -11,7 +11,9 @@ use crate::storage::LogError;
 
 const LOCK: &str = "lock";
 const FORMAT: &str = "format";
-const VERSION: &str = "message-center bus data, format 1\n";
+const VERSION: &str = "message-center bus data, format 2\n";
+/// The format before, which is read and written on in the new one.
+const BEFORE: &str = "message-center bus data, format 1\n";
 
 /// Takes the folder, making it if it is not there, for this user alone: it holds what is sent to people. It is free again
 /// when what this returns is dropped.
@@ -39,6 +41,10 @@ pub(super) fn take(folder: &Path) -> Result<File, LogError> {
     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
     match fs::read_to_string(folder.join(FORMAT)) {
         Ok(text) if text == VERSION => {}
+        // First: a program of the format before must not take what this one writes for damage.
+        Ok(text) if text == BEFORE => {
+            replace(&Real, folder, FORMAT, VERSION.as_bytes()).map_err(|error| unusable(folder, &error))?;
+        }
         Ok(text) => {
             return Err(LogError::Damaged(format!(
                 "the data folder {at} has another format ({:?}, this program knows {:?}): use the version of this \

@@ -1,9 +1,11 @@
 //! One record of a segment, as bytes.
 //!
 //! `length u32 | checksum u32 | synced u32 | kind u8 | body`, little-endian. The length is that of everything behind the
-//! checksum, which covers it and the length. `synced` says up to which offset this segment was known to be on the disk
+//! checksum, which covers it and the length, and begins with the salt of the segment. `synced` says up to which offset this segment was known to be on the disk
 //! when the record was written: a later record so bears witness that bytes before that offset were whole once. What is
 //! wrong there is damage; what is wrong beyond every witness is a write that a crash cut off.
+//!
+//! The salt is random and in no message, so bytes that a publisher chose are no record of the log, wherever they lie.
 
 use bytes::{BufMut, Bytes};
 
@@ -17,6 +19,20 @@ pub(super) const TOMB: u64 = 8;
 const MESSAGE: u8 = 1;
 const REMOVE: u8 = 2;
 const RESERVE: u8 = 3;
+
+/// What the checksums of a segment begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Salt(u32);
+
+impl Salt {
+    /// That of segments of version 1.
+    pub(super) const NONE: Self = Self(0);
+
+    /// One that nobody knows.
+    pub(super) fn random() -> Self {
+        Self(fastrand::u32(1..))
+    }
+}
 
 /// What a record says.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +54,7 @@ pub(super) struct Frame {
     pub(super) end: usize,
 }
 
-fn frame(out: &mut Vec<u8>, synced: u32, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
+fn frame(out: &mut Vec<u8>, salt: Salt, synced: u32, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.put_bytes(0, 8);
     out.put_u32_le(synced);
@@ -46,20 +62,20 @@ fn frame(out: &mut Vec<u8>, synced: u32, kind: u8, body: impl FnOnce(&mut Vec<u8
     body(out);
     let length = u32::try_from(out.len() - start - 8).expect("a message is below 1 GB");
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-    let sum = checksum(length, &out[start + 8..]);
+    let sum = checksum(salt, length, &out[start + 8..]);
     out[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-fn checksum(length: u32, rest: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
+fn checksum(salt: Salt, length: u32, rest: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(salt.0);
     hasher.update(&length.to_le_bytes());
     hasher.update(rest);
     hasher.finalize()
 }
 
 /// Appends a message.
-pub(super) fn put_message(out: &mut Vec<u8>, synced: u32, record: &Record) {
-    frame(out, synced, MESSAGE, |out| {
+pub(super) fn put_message(out: &mut Vec<u8>, salt: Salt, synced: u32, record: &Record) {
+    frame(out, salt, synced, MESSAGE, |out| {
         out.put_u64_le(record.seq);
         out.put_u64_le(record.time);
         out.put_u16_le(u16::try_from(record.subject.len()).expect("subjects are below 64 KiB"));
@@ -71,29 +87,29 @@ pub(super) fn put_message(out: &mut Vec<u8>, synced: u32, record: &Record) {
 }
 
 /// Appends removals.
-pub(super) fn put_remove(out: &mut Vec<u8>, synced: u32, seqs: &[u64]) {
-    frame(out, synced, REMOVE, |out| seqs.iter().for_each(|seq| out.put_u64_le(*seq)));
+pub(super) fn put_remove(out: &mut Vec<u8>, salt: Salt, synced: u32, seqs: &[u64]) {
+    frame(out, salt, synced, REMOVE, |out| seqs.iter().for_each(|seq| out.put_u64_le(*seq)));
 }
 
 /// Appends how far sequences may be in use.
-pub(super) fn put_reserve(out: &mut Vec<u8>, synced: u32, up_to: u64) {
-    frame(out, synced, RESERVE, |out| out.put_u64_le(up_to));
+pub(super) fn put_reserve(out: &mut Vec<u8>, salt: Salt, synced: u32, up_to: u64) {
+    frame(out, salt, synced, RESERVE, |out| out.put_u64_le(up_to));
 }
 
 /// The record that begins at `at`; `None` if there is no whole one. `data` is a segment from its first byte.
-pub(super) fn read(data: &Bytes, at: usize) -> Option<Frame> {
+pub(super) fn read(data: &Bytes, at: usize, salt: Salt) -> Option<Frame> {
     // A cheap sign of nonsense first: a search for records tries every byte.
     let synced = u32_at(data, at.checked_add(8)?)?;
-    if synced as usize > at { None } else { read_alone(data, at) }
+    if synced as usize > at { None } else { read_alone(data, at, salt) }
 }
 
 /// The same for a part of a segment.
-pub(super) fn read_alone(data: &Bytes, at: usize) -> Option<Frame> {
+pub(super) fn read_alone(data: &Bytes, at: usize, salt: Salt) -> Option<Frame> {
     let (length, sum) = (u32_at(data, at)?, u32_at(data, at + 4)?);
     let end = (at + 8).checked_add(length as usize)?;
     let rest = data.get(at + 8..end)?;
     let (synced, kind) = (u32_at(rest, 0)?, *rest.get(4)?);
-    if !(MESSAGE..=RESERVE).contains(&kind) || checksum(length, rest) != sum {
+    if !(MESSAGE..=RESERVE).contains(&kind) || checksum(salt, length, rest) != sum {
         return None;
     }
     let entry = body(kind, data.slice(at + 8 + 5..end))?;
@@ -160,43 +176,65 @@ pub(super) struct Header {
     pub(super) last_seq: u64,
     /// Sequences up to and including this one may be in use.
     pub(super) reserved: u64,
+    /// What the checksums of the segment's records begin with.
+    pub(super) salt: Salt,
 }
 
 const MAGIC: &[u8; 4] = b"MCLG";
-/// The version of the format that this program writes and reads.
-pub(super) const VERSION: u32 = 1;
+/// The version of the format that this program writes.
+const VERSION: u32 = 2;
+/// The version before, whose segments have no salt. This program reads them, and writes to none of them.
+const UNSALTED: u32 = 1;
 
 impl Header {
-    /// Bytes of a header.
-    pub(super) const LEN: usize = 32;
+    /// Bytes of a header that this program writes.
+    pub(super) const LEN: usize = 36;
+    /// Bytes of a header without a salt.
+    const UNSALTED_LEN: usize = 32;
+
+    /// Bytes of this header.
+    pub(super) fn len(self) -> usize {
+        if self.salt == Salt::NONE { Self::UNSALTED_LEN } else { Self::LEN }
+    }
 
     pub(super) fn encode(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Self::LEN);
+        let salted = self.salt != Salt::NONE;
         out.put_slice(MAGIC);
-        out.put_u32_le(VERSION);
+        out.put_u32_le(if salted { VERSION } else { UNSALTED });
         out.put_u32_le(self.number);
         out.put_u64_le(self.last_seq);
         out.put_u64_le(self.reserved);
+        if salted {
+            out.put_u32_le(self.salt.0);
+        }
         out.put_u32_le(crc32fast::hash(&out));
         out
     }
 
     /// What is wrong with it, if it can't be read.
     pub(super) fn decode(data: &[u8]) -> Result<Self, String> {
-        let header = data.get(..Self::LEN).ok_or("it ends within its header")?;
-        if &header[..4] != MAGIC {
+        let short = || "it ends within its header".to_owned();
+        if data.get(..4).ok_or_else(short)? != MAGIC {
             return Err("it is no segment of a log".to_owned());
         }
-        if u32_at(header, 4) != Some(VERSION) {
-            return Err(format!("its format is not version {VERSION}; was it written by a newer program?"));
-        }
-        if u32_at(header, 28) != Some(crc32fast::hash(&header[..28])) {
+        let salted = match u32_at(data, 4).ok_or_else(short)? {
+            VERSION => true,
+            UNSALTED => false,
+            _ => {
+                return Err(format!(
+                    "its format is not version {VERSION}; was it written by a newer program?"
+                ));
+            }
+        };
+        let len = if salted { Self::LEN } else { Self::UNSALTED_LEN };
+        let header = data.get(..len).ok_or_else(short)?;
+        if u32_at(header, len - 4) != Some(crc32fast::hash(&header[..len - 4])) {
             return Err("the checksum of its header is wrong".to_owned());
         }
         let all = (u32_at(header, 8), u64_at(header, 12), u64_at(header, 20));
-        let (Some(number), Some(last_seq), Some(reserved)) = all else {
-            return Err("it ends within its header".to_owned());
-        };
-        Ok(Self { number, last_seq, reserved })
+        let (Some(number), Some(last_seq), Some(reserved)) = all else { return Err(short()) };
+        let salt = if salted { Salt(u32_at(header, 28).ok_or_else(short)?) } else { Salt::NONE };
+        Ok(Self { number, last_seq, reserved, salt })
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::compact::Compaction;
 use super::files::{OneFile, replace};
-use super::frame::{self, Entry, Header};
+use super::frame::{self, Entry, Header, Salt};
 use super::mark::Mark;
 use super::scan::{self, file_name, holder};
 use super::segment::Segment;
@@ -117,8 +117,8 @@ impl DiskLog {
             compaction: None,
             since_tick: 0,
         };
-        if last_seq > found.last_seq {
-            // The header of the next segment keeps it.
+        if last_seq > found.last_seq || log.salt() == Salt::NONE {
+            // The header of the next segment keeps the sequence, and has a salt.
             log.roll()?;
         }
         // Only now: until here, what the old mark says has to be found again if this is cut off.
@@ -212,7 +212,8 @@ impl DiskLog {
     pub(super) fn roll(&mut self) -> Result<(), LogError> {
         self.sync_all()?;
         let number = self.active + 1;
-        let header = Header { number, last_seq: self.last_seq, reserved: self.reserved };
+        let salt = Salt::random();
+        let header = Header { number, last_seq: self.last_seq, reserved: self.reserved, salt };
         let path = self.path(number);
         let shared = Arc::clone(&self.shared);
         let made = replace(&*shared.files, &self.folder, &file_name(number), &header.encode())
@@ -231,12 +232,17 @@ impl DiskLog {
         self.file = file;
         self.readers.clear();
         let len = Header::LEN as u64;
-        self.segments.insert(number, Segment::new(number, len));
+        self.segments.insert(number, Segment::new(number, salt, len));
         (self.active, self.written, self.committed, self.synced) = (number, len, len, len);
         self.size += len;
         self.shared.resized(0, len);
         self.shared.counts.segments(0, 1);
         Ok(())
+    }
+
+    /// What the checksums in the active segment begin with.
+    fn salt(&self) -> Salt {
+        self.segments.get(&self.active).map_or(Salt::NONE, |segment| segment.salt)
     }
 
     /// What `synced` of a record says: a segment is below 4 GiB.
@@ -289,10 +295,11 @@ fn first(
     reserved: u64,
     segments: &mut BTreeMap<u32, Segment>,
 ) -> Result<u32, LogError> {
-    let header = Header { number: 1, last_seq, reserved };
+    let salt = Salt::random();
+    let header = Header { number: 1, last_seq, reserved, salt };
     replace(&*shared.files, folder, &file_name(1), &header.encode())
         .map_err(|error| shared.error(folder, error))?;
-    segments.insert(1, Segment::new(1, Header::LEN as u64));
+    segments.insert(1, Segment::new(1, salt, Header::LEN as u64));
     Ok(1)
 }
 
@@ -304,10 +311,10 @@ impl Log for DiskLog {
             self.roll()?;
         }
         let before = self.end();
-        let witness = self.witness();
+        let (salt, witness) = (self.salt(), self.witness());
         if record.seq > self.reserved {
             self.reserved = record.seq + BLOCK;
-            frame::put_reserve(&mut self.pending, witness, self.reserved);
+            frame::put_reserve(&mut self.pending, salt, witness, self.reserved);
             if self.shared.sync == Sync::Relaxed {
                 // The only thing that has to be on the disk before what comes after it can be seen.
                 self.grow(before);
@@ -320,7 +327,7 @@ impl Log for DiskLog {
             let path = self.path(self.active);
             return Err(self.fail(&path, std::io::ErrorKind::FileTooLarge.into(), self.committed));
         };
-        frame::put_message(&mut self.pending, witness, &record);
+        frame::put_message(&mut self.pending, salt, witness, &record);
         if let Some(segment) = self.segments.get_mut(&self.active) {
             segment.add(record.seq, offset);
         }
@@ -332,14 +339,13 @@ impl Log for DiskLog {
     fn read(&mut self, seq: u64) -> Result<Option<Record>, LogError> {
         self.check()?;
         let Some(number) = holder(&self.segments, seq) else { return Ok(None) };
-        let Some(at) = self.segments.get(&number).and_then(|segment| segment.find(seq)) else {
-            return Ok(None);
-        };
+        let Some(segment) = self.segments.get(&number) else { return Ok(None) };
+        let (salt, Some(at)) = (segment.salt, segment.find(seq)) else { return Ok(None) };
         let path = self.path(number);
         let data = self
             .bytes_at(number, u64::from(at))
             .map_err(|source| LogError::Io { path: path.clone(), source })?;
-        match frame::read_alone(&data, 0).map(|frame| frame.entry) {
+        match frame::read_alone(&data, 0, salt).map(|frame| frame.entry) {
             Some(Entry::Message(record)) if record.seq == seq => Ok(Some(record)),
             Some(Entry::Message(_) | Entry::Remove(_) | Entry::Reserve(_)) | None => {
                 Err(LogError::Damaged(format!(
@@ -365,8 +371,8 @@ impl Log for DiskLog {
 
     fn remove(&mut self, seqs: &[u64]) -> Result<(), LogError> {
         self.check()?;
-        let (before, witness) = (self.end(), self.witness());
-        frame::put_remove(&mut self.pending, witness, seqs);
+        let (before, salt, witness) = (self.end(), self.salt(), self.witness());
+        frame::put_remove(&mut self.pending, salt, witness, seqs);
         self.grow(before);
         for seq in seqs {
             scan::remove(&mut self.segments, *seq, self.active);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::frame::{self, Entry, Header};
+use super::frame::{self, Entry, Header, Salt};
 use super::mark::Mark;
 use super::segment::Segment;
 use super::shared::{Shared, Trusted};
@@ -107,12 +107,12 @@ fn one(
     };
     found.last_seq = found.last_seq.max(header.last_seq);
     found.reserved = found.reserved.max(header.reserved);
-    let mut segment = Segment::new(number, data.len() as u64);
-    let mut at = Header::LEN;
+    let mut segment = Segment::new(number, header.salt, data.len() as u64);
+    let mut at = header.len();
     let mut removals: Vec<u64> = Vec::new();
     while at < data.len() {
-        let Some(frame) = frame::read(data, at) else {
-            if !last || is_witnessed(data, at) {
+        let Some(frame) = frame::read(data, at, header.salt) else {
+            if !last || is_witnessed(data, at, header.salt) {
                 return Err(damaged(path, at, "its checksum is wrong, and it was whole once"));
             }
             break;
@@ -170,9 +170,11 @@ pub(super) fn holder(segments: &BTreeMap<u32, Segment>, seq: u64) -> Option<u32>
         .map(|(number, _)| *number)
 }
 
-/// Whether a record behind `at` was written when `at` was known to be on the disk.
-fn is_witnessed(data: &Bytes, at: usize) -> bool {
-    (at + 1..data.len()).any(|later| frame::read(data, later).is_some_and(|frame| frame.synced as usize > at))
+/// Whether a record behind `at` was written when `at` was known to be on the disk. What only looks like a record, because
+/// a publisher put it into a message, lacks the salt.
+fn is_witnessed(data: &Bytes, at: usize, salt: Salt) -> bool {
+    let reads = |later| frame::read(data, later, salt);
+    (at + 1..data.len()).any(|later| reads(later).is_some_and(|frame| frame.synced as usize > at))
 }
 
 fn cut(shared: &Shared, path: &Path, end: usize, of: usize) -> Result<(), LogError> {

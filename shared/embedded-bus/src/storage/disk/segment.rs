@@ -3,6 +3,8 @@
 //! Eight bytes for each record of a message that is in the file, whether it is still alive or not: a dead one remembers
 //! which segment holds the record of its removal, because that must stay for as long as the message can be read anew.
 
+use super::frame::Salt;
+
 /// Set in a place: the message is gone. The rest is then the number of the segment that says so, 0 if none has to.
 const DEAD: u32 = 1 << 31;
 
@@ -18,6 +20,8 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u32,
+    /// What the checksums in the file begin with.
+    pub(super) salt: Salt,
     /// Bytes of the file.
     pub(super) len: u64,
     base: u64,
@@ -30,8 +34,8 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(number: u32, len: u64) -> Self {
-        Self { number, len, base: 0, places: Vec::new(), alive: 0, waste: 0, tombs: 0 }
+    pub(super) fn new(number: u32, salt: Salt, len: u64) -> Self {
+        Self { number, salt, len, base: 0, places: Vec::new(), alive: 0, waste: 0, tombs: 0 }
     }
 
     /// The sequence of its first message, if a message ever was in it.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::files::Files;
+use super::frame::{self, Header, Salt};
 use super::shared::Shared;
 use super::sim::Sim;
 use super::{DiskStore, folder};
@@ -275,6 +277,78 @@ fn an_end_that_was_cut_off_while_it_was_written_is_dropped() {
     let (told, opened) = open(&sim).unwrap();
     assert_eq!(told, (1..last).collect::<Vec<u64>>());
     assert!(opened.last_seq >= last, "the sequence of the lost one is not used again: {opened:?}");
+}
+
+/// What a publisher could put into a message: records that claim that the file was on the disk up to `synced`.
+fn forged(synced: u32) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for seq in [1, 2, 1 << 40] {
+        frame::put_message(&mut payload, Salt::NONE, synced, &record(seq, 20));
+        frame::put_remove(&mut payload, Salt::random(), synced, &[1, seq]);
+        frame::put_reserve(&mut payload, Salt::NONE, synced, seq);
+    }
+    payload
+}
+
+#[test]
+fn records_in_a_payload_are_not_taken_for_the_logs_own_when_its_write_was_cut_off() {
+    // Torn in the last byte, in the fields before the subject, and in the length.
+    for torn in [None, Some(frame::PREFIX + 2), Some(1)] {
+        let sim = Sim::new();
+        let mut log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
+        log.append(record(1, 10)).unwrap();
+        log.commit().unwrap();
+        let at = sim.len(&segment(1));
+        let payload = forged(u32::try_from(at).unwrap() + 1).into();
+        log.append(Record { payload, ..record(2, 0) }).unwrap();
+        log.commit().unwrap();
+        sim.cut_after(1);
+        drop(log);
+        sim.kill();
+        sim.damage(&segment(1), torn.map_or(sim.len(&segment(1)) - 1, |torn| at + torn));
+        let (told, opened) = open(&sim).unwrap();
+        assert_eq!(told, [1], "torn at {torn:?}");
+        assert!(opened.last_seq >= 2, "{opened:?}");
+    }
+}
+
+#[test]
+fn segments_without_a_salt_are_read_and_not_written_to() {
+    let sim = Sim::new();
+    let log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
+    sim.cut_after(1);
+    drop(log);
+    sim.kill();
+    let mut data = Header { number: 1, last_seq: 0, reserved: 0, salt: Salt::NONE }.encode();
+    assert_eq!(data.len(), 32);
+    frame::put_reserve(&mut data, Salt::NONE, 0, 100);
+    for seq in 1..=3 {
+        frame::put_message(&mut data, Salt::NONE, 0, &record(seq, 50));
+    }
+    let mut file = Files::create(&sim, &segment(1)).unwrap();
+    file.write_at(&data, 0).unwrap();
+    file.sync().unwrap();
+    drop(file);
+    let mut told = Vec::new();
+    let opened = store(&sim, Sync::Strict).unwrap().open("S", &mut |one| there(one, &mut told)).unwrap();
+    let (mut log, Opened { last_seq, .. }) = opened;
+    assert_eq!(told, (1..=3).map(|seq| record(seq, 50)).collect::<Vec<_>>());
+    assert_eq!(log.read(2).unwrap(), Some(record(2, 50)));
+    log.append(record(last_seq + 1, 50)).unwrap();
+    log.commit().unwrap();
+    assert_eq!(sim.len(&segment(1)), data.len(), "the old segment is as it was");
+    drop(log);
+    assert_eq!(open(&sim).unwrap().0, [1, 2, 3, last_seq + 1]);
+}
+
+#[test]
+fn a_folder_of_the_format_before_becomes_one_of_this() {
+    let place = tempfile::tempdir().unwrap();
+    drop(folder::take(place.path()).unwrap());
+    let now = std::fs::read_to_string(place.path().join("format")).unwrap();
+    std::fs::write(place.path().join("format"), "message-center bus data, format 1\n").unwrap();
+    drop(folder::take(place.path()).unwrap());
+    assert_eq!(std::fs::read_to_string(place.path().join("format")).unwrap(), now);
 }
 
 #[test]
