@@ -15,10 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use shared::bus::Bus;
 use shared::bus::async_nats;
-use shared::bus::jetstream::{
-    ApiError, Get, INSUFFICIENT_RESOURCES, NAME_IN_USE, STORAGE_EXCEEDED, STORE_FAILED, StreamConfig,
-    WRONG_LAST_SEQUENCE,
-};
+use shared::bus::jetstream::{ApiError, Get, NAME_IN_USE, StreamConfig, WRONG_LAST_SEQUENCE};
 use shared::held::Held;
 use shared::history::HistoryConfig;
 use shared::ids::{Channel, MessageId};
@@ -232,10 +229,7 @@ impl Idempotency {
                 Ok(Err(error)) => error,
                 Err(_) => return Err(None),
             };
-            if let ApiError::Api {
-                err_code: STORE_FAILED | INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED, ..
-            } = error
-            {
+            if error.is_full() {
                 return Err(Some(Refusal::StoreFull));
             }
             if !error.passes() {

@@ -12,8 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::bus::Bus;
 use crate::bus::jetstream::{
-    ApiError, Batch, BatchAnswer, Get, INSUFFICIENT_RESOURCES, NAME_IN_USE, RawMessage, Republish,
-    STORAGE_EXCEEDED, STORE_FAILED, StreamConfig,
+    ApiError, Batch, BatchAnswer, Get, NAME_IN_USE, RawMessage, Republish, StreamConfig,
 };
 use crate::ids::Uid;
 use crate::subject;
@@ -173,9 +172,7 @@ impl Denials {
         let stored = self.bus.store(subject::deny(uid), HeaderMap::new(), denial.encode(), TRY).await;
         match stored {
             Ok(ack) => Ok(ack.seq),
-            Err(ApiError::Api {
-                err_code: STORE_FAILED | INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED, ..
-            }) => Err(DenyError::NoRoom),
+            Err(error) if error.is_full() => Err(DenyError::NoRoom),
             Err(error) => Err(error.into()),
         }
     }

@@ -19,6 +19,8 @@ use crate::telemetry;
 /// Exit code for a configuration that can't be used (`EX_USAGE` of sysexits.h).
 pub const BAD_CONFIG: u8 = 64;
 
+/// The signal that a write beyond the largest file size sends, on Linux and macOS.
+const SIGXFSZ: i32 = 25;
 /// Signals within this time are one: some programs signal a process and its group.
 const SAME_WISH: Duration = Duration::from_millis(200);
 /// How long threads that wait for the system may take to end when all else has.
@@ -121,7 +123,8 @@ where
     };
     let drain = Drain::new();
     let (reloader, settings) = Reloader::new(sources, settings);
-    if let Err(error) = leave_on_signal(&drain).and_then(|()| reload_on_signal(reloader, &drain)) {
+    let handled = leave_on_signal(&drain).and_then(|()| reload_on_signal(reloader, &drain));
+    if let Err(error) = handled.and_then(|()| outlive_large_files()) {
         eprintln!("Signals can't be handled: {error}");
         return ExitCode::FAILURE;
     }
@@ -166,6 +169,13 @@ fn reload_on_signal<S: Settings + Send + Sync + 'static>(
         })
     });
     Ok(())
+}
+
+/// Turns a file that grows beyond the limit of the process (`ulimit -f`) into an error of its write, which is told and tried
+/// again. The signal's own action would end the process.
+fn outlive_large_files() -> std::io::Result<()> {
+    // The handler stays when this end of it is dropped.
+    signal(SignalKind::from_raw(SIGXFSZ)).map(drop)
 }
 
 fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {

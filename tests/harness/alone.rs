@@ -208,6 +208,12 @@ impl Alone {
         result
     }
 
+    /// Sets how large a file may become that it writes; see [`Program::limit_files`]. What it says of that is no fault.
+    pub async fn limit_files(&mut self, bytes: Option<u64>) {
+        self.program.expect_errors();
+        self.program.limit_files(bytes).await;
+    }
+
     /// Kills it, as `kill -9` does.
     pub async fn kill(&mut self) {
         self.program.kill().await;

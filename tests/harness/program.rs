@@ -225,6 +225,19 @@ impl Program {
         self.child.try_wait().expect("it is our child").is_none()
     }
 
+    /// Sets how large a file may become that it writes; `None`: as large as there is room. Only Linux can.
+    ///
+    /// # Panics
+    /// The system refuses.
+    pub async fn limit_files(&self, bytes: Option<u64>) {
+        let id = self.child.id().expect("it still runs");
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        // The soft limit alone: it can be raised again.
+        let set =
+            Command::new("prlimit").arg(format!("--pid={id}")).arg(format!("--fsize={limit}:")).status();
+        assert!(set.await.is_ok_and(|status| status.success()), "prlimit --fsize={limit} {id}");
+    }
+
     /// Sends a signal by name: `TERM`, `INT`, `KILL`, `STOP`, `CONT`.
     ///
     /// # Panics

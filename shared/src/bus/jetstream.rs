@@ -26,14 +26,24 @@ pub use batch::{Batch, BatchAnswer};
 pub const STREAM_NOT_FOUND: u64 = 10_059;
 /// Another message came before; see `Nats-Expected-Last-Subject-Sequence`.
 pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
-/// The message would go over a limit of the stream that refuses new messages.
-pub const STORE_FAILED: u64 = 10_077;
+/// The message is not stored: over a limit of a stream that refuses new messages, or because the store failed.
+const STORE_FAILED: u64 = 10_077;
 /// A message with this id was proposed to the copies and has not come through yet; it may, or not.
 pub const ID_IN_PROCESS: u64 = 10_158;
 /// No room for the stream.
-pub const INSUFFICIENT_RESOURCES: u64 = 10_023;
+const INSUFFICIENT_RESOURCES: u64 = 10_023;
 /// The same, of storage.
-pub const STORAGE_EXCEEDED: u64 = 10_047;
+const STORAGE_EXCEEDED: u64 = 10_047;
+/// The limits of an account are reached.
+const RESOURCES_EXCEEDED: u64 = 10_002;
+/// What [`STORE_FAILED`] says where there is no room; everything else is a failure that may pass.
+const NO_ROOM: [&str; 5] = [
+    "maximum bytes exceeded",
+    "maximum messages exceeded",
+    "maximum messages per subject exceeded",
+    "no space left on device",
+    "disk quota exceeded",
+];
 /// There is such a stream, but it is not the same.
 pub const NAME_IN_USE: u64 = 10_058;
 /// There is no such message.
@@ -73,6 +83,25 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Whether the stream has no room: a limit is reached, or the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Api {
+                err_code: INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED | RESOURCES_EXCEEDED, ..
+            } => true,
+            Self::Api { err_code: STORE_FAILED, description, .. } => {
+                NO_ROOM.iter().any(|words| description.contains(words))
+            }
+            Self::Api { .. }
+            | Self::NoStream
+            | Self::NoLeader
+            | Self::Disconnected
+            | Self::Timeout
+            | Self::Cut
+            | Self::Unreadable(_) => false,
+        }
+    }
+
     /// Whether the same may succeed a moment later.
     pub fn passes(&self) -> bool {
         match self {

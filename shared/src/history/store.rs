@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Epoch, History, HistoryState, Position};
-use crate::bus::jetstream::{ApiError, INSUFFICIENT_RESOURCES, PubAck, STORAGE_EXCEEDED, STORE_FAILED};
+use crate::bus::jetstream::{ApiError, PubAck};
 use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{Kind, LiveMessage};
@@ -110,10 +110,7 @@ impl History {
                 Ok(Err(error)) => error,
                 Err(_) => ApiError::Timeout,
             };
-            if let ApiError::Api {
-                err_code: STORE_FAILED | INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED, ..
-            } = error
-            {
+            if error.is_full() {
                 return Err(StoreError::Full);
             }
             if !error.passes() {

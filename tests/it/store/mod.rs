@@ -1,6 +1,8 @@
 //! What the embedded bus promises about its data folder, shown on the real process: killed, traced, filled, damaged.
 
 mod damaged;
+#[cfg(target_os = "linux")]
+mod failing;
 mod full;
 mod killed;
 mod traced;

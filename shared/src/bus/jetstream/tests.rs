@@ -39,3 +39,32 @@ fn a_time_is_read_to_the_nanosecond() {
     assert_eq!(nanos("1970-01-01T00:00:01.000000005Z"), Ok(1_000_000_005));
     assert!(nanos("yesterday").is_err());
 }
+
+#[test]
+fn only_limits_and_a_disk_without_room_are_full() {
+    let error =
+        |err_code, description: &str| ApiError::Api { code: 503, err_code, description: description.into() };
+    for (err_code, words) in [
+        (10_077, "maximum bytes exceeded"),
+        (10_077, "maximum messages exceeded"),
+        (10_077, "maximum messages per subject exceeded"),
+        (10_077, "no space left on device"),
+        (10_077, "write /data/1.blk: no space left on device"),
+        (10_023, "insufficient resources"),
+        (10_047, "insufficient storage resources available"),
+        (10_002, "resource limits exceeded for account"),
+    ] {
+        assert!(error(err_code, words).is_full(), "{words}");
+    }
+    for (err_code, words) in [
+        (10_077, "the stream's store failed"),
+        (10_077, "the stream's store is damaged"),
+        (10_077, "open /data/1.blk: too many open files"),
+        (10_077, "write /data/1.blk: file too large"),
+        (10_077, "input/output error"),
+        (10_008, "JetStream system temporarily unavailable"),
+    ] {
+        let error = error(err_code, words);
+        assert!(!error.is_full() && error.passes(), "{words}");
+    }
+}
