@@ -72,7 +72,8 @@ impl Code {
                 103,
                 StatusCode::OK,
                 None,
-                "`c` is no channel name: 1 to 200 bytes without blanks and control characters.",
+                "`c` is no channel name: 1 to 200 bytes without control characters, and without blanks but for a uid's \
+                 behind `user:`.",
             ),
             Self::TooLarge => (
                 104,

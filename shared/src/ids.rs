@@ -77,7 +77,11 @@ impl Uid {
     }
 }
 
-/// The internal name of a channel: what publishers name, 1 to 200 bytes without blanks or control characters.
+/// What the name of the channel of a user begins with; the uid follows.
+pub const USER_PREFIX: &str = "user:";
+
+/// The internal name of a channel: what publishers name, 1 to 200 bytes without control characters. Only a uid may have
+/// blanks, behind [`USER_PREFIX`]: whoever can log in can be named.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel(Arc<str>);
 
@@ -88,10 +92,15 @@ impl Channel {
     /// Says which rule the name breaks.
     pub fn parse(name: &str) -> Result<Self, NameError> {
         check_length(name, MAX_CHANNEL_BYTES)?;
-        if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if name.chars().any(char::is_control) || has_stray_blank(name) {
             return Err(NameError::Character);
         }
         Ok(Self(name.into()))
+    }
+
+    /// The channel that carries the messages of a user. Every user has one.
+    pub fn of_user(uid: &Uid) -> Self {
+        Self(format!("{USER_PREFIX}{uid}").into())
     }
 
     /// The name as text.
@@ -104,6 +113,11 @@ impl std::borrow::Borrow<str> for Channel {
     fn borrow(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether text that names channels has a blank outside of a uid.
+pub fn has_stray_blank(name: &str) -> bool {
+    !name.starts_with(USER_PREFIX) && name.contains(char::is_whitespace)
 }
 
 /// Checks a placeholder's value: 1 to 128 bytes without control characters.
@@ -252,6 +266,7 @@ impl fmt::Debug for MessageId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -270,12 +285,30 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_has_no_blanks_and_at_most_200_bytes() {
-        assert!(Channel::parse("user:1001").is_ok());
+    fn a_channel_has_at_most_200_bytes_and_blanks_only_in_a_uid() {
+        for good in ["user:1001", "user:a b", "user: ", "user:a\u{a0}b"] {
+            assert!(Channel::parse(good).is_ok(), "{good:?}");
+        }
         assert!(Channel::parse("ü.*>=").is_ok());
         assert!(Channel::parse(&"x".repeat(200)).is_ok());
-        for bad in ["", "a b", "a\nb", "a\u{a0}b", "\0", &"x".repeat(201)] {
+        for bad in
+            ["", "a b", "a\nb", "a\u{a0}b", "\0", " user:1", "video:a b", "user:a\tb", &"x".repeat(201)]
+        {
             assert!(Channel::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_user_can_be_named_by_a_channel(text in "[ -~]{1,128}|\\PC{1,40}|[ \u{a0}\u{2003}a:%/+.]{1,20}") {
+            if let Ok(uid) = Uid::parse(&text) {
+                let channel = Channel::of_user(&uid);
+                prop_assert_eq!(Channel::parse(channel.as_str()), Ok(channel.clone()));
+                let subject = crate::subject::log(&channel, 1);
+                prop_assert_eq!(crate::subject::parse_log(&subject), Some(channel.as_str().into()));
+                let json = serde_json::to_string(&channel).unwrap();
+                prop_assert_eq!(serde_json::from_str::<Channel>(&json).unwrap(), channel);
+            }
         }
     }
 

@@ -317,7 +317,11 @@ mod tests {
         for bad in ["a b@video", "a\u{7}@video", &format!("{}@video", "x".repeat(129))] {
             assert!(matches!(channel(bad, None), Err(Refusal::BadName(_))), "{bad:?}");
         }
-        assert!(matches!(channel("@user", Some("john doe")), Err(Refusal::BadName(_))));
+    }
+
+    #[test]
+    fn every_user_has_the_channel_of_its_own_messages() {
+        assert_eq!(channel("@user", Some("john doe")).unwrap(), "user:john doe");
     }
 
     #[test]

@@ -149,3 +149,40 @@ async fn ten_thousand_targets_are_one_call_and_others_are_served_meanwhile() {
     device.close().await;
     fleet.end().await;
 }
+
+#[tokio::test]
+async fn whoever_can_log_in_can_be_named_in_every_call() {
+    let fleet = Fleet::plan(Over::Bus).start().await;
+    let publisher = fleet.publisher(0);
+    for uid in ["a b", " ", "\u{2003}x\u{a0}", "a/b", "a%20b", "a+b c", "*", "\u{fc} >", "\"q\" {}"] {
+        let path: String = uid.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let mut device = fleet.online(0, &format!("user-{uid}")).await;
+        assert_eq!(sessions(&publisher, &path).await["sessions"], 1, "{uid:?}");
+        let many = post(&publisher, "/v1/users/sessions", &json!({ "users": [uid] })).await.body;
+        assert_eq!(many["users"][0]["sessions"], 1, "{many}");
+        let channel = format!("user:{uid}");
+        let answer =
+            post(&publisher, "/v1/publish", &json!({ "to": { "users": [uid] }, "raw": "one" })).await;
+        assert_eq!(answer.body["results"][0]["sessions"], 1, "{:?}", answer.body);
+        let to = json!({ "to": { "channels": [channel] }, "raw": "two" });
+        let answer = post(&publisher, "/v1/publish/batch", &json!({ "messages": [to] })).await;
+        assert_eq!(answer.body["messages"][0]["results"][0]["sessions"], 1, "{:?}", answer.body);
+        publisher.publish(&channel, "three").await.expect_counts(1, 0);
+        for text in ["one", "two", "three"] {
+            device.expect_text(text).await;
+        }
+        let messages = format!("/v1/channels/user:{path}/messages");
+        let kept = publisher.send(publisher.request(Method::GET, &messages)).await.body;
+        assert_eq!(kept["messages"].as_array().map(Vec::len), Some(3), "{kept}");
+        let erased = publisher.send(publisher.request(Method::DELETE, &messages)).await.body;
+        assert_eq!((&erased["channel"], &erased["erased"]), (&json!(channel), &json!(3)), "{erased}");
+        let body = json!({ "reason": "out", "deny_for": "1h" });
+        let answer = post(&publisher, &format!("/v1/users/{path}/disconnect"), &body).await.body;
+        assert_eq!((&answer["closed"], &answer["denied"]), (&json!(1), &json!(true)), "{answer}");
+        assert_eq!(device.expect_close(4410).await, "out");
+        let mut again = Device::connect(fleet.edge(0)).await;
+        again.send(&json!({ "op": "auth", "token": format!("user-{uid}") }).to_string()).await;
+        assert_eq!(again.expect_close(4410).await, "out", "{uid:?}");
+    }
+    fleet.end().await;
+}

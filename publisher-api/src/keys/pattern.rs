@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use shared::ids::has_stray_blank;
+
 /// The longest pattern, in bytes: that of the longest channel name, with room for stars.
 pub(crate) const MAX_BYTES: usize = 256;
 
@@ -23,8 +25,10 @@ impl Pattern {
         if text.len() > MAX_BYTES {
             return Err("is longer than 256 bytes; use * for a part of it");
         }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err("has blanks or control characters, which no channel has");
+        if text.chars().any(char::is_control) || has_stray_blank(text) {
+            return Err(
+                "has control characters, or blanks that are not behind \"user:\", which no channel has",
+            );
         }
         Ok(Self(text.into()))
     }

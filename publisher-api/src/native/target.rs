@@ -61,7 +61,7 @@ pub(super) struct Target {
 
 /// All targets of a call, users first.
 pub(super) fn targets(users: &Entries<'_>, channels: &Entries<'_>) -> Vec<Target> {
-    let users = users.0.iter().map(|entry| (*entry, user(entry).and_then(|uid| channel_of(&uid))));
+    let users = users.0.iter().map(|entry| (*entry, user(entry).map(|uid| Channel::of_user(&uid))));
     let channels = channels.0.iter().map(|entry| (*entry, channel(entry)));
     let mut known: HashMap<Channel, usize> = HashMap::new();
     users
@@ -79,11 +79,6 @@ pub(super) fn targets(users: &Entries<'_>, channels: &Entries<'_>) -> Vec<Target
 pub(super) fn user(entry: &RawValue) -> Result<Uid, Refusal> {
     let value = scalar(entry).unwrap_or(Value::Null);
     Uid::from_json(&value).map_err(Refusal::BadUser)
-}
-
-/// The channel that carries the messages of a user.
-pub(super) fn channel_of(uid: &Uid) -> Result<Channel, Refusal> {
-    Channel::parse(&format!("user:{uid}")).map_err(Refusal::BadUser)
 }
 
 fn channel(entry: &RawValue) -> Result<Channel, Refusal> {

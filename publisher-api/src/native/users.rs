@@ -11,7 +11,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use humantime_serde::re::humantime;
 use serde::Deserialize;
-use shared::ids::{NameError, Uid};
+use shared::ids::{Channel, NameError, Uid};
 use shared::wire::{Kept, Order};
 use utoipa::ToSchema;
 
@@ -19,7 +19,7 @@ use super::answer::{
     DisconnectAnswer, EdgeClosed, EdgeSessions, EdgesAnswer, EntryError, ManySessionsAnswer, SessionsAnswer,
     UserResult, UserSessions,
 };
-use super::target::{Entries, channel_of, echo, user};
+use super::target::{Entries, echo, user};
 use super::{MAX_USERS, body, respond};
 use crate::control::Gathered;
 use crate::error::Refusal;
@@ -205,7 +205,7 @@ fn named(path: Result<Path<String>, PathRejection>, caller: &Caller) -> Result<U
 
 fn permitted(uid: Result<Uid, Refusal>, caller: &Caller) -> Result<Uid, Refusal> {
     let uid = uid?;
-    caller.require_channel(&channel_of(&uid)?)?;
+    caller.require_channel(&Channel::of_user(&uid))?;
     Ok(uid)
 }
 
