@@ -113,7 +113,8 @@ impl Door {
             Ok::<_, Infallible>(answer)
         });
         let mut http = http1::Builder::new();
-        http.max_buf_size(MAX_HEAD);
+        // Who closes its sending side behind a whole request is answered.
+        http.max_buf_size(MAX_HEAD).half_close(true);
         let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         let admitted = admitted.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (upgrade, member, visitor) = admitted?;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use futures_util::future::BoxFuture;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -25,6 +26,7 @@ use shared::held::Held;
 use shared::tls::{Acceptor, Stream};
 use sockets::{Patient, Place, Places};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -109,11 +111,11 @@ async fn serve(
     place: Place,
     drain: Drain,
 ) {
-    let place = Arc::new(place);
-    let serving = converse(stream, tls, router, bounds, Arc::clone(&metrics), Arc::clone(&place), drain);
+    let seat = Arc::new(Seat { place, _counted: Held::new(&metrics.connections) });
+    let serving = converse(stream, tls, router, bounds, Arc::clone(&metrics), Arc::clone(&seat), drain);
     tokio::select! {
         () = serving => {}
-        () = place.lost() => metrics.lost(Loss::Displaced),
+        () = seat.place.lost() => metrics.lost(Loss::Displaced),
     }
 }
 
@@ -123,10 +125,9 @@ async fn converse(
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
-    place: Arc<Place>,
+    seat: Arc<Seat>,
     drain: Drain,
 ) {
-    let _held = Held::new(&metrics.connections);
     // Answers are small and whole; without it the second of two in a row may wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let opened = tokio::select! {
@@ -139,11 +140,18 @@ async fn converse(
         Err(loss) => return metrics.lost(loss),
     };
     let requests = TaskTracker::new();
-    let service = Counted { inner: TowerToHyperService::new(router), requests: requests.clone(), place };
+    let service = Counted {
+        inner: TowerToHyperService::new(router),
+        requests: requests.clone(),
+        drain: drain.clone(),
+        seat,
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(HEAD_BYTES)
+        // Who closes its sending side behind a whole request is answered.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
@@ -196,13 +204,22 @@ async fn answered(requests: &TaskTracker) {
     tokio::time::sleep(LAST_WORDS).await;
 }
 
-/// Tells how many requests of a connection are being answered.
+/// What a connection takes.
+#[derive(Debug)]
+struct Seat {
+    place: Place,
+    _counted: Held,
+}
+
+/// Tells how many requests of a connection are being answered, and finishes each of them even if its caller goes: what was
+/// accepted by half would be neither sent nor refused.
 #[derive(Clone)]
 struct Counted {
     inner: TowerToHyperService<Router>,
     requests: TaskTracker,
-    /// Not taken away while a request is being answered.
-    place: Arc<Place>,
+    drain: Drain,
+    /// Taken until the connection's last request is finished, and not taken away while one is being answered.
+    seat: Arc<Seat>,
 }
 
 impl Service<Request<Incoming>> for Counted {
@@ -211,14 +228,19 @@ impl Service<Request<Incoming>> for Counted {
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (answer, held) = (self.inner.call(request), self.requests.token());
-        let place = Arc::clone(&self.place);
-        place.yields(false);
+        let (answer, counted) = (self.inner.call(request), self.requests.token());
+        let (finished, answered) = oneshot::channel();
+        let (seat, held) = (Arc::clone(&self.seat), Arc::clone(&self.seat));
+        seat.place.yields(false);
+        self.drain.spawn("publisher-request", async move {
+            let _held = (counted, held);
+            // Nobody may be there any more.
+            let _ = finished.send(answer.await);
+        });
         Box::pin(async move {
-            let answer = answer.await;
-            drop(held);
-            place.yields(true);
-            answer
+            let answer = answered.await;
+            seat.place.yields(true);
+            answer.unwrap_or_else(|_| Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response()))
         })
     }
 }

@@ -186,6 +186,8 @@ async fn answer(stream: TcpStream, router: axum::Router, place: Place, drain: Dr
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
+        // Who closes its sending side behind a whole request is answered.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {

@@ -63,6 +63,16 @@ impl Http {
         soon("the request is taken, or the connection ends", self.0.write_all(bytes)).await
     }
 
+    /// Says that no more will be sent, and goes on reading.
+    pub(crate) async fn close_sending(&mut self) {
+        soon("the end is taken", self.0.shutdown()).await.unwrap();
+    }
+
+    /// Is gone at once, with a reset.
+    pub(crate) fn abort(self) {
+        self.0.set_zero_linger().unwrap();
+    }
+
     pub(crate) async fn answer(&mut self) -> Answer {
         soon("an answer comes", async {
             let mut text = Vec::new();
@@ -82,6 +92,12 @@ impl Http {
             answer
         })
         .await
+    }
+
+    /// Reads until the other side closes, whatever comes.
+    pub(crate) async fn read_to_end(&mut self) {
+        // A reset is an end as well.
+        let _ = soon("the connection ends", self.0.read_to_end(&mut Vec::new())).await;
     }
 
     /// Whether the other side closes without another byte.
