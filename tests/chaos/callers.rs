@@ -82,7 +82,7 @@ impl Books {
 
     /// What is published.
     fn text(&self, note: &Note) -> String {
-        let is_large = note.number % self.large_every == 0;
+        let is_large = note.number.is_multiple_of(self.large_every);
         let bytes = if is_large { LARGE + note.user.wrapping_mul(7_919) % LARGER } else { 0 };
         note.text(bytes as usize)
     }
