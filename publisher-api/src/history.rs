@@ -7,14 +7,14 @@ use std::time::Duration;
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::{History, HistoryState};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// How this is named in readiness.
 pub(crate) const PART: &str = "publisher-api history";
 
 /// Keeps the readiness until the drain begins.
 pub(crate) async fn keep_ready(history: &History, health: &Health, grace: Duration, drain: &Drain) {
-    let mut states = history.state();
+    let (mut states, awake) = (history.state(), history.awake());
     let mut lost: Option<Instant> = None;
     let mut was_ready = false;
     loop {
@@ -30,8 +30,8 @@ pub(crate) async fn keep_ready(history: &History, health: &Health, grace: Durati
                 None
             }
             HistoryState::Opening { why } => {
-                let patience = *lost.get_or_insert_with(Instant::now) + grace;
-                if was_ready && Instant::now() < patience {
+                let patience = *lost.get_or_insert_with(|| awake.now()) + grace;
+                if was_ready && awake.now() < patience {
                     Some(patience)
                 } else {
                     health.unready(PART, why.as_str());
@@ -41,7 +41,7 @@ pub(crate) async fn keep_ready(history: &History, health: &Health, grace: Durati
         };
         let timer = async {
             match again {
-                Some(at) => sleep_until(at).await,
+                Some(at) => awake.sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };

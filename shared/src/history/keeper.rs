@@ -283,12 +283,12 @@ impl<'a> Keeper<'a> {
         let known = self.history.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));
         let told = self.history.inner.partitions.get(partition as usize).and_then(|shard| *shard.flag());
         let has_copies = info.config.num_replicas > 1;
-        if known == Some(epoch) && is_believed(told, has_copies, Instant::now()) {
+        if known == Some(epoch) && is_believed(told, has_copies, self.history.awake().now()) {
             return true;
         }
         let behind = &mut self.behind;
         if known == Some(epoch) && info.state.last_seq < seen && info.has_quorum {
-            behind.is_proved(seen, has_copies, Instant::now())
+            behind.is_proved(seen, has_copies, self.history.awake().now())
         } else {
             *behind = Behind::default();
             false

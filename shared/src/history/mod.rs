@@ -17,6 +17,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
+use crate::awake::Awake;
 use crate::bus::Bus;
 use crate::bus::jetstream::StreamState;
 use crate::drain::Drain;
@@ -244,7 +245,7 @@ impl History {
     /// seems to have gone back. Its epoch becomes another one soon; if there are copies, which may be led for a moment by
     /// one that has not taken everything in, once that has lasted.
     pub fn seems_back(&self, epoch: Epoch, partition: u32) {
-        self.flag(epoch, partition, |known| known.or(Some(WentBack::Perhaps { since: Instant::now() })));
+        self.flag(epoch, partition, |known| known.or(Some(WentBack::Perhaps { since: self.awake().now() })));
         self.look_at(partition);
     }
 
@@ -257,6 +258,11 @@ impl History {
     fn went_back(&self, epoch: Epoch, partition: u32) {
         self.flag(epoch, partition, |_| Some(WentBack::Surely));
         self.look_at(partition);
+    }
+
+    /// The clock by which streams are judged: a process that did not run for a while asked no leader meanwhile.
+    pub fn awake(&self) -> &Awake {
+        self.inner.bus.awake()
     }
 
     /// There is a reason to look at the stream of a partition.
