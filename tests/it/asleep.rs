@@ -1,12 +1,13 @@
 //! Processes that were stopped and go on, as when a machine pauses: nobody is judged for what happened meanwhile.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use harness::alone::Alone;
 use harness::device::{Device, Received};
 use harness::fleet::{Fleet, Over};
 use harness::program::Program;
-use harness::wait::{eventually, soon};
+use harness::wait::eventually;
 
 /// For how long a process stands still: more than every patience that the tests set.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -31,37 +32,42 @@ async fn a_process_that_goes_on_after_a_pause_calls_nobody_silent_slow_or_late()
         .start()
         .await;
     let mut online = Device::online(alone.edge(), "user-1").await;
-    let reading = tokio::spawn(async move {
+    let publisher = alone.publisher();
+    // The device answers pings all the time.
+    let reading = async {
         loop {
             match online.next_whenever().await {
-                Received::Text(text) if text == "last" => return online,
+                Received::Text(text) if text == "last" => return,
                 Received::Text(_) => {}
-                other => panic!("the session ended: {other:?}"),
+                ended @ (Received::Binary(_) | Received::Close(..) | Received::Gone) => {
+                    panic!("the session ended: {ended:?}")
+                }
             }
         }
-    });
-    let publisher = alone.publisher();
-    for round in 0..4 {
-        // It has not logged in yet, and is not heard before the process goes on.
-        let mut late = Device::connect(alone.edge()).await;
-        // Publishes are under way all the time, also when the process stops and when it goes on.
-        let (stop, stopped) = tokio::sync::watch::channel(false);
-        let publisher = publisher.clone();
-        let publishing = tokio::spawn(async move {
-            while !*stopped.borrow() {
-                let answer = publisher.publish("user:1", "more").await;
-                assert!(answer.is_complete() && answer.counts() == Some((1, 0)), "{answer:?}");
-            }
-        });
-        pause(&alone.program).await;
-        late.auth(&format!("user-{}", 2 + round)).await;
-        alone.publisher().publish_to(1, "user:1", "after").await;
-        stop.send_replace(true);
-        soon("the last publish is answered", publishing).await.expect("every count is whole");
-        late.close().await;
-    }
-    publisher.publish_to(1, "user:1", "last").await;
-    let online = soon("the session goes on", reading).await.expect("it was not closed");
+    };
+    let rounds = async {
+        for round in 0..4 {
+            // It has not logged in yet, and is not heard before the process goes on.
+            let mut late = Device::connect(alone.edge()).await;
+            let over = Cell::new(false);
+            // Publishes are under way all the time, also when the process stops and when it goes on.
+            let publishing = async {
+                while !over.get() {
+                    let answer = publisher.publish("user:1", "more").await;
+                    assert!(answer.is_complete() && answer.counts() == Some((1, 0)), "{answer:?}");
+                }
+            };
+            let pausing = async {
+                pause(&alone.program).await;
+                late.auth(&format!("user-{}", 2 + round)).await;
+                over.set(true);
+            };
+            tokio::join!(publishing, pausing);
+            late.close().await;
+        }
+        publisher.publish_to(1, "user:1", "last").await;
+    };
+    tokio::join!(reading, rounds);
     let log = alone.program.stderr();
     assert!(!log.contains("an edge is silent"), "{log}");
     assert!(!log.contains("the bus is gone"), "{log}");
