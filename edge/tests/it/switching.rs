@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::config::ByteSize;
 use shared::ids::Channel;
-use shared::wire::{Ask, Envelope as _, StoredRef};
+use shared::wire::{Answer, Ask, Envelope as _, StoredRef};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::recovery::Store;
@@ -15,12 +16,19 @@ use crate::support::{PATIENCE, World, eventually};
 const YES: &str = r#"{"result":true}"#;
 const EXPIRED: &str = r#"{"code":9,"msg":"Auth Expired"}"#;
 
-/// The answer to an ask about a stored message: how many sessions it went to.
+/// The answer to an ask about a stored message: how many sessions it went to. Asked until it is known.
 async fn sessions(world: &World, channel: &Channel, seq: u64) -> u64 {
-    let ask =
-        Ask { v: 1, ids: vec![], stored: vec![StoredRef { channel: channel.clone(), seq, epoch: None }] };
-    let answer = world.bus.request(shared::subject::ASK, ask.encode(), PATIENCE).await.unwrap();
-    shared::wire::Answer::decode(&answer.payload).unwrap().stored[0].unwrap().sessions
+    let stored = StoredRef { channel: channel.clone(), seq, epoch: None };
+    let ask = Ask { v: 1, ids: vec![], stored: vec![stored] }.encode();
+    let asked = async {
+        loop {
+            let answer = world.bus.request(shared::subject::ASK, ask.clone(), PATIENCE).await.unwrap();
+            if let Some(counts) = Answer::decode(&answer.payload).unwrap().stored[0] {
+                return counts.sessions;
+            }
+        }
+    };
+    timeout(PATIENCE, asked).await.expect("an answer that knows")
 }
 
 /// What was thrown away for this reason.
@@ -120,7 +128,8 @@ async fn the_farewell_of_an_expired_login_waits_for_the_same_user_and_is_not_tol
         let mut client = Client::of(&world.edge, "user-1").await;
         client.with_ids("@user", "").await;
         client.expire(1).await;
-        store.publish("before").await;
+        let before = store.publish("before").await;
+        assert_eq!(sessions(&world, &store.channel, before).await, 1);
         world.drain.begin();
         client.expect_nothing().await;
         client.auth(user).await;
@@ -165,11 +174,17 @@ impl Slow {
         self.sent += 1;
     }
 
-    /// Publishes until so many messages wait in the outbox.
+    /// Publishes until so many messages wait in the outbox, and all that were published have come to the edge.
     async fn stuff(&mut self, waiting: u64) {
         while self.world.metric("mc_edge_outbox_messages", "") < waiting {
             self.publish().await;
         }
+        let (world, sent) = (&self.world, self.sent);
+        let come = || {
+            world.metric("mc_edge_deliveries_total", "accepted")
+                + world.metric("mc_edge_messages_fetched_total", "")
+        };
+        eventually("every message has come", || come() >= sent).await;
     }
 
     /// Says this, and publishes one more behind the answer. Reads until that came.

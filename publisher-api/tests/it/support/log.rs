@@ -4,18 +4,20 @@ use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 
 use tracing::field::{Field, Visit};
-use tracing::span;
 use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, span};
 
 /// The lines logged since it was started, until its guard is dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    pub(crate) fn start() -> (Self, DefaultGuard) {
-        let log = Self::default();
+    /// The second subscriber sees nothing. With one alone, `tracing` asks only the thread that comes to a line of the
+    /// program first whether anybody wants that line, and that may be the thread of another test.
+    pub(crate) fn start() -> (Self, (DefaultGuard, Dispatch)) {
+        let (log, second) = (Self::default(), Dispatch::new(Self::default()));
         let guard = tracing::subscriber::set_default(log.clone());
-        (log, guard)
+        (log, (guard, second))
     }
 
     pub(crate) fn has(&self, parts: &[&str]) -> bool {
