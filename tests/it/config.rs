@@ -108,7 +108,7 @@ async fn all_faults_of_a_configuration_are_named_at_once() {
 async fn rules_that_meet_in_a_channel_and_differ_are_refused_with_both_names() {
     let file = file(
         "[[channels]]\nname = \"@user\"\nchannel = \"user:{uid}\"\nhistory = true\n\
-         [[channels]]\nname = \"{id}@user\"\nchannel = \"user:{id}\"\nlogin = false\n",
+         [[channels]]\nname = \"{id}@user\"\nchannel = \"user:{id}\"\nlogin = false\nhistory = false\n",
     );
     for part in ["run", "edge", "publisher-api"] {
         let launch = || launch(part).argument("--config").argument(path(&file));
