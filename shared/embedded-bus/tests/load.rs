@@ -130,3 +130,42 @@ async fn shutdown_ends_in_time_even_with_a_receiver_that_never_reads() {
     let stopped = timeout(Duration::from_secs(10), server.stop()).await;
     assert!(stopped.is_ok(), "the end took more than ten seconds");
 }
+
+/// A consumer of `flood` whose system takes next to nothing that it does not read.
+#[cfg(target_os = "linux")]
+async fn narrow(server: &Server) -> Raw {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4 << 10).expect("a small buffer");
+    let stream = socket.connect(server.address).await.expect("connected");
+    let mut raw = Raw { stream, info: String::new() };
+    raw.info = raw.until("\r\n").await;
+    raw.send(support::CONNECT).await;
+    raw.send("SUB flood 1\r\n").await;
+    raw.sync("").await;
+    raw
+}
+
+/// A third of what the system holds for a consumer is more than the first one takes in the time.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_takes_little_without_a_pause_is_kept_and_one_that_takes_nothing_is_cut_off() {
+    const WRITE_DEADLINE: Duration = Duration::from_secs(2);
+    let config = Config { max_pending_bytes: 64 << 20, write_deadline: WRITE_DEADLINE, ..Config::default() };
+    let server = Server::with(config).await;
+    let (mut slow, stalled) = (narrow(&server).await, narrow(&server).await);
+    let mut publisher = server.raw().await;
+    let message = format!("PUB flood {}\r\n{}\r\n", 256 << 10, "x".repeat(256 << 10));
+    for _ in 0..64 {
+        publisher.send(&message).await;
+    }
+    publisher.sync("").await;
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..80 {
+        tick.tick().await;
+        let taken = timeout(DEADLINE, slow.stream.read_exact(&mut [0; 1 << 10])).await;
+        assert!(matches!(taken, Ok(Ok(_))), "it takes something all the time, and was cut off");
+    }
+    server.until(|stats| stats.slow_consumers == 1 && stats.connections == 2).await;
+    drop((slow, stalled, publisher));
+    server.expect_healthy().await;
+}
