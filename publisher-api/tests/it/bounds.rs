@@ -1,16 +1,19 @@
 //! What is bounded, and what happens at the bound.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::caller::{Http, JSON, PUBLISH, Socket, call, mesh_publish, publish_to, request};
 use crate::support::edge::FakeEdge;
-use crate::support::{Bed, eventually};
+use crate::support::tls::{Site, over_tls};
+use crate::support::{Bed, eventually, soon};
 
 /// A publisher with one publish in flight that takes very long.
 async fn busy(max_in_flight: usize, per_socket: usize) -> (Bed, FakeEdge, Socket) {
@@ -252,5 +255,50 @@ async fn a_caller_that_takes_its_answers_slowly_is_not_dropped() {
     tokio::select! { () = asking => panic!("the caller was dropped"), () = taking => {} }
     assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="slow_reader"}"#), 0);
     drop((reader, writer));
+    bed.finish().await;
+}
+
+/// Sends these bytes over TLS again and again, never reads, and ends with the connection.
+async fn never_reads(address: SocketAddr, trusted: &Path, head: &'static str, again: Vec<u8>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let stream = socket.connect(address).await.unwrap();
+    let mut stream = over_tls(stream, trusted).await;
+    let flood = async {
+        stream.write_all(head.as_bytes()).await?;
+        while stream.write_all(&again).await.is_ok() {}
+        Ok::<_, std::io::Error>(())
+    };
+    soon("a caller that never reads is dropped", flood).await.unwrap();
+}
+
+#[tokio::test]
+async fn callers_that_never_read_end_over_tls_and_give_their_places_back() {
+    const EACH: usize = 5;
+    let site = Site::new();
+    let bed = Bed::start(|config| {
+        (config.tls.cert, config.tls.key) = (site.file("cert"), site.file("key"));
+        (config.max_connections, config.max_sockets) = (EACH, EACH);
+        config.write_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let upgrade = "GET /ws/v1 HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    // Answers are large, so that what the system holds is soon full. The frame is refused with its `i`.
+    let asks = request("GET /openapi.json", &[], "").repeat(10);
+    let text = format!(r#"{{"i":"{}"}}"#, "x".repeat(250));
+    let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+    let frames = [&[0x81, 0x80 | 126], &length[..], &[0; 4], text.as_bytes()].concat().repeat(100);
+    let certificate = site.file("cert");
+    let (address, trusted) = (bed.address, certificate.as_path());
+    let callers = |number: usize, head: &'static str, again: Vec<u8>| {
+        join_all((0..number).map(move |_| never_reads(address, trusted, head, again.clone())))
+    };
+    // Others than the first get in only once those have given up their places.
+    callers(2 * EACH, "", asks).await;
+    assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="slow_reader"}"#), 2 * EACH as u64);
+    callers(EACH, upgrade, frames).await;
+    eventually("their ends are over", || bed.metric("mc_publisher_sockets") == 0).await;
+    assert_eq!(bed.metric(r#"mc_publisher_socket_ends_total{reason="slow"}"#), EACH as u64);
     bed.finish().await;
 }

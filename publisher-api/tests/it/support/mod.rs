@@ -6,6 +6,7 @@ pub(crate) mod link;
 pub(crate) mod log;
 pub(crate) mod nats;
 pub(crate) mod schema;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
