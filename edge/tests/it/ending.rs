@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use futures_util::SinkExt as _;
+use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -81,5 +83,62 @@ async fn an_edge_that_leaves_does_not_wait_for_devices_that_never_read() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(world.metric("mc_edge_sessions", ""), 0);
     drop(devices);
+    world.end().await;
+}
+
+/// A ping of 125 bytes, with a mask of zeros.
+fn ping() -> Vec<u8> {
+    [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat()
+}
+
+/// Comes over TLS until it is let in, pings for as long as anything is taken, and never reads or logs in.
+async fn pings_and_never_reads(world: &World, site: &Site) {
+    let mut again = interval(Duration::from_millis(200));
+    let mut socket = loop {
+        again.tick().await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let stream = socket.connect(world.edge.local_addr()).await.unwrap();
+        let stream = connect_over(stream, &site.file("cert")).await.unwrap();
+        let request = "wss://localhost/message-center";
+        let shaken = soon("a handshake", Box::pin(tokio_tungstenite::client_async(request, stream))).await;
+        if let Ok((socket, _)) = shaken {
+            break socket;
+        }
+    };
+    let pings = ping().repeat(1_000);
+    let flood = async { while socket.get_mut().write_all(&pings).await.is_ok() {} };
+    soon("a device that does not log in is closed, whether it reads or not", flood).await;
+}
+
+#[tokio::test]
+async fn devices_that_neither_log_in_nor_read_end_in_time_and_hold_their_places_until_then() {
+    const PLACES: usize = 30;
+    let site = Site::new();
+    let world = site
+        .world(|config| {
+            config.max_sessions = PLACES;
+            config.login_timeout = Duration::from_secs(1);
+            // Else the pings end the session first.
+            config.ops_per_second = u32::MAX;
+        })
+        .await;
+    let closed = || world.metric("mc_edge_sessions_closed_total", "no_login");
+    let mut most = 0;
+    let all_end = async {
+        for ended in [PLACES as u64, 2 * PLACES as u64] {
+            eventually("so many are closed", || {
+                most = most.max(world.metric("mc_edge_sessions", ""));
+                closed() >= ended
+            })
+            .await;
+        }
+        eventually("all ends are over", || world.edge.sessions() == 0).await;
+    };
+    let devices = (0..2 * PLACES).map(|_| pings_and_never_reads(&world, &site));
+    tokio::join!(join_all(devices), all_end);
+    assert_eq!(most, PLACES as u64, "each lives in a place, and all are taken once");
+    assert_eq!(world.metric("mc_edge_sessions", ""), 0, "nothing lives on uncounted");
+    assert_eq!(world.drain.finish(PATIENCE).await, 0, "a task waits for a device that never reads");
     world.end().await;
 }
