@@ -85,11 +85,13 @@ impl Feed {
     async fn listen(mut self, mut messages: Backlog, gone: CancellationToken) {
         loop {
             tokio::select! {
+                biased;
+                // First, since the task that fills the backlog ends with it, too.
+                () = gone.cancelled() => return,
                 message = messages.next() => match message {
                     Some(message) => self.on_message(message),
                     None => return tracing::error!("the bus client ended the feed"),
                 },
-                () = gone.cancelled() => return,
             }
         }
     }
