@@ -2,14 +2,21 @@
 //!
 //! A newcomer for whom there is no place left takes that of the source which has the most, if that source still has as
 //! many as the newcomer's afterwards. So whoever takes places to keep others out gives them up again, one for each of
-//! the others, however many addresses it has. A place that is taken away tells its holder, who ends the connection.
+//! the others. Where every source has one place only, a newcomer without any takes the oldest that was held for
+//! [`LONG`]: a connection that needs its place for good reasons is done by then. A place that is taken away tells its
+//! holder, who ends the connection.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use crate::source::Source;
+
+/// For so long nobody loses a place to a newcomer that would then have as many.
+pub const LONG: Duration = Duration::from_secs(1);
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +43,14 @@ struct Books {
     next: u64,
     taken: HashMap<u64, Taken>,
     sources: HashMap<Source, Held>,
+    /// Those that may be taken away, of all sources, the oldest first, and since when they are held.
+    yielding: BTreeMap<u64, Instant>,
 }
 
 #[derive(Debug)]
 struct Taken {
     source: Source,
+    since: Instant,
     lost: Arc<Notify>,
 }
 
@@ -74,20 +84,22 @@ impl Places {
     /// There is none.
     pub fn take(self: &Arc<Self>, source: Source, limited: bool, yields: bool) -> Result<Place, NoPlace> {
         let mut books = self.books();
+        let now = Instant::now();
         let has = books.sources.get(&source).map_or(0, |held| held.places);
         if limited && has >= self.per_source {
             return Err(NoPlace::Source);
         }
         if books.taken.len() >= self.most {
-            let oldest = books.to_yield(has).ok_or(NoPlace::Full)?;
+            let oldest = books.to_yield(has, now).ok_or(NoPlace::Full)?;
             if let Some(taken) = books.strike(oldest) {
                 taken.lost.notify_one();
             }
         }
         let (id, lost) = (books.next, Arc::new(Notify::new()));
         books.next += 1;
-        books.taken.insert(id, Taken { source, lost: Arc::clone(&lost) });
-        books.sources.entry(source).or_default().add(id, yields);
+        books.taken.insert(id, Taken { source, since: now, lost: Arc::clone(&lost) });
+        books.sources.entry(source).or_default().places += 1;
+        books.set_yielding(id, yields);
         Ok(Place { places: Arc::clone(self), id, lost })
     }
 
@@ -101,7 +113,8 @@ impl Places {
             // Listening begins before looking, so that no place becomes free between the two.
             freed.as_mut().enable();
             match self.take(source, true, true) {
-                Err(NoPlace::Full) => freed.await,
+                // Without any place becoming free, one may have been held for long by then.
+                Err(NoPlace::Full) => drop(timeout(LONG, freed).await),
                 taken => return taken,
             }
         }
@@ -119,10 +132,26 @@ impl Places {
 
 impl Books {
     /// Whose place a source that has `has` may take.
-    fn to_yield(&self, has: usize) -> Option<u64> {
+    fn to_yield(&self, has: usize, now: Instant) -> Option<u64> {
         let fullest = self.sources.values().max_by_key(|held| held.yielding.len())?;
         // The loser keeps at least what the winner has then.
-        (fullest.yielding.len() >= has + 2).then(|| fullest.yielding.first().copied())?
+        if fullest.yielding.len() >= has + 2 {
+            return fullest.yielding.first().copied();
+        }
+        let (oldest, since) = self.yielding.first_key_value()?;
+        (has == 0 && now.saturating_duration_since(*since) >= LONG).then_some(*oldest)
+    }
+
+    fn set_yielding(&mut self, id: u64, yields: bool) {
+        let Some(Taken { source, since, .. }) = self.taken.get(&id) else { return };
+        let Some(held) = self.sources.get_mut(source) else { return };
+        if yields {
+            held.yielding.insert(id);
+            self.yielding.insert(id, *since);
+        } else {
+            held.yielding.remove(&id);
+            self.yielding.remove(&id);
+        }
     }
 
     fn strike(&mut self, id: u64) -> Option<Taken> {
@@ -132,21 +161,13 @@ impl Books {
     }
 
     fn leave(&mut self, source: Source, id: u64) {
+        self.yielding.remove(&id);
         if let Some(held) = self.sources.get_mut(&source) {
             held.places -= 1;
             held.yielding.remove(&id);
             if held.places == 0 {
                 self.sources.remove(&source);
             }
-        }
-    }
-}
-
-impl Held {
-    fn add(&mut self, id: u64, yields: bool) {
-        self.places += 1;
-        if yields {
-            self.yielding.insert(id);
         }
     }
 }
@@ -169,24 +190,17 @@ impl Place {
             return Err(NoPlace::Source);
         }
         books.leave(before, self.id);
-        books.sources.entry(source).or_default().add(self.id, true);
+        books.sources.entry(source).or_default().places += 1;
         if let Some(taken) = books.taken.get_mut(&self.id) {
             taken.source = source;
         }
+        books.set_yielding(self.id, true);
         Ok(())
     }
 
     /// Whether the place may be taken away from now on.
     pub fn yields(&self, yields: bool) {
-        let mut books = self.places.books();
-        let Some(source) = books.taken.get(&self.id).map(|taken| taken.source) else { return };
-        if let Some(held) = books.sources.get_mut(&source) {
-            if yields {
-                held.yielding.insert(self.id);
-            } else {
-                held.yielding.remove(&self.id);
-            }
-        }
+        self.places.books().set_yielding(self.id, yields);
     }
 }
 

@@ -45,6 +45,27 @@ async fn once_all_are_taken_the_one_with_the_most_yields_its_oldest() {
     drop(third);
 }
 
+#[tokio::test(start_paused = true)]
+async fn where_each_has_one_a_newcomer_without_any_takes_what_was_held_for_long() {
+    let places = Arc::new(Places::new(3, 0));
+    let held = [1, 2, 3].map(|last| places.take(source(last), true, true).unwrap());
+    assert_eq!(places.take(source(4), true, true).unwrap_err(), NoPlace::Full, "nobody holds one for long");
+    tokio::time::advance(LONG).await;
+    assert_eq!(places.take(source(3), true, true).unwrap_err(), NoPlace::Full, "it has one");
+    held[0].yields(false);
+    let other = places.take(source(4), true, true).unwrap();
+    assert_eq!((is_lost(&held[0]).await, is_lost(&held[1]).await), (false, true));
+    let waiting = places.wait(source(5)).await.unwrap();
+    assert!(is_lost(&held[2]).await);
+    assert_eq!(
+        places.take(source(6), true, true).unwrap_err(),
+        NoPlace::Full,
+        "the newcomers hold theirs now"
+    );
+    drop((held, other, waiting));
+    assert_eq!(places.taken(), 0);
+}
+
 #[tokio::test]
 async fn a_place_that_does_not_yield_stays() {
     let places = Arc::new(Places::new(2, 0));
