@@ -151,14 +151,17 @@ impl Desk {
             return self.decline(reply, "too_many_waiting", "too many questions wait".into()).await;
         };
         let patience = request.patience_ms.map_or(PATIENCE, Duration::from_millis);
-        let until = Instant::now() + patience.min(MOST_PATIENCE);
+        let patience = patience.min(MOST_PATIENCE);
+        let until = Instant::now() + patience;
+        // While this process does not run, nobody gives up: the edge's time goes by the same kind of clock.
+        let (awake, given_up_at) = (self.bus.awake().clone(), self.bus.awake().now() + patience);
         let place = (permit, Held::new(&self.metrics.waiting));
         let desk = Arc::clone(self);
         let span = span(question.headers.as_ref());
         let judged = async move {
             let verdict = desk.judge(&request.token, request.from.as_deref(), until).await;
             match verdict {
-                Some(verdict) if Instant::now() < until => desk.answer(reply, verdict).await,
+                Some(verdict) if awake.now() < given_up_at => desk.answer(reply, verdict).await,
                 Some(_) | None => desk.metrics.dropped("edge_gave_up"),
             }
             drop(place);
