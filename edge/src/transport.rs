@@ -134,6 +134,11 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         self.progress.since() + limit <= now
     }
 
+    /// When the client last took something of what waits for it, as far as anybody looked. None: nothing waits.
+    pub(crate) fn last_taken(&self) -> Option<Instant> {
+        (!self.is_idle()).then(|| self.progress.since())
+    }
+
     /// The process did not run for this long, so the client could not be given anything.
     pub(crate) fn on_asleep(&mut self, time: Duration) {
         self.progress.pause(time);

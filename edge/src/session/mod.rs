@@ -251,6 +251,9 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         if self.is_stalled() {
             return Some(CloseCode::TooSlow);
         }
+        if let Some(at) = self.transport.last_taken() {
+            self.state.on_taken(at);
+        }
         let effects = self.state.on_timer(Instant::now());
         self.carry_out(effects)
     }

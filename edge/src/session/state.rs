@@ -229,6 +229,12 @@ impl State {
         }
     }
 
+    /// The client took something at this moment of what still waits for it. A ping that waits behind that has not come to
+    /// the client, so its pong can't be there yet.
+    pub(crate) fn on_taken(&mut self, at: Instant) {
+        self.heard = self.heard.max(at);
+    }
+
     /// The process did not run for this long. The client could do nothing about it, so it has as much longer for all that is
     /// asked of it. A login ends when it ends.
     pub(crate) fn on_asleep(&mut self, time: Duration) {
