@@ -26,6 +26,8 @@ pub(crate) enum NotWhole {
     TooFar,
     /// What came after it was erased by order.
     Erased,
+    /// What came after it was held back for an expired login, until its client subscribed anew.
+    HeldBack,
 }
 
 impl NotWhole {
@@ -37,6 +39,7 @@ impl NotWhole {
             Self::Expired => "expired",
             Self::TooFar => "trimmed",
             Self::Erased => "erased",
+            Self::HeldBack => "held_back",
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::state::{Granted, Rest, Unproved};
-use super::{Followable, Session};
+use super::{Followable, Session, Untold};
 use crate::code::CloseCode;
 use crate::frame::SubscriptionId;
 use crate::hub::kept::{Followed, Join};
@@ -35,7 +35,11 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             let followed = self.member.follow(&channel, place, instead_of_plain, covered, None, now);
             let Followed { position, ended } = followed.ok_or(Unproved)?;
             self.replays.retain(|replay| replay.name != name);
-            self.end(ended, Rest::Give);
+            let untold = self.untold.len();
+            self.untold.retain(|untold| untold.name != name);
+            if self.end(ended, Rest::Give) || self.untold.len() < untold {
+                self.untold.push(Untold { name, position });
+            }
             return Ok(Granted::Following { position, recovered: after.is_none() });
         };
         if first.is_none() {
@@ -55,6 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         let replay = self.replays.iter().position(|replay| *replay.name == *name);
         let replay = replay.map(|place| self.replays.remove(place).subscription);
         let ended = self.member.unfollow(name).or(replay);
+        self.untold.retain(|untold| *untold.name != *name);
         self.end(ended, rest);
     }
 
@@ -65,16 +70,23 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     }
 
     /// Takes what waits for a subscription that has ended out of the outbox, so that none of it comes after the answer
-    /// to what follows.
-    fn end(&mut self, ended: Option<SubscriptionId>, rest: Rest) {
-        let Some(ended) = ended else { return };
+    /// to what follows. True: messages were thrown away that should have been given.
+    fn end(&mut self, ended: Option<SubscriptionId>, rest: Rest) -> bool {
+        let Some(ended) = ended else { return false };
         let waiting = self.member.outbox().withdraw(ended);
         match rest {
-            Rest::Give if !self.paused => waiting.into_iter().for_each(|frame| self.transport.push(frame)),
-            Rest::Give => self.env.metrics.lost(Loss::Unsubscribed, waiting.len()),
+            Rest::Give if !self.paused => {
+                waiting.into_iter().for_each(|frame| self.transport.push(frame));
+                false
+            }
+            Rest::Give => {
+                self.env.metrics.lost(Loss::Unsubscribed, waiting.len());
+                !waiting.is_empty()
+            }
             Rest::Drop => {
                 let lost = waiting.len() + self.transport.withdraw(ended);
                 self.env.metrics.lost(Loss::Resubscribed, lost);
+                false
             }
         }
     }
@@ -83,6 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     pub(super) fn forget(&mut self) {
         self.member.unsubscribe_all();
         self.replays = Vec::new();
+        self.untold = Vec::new();
         self.farewell = None;
         self.env.metrics.lost(Loss::OtherUser, self.member.outbox().discard());
     }
@@ -161,6 +174,10 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     /// Lets messages go again.
     pub(super) fn resume(&mut self) {
         self.paused = false;
+        for Untold { name, position } in std::mem::take(&mut self.untold) {
+            self.env.keep.metrics.reload(NotWhole::HeldBack, 1);
+            self.send(envelope::reload(position, &name, NotWhole::HeldBack));
+        }
         if let Some(at) = self.farewell.take() {
             self.say_farewell(at);
         }

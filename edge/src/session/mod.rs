@@ -114,12 +114,22 @@ struct Session<S> {
     paused: bool,
     /// When the session will be closed, if that was announced while messages were kept back.
     farewell: Option<Instant>,
+    /// Subscriptions whose client must be told that something is missing before them, once messages go again.
+    untold: Vec<Untold>,
     /// Channels of which the client is still given what is stored; the first is read next.
     replays: Vec<Replay>,
     /// Whether what is stored goes before what is in the outbox, so that neither waits for ever.
     stored_first: bool,
     /// For how long the process had not run when this was last taken into account.
     asleep: Duration,
+}
+
+/// A subscription that took the place of one for which messages were held back.
+#[derive(Debug)]
+struct Untold {
+    name: Arc<str>,
+    /// Where the subscription began.
+    position: Position,
 }
 
 /// What goes to the client next.
@@ -151,6 +161,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Acknowledged + Unpin>(
         under_way: None,
         paused: false,
         farewell: None,
+        untold: Vec::new(),
         replays: Vec::new(),
         stored_first: false,
         asleep,

@@ -151,6 +151,7 @@ impl World {
             under_way: None,
             paused: false,
             farewell: None,
+            untold: Vec::new(),
             replays: Vec::new(),
             stored_first: false,
             asleep: Duration::ZERO,

@@ -75,6 +75,8 @@ pub(super) struct View {
     pub(super) channel: &'static str,
     pub(super) ids: bool,
     pub(super) at: u64,
+    /// Whether the client must be told that something is missing before it is sent anything.
+    pub(super) lacks: bool,
 }
 
 /// What the client may be sent next.
@@ -112,6 +114,13 @@ impl<'s> Reader<'s> {
             return Ok(());
         }
         let id: Position = frame["id"].as_str().unwrap().parse().unwrap();
+        if frame["event"] == "@reload" {
+            // In vain where only a position or a farewell was held back.
+            view.lacks = false;
+            prop_assert_eq!(id.seq, view.at);
+            return Ok(());
+        }
+        prop_assert!(!view.lacks, "{} before it was told that something is missing", text);
         self.messages += 1;
         let next = self.script.sent[view.channel].iter().find(|seq| **seq > view.at);
         prop_assert_eq!(next, Some(&id.seq), "{} after {}", text, view.at);
@@ -124,6 +133,7 @@ impl<'s> Reader<'s> {
     pub(super) fn has_all(&self, settled: bool) -> TestCaseResult {
         for (name, view) in self.views.iter().filter(|_| settled) {
             prop_assert!(view.at >= self.script.tail(view.channel), "{} does not have all", name);
+            prop_assert!(!view.lacks, "{} was never told that something is missing", name);
         }
         Ok(())
     }
@@ -159,11 +169,13 @@ impl<'s> Reader<'s> {
             Op::WithIds(name, from_now_on) if granted => {
                 let at = frame["id"].as_str().unwrap().parse::<Position>().unwrap().seq;
                 let before = self.views.remove(name);
+                let mut lacks = false;
                 if let Some(before) = before.filter(|_| from_now_on) {
                     self.is_whole(name, &before, at, moment)?;
+                    lacks = before.lacks || self.misses(name, &before, at, moment);
                 }
                 let channel = channel_of(name, moment.user.unwrap_or("1"));
-                self.views.insert(name, View { channel, ids: true, at });
+                self.views.insert(name, View { channel, ids: true, at, lacks });
             }
             Op::WithIds(name, from_now_on) if frame["code"] == 10 => {
                 let before = self.views.remove(name);
@@ -175,7 +187,7 @@ impl<'s> Reader<'s> {
                 let channel = channel_of(name, moment.user.unwrap_or("1"));
                 let other = self.views.values().find(|view| !view.ids && view.channel == channel);
                 let at = other.map_or(moment.tails[channel], |other| other.at);
-                self.views.insert(name, View { channel, ids: false, at });
+                self.views.insert(name, View { channel, ids: false, at, lacks: false });
             }
             Op::Unsubscribe(name) if granted => {
                 if let Some(before) = self.views.remove(name) {
@@ -185,6 +197,15 @@ impl<'s> Reader<'s> {
             Op::Auth | Op::WithIds(..) | Op::Plain(_) | Op::Unsubscribe(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether messages that were kept back for a subscription went with it, of which nothing else was being given.
+    fn misses(&self, name: &str, ended: &View, up_to: u64, moment: &Moment) -> bool {
+        let replaying = moment.replaying.iter().any(|replaying| **replaying == *name);
+        let goes_on =
+            self.views.values().any(|view| !ended.ids && !view.ids && view.channel == ended.channel);
+        let last = self.script.sent[ended.channel].iter().rfind(|seq| **seq <= up_to).copied().unwrap_or(0);
+        moment.paused && !replaying && !goes_on && ended.at < last
     }
 
     /// A subscription that ended with nothing kept back was given all that came for it, unless another one of the same
