@@ -64,7 +64,7 @@ fn users_and_channels_are_checked_one_by_one_and_a_repeated_one_is_served_once()
             ("user:bob", "ok", None),
             ("1.5", "invalid_user", None),
             ("[1]", "invalid_user", None),
-            ("a b", "invalid_user", None),
+            ("user:a b", "ok", None),
             ("user:bob", "ok", Some(3)),
             ("x y", "invalid_channel", None),
             ("3", "invalid_request", None),
