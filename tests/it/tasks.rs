@@ -7,10 +7,11 @@ use harness::raw;
 use harness::wait::eventually;
 
 /// Loops that go on with their state.
-const BEGUN_ANEW: [&str; 19] = [
+const BEGUN_ANEW: [&str; 20] = [
     "admin-port",
     "auth-heartbeats",
     "auth-readiness",
+    "awake",
     "bus-store-readiness",
     "configuration",
     "edge-adapters",
@@ -31,12 +32,13 @@ const BEGUN_ANEW: [&str; 19] = [
 /// The same, of the keys of publishers.
 const KEYS: [&str; 3] = ["publisher-keys", "publisher-keys-file", "publisher-readiness"];
 /// Without these the process leaves. The streams are a thread of the bus.
-const NEEDED: [&str; 9] = [
+const NEEDED: [&str; 10] = [
     "auth-questions",
     "bus-client",
     "bus-server",
     "bus-streams",
     "edge-feed",
+    "edge-intake",
     "edge-leave",
     "edge-sweep",
     "publisher-receipts",
