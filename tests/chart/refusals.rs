@@ -122,7 +122,10 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["edge.extraEnv[0].name=MC_edge__listen"], "edge.extraEnv: MC_edge__listen is there already"),
     (&["edge.service.loadBalancerSourceRanges[0]=10.0.0.256/8"], "loadBalancerSourceRanges"),
     (&["edge.service.loadBalancerSourceRanges[0]=10.0.0.0/33"], "loadBalancerSourceRanges"),
-    (&["publisherApi.config.allowed_hosts[0]=api.example.com"], "add shop-message-center-publisher-api"),
+    (
+        &["test.enabled=true", "publisherApi.config.allowed_hosts[0]=api.example.com"],
+        "add shop-message-center-publisher-api",
+    ),
     (&["edge.service.loadBalancerSourceRanges[0]=foo"], "loadBalancerSourceRanges"),
     (&["edge.httpRoute.hostnames[0]=1.2.3.4"], "hostnames"),
     (&["edge.extraContainers[0].name=A_B"], "extraContainers"),
