@@ -122,7 +122,8 @@ async fn the_tails_of_channels_that_have_nothing_are_known_however_full_the_stre
     for rig in Rig::each("the_tails_of_channels_that_have_nothing").await {
         let history = rig.history(&HistoryConfig::default(), Role::Publisher).await;
         let nobody = [channel("nobody"), channel("nothing")];
-        let tails = async |last| soon("they are known", history.tails(0, &nobody, 0, last)).await.unwrap();
+        let tails =
+            async |last| soon("they are known", Box::pin(history.tails(0, &nobody, 0, last))).await.unwrap();
         assert_eq!(tails(0).await, [None; 2], "nothing at all is stored");
         let last = store(&history, &channel("user:1"), 1).await;
         assert_eq!(tails(last).await, [None; 2]);
