@@ -16,7 +16,7 @@ use crate::files::{alerts, dashboard, list, queries, read, recordings, text, yam
 const OF_PROMETHEUS: [&str; 2] = ["ALERTS", "up"];
 /// Metrics that have no series before something happens that these tests do not bring about. They must be in the
 /// documentation, which another test compares with what is served.
-const AFTER_AN_EVENT: [(&str, &str); 10] = [
+const AFTER_AN_EVENT: [(&str, &str); 11] = [
     ("mc_auth_drops_total", "a token check can't be made"),
     ("mc_config_reloads_total", "the configuration file changes"),
     ("mc_edge_fetches_total", "a live copy does not come"),
@@ -26,6 +26,7 @@ const AFTER_AN_EVENT: [(&str, &str); 10] = [
     ("mc_publisher_key_reloads_total", "the file of keys changes"),
     ("mc_publisher_losses_total", "an answer comes too late"),
     ("mc_publisher_tls_reloads_total", "certificate files change"),
+    ("mc_task_ends_total", "a background task dies"),
     ("mc_trace_spans_total", "spans are exported"),
 ];
 /// The same for what needs publishing keys.
