@@ -227,7 +227,8 @@ fn keep(core: &Core, config: &Config, history: &HistoryConfig, registry: &mut Re
         remembered: config.remembered_messages,
         faults: config.faults.clone(),
     };
-    let metrics = RecoveryMetrics::register(registry);
+    let mut metrics = RecoveryMetrics::register(registry);
+    metrics.deliveries = core.metrics.deliveries.clone();
     Keep::new(history, Arc::clone(&core.hub), limits, metrics, core.drain.clone(), core.gone.clone())
 }
 

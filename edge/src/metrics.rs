@@ -115,6 +115,21 @@ struct Coded {
     reason: &'static str,
 }
 
+/// Messages offered to sessions, by what became of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Deliveries(Family<Outcome, Counter>);
+
+impl Deliveries {
+    /// A message was offered to so many sessions.
+    pub(crate) fn count(&self, accepted: u64, failed: u64) {
+        for (outcome, number) in [("accepted", accepted), ("failed", failed)] {
+            if number > 0 {
+                self.0.get_or_create(&Outcome { outcome }).inc_by(number);
+            }
+        }
+    }
+}
+
 /// The counters of one edge.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -147,7 +162,7 @@ pub(crate) struct Metrics {
     login_duration: Histogram,
     /// Bytes of messages that came over the bus.
     message_bytes: Counter,
-    deliveries: Family<Outcome, Counter>,
+    pub(crate) deliveries: Deliveries,
     lost: Family<Reason, Counter>,
 }
 
@@ -172,7 +187,7 @@ impl Metrics {
             logins: Family::default(),
             login_duration: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             message_bytes: Counter::default(),
-            deliveries: Family::default(),
+            deliveries: Deliveries::default(),
             lost: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("mc_edge");
@@ -201,7 +216,7 @@ impl Metrics {
         let help = "Payloads of messages from the bus";
         registry.register_with_unit("message", help, Unit::Bytes, metrics.message_bytes.clone());
         registry.register("messages", "Messages from the bus", metrics.messages.clone());
-        registry.register("deliveries", "Messages offered to sessions", metrics.deliveries.clone());
+        registry.register("deliveries", "Messages offered to sessions", metrics.deliveries.0.clone());
         registry.register("asks", "Questions of publishers answered", metrics.asks.clone());
         registry.register("orders", "Questions and orders about users answered", metrics.orders.clone());
         registry.register("losses", "What was thrown away, by reason", metrics.lost.clone());
@@ -278,11 +293,7 @@ impl Metrics {
 
     /// A message was offered to so many sessions.
     pub(crate) fn delivered(&self, accepted: u64, failed: u64) {
-        for (outcome, number) in [("accepted", accepted), ("failed", failed)] {
-            if number > 0 {
-                self.deliveries.get_or_create(&Outcome { outcome }).inc_by(number);
-            }
-        }
+        self.deliveries.count(accepted, failed);
     }
 
     /// Something was thrown away.

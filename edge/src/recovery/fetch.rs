@@ -115,6 +115,7 @@ impl Keep {
             {
                 traced::delivered(&span, counts);
                 self.metrics.fetched.inc();
+                self.metrics.deliveries.count(counts.sessions, counts.failed);
                 self.recent.remember(Key::Stored(epoch, stored.seq), counts);
             }
         }

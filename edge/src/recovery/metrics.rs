@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::verdict::NotWhole;
+use crate::metrics::Deliveries;
 
 /// Why messages were fetched from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub(crate) struct RecoveryMetrics {
     pub(crate) repeated: Counter,
     /// Positions told to subscribers that heard nothing.
     pub(crate) positions: Counter,
+    /// Messages offered to sessions, whichever way they came.
+    pub(crate) deliveries: Deliveries,
     recoveries: Family<ByOutcome, Counter>,
     reloads: Family<ByReason, Counter>,
 }
