@@ -88,6 +88,10 @@ fn stuff(shared: bool) -> (Waiting, usize) {
 /// Measured in processes of their own: memory that one measurement gave back would serve the next one.
 #[test]
 #[cfg(target_os = "linux")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the process of its own is told what to measure by its environment"
+)]
 fn the_metric_says_what_is_resident_within_a_fifth() {
     const SHARED: &str = "MC_TEST_STUFF_SHARED";
     if let Ok(shared) = std::env::var(SHARED) {
