@@ -109,9 +109,10 @@ impl Thread {
         }
     }
 
-    /// The connection to the bus was another one before. True: somebody has to ask.
+    /// The connection to the bus was another one before. True: somebody has to ask. Where nothing was ever stored there is
+    /// nothing to ask about.
     pub(crate) fn on_interruption(&mut self) -> bool {
-        let first = self.doubt.is_none() && self.newest.is_some();
+        let first = self.doubt.is_none() && self.newest.as_ref().is_some_and(|newest| newest.seq > 0);
         if first {
             self.doubt = Some(Doubt { newest: true, since: None });
         }
@@ -249,6 +250,8 @@ impl Keep {
     fn confirm(&self, partition: u32, epoch: Epoch, question: &Question) {
         if let Some(Some(seq)) = self.with_thread(partition, epoch, |thread| thread.confirm(question)) {
             self.history.saw(epoch, partition, seq);
+            // The copies that were in doubt are not counted as heard: comparing tails tells how far this edge has come.
+            self.sweep_soon(partition);
         }
     }
 
