@@ -166,7 +166,8 @@ async fn frames_sent_right_behind_auth_wait_for_it_and_are_answered_in_order() {
 
 #[tokio::test]
 async fn more_frames_than_may_wait_for_a_login_are_held_back_not_lost() {
-    let cluster = Cluster::start().await;
+    let plan = Cluster::plan().edge(|config| config.ops_per_second = 500);
+    let cluster = plan.start().await;
     cluster.business.hold();
     let mut device = cluster.connect(0).await;
     device.send(r#"{"op":"auth","token":"user-1"}"#).await;

@@ -66,7 +66,7 @@ async fn subscribing_again_with_an_id_begins_anew_and_without_one_changes_nothin
 #[tokio::test]
 async fn two_names_of_one_channel_can_recover_each_from_its_own_place() {
     let rules = r#"[{ name = "@user", channel = "user:{uid}", login = true, history = true },
-                    { name = "{id}@inbox", channel = "user:{id}", login = false, history = true }]"#;
+                    { name = "{id}@inbox", channel = "user:{id}", login = true, history = true }]"#;
     let alone = Alone::plan().set("channels", rules).start().await;
     let (mut device, begin) = alone.begin().await;
     alone.publish(1, 1..=3).await;
@@ -75,7 +75,7 @@ async fn two_names_of_one_channel_can_recover_each_from_its_own_place() {
 
     // In two sessions, each from its own place, and each under its own name.
     let mut user = Device::recovered(alone.edge(), "user-1", &last).await;
-    let mut inbox = Device::connect(alone.edge()).await;
+    let mut inbox = Device::login(alone.edge(), "user-2").await;
     assert!(inbox.subscribe_after("1@inbox", &begin).await.recovered);
     for number in 1..=3 {
         assert_eq!(inbox.next_message("1@inbox").await.text, number.to_string());
