@@ -1,7 +1,7 @@
 //! Time as it counts against others: without the time in which this process itself did not run.
 //!
 //! A process that was stopped, or a machine that paused or was too busy, finds all its deadlines past when it goes on,
-//! though nobody had a chance to keep them. Judgements by elapsed time therefore go by this clock: a look every [`TICK`]
+//! though nobody had a chance to keep them. Judgements by elapsed time therefore go by this clock: a look every `TICK`
 //! notices that a look came much too late, and that time counts as one tick. The real time stays right for what does not
 //! depend on anybody's chance, as the end of a login.
 
