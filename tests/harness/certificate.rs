@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
 /// Signs certificates. Its files lie in the folder that it was made in.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ impl Authority {
     pub fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Strict verifiers (Python from 3.13 on) want an authority to say what its key is for (RFC 5280, 4.2.1.3).
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, key()).expect("it signs itself");
         let file = folder.join(format!("{name}.pem"));
@@ -45,6 +47,8 @@ impl Authority {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned).to_vec();
         let mut params = CertificateParams::new(names).expect("these are names");
         params.distinguished_name.push(DnType::CommonName, name);
+        // Strict verifiers want a certificate to name the key that signed it (RFC 5280, 4.2.1.1).
+        params.use_authority_key_identifier_extension = true;
         let own = key();
         let signed = params.signed_by(&own, &self.issuer).expect("the authority signs");
         let path = |kind: &str| self.folder.join(format!("{name}.{kind}.pem"));
