@@ -54,11 +54,14 @@ pub struct StreamsConfig {
     pub max_queued: usize,
     /// Bytes of what waits for the streams, at least 1. One message of each connection may go over it.
     pub max_queued_bytes: usize,
+    /// Streams whose messages are stored although the data folder has no room for others: small ones that must not wait,
+    /// e.g. of who is kept out. A sixteenth of [`DiskConfig::max_bytes`] is kept back for them and for erasing.
+    pub reserved_for: Vec<String>,
 }
 
 impl Default for StreamsConfig {
     fn default() -> Self {
-        Self { storage: Storage::Memory, max_streams: 512, max_queued: 16_384, max_queued_bytes: 32 << 20 }
+        Self { storage: Storage::Memory, max_streams: 512, max_queued: 16_384, max_queued_bytes: 32 << 20, reserved_for: Vec::new() }
     }
 }
 
@@ -78,7 +81,8 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// What an acknowledgement waits for.
     pub sync: Sync,
-    /// Bytes that all streams may take, above 0. At that, further messages are refused until some have gone.
+    /// Bytes that all streams may take, above 0. A sixteenth less, and further messages are refused until some have gone.
+    /// What nobody needs any more is given back before: whatever a stream's limits keep, up to four fifths of this, fits.
     pub max_bytes: u64,
 }
 

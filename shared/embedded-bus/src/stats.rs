@@ -70,6 +70,14 @@ pub struct StoreSnapshot {
     pub errors: u64,
     /// Files whose end had been cut off while it was written, and was dropped when they were opened.
     pub cuts: u64,
+    /// Bytes of the files that nobody needs, and that are not given back yet.
+    pub wasted_bytes: u64,
+    /// Bytes that were copied to give room back.
+    pub rewritten_bytes: u64,
+    /// Files that were replaced by ones without what nobody needs.
+    pub rewrites: u64,
+    /// Times that room could not be given back, e.g. for want of room for the copy. It is tried again.
+    pub failed_rewrites: u64,
 }
 
 /// What one stream held at the last tick, less than a second ago.

@@ -15,6 +15,7 @@ use super::store;
 use crate::config::{ByteSize, Problems, Secret};
 use crate::drain::Drain;
 use crate::health::Health;
+use crate::subject;
 
 /// How long a bus that other processes can reach serves on after it told them that it ends.
 const LAME_DUCK: Duration = Duration::from_secs(1);
@@ -288,7 +289,11 @@ impl BusConfig {
             max_pending_bytes: self.max_pending.as_usize(),
             // Nobody but the parts of this process uses a private bus, and they have left before it ends.
             lame_duck: if private { Duration::ZERO } else { LAME_DUCK },
-            streams: Some(StreamsConfig { storage: self.store.storage(), ..StreamsConfig::default() }),
+            streams: Some(StreamsConfig {
+                storage: self.store.storage(),
+                reserved_for: vec![subject::DENY_STREAM.to_owned()],
+                ..StreamsConfig::default()
+            }),
             ..embedded_bus::Config::default()
         })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Log, LogError, Opened, Record, Saved, Store, Told};
+use super::{Log, LogError, Opened, Record, Saved, Store, Told, Why};
 
 /// Keeps nothing beyond the process.
 #[derive(Debug, Default)]
@@ -103,7 +103,7 @@ impl Log for MemoryLog {
         Ok(())
     }
 
-    fn remove(&mut self, seqs: &[u64]) -> Result<(), LogError> {
+    fn remove(&mut self, seqs: &[u64], _why: Why) -> Result<(), LogError> {
         self.drop_all(seqs);
         Ok(())
     }

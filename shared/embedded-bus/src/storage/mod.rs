@@ -51,6 +51,42 @@ pub(crate) enum LogError {
     },
 }
 
+/// Why messages leave a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// A limit of messages or bytes: others came.
+    Limit,
+    /// They are too old.
+    Age,
+    /// Somebody ordered it.
+    Order,
+}
+
+/// Which messages may use room that is kept back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Not this one.
+    Common,
+    /// This one: it keeps somebody out, or takes the place of what it erases.
+    Reserved,
+}
+
+/// What a log could give back by rewriting one of its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reclaimable {
+    /// Bytes that it would give back.
+    pub(crate) waste: u64,
+    /// Bytes of the file.
+    pub(crate) of: u64,
+}
+
+impl Reclaimable {
+    /// Whether less has to be copied for a byte that is given back than with the other.
+    pub(crate) fn is_better_than(self, other: Self) -> bool {
+        u128::from(self.waste) * u128::from(other.of) > u128::from(other.waste) * u128::from(self.of)
+    }
+}
+
 /// What a log tells while it is opened: first all of what was stored, then what of it is there.
 #[derive(Debug)]
 pub(crate) enum Told<'a> {
@@ -83,15 +119,35 @@ pub(crate) trait Log: Send + fmt::Debug {
     /// needs not be durable; their room may be used again.
     fn forget(&mut self, seqs: &[u64]) -> Result<(), LogError>;
 
-    /// These messages have left the stream for good: somebody ordered it, or a limit of messages or bytes. They stay gone
-    /// once `commit` has returned, in whatever order room is reclaimed: a message that came back would make a stream look
-    /// as if nothing before it were missing, and would undo an erasure. A stream at its limits calls this for each new
-    /// message, so it has to be as cheap as appending a few bytes. No sequence is used again because of it.
-    fn remove(&mut self, seqs: &[u64]) -> Result<(), LogError>;
+    /// These messages have left the stream for good. They stay gone once `commit` has returned, in whatever order room is
+    /// reclaimed: a message that came back would make a stream look as if nothing before it were missing, and would undo
+    /// an erasure. A stream at its limits calls this for each new message, so it has to be as cheap as appending a few
+    /// bytes. No sequence is used again because of it. What is gone by order or age is out of all files in a bounded time.
+    fn remove(&mut self, seqs: &[u64], why: Why) -> Result<(), LogError>;
 
-    /// Whether one more message may be appended, as far as that is known. Asked before a stream changes its state, so
-    /// that a full disk costs a refusal and not reading everything anew.
-    fn room(&self) -> Result<(), LogError> {
+    /// Ids of messages from this sequence on are still in the duplicate window: they are kept whatever becomes of the
+    /// messages, and told at the next opening. `u64::MAX`: none.
+    fn keep_ids_from(&mut self, _seq: u64) {}
+
+    /// Whether one more message of so many bytes may be appended, as far as that is known. Asked before a stream changes
+    /// its state, so that a full disk costs a refusal and not reading everything anew.
+    fn room(&self, _bytes: u64, _claim: Claim) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    /// What [`Log::reclaim`] would give back; nothing that is worth it: `None`.
+    fn reclaimable(&self) -> Option<Reclaimable> {
+        None
+    }
+
+    /// Gives room back at once, from the file where that costs least. Says how many bytes. That there is no room to do so
+    /// is no error.
+    fn reclaim(&mut self) -> Result<u64, LogError> {
+        Ok(0)
+    }
+
+    /// Whoever was told that messages may be missing has taken note of it for good: the next opening does not say so again.
+    fn note_shortness(&mut self) -> Result<(), LogError> {
         Ok(())
     }
 
@@ -101,8 +157,14 @@ pub(crate) trait Log: Send + fmt::Debug {
     /// Bytes that the log takes where it is kept, with everything that is not reclaimed yet.
     fn size(&self) -> u64;
 
+    /// The system's clock was set: every message stored so far counts as stored `by` nanoseconds later from now on. Times
+    /// that are told at the next opening are corrected by that; those that [`Log::read`] gives are as they were.
+    fn on_step(&mut self, _by: i64) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// Called now and then, between two commits: what is due by the clock (a delayed fsync) or is worth doing when
-    /// there is time (giving room back). `now` is in nanoseconds since 1970.
+    /// there is time (giving room back). `now` is in nanoseconds and never goes back.
     fn on_tick(&mut self, now: u64) -> Result<(), LogError>;
 }
 

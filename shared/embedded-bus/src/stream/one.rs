@@ -13,12 +13,16 @@ use super::error::ApiError;
 use super::headers::{self, Wishes};
 use super::republish::{self, Transform};
 use super::state::{Filter, Limits, Purge, State};
-use crate::storage::{Log, LogError, Opened, Record, Saved, Store, Told};
+use crate::storage::{Claim, Log, LogError, Opened, Reclaimable, Record, Saved, Store, Told, Why};
 
 /// How long a stream whose store failed stores nothing, at first and at most, in nanoseconds. To read it anew may take
 /// seconds, and a full disk does not empty itself at once.
 const FIRST_PAUSE: u64 = 1_000_000_000;
 const LAST_PAUSE: u64 = 30_000_000_000;
+/// Bytes of a record in a log besides the message's own, about.
+const RECORD_OVERHEAD: u64 = 64;
+/// Bytes of a rollup that may use room that is kept back: one that erases is small.
+const SMALL_ROLLUP: usize = 4096;
 /// The most bytes of a header block, as for nats-server.
 const LARGEST_HEADERS: usize = u16::MAX as usize;
 
@@ -28,6 +32,18 @@ pub(crate) struct Message {
     pub(crate) subject: Bytes,
     pub(crate) headers: Bytes,
     pub(crate) payload: Bytes,
+}
+
+impl Message {
+    /// Bytes of all of it.
+    fn len(&self) -> usize {
+        self.subject.len() + self.headers.len() + self.payload.len()
+    }
+
+    /// A small message that takes the place of others makes room: a full store must not keep anybody from erasing.
+    fn claim_of_rollup(&self, claim: Claim) -> Claim {
+        if self.len() <= SMALL_ROLLUP { Claim::Reserved } else { claim }
+    }
 }
 
 /// A copy of a stored message, on its way to whoever listens.
@@ -155,18 +171,18 @@ impl Stream {
         // A clock that was set back must not bring back what had gone.
         evicted.append(&mut state.expire(now.max(state.last_time())));
         if !evicted.is_empty() {
-            log.remove(&evicted)?;
+            // On a full disk they are found and left out again at the next start.
+            unless_full(log.remove(&evicted, Why::Age))?;
         }
-        self.renew_if_short(store, opened, now)?;
+        if opened.may_miss_some {
+            unless_full(self.renew(store, opened, now).and_then(|()| log.note_shortness()))?;
+        }
         (self.state, self.log, self.dirty, self.failed) = (state, Some(log), false, None);
         Ok(())
     }
 
     /// A stream that may miss messages which were acknowledged is another one: whoever remembers a place in it is to know.
-    fn renew_if_short(&mut self, store: &mut dyn Store, opened: Opened, now: u64) -> Result<(), LogError> {
-        if !opened.may_miss_some {
-            return Ok(());
-        }
+    fn renew(&mut self, store: &mut dyn Store, opened: Opened, now: u64) -> Result<(), LogError> {
         self.created = now;
         store.save(&self.saved())?;
         tracing::warn!(
@@ -218,11 +234,11 @@ impl Stream {
         self.copies = copies(&self.config);
         let evicted = self.state.set_limits(Limits::of(&self.config));
         self.dirty = true;
-        self.with_log(|log| if evicted.is_empty() { Ok(()) } else { log.remove(&evicted) })
+        self.with_log(|log| if evicted.is_empty() { Ok(()) } else { log.remove(&evicted, Why::Limit) })
     }
 
-    /// Stores a message if it may be.
-    pub(crate) fn publish(&mut self, message: &Message, now: u64) -> Result<Stored, ApiError> {
+    /// Stores a message if it may be. `claim`: whether it may use room that is kept back.
+    pub(crate) fn publish(&mut self, message: &Message, claim: Claim, now: u64) -> Result<Stored, ApiError> {
         self.usable()?;
         if let Some(why) = &self.pause.why {
             if now < self.pause.ends {
@@ -234,7 +250,7 @@ impl Stream {
         if let Some(duplicate) = self.grant(&wishes, message, now)? {
             return Ok(Stored::Duplicate { seq: duplicate });
         }
-        self.room()?;
+        self.room(message, if wishes.rollup.is_some() { message.claim_of_rollup(claim) } else { claim })?;
         let Message { subject, headers, payload } = message.clone();
         let size = self.config.size_of(subject.len(), headers.len(), payload.len());
         self.state.admit(&subject, size, wishes.rollup.is_some())?;
@@ -250,18 +266,39 @@ impl Stream {
             Some(filter) => self.state.purge(Purge { filter, before: Some(appended.seq), keep: 0 }),
             None => Vec::new(),
         };
+        // What a rollup takes the place of is gone by order, and with it what left at the same time.
+        let why = if rolled_up.is_empty() { Why::Limit } else { Why::Order };
         let mut removed = appended.evicted;
         removed.extend(rolled_up);
         self.with_log(|log| {
             log.append(record)?;
-            if removed.is_empty() { Ok(()) } else { log.remove(&removed) }
+            if removed.is_empty() { Ok(()) } else { log.remove(&removed, why) }
         })?;
         Ok(Stored::New { seq: appended.seq, copy })
     }
 
     /// Whether the store takes another message. That it is full is no failure: all that is there can be read.
-    fn room(&self) -> Result<(), ApiError> {
-        self.log.as_ref().map_or(Ok(()), |log| log.room()).map_err(|error| ApiError::from(&error))
+    fn room(&self, message: &Message, claim: Claim) -> Result<(), ApiError> {
+        let bytes = message.len() as u64 + RECORD_OVERHEAD;
+        self.log
+            .as_ref()
+            .map_or(Ok(()), |log| log.room(bytes, claim))
+            .map_err(|error| ApiError::from(&error))
+    }
+
+    /// What [`Stream::reclaim`] would give back.
+    pub(crate) fn reclaimable(&self) -> Option<Reclaimable> {
+        self.usable().ok()?;
+        self.log.as_ref()?.reclaimable()
+    }
+
+    /// Gives room of its log back at once. How many bytes.
+    pub(crate) fn reclaim(&mut self, now: u64) -> Result<u64, ApiError> {
+        let ids_from = self.state.first_seq_in_window(now);
+        self.with_log(|log| {
+            log.keep_ids_from(ids_from);
+            log.reclaim()
+        })
     }
 
     /// Whether what a message asks for holds, in nats-server's order. The sequence it has already, if it is a duplicate.
@@ -360,7 +397,7 @@ impl Stream {
             return Ok(false);
         }
         self.dirty = true;
-        self.with_log(|log| log.remove(&[seq]))?;
+        self.with_log(|log| log.remove(&[seq], Why::Order))?;
         Ok(true)
     }
 
@@ -370,7 +407,7 @@ impl Stream {
         let removed = self.state.purge(purge);
         if !removed.is_empty() {
             self.dirty = true;
-            self.with_log(|log| log.remove(&removed))?;
+            self.with_log(|log| log.remove(&removed, Why::Order))?;
         }
         Ok(removed.len() as u64)
     }
@@ -381,8 +418,10 @@ impl Stream {
             return;
         }
         let expired = self.state.expire(now);
+        let ids_from = self.state.first_seq_in_window(now);
         // Whatever fails here is kept in `failed`.
         let _ = self.with_log(|log| {
+            log.keep_ids_from(ids_from);
             if !expired.is_empty() {
                 log.forget(&expired)?;
             }
@@ -437,6 +476,17 @@ impl Stream {
             self.failed = Some(error.clone());
             error
         })
+    }
+}
+
+/// What could not be kept for want of room is found again at the next start.
+fn unless_full(kept: Result<(), LogError>) -> Result<(), LogError> {
+    match kept {
+        Err(error @ LogError::Full(_)) => {
+            tracing::warn!(%error, "the disk is full: a stream is opened as it is");
+            Ok(())
+        }
+        other => other,
     }
 }
 

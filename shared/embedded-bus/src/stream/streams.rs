@@ -18,7 +18,7 @@ use super::one::{Stored, Stream};
 use super::publish;
 use super::request::{Item, Kind, Output, Route, RouteChange};
 use crate::stats::{Stats, StoreSnapshot, StreamSnapshot, add};
-use crate::storage::{LogError, Store};
+use crate::storage::{Claim, LogError, Store};
 use crate::subject;
 
 /// Settings that don't change.
@@ -30,6 +30,8 @@ pub(crate) struct Bounds {
     pub(crate) max_answer: usize,
     /// Who leads the streams: this server.
     pub(crate) leader: String,
+    /// Streams whose messages may use room that is kept back.
+    pub(crate) reserved_for: Vec<String>,
 }
 
 /// What the API counts about itself.
@@ -53,6 +55,8 @@ pub(crate) struct Streams {
     routes: Vec<RouteChange>,
     /// Messages that were refused because the store is full.
     refused_full: u64,
+    /// Whether room was looked for in vain since the last tick.
+    has_no_more_room: bool,
 }
 
 impl Streams {
@@ -87,6 +91,7 @@ impl Streams {
             output_bytes: 0,
             routes,
             refused_full: 0,
+            has_no_more_room: false,
         })
     }
 
@@ -108,8 +113,14 @@ impl Streams {
         let Some(stream) = self.streams.get_mut(name) else {
             return self.tell_nobody(item);
         };
-        let (name, result) = (Arc::clone(&stream.name), stream.publish(&item.message, now));
-        let no_ack = stream.config.no_ack;
+        let (name, no_ack) = (Arc::clone(&stream.name), stream.config.no_ack);
+        let is_reserved = self.bounds.reserved_for.iter().any(|reserved| **reserved == *name);
+        let claim = if is_reserved { Claim::Reserved } else { Claim::Common };
+        let mut result = stream.publish(&item.message, claim, now);
+        while result.as_ref().is_err_and(ApiError::is_full) && self.make_room(now) {
+            let Some(stream) = self.streams.get_mut(&*name) else { break };
+            result = stream.publish(&item.message, claim, now);
+        }
         let counters = self.stats.counters();
         let answer = match result {
             Ok(Stored::New { seq, copy }) => {
@@ -137,6 +148,27 @@ impl Streams {
             let (stream, subject) = (Some(name), reply.clone());
             self.collect(Output { stream, kind: Kind::Ack, subject, headers: Bytes::new(), payload: answer });
         }
+    }
+
+    /// Gives room back where that costs least. Whether there was any; if not, it is not looked for again before the next
+    /// tick, because each refused message would look for it.
+    fn make_room(&mut self, now: u64) -> bool {
+        if self.has_no_more_room {
+            return false;
+        }
+        loop {
+            let all = self.streams.values_mut().filter_map(|stream| Some((stream.reclaimable()?, stream)));
+            let best = all.reduce(|best, one| if one.0.is_better_than(best.0) { one } else { best });
+            let Some((_, stream)) = best else { break };
+            // A log that could not give anything back is not among those that can, for a while.
+            match stream.reclaim(now) {
+                Ok(0) => {}
+                Ok(_) => return true,
+                Err(_) => break,
+            }
+        }
+        self.has_no_more_room = true;
+        false
     }
 
     /// The stream was deleted after the message was queued: it is answered as if it had come later.
@@ -264,6 +296,7 @@ impl Streams {
 
     /// What is due by the clock. Tells what the streams hold.
     pub(crate) fn on_tick(&mut self, now: u64) {
+        self.has_no_more_room = false;
         for stream in self.streams.values_mut() {
             stream.on_tick(now);
         }

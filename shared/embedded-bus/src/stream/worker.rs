@@ -109,6 +109,7 @@ fn open(bus: &Arc<Bus>, config: &StreamsConfig) -> Result<Running, String> {
         max_streams: config.max_streams,
         max_answer: bus.config.max_pending_bytes / ANSWER_PART,
         leader: bus.info.server_id().to_owned(),
+        reserved_for: config.reserved_for.clone(),
     };
     let streams =
         Streams::open(store, bounds, bus.stats.clone(), time::now()).map_err(|error| error.to_string())?;

@@ -28,6 +28,8 @@ pub(super) trait Files: Send + Sync + fmt::Debug {
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// A file that takes so many bytes of the disk, whatever is in it; one that is there is made longer or shorter.
+    fn hold(&self, path: &Path, bytes: u64) -> io::Result<()>;
     /// Bytes that may still be written.
     fn free(&self, path: &Path) -> io::Result<u64>;
     /// Another text after each start of the machine; empty: it can't be known.
@@ -91,6 +93,18 @@ impl Files for Real {
         File::open(path)?.sync_all()
     }
 
+    fn hold(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        if file.metadata()?.len() > bytes {
+            return file.set_len(bytes);
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+        Ok(())
+    }
+
     fn free(&self, path: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -118,6 +132,11 @@ impl OneFile for File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
     }
+}
+
+/// Whether an operation failed for want of room on the disk.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Replaces a small file, so that there is always the old one or the new one, whole.

@@ -1,15 +1,15 @@
 //! One record of a segment, as bytes.
 //!
 //! `length u32 | checksum u32 | synced u32 | kind u8 | body`, little-endian. The length is that of everything behind the
-//! checksum, which covers it and the length, and begins with the salt of the segment. `synced` says up to which offset this segment was known to be on the disk
-//! when the record was written: a later record so bears witness that bytes before that offset were whole once. What is
-//! wrong there is damage; what is wrong beyond every witness is a write that a crash cut off.
+//! checksum, which covers it and the length, and begins with the salt of the segment. `synced` says up to which offset this
+//! segment was known to be on the disk when the record was written: a later record so bears witness that bytes before that
+//! offset were whole once. What is wrong there is damage; what is wrong beyond every witness is a write that a crash cut off.
 //!
 //! The salt is random and in no message, so bytes that a publisher chose are no record of the log, wherever they lie.
 
 use bytes::{BufMut, Bytes};
 
-use crate::storage::Record;
+use crate::storage::{Record, Why};
 
 /// Bytes before the kind.
 pub(super) const PREFIX: usize = 12;
@@ -19,6 +19,8 @@ pub(super) const TOMB: u64 = 8;
 const MESSAGE: u8 = 1;
 const REMOVE: u8 = 2;
 const RESERVE: u8 = 3;
+const ID: u8 = 4;
+const ERASE: u8 = 5;
 
 /// What the checksums of a segment begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +41,12 @@ impl Salt {
 pub(super) enum Entry {
     /// A message was stored.
     Message(Record),
-    /// These messages left for good.
-    Remove(Vec<u64>),
+    /// These messages left for good. It tells no age from another limit.
+    Remove(Why, Vec<u64>),
     /// Sequences up to and including this one may be in use.
     Reserve(u64),
+    /// A message was stored and has left; its id still counts. Only sequence, time and the header of the id are kept.
+    Id(Record),
 }
 
 /// A record and where the next one begins.
@@ -75,7 +79,16 @@ fn checksum(salt: Salt, length: u32, rest: &[u8]) -> u32 {
 
 /// Appends a message.
 pub(super) fn put_message(out: &mut Vec<u8>, salt: Salt, synced: u32, record: &Record) {
-    frame(out, salt, synced, MESSAGE, |out| {
+    put_record(out, salt, synced, MESSAGE, record);
+}
+
+/// Appends what is kept of a message that has left, for the sake of its id.
+pub(super) fn put_id(out: &mut Vec<u8>, salt: Salt, synced: u32, record: &Record) {
+    put_record(out, salt, synced, ID, record);
+}
+
+fn put_record(out: &mut Vec<u8>, salt: Salt, synced: u32, kind: u8, record: &Record) {
+    frame(out, salt, synced, kind, |out| {
         out.put_u64_le(record.seq);
         out.put_u64_le(record.time);
         out.put_u16_le(u16::try_from(record.subject.len()).expect("subjects are below 64 KiB"));
@@ -87,8 +100,9 @@ pub(super) fn put_message(out: &mut Vec<u8>, salt: Salt, synced: u32, record: &R
 }
 
 /// Appends removals.
-pub(super) fn put_remove(out: &mut Vec<u8>, salt: Salt, synced: u32, seqs: &[u64]) {
-    frame(out, salt, synced, REMOVE, |out| seqs.iter().for_each(|seq| out.put_u64_le(*seq)));
+pub(super) fn put_remove(out: &mut Vec<u8>, salt: Salt, synced: u32, why: Why, seqs: &[u64]) {
+    let kind = if why == Why::Order { ERASE } else { REMOVE };
+    frame(out, salt, synced, kind, |out| seqs.iter().for_each(|seq| out.put_u64_le(*seq)));
 }
 
 /// Appends how far sequences may be in use.
@@ -109,7 +123,7 @@ pub(super) fn read_alone(data: &Bytes, at: usize, salt: Salt) -> Option<Frame> {
     let end = (at + 8).checked_add(length as usize)?;
     let rest = data.get(at + 8..end)?;
     let (synced, kind) = (u32_at(rest, 0)?, *rest.get(4)?);
-    if !(MESSAGE..=RESERVE).contains(&kind) || checksum(salt, length, rest) != sum {
+    if !(MESSAGE..=ERASE).contains(&kind) || checksum(salt, length, rest) != sum {
         return None;
     }
     let entry = body(kind, data.slice(at + 8 + 5..end))?;
@@ -129,7 +143,7 @@ pub(super) fn read_trusted(data: &Bytes, at: usize) -> Option<Frame> {
 
 fn body(kind: u8, body: Bytes) -> Option<Entry> {
     match kind {
-        MESSAGE => {
+        MESSAGE | ID => {
             let (seq, time) = (u64_at(&body, 0)?, u64_at(&body, 8)?);
             let subject = usize::from(u16::from_le_bytes(body.get(16..18)?.try_into().ok()?));
             let headers = u32_at(&body, 18)? as usize;
@@ -138,16 +152,18 @@ fn body(kind: u8, body: Bytes) -> Option<Entry> {
             if payload_from > body.len() {
                 return None;
             }
-            Some(Entry::Message(Record {
+            let record = Record {
                 seq,
                 time,
                 subject: body.slice(22..headers_from),
                 headers: body.slice(headers_from..payload_from),
                 payload: body.slice(payload_from..),
-            }))
+            };
+            Some(if kind == MESSAGE { Entry::Message(record) } else { Entry::Id(record) })
         }
-        REMOVE if body.len().is_multiple_of(8) => {
-            Some(Entry::Remove((0..body.len()).step_by(8).filter_map(|at| u64_at(&body, at)).collect()))
+        REMOVE | ERASE if body.len().is_multiple_of(8) => {
+            let why = if kind == ERASE { Why::Order } else { Why::Limit };
+            Some(Entry::Remove(why, (0..body.len()).step_by(8).filter_map(|at| u64_at(&body, at)).collect()))
         }
         RESERVE if body.len() == 8 => Some(Entry::Reserve(u64_at(&body, 0)?)),
         _ => None,

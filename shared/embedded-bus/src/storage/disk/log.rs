@@ -1,8 +1,9 @@
 //! The log of one stream: segment files, of which the newest is written.
 //!
-//! What is appended waits in memory until `commit` writes it with one call. After any error nothing works until the log
-//! was opened again: the bytes behind the last good commit are cut off then, because a file whose sync failed may have
-//! lost what it was given and still show it.
+//! What is appended waits in memory until `commit` writes it with one call. After an error of a write or a sync nothing
+//! works until the log was opened again: the bytes behind the last good commit are cut off then, because a file whose sync
+//! failed may have lost what it was given and still show it. To open a log changes nothing on the disk; the first thing
+//! that is to be written does, so that a full disk can be read.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,48 +12,84 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::compact::Compaction;
+use super::compact::{Compaction, Retry};
 use super::files::{OneFile, replace};
 use super::frame::{self, Entry, Header, Salt};
 use super::mark::Mark;
-use super::scan::{self, file_name, holder};
-use super::segment::Segment;
+use super::scan::{self, file_name};
+use super::segment::{Segment, Span};
+use super::segments::Segments;
 use super::shared::{Shared, Trusted};
+use super::steps::Steps;
 use crate::config::Sync;
-use crate::storage::{Log, LogError, Opened, Record, Told};
+use crate::storage::{Claim, Log, LogError, Opened, Reclaimable, Record, Told, Why};
 
-/// Bytes after which a segment is ended and another begun.
-pub(super) const SEGMENT: u64 = 32 << 20;
+/// Bytes after which a segment is ended and another begun, at least and at most.
+const SMALLEST_SEGMENT: u64 = 64 << 10;
+const LARGEST_SEGMENT: u64 = 32 << 20;
+/// Segments that a full data folder has at least: what is reclaimed at once is a small part of it.
+const SEGMENTS: u64 = 64;
 /// Bytes that wait in memory at most, besides one message.
 const WRITE_AT: usize = 4 << 20;
 /// How far ahead sequences are made durable as in use.
 const BLOCK: u64 = 65_536;
 /// How long acknowledged messages may be unsynced in the relaxed setting, in nanoseconds. Ticks come on top.
 const SYNC_AFTER: u64 = 500_000_000;
+/// How long what was erased, or grew too old, may stay in a file, in nanoseconds, before the file is rewritten.
+const ERASED_WITHIN: u64 = 60_000_000_000;
+const EXPIRED_WITHIN: u64 = 3_600_000_000_000;
+
+/// Bytes after which a segment is ended, for a data folder of so many bytes.
+pub(super) fn segment_bytes(max_bytes: u64) -> u64 {
+    (max_bytes / SEGMENTS).clamp(SMALLEST_SEGMENT, LARGEST_SEGMENT)
+}
+
+/// What has to be written before anything else can be.
+#[derive(Debug)]
+struct Opening {
+    /// Where the active file has to end.
+    cut: Option<u64>,
+    /// The mark of a log that is in use.
+    mark: Mark,
+    /// Whether what is appended needs a new segment: its header keeps the sequence, and has a salt.
+    roll: bool,
+}
 
 pub(super) struct DiskLog {
     pub(super) shared: Arc<Shared>,
     pub(super) name: String,
     pub(super) folder: PathBuf,
-    pub(super) segments: BTreeMap<u32, Segment>,
+    pub(super) segments: Segments,
     pub(super) active: u32,
-    file: Box<dyn OneFile>,
+    pub(super) file: Box<dyn OneFile>,
     /// Open files of older segments, few.
     readers: BTreeMap<u32, Box<dyn OneFile>>,
     /// Appended and not yet written; it begins at the offset `written` of the active file.
     pending: Vec<u8>,
     /// Bytes of the active file.
-    written: u64,
-    committed: u64,
-    synced: u64,
-    /// When the sync is due, in nanoseconds since 1970.
+    pub(super) written: u64,
+    pub(super) committed: u64,
+    pub(super) synced: u64,
+    /// When the sync is due, by the clock of `on_tick`.
     sync_due: Option<u64>,
-    last_seq: u64,
-    reserved: u64,
+    pub(super) last_seq: u64,
+    pub(super) reserved: u64,
     broken: bool,
+    /// None: something was written since the log was opened.
+    opening: Option<Opening>,
+    steps: Steps,
+    /// Whether `steps` is not on the disk yet.
+    steps_changed: bool,
     pub(super) size: u64,
+    /// As told to [`super::shared::Counts::wasted`].
+    pub(super) wasted: u64,
     pub(super) segment_bytes: u64,
     pub(super) compaction: Option<Compaction>,
+    pub(super) retry: Retry,
+    /// Ids of messages from this sequence on have to stay.
+    pub(super) ids_from: u64,
+    /// The clock at the last tick.
+    pub(super) now: u64,
     /// Bytes written since the last tick: giving room back has to keep up with them.
     pub(super) since_tick: u64,
 }
@@ -75,26 +112,30 @@ impl DiskLog {
         let files = &*shared.files;
         let (mark, boot) = (Mark::read(files, &folder), files.boot_id());
         let trusted = shared.trusted(name);
-        let found = scan::scan(shared, &folder, &mark, trusted, tell)?;
-        scan::tell(shared, &folder, &found.segments, tell)?;
+        let steps = Steps::read(files, &folder).map_err(|error| shared.error(&folder, error))?;
+        let found = scan::scan(shared, &folder, (&mark, trusted), &steps, tell)?;
+        scan::tell(shared, &folder, &found.segments, &steps, tell)?;
         let lost = trusted.is_some_and(|trusted| trusted.lost);
         let may_miss_some = mark.may_miss_some(&boot) || lost;
         // Whatever was lost: no sequence that may have been seen is given again.
-        let all_seen = !found.cut && !may_miss_some && !mark.machine_went_down(&boot);
+        let all_seen = found.cut.is_none() && !may_miss_some && !mark.machine_went_down(&boot);
         let last_seq = if all_seen { found.last_seq } else { found.last_seq.max(found.reserved) };
         let mut segments = found.segments;
-        let active = match segments.keys().next_back() {
-            Some(number) => *number,
+        let active = match segments.last() {
+            Some(number) => number,
             None => first(shared, &folder, last_seq, found.reserved, &mut segments)?,
         };
         let path = folder.join(file_name(active));
         let mut file = files.open(&path).map_err(|error| shared.error(&path, error))?;
         // What another process had written and not synced.
         file.sync().map_err(|error| shared.error(&path, error))?;
-        let written = segments[&active].len;
-        let size = segments.values().map(|segment| segment.len).sum();
+        let written = segments.get(active).map_or(0, |segment| segment.len);
+        let salted = segments.get(active).is_some_and(|segment| segment.salt != Salt::NONE);
+        let size = segments.iter().map(|segment| segment.len).sum();
         shared.resized(0, size);
         shared.counts.segments(0, segments.len());
+        let mark = Mark::Running { boot, sync: shared.sync, short: may_miss_some };
+        let roll = last_seq > found.last_seq || !salted;
         let mut log = Self {
             shared: Arc::clone(shared),
             name: name.to_owned(),
@@ -110,31 +151,63 @@ impl DiskLog {
             sync_due: None,
             last_seq,
             reserved: found.reserved,
-            // Until its mark is there: a log that is dropped before must not leave a clean one.
-            broken: true,
+            broken: false,
+            opening: Some(Opening { cut: found.cut, mark, roll }),
+            steps,
+            steps_changed: false,
             size,
+            wasted: 0,
             segment_bytes,
             compaction: None,
+            retry: Retry::default(),
+            ids_from: 0,
+            now: 0,
             since_tick: 0,
         };
-        if last_seq > found.last_seq || log.salt() == Salt::NONE {
-            // The header of the next segment keeps the sequence, and has a salt.
-            log.roll()?;
+        if roll || found.cut.is_some() {
+            // The next opening can't see any more what was lost, so it has to find the sequence.
+            match log.begin_to_write() {
+                Ok(()) => {}
+                Err(LogError::Full(_)) if !log.broken => {}
+                Err(error) => return Err(error),
+            }
         }
-        // Only now: until here, what the old mark says has to be found again if this is cut off.
-        Mark::Running { boot, sync: shared.sync, short: may_miss_some }
-            .write(files, &log.folder)
-            .map_err(|error| shared.error(&log.folder, error))?;
-        shared.trust(name);
-        log.broken = false;
         Ok((log, Opened { last_seq, may_miss_some }))
+    }
+
+    /// Begins to write, if that has not begun. A log that can't begin is as it was, and can be read.
+    pub(super) fn begin_to_write(&mut self) -> Result<(), LogError> {
+        self.check()?;
+        let Some(Opening { cut, roll, .. }) = &mut self.opening else { return Ok(()) };
+        if let Some(end) = *cut {
+            let cut_off = self.file.set_len(end).and_then(|()| self.file.sync());
+            cut_off.map_err(|error| self.shared.error(&self.folder, error))?;
+            *cut = None;
+        }
+        if std::mem::take(roll)
+            && let Err(error) = self.roll()
+        {
+            if let Some(opening) = &mut self.opening {
+                opening.roll = true;
+            }
+            return Err(error);
+        }
+        let Some(Opening { mark, .. }) = &self.opening else { return Ok(()) };
+        // Only behind the new segment: until here, what the old mark says has to be found again if this is cut off.
+        let shared = &*self.shared;
+        shared
+            .write(|| mark.write(&*shared.files, &self.folder))
+            .map_err(|error| shared.error(&self.folder, error))?;
+        shared.trust(&self.name);
+        self.opening = None;
+        Ok(())
     }
 
     pub(super) fn path(&self, number: u32) -> PathBuf {
         self.folder.join(file_name(number))
     }
 
-    fn check(&self) -> Result<(), LogError> {
+    pub(super) fn check(&self) -> Result<(), LogError> {
         if self.broken {
             return Err(LogError::Damaged(format!(
                 "{} can't be used after an error before it was opened again",
@@ -170,7 +243,7 @@ impl DiskLog {
         self.size += added;
         self.since_tick += added;
         self.shared.resized(0, added);
-        if let Some(segment) = self.segments.get_mut(&self.active) {
+        if let Some(segment) = self.segments.get_mut(self.active) {
             segment.len += added;
         }
     }
@@ -180,7 +253,8 @@ impl DiskLog {
         if self.pending.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.file.write_at(&self.pending, self.written) {
+        let (file, pending, written) = (&mut self.file, &self.pending, self.written);
+        if let Err(error) = self.shared.write(|| file.write_at(pending, written)) {
             let path = self.path(self.active);
             return Err(self.fail(&path, error, self.committed));
         }
@@ -213,26 +287,28 @@ impl DiskLog {
         self.sync_all()?;
         let number = self.active + 1;
         let salt = Salt::random();
-        let header = Header { number, last_seq: self.last_seq, reserved: self.reserved, salt };
-        let path = self.path(number);
-        let shared = Arc::clone(&self.shared);
-        let made = replace(&*shared.files, &self.folder, &file_name(number), &header.encode())
-            .and_then(|()| shared.files.open(&path));
-        let file = match made {
+        let header = Header { number, last_seq: self.last_seq, reserved: self.reserved, salt }.encode();
+        let (path, shared) = (self.path(number), Arc::clone(&self.shared));
+        let made = shared.write(|| replace(&*shared.files, &self.folder, &file_name(number), &header));
+        let file = match made.and_then(|()| shared.files.open(&path)) {
             Ok(file) => file,
             Err(error) => {
                 // A half-made one that has its name already would be taken for the newest.
-                let _ = shared.files.remove(&path);
-                return Err(self.fail(&path, error, self.synced));
+                return match shared.files.remove(&path) {
+                    Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => {
+                        Err(self.shared.error(&path, error))
+                    }
+                    Ok(()) | Err(_) => Err(self.fail(&path, error, self.synced)),
+                };
             }
         };
-        if let Some(segment) = self.segments.get_mut(&self.active) {
+        if let Some(segment) = self.segments.get_mut(self.active) {
             segment.shrink();
         }
         self.file = file;
         self.readers.clear();
         let len = Header::LEN as u64;
-        self.segments.insert(number, Segment::new(number, salt, len));
+        self.segments.insert(Segment::new(number, salt, len));
         (self.active, self.written, self.committed, self.synced) = (number, len, len, len);
         self.size += len;
         self.shared.resized(0, len);
@@ -242,7 +318,7 @@ impl DiskLog {
 
     /// What the checksums in the active segment begin with.
     fn salt(&self) -> Salt {
-        self.segments.get(&self.active).map_or(Salt::NONE, |segment| segment.salt)
+        self.segments.get(self.active).map_or(Salt::NONE, |segment| segment.salt)
     }
 
     /// What `synced` of a record says: a segment is below 4 GiB.
@@ -250,12 +326,12 @@ impl DiskLog {
         u32::try_from(self.synced).unwrap_or(0)
     }
 
-    fn bytes_at(&mut self, number: u32, at: u64) -> std::io::Result<Bytes> {
+    fn bytes_at(&mut self, number: u32, Span { at, len }: Span) -> std::io::Result<Bytes> {
+        let (at, len) = (u64::from(at), len as usize);
         if number == self.active && at >= self.written {
             let from = usize::try_from(at - self.written).unwrap_or(usize::MAX);
-            let rest = self.pending.get(from..).unwrap_or_default();
-            let length = frame::length(rest).unwrap_or(0).min(rest.len());
-            return Ok(Bytes::copy_from_slice(&rest[..length]));
+            let record = from.checked_add(len).and_then(|to| self.pending.get(from..to));
+            return Ok(Bytes::copy_from_slice(record.unwrap_or_default()));
         }
         let file = if number == self.active {
             &self.file
@@ -269,14 +345,7 @@ impl DiskLog {
             }
             &self.readers[&number]
         };
-        let mut prefix = [0; frame::PREFIX];
-        file.read_at(&mut prefix, at)?;
-        let length = frame::length(&prefix).unwrap_or(0);
-        let most = self.segments.get(&number).map_or(0, |segment| segment.len.saturating_sub(at));
-        if length as u64 > most {
-            return Ok(Bytes::new());
-        }
-        let mut data = vec![0; length];
+        let mut data = vec![0; len];
         file.read_at(&mut data, at)?;
         Ok(data.into())
     }
@@ -293,20 +362,22 @@ fn first(
     folder: &std::path::Path,
     last_seq: u64,
     reserved: u64,
-    segments: &mut BTreeMap<u32, Segment>,
+    segments: &mut Segments,
 ) -> Result<u32, LogError> {
     let salt = Salt::random();
     let header = Header { number: 1, last_seq, reserved, salt };
-    replace(&*shared.files, folder, &file_name(1), &header.encode())
+    let header = header.encode();
+    shared
+        .write(|| replace(&*shared.files, folder, &file_name(1), &header))
         .map_err(|error| shared.error(folder, error))?;
-    segments.insert(1, Segment::new(1, salt, Header::LEN as u64));
+    segments.insert(Segment::new(1, salt, Header::LEN as u64));
     Ok(1)
 }
 
 impl Log for DiskLog {
     fn append(&mut self, record: Record) -> Result<(), LogError> {
-        self.check()?;
-        let too_far = self.segments.get(&self.active).is_some_and(|active| active.is_too_far(record.seq));
+        self.begin_to_write()?;
+        let too_far = self.segments.get(self.active).is_some_and(|active| active.is_too_far(record.seq));
         if self.end() >= self.segment_bytes && self.committed == self.end() || too_far {
             self.roll()?;
         }
@@ -323,14 +394,13 @@ impl Log for DiskLog {
             }
         }
         let at = self.end();
+        frame::put_message(&mut self.pending, salt, witness, &record);
+        let len = u32::try_from(self.end() - at).expect("a message is below 1 GB");
         let Ok(offset) = i32::try_from(at).map(i32::cast_unsigned) else {
             let path = self.path(self.active);
             return Err(self.fail(&path, std::io::ErrorKind::FileTooLarge.into(), self.committed));
         };
-        frame::put_message(&mut self.pending, salt, witness, &record);
-        if let Some(segment) = self.segments.get_mut(&self.active) {
-            segment.add(record.seq, offset);
-        }
+        self.segments.add(self.active, record.seq, Span { at: offset, len });
         self.last_seq = self.last_seq.max(record.seq);
         self.grow(before);
         if self.pending.len() >= WRITE_AT { self.write() } else { Ok(()) }
@@ -338,46 +408,72 @@ impl Log for DiskLog {
 
     fn read(&mut self, seq: u64) -> Result<Option<Record>, LogError> {
         self.check()?;
-        let Some(number) = holder(&self.segments, seq) else { return Ok(None) };
-        let Some(segment) = self.segments.get(&number) else { return Ok(None) };
-        let (salt, Some(at)) = (segment.salt, segment.find(seq)) else { return Ok(None) };
+        let Some(segment) = self.segments.holder(seq).and_then(|number| self.segments.get(number)) else {
+            return Ok(None);
+        };
+        let (number, salt, Some(span)) = (segment.number, segment.salt, segment.find(seq)) else {
+            return Ok(None);
+        };
         let path = self.path(number);
-        let data = self
-            .bytes_at(number, u64::from(at))
-            .map_err(|source| LogError::Io { path: path.clone(), source })?;
+        let data =
+            self.bytes_at(number, span).map_err(|source| LogError::Io { path: path.clone(), source })?;
         match frame::read_alone(&data, 0, salt).map(|frame| frame.entry) {
             Some(Entry::Message(record)) if record.seq == seq => Ok(Some(record)),
-            Some(Entry::Message(_) | Entry::Remove(_) | Entry::Reserve(_)) | None => {
-                Err(LogError::Damaged(format!(
-                    "{} is damaged at byte {at}: message {seq} can't be read. Check the disk; then restore the data \
-                     folder from a backup",
-                    path.display()
-                )))
-            }
+            _ => Err(LogError::Damaged(format!(
+                "{} is damaged at byte {}: message {seq} can't be read. Check the disk; then restore the data \
+                 folder from a backup",
+                path.display(),
+                span.at
+            ))),
         }
     }
 
     fn forget(&mut self, seqs: &[u64]) -> Result<(), LogError> {
         self.check()?;
+        let due = self.now.saturating_add(EXPIRED_WITHIN);
         for seq in seqs {
-            if let Some(segment) =
-                holder(&self.segments, *seq).and_then(|number| self.segments.get_mut(&number))
+            if let Some(segment) = self.segments.holder_mut(*seq)
+                && segment.kill(*seq, 0)
             {
-                segment.kill(*seq, 0);
+                segment.clear_by(due);
             }
         }
         Ok(())
     }
 
-    fn remove(&mut self, seqs: &[u64]) -> Result<(), LogError> {
-        self.check()?;
+    fn remove(&mut self, seqs: &[u64], why: Why) -> Result<(), LogError> {
+        self.begin_to_write()?;
         let (before, salt, witness) = (self.end(), self.salt(), self.witness());
-        frame::put_remove(&mut self.pending, salt, witness, seqs);
+        frame::put_remove(&mut self.pending, salt, witness, why, seqs);
         self.grow(before);
+        let clear_by = match why {
+            Why::Limit => None,
+            Why::Age => Some(self.now.saturating_add(EXPIRED_WITHIN)),
+            Why::Order => Some(self.now.saturating_add(ERASED_WITHIN)),
+        };
         for seq in seqs {
-            scan::remove(&mut self.segments, *seq, self.active);
+            self.segments.remove_message(*seq, self.active, clear_by);
         }
         if self.pending.len() >= WRITE_AT { self.write() } else { Ok(()) }
+    }
+
+    fn keep_ids_from(&mut self, seq: u64) {
+        self.ids_from = seq;
+    }
+
+    fn note_shortness(&mut self) -> Result<(), LogError> {
+        match &mut self.opening {
+            Some(Opening { mark: Mark::Running { short, .. }, .. }) => *short = false,
+            Some(_) => {}
+            None => {
+                let (shared, boot) = (&*self.shared, self.shared.files.boot_id());
+                let mark = Mark::Running { boot, sync: shared.sync, short: false };
+                shared
+                    .write(|| mark.write(&*shared.files, &self.folder))
+                    .map_err(|error| shared.error(&self.folder, error))?;
+            }
+        }
+        self.begin_to_write()
     }
 
     fn commit(&mut self) -> Result<(), LogError> {
@@ -390,8 +486,25 @@ impl Log for DiskLog {
         Ok(())
     }
 
-    fn room(&self) -> Result<(), LogError> {
-        self.shared.room()
+    fn on_step(&mut self, by: i64) -> Result<(), LogError> {
+        let first = self.segments.iter().find_map(Segment::base).unwrap_or(self.last_seq);
+        self.steps.add(first, self.last_seq, by);
+        self.steps_changed = true;
+        self.write_steps();
+        Ok(())
+    }
+
+    fn room(&self, bytes: u64, claim: Claim) -> Result<(), LogError> {
+        self.shared.room(bytes, claim)
+    }
+
+    fn reclaimable(&self) -> Option<Reclaimable> {
+        self.best_to_reclaim().map(|(_, reclaimable)| reclaimable)
+    }
+
+    fn reclaim(&mut self) -> Result<u64, LogError> {
+        self.begin_to_write()?;
+        self.reclaim_best()
     }
 
     fn size(&self) -> u64 {
@@ -401,11 +514,15 @@ impl Log for DiskLog {
     fn on_tick(&mut self, now: u64) -> Result<(), LogError> {
         self.shared.look(now);
         self.check()?;
+        self.now = now;
         if self.end() > self.synced {
             let due = *self.sync_due.get_or_insert(now + SYNC_AFTER);
             if self.shared.sync == Sync::Strict || now >= due || !self.pending.is_empty() {
                 self.sync_all()?;
             }
+        }
+        if self.steps_changed {
+            self.write_steps();
         }
         self.give_back()
     }
@@ -424,8 +541,24 @@ impl DiskLog {
         Ok(())
     }
 
+    /// Keeps when the clock was set. If that can't be written now, a tick tries again.
+    fn write_steps(&mut self) {
+        let (shared, steps) = (&self.shared, &self.steps);
+        match shared.write(|| steps.write(&*shared.files, &self.folder)) {
+            Ok(()) => self.steps_changed = false,
+            Err(error) => {
+                let error = shared.error(&self.folder, error);
+                tracing::warn!(%error, "that the system's clock was set can't be kept; trying again");
+            }
+        }
+    }
+
     fn close(&mut self) -> Result<(), LogError> {
         self.check()?;
+        if self.opening.is_some() {
+            // What the last mark says is still so.
+            return Ok(());
+        }
         self.sync_all()?;
         // A shortness that nobody took note of must not be forgotten.
         if let Mark::Running { short: true, .. } = Mark::read(&*self.shared.files, &self.folder) {
@@ -443,6 +576,7 @@ impl DiskLog {
 impl Drop for DiskLog {
     fn drop(&mut self) {
         self.shared.resized(self.size, 0);
+        self.shared.counts.wasted(self.wasted, 0);
         self.shared.counts.segments(self.segments.len(), 0);
         if self.broken || self.end() > self.committed || std::thread::panicking() {
             return;

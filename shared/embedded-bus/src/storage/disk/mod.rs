@@ -10,11 +10,14 @@ mod folder;
 mod frame;
 mod log;
 mod mark;
+mod reserve;
 mod scan;
 mod segment;
+mod segments;
 mod shared;
 #[cfg(test)]
 mod sim;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +28,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::files::{Files, Real, replace};
-use self::log::{DiskLog, SEGMENT};
+use self::log::DiskLog;
 use self::mark::Mark;
 use self::shared::Shared;
 use super::{Log, LogError, Opened, Saved, Store, Told};
@@ -55,7 +58,7 @@ impl DiskStore {
     pub(crate) fn open(config: &DiskConfig) -> Result<Self, LogError> {
         let lock = folder::take(&config.path)?;
         let shared = Shared::new(Box::new(Real), &config.path, config.sync, config.max_bytes, Some(lock));
-        Self::with(shared, SEGMENT)
+        Self::with(shared, log::segment_bytes(config.max_bytes))
     }
 
     fn with(shared: Arc<Shared>, segment_bytes: u64) -> Result<Self, LogError> {
@@ -143,13 +146,9 @@ impl Store for DiskStore {
         })?;
         let on_disk = OnDisk { name: stream.name.clone(), created: stream.created, config };
         let json = Bytes::from(serde_json::to_vec(&on_disk).expect("strings and numbers are always JSON"));
-        let files = self.files();
-        replace(files, &folder, CONFIG, &json).map_err(|error| self.shared.error(&folder, error))?;
-        if let Mark::Running { boot, sync, short: true } = Mark::read(files, &folder) {
-            let noted = Mark::Running { boot, sync, short: false };
-            noted.write(files, &folder).map_err(|error| self.shared.error(&folder, error))?;
-        }
-        Ok(())
+        self.shared
+            .write(|| replace(self.files(), &folder, CONFIG, &json))
+            .map_err(|error| self.shared.error(&folder, error))
     }
 
     fn delete(&mut self, name: &str) -> Result<(), LogError> {

@@ -3,27 +3,30 @@
 //! Whatever is wrong before a byte that was durable is damage, and nothing is opened; what is wrong at the very end, where
 //! a crash can have cut a write off, is cut off.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::frame::{self, Entry, Header, Salt};
 use super::mark::Mark;
-use super::segment::Segment;
+use super::segment::{Segment, Span};
+use super::segments::Segments;
 use super::shared::{Shared, Trusted};
-use crate::storage::{LogError, Told};
+use super::steps::Steps;
+use crate::storage::{LogError, Record, Told, Why};
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    pub(super) segments: BTreeMap<u32, Segment>,
-    /// The highest sequence that was seen.
+    pub(super) segments: Segments,
+    /// The highest sequence that was seen or is told of.
     pub(super) last_seq: u64,
+    /// The highest sequence of a message, or of what is left of one.
+    seen: u64,
     /// Sequences up to and including this one may have been in use.
     pub(super) reserved: u64,
-    /// Bytes were cut off the end.
-    pub(super) cut: bool,
+    /// The newest segment ends here, and what its file has behind that has to go before anything is written.
+    pub(super) cut: Option<u64>,
 }
 
 pub(super) fn file_name(number: u32) -> String {
@@ -43,14 +46,19 @@ fn damaged(path: &Path, at: usize, what: &str) -> LogError {
     ))
 }
 
-/// Reads everything, and tells what was stored. `trusted`: what a write that failed in this process left behind.
+/// Reads everything, and tells what was stored. The last use ended as `mark` says; `trusted`: what a write that failed in
+/// this process left behind.
 pub(super) fn scan(
     shared: &Shared,
     folder: &Path,
-    mark: &Mark,
-    trusted: Option<Trusted>,
+    (mark, trusted): (&Mark, Option<Trusted>),
+    steps: &Steps,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<Found, LogError> {
+    let tell = &mut |mut record: Record| {
+        record.time = steps.correct(record.seq, record.time);
+        tell(Told::Stored(&record));
+    };
     let files = &*shared.files;
     let names = files.list(folder).map_err(|error| shared.error(folder, error))?;
     for unfinished in names.iter().filter(|name| name.ends_with(".new")) {
@@ -80,8 +88,8 @@ pub(super) fn scan(
             return Err(damaged(&path, end, "it ended well and can't be read to its end now"));
         }
         if end < data.len() || cut_by_hand {
-            cut(shared, &path, end, data.len())?;
-            found.cut = true;
+            tell_of_cut(shared, &path, end, data.len());
+            found.cut = Some(end as u64);
         }
     }
     if let Mark::Clean { segment, .. } = mark
@@ -98,7 +106,7 @@ fn one(
     path: &Path,
     (number, last): (u32, bool),
     data: &Bytes,
-    tell: &mut dyn FnMut(Told<'_>),
+    tell: &mut dyn FnMut(Record),
 ) -> Result<usize, LogError> {
     let header = match Header::decode(data) {
         Ok(header) if header.number == number => header,
@@ -109,7 +117,7 @@ fn one(
     found.reserved = found.reserved.max(header.reserved);
     let mut segment = Segment::new(number, header.salt, data.len() as u64);
     let mut at = header.len();
-    let mut removals: Vec<u64> = Vec::new();
+    let mut removals = Vec::new();
     while at < data.len() {
         let Some(frame) = frame::read(data, at, header.salt) else {
             if !last || is_witnessed(data, at, header.salt) {
@@ -118,56 +126,40 @@ fn one(
             break;
         };
         match frame.entry {
-            Entry::Message(record) => {
-                let seq = record.seq;
-                if segment.is_too_far(seq) || seq <= found.last_seq {
-                    return Err(damaged(path, at, "its sequences are out of order"));
-                }
-                let offset = u32::try_from(at).map_err(|_| damaged(path, at, "it is too large"))?;
-                segment.add(seq, offset);
-                found.last_seq = found.last_seq.max(seq);
-                tell(Told::Stored(&record));
+            Entry::Message(record) | Entry::Id(record)
+                if segment.is_too_far(record.seq) || record.seq <= found.seen =>
+            {
+                return Err(damaged(path, at, "its sequences are out of order"));
             }
-            Entry::Remove(seqs) => removals.extend(seqs),
+            Entry::Message(record) => {
+                segment.add(record.seq, span(at, frame.end).ok_or_else(|| damaged(path, at, "it is too large"))?);
+                found.seen = record.seq;
+                tell(record);
+            }
+            Entry::Id(record) => {
+                segment.add_id(record.seq, (frame.end - at) as u64);
+                found.seen = record.seq;
+                tell(record);
+            }
+            Entry::Remove(why, seqs) => removals.push((why, seqs)),
             Entry::Reserve(up_to) => found.reserved = found.reserved.max(up_to),
         }
         at = frame.end;
     }
+    found.last_seq = found.last_seq.max(found.seen);
     segment.len = at as u64;
     segment.shrink();
-    found.segments.insert(number, segment);
-    for seq in removals {
-        remove(&mut found.segments, seq, number);
+    found.segments.insert(segment);
+    for (why, seqs) in removals {
+        // What was erased is out of its file as soon as something can be written.
+        let clear_by = (why == Why::Order).then_some(0);
+        seqs.into_iter().for_each(|seq| found.segments.remove_message(seq, number, clear_by));
     }
     Ok(at)
 }
 
-/// Marks a message as removed by segment `by`.
-pub(super) fn remove(segments: &mut BTreeMap<u32, Segment>, seq: u64, by: u32) {
-    let killed = holder(segments, seq)
-        .and_then(|number| segments.get_mut(&number))
-        .is_some_and(|segment| segment.kill(seq, by));
-    if killed && let Some(by) = segments.get_mut(&by) {
-        by.add_tombs(1);
-    } else {
-        waste_tomb(segments, by);
-    }
-}
-
-fn waste_tomb(segments: &mut BTreeMap<u32, Segment>, by: u32) {
-    if let Some(by) = segments.get_mut(&by) {
-        by.waste += frame::TOMB;
-    }
-}
-
-/// The segment that a message would be in.
-pub(super) fn holder(segments: &BTreeMap<u32, Segment>, seq: u64) -> Option<u32> {
-    // Few segments, most of them with messages: from the newest, because most reads want what is new.
-    segments
-        .iter()
-        .rev()
-        .find(|(_, segment)| segment.base().is_some_and(|base| base <= seq))
-        .map(|(number, _)| *number)
+fn span(at: usize, end: usize) -> Option<Span> {
+    Some(Span { at: u32::try_from(at).ok()?, len: u32::try_from(end - at).ok()? })
 }
 
 /// Whether a record behind `at` was written when `at` was known to be on the disk. What only looks like a record, because
@@ -177,7 +169,7 @@ fn is_witnessed(data: &Bytes, at: usize, salt: Salt) -> bool {
     (at + 1..data.len()).any(|later| reads(later).is_some_and(|frame| frame.synced as usize > at))
 }
 
-fn cut(shared: &Shared, path: &Path, end: usize, of: usize) -> Result<(), LogError> {
+fn tell_of_cut(shared: &Shared, path: &Path, end: usize, of: usize) {
     if end < of {
         shared.counts.cut();
         tracing::warn!(
@@ -187,31 +179,27 @@ fn cut(shared: &Shared, path: &Path, end: usize, of: usize) -> Result<(), LogErr
             "the end of a log was cut off while it was written: what was not acknowledged is dropped"
         );
     }
-    let attempt = || {
-        let mut file = shared.files.open(path)?;
-        file.set_len(end as u64)?;
-        file.sync()
-    };
-    attempt().map_err(|error| shared.error(path, error))
 }
 
 /// Tells every message that is alive, in the order of their sequences.
 pub(super) fn tell(
     shared: &Shared,
     folder: &Path,
-    segments: &BTreeMap<u32, Segment>,
+    segments: &Segments,
+    steps: &Steps,
     tell: &mut dyn FnMut(Told<'_>),
 ) -> Result<(), LogError> {
-    for (number, segment) in segments.iter().filter(|(_, segment)| segment.alive() > 0) {
-        let path: PathBuf = folder.join(file_name(*number));
+    for segment in segments.iter().filter(|segment| segment.alive() > 0) {
+        let path: PathBuf = folder.join(file_name(segment.number));
         let data = Bytes::from(shared.files.read(&path).map_err(|error| shared.error(&path, error))?);
-        for (_, at) in segment.living() {
-            match frame::read_trusted(&data, at as usize).map(|frame| frame.entry) {
-                Some(Entry::Message(record)) => tell(Told::There(record)),
-                Some(Entry::Remove(_) | Entry::Reserve(_)) | None => {
-                    return Err(damaged(&path, at as usize, "it has changed while it was read"));
-                }
-            }
+        for (_, Span { at, .. }) in segment.living() {
+            let Some(Entry::Message(mut record)) =
+                frame::read_trusted(&data, at as usize).map(|frame| frame.entry)
+            else {
+                return Err(damaged(&path, at as usize, "it has changed while it was read"));
+            };
+            record.time = steps.correct(record.seq, record.time);
+            tell(Told::There(record));
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What is known of one segment file: where its messages lie, and what of it is of no use any more.
 //!
-//! Eight bytes for each record of a message that is in the file, whether it is still alive or not: a dead one remembers
+//! Twelve bytes for each record of a message that is in the file, whether it is still alive or not: a dead one remembers
 //! which segment holds the record of its removal, because that must stay for as long as the message can be read anew.
 
 use super::frame::Salt;
@@ -15,6 +15,15 @@ struct Place {
     delta: u32,
     /// Its offset in the file, or who says that it is dead.
     at: u32,
+    /// Bytes of its record.
+    len: u32,
+}
+
+/// Where the record of a message is in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) at: u32,
+    pub(super) len: u32,
 }
 
 #[derive(Debug)]
@@ -31,11 +40,29 @@ pub(super) struct Segment {
     pub(super) waste: u64,
     /// Removals in this file that have to stay.
     tombs: u64,
+    /// The highest sequence of a message whose id the file may hold.
+    newest_id: u64,
+    /// Bytes of the records that keep no more than an id.
+    ids: u64,
+    /// When what is dead has to be out of the file at the latest, by the clock of [`crate::storage::Log::on_tick`].
+    pub(super) due: Option<u64>,
 }
 
 impl Segment {
     pub(super) fn new(number: u32, salt: Salt, len: u64) -> Self {
-        Self { number, salt, len, base: 0, places: Vec::new(), alive: 0, waste: 0, tombs: 0 }
+        Self {
+            number,
+            salt,
+            len,
+            base: 0,
+            places: Vec::new(),
+            alive: 0,
+            waste: 0,
+            tombs: 0,
+            newest_id: 0,
+            ids: 0,
+            due: None,
+        }
     }
 
     /// The sequence of its first message, if a message ever was in it.
@@ -49,13 +76,20 @@ impl Segment {
     }
 
     /// A message is here. Sequences grow.
-    pub(super) fn add(&mut self, seq: u64, at: u32) {
+    pub(super) fn add(&mut self, seq: u64, Span { at, len }: Span) {
         if self.places.is_empty() {
             self.base = seq;
         }
         let delta = u32::try_from(seq - self.base).expect("asked for by is_too_far");
-        self.places.push(Place { delta, at });
+        self.places.push(Place { delta, at, len });
         self.alive += 1;
+        self.newest_id = self.newest_id.max(seq);
+    }
+
+    /// The id of a message that has left is here, and no more of it.
+    pub(super) fn add_id(&mut self, seq: u64, len: u64) {
+        self.newest_id = self.newest_id.max(seq);
+        self.ids += len;
     }
 
     fn position(&self, seq: u64) -> Option<usize> {
@@ -63,25 +97,28 @@ impl Segment {
         self.places.binary_search_by_key(&delta, |place| place.delta).ok()
     }
 
-    /// The offset of a message that is alive.
-    pub(super) fn find(&self, seq: u64) -> Option<u32> {
-        let at = self.places[self.position(seq)?].at;
-        (at & DEAD == 0).then_some(at)
+    /// Where a message is that is alive.
+    pub(super) fn find(&self, seq: u64) -> Option<Span> {
+        let Place { at, len, .. } = self.places[self.position(seq)?];
+        (at & DEAD == 0).then_some(Span { at, len })
     }
 
-    /// A message is gone; `by` is the segment that says so, 0: none has to. Whether it was alive. What it took counts
-    /// as the average, which is enough to choose what to compact.
+    /// A message is gone; `by` is the segment that says so, 0: none has to. Whether it was alive.
     pub(super) fn kill(&mut self, seq: u64, by: u32) -> bool {
         let Some(position) = self.position(seq) else { return false };
-        let average = self.len / self.places.len() as u64;
         let place = &mut self.places[position];
         if place.at & DEAD != 0 {
             return false;
         }
         place.at = DEAD | by;
         self.alive -= 1;
-        self.waste += average;
+        self.waste += u64::from(place.len);
         true
+    }
+
+    /// What is dead has to be out of the file by then, if not earlier.
+    pub(super) fn clear_by(&mut self, when: u64) {
+        self.due = Some(self.due.map_or(when, |due| due.min(when)));
     }
 
     /// Whether the removal of a message by segment `by` has to stay.
@@ -100,9 +137,14 @@ impl Segment {
         self.waste += bytes;
     }
 
-    /// Whether nothing in this file is of any use.
-    pub(super) fn is_useless(&self) -> bool {
-        self.alive == 0 && self.tombs == 0
+    /// Whether nothing in this file is of any use. Ids of messages from sequence `ids_from` on are.
+    pub(super) fn is_useless(&self, ids_from: u64) -> bool {
+        self.alive == 0 && self.tombs == 0 && self.newest_id < ids_from
+    }
+
+    /// Bytes that rewriting the file would give back. Ids of messages from sequence `ids_from` on have to stay.
+    pub(super) fn reclaimable(&self, ids_from: u64) -> u64 {
+        self.waste + if self.newest_id < ids_from { self.ids } else { 0 }
     }
 
     /// The dead messages that are still in the file, and who says so: a segment, or 0.
@@ -113,12 +155,12 @@ impl Segment {
             .map(|place| (self.base + u64::from(place.delta), place.at & !DEAD))
     }
 
-    /// The sequences and offsets of the messages that are alive.
-    pub(super) fn living(&self) -> impl Iterator<Item = (u64, u32)> {
+    /// The sequences of the messages that are alive, and where they are.
+    pub(super) fn living(&self) -> impl Iterator<Item = (u64, Span)> {
         self.places
             .iter()
             .filter(|place| place.at & DEAD == 0)
-            .map(|place| (self.base + u64::from(place.delta), place.at))
+            .map(|place| (self.base + u64::from(place.delta), Span { at: place.at, len: place.len }))
     }
 
     /// How many messages are alive.

@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::files::Files;
+use super::files::{self, Files};
+use super::reserve::Reserve;
 use crate::config::Sync;
 use crate::stats::StoreSnapshot;
-use crate::storage::LogError;
+use crate::storage::{Claim, LogError};
 
 /// Bytes of the disk that messages do not take: removals, compaction and configurations have to find room.
 const SPARE: u64 = 16 << 20;
+/// The part of `max_bytes` that only removals, bans and compaction use.
+const RESERVED_PART: u64 = 16;
 /// How long nothing is tried after the disk was full, in nanoseconds. (A quota says nothing of the room that is left.)
 const WAIT_FOR_ROOM: u64 = 2_000_000_000;
 
@@ -41,6 +44,7 @@ pub(super) struct Shared {
     /// Bytes added since it was last looked how much is free.
     since_look: AtomicU64,
     trusted: Mutex<HashMap<String, Trusted>>,
+    reserve: Reserve,
     pub(super) counts: Counts,
     /// The folder is this process's until the last log is closed: one that still ends must not write beside another's.
     _lock: Option<File>,
@@ -56,6 +60,10 @@ pub(super) struct Counts {
     last_sync_micros: AtomicU64,
     errors: AtomicU64,
     cuts: AtomicU64,
+    waste: AtomicU64,
+    rewritten: AtomicU64,
+    rewrites: AtomicU64,
+    failed_rewrites: AtomicU64,
 }
 
 impl Counts {
@@ -70,6 +78,26 @@ impl Counts {
         self.last_sync_micros.store(micros, Ordering::Relaxed);
         self.sync_micros.fetch_add(micros, Ordering::Relaxed);
         self.syncs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Files of a log hold more or fewer bytes of no use.
+    pub(super) fn wasted(&self, before: u64, after: u64) {
+        self.waste.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// So many bytes of a file were copied into its new version.
+    pub(super) fn copied(&self, bytes: u64) {
+        self.rewritten.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A file was replaced by one without what is dead.
+    pub(super) fn rewrote(&self) {
+        self.rewrites.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Room could not be given back.
+    pub(super) fn failed_to_rewrite(&self) {
+        self.failed_rewrites.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The end of a file was cut off when it was opened.
@@ -97,6 +125,7 @@ impl Shared {
             told: AtomicBool::new(false),
             since_look: AtomicU64::new(0),
             trusted: Mutex::default(),
+            reserve: Reserve::new(folder, max_bytes),
             counts: Counts::default(),
             _lock: lock,
         })
@@ -108,20 +137,41 @@ impl Shared {
         self.used.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    /// Whether one more message may be stored.
-    pub(super) fn room(&self) -> Result<(), LogError> {
+    /// Whether one more message of so many bytes may be stored.
+    pub(super) fn room(&self, bytes: u64, claim: Claim) -> Result<(), LogError> {
         // Much can come between two ticks.
         if self.since_look.load(Ordering::Relaxed) > SPARE / 4 {
             self.look_at_disk();
         }
-        if self.refuses() {
-            return Err(LogError::Full(self.folder.clone()));
+        let of_limit = self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit(claim);
+        // Where the disk is full, a write that may use the reserve is tried.
+        if of_limit && (claim == Claim::Reserved || !self.is_disk_full()) {
+            return Ok(());
         }
-        Ok(())
+        Err(LogError::Full(self.folder.clone()))
     }
 
-    pub(super) fn refuses(&self) -> bool {
-        self.full.load(Ordering::Relaxed) || self.used.load(Ordering::Relaxed) >= self.max_bytes
+    fn limit(&self, claim: Claim) -> u64 {
+        match claim {
+            Claim::Common => self.max_bytes - self.max_bytes / RESERVED_PART,
+            Claim::Reserved => self.max_bytes,
+        }
+    }
+
+    /// Whether the disk has less room than messages have to leave.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// The share of the limit that is used, in percent.
+    pub(super) fn percent_used(&self) -> u64 {
+        let used = u128::from(self.used.load(Ordering::Relaxed)) * 100;
+        u64::try_from(used / u128::from(self.limit(Claim::Common).max(1))).unwrap_or(100)
+    }
+
+    /// Runs what writes; it may use the reserve if the disk is full.
+    pub(super) fn write<T>(&self, attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        self.reserve.for_write(&*self.files, attempt)
     }
 
     /// How it stands now.
@@ -132,13 +182,17 @@ impl Shared {
             max_bytes: self.max_bytes,
             free_bytes: counts.free.load(Ordering::Relaxed),
             segments: counts.segments.load(Ordering::Relaxed),
-            full: self.refuses(),
+            full: self.is_disk_full() || self.room(0, Claim::Common).is_err(),
             refused: 0,
             syncs: counts.syncs.load(Ordering::Relaxed),
             sync_micros: counts.sync_micros.load(Ordering::Relaxed),
             last_sync_micros: counts.last_sync_micros.load(Ordering::Relaxed),
             errors: counts.errors.load(Ordering::Relaxed),
             cuts: counts.cuts.load(Ordering::Relaxed),
+            wasted_bytes: counts.waste.load(Ordering::Relaxed),
+            rewritten_bytes: counts.rewritten.load(Ordering::Relaxed),
+            rewrites: counts.rewrites.load(Ordering::Relaxed),
+            failed_rewrites: counts.failed_rewrites.load(Ordering::Relaxed),
         }
     }
 
@@ -161,6 +215,8 @@ impl Shared {
         self.counts.free.store(free, Ordering::Relaxed);
         if free < SPARE {
             self.is_full();
+        } else {
+            self.reserve.refill(&*self.files, free - SPARE);
         }
         free >= SPARE
     }
@@ -213,7 +269,7 @@ impl Shared {
     /// What the system said, in words of the store.
     pub(super) fn error(&self, path: &Path, source: io::Error) -> LogError {
         self.counts.errors.fetch_add(1, Ordering::Relaxed);
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if files::is_full(&source) {
             self.is_full();
             return LogError::Full(self.folder.clone());
         }

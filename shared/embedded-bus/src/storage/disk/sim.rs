@@ -42,7 +42,10 @@ struct Disk {
     cut_at: u64,
     /// This one change fails.
     fail_at: Option<(u64, ErrorKind)>,
+    /// What is said of the room that is left.
     free: u64,
+    /// Bytes that files may grow by before there is no room.
+    left: Option<u64>,
 }
 
 fn apply(data: &mut Vec<u8>, change: &Change) {
@@ -78,6 +81,22 @@ impl Disk {
         }
     }
 
+    /// A file that was so long becomes so long.
+    fn resize(&mut self, before: usize, after: usize) -> io::Result<()> {
+        let Some(left) = &mut self.left else { return Ok(()) };
+        let all = *left + before as u64;
+        *left = all.checked_sub(after as u64).ok_or(ErrorKind::StorageFull)?;
+        Ok(())
+    }
+
+    /// A file has lost a name.
+    fn lose(&mut self, inode: usize) {
+        if !self.names.values().any(|other| *other == inode) {
+            let len = self.inodes[inode].current.len();
+            self.resize(len, 0).expect("it only gets shorter");
+        }
+    }
+
     fn inode(&self, path: &Path) -> io::Result<usize> {
         self.names.get(path).copied().ok_or_else(|| ErrorKind::NotFound.into())
     }
@@ -108,6 +127,22 @@ impl Sim {
 
     pub(super) fn set_free(&self, free: u64) {
         self.disk().free = free;
+    }
+
+    /// Files may grow by so many bytes from now on.
+    pub(super) fn set_left(&self, left: u64) {
+        self.disk().left = Some(left);
+    }
+
+    /// Another program takes all the room that is left.
+    pub(super) fn fill(&self) {
+        self.set_left(0);
+    }
+
+    /// What all files hold that have a name.
+    pub(super) fn contents(&self) -> Vec<u8> {
+        let disk = self.disk();
+        disk.names.values().flat_map(|inode| disk.inodes[*inode].current.clone()).collect()
     }
 
     /// The process is gone, the machine is not.
@@ -188,17 +223,19 @@ impl Files for Sim {
         disk.change()?;
         let inode = disk.inode(from)?;
         disk.names.remove(from);
-        disk.names.insert(to.to_owned(), inode);
+        let old = disk.names.insert(to.to_owned(), inode);
         disk.unsynced.push(Naming::Rename(from.to_owned(), to.to_owned(), inode));
+        old.into_iter().for_each(|old| disk.lose(old));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.change()?;
-        disk.inode(path)?;
+        let inode = disk.inode(path)?;
         disk.names.remove(path);
         disk.unsynced.push(Naming::Unlink(path.to_owned()));
+        disk.lose(inode);
         Ok(())
     }
 
@@ -232,8 +269,15 @@ impl Files for Sim {
         Ok(())
     }
 
+    fn hold(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let there = self.disk().inode(path).is_ok();
+        let mut file = if there { self.open(path)? } else { self.create(path)? };
+        file.set_len(bytes)
+    }
+
     fn free(&self, _: &Path) -> io::Result<u64> {
-        Ok(self.disk().free)
+        let disk = self.disk();
+        Ok(disk.left.map_or(disk.free, |left| left.min(disk.free)))
     }
 
     fn boot_id(&self) -> String {
@@ -244,7 +288,12 @@ impl Files for Sim {
 impl Opened {
     fn change(&self, change: Change) -> io::Result<()> {
         let mut disk = self.0.disk();
-        let failed = disk.change();
+        let before = disk.inodes[self.1].current.len();
+        let after = match &change {
+            Change::Write(at, bytes) => before.max(at + bytes.len()),
+            Change::Length(len) => *len,
+        };
+        let failed = disk.change().and_then(|()| disk.resize(before, after));
         let inode = &mut disk.inodes[self.1];
         if let (Err(_), Change::Write(at, bytes)) = (&failed, &change) {
             // A write that fails may have written some.

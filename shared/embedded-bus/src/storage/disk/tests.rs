@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::sim::Sim;
 use super::{DiskStore, folder};
 use crate::config::{DiskConfig, Sync};
-use crate::storage::{Log, LogError, Opened, Record, Saved, Store as _, Told};
+use crate::storage::{Claim, Log, LogError, Opened, Record, Saved, Store as _, Told, Why};
 
 const SEGMENT: u64 = 2_000;
 const FOLDER: &str = "/data";
@@ -40,7 +40,7 @@ fn record(seq: u64, size: usize) -> Record {
 fn there(told: Told<'_>, to: &mut Vec<Record>) {
     match told {
         Told::There(record) => to.push(record),
-        Told::Stored(_) => {}
+        Told::Stored(record) => assert!(record.headers.ends_with(b"Nats-Msg-Id: x\r\n\r\n"), "{record:?}"),
     }
 }
 
@@ -58,10 +58,15 @@ struct Model {
     gone: BTreeMap<u64, Record>,
     /// The highest sequence that anybody was told.
     highest: u64,
+    /// Sequences from which on ids were to be kept.
+    ids_from: u64,
+    /// Committed and in that window.
+    ids: std::collections::BTreeSet<u64>,
 }
 
 impl Model {
     fn committed(&mut self) {
+        self.ids.extend(self.open.keys());
         self.kept.append(&mut self.open);
         for seq in self.removed_open.drain(..) {
             if let Some(one) = self.kept.remove(&seq) {
@@ -72,7 +77,11 @@ impl Model {
     }
 
     /// Compares what a log tells with what was promised, and goes on with that.
-    fn check(&mut self, told: &[Record], opened: Opened, may_miss: bool, context: &str) {
+    fn check(&mut self, (stored, told): (&[u64], &[Record]), opened: Opened, may_miss: bool, context: &str) {
+        self.ids = self.ids.split_off(&self.ids_from);
+        let lost: Vec<&u64> = self.ids.iter().filter(|id| stored.binary_search(id).is_err()).collect();
+        assert!(lost.is_empty() || may_miss && opened.may_miss_some, "{context}: ids {lost:?} are forgotten");
+        self.ids.retain(|id| stored.binary_search(id).is_ok());
         assert!(told.windows(2).all(|two| two[0].seq < two[1].seq), "{context}: out of order or twice");
         let there: BTreeMap<u64, Record> = told.iter().map(|one| (one.seq, one.clone())).collect();
         for (seq, one) in &there {
@@ -92,10 +101,11 @@ impl Model {
         assert!(may_miss || !opened.may_miss_some, "{context}: nothing can be missing");
         assert!(opened.last_seq >= self.highest, "{context}: {} would be used again", self.highest);
         assert!(there.keys().all(|seq| *seq <= opened.last_seq), "{context}");
-        let highest = self.highest.max(opened.last_seq);
+        let (highest, ids_from) = (self.highest.max(opened.last_seq), self.ids_from);
         let mut gone = std::mem::take(&mut self.gone);
         gone.retain(|seq, _| !there.contains_key(seq));
-        *self = Self { kept: there, highest, gone, ..Self::default() };
+        let ids = std::mem::take(&mut self.ids);
+        *self = Self { kept: there, highest, gone, ids_from, ids, ..Self::default() };
     }
 }
 
@@ -117,6 +127,7 @@ fn use_it(
         }
         let some: Vec<u64> = model.kept.keys().copied().filter(|_| random.u8(..4) == 0).take(12).collect();
         let forget = random.u8(..5) == 0;
+        let why = if random.bool() { Why::Order } else { Why::Limit };
         if !some.is_empty() {
             for seq in &some {
                 if forget {
@@ -126,12 +137,18 @@ fn use_it(
                     model.removed_open.push(*seq);
                 }
             }
-            if forget { log.forget(&some)? } else { log.remove(&some)? }
+            if forget { log.forget(&some)? } else { log.remove(&some, why)? }
         }
         log.commit()?;
         model.committed();
         if random.bool() {
-            *now += random.u64(..800_000_000);
+            let pause = if random.u8(..4) == 0 { 50_000_000_000 } else { 800_000_000 };
+            *now += random.u64(..pause);
+            model.ids_from = next.saturating_sub(random.u64(10..40)).max(model.ids_from);
+            log.keep_ids_from(model.ids_from);
+            if random.u8(..4) == 0 {
+                log.reclaim()?;
+            }
             log.on_tick(*now)?;
         }
         if let Some((seq, one)) = model.kept.iter().nth(random.usize(..=model.kept.len())) {
@@ -160,7 +177,7 @@ fn survive(seed: u64, sync: Sync, end: End) {
         let mut disks = store(&sim, sync).unwrap_or_else(|error| panic!("{context}: {error}"));
         let mut ended_well = true;
         for attempt in 0..3 {
-            let mut told = Vec::new();
+            let (mut stored, mut told) = (Vec::new(), Vec::new());
             // The last attempt is to end well.
             if attempt < 2 {
                 let when = random.u64(1..120);
@@ -169,7 +186,12 @@ fn survive(seed: u64, sync: Sync, end: End) {
                     End::Fault(kind) => sim.fail_after(when, kind),
                 }
             }
-            let opened = disks.open("S", &mut |one| there(one, &mut told));
+            let opened = disks.open("S", &mut |one| {
+                if let Told::Stored(record) = &one {
+                    stored.push(record.seq);
+                }
+                there(one, &mut told);
+            });
             let result = opened.and_then(|(mut log, opened)| {
                 // A fault may have struck while the log ended.
                 let may_miss = sync == Sync::Relaxed
@@ -178,9 +200,10 @@ fn survive(seed: u64, sync: Sync, end: End) {
                         End::Power => !ended_well,
                         End::Fault(_) => true,
                     };
-                model.check(&told, opened, may_miss, &context);
+                model.check((&stored, &told), opened, may_miss, &context);
                 if opened.may_miss_some {
                     disks.save(&saved())?;
+                    log.note_shortness()?;
                 }
                 ended_well = true;
                 use_it(&mut *log, &mut model, opened.last_seq + 1, &mut now, &mut random)
@@ -284,7 +307,7 @@ fn forged(synced: u32) -> Vec<u8> {
     let mut payload = Vec::new();
     for seq in [1, 2, 1 << 40] {
         frame::put_message(&mut payload, Salt::NONE, synced, &record(seq, 20));
-        frame::put_remove(&mut payload, Salt::random(), synced, &[1, seq]);
+        frame::put_remove(&mut payload, Salt::random(), synced, Why::Limit, &[1, seq]);
         frame::put_reserve(&mut payload, Salt::NONE, synced, seq);
     }
     payload
@@ -368,12 +391,13 @@ fn room_is_given_back_and_what_was_removed_stays_away() {
     let sim = Sim::new();
     let mut disks = store(&sim, Sync::Strict).unwrap();
     let mut log = disks.create(&saved()).unwrap();
+    log.keep_ids_from(u64::MAX);
     for seq in 1..=2_000 {
         log.append(record(seq, 100)).unwrap();
         if seq > 50 && seq % 100 != 0 {
             // One of each hundred stays for ever.
             if (seq - 50) % 100 != 0 {
-                log.remove(&[seq - 50]).unwrap();
+                log.remove(&[seq - 50], Why::Limit).unwrap();
             }
         }
         log.commit().unwrap();
@@ -394,14 +418,14 @@ fn a_full_disk_refuses_until_there_is_room() {
     let sim = Sim::new();
     let mut log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
     log.on_tick(1).unwrap();
-    assert!(log.room().is_ok());
+    assert!(log.room(0, Claim::Common).is_ok());
     sim.set_free(1 << 20);
     log.on_tick(2).unwrap();
-    assert!(matches!(log.room(), Err(LogError::Full(_))));
+    assert!(matches!(log.room(0, Claim::Common), Err(LogError::Full(_))));
     sim.set_free(1 << 30);
     log.on_tick(3).unwrap();
     log.on_tick(10_000_000_000).unwrap();
-    assert!(log.room().is_ok());
+    assert!(log.room(0, Claim::Common).is_ok());
 }
 
 #[test]
@@ -409,16 +433,18 @@ fn the_limit_of_bytes_refuses_and_what_leaves_makes_room() {
     let sim = Sim::new();
     let shared = Shared::new(Box::new(sim), Path::new(FOLDER), Sync::Strict, 5_000, None);
     let mut log = DiskStore::with(shared, SEGMENT).unwrap().create(&saved()).unwrap();
+    log.keep_ids_from(u64::MAX);
     let mut seq = 0;
-    while log.room().is_ok() {
+    while log.room(0, Claim::Common).is_ok() {
         seq += 1;
         log.append(record(seq, 100)).unwrap();
         log.commit().unwrap();
     }
-    assert!(log.size() >= 5_000 && log.size() < 5_300, "{}", log.size());
+    assert!(log.size() >= 4_688 && log.size() < 5_000, "{}", log.size());
+    assert!(log.room(100, Claim::Reserved).is_ok(), "a sixteenth is kept back");
     log.forget(&(1..=seq).collect::<Vec<_>>()).unwrap();
     log.on_tick(1).unwrap();
-    assert!(log.room().is_ok());
+    assert!(log.room(0, Claim::Common).is_ok());
 }
 
 #[test]
@@ -469,6 +495,7 @@ fn the_room_of_the_newest_file_is_given_back_too_once_it_is_mostly_waste() {
     let shared = Shared::new(Box::new(sim.clone()), Path::new(FOLDER), Sync::Strict, 1 << 30, None);
     let mut disks = DiskStore::with(shared, 64 << 20).unwrap();
     let mut log = disks.create(&saved()).unwrap();
+    log.keep_ids_from(u64::MAX);
     for seq in 1..=20_000 {
         log.append(record(seq, 100)).unwrap();
     }
@@ -476,7 +503,7 @@ fn the_room_of_the_newest_file_is_given_back_too_once_it_is_mostly_waste() {
     let full = log.size();
     log.on_tick(1).unwrap();
     assert_eq!(log.size(), full, "all of it is needed");
-    log.remove(&(1..20_000).collect::<Vec<_>>()).unwrap();
+    log.remove(&(1..20_000).collect::<Vec<_>>(), Why::Limit).unwrap();
     log.commit().unwrap();
     for tick in 2..20 {
         log.on_tick(tick * 200_000_000).unwrap();
@@ -495,6 +522,7 @@ fn a_steady_stream_takes_a_bounded_part_of_the_disk() {
     let mut log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
     let mut alive: std::collections::VecDeque<u64> = std::collections::VecDeque::new();
     let (mut most, mut seq) = (0, 0);
+    log.keep_ids_from(u64::MAX);
     for tick in 1..=3_000_u64 {
         for _ in 0..5 {
             seq += 1;
@@ -502,7 +530,7 @@ fn a_steady_stream_takes_a_bounded_part_of_the_disk() {
             alive.push_back(seq);
             if alive.len() > 70 {
                 let oldest = alive.pop_front().unwrap();
-                log.remove(&[oldest]).unwrap();
+                log.remove(&[oldest], Why::Limit).unwrap();
             }
         }
         log.commit().unwrap();

@@ -117,6 +117,12 @@ impl State {
         self.window.len()
     }
 
+    /// The sequence of the oldest message whose id is in the window; `u64::MAX`: there is none.
+    pub(crate) fn first_seq_in_window(&mut self, now: u64) -> u64 {
+        self.window.expire(now);
+        self.window.first_seq().unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn last_seq(&self) -> u64 {
         self.last_seq
     }

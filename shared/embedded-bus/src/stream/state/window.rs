@@ -27,6 +27,11 @@ impl Window {
         self.ids.len()
     }
 
+    /// The sequence of the oldest.
+    pub(crate) fn first_seq(&self) -> Option<u64> {
+        self.ids.get(&self.order.front()?.1).copied()
+    }
+
     /// The sequence that was stored with this id.
     pub(crate) fn get(&mut self, id: &[u8], now: u64) -> Option<u64> {
         self.expire(now);

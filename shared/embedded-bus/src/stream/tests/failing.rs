@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Desk, NOW, error};
 use crate::stats::Stats;
-use crate::storage::{Log, LogError, Opened, Record, Saved, Store, Told};
+use crate::storage::{Log, LogError, Opened, Record, Saved, Store, Told, Why};
 use crate::stream::api;
 use crate::stream::request::{Kind, Route};
 use crate::stream::streams::{Bounds, Streams};
@@ -91,7 +91,7 @@ impl Log for DiskLog {
         Ok(())
     }
 
-    fn remove(&mut self, seqs: &[u64]) -> Result<(), LogError> {
+    fn remove(&mut self, seqs: &[u64], _: Why) -> Result<(), LogError> {
         self.removed.extend(seqs);
         Ok(())
     }
@@ -182,7 +182,7 @@ fn a_restart_finds_messages_settings_and_the_duplicate_window() {
 
     drop(desk);
     disk.kept().misses_some = true;
-    let bounds = Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned() };
+    let bounds = Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned(), reserved_for: vec!["RESERVED".to_owned()] };
     let streams = Streams::open(Box::new(disk.clone()), bounds, Stats::default(), NOW + 1).expect("opened");
     let mut desk = Desk { streams, now: NOW + 1 };
     let after = desk.ask("STREAM.INFO.S", "");

@@ -1,0 +1,64 @@
+//! Bytes of the disk that this process holds, so that others who fill it can't keep erasures and bans from being written.
+//!
+//! A file of zeros beside the streams. When a write finds no room, the file is made shorter by a little more than the write
+//! needs; when there is room again, it grows back.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::files::{Files, is_full};
+
+/// Bytes that are held at most.
+const MOST: u64 = 4 << 20;
+/// Bytes that one write is given at least.
+const PIECE: u64 = 256 << 10;
+
+#[derive(Debug)]
+pub(super) struct Reserve {
+    path: PathBuf,
+    /// Bytes that are to be held.
+    whole: u64,
+    held: AtomicU64,
+}
+
+impl Reserve {
+    /// For a folder that may take so many bytes.
+    pub(super) fn new(folder: &Path, max_bytes: u64) -> Self {
+        Self { path: folder.join("reserve"), whole: MOST.min(max_bytes / 16), held: AtomicU64::new(0) }
+    }
+
+    /// Runs what writes; again with some of the reserve given up, as long as there is no room.
+    pub(super) fn for_write<T>(
+        &self,
+        files: &dyn Files,
+        mut attempt: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match attempt() {
+                Err(error) if is_full(&error) && self.spend(files) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Gives some up. Whether there was any.
+    fn spend(&self, files: &dyn Files) -> bool {
+        let held = self.held.load(Ordering::Relaxed);
+        let rest = held.saturating_sub(PIECE.max(self.whole / 8));
+        if held == 0 || files.hold(&self.path, rest).is_err() {
+            return false;
+        }
+        self.held.store(rest, Ordering::Relaxed);
+        true
+    }
+
+    /// Takes what is missing, if so many bytes are free beyond what messages leave free.
+    pub(super) fn refill(&self, files: &dyn Files, free: u64) {
+        let held = self.held.load(Ordering::Relaxed);
+        // Where room can't be held, there is none: the next tick tries again.
+        if held < self.whole && free >= self.whole && files.hold(&self.path, self.whole).is_ok() {
+            self.held.store(self.whole, Ordering::Relaxed);
+        }
+    }
+}
