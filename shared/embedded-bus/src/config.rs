@@ -61,7 +61,13 @@ pub struct StreamsConfig {
 
 impl Default for StreamsConfig {
     fn default() -> Self {
-        Self { storage: Storage::Memory, max_streams: 512, max_queued: 16_384, max_queued_bytes: 32 << 20, reserved_for: Vec::new() }
+        Self {
+            storage: Storage::Memory,
+            max_streams: 512,
+            max_queued: 16_384,
+            max_queued_bytes: 32 << 20,
+            reserved_for: Vec::new(),
+        }
     }
 }
 

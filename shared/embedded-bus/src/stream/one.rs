@@ -280,10 +280,7 @@ impl Stream {
     /// Whether the store takes another message. That it is full is no failure: all that is there can be read.
     fn room(&self, message: &Message, claim: Claim) -> Result<(), ApiError> {
         let bytes = message.len() as u64 + RECORD_OVERHEAD;
-        self.log
-            .as_ref()
-            .map_or(Ok(()), |log| log.room(bytes, claim))
-            .map_err(|error| ApiError::from(&error))
+        self.log.as_ref().map_or(Ok(()), |log| log.room(bytes, claim)).map_err(|error| ApiError::from(&error))
     }
 
     /// What [`Stream::reclaim`] would give back.

@@ -55,7 +55,7 @@ pub(crate) struct Streams {
     routes: Vec<RouteChange>,
     /// Messages that were refused because the store is full.
     refused_full: u64,
-    /// Whether room was looked for in vain since the last tick.
+    /// Whether room was looked for in vain since anything changed.
     has_no_more_room: bool,
 }
 
@@ -124,6 +124,7 @@ impl Streams {
         let counters = self.stats.counters();
         let answer = match result {
             Ok(Stored::New { seq, copy }) => {
+                self.has_no_more_room = false;
                 add(&counters.stream_stored, 1);
                 if let Some(copy) = copy {
                     let (subject, headers, payload) = (copy.subject, copy.headers, copy.payload);
@@ -150,8 +151,8 @@ impl Streams {
         }
     }
 
-    /// Gives room back where that costs least. Whether there was any; if not, it is not looked for again before the next
-    /// tick, because each refused message would look for it.
+    /// Gives room back where that costs least. Whether there was any; if not, it is not looked for again before something
+    /// changes, because each refused message would look for it.
     fn make_room(&mut self, now: u64) -> bool {
         if self.has_no_more_room {
             return false;
@@ -200,6 +201,7 @@ impl Streams {
         let subject = std::str::from_utf8(&item.message.subject).unwrap_or_default();
         let name = subject.split('.').nth(place).unwrap_or_default().to_owned();
         let answer = self.call(endpoint, &name, &item.message.payload, now);
+        self.has_no_more_room = false;
         self.api.total += 1;
         self.api.errors += u64::from(answer.is_error);
         if let Some(reply) = item.reply.clone() {
@@ -320,6 +322,14 @@ impl Streams {
 
 #[cfg(test)]
 impl Streams {
+    pub(super) fn store_now(&self) -> StoreSnapshot {
+        self.store.snapshot()
+    }
+
+    pub(super) fn fault_now(&self) -> Option<String> {
+        self.stats.store_fault()
+    }
+
     pub(super) fn count(&self) -> usize {
         self.streams.len()
     }

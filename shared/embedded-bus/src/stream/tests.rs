@@ -2,6 +2,7 @@
 
 mod failing;
 mod restarts;
+mod room;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -27,7 +28,12 @@ impl Desk {
     }
 
     fn opened_at(store: Box<dyn Store>, now: u64) -> Self {
-        let bounds = Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned(), reserved_for: vec!["RESERVED".to_owned()] };
+        let bounds = Bounds {
+            max_streams: 3,
+            max_answer: 1 << 20,
+            leader: "L".to_owned(),
+            reserved_for: vec!["RESERVED".to_owned()],
+        };
         Self { streams: Streams::open(store, bounds, Stats::default(), now).expect("opened"), now }
     }
 

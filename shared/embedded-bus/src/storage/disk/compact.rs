@@ -61,7 +61,7 @@ impl DiskLog {
             return Ok(());
         }
         let result = self.give_back_some(budget);
-        self.bear(result).map(drop)
+        self.bear(result)
     }
 
     /// What rewriting one segment would give back at the least cost, and which.
@@ -81,8 +81,8 @@ impl DiskLog {
     pub(super) fn reclaim_best(&mut self) -> Result<u64, LogError> {
         let before = self.size;
         let result = match (self.compaction.take(), self.best_to_reclaim()) {
-            (Some(compaction), _) => self.go_on(compaction, u64::MAX),
-            (None, Some((number, _))) => self.rewrite(number, u64::MAX),
+            (Some(compaction), _) => self.go_on(compaction, u64::MAX).map(drop),
+            (None, Some((number, _))) => self.rewrite(number, u64::MAX).map(drop),
             (None, None) => Ok(()),
         };
         self.bear(result)?;
@@ -118,31 +118,41 @@ impl DiskLog {
         self.wasted = wasted;
     }
 
-    fn give_back_some(&mut self, budget: u64) -> Result<(), LogError> {
+    fn give_back_some(&mut self, mut budget: u64) -> Result<(), LogError> {
         if let Some(compaction) = self.compaction.take() {
-            return self.go_on(compaction, budget);
+            budget = self.go_on(compaction, budget)?;
         }
+        while self.compaction.is_none() {
+            self.unlink_useless()?;
+            let Some(number) = self.next_to_rewrite().filter(|_| budget > 0) else { return Ok(()) };
+            self.begin_to_write()?;
+            let len = self.segments.get(number).map_or(0, |segment| segment.len);
+            if number == self.active && len <= IN_PLACE {
+                self.rewrite(number, u64::MAX)?;
+                budget = budget.saturating_sub(len);
+                continue;
+            }
+            if number == self.active {
+                self.roll()?;
+            }
+            budget = self.rewrite(number, budget)?;
+        }
+        Ok(())
+    }
+
+    fn unlink_useless(&mut self) -> Result<(), LogError> {
         let useless: Vec<u32> = self
             .segments
             .iter()
             .filter(|one| one.number != self.active && one.is_useless(self.ids_from))
             .map(|one| one.number)
             .collect();
-        if !useless.is_empty() {
-            self.begin_to_write()?;
-            self.sync_before()?;
-            self.unlink(&useless)?;
+        if useless.is_empty() {
+            return Ok(());
         }
-        let Some(number) = self.next_to_rewrite() else { return Ok(()) };
         self.begin_to_write()?;
-        if number != self.active {
-            return self.rewrite(number, budget);
-        }
-        if self.segments.get(number).is_some_and(|active| active.len > IN_PLACE) {
-            self.roll()?;
-            return self.rewrite(number, budget);
-        }
-        self.rewrite(number, u64::MAX)
+        self.sync_before()?;
+        self.unlink(&useless)
     }
 
     /// A segment whose dead have to go now; if there is none, the most wasteful one, if that is worth it.
@@ -197,10 +207,10 @@ impl DiskLog {
         }
     }
 
-    /// Begins to rewrite a segment, and reads so many bytes of it.
-    fn rewrite(&mut self, number: u32, budget: u64) -> Result<(), LogError> {
+    /// Begins to rewrite a segment, and reads so many bytes of it. Says how many were not needed.
+    fn rewrite(&mut self, number: u32, budget: u64) -> Result<u64, LogError> {
         self.sync_before()?;
-        let Some(segment) = self.segments.get(number) else { return Ok(()) };
+        let Some(segment) = self.segments.get(number) else { return Ok(budget) };
         let salt = segment.salt;
         let header_len = Header { number, last_seq: 0, reserved: 0, salt }.len();
         let (path, files) = (self.path(number), &self.shared.files);
@@ -233,23 +243,23 @@ impl DiskLog {
         self.shared.error(&path, error)
     }
 
-    /// Reads so many bytes more, and ends if those were the last.
-    fn go_on(&mut self, mut compaction: Compaction, mut budget: u64) -> Result<(), LogError> {
+    /// Reads so many bytes more, and ends if those were the last. Says how many were not needed.
+    fn go_on(&mut self, mut compaction: Compaction, mut budget: u64) -> Result<u64, LogError> {
         // What is removed meanwhile is copied only if its removal could still be taken back.
         self.sync_before()?;
         loop {
             let from = compaction.at;
             let step = budget.min(LARGEST_STEP);
-            let ended = self
-                .step(&mut compaction, step)
-                .map_err(|error| self.gave_up(compaction.number, error))?;
-            if ended {
-                return self.finish(compaction);
-            }
+            let ended =
+                self.step(&mut compaction, step).map_err(|error| self.gave_up(compaction.number, error))?;
             budget = budget.saturating_sub(compaction.at - from);
+            if ended {
+                self.finish(compaction)?;
+                return Ok(budget);
+            }
             if budget == 0 {
                 self.compaction = Some(compaction);
-                return Ok(());
+                return Ok(0);
             }
         }
     }
@@ -358,7 +368,13 @@ impl DiskLog {
 fn only_id(message: &Record) -> Option<Record> {
     let id = message_id(&message.headers)?;
     let headers = [b"NATS/1.0\r\nNats-Msg-Id: ", id, b"\r\n\r\n"].concat().into();
-    Some(Record { seq: message.seq, time: message.time, subject: Bytes::new(), headers, payload: Bytes::new() })
+    Some(Record {
+        seq: message.seq,
+        time: message.time,
+        subject: Bytes::new(),
+        headers,
+        payload: Bytes::new(),
+    })
 }
 
 /// The next bytes, at least one whole record.

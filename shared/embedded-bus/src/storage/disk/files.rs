@@ -16,6 +16,8 @@ pub(super) trait Files: Send + Sync + fmt::Debug {
     fn open(&self, path: &Path) -> io::Result<Box<dyn OneFile>>;
     /// All of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Bytes of a file.
+    fn len(&self, path: &Path) -> io::Result<u64>;
     /// Another name; a file that had it is gone.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// A file loses its name.
@@ -67,6 +69,10 @@ impl Files for Real {
         let mut data = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
         file.read_to_end(&mut data)?;
         Ok(data)
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -191,18 +191,40 @@ impl DiskStore {
 pub(crate) struct Simulated {
     disk: sim::Sim,
     segment_bytes: u64,
+    max_bytes: u64,
 }
 
 #[cfg(test)]
 impl Simulated {
     pub(crate) fn new(segment_bytes: u64) -> Self {
-        Self { disk: sim::Sim::new(), segment_bytes }
+        Self { disk: sim::Sim::new(), segment_bytes, max_bytes: 1 << 30 }
+    }
+
+    /// For a data folder that may take so many bytes.
+    pub(crate) fn limited(max_bytes: u64) -> Self {
+        Self { disk: sim::Sim::new(), segment_bytes: log::segment_bytes(max_bytes), max_bytes }
+    }
+
+    /// Another program takes all the room of the disk.
+    pub(crate) fn fill(&self) {
+        self.disk.fill();
+    }
+
+    /// The disk has so many bytes free.
+    pub(crate) fn set_left(&self, bytes: u64) {
+        self.disk.set_left(bytes);
+    }
+
+    /// What all files hold.
+    pub(crate) fn contents(&self) -> Vec<u8> {
+        self.disk.contents()
     }
 
     /// A store on it.
     pub(crate) fn open(&self) -> Box<dyn Store> {
         let path = std::path::Path::new("/data");
-        let shared = Shared::new(Box::new(self.disk.clone()), path, crate::Sync::Strict, 1 << 30, None);
+        let shared =
+            Shared::new(Box::new(self.disk.clone()), path, crate::Sync::Strict, self.max_bytes, None);
         Box::new(DiskStore::with(shared, self.segment_bytes).expect("the disk works"))
     }
 

@@ -23,9 +23,11 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// For a folder that may take so many bytes.
-    pub(super) fn new(folder: &Path, max_bytes: u64) -> Self {
-        Self { path: folder.join("reserve"), whole: MOST.min(max_bytes / 16), held: AtomicU64::new(0) }
+    /// For a folder that may take so many bytes. What an earlier process held there counts.
+    pub(super) fn new(files: &dyn Files, folder: &Path, max_bytes: u64) -> Self {
+        let path = folder.join("reserve");
+        let held = files.len(&path).unwrap_or(0).into();
+        Self { path, whole: MOST.min(max_bytes / 16), held }
     }
 
     /// Runs what writes; again with some of the reserve given up, as long as there is no room.

@@ -132,7 +132,10 @@ fn one(
                 return Err(damaged(path, at, "its sequences are out of order"));
             }
             Entry::Message(record) => {
-                segment.add(record.seq, span(at, frame.end).ok_or_else(|| damaged(path, at, "it is too large"))?);
+                segment.add(
+                    record.seq,
+                    span(at, frame.end).ok_or_else(|| damaged(path, at, "it is too large"))?,
+                );
                 found.seen = record.seq;
                 tell(record);
             }

@@ -114,6 +114,7 @@ impl Shared {
         max_bytes: u64,
         lock: Option<File>,
     ) -> Arc<Self> {
+        let reserve = Reserve::new(&*files, folder, max_bytes);
         Arc::new(Self {
             files,
             folder: folder.to_owned(),
@@ -125,7 +126,7 @@ impl Shared {
             told: AtomicBool::new(false),
             since_look: AtomicU64::new(0),
             trusted: Mutex::default(),
-            reserve: Reserve::new(folder, max_bytes),
+            reserve,
             counts: Counts::default(),
             _lock: lock,
         })

@@ -187,7 +187,7 @@ impl Sim {
         disk.inodes[inode].current[at] ^= 0x55;
     }
 
-    pub(super) fn len(&self, path: &Path) -> usize {
+    pub(super) fn size(&self, path: &Path) -> usize {
         let disk = self.disk();
         disk.inodes[disk.inode(path).unwrap()].current.len()
     }
@@ -216,6 +216,11 @@ impl Files for Sim {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let disk = self.disk();
         Ok(disk.inodes[disk.inode(path)?].current.clone())
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        let disk = self.disk();
+        Ok(disk.inodes[disk.inode(path)?].current.len() as u64)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -296,7 +296,7 @@ fn an_end_that_was_cut_off_while_it_was_written_is_dropped() {
         .take_while(|path| super::files::Files::open(&sim, path).is_ok())
         .last()
         .unwrap();
-    sim.damage(&active, sim.len(&active) - 1);
+    sim.damage(&active, sim.size(&active) - 1);
     let (told, opened) = open(&sim).unwrap();
     assert_eq!(told, (1..last).collect::<Vec<u64>>());
     assert!(opened.last_seq >= last, "the sequence of the lost one is not used again: {opened:?}");
@@ -321,14 +321,14 @@ fn records_in_a_payload_are_not_taken_for_the_logs_own_when_its_write_was_cut_of
         let mut log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
         log.append(record(1, 10)).unwrap();
         log.commit().unwrap();
-        let at = sim.len(&segment(1));
+        let at = sim.size(&segment(1));
         let payload = forged(u32::try_from(at).unwrap() + 1).into();
         log.append(Record { payload, ..record(2, 0) }).unwrap();
         log.commit().unwrap();
         sim.cut_after(1);
         drop(log);
         sim.kill();
-        sim.damage(&segment(1), torn.map_or(sim.len(&segment(1)) - 1, |torn| at + torn));
+        sim.damage(&segment(1), torn.map_or(sim.size(&segment(1)) - 1, |torn| at + torn));
         let (told, opened) = open(&sim).unwrap();
         assert_eq!(told, [1], "torn at {torn:?}");
         assert!(opened.last_seq >= 2, "{opened:?}");
@@ -359,7 +359,7 @@ fn segments_without_a_salt_are_read_and_not_written_to() {
     assert_eq!(log.read(2).unwrap(), Some(record(2, 50)));
     log.append(record(last_seq + 1, 50)).unwrap();
     log.commit().unwrap();
-    assert_eq!(sim.len(&segment(1)), data.len(), "the old segment is as it was");
+    assert_eq!(sim.size(&segment(1)), data.len(), "the old segment is as it was");
     drop(log);
     assert_eq!(open(&sim).unwrap().0, [1, 2, 3, last_seq + 1]);
 }
@@ -547,4 +547,46 @@ fn a_steady_stream_takes_a_bounded_part_of_the_disk() {
 
 fn open_alive(log: &mut dyn Log, last: u64) -> Vec<u64> {
     (1..=last).filter(|seq| log.read(*seq).unwrap().is_some()).collect()
+}
+
+#[test]
+fn a_log_is_read_on_a_full_disk_and_its_sequences_are_not_used_again() {
+    let sim = Sim::new();
+    let last = filled(&sim);
+    // Torn, so that the next opening would like to begin a new segment.
+    let active = (1..100).map(segment).take_while(|path| Files::open(&sim, path).is_ok()).last().unwrap();
+    sim.damage(&active, sim.size(&active) - 1);
+    sim.fill();
+    for _ in 0..3 {
+        let (told, opened) = open(&sim).unwrap();
+        assert_eq!(told, (1..last).collect::<Vec<u64>>());
+        assert!(opened.last_seq >= last, "{opened:?}");
+    }
+}
+
+#[test]
+fn times_are_told_by_the_clock_as_it_was_set_later() {
+    let sim = Sim::new();
+    let mut log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
+    let hour = 3_600_000_000_000_i64;
+    for seq in 1..=4 {
+        log.append(Record { time: 100 * hour.cast_unsigned() + seq, ..record(seq, 10) }).unwrap();
+        log.commit().unwrap();
+        match seq {
+            1 => log.on_step(hour).unwrap(),
+            2 => log.on_step(-3 * hour).unwrap(),
+            _ => {}
+        }
+    }
+    sim.cut_after(1);
+    drop(log);
+    sim.kill();
+    let (mut stored, mut told) = (Vec::new(), Vec::new());
+    let tell = &mut |one: Told<'_>| match one {
+        Told::Stored(record) => stored.push(record.time / hour.cast_unsigned()),
+        Told::There(record) => told.push(record.time / hour.cast_unsigned()),
+    };
+    drop(store(&sim, Sync::Strict).unwrap().open("S", tell).unwrap());
+    assert_eq!(told, [98, 97, 100, 100]);
+    assert_eq!(stored, told);
 }

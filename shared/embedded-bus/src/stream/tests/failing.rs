@@ -182,7 +182,8 @@ fn a_restart_finds_messages_settings_and_the_duplicate_window() {
 
     drop(desk);
     disk.kept().misses_some = true;
-    let bounds = Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned(), reserved_for: vec!["RESERVED".to_owned()] };
+    let bounds =
+        Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned(), reserved_for: Vec::new() };
     let streams = Streams::open(Box::new(disk.clone()), bounds, Stats::default(), NOW + 1).expect("opened");
     let mut desk = Desk { streams, now: NOW + 1 };
     let after = desk.ask("STREAM.INFO.S", "");

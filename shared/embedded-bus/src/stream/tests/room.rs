@@ -1,0 +1,236 @@
+//! What a store does whose room is short: of its own limit, or of the disk's.
+
+use serde_json::json;
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+/// A tick, in nanoseconds.
+const TICK: u64 = 200_000_000;
+const MINUTE: u64 = 60_000_000_000;
+const HOUR: u64 = 60 * MINUTE;
+
+fn is_stored(answer: &str) -> bool {
+    answer.contains("\"seq\"") && !answer.contains("error")
+}
+
+fn tick(desk: &mut Desk, after: u64) {
+    desk.now += after;
+    desk.streams.on_tick(desk.now);
+    desk.streams.settle(desk.now);
+}
+
+fn erase(desk: &mut Desk, subject: &str) -> String {
+    desk.publish(subject, &[("Nats-Rollup", "sub")], "")
+}
+
+fn holds(disk: &storage::Simulated, text: &str) -> bool {
+    disk.contents().windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// A text that is in nothing else.
+fn text(number: usize, len: usize) -> String {
+    format!("<{number}>").repeat(len)[..len].to_owned()
+}
+
+#[test]
+fn a_store_does_not_fill_with_what_is_dead() {
+    // One large channel that keeps one message, and users who come and go with two bytes each.
+    let disk = storage::Simulated::limited(12 * MIB as u64);
+    let mut desk = Desk::new(disk.open());
+    desk.make("S", "s.>", json!({ "max_msgs_per_subject": 1, "allow_rollup_hdrs": true, "discard": "new" }));
+    let large = "x".repeat(200_000);
+    for round in 0..400 {
+        for (subject, payload) in
+            [("s.large".to_owned(), &*large), (format!("s.a{round}"), "hi"), (format!("s.b{round}"), "hi")]
+        {
+            let answer = desk.publish(&subject, &[], payload);
+            assert!(is_stored(&answer), "round {round}: {answer}");
+        }
+        if round % 5 == 0 {
+            tick(&mut desk, TICK);
+        }
+    }
+    assert_eq!(desk.streams.check(), None);
+}
+
+#[test]
+fn whatever_is_alive_fits_up_to_four_fifths_of_the_limit() {
+    for seed in 0..2 {
+        let (max_bytes, mut random) = (2 * MIB, fastrand::Rng::with_seed(seed));
+        let disk = storage::Simulated::limited(max_bytes as u64);
+        let mut desk = Desk::new(disk.open());
+        // Four fifths at the most, in messages of very different sizes that are replaced in any order.
+        desk.make("S", "s.>", json!({ "max_msgs_per_subject": 1, "discard": "new" }));
+        let (mut alive, mut all, mut stored) = (std::collections::HashMap::new(), 0, 0_usize);
+        while stored < 6 * max_bytes {
+            let size = if random.u8(..50) == 0 { random.usize(..60_000) } else { random.usize(..400) };
+            let subject = random.u32(..5_000);
+            let before = alive.get(&subject).copied().unwrap_or(0);
+            // Once there is as much as there may be, a message is replaced by one that is not larger.
+            let room = max_bytes / 5 * 4 - all + before;
+            if room < 100 {
+                continue;
+            }
+            // A record's overhead, and that of the removal of the one before.
+            let size = size.min(room - 100);
+            let answer = desk.publish(&format!("s.{subject:05}"), &[], &"x".repeat(size));
+            assert!(is_stored(&answer), "seed {seed}, {stored} stored, {all} alive: {answer}");
+            alive.insert(subject, size + 100);
+            all = all - before + size + 100;
+            stored += size + 100;
+            if random.u8(..20) == 0 {
+                tick(&mut desk, TICK);
+            }
+        }
+        assert!(all > max_bytes / 10 * 7, "{all} alive");
+        assert_eq!(desk.streams.check(), None);
+        tick(&mut desk, TICK);
+        let store = desk.streams.store_now();
+        let copied = store.rewritten_bytes as f64 / stored as f64;
+        assert!(copied < 5.0, "seed {seed}: {copied} bytes copied for each one stored");
+        assert!(store.bytes <= max_bytes as u64, "{store:?}");
+    }
+}
+
+#[test]
+fn a_full_store_lets_erasures_and_bans_in() {
+    let disk = storage::Simulated::limited(4 * MIB as u64);
+    let mut desk = Desk::new(disk.open());
+    desk.make("S", "s.>", json!({ "allow_rollup_hdrs": true, "discard": "new" }));
+    desk.make("RESERVED", "ban.>", json!({ "discard": "new" }));
+    let mut number = 0;
+    loop {
+        number += 1;
+        let answer = desk.publish(&format!("s.{}", number % 7), &[], &text(number, 3_000));
+        if !is_stored(&answer) {
+            assert!(answer.contains("no space left"), "{answer}");
+            break;
+        }
+    }
+    let ban = desk.give(Route::Publish("RESERVED"), "ban.7", "", "until then");
+    assert!(is_stored(std::str::from_utf8(&ban[0].payload).unwrap()), "{ban:?}");
+    let answer = erase(&mut desk, "s.3");
+    assert!(is_stored(&answer), "{answer}");
+    let answer = desk.publish("s.3", &[], &text(0, 3_000));
+    assert!(is_stored(&answer), "what was erased makes room at once: {answer}");
+}
+
+#[test]
+fn on_a_full_disk_everything_but_growing_goes_on() {
+    let disk = storage::Simulated::limited(64 * MIB as u64);
+    disk.set_left(40 * MIB as u64);
+    let mut desk = Desk::new(disk.open());
+    desk.make("S", "s.>", json!({ "max_msgs_per_subject": 2, "allow_rollup_hdrs": true, "discard": "new" }));
+    tick(&mut desk, TICK);
+    for number in 0..2_000 {
+        assert!(is_stored(&desk.publish(&format!("s.{}", number % 9), &[], &text(number, 300))));
+    }
+    assert!(is_stored(&desk.publish("s.keep", &[], "kept")));
+    tick(&mut desk, TICK);
+    disk.fill();
+    for _ in 0..30 {
+        // Also while room is wanted for what can be given back: there is none for a copy.
+        tick(&mut desk, TICK);
+    }
+    let refused = desk.publish("s.1", &[], &text(1, 300));
+    assert!(refused.contains("no space left"), "{refused}");
+    assert_eq!(desk.streams.check(), None, "all can be read");
+    assert_eq!(desk.streams.fault_now(), None, "a full disk is no failed store");
+
+    for killed in [false, true, true] {
+        let now = desk.now;
+        if killed {
+            disk.kill(desk);
+        } else {
+            drop(desk);
+        }
+        desk = Desk::opened_at(disk.open(), now);
+        assert_eq!(desk.streams.check(), None, "it is opened and read, killed: {killed}");
+        assert_eq!(desk.ask("STREAM.INFO.S", "")["state"]["num_subjects"], 10);
+        tick(&mut desk, TICK);
+    }
+    let erased = erase(&mut desk, "s.3");
+    assert!(is_stored(&erased), "the reserve has room for it: {erased}");
+    assert_eq!(desk.streams.check(), None);
+    let now = desk.now;
+    disk.kill(desk);
+    let mut desk = Desk::opened_at(disk.open(), now);
+    assert_eq!(
+        desk.ask("STREAM.INFO.S", r#"{"subjects_filter":"s.3"}"#)["state"]["subjects"],
+        json!({"s.3": 1})
+    );
+
+    disk.set_left(60 * MIB as u64);
+    for _ in 0..20 {
+        tick(&mut desk, TICK);
+    }
+    assert!(is_stored(&desk.publish("s.1", &[], &text(1, 300))), "it goes on by itself");
+    assert_eq!(desk.streams.check(), None);
+}
+
+#[test]
+fn a_repeat_is_a_duplicate_after_its_message_has_left_and_everything_was_read_anew() {
+    for how in ["evicted", "erased"] {
+        let disk = storage::Simulated::limited(4 * MIB as u64);
+        let mut desk = Desk::new(disk.open());
+        desk.make(
+            "S",
+            "s.>",
+            json!({ "max_msgs_per_subject": 10, "allow_rollup_hdrs": true, "duplicate_window": 60_000_000_000_u64 }),
+        );
+        let keyed = |desk: &mut Desk| desk.publish("s.a", &[("Nats-Msg-Id", "key")], "first");
+        assert!(is_stored(&keyed(&mut desk)));
+        if how == "erased" {
+            assert!(is_stored(&erase(&mut desk, "s.a")));
+        }
+        for number in 0..1_200 {
+            assert!(is_stored(&desk.publish("s.a", &[], &text(number, 3_000))));
+            if number % 50 == 0 {
+                tick(&mut desk, TICK);
+            }
+        }
+        assert!(!holds(&disk, "first"), "{how}: its file was given back");
+        let now = desk.now;
+        disk.kill(desk);
+        let mut desk = Desk::opened_at(disk.open(), now);
+        let answer = keyed(&mut desk);
+        assert!(answer.contains("\"duplicate\": true") && answer.contains("\"seq\":1"), "{how}: {answer}");
+        desk.now += 61_000_000_000;
+        assert!(!keyed(&mut desk).contains("duplicate"), "{how}: the window has passed");
+    }
+}
+
+#[test]
+fn what_was_erased_leaves_its_file_within_minutes_and_what_expired_within_an_hour() {
+    // Quiet: a few small messages, never enough to end a file.
+    let disk = storage::Simulated::limited(1 << 30);
+    let mut desk = Desk::new(disk.open());
+    desk.make("S", "s.>", json!({ "max_age": 10 * HOUR, "allow_rollup_hdrs": true }));
+    desk.publish("s.a", &[], "secret of a");
+    desk.publish("s.b", &[], "secret of b");
+    tick(&mut desk, TICK);
+    erase(&mut desk, "s.a");
+    tick(&mut desk, 2 * MINUTE);
+    tick(&mut desk, TICK);
+    assert!(!holds(&disk, "secret of a"), "erased");
+    assert!(holds(&disk, "secret of b"));
+    erase(&mut desk, "s.b");
+    desk.publish("s.c", &[], "secret of c");
+    // A restart must not forget what is due.
+    let now = desk.now;
+    drop(desk);
+    let mut desk = Desk::opened_at(disk.open(), now + TICK);
+    tick(&mut desk, TICK);
+    tick(&mut desk, TICK);
+    assert!(!holds(&disk, "secret of b"), "erased before a restart");
+    assert!(holds(&disk, "secret of c"));
+    desk.publish("s.d", &[], "alive");
+    tick(&mut desk, 10 * HOUR);
+    desk.publish("s.d", &[], "alive");
+    tick(&mut desk, HOUR);
+    tick(&mut desk, TICK);
+    assert!(!holds(&disk, "secret of c"), "expired");
+    assert!(holds(&disk, "alive"));
+    assert_eq!(desk.streams.check(), None);
+}
