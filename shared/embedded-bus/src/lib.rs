@@ -19,6 +19,9 @@ mod outbox;
 mod routing;
 mod server;
 mod session;
+#[cfg(feature = "shapes")]
+#[doc(hidden)]
+pub mod shapes;
 mod stats;
 mod storage;
 mod stream;
