@@ -1,5 +1,6 @@
 //! What a bus with streams answers, without a thread: each request beside what nats-server 2.15.1 answered to it.
 
+mod day;
 mod failing;
 mod restarts;
 mod room;
