@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use crate::shape::{Done, Found, Store, decode, encode};
+use crate::shape::{Done, Found, Shape, Store, decode, encode};
 use crate::traffic::{Batch, id};
 
 /// Bytes of memory for blocks, where the default is 32 MiB.
@@ -22,14 +22,29 @@ struct Fjall {
     forgotten: u64,
 }
 
-pub fn open(folder: &Path, strict: bool, tell: &mut dyn FnMut(Found<'_>)) -> Done<(Box<dyn Store>, u64)> {
-    let database = Database::builder(folder).cache_size(CACHE).open()?;
+/// What journals take together, at least; and a memtable.
+const TIGHT_JOURNALS: u64 = 64 << 20;
+const TIGHT_MEMTABLE: u64 = 16 << 20;
+
+pub fn open(
+    shape: Shape,
+    folder: &Path,
+    strict: bool,
+    tell: &mut dyn FnMut(Found<'_>),
+) -> Done<(Box<dyn Store>, u64)> {
+    let (builder, options) = (Database::builder(folder).cache_size(CACHE), KeyspaceCreateOptions::default());
+    let (builder, options) = match shape {
+        Shape::FjallTight => {
+            (builder.max_journaling_size(TIGHT_JOURNALS), options.max_memtable_size(TIGHT_MEMTABLE))
+        }
+        _ => (builder, options),
+    };
+    let database = builder.open()?;
     // Large values out of the tree, as the manual says for such.
-    let separate =
-        || KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()));
+    let separate = || options.clone().with_kv_separation(Some(KvSeparationOptions::default()));
     let messages = database.keyspace("messages", separate)?;
-    let gone = database.keyspace("gone", KeyspaceCreateOptions::default)?;
-    let state = database.keyspace("state", KeyspaceCreateOptions::default)?;
+    let gone = database.keyspace("gone", || options.clone())?;
+    let state = database.keyspace("state", || options.clone())?;
     for entry in messages.iter() {
         let (key, value) = entry.into_inner()?;
         let seq = u64::from_be_bytes((*key).try_into()?);

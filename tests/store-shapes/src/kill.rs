@@ -1,4 +1,5 @@
-//! Kills a process that writes, and looks whether everything that it had acknowledged is there.
+//! Kills a process that writes, and looks whether everything that it had acknowledged is there; and takes a page of what
+//! was not synced yet, as a power cut may.
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
@@ -85,4 +86,58 @@ pub fn round(mut child: std::process::Child, shape: Shape, folder: &Path, strict
         Err(error) => verdict.failed = Some(error.to_string()),
     }
     Ok(verdict)
+}
+
+const PAGE: usize = 4096;
+/// How far before its end a file loses a page, so that there is something behind it.
+const BEFORE_THE_END: usize = 40_000;
+/// A writer is killed before anything was synced by the clock.
+const BEFORE_A_SYNC: Duration = Duration::from_millis(300);
+
+/// Lets a relaxed writer begin, kills it, and empties a page that had not been synced. What the store says when it is
+/// opened then; `None`: too little was in the newest file.
+pub fn tear(
+    mut child: std::process::Child,
+    shape: Shape,
+    folder: &Path,
+) -> Done<Option<Result<u64, String>>> {
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    lines.next().ok_or("the writer ended")??;
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(BEFORE_A_SYNC);
+        child.kill().and_then(|()| child.wait())
+    });
+    lines.for_each(drop);
+    killer.join().map_err(|_| "the writer could not be killed")??;
+    if !empty_a_page(folder, shape)? {
+        return Ok(None);
+    }
+    let mut found = 0;
+    let opened = shape.open(folder, false, &mut |_| found += 1);
+    Ok(Some(opened.map(|_| found).map_err(|error| error.to_string())))
+}
+
+fn empty_a_page(folder: &Path, shape: Shape) -> Done<bool> {
+    let (under, ending) = match shape {
+        Shape::Log => ("streams/S", "log"),
+        Shape::Redb | Shape::RedbQuick | Shape::RedbUnsynced => ("", "redb"),
+        Shape::Fjall | Shape::FjallTight => ("", "jnl"),
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder.join(under))? {
+        files.push(entry?.path());
+    }
+    files.retain(|path| path.extension().is_some_and(|found| found == ending));
+    files.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
+    let newest = files.last().ok_or("no file")?;
+    let mut data = std::fs::read(newest)?;
+    // Behind it is room that was taken beforehand.
+    let end = data.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+    if end < 2 * BEFORE_THE_END {
+        return Ok(false);
+    }
+    let at = (end - BEFORE_THE_END) / PAGE * PAGE;
+    data[at..at + PAGE].fill(0);
+    std::fs::write(newest, data)?;
+    Ok(true)
 }

@@ -21,7 +21,8 @@ const USAGE: &str = "Usage: store-shapes [OPTIONS] FOLDER
 
 Measures shapes of the message store on the disk of FOLDER, which must not exist and is removed at the end.
 
-  --shapes A,B    log, redb, redb-quick, redb-unsynced, fjall        [log,redb,fjall]
+  --shapes A,B    log, redb, redb-quick, redb-unsynced, fjall,
+                  fjall-tight                                        [log,redb,fjall]
   --groups A,B    small-1, small-100k, small-100k-skewed, small-1M,
                   mixed-1, mixed-100k, mixed-1M                      [all but mixed-1M]
   --sync A,B      relaxed, strict                                    [relaxed,strict]
@@ -143,6 +144,7 @@ struct Tables {
     ends: Vec<String>,
     compactions: Vec<String>,
     kills: Vec<String>,
+    tears: Vec<String>,
 }
 
 fn row(line: &str) -> String {
@@ -202,6 +204,25 @@ impl Tables {
         Ok(())
     }
 
+    fn tears(&mut self, options: &Options, shape: Shape) -> Done {
+        let folder = options.folder.join("torn");
+        let (mut opened, mut refused, mut said) = (0, 0, String::new());
+        for _ in 0..options.kills * 4 {
+            let writer = child("write", shape, &folder, &["relaxed".to_owned()])?;
+            match kill::tear(writer, shape, &folder)? {
+                Some(Ok(_)) => opened += 1,
+                Some(Err(why)) => (refused, said) = (refused + 1, why),
+                None => {}
+            }
+            std::fs::remove_dir_all(&folder)?;
+            if opened + refused >= options.kills {
+                break;
+            }
+        }
+        self.tears.push(row(&format!("{}|{opened}|{refused}|{said}", shape.name())));
+        Ok(())
+    }
+
     fn print(&self) {
         let table = |head: &str, rows: &[String]| {
             if !rows.is_empty() {
@@ -227,6 +248,7 @@ impl Tables {
             "| kill -9 | setting | times | acknowledged | lost | came back | could not be opened | slowest start, s |",
             &self.kills,
         );
+        table("| a page is lost before its sync | opened | refused | what it said |", &self.tears);
     }
 }
 
@@ -243,6 +265,7 @@ fn measure_all(options: &Options) -> Done {
         for strict in &options.settings {
             tables.kills(options, *shape, *strict)?;
         }
+        tables.tears(options, *shape)?;
     }
     tables.print();
     println!("\n{:.0} s in all, {} s a cell.", begun.elapsed().as_secs_f64(), options.seconds);

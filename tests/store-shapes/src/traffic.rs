@@ -59,7 +59,7 @@ impl Group {
     }
 
     pub fn payload(&self, seq: u64) -> usize {
-        if self.mixed && mix(seq ^ 0x5bd1) % LARGE_IS_ONE_IN == 0 { LARGE } else { SMALL }
+        if self.mixed && mix(seq ^ 0x5bd1).is_multiple_of(LARGE_IS_ONE_IN) { LARGE } else { SMALL }
     }
 
     /// Bytes of a message, all parts.
