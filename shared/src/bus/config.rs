@@ -75,8 +75,8 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// What an acknowledgement waits for: `strict`, `relaxed` or `memory`.
     pub sync: Sync,
-    /// Bytes that the folder may take; at that, further messages are refused. Some room above `history.max_bytes` is
-    /// for what is not reclaimed yet.
+    /// Bytes that the folder may take; a sixteenth below, further messages are refused. `history.max_bytes` should be at
+    /// most four fifths of it: the rest is for what is not given back yet, for erasing and for bans.
     pub max_bytes: ByteSize,
 }
 

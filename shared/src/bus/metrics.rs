@@ -167,12 +167,15 @@ fn encode_streams(stats: &Stats, encoder: &mut DescriptorEncoder<'_>) -> std::fm
 }
 
 /// Names without prefix, help texts, and values of what only grows, of the data folder.
-fn store_counters(store: &StoreSnapshot) -> [(&'static str, &'static str, u64); 4] {
+fn store_counters(store: &StoreSnapshot) -> [(&'static str, &'static str, u64); 7] {
     [
         ("refused", "Messages refused because the data folder or its disk is full", store.refused),
         ("syncs", "Times that a file was synced", store.syncs),
         ("errors", "Times that the system refused to write, to sync or to read", store.errors),
         ("repairs", "Files whose end was cut off while it was written and was dropped", store.cuts),
+        ("rewrites", "Files replaced by ones without what nobody needs", store.rewrites),
+        ("rewritten_bytes", "Bytes copied for that", store.rewritten_bytes),
+        ("failed_rewrites", "Times that room could not be given back", store.failed_rewrites),
     ]
 }
 
@@ -187,6 +190,11 @@ fn encode_store(store: &StoreSnapshot, encoder: &mut DescriptorEncoder<'_>) -> s
         ("bytes", "Bytes of the files of all streams", store.bytes),
         ("max_bytes", "Bytes that they may have", store.max_bytes),
         ("free_bytes", "Bytes that are free on their disk", store.free_bytes),
+        (
+            "wasted_bytes",
+            "Bytes of the files that nobody needs and that are not given back yet",
+            store.wasted_bytes,
+        ),
         ("segments", "Segment files", store.segments),
         ("full", "Whether messages are refused for want of room: 1 or 0", store.full.into()),
     ];

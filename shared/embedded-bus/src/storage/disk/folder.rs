@@ -22,7 +22,13 @@ pub(super) fn take(folder: &Path) -> Result<File, LogError> {
     let mut make = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
+    let missing: Vec<&Path> = folder.ancestors().take_while(|one| !one.exists()).collect();
     make.recursive(true).create(folder).map_err(|error| unusable(folder, &error))?;
+    // A folder whose name is not on the disk is gone after a power failure, whatever was synced in it.
+    for parent in missing.iter().filter_map(|one| one.parent()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        Real.sync_folder(parent).map_err(|error| unusable(parent, &error))?;
+    }
     let path = folder.join(LOCK);
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut lock = opened.map_err(|error| unusable(folder, &error))?;
