@@ -5,6 +5,7 @@ mod damaged;
 mod failing;
 mod full;
 mod killed;
+mod room;
 mod traced;
 mod wire;
 

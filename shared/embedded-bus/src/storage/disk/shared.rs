@@ -41,6 +41,8 @@ pub(super) struct Shared {
     /// When room is looked for again, in nanoseconds since 1970; 0: not set yet.
     look_again: AtomicU64,
     told: AtomicBool,
+    /// Bytes of the smallest message that the limit has no room for; 0: there is none.
+    refused: AtomicU64,
     /// Bytes added since it was last looked how much is free.
     since_look: AtomicU64,
     trusted: Mutex<HashMap<String, Trusted>>,
@@ -124,6 +126,7 @@ impl Shared {
             full: AtomicBool::new(false),
             look_again: AtomicU64::new(0),
             told: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
             since_look: AtomicU64::new(0),
             trusted: Mutex::default(),
             reserve,
@@ -144,12 +147,28 @@ impl Shared {
         if self.since_look.load(Ordering::Relaxed) > SPARE / 4 {
             self.look_at_disk();
         }
-        let of_limit = self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit(claim);
+        let in_limit = self.is_in_limit(bytes, claim);
         // Where the disk is full, a write that may use the reserve is tried.
-        if of_limit && (claim == Claim::Reserved || !self.is_disk_full()) {
+        if in_limit && (claim == Claim::Reserved || !self.is_disk_full()) {
             return Ok(());
         }
+        if !in_limit && claim == Claim::Common {
+            let before = self.refused.load(Ordering::Relaxed);
+            if before == 0 || bytes < before {
+                self.refused.store(bytes.max(1), Ordering::Relaxed);
+            }
+        }
         Err(LogError::Full(self.folder.clone()))
+    }
+
+    fn is_in_limit(&self, bytes: u64, claim: Claim) -> bool {
+        self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit(claim)
+    }
+
+    /// Whether a message of a size that was lately wanted has no room.
+    fn refuses(&self) -> bool {
+        let refused = self.refused.load(Ordering::Relaxed);
+        self.is_disk_full() || refused > 0 && !self.is_in_limit(refused, Claim::Common)
     }
 
     fn limit(&self, claim: Claim) -> u64 {
@@ -183,7 +202,7 @@ impl Shared {
             max_bytes: self.max_bytes,
             free_bytes: counts.free.load(Ordering::Relaxed),
             segments: counts.segments.load(Ordering::Relaxed),
-            full: self.is_disk_full() || self.room(0, Claim::Common).is_err(),
+            full: self.refuses(),
             refused: 0,
             syncs: counts.syncs.load(Ordering::Relaxed),
             sync_micros: counts.sync_micros.load(Ordering::Relaxed),
@@ -224,6 +243,9 @@ impl Shared {
 
     /// Looks at how much room there is.
     pub(super) fn look(&self, now: u64) {
+        if self.is_in_limit(self.refused.load(Ordering::Relaxed), Claim::Common) {
+            self.refused.store(0, Ordering::Relaxed);
+        }
         if self.full.load(Ordering::Relaxed) {
             let look_again = self.look_again.load(Ordering::Relaxed);
             if look_again == 0 {
