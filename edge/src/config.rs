@@ -75,7 +75,8 @@ pub struct Config {
     /// Handshakes at a time. Beyond it, a newcomer takes the place of the address that has the most, or is refused with
     /// 503.
     pub max_handshakes: usize,
-    /// The same from one address (of IPv6: one /64); more are refused with 429. 0: no limit.
+    /// The same from one address (of IPv6: one /64); more are refused with 429, unless a connection of that address has said
+    /// nothing yet, which is ended instead. 0: no limit.
     pub max_handshakes_per_address: usize,
     /// How long a new connection may say nothing. Devices speak at once; a lost packet costs them up to 3 s.
     #[serde(with = "Span")]

@@ -1,8 +1,8 @@
 //! The client port: takes connections, bounds what is under way, and makes sessions of those that upgrade.
 //!
 //! A connection costs a place until it has upgraded or failed, and has a deadline for it however it behaves. One address
-//! has so many places, and once all are taken the address with the most yields one to each of the others. When there is
-//! no place, the client is told so in a few bytes; when there are too many even for that, it is dropped and counted.
+//! has so many places, and once all are taken the address with the most yields one to each of the others. Whoever says
+//! nothing yields its place to the next client of its own address as well. When there is no place, the client is told so in a few bytes; when there are too many even for that, it is dropped and counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use shared::drain::Drain;
 use shared::held::Held;
 use shared::tls::{Acceptor, Stream};
-use sockets::{NoPlace, Place, Places};
+use sockets::{Claim, NoPlace, Place, Places};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -105,10 +105,11 @@ impl Port {
     fn admit(&self, address: SocketAddr, places: &Arc<Places>) -> Result<(Peer, Place), TooMany> {
         let gate = &self.door.gate;
         let (peer, place) = match gate.peer(address.ip()) {
-            None => (Peer::Proxy(address.ip()), places.take(address.ip().into(), false, false)),
+            None => (Peer::Proxy(address.ip()), places.take(address.ip().into(), false, Claim::Firm)),
             Some(visitor) => {
                 gate.enter(visitor, Instant::now())?;
-                (Peer::Client(visitor), places.take(visitor.source(), visitor.is_limited(), true))
+                let (source, limited) = (visitor.source(), visitor.is_limited());
+                (Peer::Client(visitor), places.take(source, limited, Claim::Silent))
             }
         };
         let place = place.map_err(|none| {
@@ -156,6 +157,8 @@ impl Port {
             Err(_) => return Err(Refusal::Silent),
         }
         if let Peer::Client(_) = peer {
+            // From here on it is this edge that makes the client wait.
+            place.claim(Claim::Idle);
             match self.door.gate.turn(Instant::now()) {
                 Ok(wait) if wait.is_zero() => {}
                 Ok(wait) => sleep(wait).await,
@@ -191,7 +194,7 @@ impl Port {
         if self.tls.is_some() {
             return self.metrics.refused(too_many.refusal);
         }
-        match places.refusals.take(address.ip().into(), true, true) {
+        match places.refusals.take(address.ip().into(), true, Claim::Idle) {
             Ok(place) => {
                 self.metrics.refused(too_many.refusal);
                 self.drain.spawn("edge-refusal", async move {

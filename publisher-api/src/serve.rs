@@ -1,7 +1,8 @@
 //! Accepts connections and serves HTTP on them.
 //!
 //! There are never more than the places allow, in all and from one address; others wait in the backlog of the system. Once
-//! all are taken, the address that has the most yields an idle one to a newcomer from another. Every connection has a
+//! all are taken, the address that has the most yields an idle one to a newcomer from another. Whoever asked for nothing
+//! of use yet yields to the next from its own address as well: behind a proxy all have one. Every connection has a
 //! deadline for its first byte, for the head of its next request, and for taking some of its answer. When the drain begins,
 //! the port is closed, connections without a whole request are closed, and the others after its answer.
 
@@ -24,7 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use shared::drain::Drain;
 use shared::held::Held;
 use shared::tls::{Acceptor, Stream};
-use sockets::{Patient, Place, Places};
+use sockets::{Claim, Patient, Place, Places};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -131,7 +132,7 @@ async fn converse(
     // Answers are small and whole; without it the second of two in a row may wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let opened = tokio::select! {
-        opened = open(stream, tls, bounds) => opened,
+        opened = open(stream, tls, bounds, &seat.place) => opened,
         // Nothing was asked yet.
         () = drain.begun() => return metrics.lost(Loss::Connection),
     };
@@ -185,12 +186,18 @@ fn loss(error: &hyper::Error) -> Loss {
 }
 
 /// The connection once its client has said something, and after its TLS handshake if this port speaks TLS.
-async fn open(stream: TcpStream, tls: Option<Acceptor>, bounds: Bounds) -> Result<Stream, Loss> {
+async fn open(
+    stream: TcpStream,
+    tls: Option<Acceptor>,
+    bounds: Bounds,
+    place: &Place,
+) -> Result<Stream, Loss> {
     match timeout(bounds.first_byte_timeout, stream.peek(&mut [0])).await {
         Ok(Ok(1..)) => {}
         Ok(Ok(0) | Err(_)) => return Err(Loss::Connection),
         Err(_) => return Err(Loss::Silent),
     }
+    place.claim(Claim::Begun);
     let Some(tls) = tls else { return Ok(stream.into()) };
     match timeout(bounds.head_timeout, tls.accept(stream)).await {
         Ok(shaken) => shaken.map_err(|_| Loss::Connection),
@@ -231,7 +238,7 @@ impl Service<Request<Incoming>> for Counted {
         let (answer, counted) = (self.inner.call(request), self.requests.token());
         let (finished, answered) = oneshot::channel();
         let (seat, held) = (Arc::clone(&self.seat), Arc::clone(&self.seat));
-        seat.place.yields(false);
+        seat.place.claim(Claim::Firm);
         self.drain.spawn("publisher-request", async move {
             let _held = (counted, held);
             // Nobody may be there any more.
@@ -239,8 +246,11 @@ impl Service<Request<Incoming>> for Counted {
         });
         Box::pin(async move {
             let answer = answered.await;
-            seat.place.yields(true);
-            answer.unwrap_or_else(|_| Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response()))
+            let answer = answer.unwrap_or_else(|_| Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response()));
+            // Whoever has no key, or asks for what there is not, has no better claim than one who asks for nothing.
+            let of_use = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
+            seat.place.claim(if of_use { Claim::Idle } else { Claim::Begun });
+            answer
         })
     }
 }

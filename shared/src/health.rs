@@ -14,10 +14,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
-use sockets::{Patient, Place, Places};
+use sockets::{Claim, Patient, Place, Places};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -25,7 +26,8 @@ use tokio::time::timeout;
 use crate::drain::Drain;
 use crate::host;
 
-/// Connections at a time. Beyond it, the address that has the most yields one to a newcomer.
+/// Connections at a time. Beyond it, the address that has the most yields one to a newcomer, of its own as well; but no
+/// connection that is being answered.
 const MAX_CONNECTIONS: usize = 256;
 /// How long a caller may take for the head of its (next) request, and to take some of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -183,12 +185,22 @@ async fn accept(listener: &TcpListener, router: &axum::Router, drain: &Drain) {
 
 async fn answer(stream: TcpStream, router: axum::Router, place: Place, drain: Drain) {
     let stream = Patient::new(stream, PATIENCE);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(|request| {
+        place.claim(Claim::Firm);
+        let answer = router.call(request);
+        async {
+            let answer = answer.await;
+            place.claim(Claim::Begun);
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         // Who closes its sending side behind a whole request is answered.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
@@ -279,6 +291,28 @@ mod tests {
         whole.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
         drop(half);
+        assert_eq!(drain.finish(PATIENCE).await, 0);
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_keeps_nobody_waiting_not_even_behind_its_own_address() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = bind("admin", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
+        serve(listener, Health::new(), Registry::default(), &drain);
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CONNECTIONS + 50 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut whole = TcpStream::connect(address).await.unwrap();
+        whole
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        let read = timeout(PATIENCE / 2, whole.read_to_string(&mut answer)).await;
+        assert!(read.is_ok() && answer.starts_with("HTTP/1.1 200"), "{answer}");
+        drop(silent);
         assert_eq!(drain.finish(PATIENCE).await, 0);
     }
 

@@ -215,15 +215,20 @@ async fn too_many_handshakes_at_once_are_told_to_come_back() {
         .await;
     let edge = cluster.edge(0);
     let mut half_open = Vec::new();
-    for _ in 0..10 {
-        half_open.push(Raw::connect(edge).await);
-    }
-    eventually("one more is refused", async || match Device::try_connect(edge, PATH, None).await {
-        Ok(_) => false,
-        Err(refusal) => {
-            assert_eq!(refusal.status(), 503);
-            assert!(refusal.headers().contains_key("retry-after"));
-            true
+    eventually("one more is refused", async || {
+        // Who says nothing would yield its place to the device.
+        for _ in 0..10 {
+            let mut raw = Raw::connect(edge).await;
+            raw.write(b"GET ").await;
+            half_open.push(raw);
+        }
+        match Device::try_connect(edge, PATH, None).await {
+            Ok(_) => false,
+            Err(refusal) => {
+                assert_eq!(refusal.status(), 503);
+                assert!(refusal.headers().contains_key("retry-after"));
+                true
+            }
         }
     })
     .await;

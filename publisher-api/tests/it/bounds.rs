@@ -81,15 +81,36 @@ async fn too_many_sockets_are_refused_until_one_leaves() {
 async fn connections_beyond_the_bound_wait_for_their_turn() {
     let bed = Bed::start(|config| {
         config.max_connections = 1;
+        config.answer_deadline = Duration::from_secs(15);
+    })
+    .await;
+    let edge = FakeEdge::start(&bed.bus.server, "frozen", true).await;
+    edge.state.answers.store(false, Ordering::SeqCst);
+    let body = r#"{"c":"a","d":"x"}"#;
+    let mut first = Http::connect(bed.address).await;
+    first.send(&request(PUBLISH, &[JSON], body)).await;
+    eventually("it is being answered", || bed.metric("mc_publisher_in_flight") == 1).await;
+    let mut second = Http::connect(bed.address).await;
+    second.send(&request(PUBLISH, &[JSON], body)).await;
+    edge.thaw().await;
+    assert_eq!(first.answer().await.counts(), (0, 0, true));
+    assert_eq!(second.answer().await.counts(), (0, 0, true));
+    edge.leave().await;
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn half_a_request_gives_its_place_back() {
+    let bed = Bed::start(|config| {
+        config.max_connections = 1;
         config.head_timeout = Duration::from_millis(200);
     })
     .await;
     let mut idle = Http::connect(bed.address).await;
-    eventually("it is accepted", || bed.metric("mc_publisher_connections") == 1).await;
-    // It sends half a request, so its place is free once it is out of time.
     idle.send(b"POST /v1/mesh/publish HTTP/1.1\r\nhost: localhost\r\n").await;
+    eventually("it is out of time", || bed.metric(r#"mc_publisher_losses_total{reason="slow_head"}"#) == 1)
+        .await;
     assert_eq!(publish_to(bed.address, "a", "x").await.counts(), (0, 0, true));
-    assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="slow_head"}"#), 1);
     bed.finish().await;
 }
 
@@ -187,10 +208,13 @@ async fn from(last: u8, address: SocketAddr) -> TcpStream {
 /// Whether a caller from there is answered.
 async fn is_answered(last: u8, address: SocketAddr) -> bool {
     let mut caller = from(last, address).await;
-    caller.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    let asked = caller.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    if asked.await.is_err() {
+        return false;
+    }
     let mut answer = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(5), caller.read_to_end(&mut answer)).await;
-    read.is_ok() && answer.starts_with(b"HTTP/1.1 404")
+    read.is_ok_and(|read| read.is_ok()) && answer.starts_with(b"HTTP/1.1 404")
 }
 
 #[tokio::test]
@@ -207,6 +231,35 @@ async fn one_address_has_its_part_of_the_connections_and_others_are_answered() {
     assert!(bed.metric(r#"mc_publisher_losses_total{reason="address_connections"}"#) > 0);
     drop(held);
     bed.finish().await;
+}
+
+/// Callers behind one proxy have one address. Connections on which nothing of use came keep none of them out.
+#[tokio::test]
+async fn behind_one_address_who_asks_for_nothing_of_use_keeps_nobody_out() {
+    for said in [&b""[..], b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
+        for per_address in [4, 0] {
+            let bed = Bed::start(|config| {
+                (config.max_connections, config.max_connections_per_address) = (8, per_address);
+                // Nobody is saved by the end of the others' time.
+                config.first_byte_timeout = Duration::from_secs(3_600);
+                config.head_timeout = Duration::from_secs(3_600);
+            })
+            .await;
+            let mut held = Vec::new();
+            for _ in 0..20 {
+                let mut silent = from(2, bed.address).await;
+                // It may be refused.
+                let _ = silent.write_all(said).await;
+                held.push(silent);
+            }
+            let enter = async { while !is_answered(2, bed.address).await {} };
+            soon("a caller from there is answered", enter).await;
+            assert!(is_answered(3, bed.address).await);
+            assert!(bed.metric(r#"mc_publisher_losses_total{reason="displaced"}"#) > 0);
+            drop(held);
+            bed.finish().await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -294,8 +347,9 @@ async fn callers_that_never_read_end_over_tls_and_give_their_places_back() {
     let callers = |number: usize, head: &'static str, again: Vec<u8>| {
         join_all((0..number).map(move |_| never_reads(address, trusted, head, again.clone())))
     };
-    // Others than the first get in only once those have given up their places.
-    callers(2 * EACH, "", asks).await;
+    // The second get in only once the first have given up their places.
+    callers(EACH, "", asks.clone()).await;
+    callers(EACH, "", asks).await;
     assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="slow_reader"}"#), 2 * EACH as u64);
     callers(EACH, upgrade, frames).await;
     eventually("their ends are over", || bed.metric("mc_publisher_sockets") == 0).await;

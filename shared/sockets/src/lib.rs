@@ -6,16 +6,19 @@
 //! | [`places`] | connections at a time, in all and from each source |
 //! | [`progress`] | whether the other end of a socket takes anything |
 //! | [`buffers`] | what the system holds of what was written |
+//! | [`frames`] | where the close frame of a WebSocket's client ends |
 //! | [`patient`] | a stream that fails once its other end takes nothing for too long |
 
 pub mod buffers;
+pub mod frames;
 pub mod patient;
 pub mod places;
 pub mod progress;
 pub mod source;
 
 pub use buffers::bound_send_buffers;
+pub use frames::Frames;
 pub use patient::Patient;
-pub use places::{NoPlace, Place, Places};
+pub use places::{Claim, NoPlace, Place, Places};
 pub use progress::{Acknowledged, Progress, reset_on_close};
 pub use source::Source;

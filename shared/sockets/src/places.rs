@@ -5,6 +5,10 @@
 //! the others. Where every source has one place only, a newcomer without any takes the oldest that was held for
 //! [`LONG`]: a connection that needs its place for good reasons is done by then. A place that is taken away tells its
 //! holder, who ends the connection.
+//!
+//! A source can be a proxy or a network with many behind it, so sources alone are not enough: a connection that says
+//! nothing yields its place to the next one of its own source as well. What a connection has done for its place is its
+//! [`Claim`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +21,22 @@ use crate::source::Source;
 
 /// For so long nobody loses a place to a newcomer that would then have as many.
 pub const LONG: Duration = Duration::from_secs(1);
+/// For so long a connection may say nothing before its place goes to the next: its first byte may be under way.
+pub const SILENCE: Duration = Duration::from_millis(100);
+
+/// What a connection has done for its place. The weakest is taken away first, and of equal ones the oldest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// Nothing was said yet. After [`SILENCE`] the place goes to a newcomer, of the same source as well.
+    Silent,
+    /// Something was said, but nothing of use. After [`LONG`] the place goes to a newcomer, of the same source as well.
+    Begun,
+    /// The connection was of use and rests, or waits for its turn. Once all places are taken, this one goes to a newcomer
+    /// of another source.
+    Idle,
+    /// The connection is being served. The place goes to nobody.
+    Firm,
+}
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +70,7 @@ struct Books {
 #[derive(Debug)]
 struct Taken {
     source: Source,
+    claim: Claim,
     since: Instant,
     lost: Arc<Notify>,
 }
@@ -58,8 +79,8 @@ struct Taken {
 #[derive(Debug, Default)]
 struct Held {
     places: usize,
-    /// Those that may be taken away, the oldest first.
-    yielding: BTreeSet<u64>,
+    /// Those that may be taken away, the weakest first, and of equal ones the oldest.
+    yielding: BTreeSet<(Claim, u64)>,
 }
 
 /// A connection's place, until it is dropped.
@@ -77,33 +98,45 @@ impl Places {
         Self { most, per_source, books: Mutex::default(), freed: Notify::new() }
     }
 
-    /// A place for a connection from there. `limited`: whether the bound of one source holds for this one. `yields`:
-    /// whether the place may be taken away while all are taken.
+    /// A place for a connection from there. `limited`: whether the bound of one source holds for this one.
     ///
     /// # Errors
     /// There is none.
-    pub fn take(self: &Arc<Self>, source: Source, limited: bool, yields: bool) -> Result<Place, NoPlace> {
+    pub fn take(self: &Arc<Self>, source: Source, limited: bool, claim: Claim) -> Result<Place, NoPlace> {
+        self.take_for(source, limited, claim, Claim::Begun)
+    }
+
+    /// The same; `own`: the best claim that the newcomer stands over, of its own source and once all are taken.
+    fn take_for(
+        self: &Arc<Self>,
+        source: Source,
+        limited: bool,
+        claim: Claim,
+        own: Claim,
+    ) -> Result<Place, NoPlace> {
         let mut books = self.books();
         let now = Instant::now();
         let has = books.sources.get(&source).map_or(0, |held| held.places);
-        if limited && has >= self.per_source {
-            return Err(NoPlace::Source);
-        }
-        if books.taken.len() >= self.most {
-            let oldest = books.to_yield(has, now).ok_or(NoPlace::Full)?;
-            if let Some(taken) = books.strike(oldest) {
-                taken.lost.notify_one();
-            }
+        let yields = if limited && has >= self.per_source {
+            Some(books.idler(source, Claim::Begun, now).ok_or(NoPlace::Source)?)
+        } else if books.taken.len() >= self.most {
+            Some(books.to_yield(source, has, own, now).ok_or(NoPlace::Full)?)
+        } else {
+            None
+        };
+        if let Some(taken) = yields.and_then(|id| books.strike(id)) {
+            taken.lost.notify_one();
         }
         let (id, lost) = (books.next, Arc::new(Notify::new()));
         books.next += 1;
-        books.taken.insert(id, Taken { source, since: now, lost: Arc::clone(&lost) });
+        books.taken.insert(id, Taken { source, claim: Claim::Firm, since: now, lost: Arc::clone(&lost) });
         books.sources.entry(source).or_default().places += 1;
-        books.set_yielding(id, yields);
+        books.set_claim(id, claim);
         Ok(Place { places: Arc::clone(self), id, lost })
     }
 
-    /// The same, but waits while all are taken.
+    /// The same for a connection that has said nothing yet, but waits while all are taken. So that those behind it do not
+    /// wait for its sake, it takes the place of an idle one of its own source.
     ///
     /// # Errors
     /// This source has as many as it may.
@@ -112,9 +145,9 @@ impl Places {
             let mut freed = std::pin::pin!(self.freed.notified());
             // Listening begins before looking, so that no place becomes free between the two.
             freed.as_mut().enable();
-            match self.take(source, true, true) {
+            match self.take_for(source, true, Claim::Silent, Claim::Idle) {
                 // Without any place becoming free, one may have been held for long by then.
-                Err(NoPlace::Full) => drop(timeout(LONG, freed).await),
+                Err(NoPlace::Full) => drop(timeout(SILENCE, freed).await),
                 taken => return taken,
             }
         }
@@ -131,40 +164,54 @@ impl Places {
 }
 
 impl Books {
-    /// Whose place a source that has `has` may take.
-    fn to_yield(&self, has: usize, now: Instant) -> Option<u64> {
+    /// Whose place a newcomer from there may take, where its source has `has`.
+    fn to_yield(&self, source: Source, has: usize, own: Claim, now: Instant) -> Option<u64> {
         let fullest = self.sources.values().max_by_key(|held| held.yielding.len())?;
         // The loser keeps at least what the winner has then.
         if fullest.yielding.len() >= has + 2 {
-            return fullest.yielding.first().copied();
+            return fullest.yielding.first().map(|(_, id)| *id);
+        }
+        if has > 0 {
+            return self.idler(source, own, now);
         }
         let (oldest, since) = self.yielding.first_key_value()?;
-        (has == 0 && now.saturating_duration_since(*since) >= LONG).then_some(*oldest)
+        (now.saturating_duration_since(*since) >= LONG).then_some(*oldest)
     }
 
-    fn set_yielding(&mut self, id: u64, yields: bool) {
-        let Some(Taken { source, since, .. }) = self.taken.get(&id) else { return };
-        let Some(held) = self.sources.get_mut(source) else { return };
-        if yields {
-            held.yielding.insert(id);
-            self.yielding.insert(id, *since);
-        } else {
-            held.yielding.remove(&id);
+    /// The place of this source that a newcomer of its own may take, if its claim is no better than `best`.
+    fn idler(&self, source: Source, best: Claim, now: Instant) -> Option<u64> {
+        let yielding = &self.sources.get(&source)?.yielding;
+        let kinds = [(Claim::Silent, SILENCE), (Claim::Begun, LONG), (Claim::Idle, LONG)];
+        kinds.into_iter().filter(|(claim, _)| *claim <= best).find_map(|(claim, patience)| {
+            let (_, id) = yielding.range((claim, 0)..=(claim, u64::MAX)).next()?;
+            (now.saturating_duration_since(*self.yielding.get(id)?) >= patience).then_some(*id)
+        })
+    }
+
+    fn set_claim(&mut self, id: u64, claim: Claim) {
+        let Some(taken) = self.taken.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut taken.claim, claim);
+        let Some(held) = self.sources.get_mut(&taken.source) else { return };
+        held.yielding.remove(&(before, id));
+        if claim == Claim::Firm {
             self.yielding.remove(&id);
+        } else {
+            held.yielding.insert((claim, id));
+            self.yielding.insert(id, taken.since);
         }
     }
 
     fn strike(&mut self, id: u64) -> Option<Taken> {
         let taken = self.taken.remove(&id)?;
-        self.leave(taken.source, id);
+        self.leave(taken.source, taken.claim, id);
         Some(taken)
     }
 
-    fn leave(&mut self, source: Source, id: u64) {
+    fn leave(&mut self, source: Source, claim: Claim, id: u64) {
         self.yielding.remove(&id);
         if let Some(held) = self.sources.get_mut(&source) {
             held.places -= 1;
-            held.yielding.remove(&id);
+            held.yielding.remove(&(claim, id));
             if held.places == 0 {
                 self.sources.remove(&source);
             }
@@ -185,22 +232,24 @@ impl Place {
     pub fn belongs_to(&self, source: Source, limited: bool) -> Result<(), NoPlace> {
         let mut books = self.places.books();
         let has = books.sources.get(&source).map_or(0, |held| held.places);
-        let Some(before) = books.taken.get(&self.id).map(|taken| taken.source) else { return Ok(()) };
+        let Some((before, claim)) = books.taken.get(&self.id).map(|taken| (taken.source, taken.claim)) else {
+            return Ok(());
+        };
         if limited && before != source && has >= self.places.per_source {
             return Err(NoPlace::Source);
         }
-        books.leave(before, self.id);
+        books.leave(before, claim, self.id);
         books.sources.entry(source).or_default().places += 1;
         if let Some(taken) = books.taken.get_mut(&self.id) {
             taken.source = source;
         }
-        books.set_yielding(self.id, true);
+        books.set_claim(self.id, Claim::Idle);
         Ok(())
     }
 
-    /// Whether the place may be taken away from now on.
-    pub fn yields(&self, yields: bool) {
-        self.places.books().set_yielding(self.id, yields);
+    /// What the connection has done for its place by now.
+    pub fn claim(&self, claim: Claim) {
+        self.places.books().set_claim(self.id, claim);
     }
 }
 

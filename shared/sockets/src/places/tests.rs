@@ -21,9 +21,9 @@ async fn is_lost(place: &Place) -> bool {
 #[tokio::test]
 async fn a_source_has_its_bound_and_the_others_have_the_rest() {
     let places = Arc::new(Places::new(4, 2));
-    let held = [1, 1, 2].map(|last| places.take(source(last), true, true).unwrap());
-    assert_eq!(places.take(source(1), true, true).unwrap_err(), NoPlace::Source);
-    let unlimited = places.take(source(1), false, true).unwrap();
+    let held = [1, 1, 2].map(|last| places.take(source(last), true, Claim::Idle).unwrap());
+    assert_eq!(places.take(source(1), true, Claim::Idle).unwrap_err(), NoPlace::Source);
+    let unlimited = places.take(source(1), false, Claim::Idle).unwrap();
     assert_eq!(places.taken(), 4);
     drop((held, unlimited));
     assert!(places.taken() == 0 && places.books().sources.is_empty(), "nothing is left");
@@ -32,13 +32,21 @@ async fn a_source_has_its_bound_and_the_others_have_the_rest() {
 #[tokio::test]
 async fn once_all_are_taken_the_one_with_the_most_yields_its_oldest() {
     let places = Arc::new(Places::new(3, 0));
-    let mut greedy: Vec<_> = (0..3).map(|_| places.take(source(1), true, true).unwrap()).collect();
-    assert_eq!(places.take(source(1), true, true).unwrap_err(), NoPlace::Full, "not for more of its own");
-    let other = places.take(source(2), true, true).unwrap();
+    let mut greedy: Vec<_> = (0..3).map(|_| places.take(source(1), true, Claim::Idle).unwrap()).collect();
+    assert_eq!(
+        places.take(source(1), true, Claim::Idle).unwrap_err(),
+        NoPlace::Full,
+        "not for more of its own"
+    );
+    let other = places.take(source(2), true, Claim::Idle).unwrap();
     let lost = [is_lost(&greedy[0]).await, is_lost(&greedy[1]).await, is_lost(&greedy[2]).await];
     assert_eq!(lost, [true, false, false]);
-    assert_eq!(places.take(source(2), true, true).unwrap_err(), NoPlace::Full, "both would have as many");
-    let third = places.take(source(3), true, true).unwrap();
+    assert_eq!(
+        places.take(source(2), true, Claim::Idle).unwrap_err(),
+        NoPlace::Full,
+        "both would have as many"
+    );
+    let third = places.take(source(3), true, Claim::Idle).unwrap();
     assert!(is_lost(&greedy[1]).await && !is_lost(&other).await);
     greedy.truncate(2);
     assert_eq!(places.taken(), 2, "places that were taken away free none when their holders end");
@@ -48,17 +56,21 @@ async fn once_all_are_taken_the_one_with_the_most_yields_its_oldest() {
 #[tokio::test(start_paused = true)]
 async fn where_each_has_one_a_newcomer_without_any_takes_what_was_held_for_long() {
     let places = Arc::new(Places::new(3, 0));
-    let held = [1, 2, 3].map(|last| places.take(source(last), true, true).unwrap());
-    assert_eq!(places.take(source(4), true, true).unwrap_err(), NoPlace::Full, "nobody holds one for long");
+    let held = [1, 2, 3].map(|last| places.take(source(last), true, Claim::Idle).unwrap());
+    assert_eq!(
+        places.take(source(4), true, Claim::Idle).unwrap_err(),
+        NoPlace::Full,
+        "nobody holds one for long"
+    );
     tokio::time::advance(LONG).await;
-    assert_eq!(places.take(source(3), true, true).unwrap_err(), NoPlace::Full, "it has one");
-    held[0].yields(false);
-    let other = places.take(source(4), true, true).unwrap();
+    assert_eq!(places.take(source(3), true, Claim::Idle).unwrap_err(), NoPlace::Full, "it has one");
+    held[0].claim(Claim::Firm);
+    let other = places.take(source(4), true, Claim::Idle).unwrap();
     assert_eq!((is_lost(&held[0]).await, is_lost(&held[1]).await), (false, true));
     let waiting = places.wait(source(5)).await.unwrap();
     assert!(is_lost(&held[2]).await);
     assert_eq!(
-        places.take(source(6), true, true).unwrap_err(),
+        places.take(source(6), true, Claim::Idle).unwrap_err(),
         NoPlace::Full,
         "the newcomers hold theirs now"
     );
@@ -69,20 +81,54 @@ async fn where_each_has_one_a_newcomer_without_any_takes_what_was_held_for_long(
 #[tokio::test]
 async fn a_place_that_does_not_yield_stays() {
     let places = Arc::new(Places::new(2, 0));
-    let proxy = [(); 2].map(|()| places.take(source(1), false, false).unwrap());
-    assert_eq!(places.take(source(2), true, true).unwrap_err(), NoPlace::Full);
-    proxy.iter().for_each(|place| place.yields(true));
-    proxy[0].yields(false);
-    assert_eq!(places.take(source(2), true, true).unwrap_err(), NoPlace::Full, "only one would yield");
-    proxy[0].yields(true);
-    let _other = places.take(source(2), true, true).unwrap();
+    let proxy = [(); 2].map(|()| places.take(source(1), false, Claim::Firm).unwrap());
+    assert_eq!(places.take(source(2), true, Claim::Idle).unwrap_err(), NoPlace::Full);
+    proxy.iter().for_each(|place| place.claim(Claim::Idle));
+    proxy[0].claim(Claim::Firm);
+    assert_eq!(places.take(source(2), true, Claim::Idle).unwrap_err(), NoPlace::Full, "only one would yield");
+    proxy[0].claim(Claim::Idle);
+    let _other = places.take(source(2), true, Claim::Idle).unwrap();
     assert!(is_lost(&proxy[0]).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_yields_to_its_own_source_and_who_was_of_use_does_not() {
+    let places = Arc::new(Places::new(9, 3));
+    let held =
+        [Claim::Idle, Claim::Begun, Claim::Silent].map(|claim| places.take(source(1), true, claim).unwrap());
+    assert_eq!(places.take(source(1), true, Claim::Firm).unwrap_err(), NoPlace::Source, "not for long");
+    tokio::time::advance(SILENCE).await;
+    let next = places.take(source(1), true, Claim::Firm).unwrap();
+    assert!(is_lost(&held[2]).await, "it is silent");
+    assert_eq!(places.take(source(1), true, Claim::Silent).unwrap_err(), NoPlace::Source, "not for long");
+    tokio::time::advance(LONG).await;
+    let last = places.take(source(1), true, Claim::Firm).unwrap();
+    assert!(is_lost(&held[1]).await, "nothing of use came for long");
+    tokio::time::advance(LONG).await;
+    assert_eq!(places.take(source(1), true, Claim::Silent).unwrap_err(), NoPlace::Source, "it was of use");
+    drop((held, next, last));
+    assert_eq!(places.taken(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_takes_an_idle_place_of_its_own_source_and_keeps_nobody_waiting_behind() {
+    let places = Arc::new(Places::new(4, 0));
+    let greedy = [1, 2, 1, 2].map(|last| places.take(source(last), true, Claim::Idle).unwrap());
+    tokio::time::advance(LONG).await;
+    assert_eq!(places.take(source(1), true, Claim::Silent).unwrap_err(), NoPlace::Full, "it does not wait");
+    let next = places.wait(source(1)).await.unwrap();
+    assert!(is_lost(&greedy[0]).await, "the oldest of its own");
+    tokio::time::advance(SILENCE).await;
+    let last = places.take(source(1), true, Claim::Silent).unwrap();
+    assert!(is_lost(&next).await, "the silent one of its own");
+    drop((greedy, next, last));
+    assert_eq!(places.taken(), 0);
 }
 
 #[tokio::test]
 async fn behind_a_proxy_the_real_source_has_its_own_bound() {
     let places = Arc::new(Places::new(10, 1));
-    let proxied = [(); 3].map(|()| places.take(source(1), false, false).unwrap());
+    let proxied = [(); 3].map(|()| places.take(source(1), false, Claim::Firm).unwrap());
     assert_eq!(proxied[0].belongs_to(source(7), true), Ok(()));
     assert_eq!(proxied[0].belongs_to(source(7), true), Ok(()), "that is where it is");
     assert_eq!(proxied[1].belongs_to(source(7), true), Err(NoPlace::Source));
@@ -95,7 +141,7 @@ async fn behind_a_proxy_the_real_source_has_its_own_bound() {
 #[tokio::test]
 async fn whoever_waits_gets_the_next_place_that_is_free() {
     let places = Arc::new(Places::new(1, 2));
-    let first = places.take(source(1), true, true).unwrap();
+    let first = places.take(source(1), true, Claim::Idle).unwrap();
     let mut waiting = Box::pin(places.wait(source(1)));
     assert!(futures_poll(&mut waiting).await.is_none(), "there is none");
     drop(first);
@@ -112,20 +158,40 @@ async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Take(u8, bool),
+    Take(u8, Claim),
     Move(usize, u8),
-    Yields(usize, bool),
+    Claim(usize, Claim),
     Drop(usize),
+}
+
+fn claims() -> impl Strategy<Value = Claim> {
+    prop::sample::select(vec![Claim::Silent, Claim::Begun, Claim::Idle, Claim::Firm])
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => (0..6_u8, any::<bool>()).prop_map(|(source, yields)| Step::Take(source, yields)),
+        6 => (0..6_u8, claims()).prop_map(|(source, claim)| Step::Take(source, claim)),
         1 => (any::<usize>(), 0..6_u8).prop_map(|(place, source)| Step::Move(place, source)),
-        1 => (any::<usize>(), any::<bool>()).prop_map(|(place, yields)| Step::Yields(place, yields)),
+        1 => (any::<usize>(), claims()).prop_map(|(place, claim)| Step::Claim(place, claim)),
         2 => any::<usize>().prop_map(Step::Drop),
     ];
     prop::collection::vec(step, 1..120)
+}
+
+type Model = Vec<(Place, u8, Claim)>;
+
+/// What a newcomer finds; none of the places is held for long.
+fn expected(model: &Model, from: u8, most: usize, per_source: usize) -> Option<NoPlace> {
+    let has = model.iter().filter(|held| held.1 == from).count();
+    let yielding = |of: u8| model.iter().filter(|held| held.1 == of && held.2 != Claim::Firm).count();
+    let fullest = (0..6).map(yielding).max().unwrap_or(0);
+    if has >= per_source {
+        Some(NoPlace::Source)
+    } else if model.len() >= most && fullest < has + 2 {
+        Some(NoPlace::Full)
+    } else {
+        None
+    }
 }
 
 proptest! {
@@ -135,23 +201,15 @@ proptest! {
         most in 1_usize..8, per_source in 1_usize..5, steps in steps(),
     ) {
         let places = Arc::new(Places::new(most, per_source));
-        let mut model: Vec<(Place, u8, bool)> = Vec::new();
+        let mut model: Model = Vec::new();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for step in steps {
-            let count = |model: &[(Place, u8, bool)], of: u8| model.iter().filter(|held| held.1 == of).count();
+            let count = |model: &Model, of: u8| model.iter().filter(|held| held.1 == of).count();
             match step {
-                Step::Take(from, yields) => {
-                    let (has, full) = (count(&model, from), model.len() >= most);
-                    let yielding = |of: u8| model.iter().filter(|held| held.1 == of && held.2).count();
-                    let fullest = (0..6).map(yielding).max().unwrap_or(0);
-                    let taken = places.take(source(from), true, yields);
-                    let expected = if has >= per_source {
-                        Some(NoPlace::Source)
-                    } else if full && fullest < has + 2 {
-                        Some(NoPlace::Full)
-                    } else {
-                        None
-                    };
+                Step::Take(from, claim) => {
+                    let (has, replaces) = (count(&model, from), model.len() >= most);
+                    let expected = expected(&model, from, most, per_source);
+                    let taken = places.take(source(from), true, claim);
                     prop_assert_eq!(taken.as_ref().err().copied(), expected);
                     if let Ok(place) = taken {
                         let lost: Vec<_> = model
@@ -160,12 +218,13 @@ proptest! {
                             .filter(|(_, held)| runtime.block_on(is_lost(&held.0)))
                             .map(|(index, _)| index)
                             .collect();
-                        prop_assert_eq!(lost.len(), usize::from(full));
+                        prop_assert_eq!(lost.len(), usize::from(replaces));
                         for index in lost {
-                            let (_, of, yielded) = model.remove(index);
-                            prop_assert!(yielded && count(&model, of) > has, "the loser has as many");
+                            let (_, of, claim) = model.remove(index);
+                            let has_more = count(&model, of) > has;
+                            prop_assert!(claim != Claim::Firm && has_more, "the loser has as many");
                         }
-                        model.push((place, from, yields));
+                        model.push((place, from, claim));
                     }
                 }
                 Step::Move(at, to) if !model.is_empty() => {
@@ -173,16 +232,16 @@ proptest! {
                     let fits = model[at].1 == to || count(&model, to) < per_source;
                     prop_assert_eq!(model[at].0.belongs_to(source(to), true).is_ok(), fits);
                     if fits {
-                        (model[at].1, model[at].2) = (to, true);
+                        (model[at].1, model[at].2) = (to, Claim::Idle);
                     }
                 }
-                Step::Yields(at, yields) if !model.is_empty() => {
+                Step::Claim(at, claim) if !model.is_empty() => {
                     let at = at % model.len();
-                    model[at].0.yields(yields);
-                    model[at].2 = yields;
+                    model[at].0.claim(claim);
+                    model[at].2 = claim;
                 }
                 Step::Drop(at) if !model.is_empty() => drop(model.remove(at % model.len())),
-                Step::Move(..) | Step::Yields(..) | Step::Drop(_) => {}
+                Step::Move(..) | Step::Claim(..) | Step::Drop(_) => {}
             }
             prop_assert_eq!(places.taken(), model.len());
             prop_assert!(model.len() <= most);

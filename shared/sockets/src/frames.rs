@@ -1,0 +1,121 @@
+//! Where one WebSocket frame ends and the next begins in what a client sends, whatever is in them.
+//!
+//! Behind a violation a client is not understood any more, but its close frame still has to be noticed: with that one the
+//! closing handshake is over, and the server ends the connection (RFC 6455, 5.5.1 and 7.1.1).
+
+/// The opcode of a close frame.
+const CLOSE: u8 = 0x8;
+/// Bytes of a header without the mask, at most: two, and a length of eight.
+const HEADER: usize = 10;
+/// Bytes of a mask.
+const MASK: u64 = 4;
+
+/// Follows the frames of a client until its close frame is whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Frames {
+    header: [u8; HEADER],
+    /// Bytes of the header that have come.
+    known: usize,
+    /// Bytes of the frame that are still to come behind its header.
+    left: u64,
+    closed: bool,
+}
+
+impl Frames {
+    /// Takes what came next. Returns whether the close frame is whole; what follows it is not looked at.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> bool {
+        while !self.closed && !bytes.is_empty() {
+            if self.left == 0 {
+                self.header[self.known] = bytes[0];
+                self.known += 1;
+                bytes = &bytes[1..];
+                let Some(left) = self.behind_header() else { continue };
+                self.left = left;
+            } else {
+                let part = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                bytes = &bytes[part..];
+                self.left -= part as u64;
+            }
+            if self.left > 0 {
+                continue;
+            }
+            self.closed = self.header[0] & 0xf == CLOSE;
+            self.known = 0;
+        }
+        self.closed
+    }
+
+    /// Whether the close frame has come.
+    pub fn are_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Bytes behind a header that is whole: the mask and the payload.
+    fn behind_header(&self) -> Option<u64> {
+        let short = *self.header.get(1).filter(|_| self.known >= 2)?;
+        let extended = |bytes: usize| {
+            let length = self.header.get(2..2 + bytes).filter(|_| self.known >= 2 + bytes)?;
+            Some(length.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)))
+        };
+        let length = match short & 0x7f {
+            126 => extended(2)?,
+            127 => extended(8)?,
+            short => u64::from(short),
+        };
+        Some(length.saturating_add(if short & 0x80 == 0 { 0 } else { MASK }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(first: u8, masked: bool, payload: usize) -> Vec<u8> {
+        let mask = if masked { 0x80 } else { 0 };
+        let mut frame = vec![first];
+        match payload {
+            0..=125 => frame.push(mask | payload as u8),
+            126..=0xffff => {
+                frame.push(mask | 126);
+                frame.extend((payload as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(mask | 127);
+                frame.extend((payload as u64).to_be_bytes());
+            }
+        }
+        // What looks like a close frame within a payload is none.
+        frame.extend([0x88, 0x80, 0, 0].iter().cycle().take(payload + if masked { 4 } else { 0 }));
+        frame
+    }
+
+    #[test]
+    fn lengths_that_nobody_can_send_are_waited_for() {
+        let mut frames = Frames::default();
+        assert!(!frames.feed(&[0x88, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]));
+        assert!(!frames.feed(&[0x88; 1_000]));
+    }
+
+    proptest! {
+        #[test]
+        fn the_close_frame_is_noticed_with_its_last_byte_however_it_is_cut(
+            before in prop::collection::vec((any::<u8>(), any::<bool>(), prop::sample::select(vec![0, 1, 125, 126, 300, 70_000])), 0..6),
+            masked in any::<bool>(), reason in 0_usize..126, piece in 1_usize..2_000,
+        ) {
+            let mut bytes = Vec::new();
+            for (first, masked, payload) in before {
+                let first = if first & 0xf == CLOSE { first ^ 1 } else { first };
+                bytes.extend(frame(first, masked, payload));
+            }
+            bytes.extend(frame(0x88, masked, reason));
+            let (last, rest) = bytes.split_last().unwrap();
+            let mut frames = Frames::default();
+            for piece in rest.chunks(piece) {
+                prop_assert!(!frames.feed(piece));
+            }
+            prop_assert!(frames.feed(&[*last]) && frames.are_closed());
+            prop_assert!(frames.feed(&[0x81]), "nothing follows a close frame");
+        }
+    }
+}
