@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use sockets::{Acknowledged, Progress, reset_on_close};
+use sockets::{Acknowledged, Frames, Progress, reset_on_close};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
@@ -35,6 +35,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 const END_PATIENCE: Duration = Duration::from_millis(500);
 /// What the system may hold for a client that takes nothing, without anybody counting it: a close frame and a pong.
 const NEGLIGIBLE: u32 = 1 << 10;
+/// What is read at the end of what the client has sent already.
+const LEFTOVER_BYTES: usize = 64 << 10;
 /// How often to look whether the client has taken what the system holds.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -56,6 +58,8 @@ pub(crate) enum Event {
 pub(crate) struct Transport<S> {
     stream: S,
     reader: WebSocketContext,
+    /// Where the client's frames end, also those that the reader does not understand.
+    frames: Frames,
     queue: VecDeque<Frame>,
     /// Bytes of the frames in the queue, each counted until its last byte is written.
     queued: usize,
@@ -69,8 +73,6 @@ pub(crate) struct Transport<S> {
     taken_at_end: Option<u64>,
     /// Whether frames can still be told apart in what comes.
     intact: bool,
-    /// Nothing may follow the close frame, and whoever goes on pinging must not fill the queue.
-    closing: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
@@ -80,8 +82,11 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             .read_buffer_size(READ_BYTES)
             .max_message_size(Some(max_frame))
             .max_frame_size(Some(max_frame));
+        let mut frames = Frames::default();
+        frames.feed(head);
         Self {
             stream,
+            frames,
             reader: WebSocketContext::from_partially_read(head.to_vec(), Role::Server, Some(config)),
             queue: VecDeque::new(),
             queued: 0,
@@ -90,7 +95,6 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             progress: Progress::new(Instant::now()),
             taken_at_end: None,
             intact: true,
-            closing: false,
         }
     }
 
@@ -170,11 +174,10 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         self.queued = self.queue.iter().map(Frame::len).sum();
     }
 
-    /// Writes what waits and then this close frame, for at most `patience`, and waits for the client's answer, for at most
-    /// [`ANSWER_PATIENCE`]. Whoever is slower is left without.
+    /// Writes what waits and then this close frame, for at most `patience`, and waits for the client's, for at most
+    /// [`ANSWER_PATIENCE`], unless that has come already. Whoever is slower is left without.
     pub(crate) async fn close(&mut self, close: Frame, patience: Duration) {
         self.push(close);
-        self.closing = true;
         self.taken_at_end = self.stream.acknowledged();
         self.flush(patience).await;
         if self.is_idle() {
@@ -196,6 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             // It may be broken already. TLS has something to write, which may not be possible.
             let _ = timeout(END_PATIENCE, self.stream.shutdown()).await;
         }
+        std::future::poll_fn(|context| self.poll_discard(context)).await;
         let stuck = match self.stream.unacknowledged() {
             Some(0..=NEGLIGIBLE) => false,
             Some(_) => {
@@ -215,16 +219,27 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         }
     }
 
+    /// Reads until the client's close frame has come, also behind what can't be understood.
     async fn await_close(&mut self) {
-        while self.intact {
-            match self.next(true).await {
-                Event::Frame(_) | Event::SignOfLife | Event::Written => {}
-                Event::Gone => return,
+        let mut rest = [0; 512];
+        while !self.frames.are_closed()
+            && let Ok(bytes @ 1..) = self.stream.read(&mut rest).await
+        {
+            self.frames.feed(&rest[..bytes]);
+        }
+    }
+
+    /// Reads what has come already. Closing a socket with unread bytes would take the last frames back.
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut rest = [0; 4 << 10];
+        for _ in 0..LEFTOVER_BYTES / rest.len() {
+            let mut buffer = ReadBuf::new(&mut rest);
+            let read = Pin::new(&mut self.stream).poll_read(context, &mut buffer);
+            if !matches!(read, Poll::Ready(Ok(()))) || buffer.filled().is_empty() {
+                break;
             }
         }
-        // What can't be understood is read too: closing a socket with unread bytes would take the close frame back.
-        let mut rest = [0; 512];
-        while self.stream.read(&mut rest).await.is_ok_and(|bytes| bytes > 0) {}
+        Poll::Ready(())
     }
 
     fn poll_next(&mut self, listen: bool, context: &mut Context<'_>) -> Poll<Event> {
@@ -245,12 +260,13 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
 
     /// Reads one frame.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        let mut tap = Tap { stream: Pin::new(&mut self.stream), context, said: Vec::new() };
+        let stream = Pin::new(&mut self.stream);
+        let mut tap = Tap { stream, context, frames: &mut self.frames, said: Vec::new() };
         let read = self.reader.read(&mut tap);
         // The answer to a ping or a close is otherwise kept until the next read.
         let _ = self.reader.flush(&mut tap);
         let said = std::mem::take(&mut tap.said);
-        if !said.is_empty() && !self.closing {
+        if !said.is_empty() {
             self.push(Frame::already_encoded(said));
         }
         match read {
@@ -323,6 +339,7 @@ fn fault(error: &Error) -> Event {
 struct Tap<'t, 'c, S> {
     stream: Pin<&'t mut S>,
     context: &'t mut Context<'c>,
+    frames: &'t mut Frames,
     said: Vec<u8>,
 }
 
@@ -330,7 +347,10 @@ impl<S: AsyncRead> Read for Tap<'_, '_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(buffer);
         match self.stream.as_mut().poll_read(self.context, &mut buffer) {
-            Poll::Ready(Ok(())) => Ok(buffer.filled().len()),
+            Poll::Ready(Ok(())) => {
+                self.frames.feed(buffer.filled());
+                Ok(buffer.filled().len())
+            }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }

@@ -14,13 +14,15 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use shared::handshake::{self, Fault};
+use shared::host;
 use shared::reload::Live;
 use shared::tls::Stream;
 use shared::wire::EdgeState;
@@ -195,42 +197,39 @@ impl Door {
     /// Whether this is a WebSocket handshake for this edge. Gives the proof that it was understood.
     fn check(&self, request: &Request<Incoming>) -> Result<HeaderValue, Refused> {
         let headers = request.headers();
+        if let Err(status) = host::named(request) {
+            let text = "There must be one header Host, which names this edge as you reach it.\n".to_owned();
+            return Err(Refused::no_handshake(status, None, text));
+        }
         if request.uri().path() != self.path {
             let text = format!("Nothing is here. The WebSocket is at {}\n", self.url(headers));
             return Err(Refused::no_handshake(StatusCode::NOT_FOUND, None, text));
         }
-        if request.method() != Method::GET {
-            let text = "A WebSocket handshake is a GET request.\n".to_owned();
-            let header = Some((ALLOW, "GET"));
-            return Err(Refused::no_handshake(StatusCode::METHOD_NOT_ALLOWED, header, text));
-        }
-        if !names(headers, &CONNECTION, "upgrade") || !names(headers, &UPGRADE, "websocket") {
-            let text =
-                format!("This is a WebSocket: connect to {} with a WebSocket client.\n", self.url(headers));
-            let header = Some((UPGRADE, "websocket"));
-            return Err(Refused::no_handshake(StatusCode::UPGRADE_REQUIRED, header, text));
-        }
-        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-            let text = "Only version 13 of WebSocket (RFC 6455) is spoken here.\n".to_owned();
-            let header = Some((SEC_WEBSOCKET_VERSION, "13"));
-            return Err(Refused::no_handshake(StatusCode::UPGRADE_REQUIRED, header, text));
-        }
-        // 16 bytes in base64.
-        let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).filter(|key| key.len() == 24);
-        let proof = key.and_then(|key| HeaderValue::try_from(derive_accept_key(key)).ok());
-        let Some(proof) = proof else {
-            let text = "Sec-WebSocket-Key is missing or not 16 bytes in base64.\n".to_owned();
-            return Err(Refused::no_handshake(StatusCode::BAD_REQUEST, None, text));
-        };
+        let key = handshake::check(request).map_err(|fault| self.no_handshake(fault, headers))?;
+        let proof = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+        let proof = proof.map_err(|_| self.no_handshake(Fault::Key, headers))?;
         self.check_origin(headers)?;
         Ok(proof)
     }
 
+    fn no_handshake(&self, fault: Fault, headers: &HeaderMap) -> Refused {
+        let (status, header) = match fault {
+            Fault::Method => (StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "GET"))),
+            Fault::NoUpgrade | Fault::HttpVersion => {
+                (StatusCode::UPGRADE_REQUIRED, Some((UPGRADE, "websocket")))
+            }
+            Fault::Version => (StatusCode::UPGRADE_REQUIRED, Some((SEC_WEBSOCKET_VERSION, "13"))),
+            Fault::Key | Fault::Body => (StatusCode::BAD_REQUEST, None),
+        };
+        let text = format!("No handshake: {fault}. The WebSocket is at {}\n", self.url(headers));
+        Refused::no_handshake(status, header, text)
+    }
+
     /// Browsers name the page that connects; whoever names none is no browser.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
-        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
         let config = self.live.get();
-        if config.origins.is_empty() || config.origins.iter().any(|listed| origin == listed.as_str()) {
+        let is_listed = |origin: &HeaderValue| config.origins.iter().any(|listed| origin == listed.as_str());
+        if config.origins.is_empty() || headers.get_all(ORIGIN).iter().all(is_listed) {
             return Ok(());
         }
         Err(Refused {
@@ -279,16 +278,6 @@ impl From<TooMany> for Refused {
         let header = Some((RETRY_AFTER, too_many.retry_after.into()));
         Self { refusal: too_many.refusal, status, header, text: text.to_owned() }
     }
-}
-
-/// Whether a header lists this token, in any case.
-fn names(headers: &HeaderMap, header: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(header)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
 /// The stream without hyper around it, and what hyper had read beyond the request.

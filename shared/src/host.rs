@@ -13,7 +13,10 @@ pub fn is_loopback(host: &Authority) -> bool {
 }
 
 /// The host that a request names. RFC 9112, 3.2: one header, except from HTTP/1.0.
-fn named<T>(request: &Request<T>) -> Result<Option<Authority>, StatusCode> {
+///
+/// # Errors
+/// 400: there is none, there are several, or it is none.
+pub fn named<T>(request: &Request<T>) -> Result<Option<Authority>, StatusCode> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => Some(host.to_str().ok().and_then(authority).ok_or(StatusCode::BAD_REQUEST)?),
@@ -25,7 +28,11 @@ fn named<T>(request: &Request<T>) -> Result<Option<Authority>, StatusCode> {
 }
 
 fn authority(host: &str) -> Option<Authority> {
-    host.parse().ok().filter(|_| !host.contains('@'))
+    let authority: Authority = host.parse().ok().filter(|_| !host.contains('@'))?;
+    let port = host.strip_prefix(authority.host())?;
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    let is_port = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
+    (!authority.host().is_empty() && (digits.is_empty() || is_port)).then_some(authority)
 }
 
 /// Lets a request in to a port, or says with which status not. On loopback only this machine's own programs are let in,
@@ -65,6 +72,10 @@ mod tests {
             ("192.0.2.1:6795", 200, 421),
             ("a b/c@d", 400, 400),
             ("me@localhost", 400, 400),
+            ("localhost:99999", 400, 400),
+            ("localhost:x", 400, 400),
+            ("localhost:", 200, 200),
+            (":80", 400, 400),
             ("", 400, 400),
         ] {
             assert_eq!(status(Version::HTTP_11, "/metrics", &[host], false), anywhere, "{host:?}");

@@ -14,6 +14,7 @@
 //! | [`telemetry`], [`metrics`], [`held`] | logs and traces; what is counted; a gauge of what is there |
 //! | [`log_throttle`] | one line for one outage |
 //! | [`health`] | `/livez`, `/readyz`, `/metrics` on the admin port |
+//! | [`handshake`] | whether a request is a WebSocket handshake |
 //! | [`host`] | whether a request names this machine, or a page in a browser sent it |
 //! | [`trace`] | spans of traces, and how a trace goes on in another process |
 //! | [`awake`] | time as it counts against others: without that in which this process did not run |
@@ -27,6 +28,7 @@ pub mod config;
 pub mod denials;
 pub mod drain;
 pub mod faults;
+pub mod handshake;
 pub mod health;
 pub mod held;
 pub mod history;

@@ -1,11 +1,16 @@
 //! One case: what is sent, what must come back, and how the connection stands afterwards.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::wire::{CLOSE, PING, PONG, TEXT, Wire, close, whole};
 
 /// What comes before and behind a payload that the edge is to give back.
 const WRAP: (&[u8], &[u8]) = (br#"{"op":"echo","i":""#, br#""}"#);
+/// Within this time the edge ends a connection whose closing handshake is over. Without an answer it waits for 2 s.
+const AT_ONCE: Duration = Duration::from_millis(1_500);
 /// Asked at the end of a case that leaves the connection open.
 const ALIVE: &[u8] = b"alive?";
 
@@ -27,6 +32,8 @@ pub(super) enum End {
     Open,
     /// The edge closes it with this code.
     Closed(u16),
+    /// The same behind a frame that never ends, so that no answer to the close can be read.
+    ClosedWithin(u16),
     /// The edge answers a close that has no code, and has none either.
     ClosedWithout,
 }
@@ -34,10 +41,15 @@ pub(super) enum End {
 /// One case.
 pub(super) struct Case {
     pub(super) id: String,
-    sends: Vec<u8>,
+    steps: Vec<Step>,
     chop: usize,
-    expects: Vec<Said>,
     end: End,
+}
+
+/// What is sent, and what must have come before anything else is sent.
+struct Step {
+    sends: Vec<u8>,
+    expects: Vec<Said>,
 }
 
 /// A text message that the edge answers with its payload.
@@ -62,7 +74,14 @@ pub(super) fn pong(payload: &[u8]) -> Said {
 impl Case {
     /// The frames are sent at once.
     pub(super) fn new(id: impl Into<String>, frames: &[Vec<u8>], expects: &[Said], end: End) -> Self {
-        Self { id: id.into(), sends: frames.concat(), chop: usize::MAX, expects: expects.to_vec(), end }
+        let case = Self { id: id.into(), steps: Vec::new(), chop: usize::MAX, end };
+        case.then(frames, expects)
+    }
+
+    /// Sends these once everything before them is answered.
+    pub(super) fn then(mut self, frames: &[Vec<u8>], expects: &[Said]) -> Self {
+        self.steps.push(Step { sends: frames.concat(), expects: expects.to_vec() });
+        self
     }
 
     /// Sends them in pieces of so many bytes instead.
@@ -72,15 +91,17 @@ impl Case {
     }
 
     pub(super) async fn run(self, mut wire: Wire) -> Result<(), String> {
-        // Who sends much must read meanwhile; the edge stops reading from whoever does not. No case sends so much before
-        // its answers are due that both would wait.
-        wire.write(&self.sends, self.chop).await;
-        for expected in &self.expects {
-            let (opcode, payload) = wire.read().await.ok_or(format!("it ended before {expected:?}"))?;
-            let said = said(opcode, &payload);
-            if said.as_ref() != Some(expected) {
-                let start = String::from_utf8_lossy(&payload[..payload.len().min(80)]).into_owned();
-                return Err(format!("expected {expected:.80?}, received opcode {opcode} with {start:?}"));
+        for Step { sends, expects } in &self.steps {
+            // Who sends much must read meanwhile; the edge stops reading from whoever does not. No case sends so much
+            // before its answers are due that both would wait.
+            wire.write(sends, self.chop).await;
+            for expected in expects {
+                let (opcode, payload) = wire.read().await.ok_or(format!("it ended before {expected:?}"))?;
+                let said = said(opcode, &payload);
+                if said.as_ref() != Some(expected) {
+                    let start = String::from_utf8_lossy(&payload[..payload.len().min(80)]).into_owned();
+                    return Err(format!("expected {expected:.80?}, received opcode {opcode} with {start:?}"));
+                }
             }
         }
         self.end.hold(&mut wire).await
@@ -99,7 +120,7 @@ impl End {
         }
         let code = match self {
             Self::Open => Some(1000),
-            Self::Closed(code) => Some(code),
+            Self::Closed(code) | Self::ClosedWithin(code) => Some(code),
             Self::ClosedWithout => None,
         };
         match wire.read().await {
@@ -114,9 +135,20 @@ impl End {
             }
             other => return Err(format!("expected a close with {code:?}, received {other:?}")),
         }
-        wire.finish().await;
+        self.hold_end(wire, code).await
+    }
+
+    /// The edge ends the connection, and does so first: this side leaves its own half open.
+    async fn hold_end(self, wire: &mut Wire, code: Option<u16>) -> Result<(), String> {
+        match (self, code) {
+            (Self::Closed(_), Some(code)) => wire.write(&close(code, b""), usize::MAX).await,
+            (Self::ClosedWithin(_), _) => wire.finish().await,
+            (Self::Open | Self::Closed(_) | Self::ClosedWithout, _) => {}
+        }
+        let began = Instant::now();
         match wire.read().await {
-            None => Ok(()),
+            None if began.elapsed() < AT_ONCE => Ok(()),
+            None => Err(format!("ended {:?} after the closing handshake", began.elapsed())),
             Some(frame) => Err(format!("received {frame:?} behind the close")),
         }
     }

@@ -48,7 +48,34 @@ async fn messages_in_small_pieces_are_taken() {
     hold(cases).await;
 }
 
-/// 9.8 is the same with binary messages, of which only the first would be read.
+#[tokio::test]
+async fn odd_frames_in_odd_pieces_are_put_together() {
+    let mut cases = Vec::new();
+    for (number, (bytes, frame, chop)) in (1..).zip([
+        (4 * MIB + 1, 65_537, 8_191),
+        (4 * MIB - 1, 65_535, 65_537),
+        (MIB + 7, 1_021, 509),
+        (256 * KIB + 3, 127, 131),
+        (64 * KIB + 1, 125, 7),
+        (16 * KIB - 1, 3, 1),
+    ]) {
+        cases.push(text(format!("text {number}"), bytes, frame).chopped(chop));
+        cases.push(binary(format!("binary {number}"), bytes, frame).chopped(chop));
+    }
+    hold(cases).await;
+}
+
+/// Of binary messages the first is refused, and those that follow do not keep the connection from its end.
+#[tokio::test]
+async fn many_binary_messages_in_a_row_are_one_refusal() {
+    let mut cases = Vec::new();
+    for (number, bytes) in (1..).zip([0, 1, 16, 64, 256, KIB, 4 * KIB, 16 * KIB]) {
+        let frames = vec![whole(BINARY, &vec![0xfe; bytes]); (256 * KIB / bytes.max(1)).min(1_000)];
+        cases.push(Case::new(format!("9.8.{number}"), &frames, &[Said::Refusal], NOT_AN_OP));
+    }
+    hold(cases).await;
+}
+
 #[tokio::test]
 async fn a_thousand_messages_in_a_row_are_answered() {
     let mut cases = Vec::new();

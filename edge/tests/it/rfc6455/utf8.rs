@@ -1,8 +1,8 @@
 //! Section 6: text is UTF-8, and what is not ends the connection as soon as its frame has come.
 
-use super::case::{Case, End, Said, echo, op};
+use super::case::{Case, End, Said, echo, op, pong};
 use super::hold;
-use super::wire::{CONTINUATION, TEXT, fragmented, part, whole};
+use super::wire::{CONTINUATION, PING, TEXT, fragmented, part, whole};
 
 const NOT_UTF8: End = End::Closed(1007);
 /// "kosme" in Greek, with an accented letter of three bytes.
@@ -53,13 +53,35 @@ async fn the_frame_with_the_wrong_byte_is_the_last() {
         let frames = [part(TEXT, &beyond[..first]), part(CONTINUATION, &beyond[first..second])];
         Case::new(id, &frames, &[], NOT_UTF8)
     };
+    // The second part is sent once the first is surely understood.
+    let waits = |id: &str, first: usize, second: usize| {
+        let start = [part(TEXT, &beyond[..first]), whole(PING, b"go on")];
+        let wrong = [part(CONTINUATION, &beyond[first..second])];
+        Case::new(id, &start, &[pong(b"go on")], NOT_UTF8).then(&wrong, &[])
+    };
     hold(vec![
         Case::new("6.3.1", &[whole(TEXT, &surrogate)], &[], NOT_UTF8),
         Case::new("6.3.2", &[fragmented(TEXT, &surrogate, 1)], &[], NOT_UTF8),
         unfinished("6.4.1", wrong, wrong + 4),
         unfinished("6.4.2", wrong + 1, wrong + 2),
+        waits("6.4.1, with a wait between", wrong, wrong + 4),
+        waits("6.4.2, with a wait between", wrong + 1, wrong + 2),
         Case::new("6.4.3", &[whole(TEXT, &beyond)], &[], NOT_UTF8).chopped(wrong),
         Case::new("6.4.4", &[whole(TEXT, &beyond)], &[], NOT_UTF8).chopped(1),
+    ])
+    .await;
+}
+
+/// A control character is UTF-8, but no JSON unless it is escaped.
+#[tokio::test]
+async fn a_nul_is_text() {
+    let refused =
+        |id: &str, text: &[u8]| Case::new(id, &[whole(TEXT, text)], &[Said::Refusal], End::Closed(4400));
+    hold(vec![
+        refused("6.7.1", b"\0"),
+        refused("6.7.1, within an op", &op(b"\0")),
+        refused("6.7.1, behind an op", &[&op(b"x")[..], b"\0"].concat()),
+        Case::new("6.7.1, escaped", &[whole(TEXT, &op(b"\\u0000"))], &[echo("\0")], End::Open),
     ])
     .await;
 }
