@@ -46,20 +46,23 @@ pub struct Config {
     pub max_message: ByteSize,
     /// The largest body of a native call.
     pub max_request: ByteSize,
-    /// Publishes whose counts are not known yet, in all; more are refused (107).
+    /// Publishes whose counts are not known yet, in all; more are refused (107). Of several keys, each gets another only while
+    /// it has fewer than are free.
     pub max_in_flight: usize,
-    /// The same for messages of native calls with several targets; more wait, at most for `bus_wait` (429).
+    /// The same for messages of native calls with several targets; more wait, at most for `bus_wait` (429). Of several keys,
+    /// each has half at most.
     pub max_in_flight_bulk: usize,
     /// The same for one WebSocket, which is then not read until there is room.
     pub max_in_flight_per_socket: usize,
-    /// Questions and orders about users at a time; more are refused (429).
+    /// Questions and orders about users at a time; more are refused (429). Keys share them as they do `max_in_flight`.
     pub max_questions: usize,
     /// Open connections, those that became WebSockets not counted; more wait to be accepted. Once all are taken, the address
     /// that has the most yields an idle one to each newcomer from another.
     pub max_connections: usize,
-    /// The same from one address (of IPv6: one /64); more are closed at once. 0: no limit.
+    /// The same from one address (of IPv6: one /64); more are closed at once, unless one of them has asked for nothing of use
+    /// yet, which is closed instead. 0: no limit.
     pub max_connections_per_address: usize,
-    /// Open WebSockets; more are refused (107).
+    /// Open WebSockets; more are refused (107). Keys share them as they do `max_in_flight`.
     pub max_sockets: usize,
     /// How often edges announce themselves; the same as `edge.heartbeat`.
     #[serde(with = "Span")]

@@ -14,13 +14,14 @@ use shared::ids::{NodeId, Uid};
 use shared::log_throttle::LogThrottle;
 use shared::subject;
 use shared::wire::{Control as Wire, ControlAnswer, Denial, Envelope as _, Kept, Order, UserAnswer, VERSION};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::edges::Edges;
 use crate::edges::awaited::Awaited;
 use crate::error::Refusal;
+use crate::keys::Caller;
 use crate::metrics::{Loss, Metrics};
+use crate::shares::{Share, Shares};
 
 /// How long writing on the list of those who may not log in may take.
 const DENY_DEADLINE: Duration = Duration::from_secs(5);
@@ -41,7 +42,7 @@ pub(crate) struct Limits {
 pub(crate) struct Control {
     bus: Bus,
     edges: Arc<Edges>,
-    places: Semaphore,
+    places: Arc<Shares>,
     limits: Limits,
     denials: Denials,
     complaints: LogThrottle,
@@ -69,7 +70,7 @@ impl Control {
         denials: Denials,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let places = Semaphore::new(limits.at_a_time);
+        let places = Shares::new(limits.at_a_time);
         Self { bus, edges, places, limits, denials, complaints: LogThrottle::default(), metrics }
     }
 
@@ -80,12 +81,12 @@ impl Control {
     /// Codes 107 and 108. After the latter it may stand there all the same.
     pub(crate) async fn deny(
         &self,
+        caller: &Caller,
         uid: &Uid,
         reason: Option<&str>,
         time: Duration,
     ) -> Result<Kept, Refusal> {
-        let limit = self.limits.at_a_time;
-        let _place = self.places.try_acquire().map_err(|_| Refusal::TooMany { what: "questions", limit })?;
+        let _place = self.place(caller)?;
         self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         // What has ended is in the past for every clock.
@@ -115,13 +116,17 @@ impl Control {
         }
     }
 
+    fn place(&self, caller: &Caller) -> Result<Share, Refusal> {
+        let limit = self.limits.at_a_time;
+        self.places.take(&caller.owner()).map_err(|none| caller.no_place(none, "questions", limit))
+    }
+
     /// Puts a question or an order about `users` users to every edge.
     ///
     /// # Errors
     /// Codes 107 and 108. After the latter, some edges may have heard it all the same.
-    pub(crate) async fn ask(&self, order: Order, users: usize) -> Result<Gathered, Refusal> {
-        let limit = self.limits.at_a_time;
-        let _place = self.places.try_acquire().map_err(|_| Refusal::TooMany { what: "questions", limit })?;
+    pub(crate) async fn ask(&self, caller: &Caller, order: Order, users: usize) -> Result<Gathered, Refusal> {
+        let _place = self.place(caller)?;
         self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
         let expected = self.edges.expected();
         if expected.nobody() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use shared::handshake::Fault;
 use shared::ids::NameError;
 
 use crate::keys::Scope;
@@ -79,7 +80,8 @@ impl Code {
                 104,
                 StatusCode::OK,
                 None,
-                "The message is larger than `publisher_api.max_message`. Send less, or a link.",
+                "The message is larger than `publisher_api.max_message`. Send less, or a link. (413 if the request is larger than \
+                 any may be.)",
             ),
             Self::BadKey => (
                 105,
@@ -97,7 +99,7 @@ impl Code {
                 107,
                 StatusCode::TOO_MANY_REQUESTS,
                 SOON,
-                "Too many publishes or sockets at once, or more messages a second than the key may publish. Come again after the pause that is named.",
+                "Too many publishes or sockets at once, in all or for the share of the key, or more messages a second than the key may publish. Come again after the pause that is named.",
             ),
             Self::Unavailable => (
                 108,
@@ -191,12 +193,18 @@ pub enum Refusal {
     /// The body came too slowly.
     #[error("the body did not arrive within {} s; send it at once", .0.as_secs_f32())]
     SlowBody(Duration),
-    /// The connection broke while the body was read.
-    #[error("the body is incomplete: the connection ended before its last byte; send the request again")]
+    /// The body is no HTTP, or the connection broke while it was read.
+    #[error(
+        "the body is no HTTP, or the connection ended before its last byte; send it with its Content-Length, or in whole \
+         chunks"
+    )]
     BrokenBody,
+    /// The body is larger than any call may be.
+    #[error("the request is larger than {0} bytes, which is the limit; send less, or a link to it")]
+    LargeBody(usize),
     /// Not a WebSocket handshake where one is needed.
     #[error("this path is for WebSockets ({0}); to publish over HTTP, POST to /v1/mesh/publish")]
-    NoHandshake(String),
+    NoHandshake(Fault),
     /// A method of HTTP that the path does not take.
     #[error("{path} takes {allowed} only")]
     Method {
@@ -226,6 +234,9 @@ pub enum Refusal {
         "the header Host names neither localhost, nor a loopback address, nor any of publisher_api.allowed_hosts: add it there"
     )]
     Host,
+    /// No `Host`, several, or one that is none.
+    #[error("there must be one header Host, with the name or address of this port as it is reached")]
+    BadHost,
     /// No key where one is needed.
     #[error(
         "a key is needed; send it as Authorization: Bearer <key>, or in the URL: http://<name>:<key>@<host>/..."
@@ -275,6 +286,19 @@ pub enum Refusal {
         /// What there is too much of.
         what: &'static str,
         /// How many are allowed.
+        limit: usize,
+    },
+    /// More at once than this key's share.
+    #[error(
+        "the key {key:?} has its share of the {limit} {what} at once already, and what is free is for other keys; try again \
+         in a moment"
+    )]
+    Share {
+        /// Name of the key.
+        key: Arc<str>,
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are for all keys.
         limit: usize,
     },
     /// The bus did not take the message.
@@ -398,7 +422,8 @@ impl Refusal {
         match self {
             Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NoHandshake(_) => StatusCode::BAD_REQUEST,
+            Self::NoHandshake(_) | Self::BrokenBody | Self::BadHost => StatusCode::BAD_REQUEST,
+            Self::LargeBody(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Idempotency => StatusCode::BAD_REQUEST,

@@ -4,7 +4,7 @@
 //! rebinding the `Host` of its own site; back ends send neither.
 
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Request, header};
 
 use shared::reload::Live;
 
@@ -26,22 +26,21 @@ impl Guard {
     }
 
     /// Lets a request in or says why not.
-    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(crate) fn check<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
         let config = self.config.get();
         let (origins, names) = (&config.allowed_origins, &config.allowed_hosts);
-        if headers.get_all(header::ORIGIN).iter().any(|origin| !allows_origin(origins, origin)) {
+        let mut given = request.headers().get_all(header::ORIGIN).iter();
+        if given.any(|origin| !allows_origin(origins, origin)) {
             return Err(Refusal::Origin);
         }
+        let named = shared::host::named(request).map_err(|_| Refusal::BadHost)?;
         if !self.loopback && names.is_empty() {
             return Ok(());
         }
-        // A request line with a whole URL stands over the header.
-        let named = uri.authority().map(Authority::as_str);
-        let mut hosts = named.into_iter().chain(headers.get_all(header::HOST).iter().map(text)).peekable();
-        if hosts.peek().is_none() || hosts.any(|host| !allows_host(names, host)) {
-            return Err(Refusal::Host);
+        match named {
+            Some(host) if allows_host(names, &host) => Ok(()),
+            Some(_) | None => Err(Refusal::Host),
         }
-        Ok(())
     }
 }
 
@@ -50,15 +49,10 @@ fn allows_origin(origins: &[String], origin: &HeaderValue) -> bool {
     origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
 }
 
-fn allows_host(names: &[String], host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    if host.contains('@') {
-        return false;
-    }
-    let name = authority.host();
-    shared::host::is_loopback(&authority)
+fn allows_host(names: &[String], host: &Authority) -> bool {
+    shared::host::is_loopback(host)
         || names.iter().any(|allowed| {
-            allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(authority.as_str())
+            allowed.eq_ignore_ascii_case(host.host()) || allowed.eq_ignore_ascii_case(host.as_str())
         })
 }
 
@@ -88,7 +82,7 @@ mod tests {
         let (allowed_origins, allowed_hosts) = (origins.to_vec(), hosts.to_vec());
         Guard::new(Config { allowed_origins, allowed_hosts, ..Config::default() }.into(), loopback)
     }
-    use axum::http::HeaderName;
+    use axum::http::{HeaderName, Version};
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         pairs
@@ -97,9 +91,21 @@ mod tests {
             .collect()
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a guard has two reasons")]
     fn check(guard: &Guard, uri: &str, pairs: &[(&str, &str)]) -> Result<(), &'static str> {
-        guard.check(&uri.parse().unwrap(), &headers(pairs)).map_err(|refusal| match refusal {
+        checked(guard, Version::HTTP_11, uri, pairs)
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a guard has three reasons")]
+    fn checked(
+        guard: &Guard,
+        version: Version,
+        uri: &str,
+        pairs: &[(&str, &str)],
+    ) -> Result<(), &'static str> {
+        let mut request = Request::builder().version(version).uri(uri).body(()).unwrap();
+        *request.headers_mut() = headers(pairs);
+        guard.check(&request).map_err(|refusal| match refusal {
+            Refusal::BadHost => "bad",
             Refusal::Origin => "origin",
             Refusal::Host => "host",
             other => panic!("{other}"),
@@ -120,20 +126,13 @@ mod tests {
         ] {
             assert_eq!(check(&guard, "/", &[("host", host)]), Ok(()), "{host}");
         }
-        for host in [
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "10.0.0.1",
-            "x@localhost",
-            "named:8",
-            "",
-        ] {
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "named:8"]
+        {
             assert_eq!(check(&guard, "/", &[("host", host)]), Err("host"), "{host}");
         }
-        assert_eq!(check(&guard, "/", &[]), Err("host"));
         assert_eq!(check(&guard, "http://evil.example/", &[("host", "localhost")]), Err("host"));
-        assert_eq!(check(&guard, "/", &[("host", "localhost"), ("host", "evil.example")]), Err("host"));
+        assert_eq!(checked(&guard, Version::HTTP_10, "/", &[]), Err("host"), "nobody is named");
     }
 
     #[test]
@@ -142,6 +141,19 @@ mod tests {
         let guard = guard(&[], &["mc.example".into()], false);
         assert_eq!(check(&guard, "/", &[("host", "mc.example:6789")]), Ok(()));
         assert_eq!(check(&guard, "/", &[("host", "evil.example")]), Err("host"));
+    }
+
+    #[test]
+    fn there_is_one_host_wherever_the_port_is() {
+        let anywhere = guard(&[], &[], false);
+        for guard in [&anywhere, &guard(&[], &[], true)] {
+            for host in ["", "a b/c@d", "x@localhost", "localhost:x"] {
+                assert_eq!(check(guard, "/", &[("host", host)]), Err("bad"), "{host:?}");
+            }
+            assert_eq!(check(guard, "/", &[]), Err("bad"));
+            assert_eq!(check(guard, "/", &[("host", "localhost"), ("host", "localhost")]), Err("bad"));
+        }
+        assert_eq!(checked(&anywhere, Version::HTTP_10, "/", &[]), Ok(()), "which had no such header");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | `receipts` | asks the edges to how many sessions a message went |
 //! | `control` | asks and orders all edges about users |
 //! | `edges` | which edges live |
+//! | `shares` | places that keys share |
 //! | [`error`], [`problem`] | every reason for a refusal, and its code |
 //! | [`keys`] | who calls, and what they may do |
 //! | `metrics`, `traced` | what is counted; spans of traces |
@@ -34,6 +35,7 @@ mod publisher;
 mod receipts;
 mod routes;
 mod serve;
+mod shares;
 mod traced;
 
 use std::net::SocketAddr;
@@ -52,11 +54,11 @@ use shared::rules::Rules;
 use shared::tasks::on_a_thread;
 use shared::tls::Acceptor;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Settings};
 pub use hostile::{check_bytes, check_key_bytes};
+use shares::Shares;
 
 use control::Control;
 use edges::Edges;
@@ -220,7 +222,7 @@ fn serve(
         head_timeout: config.head_timeout,
         write_timeout: config.write_timeout,
     };
-    let sockets = Arc::new(Semaphore::new(config.max_sockets));
+    let sockets = Shares::new(config.max_sockets);
     let app = App {
         publisher,
         control,

@@ -211,6 +211,7 @@ impl Refusal {
             | Self::UnknownMethod
             | Self::BinaryFrame
             | Self::BrokenBody
+            | Self::BadHost
             | Self::NoHandshake(_)
             | Self::Shape(_)
             | Self::Native(_) => Problem::InvalidRequest,
@@ -220,14 +221,14 @@ impl Refusal {
             Self::BadChannel(_) | Self::BadTarget(_) => Problem::InvalidChannel,
             Self::BadUser(_) => Problem::InvalidUser,
             Self::Idempotency => Problem::IdempotencyUnavailable,
-            Self::TooLarge { .. } | Self::TooLong { .. } => Problem::TooLarge,
+            Self::TooLarge { .. } | Self::LargeBody(_) | Self::TooLong { .. } => Problem::TooLarge,
             Self::NoKey | Self::BadCredentials(_) | Self::WrongKey => Problem::InvalidKey,
             Self::Origin => Problem::ForbiddenOrigin,
             Self::Host => Problem::ForbiddenHost,
             Self::MissingScope { .. } => Problem::MissingScope,
             Self::ForbiddenChannel { .. } => Problem::ForbiddenChannel,
             Self::TooFast { .. } => Problem::RateLimited,
-            Self::TooMany { .. } => Problem::TooManyInFlight,
+            Self::TooMany { .. } | Self::Share { .. } => Problem::TooManyInFlight,
             Self::Unavailable | Self::NoList | Self::StoreUnavailable(_) | Self::StoreRefused(_) => {
                 Problem::Unavailable
             }

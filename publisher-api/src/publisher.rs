@@ -23,16 +23,19 @@ use shared::rules::Rules;
 use shared::subject;
 use shared::trace::TraceContext;
 use shared::wire::{Counts, LiveMessage};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span};
 
 use crate::connmix::Publish;
 use crate::edges::Edges;
 use crate::error::Refusal;
+use crate::keys::Caller;
 use crate::metrics::Metrics;
 use crate::receipts::{Asker, Receipt, Which};
+use crate::shares::{NoShare, Share, Shares};
 use crate::traced;
+use bulk::BulkPlaces;
 pub(crate) use stored::Accepted;
 
 /// What headers add to a payload, at most, in bytes.
@@ -67,8 +70,8 @@ pub(crate) struct Publisher {
     edges: Arc<Edges>,
     asker: Asker,
     ids: MessageIds,
-    slots: Arc<Semaphore>,
-    bulk_slots: Arc<Semaphore>,
+    slots: Arc<Shares>,
+    bulk_slots: BulkPlaces,
     limits: Limits,
     /// The absence of the bus that publishes met last. Held only to read or replace it.
     outage: Mutex<Option<Outage>>,
@@ -109,7 +112,7 @@ pub(crate) struct HandedOver {
     /// Ends when the counts are known.
     span: Span,
     metrics: Arc<Metrics>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Share,
     _held: Held,
 }
 
@@ -125,8 +128,8 @@ impl Publisher {
             edges,
             asker,
             ids: MessageIds::random(),
-            slots: Arc::new(Semaphore::new(limits.in_flight)),
-            bulk_slots: Arc::new(Semaphore::new(limits.bulk)),
+            slots: Shares::new(limits.in_flight),
+            bulk_slots: BulkPlaces::new(limits.bulk),
             limits,
             outage: Mutex::new(None),
             complaints: LogThrottle::default(),
@@ -163,34 +166,39 @@ impl Publisher {
     ///
     /// # Errors
     /// Code 107.
-    pub(crate) fn has_room(&self) -> Result<(), Refusal> {
-        if self.slots.available_permits() > 0 { Ok(()) } else { Err(self.too_many()) }
+    pub(crate) fn has_room(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.slots.room(&caller.owner()).map_err(|none| self.no_slot(caller, none))
     }
 
-    fn too_many(&self) -> Refusal {
-        Refusal::TooMany { what: "publishes", limit: self.limits.in_flight }
+    fn slot(&self, caller: &Caller) -> Result<Share, Refusal> {
+        self.slots.take(&caller.owner()).map_err(|none| self.no_slot(caller, none))
+    }
+
+    fn no_slot(&self, caller: &Caller, none: NoShare) -> Refusal {
+        caller.no_place(none, "publishes", self.limits.in_flight)
     }
 
     /// Hands the message to the bus, behind all that this caller handed over before, or to the store. `id`: of a message
     /// that may have been stored before. `counted`: the edges are asked to how many sessions the message went.
     pub(crate) async fn hand_over(
         &self,
+        caller: &Caller,
         publish: Publish,
         id: Option<MessageId>,
         counted: bool,
     ) -> Result<HandedOver, Refusal> {
         if self.keeps(&publish.channel) {
-            return self.keep(self.accept(publish, id)?, counted).await;
+            return self.keep(self.accept(caller, publish, id)?, counted).await;
         }
         let span = traced::publish();
-        let mut handed_over = self.take(publish, counted).instrument(span.clone()).await?;
+        let mut handed_over = self.take(caller, publish, counted).instrument(span.clone()).await?;
         handed_over.span = span;
         Ok(handed_over)
     }
 
-    async fn take(&self, publish: Publish, counted: bool) -> Result<HandedOver, Refusal> {
+    async fn take(&self, caller: &Caller, publish: Publish, counted: bool) -> Result<HandedOver, Refusal> {
         let began = Instant::now();
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| self.too_many())?;
+        let slot = self.slot(caller)?;
         let held = Held::new(&self.metrics.in_flight);
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: self.ids.next(), kind, payload };

@@ -10,7 +10,6 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use shared::drain::Drain;
-use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::connmix::{self, http, ws};
@@ -22,6 +21,7 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::native::{self, channels, openapi, publish, users};
 use crate::publisher::Publisher;
+use crate::shares::Shares;
 use crate::traced;
 
 /// Path of the publishing call.
@@ -41,8 +41,8 @@ pub(crate) struct App {
     pub(crate) guard: Guard,
     pub(crate) keys: Arc<Keys>,
     pub(crate) metrics: Arc<Metrics>,
-    /// One permit a WebSocket.
-    pub(crate) sockets: Arc<Semaphore>,
+    /// One place a WebSocket.
+    pub(crate) sockets: Arc<Shares>,
     /// What `/openapi.json` answers.
     pub(crate) openapi: Bytes,
     pub(crate) drain: Drain,
@@ -98,7 +98,7 @@ fn refuse(app: &App, path: &str, refusal: Refusal) -> Response {
 /// Lets in whom neither origin nor host nor key speaks against. Handlers find the [`crate::keys::Caller`] in the
 /// extensions of the request.
 async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let checked = app.guard.check(request.uri(), request.headers());
+    let checked = app.guard.check(&request);
     match checked.and_then(|()| app.keys.caller(request.headers())) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
@@ -107,7 +107,7 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
         Err(refusal) => {
             tracing::debug!(%refusal, "refused a request");
             let (head, body) = request.into_parts();
-            http::discard(&app, &head.headers, body).await;
+            http::discard(&app, &head.headers, body);
             refuse(&app, head.uri.path(), refusal)
         }
     }

@@ -3,9 +3,10 @@
 //! Every answer is JSON with `E`, whatever goes wrong: clients of the original look nowhere else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -25,9 +26,11 @@ use crate::routes::{App, PUBLISH_PATH};
 const COMPLETE: HeaderName = HeaderName::from_static("mc-complete");
 /// Says `true` when an `Idempotency-Key` was recognized and the message was there before.
 const DUPLICATE: HeaderName = HeaderName::from_static("mc-duplicate");
-/// Of a body that is too large, this many times the limit is read and thrown away, so that the caller gets
-/// to read the answer instead of a broken connection.
+/// Of a body that is too large, this many times the limit is read and thrown away behind the answer, so that a caller
+/// that sends all of it first gets to read why it was refused instead of a broken connection.
 const DISCARD_FACTOR: usize = 8;
+/// A caller from which nothing comes for this long, of a body that is thrown away, reads its answer or is gone.
+const DISCARD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How to send a key, for clients that ask first.
 const CHALLENGE: HeaderValue =
@@ -40,9 +43,9 @@ pub(crate) async fn publish(
     body: Body,
 ) -> Response {
     let outcome = match admit(&app, &caller, &headers) {
-        Ok(key) => answer(&app, &caller, key, body).await,
+        Ok(key) => answer(&app, &caller, key, &headers, body).await,
         Err(refusal) => {
-            discard(&app, &headers, body).await;
+            discard(&app, &headers, body);
             Err(refusal)
         }
     };
@@ -59,26 +62,33 @@ fn admit(app: &App, caller: &Caller, headers: &HeaderMap) -> Result<Option<Key>,
     caller.require(Scope::Publish)?;
     check_content_type(headers)?;
     let key = Key::read(headers, caller.name())?;
-    app.publisher.has_room().map(|()| key)
+    app.publisher.has_room(caller).map(|()| key)
 }
 
-/// Reads a body that nobody needs, as far as a publish may be long. A caller that is still sending would find the
-/// connection broken, and not read why it was refused. One that asks before it sends (`Expect`) has sent nothing.
-pub(crate) async fn discard(app: &App, headers: &HeaderMap, body: Body) {
-    if headers.contains_key(header::EXPECT) {
+/// Reads a body that nobody needs, as far as a publish may be long, behind the answer. A caller that is still sending
+/// would find the connection broken, and not read why it was refused.
+pub(crate) fn discard(app: &App, headers: &HeaderMap, body: Body) {
+    discard_rest(app, headers, body.into_data_stream(), app.config.request_bytes());
+}
+
+/// The same for what is left of a body, at most so many bytes. A caller that asks before it sends (`Expect`) has sent
+/// nothing.
+fn discard_rest(app: &App, headers: &HeaderMap, mut rest: BodyDataStream, most: usize) {
+    if headers.contains_key(header::EXPECT) || rest.is_end_stream() {
         return;
     }
-    let (mut chunks, mut left) = (body.into_data_stream(), app.config.request_bytes());
-    let reading = async {
-        while let Some(Ok(chunk)) = chunks.next().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                break;
+    let (patience, drain) = (app.config.body_timeout, app.drain.clone());
+    app.drain.spawn("publisher-discard", async move {
+        let mut left = most;
+        let reading = async {
+            while left > 0
+                && let Ok(Some(Ok(chunk))) = timeout(DISCARD_PAUSE, rest.next()).await
+            {
+                left = left.saturating_sub(chunk.len());
             }
-        }
-    };
-    // Late or not, the refusal is the answer.
-    let _ = timeout(app.config.body_timeout, reading).await;
+        };
+        tokio::select! { _ = timeout(patience, reading) => {}, () = drain.begun() => {} }
+    });
 }
 
 /// Answers a request that no call was made by.
@@ -91,44 +101,52 @@ async fn answer(
     app: &App,
     caller: &Caller,
     key: Option<Key>,
+    headers: &HeaderMap,
     body: Body,
 ) -> Result<(Receipt, bool), Refusal> {
-    let patience = app.config.body_timeout;
-    let body = timeout(patience, read(body, app.config.request_bytes()))
-        .await
-        .map_err(|_| Refusal::SlowBody(patience))??;
+    let body = read(app, headers, body, app.config.request_bytes()).await?;
     let publish = Publish::parse(&body, app.config.max_message.as_usize())?;
     if key.is_some() && !app.publisher.keeps(&publish.channel) {
         return Err(Refusal::Idempotency);
     }
     caller.admit_publish(&publish.channel)?;
     let Some(key) = key else {
-        return Ok((app.publisher.hand_over(publish, None, true).await?.receipt().await, false));
+        return Ok((app.publisher.hand_over(caller, publish, None, true).await?.receipt().await, false));
     };
     let turn = app.keyed.begin(&key, PUBLISH_PATH, &body, app.publisher.store_deadline()).await?;
     let id = key.message_id(&publish.channel, 0);
-    let handed_over = app.publisher.hand_over(publish, Some(id), true).await?;
+    let handed_over = app.publisher.hand_over(caller, publish, Some(id), true).await?;
     let duplicate = turn.is_repeat() && handed_over.stored().is_some_and(|(_, duplicate)| duplicate);
     Ok((handed_over.receipt().await, duplicate))
 }
 
-/// Reads a body of at most `limit` bytes.
-pub(crate) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Refusal> {
-    let mut chunks = body.into_data_stream();
-    let (mut whole, mut length) = (Vec::new(), 0_usize);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| Refusal::BrokenBody)?;
-        length = length.saturating_add(chunk.len());
-        if length <= limit {
-            whole.extend_from_slice(&chunk);
-        } else if length > limit.saturating_mul(DISCARD_FACTOR) {
-            break;
+/// Reads a body of at most `limit` bytes, in time. One that is longer is refused as soon as that is known.
+pub(crate) async fn read(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Vec<u8>, Refusal> {
+    let announced = body.size_hint().lower();
+    let (patience, mut chunks, mut whole) = (app.config.body_timeout, body.into_data_stream(), Vec::new());
+    let reading = async {
+        if usize::try_from(announced).is_ok_and(|announced| announced <= limit) {
+            while let Some(chunk) = chunks.next().await {
+                let chunk = chunk.map_err(|_| Refusal::BrokenBody)?;
+                if chunk.len() > limit - whole.len() {
+                    return Err(Refusal::LargeBody(limit));
+                }
+                whole.extend_from_slice(&chunk);
+            }
+            return Ok(());
         }
+        Err(Refusal::LargeBody(limit))
+    };
+    let read = timeout(patience, reading).await.unwrap_or(Err(Refusal::SlowBody(patience)));
+    if let Err(Refusal::LargeBody(_)) = read {
+        discard_rest(app, headers, chunks, limit.saturating_mul(DISCARD_FACTOR));
     }
-    if length > limit {
-        return Err(Refusal::TooLarge { what: "the request", limit });
-    }
-    Ok(whole)
+    read.map(|()| whole)
 }
 
 fn respond(app: &App, outcome: &Result<Receipt, Refusal>) -> Response {

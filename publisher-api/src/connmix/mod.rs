@@ -4,6 +4,7 @@
 
 mod field;
 pub(crate) mod http;
+mod tapped;
 pub(crate) mod ws;
 
 use base64::Engine as _;

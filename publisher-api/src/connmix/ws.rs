@@ -10,23 +10,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
 use serde_json::value::RawValue;
+use shared::handshake::{self, Fault};
 use shared::held::Held;
 use shared::ids::Channel;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message, Utf8Bytes};
 use tracing::{Instrument as _, Span};
 
+use super::tapped::Tapped;
 use super::{Call, http, ws_answer};
 use crate::error::Refusal;
 use crate::keys::{Caller, Scope};
@@ -47,37 +55,64 @@ const DISCARD_FACTOR: usize = 2;
 /// How long to wait for the caller's side of the close handshake.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a caller's frames come over.
+type Stream = Tapped<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<Stream>;
+
 pub(crate) async fn upgrade(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    handshake: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    mut request: Request,
 ) -> Response {
-    let handshake = match handshake {
-        Ok(handshake) => handshake,
-        Err(rejection) => return http::refuse(&app, Refusal::NoHandshake(rejection.body_text())),
+    let proof = match prove(&request) {
+        Ok(proof) => proof,
+        Err(fault) => {
+            let (head, body) = request.into_parts();
+            http::discard(&app, &head.headers, body);
+            return http::refuse(&app, Refusal::NoHandshake(fault));
+        }
     };
     // Publishing is all that there is on this socket.
     if let Err(refusal) = caller.require(Scope::Publish) {
         return http::refuse(&app, refusal);
     }
-    let Ok(place) = Arc::clone(&app.sockets).try_acquire_owned() else {
-        let limit = app.config.max_sockets;
-        return http::refuse(&app, Refusal::TooMany { what: "sockets", limit });
+    let place = match app.sockets.take(&caller.owner()) {
+        Ok(place) => place,
+        Err(none) => return http::refuse(&app, caller.no_place(none, "sockets", app.config.max_sockets)),
     };
-    let largest = app.config.request_bytes().saturating_mul(DISCARD_FACTOR);
-    let handshake = handshake
+    let (upgrade, drain) = (hyper::upgrade::on(&mut request), app.drain.clone());
+    drain.spawn("publisher-socket", async move {
+        if let Some(socket) = open(upgrade, app.config.request_bytes()).await {
+            serve(app, caller, socket).await;
+        }
+        drop(place);
+    });
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
+    answer
+}
+
+/// The proof that a handshake was understood.
+fn prove(request: &Request) -> Result<HeaderValue, Fault> {
+    let key = handshake::check(request)?;
+    HeaderValue::try_from(derive_accept_key(key.as_bytes())).map_err(|_| Fault::Key)
+}
+
+/// The socket once the answer to its handshake is written. None: the connection broke before.
+async fn open(upgrade: OnUpgrade, request_bytes: usize) -> Option<Socket> {
+    let largest = Some(request_bytes.saturating_mul(DISCARD_FACTOR));
+    let config = WebSocketConfig::default()
         .max_message_size(largest)
         .max_frame_size(largest)
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(READ_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER);
-    handshake.on_upgrade(move |socket| async move {
-        let drain = app.drain.clone();
-        drain.spawn("publisher-socket", async move {
-            serve(app, caller, socket).await;
-            drop(place);
-        });
-    })
+    let stream = Tapped::new(TokioIo::new(upgrade.await.ok()?));
+    Some(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
 }
 
 /// Why a socket ends.
@@ -89,6 +124,8 @@ enum End {
     Broken,
     /// The caller does not speak WebSocket.
     Protocol,
+    /// Text was not UTF-8.
+    NotUtf8,
     /// A frame was too large.
     TooLarge,
     /// Nothing came for too long.
@@ -108,6 +145,7 @@ impl End {
             Self::Left => "left",
             Self::Broken => "broken",
             Self::Protocol => "protocol",
+            Self::NotUtf8 => "not_utf8",
             Self::TooLarge => "too_large",
             Self::Silent => "silent",
             Self::Slow => "slow",
@@ -121,6 +159,7 @@ impl End {
         match self {
             Self::Left | Self::Broken | Self::Slow => None,
             Self::Protocol => Some((1002, "protocol error")),
+            Self::NotUtf8 => Some((1007, "text must be UTF-8; send JSON made by a JSON library")),
             Self::TooLarge => Some((1009, "frame too large; see the error before")),
             Self::Silent => Some((4408, "nothing came for too long; answer pings, and connect again")),
             Self::Revoked => Some((4401, "the key is not valid any more; connect with another")),
@@ -130,7 +169,7 @@ impl End {
 }
 
 /// Serves one socket until it ends.
-async fn serve(app: Arc<App>, caller: Caller, socket: WebSocket) {
+async fn serve(app: Arc<App>, caller: Caller, socket: Socket) {
     let _held = Held::new(&app.metrics.sockets);
     let (sink, frames) = socket.split();
     let (queue, answers) = mpsc::channel(QUEUE);
@@ -149,18 +188,34 @@ async fn serve(app: Arc<App>, caller: Caller, socket: WebSocket) {
     };
     let mut writing = pin!(write(sink, answers));
     let mut conversing = pin!(conversation.run());
-    let (end, slow) = tokio::select! {
-        (end, by) = conversing.as_mut() => (end, timeout_at(by, writing).await.unwrap_or(true)),
-        slow = writing.as_mut() => (conversing.await.0, slow),
+    let (ended, written) = tokio::select! {
+        ended = conversing.as_mut() => {
+            let written = timeout_at(ended.by, writing).await;
+            (ended, written.unwrap_or(Written { slow: true, sink: None }))
+        }
+        written = writing.as_mut() => (conversing.await, written),
     };
-    let end = if slow { End::Slow } else { end };
+    let end = if written.slow { End::Slow } else { ended.end };
     app.metrics.socket_ended(end.label());
     tracing::debug!(reason = end.label(), "a publishing socket ended");
+    if let Some(sink) = written.sink
+        && let Ok(mut socket) = ended.frames.reunite(sink)
+    {
+        let _ = timeout_at(ended.close_by, socket.get_mut().end()).await;
+    }
 }
 
-/// Writes answers until there are no more. Returns whether the caller took none of them for too long, which the connection
-/// finds out: a caller may take as long as it likes for all of them.
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut answers: mpsc::Receiver<Message>) -> bool {
+/// What became of the answers.
+struct Written {
+    /// Whether the caller took none of them for too long.
+    slow: bool,
+    /// None: it can't be written to any more.
+    sink: Option<SplitSink<Socket, Message>>,
+}
+
+/// Writes answers until there are no more. The connection finds out whether the caller takes none of them for too long: a
+/// caller may take as long as it likes for all of them.
+async fn write(mut sink: SplitSink<Socket, Message>, mut answers: mpsc::Receiver<Message>) -> Written {
     while let Some(answer) = answers.recv().await {
         let written = async {
             sink.feed(answer).await?;
@@ -170,10 +225,10 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut answers: mpsc::Recei
             sink.flush().await
         };
         if let Err(error) = written.await {
-            return end_of(error) == End::Slow;
+            return Written { slow: end_of(&error) == End::Slow, sink: None };
         }
     }
-    false
+    Written { slow: false, sink: Some(sink) }
 }
 
 /// An answer that is on its way.
@@ -190,11 +245,21 @@ struct Job {
 /// What became of a message that was to be stored, and of which channel it was.
 type Kept = (Channel, Option<Box<RawValue>>, Result<HandedOver, Refusal>);
 
+/// How a conversation ended.
+struct Ended {
+    end: End,
+    /// Until when what is still queued may be written.
+    by: Instant,
+    /// Until when the caller may close its side.
+    close_by: Instant,
+    frames: SplitStream<Socket>,
+}
+
 /// The reading side of a socket.
 struct Conversation<'a> {
     app: &'a App,
     caller: Caller,
-    frames: SplitStream<WebSocket>,
+    frames: SplitStream<Socket>,
     queue: mpsc::Sender<Message>,
     /// Publishes to channels with history: those that wait, and those on their way to the store.
     lanes: Lanes<Job>,
@@ -208,21 +273,27 @@ struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    /// Serves the socket. Gives why it ended, and until when what is still queued may be written.
-    async fn run(mut self) -> (End, Instant) {
+    /// Serves the socket.
+    async fn run(mut self) -> Ended {
         let end = self.converse().await;
         // Before this part gives its callers up.
         let config = &self.app.config;
         let by = Instant::now() + config.write_timeout.min(config.grace.mul_f64(0.8));
         self.end_by = Some(by);
-        (self.finish(end).await, by)
+        let end = self.finish(end).await;
+        let close_by = Instant::now() + CLOSE_PATIENCE;
+        let Self { mut frames, queue, .. } = self;
+        drop(queue);
+        // The close handshake goes on while the last answers are written.
+        let closing = async { while let Some(Ok(_)) = frames.next().await {} };
+        let _ = timeout_at(close_by, closing).await;
+        Ended { end, by, close_by, frames }
     }
 
     /// Answers what was read, and says why the socket ends.
-    async fn finish(mut self, end: End) -> End {
+    async fn finish(&mut self, end: End) -> End {
         let Some((code, reason)) = end.close() else {
             self.store_the_rest().await;
-            self.linger(end).await;
             return end;
         };
         loop {
@@ -242,11 +313,10 @@ impl<'a> Conversation<'a> {
                 return End::Broken;
             }
         }
-        let close = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+        let close = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(reason) };
         if self.send(Message::Close(Some(close))).await.is_err() {
             return End::Broken;
         }
-        self.linger(end).await;
         end
     }
 
@@ -275,14 +345,14 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    async fn on_frame(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+    async fn on_frame(&mut self, frame: Option<Result<Message, SocketError>>) -> Result<(), End> {
         self.heard = self.app.publisher.awake().now();
         match frame {
             Some(Ok(Message::Text(text))) => self.on_text(&text).await,
             Some(Ok(Message::Binary(_))) => self.refuse(Refusal::BinaryFrame).await,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
             Some(Ok(Message::Close(_))) | None => Err(End::Left),
-            Some(Err(error)) => Err(end_of(error)),
+            Some(Err(error)) => Err(end_of(&error)),
         }
     }
 
@@ -307,7 +377,7 @@ impl<'a> Conversation<'a> {
         let publisher = &self.app.publisher;
         let handed_over = match admitted {
             Ok(publish) if publisher.keeps(&publish.channel) => {
-                match span.in_scope(|| publisher.accept(publish, None)) {
+                match span.in_scope(|| publisher.accept(&caller, publish, None)) {
                     Ok(accepted) => {
                         let channel = accepted.channel().clone();
                         let job = Job { accepted, echo: echo.map(ToOwned::to_owned), span };
@@ -319,7 +389,7 @@ impl<'a> Conversation<'a> {
                     Err(refusal) => Err(refusal),
                 }
             }
-            Ok(publish) => publisher.hand_over(publish, None, true).instrument(span).await,
+            Ok(publish) => publisher.hand_over(&caller, publish, None, true).instrument(span).await,
             Err(refusal) => Err(refusal),
         };
         match handed_over {
@@ -391,34 +461,20 @@ impl<'a> Conversation<'a> {
         };
         sent.map_err(|_| End::Broken)
     }
-
-    /// Lets the close handshake end. A socket that is dropped with unread bytes would take our last words
-    /// away from the caller.
-    async fn linger(self, end: End) {
-        let Self { mut frames, queue, .. } = self;
-        drop(queue);
-        let handshake = async {
-            let mut closed = false;
-            while let Some(Ok(frame)) = frames.next().await {
-                closed |= matches!(frame, Message::Close(_));
-            }
-            if !closed && end == End::TooLarge {
-                // What the caller is still sending can't be read any more.
-                std::future::pending::<()>().await;
-            }
-        };
-        let _ = timeout(CLOSE_PATIENCE, handshake).await;
-    }
 }
 
 /// What an error of the socket means.
-fn end_of(error: axum::Error) -> End {
-    let inner = error.into_inner();
-    match inner.downcast_ref::<SocketError>() {
-        Some(SocketError::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut => End::Slow,
-        Some(SocketError::Capacity(_)) => End::TooLarge,
-        Some(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Broken,
-        Some(SocketError::Protocol(_) | SocketError::Utf8(_)) => End::Protocol,
+fn end_of(error: &SocketError) -> End {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "whatever else there is or will be, the socket is of no use"
+    )]
+    match error {
+        SocketError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => End::Slow,
+        SocketError::Capacity(_) => End::TooLarge,
+        SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Broken,
+        SocketError::Protocol(_) => End::Protocol,
+        SocketError::Utf8(_) => End::NotUtf8,
         _ => End::Broken,
     }
 }

@@ -11,6 +11,7 @@ use super::scope::Scope;
 use super::store::Keys;
 use super::table::Key;
 use crate::error::Refusal;
+use crate::shares::{NoShare, Owner};
 
 /// Who calls. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,6 +29,22 @@ impl Caller {
     /// The name of the key; `anonymous` where none are configured.
     pub fn name(&self) -> &str {
         self.key.as_ref().map_or("anonymous", |key| key.name())
+    }
+
+    /// Whose share of the places it has what it does.
+    pub(crate) fn owner(&self) -> Owner {
+        self.key.as_ref().filter(|_| self.keys.table().is_shared()).map(|key| key.shared_name())
+    }
+
+    /// Counts that there was no place for this sender, and says so.
+    pub(crate) fn no_place(&self, none: NoShare, what: &'static str, limit: usize) -> Refusal {
+        match (none, &self.key) {
+            (NoShare::Others, Some(key)) => {
+                self.keys.metrics.refused(Some(key.shared_name()), Reason::Share);
+                Refusal::Share { key: key.shared_name(), what, limit }
+            }
+            (NoShare::Full | NoShare::Others, _) => Refusal::TooMany { what, limit },
+        }
     }
 
     /// The same sender by the keys that are valid now.

@@ -23,6 +23,8 @@ pub(crate) enum Reason {
     Channel,
     /// It publishes too fast.
     Rate,
+    /// It has its share of the places already.
+    Share,
 }
 
 impl Reason {
@@ -34,6 +36,7 @@ impl Reason {
             Self::Scope => "scope",
             Self::Channel => "channel",
             Self::Rate => "rate",
+            Self::Share => "share",
         }
     }
 }

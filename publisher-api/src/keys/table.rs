@@ -2,7 +2,7 @@
 //!
 //! A table never changes; another takes its place. Limiters go along, so that a reload fills no bucket.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use shared::ids::Channel;
@@ -61,6 +61,7 @@ pub(crate) struct Table {
     /// By the beginning of their hashes.
     keys: HashMap<[u8; 8], Vec<Arc<Key>>>,
     limiters: HashMap<Arc<str>, Arc<Limiter>>,
+    names: HashSet<Arc<str>>,
     count: usize,
 }
 
@@ -74,6 +75,7 @@ impl Table {
                     table.limiters.entry(key.shared_name()).or_insert_with(|| Arc::new(Limiter::new(rate)));
                 key.limiter = Some(Arc::clone(limiter));
             }
+            table.names.insert(key.shared_name());
             table.count += 1;
             table.keys.entry(key.hash.bucket()).or_default().push(Arc::new(key));
         }
@@ -101,6 +103,11 @@ impl Table {
 
     pub(crate) fn len(&self) -> usize {
         self.count
+    }
+
+    /// Whether there are keys of several names, who share the places of this part.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.names.len() > 1
     }
 
     pub(crate) fn is_empty(&self) -> bool {

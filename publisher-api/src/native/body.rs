@@ -3,7 +3,6 @@
 use axum::body::Body;
 use axum::http::HeaderMap;
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use crate::connmix::{http, object};
 use crate::error::Refusal;
@@ -18,12 +17,10 @@ pub(super) async fn read(
     admitted: Result<(), Refusal>,
 ) -> Result<Vec<u8>, Refusal> {
     if let Err(refusal) = admitted.and_then(|()| check_content_type(headers)) {
-        http::discard(app, headers, body).await;
+        http::discard(app, headers, body);
         return Err(refusal);
     }
-    let patience = app.config.body_timeout;
-    let limit = app.config.max_request.as_usize();
-    timeout(patience, http::read(body, limit)).await.map_err(|_| Refusal::SlowBody(patience))?
+    http::read(app, headers, body, app.config.max_request.as_usize()).await
 }
 
 /// Reads a JSON object. What is JSON but does not fit is told apart from what is no JSON.

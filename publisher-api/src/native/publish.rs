@@ -241,7 +241,7 @@ async fn send(
         }
         (Some(_) | None, _) => None,
     };
-    let sent = app.publisher.publish_all(deliveries, counted, deadline).await;
+    let sent = app.publisher.publish_all(caller, deliveries, counted, deadline).await;
     let mut outcome = Outcome {
         sent: sent.into_iter().map(Some).collect(),
         is_repeat: turn.is_some_and(|turn| turn.is_repeat()),

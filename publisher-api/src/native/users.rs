@@ -98,7 +98,7 @@ pub(crate) async fn sessions(
         caller.require(Scope::Read)?;
         let uid = named(path, &caller)?;
         let order = Order::Sessions { users: vec![uid.as_str().to_owned()] };
-        let gathered = app.control.ask(order, 1).await?;
+        let gathered = app.control.ask(&caller, order, 1).await?;
         Ok(SessionsAnswer {
             user: found(&uid, 0, &gathered),
             edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
@@ -131,7 +131,7 @@ pub(crate) async fn sessions_of_many(
             Gathered { complete: true, ..Gathered::default() }
         } else {
             let names = asked.iter().map(|uid| uid.as_str().to_owned()).collect();
-            app.control.ask(Order::Sessions { users: names }, asked.len()).await?
+            app.control.ask(&caller, Order::Sessions { users: names }, asked.len()).await?
         };
         let mut place = 0;
         let results = users.into_iter().map(|(name, uid)| match uid {
@@ -181,11 +181,11 @@ pub(crate) async fn disconnect(
         let users = vec![uid.as_str().to_owned()];
         // First where it is kept: an edge that does not hear the order reads it there.
         let kept = match deny_for {
-            Some(time) => Some(app.control.deny(&uid, reason.as_deref(), time).await?),
+            Some(time) => Some(app.control.deny(&caller, &uid, reason.as_deref(), time).await?),
             None => None,
         };
         let order = Order::Disconnect { users, reason, deny_for_ms: milliseconds, kept };
-        let gathered = app.control.ask(order, 1).await?;
+        let gathered = app.control.ask(&caller, order, 1).await?;
         tracing::info!(
             key = caller.name(),
             ?deny_for,

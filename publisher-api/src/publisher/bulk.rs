@@ -3,11 +3,13 @@
 //! Deliveries go out in waves of at most [`WAVE`] messages and [`WAVE_BYTES`]. The next wave begins when the counts of
 //! the one before are known, so edges that are behind slow the caller down, and not the other way round. Waves have
 //! places of their own: calls for one target are never refused because of them, and calls for many take turns, in the
-//! order in which they asked for a place. Within a call, messages to channels without history go to the bus in the order of
+//! order in which they asked for a place. A key has at most half of these places, and the rest of its calls wait apart, so
+//! that those of another wait for no more than a wave. Within a call, messages to channels without history go to the bus in the order of
 //! the deliveries. Those to channels with history go to the store at once, but of each channel one after the other; when
 //! one finally fails, those behind it are refused rather than overtake it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -15,7 +17,7 @@ use shared::held::Held;
 use shared::history::Position;
 use shared::ids::{Channel, MessageId};
 use shared::wire::LiveMessage;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 
 use tracing::Instrument as _;
@@ -25,8 +27,10 @@ use super::lanes::Lanes;
 use super::stored::stored_at;
 use crate::connmix::Publish;
 use crate::error::Refusal;
+use crate::keys::Caller;
 use crate::metrics::Outcome;
 use crate::receipts::{Receipt, Which};
+use crate::shares::Owner;
 use crate::traced;
 
 /// Messages that go out before the counts of any of them are known.
@@ -75,11 +79,50 @@ struct Terms {
     failed: HashMap<Channel, bool>,
 }
 
+/// The places of waves, which are waited for in order.
+#[derive(Debug)]
+pub(super) struct BulkPlaces {
+    most: usize,
+    all: Arc<Semaphore>,
+    /// What one owner may have, so that it does not wait before others with the rest. Held only to look one up.
+    of_owner: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
+}
+
+/// Places of one wave, until they are dropped.
+type BulkPlace = (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>);
+
+impl BulkPlaces {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, all: Arc::new(Semaphore::new(most)), of_owner: Mutex::default() }
+    }
+
+    /// As many as this owner may have.
+    fn most(&self, owner: &Owner) -> usize {
+        if owner.is_some() { (self.most / 2).max(1) } else { self.most }
+    }
+
+    /// Waits for so many places, of at most [`Self::most`].
+    async fn take(&self, owner: &Owner, places: usize) -> BulkPlace {
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        let of_owner = owner.as_ref().map(|name| {
+            let mut known = self.of_owner.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(self.most(owner)));
+            Arc::clone(known.entry(Arc::clone(name)).or_insert_with(new))
+        });
+        let own = match of_owner {
+            Some(semaphore) => semaphore.acquire_many_owned(places).await.ok(),
+            None => None,
+        };
+        (own, Arc::clone(&self.all).acquire_many_owned(places).await.ok())
+    }
+}
+
 impl Publisher {
     /// Publishes each delivery, in their order; one result each. Once the bus or the store is found away, or there is no
     /// place in time, the rest is refused without being tried.
     pub(crate) async fn publish_all(
         &self,
+        caller: &Caller,
         deliveries: Vec<Delivery>,
         counted: bool,
         deadline: Option<Instant>,
@@ -90,11 +133,13 @@ impl Publisher {
         if waiting.len() == 1
             && let Some(only) = waiting.pop_front()
         {
-            results.push(self.publish_one(only, counted).await);
+            results.push(self.publish_one(caller, only, counted).await);
         }
+        let owner = caller.owner();
         while !waiting.is_empty() {
-            let wave = next_wave(&mut waiting, self.limits.bulk.min(WAVE));
-            let Some(place) = self.place(wave.len()).await else {
+            let wave = next_wave(&mut waiting, self.bulk_slots.most(&owner).min(WAVE));
+            let place = timeout(self.limits.bus_wait, self.bulk_slots.take(&owner, wave.len()));
+            let Ok(place) = place.await else {
                 let rest = wave.len() + waiting.len();
                 results.extend((0..rest).map(|_| Err(self.no_place())));
                 break;
@@ -118,18 +163,11 @@ impl Publisher {
         results
     }
 
-    async fn publish_one(&self, delivery: Delivery, counted: bool) -> Result<Sent, Refusal> {
-        let handed_over = self.hand_over(delivery.publish, delivery.id, counted).await?;
+    async fn publish_one(&self, caller: &Caller, delivery: Delivery, counted: bool) -> Result<Sent, Refusal> {
+        let handed_over = self.hand_over(caller, delivery.publish, delivery.id, counted).await?;
         let (id, stored) = (handed_over.id(), handed_over.stored());
         let receipt = if counted { Some(handed_over.receipt().await) } else { None };
         Ok(Sent { id, stored, receipt })
-    }
-
-    /// Places for a wave, waited for as long as for a bus that is away.
-    async fn place(&self, messages: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(messages).unwrap_or(u32::MAX);
-        let place = std::sync::Arc::clone(&self.bulk_slots).acquire_many_owned(permits);
-        timeout(self.limits.bus_wait, place).await.ok()?.ok()
     }
 
     fn no_place(&self) -> Refusal {

@@ -14,15 +14,16 @@ use shared::history::{HistoryState, Position, StoreError, Stored};
 use shared::ids::{Channel, MessageId};
 use shared::trace::TraceContext;
 use shared::wire::{LiveMessage, StoredRef};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument as _, Span};
 
 use super::{HandedOver, Publisher};
 use crate::connmix::Publish;
 use crate::error::Refusal;
+use crate::keys::Caller;
 use crate::metrics::Outcome;
 use crate::receipts::Which;
+use crate::shares::Share;
 use crate::traced;
 
 /// "maximum message size exceeded"; it has two numbers.
@@ -37,7 +38,7 @@ pub(crate) struct Accepted {
     /// Until when the store may answer.
     deadline: Instant,
     span: Span,
-    slot: OwnedSemaphorePermit,
+    slot: Share,
     held: Held,
 }
 
@@ -53,8 +54,13 @@ impl Publisher {
     ///
     /// # Errors
     /// Code 107: there is no place.
-    pub(crate) fn accept(&self, publish: Publish, id: Option<MessageId>) -> Result<Accepted, Refusal> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| self.too_many())?;
+    pub(crate) fn accept(
+        &self,
+        caller: &Caller,
+        publish: Publish,
+        id: Option<MessageId>,
+    ) -> Result<Accepted, Refusal> {
+        let slot = self.slot(caller)?;
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: id.unwrap_or_else(|| self.ids.next()), kind, payload };
         let began = Instant::now();

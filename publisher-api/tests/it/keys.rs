@@ -1,12 +1,16 @@
 //! Keys at both doors: who is let in, for what, how fast, and when a key goes.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use publisher_api::Config;
 use publisher_api::keys::{KeyConfig, Scope, SecretHash};
 use serde_json::json;
 
-use crate::support::caller::{Answer, JSON, PUBLISH, Socket, call, mesh_publish, request};
+use crate::support::caller::{Answer, Http, JSON, PUBLISH, Socket, call, mesh_publish, request};
+use crate::support::edge::FakeEdge;
 use crate::support::{Bed, eventually};
 
 const SHOP: &str = "mck_the-secret-of-the-shop";
@@ -208,5 +212,101 @@ async fn an_unknown_path_needs_a_key_as_well() {
     assert_eq!(stranger.code(), (401, 105));
     let known = call(bed.address, &request("GET /v1/nothing", &[("authorization", &bearer(SHOP))], "")).await;
     assert_eq!(known.code(), (404, 109));
+    bed.finish().await;
+}
+
+/// Two keys that may publish, and an edge that does not answer, so that what is under way stays so.
+async fn shared(change: impl FnOnce(&mut Config)) -> (Bed, FakeEdge) {
+    let bed = Bed::start(|config| {
+        config.keys = vec![key("shop", SHOP), key("crm", WATCH)];
+        config.answer_deadline = Duration::from_secs(15);
+        change(config);
+    })
+    .await;
+    let edge = FakeEdge::start(&bed.bus.server, "frozen", true).await;
+    edge.state.answers.store(false, Ordering::SeqCst);
+    (bed, edge)
+}
+
+async fn socket(bed: &Bed, secret: &str) -> Result<Socket, u16> {
+    Socket::handshake(bed.address, &[("authorization", &bearer(secret))]).await
+}
+
+#[tokio::test]
+async fn a_key_has_its_share_of_what_is_in_flight_and_leaves_the_others_theirs() {
+    let (bed, edge) = shared(|config| config.max_in_flight = 16).await;
+    let in_flight = || bed.metric("mc_publisher_in_flight");
+    let mut greedy = socket(&bed, SHOP).await.ok().unwrap();
+    for i in 0..20 {
+        greedy.send(&mesh_publish("user:1", "x", i)).await;
+    }
+    for i in 8..20 {
+        let refused = greedy.json().await;
+        assert_eq!((&refused["E"]["c"], &refused["i"]), (&json!(107), &json!(i)), "{refused}");
+        assert!(refused["E"]["m"].as_str().unwrap().contains("its share of the 16 publishes"), "{refused}");
+    }
+    assert_eq!(in_flight(), 8);
+    assert_eq!(post(&bed, &bearer(SHOP), BODY).await.code(), (429, 107));
+    assert_eq!(bed.metric(r#"mc_publisher_key_refusals_total{key="shop",reason="share"}"#), 13);
+    let mut other = socket(&bed, WATCH).await.ok().unwrap();
+    for i in 0..4 {
+        other.send(&mesh_publish("user:1", "x", i)).await;
+    }
+    eventually("those of the other key are under way", || in_flight() == 12).await;
+    edge.thaw().await;
+    eventually("all are answered", || in_flight() == 0).await;
+    edge.leave().await;
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_has_its_share_of_the_waves_and_leaves_the_others_theirs() {
+    let (bed, edge) = shared(|config| config.max_in_flight_bulk = 8).await;
+    let in_flight = || bed.metric("mc_publisher_in_flight");
+    let body = r#"{"to":{"channels":["a","b","c","d","e","f","g","h"]},"raw":"x"}"#;
+    let calls = |secret: &str| {
+        let authorization = bearer(secret);
+        request("POST /v1/publish", &[JSON, ("authorization", &authorization)], body)
+    };
+    let mut greedy = Vec::new();
+    for _ in 0..3 {
+        let mut caller = Http::connect(bed.address).await;
+        caller.send(&calls(SHOP)).await;
+        greedy.push(caller);
+    }
+    eventually("it has its half", || in_flight() == 4).await;
+    let mut other = Http::connect(bed.address).await;
+    other.send(&calls(WATCH)).await;
+    eventually("the other key has the other half", || in_flight() == 8).await;
+    edge.thaw().await;
+    assert_eq!(other.answer().await.status, 200);
+    for mut caller in greedy {
+        caller.answer().await;
+    }
+    edge.leave().await;
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_key_has_its_share_of_the_sockets_and_leaves_the_others_theirs() {
+    let (bed, edge) = shared(|config| config.max_sockets = 4).await;
+    let held = [socket(&bed, SHOP).await.ok().unwrap(), socket(&bed, SHOP).await.ok().unwrap()];
+    assert_eq!(socket(&bed, SHOP).await.err(), Some(429));
+    let other = socket(&bed, WATCH).await.ok().unwrap();
+    drop((held, other));
+    edge.leave().await;
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn the_only_key_has_all_places() {
+    let bed = Bed::start(|config| {
+        config.keys = vec![key("shop", SHOP), key("shop", WATCH)];
+        config.max_sockets = 2;
+    })
+    .await;
+    let held = [socket(&bed, SHOP).await.ok().unwrap(), socket(&bed, WATCH).await.ok().unwrap()];
+    assert_eq!(socket(&bed, SHOP).await.err(), Some(429));
+    drop(held);
     bed.finish().await;
 }

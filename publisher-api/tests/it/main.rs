@@ -5,6 +5,7 @@
 mod bounds;
 mod closing;
 mod counts;
+mod frames;
 mod keys;
 mod leaving;
 mod manual;

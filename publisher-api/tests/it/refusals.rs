@@ -1,5 +1,7 @@
 //! Bad input at both doors: every code, said in a way that helps.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::Bed;
@@ -26,7 +28,6 @@ async fn bad_bodies_are_refused_with_200_and_a_code() {
         (r#"{"c":"two words","d":""}"#, 103),
         (&json!({"c": "x".repeat(201), "d": ""}).to_string(), 103),
         (&json!({"c": "a", "d": "x".repeat(1_025)}).to_string(), 104),
-        (&json!({"c": "a", "d": "x".repeat(20_000)}).to_string(), 104),
         (&"[".repeat(8_000), 101),
         (&format!(r#"{{"c":"a","d":{}{}}}"#, "[".repeat(3_000), "]".repeat(3_000)), 101),
     ] {
@@ -34,6 +35,8 @@ async fn bad_bodies_are_refused_with_200_and_a_code() {
         assert_eq!(answer.code(), (200, code), "{body:.80}\n{answer:?}");
         assert!(answer.json()["E"]["m"].as_str().is_some_and(|text| text.len() > 20), "{answer:?}");
     }
+    let answer = post(&bed, &json!({"c": "a", "d": "x".repeat(20_000)}).to_string()).await;
+    assert_eq!(answer.code(), (413, 104), "no message is as long as this");
     let answer = post(&bed, r#"{"c":"a","d":"x","t":null,"later":{"deep":[[[]]]}}"#).await;
     assert_eq!(answer.counts(), (0, 0, true), "fields that are not known are ignored");
     assert_eq!(bed.metric(r#"mc_publisher_answers_total{via="http",code="103"}"#), 2);
@@ -85,6 +88,91 @@ async fn wrong_paths_methods_and_content_types_get_an_answer_with_e() {
     assert!(send.body.contains("mesh.send is not offered") && send.body.contains("mesh.publish"), "{send:?}");
     let no_handshake = call(bed.address, &request("GET /ws/v1", &[], "")).await;
     assert_eq!(no_handshake.code(), (400, 101));
+    bed.finish().await;
+}
+
+/// A request that announces much and sends little; the connection stays open.
+async fn announced(bed: &Bed, line: &str, headers: &[(&str, &str)]) -> (Answer, Http) {
+    let mut head = format!("{line} HTTP/1.1\r\nhost: localhost\r\n");
+    headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+    let mut caller = Http::connect(bed.address).await;
+    caller.send(format!("{head}\r\n").as_bytes()).await;
+    (caller.answer().await, caller)
+}
+
+#[tokio::test]
+async fn a_body_is_refused_before_it_has_come() {
+    // Whoever waits for the body waits for the end of the test.
+    let bed = Bed::start(|config| config.body_timeout = Duration::from_secs(3_600)).await;
+    let large = ("content-length", "100000000");
+    for (line, headers, status) in [
+        (PUBLISH, &[JSON, large][..], 413),
+        (PUBLISH, &[JSON, large, ("expect", "100-continue")], 413),
+        ("POST /v1/publish", &[JSON, large], 413),
+        ("POST /v1/publish/batch", &[JSON, large], 413),
+        ("POST /v1/users/sessions", &[JSON, large], 413),
+        ("POST /v1/users/1/disconnect", &[JSON, large], 413),
+        ("POST /v1/publish", &[large], 415),
+        (PUBLISH, &[large], 200),
+        ("POST /nothing", &[large], 404),
+        (PUBLISH, &[JSON, large, ("origin", "https://evil.example")], 403),
+        ("POST /v1/publish", &[JSON, large, ("origin", "https://evil.example")], 403),
+    ] {
+        let (answer, _caller) = announced(&bed, line, headers).await;
+        assert_eq!(answer.status, status, "{line} {headers:?}: {answer:?}");
+    }
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_body_that_grows_too_large_is_refused_while_it_comes() {
+    let bed = Bed::start(|config| {
+        config.max_message = "1KiB".parse().unwrap();
+        config.body_timeout = Duration::from_secs(3_600);
+    })
+    .await;
+    let line = "POST /v1/mesh/publish HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked";
+    let head = format!("{line}\r\ncontent-type: application/json\r\n\r\n");
+    let chunks = format!("1000\r\n{}\r\n", "x".repeat(0x1000)).repeat(4);
+    let mut caller = Http::connect(bed.address).await;
+    caller.send(format!("{head}{chunks}").as_bytes()).await;
+    assert_eq!(caller.answer().await.code(), (413, 104));
+    // A body that ends is read to its end, so the connection is of further use.
+    let next = request(PUBLISH, &[JSON], r#"{"c":"a","d":"x"}"#);
+    let mut caller = Http::connect(bed.address).await;
+    caller.send(&[format!("{head}{chunks}0\r\n\r\n").as_bytes(), &next].concat()).await;
+    assert_eq!(caller.answer().await.code(), (413, 104));
+    assert_eq!(caller.answer().await.counts(), (0, 0, true));
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_http_is_refused_with_400_and_the_connection_ended() {
+    let bed = Bed::start(|_| {}).await;
+    for line in [PUBLISH, "POST /v1/publish", "POST /v1/users/1/disconnect"] {
+        for body in ["zz\r\n{\"c\"", "5\r\nabcdefgh\r\n0\r\n\r\n", "-1\r\n", "fffffffffffffffff\r\n"] {
+            let mut caller = Http::connect(bed.address).await;
+            let head = format!("{line} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json");
+            caller.send(format!("{head}\r\ntransfer-encoding: chunked\r\n\r\n{body}").as_bytes()).await;
+            assert_eq!(caller.answer().await.status, 400, "{line} {body:?}");
+            assert!(caller.is_closed().await, "{line} {body:?}");
+        }
+    }
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn there_is_one_host() {
+    let bed = Bed::start(|_| {}).await;
+    for hosts in ["", "host: localhost\r\nhost: localhost\r\n", "host: a b/c@d\r\n", "host: localhost:x\r\n"]
+    {
+        for line in [PUBLISH, "POST /v1/publish"] {
+            let head = format!("{line} HTTP/1.1\r\n{hosts}content-type: application/json\r\n");
+            let answer = call(bed.address, format!("{head}content-length: 2\r\n\r\n{{}}").as_bytes()).await;
+            assert_eq!(answer.status, 400, "{line} {hosts:?}: {answer:?}");
+            assert!(answer.body.contains("Host"), "{answer:?}");
+        }
+    }
     bed.finish().await;
 }
 

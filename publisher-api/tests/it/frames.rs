@@ -1,0 +1,147 @@
+//! `/ws/v1` by the rules of RFC 6455: handshakes that are none, frames that break the rules, and who ends the connection.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::caller::{Http, Socket, mesh_publish};
+use crate::support::{Bed, soon};
+
+const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+/// Within this time a connection ends whose closing handshake is over. Without an answer the wait is 1 s.
+const AT_ONCE: Duration = Duration::from_millis(800);
+
+/// A masked frame with a short payload; the mask is zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    assert!(length < 126, "{length} is not short");
+    [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
+}
+
+fn close(code: u16) -> Vec<u8> {
+    frame(0x88, &code.to_be_bytes())
+}
+
+fn handshake(version: &str, lines: &[&str], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("GET /ws/v1 HTTP/{version}\r\nconnection: upgrade\r\nupgrade: websocket\r\n");
+    head.push_str("sec-websocket-version: 13\r\n");
+    lines.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));
+    [head.as_bytes(), b"\r\n", body].concat()
+}
+
+/// A socket without anything between the test and the bytes.
+async fn upgraded(bed: &Bed) -> TcpStream {
+    let mut stream = TcpStream::connect(bed.address).await.unwrap();
+    stream.write_all(&handshake("1.1", &["host: localhost", KEY], b"")).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("the handshake is answered", stream.read_u8()).await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+/// The opcode and the payload of the next frame, which is short.
+async fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    soon("a frame comes", stream.read_exact(&mut head)).await.unwrap();
+    let mut payload = vec![0; usize::from(head[1])];
+    soon("a payload comes", stream.read_exact(&mut payload)).await.unwrap();
+    (head[0], payload)
+}
+
+#[tokio::test]
+async fn frames_that_break_the_rules_end_the_socket_with_the_code_that_says_which() {
+    let bed = Bed::start(|_| {}).await;
+    for (what, frames, code) in [
+        ("a reserved bit", vec![0xc1, 0x80, 0, 0, 0, 0], 1002),
+        ("a reserved opcode", frame(0x83, b""), 1002),
+        ("no mask", vec![0x81, 0x04, b'p', b'i', b'n', b'g'], 1002),
+        ("a fragmented ping", frame(0x09, b""), 1002),
+        ("a continuation of nothing", frame(0x80, b"x"), 1002),
+        ("a message within another", [frame(0x01, b"x"), frame(0x81, b"y")].concat(), 1002),
+        ("text that is not UTF-8", frame(0x81, &[0xff]), 1007),
+        ("a first part that is not UTF-8", frame(0x01, &[0xff]), 1007),
+        ("a second part that is not UTF-8", [frame(0x01, &[0xf4]), frame(0x00, &[0x90])].concat(), 1007),
+    ] {
+        let mut stream = upgraded(&bed).await;
+        stream.write_all(&frames).await.unwrap();
+        let (opcode, payload) = read_frame(&mut stream).await;
+        assert_eq!((opcode, payload.get(..2)), (0x88, Some(&u16::to_be_bytes(code)[..])), "{what}");
+        // The connection ends with the answer to its close, also if this side leaves its half open.
+        stream.write_all(&close(code)).await.unwrap();
+        let began = Instant::now();
+        assert!(soon("the connection ends", stream.read_u8()).await.is_err(), "{what}");
+        assert!(began.elapsed() < AT_ONCE, "{what}: it took {:?}", began.elapsed());
+    }
+    assert_eq!(bed.metric(r#"mc_publisher_socket_ends_total{reason="not_utf8"}"#), 3);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_close_is_answered_and_the_connection_ended() {
+    let bed = Bed::start(|_| {}).await;
+    for (what, sent, code) in [
+        ("a code", close(1000), Some(1000)),
+        ("no code", frame(0x88, b""), None),
+        ("a code that is none", close(999), Some(1002)),
+        ("half a code", frame(0x88, b"a"), Some(1002)),
+        ("a reason that is not UTF-8", frame(0x88, &[0x03, 0xe8, 0xff]), Some(1007)),
+    ] {
+        let mut stream = upgraded(&bed).await;
+        stream.write_all(&sent).await.unwrap();
+        let began = Instant::now();
+        let (opcode, payload) = read_frame(&mut stream).await;
+        let answered = payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
+        assert_eq!((opcode, answered), (0x88, code), "{what}");
+        assert!(soon("the connection ends", stream.read_u8()).await.is_err(), "{what}");
+        assert!(began.elapsed() < AT_ONCE, "{what}: it took {:?}", began.elapsed());
+    }
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn parts_with_waits_between_are_put_together() {
+    let bed = Bed::start(|_| {}).await;
+    let mut stream = upgraded(&bed).await;
+    let text = mesh_publish("a", "in parts, with µ", 1);
+    let (first, last) = text.as_bytes().split_at(text.len() / 2);
+    stream.write_all(&[frame(0x01, first), frame(0x89, b"one")].concat()).await.unwrap();
+    assert_eq!(read_frame(&mut stream).await, (0x8a, b"one".to_vec()));
+    stream.write_all(&[frame(0x00, b""), frame(0x89, b"two")].concat()).await.unwrap();
+    assert_eq!(read_frame(&mut stream).await, (0x8a, b"two".to_vec()));
+    stream.write_all(&frame(0x80, last)).await.unwrap();
+    assert_eq!(read_frame(&mut stream).await, (0x81, br#"{"E":null,"r":{"s":0,"f":0},"i":1}"#.to_vec()));
+    drop(stream);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_is_refused() {
+    let bed = Bed::start(|_| {}).await;
+    let host = "host: localhost";
+    for (request, about) in [
+        (handshake("1.0", &[host, KEY], b""), "HTTP/1.1"),
+        (handshake("1.1", &[host], b""), "Sec-WebSocket-Key"),
+        (handshake("1.1", &[host, KEY, KEY], b""), "Sec-WebSocket-Key"),
+        (handshake("1.1", &[host, "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAAAA"], b""), "Sec-WebSocket-Key"),
+        (handshake("1.1", &[host, KEY, "sec-websocket-version: 8"], b""), "version 13"),
+        (handshake("1.1", &[host, KEY, "content-length: 8"], b""), "no body"),
+        (handshake("1.1", &[host, KEY, "content-length: 8"], b"\x89\x82\0\0\0\0hi"), "no body"),
+        (handshake("1.1", &[host, KEY, "transfer-encoding: chunked"], b"0\r\n\r\n"), "no body"),
+        (handshake("1.1", &[KEY], b""), "Host"),
+        (handshake("1.1", &[host, host, KEY], b""), "Host"),
+        (handshake("1.1", &["host: a b/c@d", KEY], b""), "Host"),
+    ] {
+        let mut caller = Http::connect(bed.address).await;
+        caller.send(&request).await;
+        let answer = caller.answer().await;
+        assert_eq!(answer.code(), (400, 101), "{}\n{answer:?}", String::from_utf8_lossy(&request));
+        assert!(answer.body.contains(about), "{about}: {answer:?}");
+    }
+    let mut socket = Socket::connect(bed.address).await;
+    socket.send("ping").await;
+    assert_eq!(socket.text().await, "pong");
+    bed.finish().await;
+}
