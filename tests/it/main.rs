@@ -11,6 +11,7 @@ mod cluster;
 mod config;
 mod counts;
 mod denied;
+mod doors;
 mod erasing;
 mod first_message;
 mod frozen;
