@@ -2,7 +2,8 @@
 //!
 //! A connection costs a place until it has upgraded or failed, and has a deadline for it however it behaves. One address
 //! has so many places, and once all are taken the address with the most yields one to each of the others. Whoever says
-//! nothing yields its place to the next client of its own address as well. When there is no place, the client is told so in a few bytes; when there are too many even for that, it is dropped and counted.
+//! nothing yields its place to the next client of its own address as well. When there is no place, the client is told so
+//! in a few bytes; when there are too many even for that, it is dropped and counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

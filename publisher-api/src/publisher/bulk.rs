@@ -3,10 +3,12 @@
 //! Deliveries go out in waves of at most [`WAVE`] messages and [`WAVE_BYTES`]. The next wave begins when the counts of
 //! the one before are known, so edges that are behind slow the caller down, and not the other way round. Waves have
 //! places of their own: calls for one target are never refused because of them, and calls for many take turns, in the
-//! order in which they asked for a place. A key has at most half of these places, and the rest of its calls wait apart, so
-//! that those of another wait for no more than a wave. Within a call, messages to channels without history go to the bus in the order of
-//! the deliveries. Those to channels with history go to the store at once, but of each channel one after the other; when
-//! one finally fails, those behind it are refused rather than overtake it.
+//! order in which they asked for a place. Of several keys each has half of these places at most, and its other calls wait
+//! apart, so that those of another key wait for no more than a wave.
+//!
+//! Within a call, messages to channels without history go to the bus in the order of the deliveries. Those to channels
+//! with history go to the store at once, but of each channel one after the other; when one finally fails, those behind it
+//! are refused rather than overtake it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
