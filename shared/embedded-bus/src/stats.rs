@@ -35,6 +35,7 @@ pub(crate) struct Counters {
     pub(crate) stream_commit_micros: AtomicU64,
     pub(crate) stream_failures: AtomicU64,
     pub(crate) stream_dropped: AtomicU64,
+    pub(crate) clock_steps: AtomicU64,
     pub(crate) stream_publishers_held: AtomicU64,
     pub(crate) stream_queued: AtomicU64,
     pub(crate) stream_queued_bytes: AtomicU64,
@@ -147,6 +148,8 @@ pub struct Snapshot {
     /// Messages dropped because the streams had ended, or because a stream's copies came back to streams faster than
     /// they were stored.
     pub stream_dropped: u64,
+    /// Times that the system's clock was set by a second or more while the streams ran.
+    pub clock_steps: u64,
     /// Times that a publisher had to wait because too much waited for the streams.
     pub stream_publishers_held: u64,
     /// Messages and requests that wait for the streams.
@@ -184,6 +187,7 @@ impl Stats {
             stream_commit_micros: counters.stream_commit_micros.load(Relaxed),
             stream_failures: counters.stream_failures.load(Relaxed),
             stream_dropped: counters.stream_dropped.load(Relaxed),
+            clock_steps: counters.clock_steps.load(Relaxed),
             stream_publishers_held: counters.stream_publishers_held.load(Relaxed),
             stream_queued: counters.stream_queued.load(Relaxed),
             stream_queued_bytes: counters.stream_queued_bytes.load(Relaxed),

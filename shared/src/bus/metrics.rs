@@ -111,7 +111,7 @@ fn counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 15] {
 const NAMED_STREAMS: usize = 64;
 
 /// The same, of the streams.
-fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
+fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 8] {
     [
         ("stream_stored", "Messages that streams stored", now.stream_stored),
         ("stream_duplicates", "Messages that streams had already, by their ids", now.stream_duplicates),
@@ -131,6 +131,11 @@ fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
             "stream_publishers_held",
             "Times that a publisher waited because too much waited for the streams",
             now.stream_publishers_held,
+        ),
+        (
+            "clock_steps",
+            "Times that the system's clock was set by a second or more while the bus ran",
+            now.clock_steps,
         ),
     ]
 }

@@ -22,7 +22,7 @@ use crate::stats::StoreSnapshot;
 pub(crate) struct Record {
     /// Its place in the stream, from 1.
     pub(crate) seq: u64,
-    /// When it was stored, in nanoseconds since 1970.
+    /// When it was stored, by the time of day, in nanoseconds since 1970.
     pub(crate) time: u64,
     /// The subject that it was published to.
     pub(crate) subject: Bytes,
@@ -101,8 +101,14 @@ pub(crate) trait Log: Send + fmt::Debug {
     /// Bytes that the log takes where it is kept, with everything that is not reclaimed yet.
     fn size(&self) -> u64;
 
+    /// The system's clock was set: every message stored so far counts as stored this many nanoseconds later, and is told
+    /// so when the log is opened again. Kept for good once `commit` has returned.
+    fn on_step(&mut self, _by: i64) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// Called now and then, between two commits: what is due by the clock (a delayed fsync) or is worth doing when
-    /// there is time (giving room back). `now` is in nanoseconds since 1970.
+    /// there is time (giving room back). `now` is in nanoseconds, by a clock that no step of the system's moves.
     fn on_tick(&mut self, now: u64) -> Result<(), LogError>;
 }
 

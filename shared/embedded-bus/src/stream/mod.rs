@@ -9,6 +9,7 @@
 //! `api`, `direct` and `publish` what it answers, `republish` what it copies.
 
 mod api;
+mod clock;
 mod config;
 mod direct;
 mod error;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::api::{self, Endpoint};
+use super::clock::{self, Offset};
 use super::config::StreamConfig;
 use super::direct;
 use super::error::ApiError;
@@ -45,6 +46,8 @@ pub(crate) struct Streams {
     pub(super) streams: BTreeMap<String, Stream>,
     pub(super) bounds: Bounds,
     pub(super) api: ApiCount,
+    /// From the clock of the streams to the time of day.
+    pub(super) offset: Offset,
     stats: Stats,
     /// What a request has caused besides its answer, which goes first.
     pub(super) advisory: Option<Output>,
@@ -56,12 +59,13 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Opens everything that is kept. [`Streams::take_routes`] then has the subjects that lead here.
+    /// Opens everything that is kept. [`Streams::take_routes`] then has the subjects that lead here. `now` is the time of
+    /// day, with which the clock of the streams begins; if that is not set, the clock begins with [`Streams::newest`].
     pub(crate) fn open(
         mut store: Box<dyn Store>,
         bounds: Bounds,
         stats: Stats,
-        now: u64,
+        now: Option<u64>,
     ) -> Result<Self, LogError> {
         let mut streams = BTreeMap::new();
         for saved in store.streams()? {
@@ -81,6 +85,7 @@ impl Streams {
             streams,
             bounds,
             api,
+            offset: Offset::default(),
             stats,
             advisory: None,
             outputs: Vec::new(),
@@ -88,6 +93,25 @@ impl Streams {
             routes,
             refused_full: 0,
         })
+    }
+
+    /// When the newest message of all was stored.
+    pub(crate) fn newest(&self) -> u64 {
+        self.streams.values().map(|stream| stream.state.last_time()).max().unwrap_or(0)
+    }
+
+    /// Compares the time of day with the clock of the streams. If it was set, every message keeps its age, and the logs are
+    /// told.
+    pub(crate) fn look_at_clock(&mut self, now: u64, wall: u64) {
+        let Some(by) = self.offset.follow(now, wall) else { return };
+        add(&self.stats.counters().clock_steps, 1);
+        tracing::warn!(
+            by = clock::words(by),
+            "the system's clock was set; ages of messages go on by elapsed time"
+        );
+        for stream in self.streams.values_mut() {
+            stream.on_step(&mut *self.store, self.offset, by);
+        }
     }
 
     /// Carries out one thing that waited.

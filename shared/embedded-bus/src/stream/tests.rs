@@ -1,5 +1,6 @@
 //! What a bus with streams answers, without a thread: each request beside what nats-server 2.15.1 answered to it.
 
+mod clocks;
 mod failing;
 mod restarts;
 
@@ -28,7 +29,7 @@ impl Desk {
 
     fn opened_at(store: Box<dyn Store>, now: u64) -> Self {
         let bounds = Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned() };
-        Self { streams: Streams::open(store, bounds, Stats::default(), now).expect("opened"), now }
+        Self { streams: Streams::open(store, bounds, Stats::default(), Some(now)).expect("opened"), now }
     }
 
     /// With a stream `S` on `s.>`, with these settings besides.

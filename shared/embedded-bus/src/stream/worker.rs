@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::{self, Clock};
 use super::inlet::{Inlet, Taken};
 use super::request::{Item, Output, RouteChange};
 use super::streams::{Bounds, Streams};
@@ -110,15 +111,27 @@ fn open(bus: &Arc<Bus>, config: &StreamsConfig) -> Result<Running, String> {
         max_answer: bus.config.max_pending_bytes / ANSWER_PART,
         leader: bus.info.server_id().to_owned(),
     };
-    let streams =
-        Streams::open(store, bounds, bus.stats.clone(), time::now()).map_err(|error| error.to_string())?;
+    let set = clock::wall();
+    let streams = Streams::open(store, bounds, bus.stats.clone(), set).map_err(|error| error.to_string())?;
+    let clock = Clock::starting_at(set.unwrap_or_else(|| unset(&streams)));
     tracing::info!(storage = ?config.storage, took_ms = begun.elapsed().as_millis() as u64, "streams are open");
-    Ok(Running { bus: Arc::clone(bus), streams, batch: Batch::of_streams(bus.stats.clone()) })
+    Ok(Running { bus: Arc::clone(bus), streams, clock, batch: Batch::of_streams(bus.stats.clone()) })
+}
+
+/// With which time the clock of the streams begins while the system's is not set.
+fn unset(streams: &Streams) -> u64 {
+    let begins_at = streams.newest().max(time::now());
+    tracing::warn!(
+        begins_at = time::format(begins_at),
+        "the system's clock is not set: ages of messages go on from the newest one; set the clock"
+    );
+    begins_at
 }
 
 struct Running {
     bus: Arc<Bus>,
     streams: Streams,
+    clock: Clock,
     batch: Batch,
 }
 
@@ -129,7 +142,8 @@ impl Running {
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + TICK;
-                self.streams.on_tick(time::now());
+                self.look_at_clock();
+                self.streams.on_tick(self.clock.now());
                 self.flush();
                 self.note_depth(inlet);
             }
@@ -142,10 +156,18 @@ impl Running {
         self.note_depth(inlet);
     }
 
+    /// Notices when the system's clock was set. Nothing may wait for a commit then.
+    fn look_at_clock(&mut self) {
+        if let Some((now, wall)) = self.clock.look() {
+            self.streams.look_at_clock(now, wall);
+        }
+    }
+
     fn carry_out(&mut self, items: Vec<Item>) {
+        self.look_at_clock();
         let mut taken = 0;
         for item in items {
-            self.streams.handle(&item, time::now());
+            self.streams.handle(&item, self.clock.now());
             self.change_routes();
             taken += 1;
             if taken >= FULL_BATCH || self.streams.output_bytes() >= FULL_OUTPUT {
@@ -158,7 +180,7 @@ impl Running {
 
     /// Makes durable what was taken, and lets out what it gave rise to.
     fn flush(&mut self) {
-        for output in self.streams.settle(time::now()) {
+        for output in self.streams.settle(self.clock.now()) {
             self.send(&output);
             if self.batch.is_full() {
                 self.batch.settle_blocking();

@@ -33,11 +33,20 @@ impl Window {
         self.ids.get(id).copied()
     }
 
-    /// Notes an id that is not in the window.
+    /// Notes an id, in the order of times. One that is there already counts anew: it is told twice of a log whose clock was
+    /// set back since.
     pub(crate) fn insert(&mut self, id: &[u8], seq: u64, time: u64) {
         let id: Arc<[u8]> = id.into();
-        if self.ids.insert(Arc::clone(&id), seq).is_none() {
-            self.order.push_back((time, id));
+        if self.ids.insert(Arc::clone(&id), seq).is_some() {
+            self.order.retain(|(_, own)| *own != id);
+        }
+        self.order.push_back((time, id));
+    }
+
+    /// Whatever counts as stored later than this counts as stored then.
+    pub(crate) fn cap(&mut self, time: u64) {
+        for (own, _) in self.order.iter_mut().rev().take_while(|(own, _)| *own > time) {
+            *own = time;
         }
     }
 
