@@ -54,11 +54,26 @@ pub struct StreamsConfig {
     pub max_queued: usize,
     /// Bytes of what waits for the streams, at least 1. One message of each connection may go over it.
     pub max_queued_bytes: usize,
+    /// Bytes of memory that messages, subjects and message ids may take, by estimate, above 0; with the messages
+    /// themselves, if those are in memory. At that, further messages are refused until some have gone.
+    pub max_memory: u64,
+    /// Streams that may take a sixteenth more than `max_memory`: what has to work when all else is refused.
+    pub reserved_streams: Vec<String>,
+    /// A header whose messages may, too, in whichever stream. Empty: none.
+    pub reserved_header: String,
 }
 
 impl Default for StreamsConfig {
     fn default() -> Self {
-        Self { storage: Storage::Memory, max_streams: 512, max_queued: 16_384, max_queued_bytes: 32 << 20 }
+        Self {
+            storage: Storage::Memory,
+            max_streams: 512,
+            max_queued: 16_384,
+            max_queued_bytes: 32 << 20,
+            max_memory: 2 << 30,
+            reserved_streams: Vec::new(),
+            reserved_header: String::new(),
+        }
     }
 }
 
@@ -151,7 +166,7 @@ impl Config {
 }
 
 impl StreamsConfig {
-    fn rules(&self) -> [(bool, &'static str); 4] {
+    fn rules(&self) -> [(bool, &'static str); 5] {
         let bytes = match &self.storage {
             Storage::Memory => u64::MAX,
             Storage::Disk(disk) => disk.max_bytes,
@@ -161,6 +176,10 @@ impl StreamsConfig {
             (
                 self.max_streams > 0,
                 "max_streams is 0: no stream could be made; set at least 1, or no streams",
+            ),
+            (
+                self.max_memory > 0,
+                "max_memory of the streams is 0: nothing could be stored; set at least some megabytes",
             ),
             (self.max_queued > 0, "max_queued is 0: nothing could be stored; set at least 1"),
             (self.max_queued_bytes > 0, "max_queued_bytes is 0: nothing could be stored; set at least 1"),

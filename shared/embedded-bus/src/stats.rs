@@ -41,6 +41,7 @@ pub(crate) struct Counters {
     pub(crate) stream_queued_bytes: AtomicU64,
     streams: Mutex<Vec<StreamSnapshot>>,
     store: Mutex<StoreState>,
+    memory: Mutex<MemorySnapshot>,
 }
 
 /// How the store stands, and why the streams can't use it, if so.
@@ -71,6 +72,17 @@ pub struct StoreSnapshot {
     pub errors: u64,
     /// Files whose end had been cut off while it was written, and was dropped when they were opened.
     pub cuts: u64,
+}
+
+/// What memory the streams took at the last tick, less than a second ago, by estimate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemorySnapshot {
+    /// Bytes for messages, subjects and message ids; with the messages themselves, if those are in memory.
+    pub bytes: u64,
+    /// Bytes that they may take.
+    pub max_bytes: u64,
+    /// Whether messages are refused for want of memory.
+    pub full: bool,
 }
 
 /// What one stream held at the last tick, less than a second ago.
@@ -215,6 +227,15 @@ impl Stats {
 
     pub(crate) fn set_store(&self, store: StoreSnapshot, fault: Option<String>) {
         *self.0.store.lock().unwrap_or_else(PoisonError::into_inner) = (store, fault);
+    }
+
+    /// What memory the streams took at the last tick.
+    pub fn memory(&self) -> MemorySnapshot {
+        *self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_memory(&self, memory: MemorySnapshot) {
+        *self.0.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
     }
 
     pub(crate) fn counters(&self) -> &Counters {

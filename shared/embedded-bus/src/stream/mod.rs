@@ -15,6 +15,7 @@ mod direct;
 mod error;
 pub(crate) mod headers;
 mod inlet;
+mod memory;
 mod one;
 mod publish;
 mod republish;

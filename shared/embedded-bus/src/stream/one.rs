@@ -284,8 +284,8 @@ impl Stream {
         self.with_log(|log| if evicted.is_empty() { Ok(()) } else { log.remove(&evicted) })
     }
 
-    /// Stores a message if it may be.
-    pub(crate) fn publish(&mut self, message: &Message, now: u64) -> Result<Stored, ApiError> {
+    /// Stores a message if it may be. `crowded`: there is no memory for more.
+    pub(crate) fn publish(&mut self, message: &Message, now: u64, crowded: bool) -> Result<Stored, ApiError> {
         self.usable()?;
         if let Some(why) = &self.pause.why {
             if now < self.pause.ends {
@@ -298,6 +298,9 @@ impl Stream {
             return Ok(Stored::Duplicate { seq: duplicate });
         }
         self.room()?;
+        if crowded {
+            return Err(ApiError::no_memory());
+        }
         let Message { subject, headers, payload } = message.clone();
         let size = self.config.size_of(subject.len(), headers.len(), payload.len());
         self.state.admit(&subject, size, wishes.rollup.is_some())?;

@@ -15,6 +15,7 @@ use super::config::StreamConfig;
 use super::direct;
 use super::error::ApiError;
 use super::headers::Extended;
+use super::memory::{self, Memory};
 use super::one::{Stored, Stream};
 use super::publish;
 use super::request::{Item, Kind, Output, Route, RouteChange};
@@ -31,6 +32,8 @@ pub(crate) struct Bounds {
     pub(crate) max_answer: usize,
     /// Who leads the streams: this server.
     pub(crate) leader: String,
+    /// What memory they may take.
+    pub(crate) memory: memory::Bound,
 }
 
 /// What the API counts about itself.
@@ -56,6 +59,7 @@ pub(crate) struct Streams {
     routes: Vec<RouteChange>,
     /// Messages that were refused because the store is full.
     refused_full: u64,
+    memory: Memory,
 }
 
 impl Streams {
@@ -79,8 +83,9 @@ impl Streams {
         for stream in streams.values() {
             routes.extend(opened(&stream.config));
         }
+        let memory = Memory::new(bounds.memory.clone());
         let api = ApiCount::default();
-        Ok(Self {
+        let mut this = Self {
             store,
             streams,
             bounds,
@@ -92,7 +97,17 @@ impl Streams {
             output_bytes: 0,
             routes,
             refused_full: 0,
-        })
+            memory,
+        };
+        this.count_memory();
+        Ok(this)
+    }
+
+    /// Counts anew what memory all streams take.
+    fn count_memory(&mut self) {
+        let all = self.streams.values();
+        let used = all.map(|stream| self.memory.of(stream.state.memory(), stream.log_size())).sum();
+        self.memory.recount(used);
     }
 
     /// When the newest message of all was stored.
@@ -132,7 +147,11 @@ impl Streams {
         let Some(stream) = self.streams.get_mut(name) else {
             return self.tell_nobody(item);
         };
-        let (name, result) = (Arc::clone(&stream.name), stream.publish(&item.message, now));
+        let memory = &mut self.memory;
+        let before = memory.of(stream.state.memory(), stream.log_size());
+        let crowded = memory.refuses(name, &item.message);
+        let (name, result) = (Arc::clone(&stream.name), stream.publish(&item.message, now, crowded));
+        memory.changed(before, memory.of(stream.state.memory(), stream.log_size()));
         let no_ack = stream.config.no_ack;
         let counters = self.stats.counters();
         let answer = match result {
@@ -306,6 +325,8 @@ impl Streams {
         let fault = self.streams.values().find_map(|stream| stream.fault(now));
         let store = StoreSnapshot { refused: self.refused_full, ..self.store.snapshot() };
         self.stats.set_store(store, fault);
+        self.count_memory();
+        self.stats.set_memory(self.memory.snapshot());
     }
 }
 

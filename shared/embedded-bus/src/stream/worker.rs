@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::{self, Clock};
 use super::inlet::{Inlet, Taken};
+use super::memory;
 use super::request::{Item, Output, RouteChange};
 use super::streams::{Bounds, Streams};
 use super::time;
 use crate::bus::{Bus, Target};
-use crate::config::{BindError, StreamsConfig};
+use crate::config::{BindError, Storage, StreamsConfig};
 use crate::delivery::Batch;
 use crate::storage;
 use crate::wire::Publish;
@@ -110,6 +111,12 @@ fn open(bus: &Arc<Bus>, config: &StreamsConfig) -> Result<Running, String> {
         max_streams: config.max_streams,
         max_answer: bus.config.max_pending_bytes / ANSWER_PART,
         leader: bus.info.server_id().to_owned(),
+        memory: memory::Bound {
+            max: config.max_memory,
+            keeps_messages: matches!(config.storage, Storage::Memory),
+            reserved_streams: config.reserved_streams.clone(),
+            reserved_header: config.reserved_header.clone(),
+        },
     };
     let set = clock::wall();
     let streams = Streams::open(store, bounds, bus.stats.clone(), set).map_err(|error| error.to_string())?;

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use super::config::{Discard, StreamConfig};
 use super::error::ApiError;
+use super::memory::Counts;
 use messages::Messages;
 pub(crate) use messages::Meta;
 pub(crate) use subjects::Filter;
@@ -125,6 +126,17 @@ impl State {
 
     pub(crate) fn ids_in_window(&self) -> usize {
         self.window.len()
+    }
+
+    /// What of it takes memory.
+    pub(crate) fn memory(&self) -> Counts {
+        Counts {
+            messages: self.len(),
+            subjects: self.subjects.len() as u64,
+            names: self.subjects.name_bytes() as u64,
+            ids: self.window.len() as u64,
+            id_bytes: self.window.id_bytes() as u64,
+        }
     }
 
     pub(crate) fn last_seq(&self) -> u64 {

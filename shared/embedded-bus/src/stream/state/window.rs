@@ -11,6 +11,8 @@ pub(crate) struct Window {
     ids: HashMap<Arc<[u8]>, u64>,
     /// The same, oldest first.
     order: VecDeque<(u64, Arc<[u8]>)>,
+    /// Bytes of the ids.
+    id_bytes: usize,
 }
 
 impl Window {
@@ -27,6 +29,11 @@ impl Window {
         self.ids.len()
     }
 
+    /// Bytes of all ids.
+    pub(crate) fn id_bytes(&self) -> usize {
+        self.id_bytes
+    }
+
     /// The sequence that was stored with this id.
     pub(crate) fn get(&mut self, id: &[u8], now: u64) -> Option<u64> {
         self.expire(now);
@@ -39,7 +46,9 @@ impl Window {
         let id: Arc<[u8]> = id.into();
         if self.ids.insert(Arc::clone(&id), seq).is_some() {
             self.order.retain(|(_, own)| *own != id);
+            self.id_bytes -= id.len();
         }
+        self.id_bytes += id.len();
         self.order.push_back((time, id));
     }
 
@@ -56,6 +65,7 @@ impl Window {
             && time.saturating_add(self.span) <= now
         {
             self.ids.remove(id);
+            self.id_bytes -= id.len();
             self.order.pop_front();
         }
         if self.order.len() < self.order.capacity() / 8 {

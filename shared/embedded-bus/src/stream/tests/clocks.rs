@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::failing::Disk;
-use super::{Desk, NOW};
+use super::{Desk, NOW, bounds};
 use crate::stats::Stats;
 use crate::stream::request::Route;
 use crate::stream::streams::Streams;
@@ -197,8 +197,7 @@ fn while_the_clock_is_not_set_nothing_ends_because_of_it() {
     machine.wait(50);
     machine.publish("k");
     let store = Box::new(machine.disk.clone());
-    let bounds = machine.desk.streams.bounds.clone();
-    let streams = Streams::open(store, bounds, Stats::default(), None).expect("opened");
+    let streams = Streams::open(store, bounds(), Stats::default(), None).expect("opened");
     assert_eq!(streams.newest(), machine.wall());
     machine.begun = (machine.passed, streams.newest());
     machine.desk = Desk { now: streams.newest(), streams };

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::{Desk, NOW, error};
+use super::{Desk, NOW, bounds, error};
 use crate::stats::Stats;
 use crate::storage::{Log, LogError, Opened, Record, Saved, Store, Told};
 use crate::stream::api;
 use crate::stream::request::{Kind, Route};
-use crate::stream::streams::{Bounds, Streams};
+use crate::stream::streams::Streams;
 
 /// A store that can be made to fail, and keeps only what was committed.
 #[derive(Clone, Debug, Default)]
@@ -197,9 +197,8 @@ fn a_restart_finds_messages_settings_and_the_duplicate_window() {
 
     drop(desk);
     disk.kept().misses_some = true;
-    let bounds = Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned() };
     let streams =
-        Streams::open(Box::new(disk.clone()), bounds, Stats::default(), Some(NOW + 1)).expect("opened");
+        Streams::open(Box::new(disk.clone()), bounds(), Stats::default(), Some(NOW + 1)).expect("opened");
     let mut desk = Desk { streams, now: NOW + 1 };
     let after = desk.ask("STREAM.INFO.S", "");
     assert_eq!(
