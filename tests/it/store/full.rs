@@ -102,6 +102,12 @@ async fn at_the_limit_of_its_memory_the_bus_refuses_until_some_has_gone() {
     assert!(error["description"].as_str().is_some_and(|text| text.contains("no memory left")), "{error}");
     let again = wire.store(&subject(1), "m1", "x").await;
     assert_eq!((&again["seq"], &again["duplicate"]), (&json!(1), &json!(true)), "{again}");
+    let bans = r#"{"name":"MC_DENY","subjects":["mc.deny.>"]}"#;
+    assert!(wire.ask("STREAM.CREATE.MC_DENY", bans).await["error"].is_null());
+    assert_eq!(wire.store("mc.deny.1", "ban", "x").await["seq"], 1, "a ban finds room");
+    let mark = wire.store(&subject(1), "mark\r\nMc-Erased: 1", "").await;
+    assert_eq!(mark["seq"], stored + 1, "and a mark of erasing: {mark}");
+    let stored = stored + 1;
 
     program.kill().await;
     let mut program = launch().start();
