@@ -319,7 +319,8 @@ pub enum Refusal {
     /// The store has no room.
     #[error(
         "the store is full, so the message was not stored; try again later. /readyz and the log of the bus say what is full: \
-         make room on the disk, raise bus.store.max_bytes or history.max_bytes, or set history.full to drop-oldest"
+         make room on the disk, raise bus.store.max_bytes, bus.store.max_memory or history.max_bytes, or set \
+         history.full to drop-oldest"
     )]
     StoreFull,
     /// The store can't be used as it is.

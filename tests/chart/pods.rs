@@ -2,7 +2,7 @@
 
 use serde_yaml_ng::Value;
 
-use crate::helm::{list, matrix, pods, with};
+use crate::helm::{find, list, matrix, pods, with};
 
 #[test]
 fn every_pod_is_restricted_and_has_no_token() {
@@ -130,4 +130,23 @@ fn by_default_no_channel_is_there_for_strangers() {
             texts.filter_map(|text| text.as_str()).filter(|text| text.contains("login = false")).count();
         assert_eq!(open, rules, "{sets:?}");
     }
+}
+
+#[test]
+fn what_the_store_may_take_of_the_memory_goes_by_its_limit() {
+    const GIB: u64 = 1 << 30;
+    for (sets, expected) in [
+        (&[][..], (2 * GIB).to_string()),
+        (&["bus.resources.limits.memory=16Gi"], (8 * GIB).to_string()),
+        (&["bus.maxMemory=3GiB"], "3GiB".to_owned()),
+    ] {
+        let Some(objects) = with("the memory of the store", sets) else { return };
+        let config = find(&objects, "ConfigMap", "-bus")["data"]["config.toml"].as_str().expect("a text");
+        let key = config.lines().find_map(|line| line.strip_prefix("max_memory = "));
+        assert_eq!(key.map(|value| value.trim_matches('"')), Some(expected.as_str()), "{config}");
+    }
+    let sets = ["bus.resources.limits.memory=null"];
+    let Some(objects) = with("the memory of the store", &sets) else { return };
+    let config = find(&objects, "ConfigMap", "-bus")["data"]["config.toml"].as_str().expect("a text");
+    assert!(!config.contains("max_memory"), "without a limit the program's own default holds: {config}");
 }

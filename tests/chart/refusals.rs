@@ -78,6 +78,15 @@ const REFUSALS: &[(&[&str], &str)] = &[
     (&["edge.httpRoute.requestTimeout=never"], "requestTimeout"),
     (&["bus.maxBytes=6GiB"], "history.max_bytes (8GiB) has no room in bus.maxBytes (6GiB)"),
     (&["bus.maxBytes=12GiB"], "bus.maxBytes (12GiB) has no room in bus.persistence.size (12Gi)"),
+    (
+        &["bus.maxMemory=3500MiB"],
+        "bus.maxMemory (3500MiB) leaves less than a quarter of bus.resources.limits.memory (4Gi)",
+    ),
+    (&["bus.maxMemory=much"], "maxMemory"),
+    (
+        &["bus.ephemeral=true", "history.max_bytes=3GiB"],
+        "history.max_bytes (3GiB) is not below bus.maxMemory",
+    ),
     (&["history.replicas=3"], "the embedded bus keeps one copy"),
     (&["bus.ephemeral=true", "history.max_bytes=4GiB"], "(4GiB) is not below bus.resources.limits.memory"),
     (&["bus.persistence.size=big"], "size"),

@@ -172,6 +172,16 @@ impl config::Settings for Settings {
              messages are dropped, and publishes are refused"
                 .into()
         });
+        let in_memory = bus.is_embedded() && bus.store.folder().is_none() && history.full == Full::DropOldest;
+        problems.check(
+            !in_memory || bus.store.max_memory.0 > history.max_bytes.0,
+            "bus.store.max_memory",
+            || {
+                "must be above history.max_bytes where messages are kept in memory, twice that for small ones: otherwise \
+                 it is full before the oldest messages are dropped, and publishes are refused"
+                    .into()
+            },
+        );
         problems.check(!bus.is_embedded() || history.replicas <= 1, "history.replicas", || {
             "must be 1: the embedded bus keeps one copy; for more use a cluster of nats-servers (bus.url)"
                 .into()
@@ -266,8 +276,12 @@ mod tests {
             problems.contains("bus.store.max_bytes") && problems.contains("history.max_bytes"),
             "{problems}"
         );
-        for (key, value) in [("history.max_bytes", "800MiB"), ("bus.store.sync", "memory")] {
-            assert!(with(&[small[0], small[1], (key, value)]).is_ok(), "{key}");
+        assert!(with(&[small[0], small[1], ("history.max_bytes", "800MiB")]).is_ok());
+        let in_memory = [small[1], ("bus.store.sync", "memory")];
+        let problems = with(&in_memory).unwrap_err().to_string();
+        assert!(problems.contains("bus.store.max_memory"), "{problems}");
+        for (key, value) in [("history.max_bytes", "1GiB"), ("bus.store.max_memory", "16GiB")] {
+            assert!(with(&[in_memory[0], in_memory[1], (key, value)]).is_ok(), "{key}");
         }
         assert!(with(&small[..1]).unwrap_err().to_string().starts_with("history.max_bytes"), "both refuse");
         assert!(with(&[small[0], ("history.max_bytes", "1GiB")]).is_ok());

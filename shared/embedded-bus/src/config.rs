@@ -54,9 +54,15 @@ pub struct StreamsConfig {
     pub max_queued: usize,
     /// Bytes of what waits for the streams, at least 1. One message of each connection may go over it.
     pub max_queued_bytes: usize,
-    /// Streams whose messages are stored although the data folder has no room for others: small ones that must not wait,
-    /// e.g. of who is kept out. A sixteenth of [`DiskConfig::max_bytes`] is kept back for them and for erasing.
-    pub reserved_for: Vec<String>,
+    /// Bytes of memory that messages, subjects and message ids may take, by estimate, above 0; with the messages
+    /// themselves, if those are in memory. At that, further messages are refused until some have gone.
+    pub max_memory: u64,
+    /// Streams whose messages may use what is kept back for them when there is no room for others: small ones that must
+    /// not wait, e.g. of who is kept out. Kept back are a sixteenth of [`DiskConfig::max_bytes`] and as much memory as a
+    /// sixteenth of `max_memory` beyond it.
+    pub reserved_streams: Vec<String>,
+    /// A header whose messages may, too, in whichever stream. Empty: none.
+    pub reserved_header: String,
 }
 
 impl Default for StreamsConfig {
@@ -66,7 +72,9 @@ impl Default for StreamsConfig {
             max_streams: 512,
             max_queued: 16_384,
             max_queued_bytes: 32 << 20,
-            reserved_for: Vec::new(),
+            max_memory: 2 << 30,
+            reserved_streams: Vec::new(),
+            reserved_header: String::new(),
         }
     }
 }
@@ -161,7 +169,7 @@ impl Config {
 }
 
 impl StreamsConfig {
-    fn rules(&self) -> [(bool, &'static str); 4] {
+    fn rules(&self) -> [(bool, &'static str); 5] {
         let bytes = match &self.storage {
             Storage::Memory => u64::MAX,
             Storage::Disk(disk) => disk.max_bytes,
@@ -171,6 +179,10 @@ impl StreamsConfig {
             (
                 self.max_streams > 0,
                 "max_streams is 0: no stream could be made; set at least 1, or no streams",
+            ),
+            (
+                self.max_memory > 0,
+                "max_memory of the streams is 0: nothing could be stored; set at least some megabytes",
             ),
             (self.max_queued > 0, "max_queued is 0: nothing could be stored; set at least 1"),
             (self.max_queued_bytes > 0, "max_queued_bytes is 0: nothing could be stored; set at least 1"),

@@ -32,4 +32,4 @@ pub use config::{BindError, Config, Credentials, DiskConfig, ServeError, Storage
 #[doc(hidden)]
 pub use hostile::check_bytes;
 pub use server::EmbeddedBus;
-pub use stats::{Snapshot, Stats, StoreSnapshot, StreamSnapshot};
+pub use stats::{MemorySnapshot, Snapshot, Stats, StoreSnapshot, StreamSnapshot};

@@ -35,11 +35,13 @@ pub(crate) struct Counters {
     pub(crate) stream_commit_micros: AtomicU64,
     pub(crate) stream_failures: AtomicU64,
     pub(crate) stream_dropped: AtomicU64,
+    pub(crate) clock_steps: AtomicU64,
     pub(crate) stream_publishers_held: AtomicU64,
     pub(crate) stream_queued: AtomicU64,
     pub(crate) stream_queued_bytes: AtomicU64,
     streams: Mutex<Vec<StreamSnapshot>>,
     store: Mutex<StoreState>,
+    memory: Mutex<MemorySnapshot>,
 }
 
 /// How the store stands, and why the streams can't use it, if so.
@@ -78,6 +80,17 @@ pub struct StoreSnapshot {
     pub rewrites: u64,
     /// Times that room could not be given back, e.g. for want of room for the copy. It is tried again.
     pub failed_rewrites: u64,
+}
+
+/// What memory the streams took at the last tick, less than a second ago, by estimate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemorySnapshot {
+    /// Bytes for messages, subjects and message ids; with the messages themselves, if those are in memory.
+    pub bytes: u64,
+    /// Bytes that they may take.
+    pub max_bytes: u64,
+    /// Whether messages are refused for want of memory.
+    pub full: bool,
 }
 
 /// What one stream held at the last tick, less than a second ago.
@@ -155,6 +168,8 @@ pub struct Snapshot {
     /// Messages dropped because the streams had ended, or because a stream's copies came back to streams faster than
     /// they were stored.
     pub stream_dropped: u64,
+    /// Times that the system's clock was set by a second or more while the streams ran.
+    pub clock_steps: u64,
     /// Times that a publisher had to wait because too much waited for the streams.
     pub stream_publishers_held: u64,
     /// Messages and requests that wait for the streams.
@@ -192,6 +207,7 @@ impl Stats {
             stream_commit_micros: counters.stream_commit_micros.load(Relaxed),
             stream_failures: counters.stream_failures.load(Relaxed),
             stream_dropped: counters.stream_dropped.load(Relaxed),
+            clock_steps: counters.clock_steps.load(Relaxed),
             stream_publishers_held: counters.stream_publishers_held.load(Relaxed),
             stream_queued: counters.stream_queued.load(Relaxed),
             stream_queued_bytes: counters.stream_queued_bytes.load(Relaxed),
@@ -219,6 +235,15 @@ impl Stats {
 
     pub(crate) fn set_store(&self, store: StoreSnapshot, fault: Option<String>) {
         *self.0.store.lock().unwrap_or_else(PoisonError::into_inner) = (store, fault);
+    }
+
+    /// What memory the streams took at the last tick.
+    pub fn memory(&self) -> MemorySnapshot {
+        *self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_memory(&self, memory: MemorySnapshot) {
+        *self.0.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
     }
 
     pub(crate) fn counters(&self) -> &Counters {

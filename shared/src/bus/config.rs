@@ -15,6 +15,7 @@ use super::store;
 use crate::config::{ByteSize, Problems, Secret};
 use crate::drain::Drain;
 use crate::health::Health;
+use crate::history::ERASED;
 use crate::subject;
 
 /// How long a bus that other processes can reach serves on after it told them that it ends.
@@ -78,11 +79,15 @@ pub struct StoreConfig {
     /// Bytes that the folder may take; a sixteenth below, further messages are refused. `history.max_bytes` should be at
     /// most four fifths of it: the rest is for what is not given back yet, for erasing and for bans.
     pub max_bytes: ByteSize,
+    /// Memory that messages, channels and message ids may take ([sizing.md](sizing.md)), with `memory` the messages
+    /// themselves too; at that, further messages are refused. Leave as much again for the rest of the process.
+    pub max_memory: ByteSize,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { path: PathBuf::new(), sync: Sync::Strict, max_bytes: ByteSize(10 << 30) }
+        let (max_bytes, max_memory) = (ByteSize(10 << 30), ByteSize(2 << 30));
+        Self { path: PathBuf::new(), sync: Sync::Strict, max_bytes, max_memory }
     }
 }
 
@@ -90,6 +95,17 @@ impl StoreConfig {
     /// The folder, unless everything is in memory.
     pub fn folder(&self) -> Option<&Path> {
         (self.sync != Sync::Memory && !is_empty(&self.path)).then_some(self.path.as_path())
+    }
+
+    fn streams(&self) -> StreamsConfig {
+        StreamsConfig {
+            storage: self.storage(),
+            max_memory: self.max_memory.0,
+            // Bans, the keys of repeats, and the marks of erasing.
+            reserved_streams: [subject::DENY_STREAM, subject::KEY_STREAM].map(str::to_owned).into(),
+            reserved_header: ERASED.to_owned(),
+            ..StreamsConfig::default()
+        }
     }
 
     fn storage(&self) -> Storage {
@@ -102,6 +118,9 @@ impl StoreConfig {
     fn validate(&self, problems: &mut Problems) {
         problems.check(self.max_bytes.0 >= 1 << 20, "bus.store.max_bytes", || {
             "is under 1 MiB; give the store room".into()
+        });
+        problems.check(self.max_memory.0 >= 16 << 20, "bus.store.max_memory", || {
+            "is under 16 MiB, which is some 75,000 channels; give the store memory".into()
         });
     }
 }
@@ -289,11 +308,7 @@ impl BusConfig {
             max_pending_bytes: self.max_pending.as_usize(),
             // Nobody but the parts of this process uses a private bus, and they have left before it ends.
             lame_duck: if private { Duration::ZERO } else { LAME_DUCK },
-            streams: Some(StreamsConfig {
-                storage: self.store.storage(),
-                reserved_for: vec![subject::DENY_STREAM.to_owned()],
-                ..StreamsConfig::default()
-            }),
+            streams: Some(self.store.streams()),
             ..embedded_bus::Config::default()
         })
     }

@@ -37,11 +37,13 @@ const STORAGE_EXCEEDED: u64 = 10_047;
 /// The limits of an account are reached.
 const RESOURCES_EXCEEDED: u64 = 10_002;
 /// What [`STORE_FAILED`] says where there is no room; everything else is a failure that may pass.
-const NO_ROOM: [&str; 5] = [
+const NO_ROOM: [&str; 6] = [
     "maximum bytes exceeded",
     "maximum messages exceeded",
     "maximum messages per subject exceeded",
     "no space left on device",
+    // The embedded bus.
+    "no memory left for more messages",
     "disk quota exceeded",
 ];
 /// There is such a stream, but it is not the same.

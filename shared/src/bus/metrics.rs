@@ -1,6 +1,6 @@
 //! What a part counts about its connection to the bus, and what the embedded bus counts about itself.
 
-use embedded_bus::{Snapshot, Stats, StoreSnapshot, StreamSnapshot};
+use embedded_bus::{MemorySnapshot, Snapshot, Stats, StoreSnapshot, StreamSnapshot};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -111,7 +111,7 @@ fn counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 15] {
 const NAMED_STREAMS: usize = 64;
 
 /// The same, of the streams.
-fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
+fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 8] {
     [
         ("stream_stored", "Messages that streams stored", now.stream_stored),
         ("stream_duplicates", "Messages that streams had already, by their ids", now.stream_duplicates),
@@ -131,6 +131,11 @@ fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
             "stream_publishers_held",
             "Times that a publisher waited because too much waited for the streams",
             now.stream_publishers_held,
+        ),
+        (
+            "clock_steps",
+            "Times that the system's clock was set by a second or more while the bus ran",
+            now.clock_steps,
         ),
     ]
 }
@@ -169,7 +174,11 @@ fn encode_streams(stats: &Stats, encoder: &mut DescriptorEncoder<'_>) -> std::fm
 /// Names without prefix, help texts, and values of what only grows, of the data folder.
 fn store_counters(store: &StoreSnapshot) -> [(&'static str, &'static str, u64); 7] {
     [
-        ("refused", "Messages refused because the data folder or its disk is full", store.refused),
+        (
+            "refused",
+            "Messages refused because the data folder, its disk or the memory is full",
+            store.refused,
+        ),
         ("syncs", "Times that a file was synced", store.syncs),
         ("errors", "Times that the system refused to write, to sync or to read", store.errors),
         ("repairs", "Files whose end was cut off while it was written and was dropped", store.cuts),
@@ -179,8 +188,12 @@ fn store_counters(store: &StoreSnapshot) -> [(&'static str, &'static str, u64); 
     ]
 }
 
-/// What the data folder of the streams holds; all zero if they are in memory.
-fn encode_store(store: &StoreSnapshot, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
+/// What the data folder of the streams holds, all zero if they are in memory; and what memory they take.
+fn encode_store(
+    store: &StoreSnapshot,
+    memory: &MemorySnapshot,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> std::fmt::Result {
     for (name, help, value) in store_counters(store) {
         let name = format!("mc_bus_server_store_{name}");
         let counter = ConstCounter::new(value);
@@ -196,7 +209,9 @@ fn encode_store(store: &StoreSnapshot, encoder: &mut DescriptorEncoder<'_>) -> s
             store.wasted_bytes,
         ),
         ("segments", "Segment files", store.segments),
-        ("full", "Whether messages are refused for want of room: 1 or 0", store.full.into()),
+        ("full", "Whether messages are refused for want of room: 1 or 0", (store.full || memory.full).into()),
+        ("memory_bytes", "Bytes of memory for what is stored, by estimate", memory.bytes),
+        ("max_memory_bytes", "Bytes of memory that it may take", memory.max_bytes),
     ];
     for (name, help, value) in gauges {
         let name = format!("mc_bus_server_store_{name}");
@@ -234,6 +249,6 @@ impl Collector for ServerMetrics {
         let help = "Seconds spent making durable what streams had taken";
         seconds.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         encode_streams(&self.0, &mut encoder)?;
-        encode_store(&self.0.store(), &mut encoder)
+        encode_store(&self.0.store(), &self.0.memory(), &mut encoder)
     }
 }

@@ -79,6 +79,66 @@ async fn at_the_limit_of_its_folder_the_bus_refuses_until_there_is_room() {
 }
 
 #[tokio::test]
+async fn at_the_limit_of_its_memory_the_bus_refuses_until_some_has_gone() {
+    let folder = TempDir::new().expect("there is room");
+    let launch = || bus(folder.path(), "relaxed").set("bus.store.max_memory", "16MiB");
+    let mut program = launch().start();
+    program.expect_errors();
+    let mut wire = Wire::connect(address(&mut program).await).await;
+    make(&mut wire, &json!({})).await;
+    // Long names, so that few of them are enough.
+    let subject = |number: u64| format!("s.{number}.{}", "x".repeat(3_000));
+    let mut stored = 0;
+    let error = loop {
+        let answer = wire.store(&subject(stored + 1), &format!("m{}", stored + 1), "x").await;
+        if !answer["error"].is_null() {
+            break answer["error"].clone();
+        }
+        stored += 1;
+        assert!(stored < 10_000, "there is no bound");
+    };
+    assert!(stored > 2_000, "{stored}");
+    assert_eq!((&error["code"], &error["err_code"]), (&json!(503), &json!(10077)), "{error}");
+    assert!(error["description"].as_str().is_some_and(|text| text.contains("no memory left")), "{error}");
+    let again = wire.store(&subject(1), "m1", "x").await;
+    assert_eq!((&again["seq"], &again["duplicate"]), (&json!(1), &json!(true)), "{again}");
+    let bans = r#"{"name":"MC_DENY","subjects":["mc.deny.>"]}"#;
+    assert!(wire.ask("STREAM.CREATE.MC_DENY", bans).await["error"].is_null());
+    assert_eq!(wire.store("mc.deny.1", "ban", "x").await["seq"], 1, "a ban finds room");
+    let mark = wire.store(&subject(1), "mark\r\nMc-Erased: 1", "").await;
+    assert_eq!(mark["seq"], stored + 1, "and a mark of erasing: {mark}");
+    let stored = stored + 1;
+
+    program.kill().await;
+    let mut program = launch().start();
+    program.expect_errors();
+    let admin: SocketAddr = program.address("the admin port listens").await;
+    let mut wire = Wire::connect(address(&mut program).await).await;
+    let ready = until("/readyz says what is full", async || {
+        let ready = raw::get(admin, "/readyz").await;
+        ready.body.contains("bus.store.max_memory").then_some(ready)
+    })
+    .await;
+    assert_eq!(ready.status, 200, "what is there can be read: {ready:?}");
+    let gauge = async |name: &str| raw::metric(admin, name, "").await;
+    assert_eq!(gauge("mc_bus_server_store_full").await, 1.0);
+    assert_eq!(gauge("mc_bus_server_store_max_memory_bytes").await, f64::from(16 << 20));
+    assert!(gauge("mc_bus_server_store_memory_bytes").await >= f64::from(16 << 20));
+    let refused = wire.store(&subject(stored + 1), "new", "x").await;
+    assert_eq!(refused["error"]["err_code"], 10077, "{refused}");
+    assert_eq!(wire.ask("STREAM.MSG.GET.S", r#"{"seq":2}"#).await["message"]["seq"], 2);
+    let purged = wire.ask("STREAM.PURGE.S", r#"{"keep":2}"#).await;
+    assert_eq!(purged["purged"], stored - 2, "{purged}");
+    until("it stores again", async || {
+        let answer = wire.store(&subject(stored + 1), "new", "x").await;
+        answer["error"].is_null().then_some(())
+    })
+    .await;
+    eventually("the metrics say so", async || gauge("mc_bus_server_store_full").await == 0.0).await;
+    program.end().await;
+}
+
+#[tokio::test]
 async fn on_a_disk_without_room_the_bus_refuses_until_there_is_some() {
     let test = "a small filesystem of its own";
     let tried = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none", "/mnt"]).output().await;

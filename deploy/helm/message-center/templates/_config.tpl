@@ -66,6 +66,7 @@
 {{- define "mc.config.bus-server" -}}
 {{- $b := .Values.bus -}}
 {{- $store := dict "path" "/data/store" "sync" (ternary "memory" $b.sync $b.ephemeral) "max_bytes" $b.maxBytes -}}
+{{- with include "mc.bus.memory" . }}{{ $_ := set $store "max_memory" . }}{{ end -}}
 {{ include "mc.toml" (dict "name" "bus" "map" (merge (dict "listen" "0.0.0.0:4222" "admin" "0.0.0.0:6798" "store" $store) $b.config)) }}
 {{ include "mc.toml" (dict "name" "log" "map" .Values.log) }}
 {{- end }}

@@ -68,6 +68,11 @@ labels:
 {{- $units := dict "" 1.0 "k" 1000.0 "m" 1000000.0 "g" 1000000000.0 "t" 1000000000000.0 "ki" 1024.0 "mi" 1048576.0 "gi" 1073741824.0 "ti" 1099511627776.0 -}}
 {{- if and $number (hasKey $units $unit) }}{{ mulf (float64 $number) (get $units $unit) | floor | int64 }}{{ else }}0{{ end }}
 {{- end }}
+{{/* What the store's index may take of the bus's memory; empty: the program's default. */}}
+{{- define "mc.bus.memory" -}}
+{{- $limit := include "mc.bytes" (dig "limits" "memory" "0" .Values.bus.resources) | int64 -}}
+{{- if .Values.bus.maxMemory }}{{ .Values.bus.maxMemory }}{{ else if $limit }}{{ printf "%d" (div $limit 2) }}{{ end }}
+{{- end }}
 {{/* Only the port of a URL's authority, with the default of its scheme. */}}
 {{- define "mc.url.port" -}}
 {{- $url := urlParse . -}}

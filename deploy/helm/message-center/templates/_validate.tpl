@@ -80,11 +80,17 @@
 {{- $kept := include "mc.bytes" (default "8GiB" .Values.history.max_bytes) | int64 -}}
 {{- $folder := include "mc.bytes" $b.maxBytes | int64 -}}
 {{- $volume := include "mc.bytes" $b.persistence.size | int64 -}}
-{{- if $b.ephemeral -}}
 {{- $memory := include "mc.bytes" (dig "limits" "memory" "0" $b.resources) | int64 -}}
+{{- $index := include "mc.bytes" (default "2GiB" (include "mc.bus.memory" .)) | int64 -}}
+{{- if and $memory (gt (mul $index 4) (mul $memory 3)) -}}
+{{- $faults = append $faults (printf "bus.maxMemory (%v) leaves less than a quarter of bus.resources.limits.memory (%v) for the rest of the process: lower the one or raise the other" $b.maxMemory $b.resources.limits.memory) -}}
+{{- end -}}
+{{- if $b.ephemeral -}}
 {{- $kept := include "mc.bytes" (default "1GiB" .Values.history.max_bytes) | int64 -}}
 {{- if and $memory (ge $kept $memory) -}}
 {{- $faults = append $faults (printf "bus.ephemeral keeps history in memory, but history.max_bytes (%v) is not below bus.resources.limits.memory (%v): lower the one or raise the other" (default "1GiB" .Values.history.max_bytes) $b.resources.limits.memory) -}}
+{{- else if ge $kept $index -}}
+{{- $faults = append $faults (printf "bus.ephemeral keeps history in memory, but history.max_bytes (%v) is not below bus.maxMemory (by default half of bus.resources.limits.memory): lower the one or raise the other" (default "1GiB" .Values.history.max_bytes)) -}}
 {{- end -}}
 {{- else -}}
 {{- if and $folder (ge $kept $folder) -}}

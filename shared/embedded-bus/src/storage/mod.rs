@@ -22,7 +22,7 @@ use crate::stats::StoreSnapshot;
 pub(crate) struct Record {
     /// Its place in the stream, from 1.
     pub(crate) seq: u64,
-    /// When it was stored, in nanoseconds since 1970.
+    /// When it was stored, by the time of day, in nanoseconds since 1970.
     pub(crate) time: u64,
     /// The subject that it was published to.
     pub(crate) subject: Bytes,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::headers::{Extended, status};
 use super::one::Stream;
-use super::state::{Filter, State};
+use super::state::Filter;
 use super::time;
 use crate::storage::Record;
 
@@ -102,19 +102,23 @@ impl GetRequest {
     }
 
     /// Where to begin, by sequence or by time; `None`: nothing is that young.
-    fn begin(&self, state: &State) -> Result<Option<u64>, Unclear> {
+    fn begin(&self, stream: &Stream) -> Result<Option<u64>, Unclear> {
         match &self.start_time {
             None => Ok(Some(self.seq())),
-            Some(text) => Ok(state.first_at(time::parse(text).ok_or(Unclear::Malformed)?)),
+            Some(text) => {
+                let time = time::parse(text).ok_or(Unclear::Malformed)?;
+                Ok(stream.state.first_at(stream.steady(time)))
+            }
         }
     }
 
     /// The sequence of the one message that is asked for.
-    pub(crate) fn find_one(&self, state: &State) -> Result<Option<u64>, Unclear> {
+    pub(crate) fn find_one(&self, stream: &Stream) -> Result<Option<u64>, Unclear> {
+        let state = &stream.state;
         if let Some(subject) = self.last() {
             return Ok(state.last_of(Filter::new(subject)));
         }
-        let Some(begin) = self.begin(state)? else { return Ok(None) };
+        let Some(begin) = self.begin(stream)? else { return Ok(None) };
         Ok(match self.next() {
             Some(subject) => state.next_of(Filter::new(subject), begin),
             None => state.get(begin).map(|meta| meta.seq),
@@ -122,14 +126,15 @@ impl GetRequest {
     }
 
     /// Up to which sequence the last messages are asked for.
-    fn up_to(&self, state: &State) -> Result<u64, Unclear> {
+    fn up_to(&self, stream: &Stream) -> Result<u64, Unclear> {
+        let state = &stream.state;
         match (&self.up_to_time, self.up_to_seq.unwrap_or(0)) {
             (Some(_), 1..) => Err(Unclear::Bad),
             (None, 0) => Ok(state.last_seq()),
             (None, seq) => Ok(seq),
             (Some(text), 0) => {
                 let time = time::parse(text).ok_or(Unclear::Malformed)?;
-                Ok(match state.first_at(time.saturating_add(1)) {
+                Ok(match state.first_at(stream.steady(time).saturating_add(1)) {
                     Some(beyond) => beyond.saturating_sub(1),
                     None => state.last_seq(),
                 })
@@ -188,7 +193,7 @@ fn try_answer(
     if request.batch() != 0 {
         return batch(stream, &request, bound);
     }
-    let found = request.find_one(&stream.state)?;
+    let found = request.find_one(stream)?;
     Ok(vec![match read(stream, found) {
         Some(record) => (headers(&stream.name, &record, request.wants_headers()).end(), record.payload),
         None => (status("404 Message Not Found"), Bytes::new()),
@@ -197,7 +202,7 @@ fn try_answer(
 
 fn batch(stream: &mut Stream, request: &GetRequest, bound: usize) -> Result<Vec<Answered>, Unclear> {
     let filter = request.next().map_or(Filter::All, Filter::new);
-    let begin = request.begin(&stream.state)?;
+    let begin = request.begin(stream)?;
     let Some(first) = begin.and_then(|begin| stream.state.next_of(filter, begin)) else {
         return Ok(vec![(status("404 Message Not Found"), Bytes::new())]);
     };
@@ -216,7 +221,7 @@ fn batch(stream: &mut Stream, request: &GetRequest, bound: usize) -> Result<Vec<
 }
 
 fn last_of_each(stream: &mut Stream, request: &GetRequest, bound: usize) -> Result<Vec<Answered>, Unclear> {
-    let up_to = request.up_to(&stream.state)?;
+    let up_to = request.up_to(stream)?;
     let filters: Vec<Filter<'_>> = request.subjects().iter().map(|subject| Filter::new(subject)).collect();
     let Some(mut seqs) = stream.state.last_of_each(&filters, up_to, MOST_SUBJECTS) else {
         return Ok(vec![(status("413 Too Many Results"), Bytes::new())]);

@@ -125,8 +125,18 @@ impl ApiError {
         matches!(self.err_code, 10_060 | 10_070 | 10_071)
     }
 
+    /// There is no memory for one more message.
+    pub(crate) fn no_memory() -> Self {
+        Self::store_failed(NO_MEMORY)
+    }
+
     /// Whether it says that the store has no room.
     pub(crate) fn is_full(&self) -> bool {
+        self.is_full_disk() || self.description == NO_MEMORY
+    }
+
+    /// Whether it says that the store has no room on the disk.
+    pub(crate) fn is_full_disk(&self) -> bool {
         self.description == FULL
     }
 
@@ -165,6 +175,7 @@ impl ApiError {
 
 /// Clients are not told where files lie; the log says it.
 const FULL: &str = "no space left on device";
+const NO_MEMORY: &str = "no memory left for more messages";
 
 impl From<&LogError> for ApiError {
     fn from(error: &LogError) -> Self {

@@ -9,15 +9,18 @@
 //! `api`, `direct` and `publish` what it answers, `republish` what it copies.
 
 mod api;
+mod clock;
 mod config;
 mod direct;
 mod error;
 pub(crate) mod headers;
 mod inlet;
+mod memory;
 mod one;
 mod publish;
 mod republish;
 mod request;
+mod reserved;
 mod state;
 mod streams;
 #[cfg(test)]

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::clock::{self, Offset};
 use super::config::StreamConfig;
 use super::error::ApiError;
 use super::headers::{self, Wishes};
 use super::republish::{self, Transform};
-use super::state::{Filter, Limits, Purge, State};
+use super::state::{Filter, Last, Limits, Purge, State};
 use crate::storage::{Claim, Log, LogError, Opened, Reclaimable, Record, Saved, Store, Told, Why};
 
 /// How long a stream whose store failed stores nothing, at first and at most, in nanoseconds. To read it anew may take
@@ -21,8 +22,9 @@ const FIRST_PAUSE: u64 = 1_000_000_000;
 const LAST_PAUSE: u64 = 30_000_000_000;
 /// Bytes of a record in a log besides the message's own, about.
 const RECORD_OVERHEAD: u64 = 64;
-/// Bytes of a rollup that may use room that is kept back: one that erases is small.
-const SMALL_ROLLUP: usize = 4096;
+const SECOND: u64 = 1_000_000_000;
+/// How many starts that found the clock set back are remembered.
+const MOST_LATEST: usize = 16;
 /// The most bytes of a header block, as for nats-server.
 const LARGEST_HEADERS: usize = u16::MAX as usize;
 
@@ -38,11 +40,6 @@ impl Message {
     /// Bytes of all of it.
     fn len(&self) -> usize {
         self.subject.len() + self.headers.len() + self.payload.len()
-    }
-
-    /// A small message that takes the place of others makes room: a full store must not keep anybody from erasing.
-    fn claim_of_rollup(&self, claim: Claim) -> Claim {
-        if self.len() <= SMALL_ROLLUP { Claim::Reserved } else { claim }
     }
 }
 
@@ -74,16 +71,28 @@ struct Kept {
     /// Expired messages may still lie in the log. A longer life, set later, must not bring back some of them: the stream
     /// would begin with a sequence after which others are missing.
     floor: u64,
+    /// In the order of sequences and of times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    latest: Vec<Latest>,
+}
+
+/// Up to this sequence nothing was stored later than at this time of day: the clock had been ahead, which was seen at a
+/// start. Without it each further start would take those messages for new ones.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Latest {
+    seq: u64,
+    time: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) name: Arc<str>,
     pub(crate) config: StreamConfig,
-    /// Nanoseconds since 1970.
+    /// By the time of day, in nanoseconds since 1970.
     pub(crate) created: u64,
     /// Messages below this sequence had gone when the configuration was last changed.
     floor: u64,
+    latest: Vec<Latest>,
     pub(crate) state: State,
     /// None: it can't be opened.
     log: Option<Box<dyn Log>>,
@@ -93,6 +102,10 @@ pub(crate) struct Stream {
     /// Why it can't be used until it was read anew.
     failed: Option<ApiError>,
     pause: Pause,
+    /// From the clock of the streams, which everything in `state` goes by, to the time of day.
+    offset: Offset,
+    /// By how much the clock was set that the log may not have for good yet, in nanoseconds.
+    untold: i64,
 }
 
 /// The time after a failure.
@@ -100,7 +113,7 @@ pub(crate) struct Stream {
 struct Pause {
     /// Why nothing is stored until `ends`.
     why: Option<ApiError>,
-    /// Nanoseconds since 1970.
+    /// By the clock of the streams, in nanoseconds.
     ends: u64,
     /// How long the next one is, in nanoseconds.
     next: u64,
@@ -108,14 +121,20 @@ struct Pause {
 
 impl Stream {
     /// A new one, empty.
-    pub(crate) fn create(store: &mut dyn Store, config: StreamConfig, now: u64) -> Result<Self, LogError> {
-        let mut stream = Self::new(Kept { config, floor: 0 }, now);
+    pub(crate) fn create(
+        store: &mut dyn Store,
+        config: StreamConfig,
+        now: u64,
+        offset: Offset,
+    ) -> Result<Self, LogError> {
+        let mut stream = Self::new(Kept { config, floor: 0, latest: Vec::new() }, offset.wall(now));
+        stream.offset = offset;
         stream.log = Some(store.create(&stream.saved())?);
         Ok(stream)
     }
 
-    /// One that is kept.
-    pub(crate) fn open(store: &mut dyn Store, saved: &Saved, now: u64) -> Result<Self, LogError> {
+    /// One that is kept. `now`: none if the system's clock is not set.
+    pub(crate) fn open(store: &mut dyn Store, saved: &Saved, now: Option<u64>) -> Result<Self, LogError> {
         let kept: Kept = serde_json::from_slice(&saved.config).map_err(|why| {
             LogError::Damaged(format!(
                 "the configuration of stream {:?} can't be read: {why}; was it written by a newer version?",
@@ -127,7 +146,7 @@ impl Stream {
         Ok(stream)
     }
 
-    fn new(Kept { config, floor }: Kept, created: u64) -> Self {
+    fn new(Kept { config, floor, latest }: Kept, created: u64) -> Self {
         Self {
             name: config.name.as_str().into(),
             state: State::new(Limits::of(&config), start(&config, floor).saturating_sub(1)),
@@ -135,15 +154,19 @@ impl Stream {
             config,
             created,
             floor,
+            latest,
             log: None,
             dirty: false,
             failed: None,
             pause: Pause { why: None, ends: 0, next: FIRST_PAUSE },
+            offset: Offset::default(),
+            untold: 0,
         }
     }
 
-    /// Reads everything anew from the log.
-    fn load(&mut self, store: &mut dyn Store, now: u64) -> Result<(), LogError> {
+    /// Reads everything anew from the log. Times become those of the clock of the streams; what was stored later is never
+    /// older, and nothing is from the future once this is done.
+    fn load(&mut self, store: &mut dyn Store, now: Option<u64>) -> Result<(), LogError> {
         // The old one first: there is never more than one of a stream.
         self.log = None;
         let limits = Limits::of(&self.config);
@@ -151,25 +174,35 @@ impl Stream {
         let mut evicted = Vec::new();
         let config = &self.config;
         let floor = self.floor;
-        let mut last: Option<(u64, Option<Box<[u8]>>)> = None;
+        let (offset, untold, latest) = (self.offset, self.untold, &self.latest);
+        let steady = |record: &Record| {
+            let time = record.time.saturating_add_signed(untold);
+            let latest = latest.iter().find(|latest| record.seq <= latest.seq);
+            offset.steady(latest.map_or(time, |latest| time.min(latest.time)))
+        };
+        let mut last: Option<Last> = None;
         let (mut log, opened) = store.open(&self.name, &mut |told| match told {
             Told::Stored(record) => {
-                let id = headers::message_id(&record.headers);
-                if let Some(id) = id.filter(|_| record.time.saturating_add(limits.window) > now) {
-                    state.remember(id, record.seq, record.time);
-                }
-                last = Some((record.time, id.map(Into::into)));
+                let (time, id) = (steady(record), headers::message_id(&record.headers));
+                state.remember(id, record.seq, time, now.unwrap_or(time));
+                last = Some(Last { seq: record.seq, time, id: id.map(Into::into) });
             }
             Told::There(record) if record.seq < floor => evicted.push(record.seq),
             Told::There(record) => {
                 let size = config.size_of(record.subject.len(), record.headers.len(), record.payload.len());
-                let restored = state.restore(record.seq, record.time, &record.subject, size);
+                let restored = state.restore(record.seq, steady(&record), &record.subject, size);
                 evicted.extend(restored.evicted);
             }
         })?;
         state.go_on_after(opened.last_seq, last);
         // A clock that was set back must not bring back what had gone.
+        let now = now.unwrap_or_else(|| state.last_time());
         evicted.append(&mut state.expire(now.max(state.last_time())));
+        let ahead = state.last_time().saturating_sub(now);
+        state.cap_times(now);
+        if ahead >= SECOND {
+            self.note_latest(store, Latest { seq: state.last_seq(), time: offset.wall(now) }, ahead);
+        }
         if !evicted.is_empty() {
             // On a full disk they are found and left out again at the next start.
             unless_full(log.remove(&evicted, Why::Age))?;
@@ -177,13 +210,35 @@ impl Stream {
         if opened.may_miss_some {
             unless_full(self.renew(store, opened, now).and_then(|()| log.note_shortness()))?;
         }
-        (self.state, self.log, self.dirty, self.failed) = (state, Some(log), false, None);
+        if untold != 0 {
+            log.on_step(untold)?;
+        }
+        (self.state, self.log, self.dirty, self.failed) = (state, Some(log), untold != 0, None);
         Ok(())
+    }
+
+    fn note_latest(&mut self, store: &mut dyn Store, latest: Latest, ahead: u64) {
+        tracing::warn!(
+            stream = &*self.name,
+            by = clock::words(i64::try_from(ahead).unwrap_or(i64::MAX)),
+            "messages of this stream were stored while the system's clock was ahead; they count as stored now"
+        );
+        self.latest.retain(|before| before.time < latest.time && before.seq < latest.seq);
+        self.latest.push(latest);
+        let spare = self.latest.len().saturating_sub(MOST_LATEST);
+        self.latest.drain(..spare);
+        self.save_latest(store);
+    }
+
+    fn save_latest(&self, store: &mut dyn Store) {
+        if let Err(error) = store.save(&self.saved()) {
+            tracing::warn!(stream = &*self.name, %error, "when messages were stored at the latest can't be kept");
+        }
     }
 
     /// A stream that may miss messages which were acknowledged is another one: whoever remembers a place in it is to know.
     fn renew(&mut self, store: &mut dyn Store, opened: Opened, now: u64) -> Result<(), LogError> {
-        self.created = now;
+        self.created = self.offset.wall(now).max(self.created + 1);
         store.save(&self.saved())?;
         tracing::warn!(
             stream = &*self.name,
@@ -196,7 +251,8 @@ impl Stream {
 
     /// What is kept of it besides its messages.
     fn saved(&self) -> Saved {
-        let kept = Kept { config: self.config.clone(), floor: self.floor.max(self.state.first_seq()) };
+        let (config, floor) = (self.config.clone(), self.floor.max(self.state.first_seq()));
+        let kept = Kept { config, floor, latest: self.latest.clone() };
         let config = serde_json::to_vec(&kept).expect("strings and numbers are always JSON");
         Saved { name: (*self.name).to_owned(), config: config.into(), created: self.created }
     }
@@ -237,8 +293,14 @@ impl Stream {
         self.with_log(|log| if evicted.is_empty() { Ok(()) } else { log.remove(&evicted, Why::Limit) })
     }
 
-    /// Stores a message if it may be. `claim`: whether it may use room that is kept back.
-    pub(crate) fn publish(&mut self, message: &Message, claim: Claim, now: u64) -> Result<Stored, ApiError> {
+    /// Stores a message if it may be. `claim`: whether it may use room that is kept back; `crowded`: there is no memory
+    /// for more.
+    pub(crate) fn publish(
+        &mut self,
+        message: &Message,
+        (claim, crowded): (Claim, bool),
+        now: u64,
+    ) -> Result<Stored, ApiError> {
         self.usable()?;
         if let Some(why) = &self.pause.why {
             if now < self.pause.ends {
@@ -250,12 +312,15 @@ impl Stream {
         if let Some(duplicate) = self.grant(&wishes, message, now)? {
             return Ok(Stored::Duplicate { seq: duplicate });
         }
-        self.room(message, if wishes.rollup.is_some() { message.claim_of_rollup(claim) } else { claim })?;
+        if crowded {
+            return Err(ApiError::no_memory());
+        }
+        self.room(message, claim)?;
         let Message { subject, headers, payload } = message.clone();
         let size = self.config.size_of(subject.len(), headers.len(), payload.len());
         self.state.admit(&subject, size, wishes.rollup.is_some())?;
         let appended = self.state.append(now, &subject, size, wishes.message_id);
-        let time = self.state.last_time();
+        let time = self.offset.wall(self.state.last_time());
         self.dirty = true;
         let record = Record { seq: appended.seq, time, subject, headers, payload };
         let copy = self.copy(&record, appended.previous);
@@ -381,10 +446,10 @@ impl Stream {
 
     /// Reads a message.
     pub(crate) fn read(&mut self, seq: u64) -> Result<Option<Record>, ApiError> {
-        if self.state.get(seq).is_none() {
-            return Ok(None);
-        }
-        self.with_log(|log| log.read(seq))
+        let Some(meta) = self.state.get(seq) else { return Ok(None) };
+        let time = self.wall(meta.time);
+        let found = self.with_log(|log| log.read(seq))?;
+        Ok(found.map(|record| Record { time, ..record }))
     }
 
     /// Removes a message; `false` if it is not there.
@@ -426,6 +491,31 @@ impl Stream {
         });
     }
 
+    /// The time of day at a time of its state.
+    pub(crate) fn wall(&self, steady: u64) -> u64 {
+        self.offset.wall(steady)
+    }
+
+    /// The time of its state at a time of day.
+    pub(crate) fn steady(&self, wall: u64) -> u64 {
+        self.offset.steady(wall)
+    }
+
+    /// The system's clock was set by so many nanoseconds. What is stored keeps its age.
+    pub(crate) fn on_step(&mut self, store: &mut dyn Store, offset: Offset, by: i64) {
+        self.offset = offset;
+        self.untold = self.untold.saturating_add(by);
+        self.dirty = true;
+        // Whatever fails here is kept in `failed`, and the log is told when it was opened again.
+        let _ = self.with_log(|log| log.on_step(by));
+        for latest in &mut self.latest {
+            latest.time = latest.time.saturating_add_signed(by);
+        }
+        if !self.latest.is_empty() {
+            self.save_latest(store);
+        }
+    }
+
     /// Makes durable what happened since the last time; whether there was anything.
     pub(crate) fn commit(&mut self) -> bool {
         if !std::mem::take(&mut self.dirty) || self.failed.is_some() {
@@ -434,6 +524,7 @@ impl Stream {
         // Whatever fails here is kept in `failed`.
         if self.with_log(|log| log.commit()).is_ok() {
             self.pause.next = FIRST_PAUSE;
+            self.untold = 0;
         }
         true
     }
@@ -447,7 +538,7 @@ impl Stream {
         self.pause.why.clone_from(&self.failed);
         self.pause.ends = now.saturating_add(self.pause.next);
         self.pause.next = (self.pause.next * 2).min(LAST_PAUSE);
-        match self.load(store, now) {
+        match self.load(store, Some(now)) {
             Ok(()) => tracing::warn!(
                 stream = &*self.name,
                 messages = self.state.len(),

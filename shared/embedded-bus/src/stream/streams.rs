@@ -10,13 +10,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::api::{self, Endpoint};
+use super::clock::{self, Offset};
 use super::config::StreamConfig;
 use super::direct;
 use super::error::ApiError;
 use super::headers::Extended;
-use super::one::{Stored, Stream};
+use super::memory::{self, Memory};
+use super::one::{Message, Stored, Stream};
 use super::publish;
 use super::request::{Item, Kind, Output, Route, RouteChange};
+use super::reserved::Reserved;
 use crate::stats::{Stats, StoreSnapshot, StreamSnapshot, add};
 use crate::storage::{Claim, LogError, Store};
 use crate::subject;
@@ -30,8 +33,10 @@ pub(crate) struct Bounds {
     pub(crate) max_answer: usize,
     /// Who leads the streams: this server.
     pub(crate) leader: String,
-    /// Streams whose messages may use room that is kept back.
-    pub(crate) reserved_for: Vec<String>,
+    /// What may use what is kept back.
+    pub(crate) reserved: Reserved,
+    /// What memory they may take.
+    pub(crate) memory: memory::Bound,
 }
 
 /// What the API counts about itself.
@@ -47,6 +52,8 @@ pub(crate) struct Streams {
     pub(super) streams: BTreeMap<String, Stream>,
     pub(super) bounds: Bounds,
     pub(super) api: ApiCount,
+    /// From the clock of the streams to the time of day.
+    pub(super) offset: Offset,
     stats: Stats,
     /// What a request has caused besides its answer, which goes first.
     pub(super) advisory: Option<Output>,
@@ -57,15 +64,17 @@ pub(crate) struct Streams {
     refused_full: u64,
     /// Whether room was looked for in vain since anything changed.
     has_no_more_room: bool,
+    memory: Memory,
 }
 
 impl Streams {
-    /// Opens everything that is kept. [`Streams::take_routes`] then has the subjects that lead here.
+    /// Opens everything that is kept. [`Streams::take_routes`] then has the subjects that lead here. `now` is the time of
+    /// day, with which the clock of the streams begins; if that is not set, the clock begins with [`Streams::newest`].
     pub(crate) fn open(
         mut store: Box<dyn Store>,
         bounds: Bounds,
         stats: Stats,
-        now: u64,
+        now: Option<u64>,
     ) -> Result<Self, LogError> {
         let mut streams = BTreeMap::new();
         for saved in store.streams()? {
@@ -79,12 +88,14 @@ impl Streams {
         for stream in streams.values() {
             routes.extend(opened(&stream.config));
         }
+        let memory = Memory::new(bounds.memory.clone());
         let api = ApiCount::default();
-        Ok(Self {
+        let mut this = Self {
             store,
             streams,
             bounds,
             api,
+            offset: Offset::default(),
             stats,
             advisory: None,
             outputs: Vec::new(),
@@ -92,7 +103,36 @@ impl Streams {
             routes,
             refused_full: 0,
             has_no_more_room: false,
-        })
+            memory,
+        };
+        this.count_memory();
+        Ok(this)
+    }
+
+    /// Counts anew what memory all streams take.
+    fn count_memory(&mut self) {
+        let all = self.streams.values();
+        let used = all.map(|stream| self.memory.of(stream.state.memory(), stream.log_size())).sum();
+        self.memory.recount(used);
+    }
+
+    /// When the newest message of all was stored.
+    pub(crate) fn newest(&self) -> u64 {
+        self.streams.values().map(|stream| stream.state.last_time()).max().unwrap_or(0)
+    }
+
+    /// Compares the time of day with the clock of the streams. If it was set, every message keeps its age, and the logs are
+    /// told.
+    pub(crate) fn look_at_clock(&mut self, now: u64, wall: u64) {
+        let Some(by) = self.offset.follow(now, wall) else { return };
+        add(&self.stats.counters().clock_steps, 1);
+        tracing::warn!(
+            by = clock::words(by),
+            "the system's clock was set; ages of messages go on by elapsed time"
+        );
+        for stream in self.streams.values_mut() {
+            stream.on_step(&mut *self.store, self.offset, by);
+        }
     }
 
     /// Carries out one thing that waited.
@@ -110,17 +150,11 @@ impl Streams {
     }
 
     fn publish(&mut self, name: &str, item: &Item, now: u64) {
-        let Some(stream) = self.streams.get_mut(name) else {
+        let Some(stream) = self.streams.get(name) else {
             return self.tell_nobody(item);
         };
         let (name, no_ack) = (Arc::clone(&stream.name), stream.config.no_ack);
-        let is_reserved = self.bounds.reserved_for.iter().any(|reserved| **reserved == *name);
-        let claim = if is_reserved { Claim::Reserved } else { Claim::Common };
-        let mut result = stream.publish(&item.message, claim, now);
-        while result.as_ref().is_err_and(ApiError::is_full) && self.make_room(now) {
-            let Some(stream) = self.streams.get_mut(&*name) else { break };
-            result = stream.publish(&item.message, claim, now);
-        }
+        let result = self.store(&name, &item.message, now);
         let counters = self.stats.counters();
         let answer = match result {
             Ok(Stored::New { seq, copy }) => {
@@ -149,6 +183,35 @@ impl Streams {
             let (stream, subject) = (Some(name), reply.clone());
             self.collect(Output { stream, kind: Kind::Ack, subject, headers: Bytes::new(), payload: answer });
         }
+    }
+
+    /// Stores a message; if there is no room, after giving room back, or where only some may store.
+    fn store(&mut self, name: &str, message: &Message, now: u64) -> Result<Stored, ApiError> {
+        let mut result = self.try_to_store(name, message, Claim::Common, now);
+        while result.as_ref().is_err_and(ApiError::is_full_disk) && self.make_room(now) {
+            result = self.try_to_store(name, message, Claim::Common, now);
+        }
+        if result.as_ref().is_err_and(ApiError::is_full)
+            && self.bounds.reserved.claim_of(name, message) == Claim::Reserved
+        {
+            result = self.try_to_store(name, message, Claim::Reserved, now);
+        }
+        result
+    }
+
+    fn try_to_store(
+        &mut self,
+        name: &str,
+        message: &Message,
+        claim: Claim,
+        now: u64,
+    ) -> Result<Stored, ApiError> {
+        let stream = self.streams.get_mut(name).ok_or_else(ApiError::no_stream)?;
+        let memory = &mut self.memory;
+        let before = memory.of(stream.state.memory(), stream.log_size());
+        let result = stream.publish(message, (claim, memory.refuses(claim)), now);
+        memory.changed(before, memory.of(stream.state.memory(), stream.log_size()));
+        result
     }
 
     /// Gives room back where that costs least. Whether there was any; if not, it is not looked for again before something
@@ -317,6 +380,8 @@ impl Streams {
         let fault = self.streams.values().find_map(|stream| stream.fault(now));
         let store = StoreSnapshot { refused: self.refused_full, ..self.store.snapshot() };
         self.stats.set_store(store, fault);
+        self.count_memory();
+        self.stats.set_memory(self.memory.snapshot());
     }
 }
 

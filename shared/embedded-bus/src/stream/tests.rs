@@ -1,5 +1,7 @@
 //! What a bus with streams answers, without a thread: each request beside what nats-server 2.15.1 answered to it.
 
+mod clocks;
+mod crowded;
 mod day;
 mod failing;
 mod restarts;
@@ -10,13 +12,21 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::api;
+use super::memory;
 use super::request::{Item, Kind, Output, Route};
+use super::reserved::Reserved;
 use super::streams::{Bounds, Streams};
 use crate::stats::Stats;
 use crate::storage::{self, Store};
 use crate::wire::Publish;
 
 const NOW: u64 = 1_500_000_000_000_000_000;
+
+fn bounds() -> Bounds {
+    let memory = memory::Bound { max: 1 << 30, keeps_messages: false };
+    let reserved = Reserved { streams: vec!["BANS".to_owned()], header: "Erased".to_owned() };
+    Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned(), reserved, memory }
+}
 
 struct Desk {
     streams: Streams,
@@ -29,13 +39,7 @@ impl Desk {
     }
 
     fn opened_at(store: Box<dyn Store>, now: u64) -> Self {
-        let bounds = Bounds {
-            max_streams: 3,
-            max_answer: 1 << 20,
-            leader: "L".to_owned(),
-            reserved_for: vec!["RESERVED".to_owned()],
-        };
-        Self { streams: Streams::open(store, bounds, Stats::default(), now).expect("opened"), now }
+        Self { streams: Streams::open(store, bounds(), Stats::default(), Some(now)).expect("opened"), now }
     }
 
     /// With a stream `S` on `s.>`, with these settings besides.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// What a stream without messages tells as the time of its first and last one.
 pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// The clock of this machine, in nanoseconds since 1970.
+/// The time of day as the system has it, in nanoseconds since 1970. It may jump either way: see `clock`.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::{self, Clock};
 use super::inlet::{Inlet, Taken};
+use super::memory;
 use super::request::{Item, Output, RouteChange};
+use super::reserved::Reserved;
 use super::streams::{Bounds, Streams};
 use super::time;
 use crate::bus::{Bus, Target};
-use crate::config::{BindError, StreamsConfig};
+use crate::config::{BindError, Storage, StreamsConfig};
 use crate::delivery::Batch;
 use crate::storage;
 use crate::wire::Publish;
@@ -109,17 +112,36 @@ fn open(bus: &Arc<Bus>, config: &StreamsConfig) -> Result<Running, String> {
         max_streams: config.max_streams,
         max_answer: bus.config.max_pending_bytes / ANSWER_PART,
         leader: bus.info.server_id().to_owned(),
-        reserved_for: config.reserved_for.clone(),
+        reserved: Reserved {
+            streams: config.reserved_streams.clone(),
+            header: config.reserved_header.clone(),
+        },
+        memory: memory::Bound {
+            max: config.max_memory,
+            keeps_messages: matches!(config.storage, Storage::Memory),
+        },
     };
-    let streams =
-        Streams::open(store, bounds, bus.stats.clone(), time::now()).map_err(|error| error.to_string())?;
+    let set = clock::wall();
+    let streams = Streams::open(store, bounds, bus.stats.clone(), set).map_err(|error| error.to_string())?;
+    let clock = Clock::starting_at(set.unwrap_or_else(|| unset(&streams)));
     tracing::info!(storage = ?config.storage, took_ms = begun.elapsed().as_millis() as u64, "streams are open");
-    Ok(Running { bus: Arc::clone(bus), streams, batch: Batch::of_streams(bus.stats.clone()) })
+    Ok(Running { bus: Arc::clone(bus), streams, clock, batch: Batch::of_streams(bus.stats.clone()) })
+}
+
+/// With which time the clock of the streams begins while the system's is not set.
+fn unset(streams: &Streams) -> u64 {
+    let begins_at = streams.newest().max(time::now());
+    tracing::warn!(
+        begins_at = time::format(begins_at),
+        "the system's clock is not set: ages of messages go on from the newest one; set the clock"
+    );
+    begins_at
 }
 
 struct Running {
     bus: Arc<Bus>,
     streams: Streams,
+    clock: Clock,
     batch: Batch,
 }
 
@@ -130,7 +152,8 @@ impl Running {
             let now = Instant::now();
             if now >= next_tick {
                 next_tick = now + TICK;
-                self.streams.on_tick(time::now());
+                self.look_at_clock();
+                self.streams.on_tick(self.clock.now());
                 self.flush();
                 self.note_depth(inlet);
             }
@@ -143,10 +166,18 @@ impl Running {
         self.note_depth(inlet);
     }
 
+    /// Notices when the system's clock was set. Nothing may wait for a commit then.
+    fn look_at_clock(&mut self) {
+        if let Some((now, wall)) = self.clock.look() {
+            self.streams.look_at_clock(now, wall);
+        }
+    }
+
     fn carry_out(&mut self, items: Vec<Item>) {
+        self.look_at_clock();
         let mut taken = 0;
         for item in items {
-            self.streams.handle(&item, time::now());
+            self.streams.handle(&item, self.clock.now());
             self.change_routes();
             taken += 1;
             if taken >= FULL_BATCH || self.streams.output_bytes() >= FULL_OUTPUT {
@@ -159,7 +190,7 @@ impl Running {
 
     /// Makes durable what was taken, and lets out what it gave rise to.
     fn flush(&mut self) {
-        for output in self.streams.settle(time::now()) {
+        for output in self.streams.settle(self.clock.now()) {
             self.send(&output);
             if self.batch.is_full() {
                 self.batch.settle_blocking();

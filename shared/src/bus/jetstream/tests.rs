@@ -49,6 +49,7 @@ fn only_limits_and_a_disk_without_room_are_full() {
         (10_077, "maximum messages exceeded"),
         (10_077, "maximum messages per subject exceeded"),
         (10_077, "no space left on device"),
+        (10_077, "no memory left for more messages"),
         (10_077, "write /data/1.blk: no space left on device"),
         (10_023, "insufficient resources"),
         (10_047, "insufficient storage resources available"),

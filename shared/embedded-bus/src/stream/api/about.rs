@@ -78,7 +78,8 @@ fn is_none(value: &u64) -> bool {
 impl StateBody {
     fn of(stream: &Stream) -> Self {
         let state = &stream.state;
-        let write = |nanos: u64| if nanos == 0 { time::NEVER.to_owned() } else { time::format(nanos) };
+        let write =
+            |nanos: u64| if nanos == 0 { time::NEVER.to_owned() } else { time::format(stream.wall(nanos)) };
         Self {
             messages: state.len(),
             bytes: state.bytes(),
@@ -103,7 +104,7 @@ impl<'a> StreamBody<'a> {
             created: time::format(stream.created),
             state: StateBody::of(stream),
             cluster: None,
-            ts: time::format(now),
+            ts: time::format(stream.wall(now)),
             did_create: false,
         }
     }
@@ -232,7 +233,7 @@ impl Streams {
             return Err(ApiError::too_many_streams());
         }
         self.open_routes(&config);
-        let stream = Stream::create(&mut *self.store, config.clone(), now).map_err(|error| {
+        let stream = Stream::create(&mut *self.store, config.clone(), now, self.offset).map_err(|error| {
             tracing::error!(stream = name, %error, "a stream can't be made");
             ApiError::from(&error)
         });

@@ -41,7 +41,7 @@ impl Streams {
         let advisory = Advisory {
             r#type: "io.nats.jetstream.advisory.v1.stream_action",
             id: std::iter::repeat_with(fastrand::alphanumeric).take(22).collect(),
-            timestamp: time::format(now),
+            timestamp: time::format(self.offset.wall(now)),
             stream: name,
             action,
         };

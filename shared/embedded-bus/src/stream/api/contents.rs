@@ -69,7 +69,7 @@ impl Streams {
             return Err(ApiError::bad_request());
         }
         stream.usable()?;
-        let seq = request.find_one(&stream.state).map_err(|_| ApiError::bad_request())?;
+        let seq = request.find_one(stream).map_err(|_| ApiError::bad_request())?;
         let record = match seq {
             Some(seq) => stream.read(seq)?,
             None => None,

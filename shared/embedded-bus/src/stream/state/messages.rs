@@ -14,7 +14,7 @@ const GONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) seq: u64,
-    /// When it was stored, in nanoseconds since 1970.
+    /// When it was stored, by the clock of the streams.
     pub(crate) time: u64,
     /// The number of its subject.
     pub(crate) subject: u32,
@@ -111,6 +111,14 @@ impl Messages {
         let block = self.blocks.partition_point(ends_before);
         let mut rest = self.blocks.range(block.min(self.blocks.len())..).flat_map(Block::live);
         rest.find(|meta| meta.time >= time).map(|meta| meta.seq)
+    }
+
+    /// Whatever counts as stored later than this counts as stored then.
+    pub(crate) fn cap(&mut self, time: u64) {
+        let all = self.blocks.iter_mut().rev().flat_map(|block| block.metas.iter_mut().rev());
+        for meta in all.take_while(|meta| meta.time > time) {
+            meta.time = time;
+        }
     }
 
     pub(crate) fn remove(&mut self, seq: u64) -> Option<Meta> {

@@ -3,6 +3,8 @@
 //! What always holds after every call: no limit is exceeded, sequences only grow, and the two views, by sequence and by
 //! subject, name the same messages. The order of limits is nats-server's: per subject first, then messages, then bytes.
 //! What leaves is told to the caller, who tells the log.
+//!
+//! Times are those of the streams' clock, and never fall in the order of sequences.
 
 mod messages;
 mod subjects;
@@ -14,6 +16,7 @@ use std::collections::BTreeMap;
 
 use super::config::{Discard, StreamConfig};
 use super::error::ApiError;
+use super::memory::Counts;
 use messages::Messages;
 pub(crate) use messages::Meta;
 pub(crate) use subjects::Filter;
@@ -61,6 +64,14 @@ pub(crate) struct Appended {
     pub(crate) previous: u64,
     /// Who had to go for it, possibly itself.
     pub(crate) evicted: Vec<u64>,
+}
+
+/// The message that was stored last, whatever became of it.
+#[derive(Debug)]
+pub(crate) struct Last {
+    pub(crate) seq: u64,
+    pub(crate) time: u64,
+    pub(crate) id: Option<Box<[u8]>>,
 }
 
 /// What purging is limited to.
@@ -121,6 +132,17 @@ impl State {
     pub(crate) fn first_seq_in_window(&mut self, now: u64) -> u64 {
         self.window.expire(now);
         self.window.first_seq().unwrap_or(u64::MAX)
+    }
+
+    /// What of it takes memory.
+    pub(crate) fn memory(&self) -> Counts {
+        Counts {
+            messages: self.len(),
+            subjects: self.subjects.len() as u64,
+            names: self.subjects.name_bytes() as u64,
+            ids: self.window.len() as u64,
+            id_bytes: self.window.id_bytes() as u64,
+        }
     }
 
     pub(crate) fn last_seq(&self) -> u64 {
@@ -190,11 +212,13 @@ impl State {
         self.restore(seq, time, subject, size)
     }
 
-    /// Adds a message that was there before, with a sequence above all others. The same limits leave the same messages.
+    /// Adds a message that was there before, with a sequence above all others. The same limits leave the same messages. What
+    /// was stored before it can't be younger: a clock that was ahead then is not believed.
     pub(crate) fn restore(&mut self, seq: u64, time: u64, subject: &[u8], size: u64) -> Appended {
         let previous = self.subjects.get(subject).and_then(|own| own.seqs.back().copied()).unwrap_or(0);
         let place = self.subjects.push(subject, seq);
         let size = u32::try_from(size).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
+        self.messages.cap(time);
         self.messages.push(Meta { seq, time, subject: place, size });
         self.bytes += u64::from(size);
         self.last_seq = seq;
@@ -207,17 +231,29 @@ impl State {
         Appended { seq, previous, evicted }
     }
 
-    /// A message with this id was stored, whatever became of it. In the order of times.
-    pub(crate) fn remember(&mut self, id: &[u8], seq: u64, time: u64) {
-        self.window.insert(id, seq, time);
+    /// A message was stored, whatever became of it. In the order of sequences. What is too old `now` is not remembered.
+    pub(crate) fn remember(&mut self, id: Option<&[u8]>, seq: u64, time: u64, now: u64) {
+        self.window.cap(time);
+        self.window.expire(now);
+        if let Some(id) = id.filter(|_| time.saturating_add(self.limits.window) > now) {
+            self.window.insert(id, seq, time);
+        }
     }
 
-    /// No message will get a sequence up to this one. `last`: when the last one was stored, and its id.
-    pub(crate) fn go_on_after(&mut self, last_seq: u64, last: Option<(u64, Option<Box<[u8]>>)>) {
-        self.last_seq = self.last_seq.max(last_seq);
-        if let Some((time, id)) = last {
-            (self.last_time, self.last_id) = (self.last_time.max(time), id);
+    /// No message will get a sequence up to this one. `last`: what was stored last.
+    pub(crate) fn go_on_after(&mut self, last_seq: u64, last: Option<Last>) {
+        if let Some(last) = last.filter(|last| last.seq >= self.last_seq) {
+            self.messages.cap(last.time);
+            (self.last_time, self.last_id) = (last.time, last.id);
         }
+        self.last_seq = self.last_seq.max(last_seq);
+    }
+
+    /// Nothing was stored later than now.
+    pub(crate) fn cap_times(&mut self, now: u64) {
+        self.messages.cap(now);
+        self.window.cap(now);
+        self.last_time = self.last_time.min(now);
     }
 
     /// Other limits; tells who has to go.

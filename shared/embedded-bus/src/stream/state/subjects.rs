@@ -50,11 +50,18 @@ pub(crate) struct Subjects {
     places: Vec<Subject>,
     free: Vec<u32>,
     by_name: HashMap<Arc<[u8]>, u32>,
+    /// Bytes of the names.
+    name_bytes: usize,
 }
 
 impl Subjects {
     pub(crate) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// Bytes of all names.
+    pub(crate) fn name_bytes(&self) -> usize {
+        self.name_bytes
     }
 
     pub(crate) fn get(&self, name: &[u8]) -> Option<&Subject> {
@@ -71,6 +78,7 @@ impl Subjects {
             self.places[*place as usize].seqs.push_back(seq);
             return *place;
         }
+        self.name_bytes += name.len();
         let name: Arc<[u8]> = name.into();
         // Most subjects have few messages.
         let mut seqs = VecDeque::with_capacity(2);
@@ -99,6 +107,7 @@ impl Subjects {
         }
         if subject.seqs.is_empty() {
             self.by_name.remove(&subject.name);
+            self.name_bytes -= subject.name.len();
             *subject = Subject { name: (&[][..]).into(), seqs: VecDeque::new() };
             self.free.push(place);
             if self.by_name.len() < self.by_name.capacity() / 8 {

@@ -281,6 +281,25 @@ fn a_clock_that_runs_backwards_does_not_turn_messages_around() {
 }
 
 #[test]
+fn what_was_stored_before_another_message_is_never_younger_than_it() {
+    let mut state = State::new(Limits { age: Some(1000), window: 1000, ..Limits::default() }, 0);
+    let kept = [(1, 10), (2, 500), (3, 20), (4, 30)];
+    for (seq, time) in kept {
+        state.remember(Some(&[seq]), seq.into(), time, 0);
+    }
+    for (seq, time) in kept {
+        state.restore(seq.into(), time, b"a", 1);
+    }
+    state.go_on_after(4, Some(Last { seq: 4, time: 30, id: None }));
+    let times: Vec<u64> = state.messages.from(0).map(|meta| meta.time).collect();
+    assert_eq!((times, state.last_time()), (vec![10, 20, 20, 30], 30));
+    assert_eq!((state.first_at(20), state.first_at(21)), (Some(2), Some(4)));
+    assert_eq!((state.duplicate(&[2], 1019), state.duplicate(&[2], 1020)), (Some(2), None));
+    state.cap_times(25);
+    assert_eq!((state.last_time(), state.get(4).map(|meta| meta.time)), (25, Some(25)));
+}
+
+#[test]
 fn a_message_costs_little_memory_and_shares_its_subject() {
     let mut state = State::new(Limits { window: 1, ..Limits::default() }, 0);
     for number in 0..100_000_u64 {

@@ -11,6 +11,8 @@ pub(crate) struct Window {
     ids: HashMap<Arc<[u8]>, u64>,
     /// The same, oldest first.
     order: VecDeque<(u64, Arc<[u8]>)>,
+    /// Bytes of the ids.
+    id_bytes: usize,
 }
 
 impl Window {
@@ -32,17 +34,33 @@ impl Window {
         self.ids.get(&self.order.front()?.1).copied()
     }
 
+    /// Bytes of all ids.
+    pub(crate) fn id_bytes(&self) -> usize {
+        self.id_bytes
+    }
+
     /// The sequence that was stored with this id.
     pub(crate) fn get(&mut self, id: &[u8], now: u64) -> Option<u64> {
         self.expire(now);
         self.ids.get(id).copied()
     }
 
-    /// Notes an id that is not in the window.
+    /// Notes an id, in the order of times. One that is there already counts anew: it is told twice of a log whose clock was
+    /// set back since.
     pub(crate) fn insert(&mut self, id: &[u8], seq: u64, time: u64) {
         let id: Arc<[u8]> = id.into();
-        if self.ids.insert(Arc::clone(&id), seq).is_none() {
-            self.order.push_back((time, id));
+        if self.ids.insert(Arc::clone(&id), seq).is_some() {
+            self.order.retain(|(_, own)| *own != id);
+            self.id_bytes -= id.len();
+        }
+        self.id_bytes += id.len();
+        self.order.push_back((time, id));
+    }
+
+    /// Whatever counts as stored later than this counts as stored then.
+    pub(crate) fn cap(&mut self, time: u64) {
+        for (own, _) in self.order.iter_mut().rev().take_while(|(own, _)| *own > time) {
+            *own = time;
         }
     }
 
@@ -52,6 +70,7 @@ impl Window {
             && time.saturating_add(self.span) <= now
         {
             self.ids.remove(id);
+            self.id_bytes -= id.len();
             self.order.pop_front();
         }
         if self.order.len() < self.order.capacity() / 8 {

@@ -4,23 +4,23 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::{Desk, NOW, error};
+use super::{Desk, NOW, bounds, error};
 use crate::stats::Stats;
 use crate::storage::{Log, LogError, Opened, Record, Saved, Store, Told, Why};
 use crate::stream::api;
 use crate::stream::request::{Kind, Route};
-use crate::stream::streams::{Bounds, Streams};
+use crate::stream::streams::Streams;
 
 /// A store that can be made to fail, and keeps only what was committed.
 #[derive(Clone, Debug, Default)]
-struct Disk(Arc<Mutex<Kept>>);
+pub(super) struct Disk(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
-struct Kept {
+pub(super) struct Kept {
     saved: Vec<Saved>,
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     highest: u64,
-    fails: bool,
+    pub(super) fails: bool,
     misses_some: bool,
     unreadable: Option<u64>,
 }
@@ -30,15 +30,17 @@ struct DiskLog {
     disk: Disk,
     waiting: Vec<Record>,
     removed: Vec<u64>,
+    /// By how much what is kept counts as stored later.
+    step: i64,
 }
 
 impl Disk {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    pub(super) fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.0.lock().expect("no test panics while it holds this")
     }
 
     fn log(&self) -> Box<dyn Log> {
-        Box::new(DiskLog { disk: self.clone(), waiting: Vec::new(), removed: Vec::new() })
+        Box::new(DiskLog { disk: self.clone(), waiting: Vec::new(), removed: Vec::new(), step: 0 })
     }
 }
 
@@ -101,8 +103,15 @@ impl Log for DiskLog {
         if kept.fails {
             return Err(LogError::Full("disk".into()));
         }
+        later(&mut kept.records, std::mem::take(&mut self.step));
         kept.records.append(&mut self.waiting);
         kept.records.retain(|record| !self.removed.contains(&record.seq));
+        Ok(())
+    }
+
+    fn on_step(&mut self, by: i64) -> Result<(), LogError> {
+        later(&mut self.waiting, by);
+        self.step += by;
         Ok(())
     }
 
@@ -111,7 +120,13 @@ impl Log for DiskLog {
     }
 
     fn on_tick(&mut self, _: u64) -> Result<(), LogError> {
-        Ok(())
+        if self.removed.is_empty() { Ok(()) } else { self.commit() }
+    }
+}
+
+fn later(records: &mut [Record], by: i64) {
+    for record in records {
+        record.time = record.time.saturating_add_signed(by);
     }
 }
 
@@ -182,9 +197,8 @@ fn a_restart_finds_messages_settings_and_the_duplicate_window() {
 
     drop(desk);
     disk.kept().misses_some = true;
-    let bounds =
-        Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned(), reserved_for: Vec::new() };
-    let streams = Streams::open(Box::new(disk.clone()), bounds, Stats::default(), NOW + 1).expect("opened");
+    let streams =
+        Streams::open(Box::new(disk.clone()), bounds(), Stats::default(), Some(NOW + 1)).expect("opened");
     let mut desk = Desk { streams, now: NOW + 1 };
     let after = desk.ask("STREAM.INFO.S", "");
     assert_eq!(

@@ -21,7 +21,7 @@ fn tick(desk: &mut Desk, after: u64) {
 }
 
 fn erase(desk: &mut Desk, subject: &str) -> String {
-    desk.publish(subject, &[("Nats-Rollup", "sub")], "")
+    desk.publish(subject, &[("Nats-Rollup", "sub"), ("Erased", "1")], "")
 }
 
 fn holds(disk: &storage::Simulated, text: &str) -> bool {
@@ -98,7 +98,7 @@ fn a_full_store_lets_erasures_and_bans_in() {
     let disk = storage::Simulated::limited(4 * MIB as u64);
     let mut desk = Desk::new(disk.open());
     desk.make("S", "s.>", json!({ "allow_rollup_hdrs": true, "discard": "new" }));
-    desk.make("RESERVED", "ban.>", json!({ "discard": "new" }));
+    desk.make("BANS", "ban.>", json!({ "discard": "new" }));
     let mut number = 0;
     loop {
         number += 1;
@@ -108,7 +108,7 @@ fn a_full_store_lets_erasures_and_bans_in() {
             break;
         }
     }
-    let ban = desk.give(Route::Publish("RESERVED"), "ban.7", "", "until then");
+    let ban = desk.give(Route::Publish("BANS"), "ban.7", "", "until then");
     assert!(is_stored(std::str::from_utf8(&ban[0].payload).unwrap()), "{ban:?}");
     let answer = erase(&mut desk, "s.3");
     assert!(is_stored(&answer), "{answer}");

@@ -1,0 +1,119 @@
+//! What streams take of the machine's memory against what the bound on it counts. Reads /proc, so it is for Linux.
+
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::fmt::Write as _;
+
+use embedded_bus::{Config, DiskConfig, Storage, StreamsConfig, Sync};
+use support::{Raw, Server};
+
+const MESSAGES: usize = 150_000;
+/// Messages that wait at a time, so that what waits takes little.
+const CHUNK: usize = 2_000;
+
+/// Bytes of memory that this process has in use.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number of kB") * 1024.0
+}
+
+struct Filling {
+    server: Server,
+    client: Raw,
+    stored: u64,
+}
+
+impl Filling {
+    async fn start(storage: Storage) -> Self {
+        let streams = Some(StreamsConfig { storage, ..StreamsConfig::default() });
+        let server = Server::with(Config { streams, ..Config::default() }).await;
+        let client = server.raw().await;
+        let mut this = Self { server, client, stored: 0 };
+        // Whatever is made once is there before anything is measured.
+        this.fill("WARM", |number| (format!("WARM.{}", number % 10), None)).await;
+        this
+    }
+
+    /// Publishes to a new stream, and gives the growth of the memory and of what is counted.
+    async fn fill(&mut self, name: &str, message: impl Fn(usize) -> (String, Option<String>)) -> (f64, f64) {
+        let config = format!(
+            r#"{{"name":"{name}","subjects":["{name}.>"],"max_msgs_per_subject":1000,"duplicate_window":600000000000}}"#
+        );
+        let create = format!("PUB $JS.API.STREAM.CREATE.{name} {}\r\n{config}\r\n", config.len());
+        self.client.send(create).await;
+        self.client.sync("").await;
+        let (before, counted) = (resident(), self.counted().await);
+        for begin in (0..MESSAGES).step_by(CHUNK) {
+            let mut text = String::new();
+            for number in begin..begin + CHUNK {
+                let (subject, id) = message(number);
+                match id {
+                    None => write!(text, "PUB {subject} 1\r\nx\r\n"),
+                    Some(id) => {
+                        let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\n\r\n");
+                        let (head, all) = (headers.len(), headers.len() + 1);
+                        write!(text, "HPUB {subject} {head} {all}\r\n{headers}x\r\n")
+                    }
+                }
+                .expect("a text takes everything");
+            }
+            self.client.send(text).await;
+            self.client.sync("").await;
+            self.stored += CHUNK as u64;
+            let stored = self.stored;
+            self.server.until(|stats| stats.stream_stored == stored).await;
+        }
+        (resident() - before, self.counted().await - counted)
+    }
+
+    /// What the bus counts, once it has looked at everything that was stored.
+    async fn counted(&self) -> f64 {
+        let mut last = u64::MAX;
+        loop {
+            let all: u64 = self.server.stats.streams().iter().map(|stream| stream.last_seq).sum();
+            let bytes = self.server.stats.memory().bytes;
+            if all == self.stored && bytes == last {
+                return bytes as f64;
+            }
+            last = bytes;
+            tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+        }
+    }
+}
+
+/// Gives what was filled, so that nothing that it has is used again for another.
+async fn compare(what: &str, storage: Storage) -> Filling {
+    let mut filling = Filling::start(storage).await;
+    let growths = [
+        ("channels", filling.fill("CHANNELS", |number| (format!("CHANNELS.user.{number:07}"), None)).await),
+        ("messages", filling.fill("MESSAGES", |number| (format!("MESSAGES.{}", number % 600), None)).await),
+        (
+            "ids",
+            filling
+                .fill("IDS", |number| (format!("IDS.{}", number % 10), Some(format!("id-{number:016}"))))
+                .await,
+        ),
+    ];
+    for (kind, (real, counted)) in growths {
+        let each = |bytes: f64| bytes / MESSAGES as f64;
+        println!("{what}, {kind}: {:.0} bytes each, counted as {:.0}", each(real), each(counted));
+    }
+    for (kind, (real, counted)) in growths {
+        assert!((0.75..1.25).contains(&(counted / real)), "{what}, {kind}: {counted} for {real}");
+    }
+    filling
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_that_is_counted_is_what_is_taken() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("data");
+    let on_disk =
+        compare("disk", Storage::Disk(DiskConfig { path, sync: Sync::Relaxed, max_bytes: 1 << 30 })).await;
+    let in_memory = compare("memory", Storage::Memory).await;
+    on_disk.server.stop().await;
+    in_memory.server.stop().await;
+}
