@@ -9,7 +9,10 @@ use std::fmt::Write as _;
 use embedded_bus::{Config, DiskConfig, Storage, StreamsConfig, Sync};
 use support::{Raw, Server};
 
-const MESSAGES: usize = 150_000;
+/// How many of each make so much memory that nothing else in this process shows.
+const CHANNELS: usize = 150_000;
+const MESSAGES: usize = 400_000;
+const IDS: usize = 300_000;
 /// Messages that wait at a time, so that what waits takes little.
 const CHUNK: usize = 2_000;
 
@@ -33,12 +36,17 @@ impl Filling {
         let client = server.raw().await;
         let mut this = Self { server, client, stored: 0 };
         // Whatever is made once is there before anything is measured.
-        this.fill("WARM", |number| (format!("WARM.{}", number % 10), None)).await;
+        this.fill("WARM", 10 * CHUNK, |number| (format!("WARM.{}", number % 10), None)).await;
         this
     }
 
     /// Publishes to a new stream, and gives the growth of the memory and of what is counted.
-    async fn fill(&mut self, name: &str, message: impl Fn(usize) -> (String, Option<String>)) -> (f64, f64) {
+    async fn fill(
+        &mut self,
+        name: &str,
+        count: usize,
+        message: impl Fn(usize) -> (String, Option<String>),
+    ) -> (f64, f64) {
         let config = format!(
             r#"{{"name":"{name}","subjects":["{name}.>"],"max_msgs_per_subject":1000,"duplicate_window":600000000000}}"#
         );
@@ -46,7 +54,7 @@ impl Filling {
         self.client.send(create).await;
         self.client.sync("").await;
         let (before, counted) = (resident(), self.counted().await);
-        for begin in (0..MESSAGES).step_by(CHUNK) {
+        for begin in (0..count).step_by(CHUNK) {
             let mut text = String::new();
             for number in begin..begin + CHUNK {
                 let (subject, id) = message(number);
@@ -87,21 +95,18 @@ impl Filling {
 /// Gives what was filled, so that nothing that it has is used again for another.
 async fn compare(what: &str, storage: Storage) -> Filling {
     let mut filling = Filling::start(storage).await;
-    let growths = [
-        ("channels", filling.fill("CHANNELS", |number| (format!("CHANNELS.user.{number:07}"), None)).await),
-        ("messages", filling.fill("MESSAGES", |number| (format!("MESSAGES.{}", number % 600), None)).await),
-        (
-            "ids",
-            filling
-                .fill("IDS", |number| (format!("IDS.{}", number % 10), Some(format!("id-{number:016}"))))
-                .await,
-        ),
-    ];
-    for (kind, (real, counted)) in growths {
-        let each = |bytes: f64| bytes / MESSAGES as f64;
+    let channels =
+        filling.fill("CHANNELS", CHANNELS, |number| (format!("CHANNELS.user.{number:07}"), None)).await;
+    let messages =
+        filling.fill("MESSAGES", MESSAGES, |number| (format!("MESSAGES.{}", number % 600), None)).await;
+    let with_id = |number| (format!("IDS.{}", number % 10), Some(format!("id-{number:016}")));
+    let ids = filling.fill("IDS", IDS, with_id).await;
+    let growths = [("channels", CHANNELS, channels), ("messages", MESSAGES, messages), ("ids", IDS, ids)];
+    for (kind, count, (real, counted)) in growths {
+        let each = |bytes: f64| bytes / count as f64;
         println!("{what}, {kind}: {:.0} bytes each, counted as {:.0}", each(real), each(counted));
     }
-    for (kind, (real, counted)) in growths {
+    for (kind, _, (real, counted)) in growths {
         assert!((0.75..1.25).contains(&(counted / real)), "{what}, {kind}: {counted} for {real}");
     }
     filling
