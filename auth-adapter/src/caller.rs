@@ -10,7 +10,7 @@ use shared::awake::Awake;
 use shared::held::Held;
 use shared::log_throttle::LogThrottle;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::business::{Answer, Business, Failure};
 use crate::circuit::Circuit;
@@ -55,7 +55,8 @@ impl Caller {
         }
     }
 
-    /// Asks about a token, unless that can't begin before `until`, when whoever wants to know has given up.
+    /// Asks about a token, unless that can't begin before `until`, when whoever wants to know has given up (by the clock
+    /// that stands still while this process does not run).
     /// `address` is where the device is; `trusted`: this token was good lately.
     pub(crate) async fn ask(
         &self,
@@ -78,13 +79,13 @@ impl Caller {
     }
 
     async fn place(&self, until: Instant) -> Result<SemaphorePermit<'_>, Failure> {
-        let turn = Instant::now() + self.deadline;
+        let turn = self.awake.now() + self.deadline;
         let place = tokio::select! {
             biased;
-            place = timeout_at(turn.min(until), self.places.acquire()) => place,
+            place = self.awake.timeout_at(turn.min(until), self.places.acquire()) => place,
             failure = self.circuit.opened() => return Err(failure),
         };
-        if Instant::now() >= until {
+        if self.awake.now() >= until {
             return Err(Failure::Stale);
         }
         let Ok(Ok(place)) = place else {

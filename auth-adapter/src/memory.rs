@@ -80,7 +80,7 @@ impl Memory {
     }
 
     /// What is known about a token of a device at `address`, from memory or from the business system; it is asked only
-    /// before `until`.
+    /// before `until`, a moment of the clock that stands still while this process does not run.
     pub(crate) async fn look_up(
         &self,
         token: &str,

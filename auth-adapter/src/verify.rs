@@ -152,16 +152,16 @@ impl Desk {
         };
         let patience = request.patience_ms.map_or(PATIENCE, Duration::from_millis);
         let patience = patience.min(MOST_PATIENCE);
-        let until = Instant::now() + patience;
         // While this process does not run, nobody gives up: the edge's time goes by the same kind of clock.
-        let (awake, given_up_at) = (self.bus.awake().clone(), self.bus.awake().now() + patience);
+        let awake = self.bus.awake().clone();
+        let until = awake.now() + patience;
         let place = (permit, Held::new(&self.metrics.waiting));
         let desk = Arc::clone(self);
         let span = span(question.headers.as_ref());
         let judged = async move {
             let verdict = desk.judge(&request.token, request.from.as_deref(), until).await;
             match verdict {
-                Some(verdict) if awake.now() < given_up_at => desk.answer(reply, verdict).await,
+                Some(verdict) if awake.now() < until => desk.answer(reply, verdict).await,
                 Some(_) | None => desk.metrics.dropped("edge_gave_up"),
             }
             drop(place);
@@ -175,7 +175,7 @@ impl Desk {
         self.answer(reply, Verdict::Unavailable { reason }).await;
     }
 
-    /// `None`: it was too late to find out.
+    /// `None`: it was too late to find out. `until`: by the clock that stands still while this process does not run.
     async fn judge(&self, token: &str, from: Option<&str>, until: Instant) -> Option<Verdict> {
         if !may_be_asked(token, self.max_token) {
             return Some(Verdict::Unknown);
@@ -190,7 +190,7 @@ impl Desk {
                     expires_in_ms => Verdict::Known { uid: uid.to_string(), expires_in_ms },
                 }
             }
-            Err(failure) if *failure == Failure::Stale && Instant::now() >= until => return None,
+            Err(failure) if *failure == Failure::Stale && self.bus.awake().now() >= until => return None,
             Err(failure) => Verdict::Unavailable { reason: failure.to_string() },
         })
     }

@@ -92,9 +92,9 @@ impl Authn {
             let (authn, token) = (self.clone(), token.clone());
             async move {
                 let _landing = landing;
-                let until = Instant::now() + authn.deadline;
                 let awake = authn.bus.awake();
-                awake.timeout(authn.deadline, authn.ask(token, from, until)).await.unwrap_or_else(|_| {
+                let until = awake.now() + authn.deadline;
+                awake.timeout_at(until, authn.ask(token, from, until)).await.unwrap_or_else(|_| {
                     tracing::debug!("a token check took too long");
                     Owner::Unavailable
                 })
@@ -107,6 +107,7 @@ impl Authn {
         flight.await
     }
 
+    /// `until`: by the clock that stands still while this process does not run.
     async fn ask(&self, token: Secret, from: Source, until: Instant) -> Owner {
         let Ok(_place) = self.places.acquire().await else { return Owner::Unavailable };
         match self.request(token.expose(), from, until).await {
@@ -125,10 +126,11 @@ impl Authn {
     /// Asks the adapter that the token belongs to. Only where nobody listens any more, which the bus says at once and so
     /// nobody was asked, the next one has its turn; without any known, whoever takes it, for which it waits a little.
     async fn request(&self, token: &str, from: Source, until: Instant) -> Result<Message, RequestError> {
-        let patient_until = until.min(Instant::now() + PATIENCE);
+        let awake = self.bus.awake();
+        let patient_until = until.min(awake.now() + PATIENCE);
         let mut pause = PAUSE;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(awake.now());
             let patience_ms = u64::try_from(left.as_millis()).ok();
             let (token_text, from) = (token.to_owned(), Some(from.to_string()));
             let request = VerifyRequest { v: VERSION, token: token_text, patience_ms, from }.encode();
@@ -136,7 +138,7 @@ impl Authn {
             let Some(adapter) = self.adapters.choose(token) else {
                 let headers = trace::bus_headers();
                 match self.bus.request_with_headers(subject::VERIFY, headers, request, left).await {
-                    Err(RequestError::NoResponders) if Instant::now() + pause < patient_until => {
+                    Err(RequestError::NoResponders) if awake.now() + pause < patient_until => {
                         sleep(pause).await;
                         pause *= 2;
                         continue;

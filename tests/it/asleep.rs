@@ -3,18 +3,27 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use bytes::Bytes;
 use harness::alone::Alone;
 use harness::device::{Device, Received};
 use harness::fleet::{Fleet, Over};
 use harness::program::Program;
 use harness::wait::eventually;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 /// For how long a process stands still: more than every patience that the tests set.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// Stops a process for a while.
 async fn pause(program: &Program) {
+    pause_while(program, || {}).await;
+}
+
+/// The same, and does something meanwhile.
+async fn pause_while(program: &Program, work: impl FnOnce()) {
     program.signal("STOP").await;
+    work();
     // Not a wait for anything: the pause is what is tested.
     tokio::time::sleep(PAUSE).await;
     program.signal("CONT").await;
@@ -73,6 +82,49 @@ async fn a_process_that_goes_on_after_a_pause_calls_nobody_silent_slow_or_late()
     assert!(!log.contains("the bus is gone"), "{log}");
     drop(online);
     alone.end().await;
+}
+
+/// All that bounds a login goes by time in which the process runs: where the business system is asked, and where a check
+/// waits for another one to end, at the edge and at the auth-adapter.
+#[tokio::test]
+async fn logins_under_way_when_a_process_stops_go_on_with_it() {
+    for (one_at_a_time, at_the_adapter) in
+        [("edge.max_token_checks", 1.0), ("auth_adapter.max_in_flight", 2.0)]
+    {
+        let alone = Alone::plan()
+            .in_memory()
+            .set("edge.auth_deadline", "2s")
+            .set("auth_adapter.deadline", "2s")
+            .set(one_at_a_time, 1)
+            .start()
+            .await;
+        alone.business.hold();
+        let mut devices = Vec::new();
+        for user in 1..=2 {
+            let mut device = Device::connect(alone.edge()).await;
+            device.send(&format!("{{\"op\":\"auth\",\"token\":\"user-{user}\"}}")).await;
+            // What a device sent is read in its order.
+            device.send_frame(Message::Ping(Bytes::from_static(b"x"))).await;
+            device.expect_pong(b"x").await;
+            devices.push(device);
+        }
+        eventually("the business system is asked, and the other check waits", async || {
+            let waiting = alone.metric("mc_auth_waiting", "").await;
+            alone.business.calls().len() == 1 && (waiting - at_the_adapter).abs() < 0.5
+        })
+        .await;
+        pause_while(&alone.program, || alone.business.open()).await;
+        for device in &mut devices {
+            device.expect_json(&json!({ "result": true })).await;
+        }
+        for reason in ["edge_gave_up", "no_call_in_time"] {
+            assert_eq!(alone.metric("mc_auth_drops_total", reason).await, 0.0, "{reason}: it was in time");
+        }
+        for device in devices {
+            device.close().await;
+        }
+        alone.end().await;
+    }
 }
 
 #[tokio::test]
