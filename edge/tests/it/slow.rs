@@ -34,36 +34,59 @@ fn too_slow(world: &World) -> u64 {
     world.metric("mc_edge_sessions_closed_total", "too_slow")
 }
 
-async fn world() -> World {
+async fn world(change: impl FnOnce(&mut edge::Config)) -> World {
     World::ready(|config| {
         config.outbox = shared::config::ByteSize(4 << 20);
         config.stalled_after = STALLED_AFTER;
+        change(config);
     })
     .await
 }
 
-/// A third of what the system holds for a client is more than this one takes in the time.
+/// A client that takes little without a pause, for some seconds, and reads no ping and answers none.
 #[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_client_that_takes_little_without_a_pause_is_not_closed() {
-    let world = world().await;
-    let mut client = subscriber(&world).await;
-    fill(&world).await;
+async fn takes_little(world: &World, client: &mut Client) {
+    let closed = || world.metric("mc_edge_sessions_closed_total", "");
     let stream = client.socket.get_mut();
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..70 {
         tick.tick().await;
         let mut some = [0; 1 << 10];
         soon("the client takes something", stream.read_exact(&mut some)).await.unwrap();
-        assert_eq!(too_slow(&world), 0, "it takes something all the time");
+        assert_eq!(closed(), 0, "it takes something all the time");
     }
+}
+
+/// A third of what the system holds for a client is more than this one takes in the time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_takes_little_without_a_pause_is_not_closed() {
+    let world = world(|_| {}).await;
+    let mut client = subscriber(&world).await;
+    fill(&world).await;
+    takes_little(&world, &mut client).await;
+    drop(client);
+    world.end().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_is_not_called_silent_while_a_ping_waits_behind_what_it_takes() {
+    let world = world(|config| {
+        config.ping_interval = Duration::from_millis(500);
+        config.silence = Duration::from_secs(3);
+    })
+    .await;
+    let mut client = subscriber(&world).await;
+    fill(&world).await;
+    takes_little(&world, &mut client).await;
     drop(client);
     world.end().await;
 }
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_closed_in_time() {
-    let world = world().await;
+    let world = world(|_| {}).await;
     let client = subscriber(&world).await;
     fill(&world).await;
     let began = Instant::now();

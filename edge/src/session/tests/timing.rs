@@ -114,3 +114,16 @@ fn a_client_that_is_not_listened_to_does_not_count_as_silent() {
     assert_eq!(talk.after(59 * SECOND), [Effect::Ping]);
     assert_eq!(talk.after(SECOND), [Effect::Close(CloseCode::Silent)]);
 }
+
+#[test]
+fn a_client_that_takes_what_waits_before_a_ping_is_not_silent_until_it_takes_nothing() {
+    let mut talk = Talk::of("1");
+    for _ in 0..20 {
+        assert!(!talk.after(50 * SECOND).contains(&Effect::Close(CloseCode::Silent)));
+        talk.state.on_taken(talk.now);
+    }
+    let last = talk.now;
+    talk.state.on_taken(last - 30 * SECOND);
+    assert_eq!(talk.after(59 * SECOND), [Effect::Ping], "what was seen later counts");
+    assert_eq!(talk.after(SECOND), [Effect::Close(CloseCode::Silent)]);
+}

@@ -46,6 +46,8 @@ enum Step {
     Auth,
     /// With ids behind all but so many of the latest messages, or from now on.
     WithIds(usize, Option<usize>),
+    /// With ids from now on, once more under the name that was last given ids, and that is done.
+    Anew,
     Plain(usize),
     Unsubscribe(usize),
     /// What the session waits for is done: the user of a token, or how a subscription goes.
@@ -67,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Auth),
         5 => (name.clone(), behind).prop_map(|(name, behind)| Step::WithIds(name, behind)),
+        3 => Just(Step::Anew),
         3 => name.clone().prop_map(Step::Plain),
         3 => name.prop_map(Step::Unsubscribe),
         12 => any::<u8>().prop_map(Step::Done),
@@ -130,6 +133,8 @@ struct World {
     pending: Option<Effect>,
     script: Script,
     user: Option<&'static str>,
+    /// The name that a client last asked to be given with ids.
+    with_ids: Option<usize>,
     replaying: Vec<Arc<str>>,
     last: u64,
     /// Messages that were accepted for this session, and those that a page brought.
@@ -165,6 +170,7 @@ impl World {
                 ..Script::default()
             },
             user: None,
+            with_ids: None,
             replaying: Vec::new(),
             last: 0,
             accepted: 0,
@@ -225,6 +231,7 @@ impl World {
         match step {
             Step::Auth => self.say(Op::Auth, json!({"op": "auth", "token": "t"})),
             Step::WithIds(name, behind) => {
+                self.with_ids = Some(name);
                 let (name, channel) = (NAMES[name], self.channel_of(NAMES[name]));
                 let after = behind.map_or(String::new(), |behind| {
                     let sent = &self.script.sent[channel];
@@ -233,6 +240,12 @@ impl World {
                 });
                 let op = Op::WithIds(name, after.is_empty());
                 self.say(op, json!({"op": "subscribe", "channel": name, "after": after}));
+            }
+            Step::Anew => {
+                if let Some(name) = self.with_ids {
+                    self.take(Step::WithIds(name, None));
+                    self.take(Step::Done(7));
+                }
             }
             Step::Plain(name) => {
                 self.say(Op::Plain(NAMES[name]), json!({"op": "subscribe", "channel": NAMES[name]}));
