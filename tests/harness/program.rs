@@ -212,6 +212,12 @@ impl Program {
         self.stderr.text()
     }
 
+    /// The lines of the log so far that have one of these levels, e.g. `"WARN"`.
+    pub fn logged_at(&self, levels: &[&str]) -> Vec<Value> {
+        let entries = self.stderr.entries().into_iter();
+        entries.filter(|entry| entry["level"].as_str().is_some_and(|level| levels.contains(&level))).collect()
+    }
+
     /// Lets it log errors; without this they fail the test at the end.
     pub fn expect_errors(&mut self) {
         self.errors_expected = true;
@@ -291,8 +297,7 @@ impl Program {
         let status = self.exit().await;
         assert_eq!(status.code(), Some(0), "{} ended with {status}", self.name);
         if !self.errors_expected {
-            let errors: Vec<_> =
-                self.stderr.entries().into_iter().filter(|entry| entry["level"] == "ERROR").collect();
+            let errors = self.logged_at(&["ERROR"]);
             assert!(errors.is_empty(), "{} logged errors: {errors:?}", self.name);
         }
     }

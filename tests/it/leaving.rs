@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use harness::alone::Alone;
 use harness::cluster::Cluster;
 use harness::device::{Device, Received};
-use harness::fleet::{Fleet, Over};
-use harness::program::Launch;
+use harness::fleet::{Fleet, Member, Over};
+use harness::program::{Launch, Program};
+use harness::tools;
 use harness::wait::eventually;
 
 #[tokio::test]
@@ -177,6 +179,54 @@ async fn publishes_in_flight_are_answered_before_a_publisher_leaves() {
     fleet.end().await;
 }
 
-async fn in_flight(publisher: &harness::fleet::Member) -> f64 {
+async fn in_flight(publisher: &Member) -> f64 {
     harness::raw::metric(publisher.admin, "mc_publisher_in_flight", "").await
+}
+
+/// Asks it to leave, and expects that it does so in order and without a complaint.
+async fn leave_quietly(program: &mut Program) {
+    let before = program.logged_at(&["WARN", "ERROR"]).len();
+    program.signal("TERM").await;
+    program.expect_success().await;
+    let complaints = program.logged_at(&["WARN", "ERROR"]).split_off(before);
+    assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+#[tokio::test]
+async fn one_process_that_is_asked_to_leave_complains_of_nothing() {
+    // What its parts find ended depends on which task runs first.
+    for _ in 0..3 {
+        let mut alone = Alone::plan().in_memory().set("edge.drain_window", "200ms").start().await;
+        let (device, _) = alone.begin().await;
+        let plain = Device::online(alone.edge(), "user-2").await;
+        alone.publish(1, 0..3).await;
+        leave_quietly(&mut alone.program).await;
+        drop((device, plain));
+        alone.business.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn parts_that_are_asked_to_leave_complain_of_nothing() {
+    let test = "parts_that_are_asked_to_leave_complain_of_nothing";
+    let Some(nats) = tools::find("MC_TEST_NATS_SERVER", test) else { return };
+    for over in [Over::NatsServer(nats), Over::Bus] {
+        let plan = Fleet::plan(over).edges(4).publishers(2).adapters(2).set("edge.drain_window", "200ms");
+        let mut fleet = plan.start().await;
+        let mut devices = Vec::new();
+        for edge in 0..4 {
+            devices.push(fleet.online(edge, "user-1").await);
+            devices.push(Device::back(fleet.edge(edge), "user-1", "").await.0);
+        }
+        fleet.publisher(0).publish_to(8, "user:1", "before they leave").await;
+        let edges = fleet.edges.iter_mut();
+        for member in edges.chain(&mut fleet.adapters).chain(&mut fleet.publishers).chain(&mut fleet.bus) {
+            leave_quietly(&mut member.program).await;
+        }
+        drop(devices);
+        fleet.business.stop().await;
+        if let Some(nats) = fleet.nats.take() {
+            nats.stop().await;
+        }
+    }
 }

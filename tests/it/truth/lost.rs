@@ -5,6 +5,7 @@ use harness::device::Device;
 use harness::fleet::Member;
 use harness::link::Link;
 use harness::program::Launch;
+use harness::raw;
 use harness::wait::eventually;
 
 /// An edge with a link of its own to the bus of `alone`.
@@ -51,6 +52,13 @@ async fn an_edge_that_was_cut_off_fetches_what_it_missed_before_anything_later()
     let plain_got = plain.take_until("21").await;
     let numbers: Vec<u64> = plain_got.iter().map(|text| text.parse().expect("a number")).collect();
     assert!(numbers.is_sorted_by(|one, two| one < two), "{numbers:?}");
+    // Whichever way messages came, each counts for each session that it was given to.
+    assert!(raw::metric(edge.admin, "mc_edge_messages_fetched_total", "").await > 0.0);
+    let given = 21 + numbers.len() + 1;
+    eventually("all deliveries are counted", async || {
+        raw::metric(edge.admin, "mc_edge_deliveries_total", "accepted").await == given as f64
+    })
+    .await;
     drop((device, plain));
     edge.program.signal("TERM").await;
     edge.program.expect_success().await;
