@@ -69,6 +69,8 @@ pub(crate) struct Transport<S> {
     written: usize,
     /// When the client last took a byte, or the queue got its first frame.
     progress: Progress,
+    /// When nothing had been heard of the client for too long, and what it had acknowledged by then.
+    taken_in_silence: Option<(Instant, u64)>,
     /// What the client had acknowledged when its end began.
     taken_at_end: Option<u64>,
     /// Whether frames can still be told apart in what comes.
@@ -93,6 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             unflushed: false,
             written: 0,
             progress: Progress::new(Instant::now()),
+            taken_in_silence: None,
             taken_at_end: None,
             intact: true,
         }
@@ -141,6 +144,16 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
     /// When the client last took something of what waits for it, as far as anybody looked. None: nothing waits.
     pub(crate) fn last_taken(&self) -> Option<Instant> {
         (!self.is_idle()).then(|| self.progress.since())
+    }
+
+    /// Whether a ping may still wait with the system, behind what the client takes slowly. Nothing was heard since `heard`;
+    /// the first look after that can't tell yet whether the client takes anything.
+    pub(crate) fn may_hold_a_ping(&mut self, heard: Instant, now: Instant) -> bool {
+        let waits = self.stream.unacknowledged().is_some_and(|bytes| bytes > NEGLIGIBLE);
+        let taken = self.stream.acknowledged().filter(|_| waits);
+        let before = std::mem::replace(&mut self.taken_in_silence, taken.map(|taken| (now, taken)));
+        let before = before.filter(|(at, _)| *at >= heard).map(|(_, taken)| taken);
+        taken.is_some_and(|taken| before.is_none_or(|before| taken > before))
     }
 
     /// The process did not run for this long, so the client could not be given anything.

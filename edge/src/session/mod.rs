@@ -44,6 +44,9 @@ use state::{Effect, Granted, Limits, State, Unproved, Verified};
 
 /// Bytes of messages that are taken from the outbox at a time; one larger message is taken alone.
 const BATCH_BYTES: usize = 64 << 10;
+/// While the system holds something for a client that is silent, what it took is looked at each such part of the time that it
+/// may be silent.
+const SILENCE_LOOKS: f64 = 0.25;
 /// How long a client may take to read its last frames.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// The same for one that was too slow; it costs next to nothing by then, and should learn why it ends. An edge that
@@ -265,7 +268,11 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         if let Some(at) = self.transport.last_taken() {
             self.state.on_taken(at);
         }
-        let effects = self.state.on_timer(Instant::now());
+        let now = Instant::now();
+        if self.state.is_silent(now) && self.transport.may_hold_a_ping(self.state.heard(), now) {
+            self.state.on_taken(now - self.env.limits.silence.mul_f64(1.0 - SILENCE_LOOKS));
+        }
+        let effects = self.state.on_timer(now);
         self.carry_out(effects)
     }
 

@@ -235,6 +235,16 @@ impl State {
         self.heard = self.heard.max(at);
     }
 
+    /// Whether nothing was heard for too long.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        self.silent_at().is_some_and(|at| at <= now)
+    }
+
+    /// Since when nothing was heard.
+    pub(crate) fn heard(&self) -> Instant {
+        self.heard
+    }
+
     /// The process did not run for this long. The client could do nothing about it, so it has as much longer for all that is
     /// asked of it. A login ends when it ends.
     pub(crate) fn on_asleep(&mut self, time: Duration) {

@@ -22,9 +22,9 @@ async fn subscriber(world: &World) -> Client {
     client
 }
 
-async fn fill(world: &World) {
+async fn fill(world: &World, messages: u32) {
     let text = "x".repeat(32 << 10);
-    for _ in 0..20 {
+    for _ in 0..messages {
         let id = world.publish("broadcast", &text).await;
         world.counts(id).await;
     }
@@ -63,7 +63,7 @@ async fn takes_little(world: &World, client: &mut Client) {
 async fn a_client_that_takes_little_without_a_pause_is_not_closed() {
     let world = world(|_| {}).await;
     let mut client = subscriber(&world).await;
-    fill(&world).await;
+    fill(&world, 20).await;
     takes_little(&world, &mut client).await;
     drop(client);
     world.end().await;
@@ -78,8 +78,26 @@ async fn a_client_is_not_called_silent_while_a_ping_waits_behind_what_it_takes()
     })
     .await;
     let mut client = subscriber(&world).await;
-    fill(&world).await;
+    fill(&world, 20).await;
     takes_little(&world, &mut client).await;
+    drop(client);
+    world.end().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_is_not_called_silent_while_a_ping_waits_with_the_system() {
+    let world = world(|config| {
+        config.ping_interval = Duration::from_millis(500);
+        config.silence = Duration::from_secs(3);
+    })
+    .await;
+    let mut client = subscriber(&world).await;
+    fill(&world, 3).await;
+    eventually("the system has it all", || world.metric("mc_edge_outbox_messages", "") == 0).await;
+    takes_little(&world, &mut client).await;
+    let silent = || world.metric("mc_edge_sessions_closed_total", "silent");
+    eventually("it is silent once it takes nothing", || silent() == 1).await;
     drop(client);
     world.end().await;
 }
@@ -88,7 +106,7 @@ async fn a_client_is_not_called_silent_while_a_ping_waits_behind_what_it_takes()
 async fn a_client_that_takes_nothing_is_closed_in_time() {
     let world = world(|_| {}).await;
     let client = subscriber(&world).await;
-    fill(&world).await;
+    fill(&world, 20).await;
     let began = Instant::now();
     eventually("it is closed", || too_slow(&world) == 1).await;
     // As soon as it may, give or take a look, and a busy machine.
