@@ -20,7 +20,8 @@ use meet::{LIMITS, Side, meet};
 /// One rule as it stands in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleConfig {
-    /// What clients name, e.g. `@user` or `{id}@video`. Placeholders match 1 to 128 bytes.
+    /// What clients name, e.g. `@user` or `{id}@video`. Placeholders match 1 to 128 bytes. A rule all of whose names an
+    /// earlier one matches is refused.
     pub name: String,
     /// What publishers name, e.g. `user:{uid}` or `video:{id}`.
     pub channel: String,
@@ -93,6 +94,7 @@ impl Rules {
             }
         }
         if problems.is_empty() {
+            refuse_unreachable(configs, &rules, &mut problems);
             refuse_differing(configs, &rules, &mut problems);
         }
         let canonical = serde_json::to_vec(configs).expect("rules are plain data");
@@ -139,6 +141,31 @@ impl Rules {
     /// A short text that is equal exactly when the rules are (but for 1 in 2^64).
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+}
+
+/// Names each rule that no client comes to, since an earlier one matches each name that it matches.
+fn refuse_unreachable(configs: &[RuleConfig], rules: &[Rule], problems: &mut Problems) {
+    for (index, later) in rules.iter().enumerate() {
+        // Whatever matches a character that no pattern has matches any text in its place.
+        let any = later.name.fill(|_| Some("\u{10ffff}"));
+        let Some(before) = rules[..index].iter().position(|earlier| earlier.name.matches(&any).is_some())
+        else {
+            continue;
+        };
+        let (name, earlier) = (&configs[index].name, &configs[before].name);
+        let fault = if name == earlier {
+            format!(
+                "two rules have the name {name:?} (channels.{before} and channels.{index}), and the first would always \
+                 be taken; give them different names, or leave one out"
+            )
+        } else {
+            format!(
+                "the rule {name:?} (channels.{index}) would never be taken, since {earlier:?} (channels.{before}) matches \
+                 all of its names and comes first; put {name:?} before {earlier:?}, or leave one out"
+            )
+        };
+        problems.add(format!("channels.{index}.name"), fault);
     }
 }
 
@@ -389,6 +416,44 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_no_name_comes_to_is_refused() {
+        let fault = |first: &str, second: &str| {
+            // Placeholders of the names alone, so that nothing else is wrong.
+            let configs =
+                [rule("@first", "one", false), rule(first, "two", false), rule(second, "three", false)];
+            Rules::compile(&configs).err().map(|faults| faults.to_string()).unwrap_or_default()
+        };
+        for name in ["@news", "{id}@video", "{team}/{room}@chat"] {
+            let fault = fault(name, name);
+            for told in ["channels.2.name", &format!("two rules have the name {name:?}"), "channels.1"] {
+                assert!(fault.contains(told), "{told} is not in {fault}");
+            }
+        }
+        for (wide, narrow) in [
+            ("{id}@video", "{name}@video"),
+            ("{id}@video", "news@video"),
+            ("{id}@video", "{team}/{room}@video"),
+            ("{id}", "@news"),
+        ] {
+            let fault = fault(wide, narrow);
+            for told in ["channels.2.name", &format!("put {narrow:?} before {wide:?}"), "channels.1"] {
+                assert!(fault.contains(told), "{told} is not in {fault}");
+            }
+        }
+        for (first, second) in [
+            ("news@video", "{id}@video"),
+            ("{team}/{room}@video", "{id}@video"),
+            ("{id}@video", "@video"),
+            ("{id}@video", "{id}@videos"),
+            ("a{id}@video", "{id}@video"),
+            // Either has names that the other does not match.
+            ("a{id}", "{id}b"),
+        ] {
+            assert_eq!(fault(first, second), "", "{first} {second}");
+        }
+    }
+
+    #[test]
     fn the_digest_changes_with_the_rules() {
         let other = Rules::compile(&default_rules()).unwrap();
         assert_ne!(rules().digest(), other.digest());
@@ -401,6 +466,17 @@ mod tests {
             let pattern = Pattern::parse("x:{a}/{b}@y").unwrap();
             let text = pattern.fill(|name| Some(if name == "a" { &a } else { &b }));
             prop_assert_eq!(pattern.matches(&text), Some(vec![("a", a.as_str()), ("b", b.as_str())]));
+        }
+
+        /// Each rule that is taken is one that some name comes to, whatever the placeholders stand for.
+        #[test]
+        fn a_name_that_an_earlier_rule_matches_whole_is_never_anothers(
+            names in prop::collection::vec("(a|b|\\{x\\})(a|b)(\\{y\\})?", 2), value in "[ab]{1,4}", other in "[ab]{1,4}",
+        ) {
+            let patterns: Vec<_> = names.iter().map(|name| Pattern::parse(name).unwrap()).collect();
+            let covers = patterns[0].matches(&patterns[1].fill(|_| Some("\u{10ffff}"))).is_some();
+            let name = patterns[1].fill(|of| Some(if of == "x" { &value } else { &other }));
+            prop_assert!(!covers || patterns[0].matches(&name).is_some(), "{} {}", names[0], name);
         }
 
         #[test]

@@ -130,6 +130,22 @@ async fn rules_that_meet_in_a_channel_and_differ_are_refused_with_both_names() {
 }
 
 #[tokio::test]
+async fn rules_of_one_name_are_refused() {
+    let file = file(
+        "[[channels]]\nname = \"@news\"\nchannel = \"news\"\nlogin = false\n\
+         [[channels]]\nname = \"@news\"\nchannel = \"other\"\nlogin = false\n",
+    );
+    for part in ["run", "edge", "publisher-api"] {
+        let launch = launch(part).argument("--config").argument(path(&file)).argument("--check-config");
+        let finished = launch.run().await;
+        assert_eq!(finished.code, BAD_CONFIG, "{part}: {finished:?}");
+        for told in ["channels.1.name", "two rules have the name \"@news\"", "channels.0"] {
+            assert!(finished.stderr.contains(told), "{part}: {told} is not told: {}", finished.stderr);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_read_or_is_no_toml_is_named() {
     let missing = Launch::bare().argument("--config").argument("no/such/file.toml").run().await;
     assert_eq!(missing.code, BAD_CONFIG);
