@@ -23,6 +23,8 @@ use crate::protocol::Incoming;
 
 /// What one read takes at most. tungstenite's default is 128 KiB for every socket, but what clients send is small.
 const READ_BYTES: usize = 1024;
+/// Frames that a message may be made of however small the largest may be, and bytes for each of which it may have another one.
+const FRAGMENTS: usize = 64;
 /// Frames that may wait to be written before the client is not listened to any more.
 const MAX_QUEUED: usize = 64;
 /// The same in bytes, where more than one frame waits: what an op moves here from the outbox must not add up.
@@ -58,7 +60,7 @@ pub(crate) enum Event {
 pub(crate) struct Transport<S> {
     stream: S,
     reader: WebSocketContext,
-    /// Where the client's frames end, also those that the reader does not understand.
+    /// Where the client's frames end, also those that the reader does not understand, and how many a message has.
     frames: Frames,
     queue: VecDeque<Frame>,
     /// Bytes of the frames in the queue, each counted until its last byte is written.
@@ -84,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             .read_buffer_size(READ_BYTES)
             .max_message_size(Some(max_frame))
             .max_frame_size(Some(max_frame));
-        let mut frames = Frames::default();
+        let mut frames = Frames::of_messages(FRAGMENTS + max_frame / FRAGMENTS);
         frames.feed(head);
         Self {
             stream,
@@ -287,7 +289,13 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             Ok(Message::Binary(_)) => Poll::Ready(Event::Frame(Incoming::binary())),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Poll::Ready(Event::SignOfLife),
             Ok(Message::Close(_)) => Poll::Ready(Event::Gone),
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !self.frames.are_too_many() {
+                    return Poll::Pending;
+                }
+                self.intact = false;
+                Poll::Ready(Event::Frame(Incoming::violation(CloseCode::TooManyOps)))
+            }
             Err(error) => {
                 self.intact = false;
                 Poll::Ready(fault(&error))
@@ -358,6 +366,9 @@ struct Tap<'t, 'c, S> {
 
 impl<S: AsyncRead> Read for Tap<'_, '_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.frames.are_too_many() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let mut buffer = ReadBuf::new(buffer);
         match self.stream.as_mut().poll_read(self.context, &mut buffer) {
             Poll::Ready(Ok(())) => {

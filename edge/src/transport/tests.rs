@@ -47,6 +47,31 @@ async fn receive(client: &mut DuplexStream, bytes: usize) -> Vec<u8> {
     buffer
 }
 
+/// Of a message of 4096 bytes at most.
+#[tokio::test]
+async fn a_message_may_come_in_many_frames_but_not_in_any_number() {
+    const MOST: usize = 64 + 4096 / 64;
+    let (mut transport, mut client) = pipe(1 << 16);
+    for most in [1, 2, MOST] {
+        let mut message = masked(if most == 1 { 0x81 } else { 0x01 }, b"ping");
+        message.extend(masked(0x00, b"").repeat(most.saturating_sub(2)));
+        if most > 1 {
+            message.extend(masked(0x80, b""));
+        }
+        client.write_all(&message).await.unwrap();
+        assert_eq!(event(&mut transport).await, Event::Frame(Incoming::Ping), "{most}");
+    }
+    client.write_all(&[masked(0x01, b""), masked(0x00, b"").repeat(MOST)].concat()).await.unwrap();
+    let violation = Event::Frame(Incoming::violation(CloseCode::TooManyOps));
+    assert_eq!(event(&mut transport).await, violation);
+    // What came with the upgrade counts, too.
+    let (stream, mut client) = duplex(1 << 16);
+    let head = [masked(0x01, b""), masked(0x00, b"").repeat(MOST - 1)].concat();
+    let mut transport = Transport::new(stream, &head, 4096);
+    client.write_all(&masked(0x00, b"")).await.unwrap();
+    assert_eq!(event(&mut transport).await, violation);
+}
+
 /// Takes all that is written, and gives it away only when flushed.
 struct Holding {
     held: Vec<u8>,

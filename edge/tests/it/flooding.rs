@@ -12,9 +12,13 @@ use crate::support::{World, eventually};
 const PING: &[u8] = &[0x89, 0x80, 0, 0, 0, 0];
 const PONG: &[u8] = &[0x8a, 0x80, 0, 0, 0, 0];
 const PING_TEXT: &[u8] = &[0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
+/// The first frame of a message, of no bytes, and another one.
+const BEGINNING: &[u8] = &[0x01, 0x80, 0, 0, 0, 0];
+const CONTINUATION: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
 
-/// Connects, and sends this frame again and again until the edge ends the connection. Gives all that it was sent.
-fn flood(edge: SocketAddr, frame: &'static [u8]) -> JoinHandle<Vec<u8>> {
+/// Connects, and sends the first frame once, and the other again and again until the edge ends the connection. Gives all that
+/// it was sent.
+fn flood(edge: SocketAddr, first: &'static [u8], frame: &'static [u8]) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut stream = TcpStream::connect(edge).unwrap();
         write!(
@@ -32,17 +36,18 @@ fn flood(edge: SocketAddr, frame: &'static [u8]) -> JoinHandle<Vec<u8>> {
             }
             heard
         });
+        stream.write_all(first).unwrap();
         let frames = frame.repeat(10_000);
         while stream.write_all(&frames).is_ok() {}
         listening.join().unwrap()
     })
 }
 
-async fn ends_soon(frame: &'static [u8]) {
+async fn ends_soon(first: &'static [u8], frame: &'static [u8]) {
     // Neither the time to log in nor silence ends it first.
     let world = World::ready(|config| config.login_timeout = Duration::from_secs(3_600)).await;
     let mut other = Client::of(&world.edge, "user-1").await;
-    let flooder = flood(world.edge.local_addr(), frame);
+    let flooder = flood(world.edge.local_addr(), first, frame);
     eventually("the flood was ended", || world.metric("mc_edge_sessions_closed_total", "too_many_ops") == 1)
         .await;
     other.say("ping").await;
@@ -57,15 +62,21 @@ async fn ends_soon(frame: &'static [u8]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_flood_of_pongs_ends_soon() {
-    ends_soon(PONG).await;
+    ends_soon(&[], PONG).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_flood_of_pings_ends_soon_and_costs_a_bounded_number_of_answers() {
-    ends_soon(PING).await;
+    ends_soon(&[], PING).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_flood_of_text_pings_ends_soon_and_costs_a_bounded_number_of_answers() {
-    ends_soon(PING_TEXT).await;
+    ends_soon(&[], PING_TEXT).await;
+}
+
+/// None of them ends the message, so there is no op to count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_flood_of_empty_frames_of_one_message_ends_soon() {
+    ends_soon(BEGINNING, CONTINUATION).await;
 }

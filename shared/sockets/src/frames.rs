@@ -1,8 +1,14 @@
 //! Where one WebSocket frame ends and the next begins in what a client sends, whatever is in them.
 //!
 //! Behind a violation a client is not understood any more, but its close frame still has to be noticed: with that one the
-//! closing handshake is over, and the server ends the connection (RFC 6455, 5.5.1 and 7.1.1).
+//! closing handshake is over, and the server ends the connection (RFC 6455, 5.5.1 and 7.1.1). And a message may come in any
+//! number of frames, also empty ones, which no bound of its size notices: a client that never ends its message sends nothing
+//! that a rate could count.
 
+/// A bit of the first byte: the last frame of its message.
+const FIN: u8 = 0x80;
+/// From this opcode on a frame is a control frame, which may come between those of a message.
+const CONTROL: u8 = 0x8;
 /// The opcode of a close frame.
 const CLOSE: u8 = 0x8;
 /// Bytes of a header without the mask, at most: two, and a length of eight.
@@ -10,9 +16,14 @@ const HEADER: usize = 10;
 /// Bytes of a mask.
 const MASK: u64 = 4;
 
-/// Follows the frames of a client until its close frame is whole.
-#[derive(Debug, Clone, Copy, Default)]
+/// Follows the frames of a client until its close frame is whole, and counts those of the message that is under way.
+#[derive(Debug, Clone, Copy)]
 pub struct Frames {
+    /// Frames that a message may have.
+    most: usize,
+    /// Those that the message has which is under way.
+    of_message: usize,
+    too_many: bool,
     header: [u8; HEADER],
     /// Bytes of the header that have come.
     known: usize,
@@ -21,7 +32,27 @@ pub struct Frames {
     closed: bool,
 }
 
+/// For messages of any number of frames.
+impl Default for Frames {
+    fn default() -> Self {
+        Self::of_messages(usize::MAX)
+    }
+}
+
 impl Frames {
+    /// For messages of at most so many frames.
+    pub fn of_messages(most: usize) -> Self {
+        Self {
+            most,
+            of_message: 0,
+            too_many: false,
+            header: [0; HEADER],
+            known: 0,
+            left: 0,
+            closed: false,
+        }
+    }
+
     /// Takes what came next. Returns whether the close frame is whole; what follows it is not looked at.
     pub fn feed(&mut self, mut bytes: &[u8]) -> bool {
         while !self.closed && !bytes.is_empty() {
@@ -31,6 +62,7 @@ impl Frames {
                 bytes = &bytes[1..];
                 let Some(left) = self.behind_header() else { continue };
                 self.left = left;
+                self.count();
             } else {
                 let part = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 bytes = &bytes[part..];
@@ -48,6 +80,23 @@ impl Frames {
     /// Whether the close frame has come.
     pub fn are_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Whether a message had more frames than it may.
+    pub fn are_too_many(&self) -> bool {
+        self.too_many
+    }
+
+    fn count(&mut self) {
+        let first = self.header[0];
+        if first & 0xf >= CONTROL {
+            return;
+        }
+        self.of_message = self.of_message.saturating_add(1);
+        self.too_many |= self.of_message > self.most;
+        if first & FIN != 0 {
+            self.of_message = 0;
+        }
     }
 
     /// Bytes behind a header that is whole: the mask and the payload.
@@ -116,6 +165,31 @@ mod tests {
             }
             prop_assert!(frames.feed(&[*last]) && frames.are_closed());
             prop_assert!(frames.feed(&[0x81]), "nothing follows a close frame");
+        }
+
+        #[test]
+        fn as_many_frames_as_a_message_may_have_pass_and_one_more_does_not(
+            most in 1_usize..8,
+            payload in prop::sample::select(vec![0, 1, 125, 126, 300, 70_000]),
+            pings in 0_usize..4,
+            piece in 1_usize..2_000,
+        ) {
+            let mut message = frame(0x1, true, payload);
+            for _ in 2..most {
+                message.extend(frame(0x0, true, payload));
+                message.extend(frame(0x89, true, 5).repeat(pings));
+            }
+            let mut frames = Frames::of_messages(most);
+            let whole = [&message[..], &if most > 1 { frame(0x80, true, payload) } else { Vec::new() }].concat();
+            let single = frame(0x82, true, payload);
+            for bytes in [if most > 1 { &whole } else { &single }, &single].into_iter().cycle().take(4) {
+                prop_assert!(bytes.chunks(piece).all(|piece| { frames.feed(piece); !frames.are_too_many() }));
+            }
+            let mut endless = message.clone();
+            endless.extend(frame(0x0, true, payload).repeat(2));
+            prop_assert!(endless.chunks(piece).any(|piece| { frames.feed(piece); frames.are_too_many() }));
+            frames.feed(&single);
+            prop_assert!(frames.are_too_many(), "it stays so");
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | [`places`] | connections at a time, in all and from each source |
 //! | [`progress`] | whether the other end of a socket takes anything |
 //! | [`buffers`] | what the system holds of what was written |
-//! | [`frames`] | where the close frame of a WebSocket's client ends |
+//! | [`frames`] | where the close frame of a WebSocket's client ends, and how many frames its messages have |
 //! | [`patient`] | a stream that fails once its other end takes nothing for too long |
 
 pub mod buffers;
