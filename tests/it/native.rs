@@ -1,11 +1,13 @@
 //! The native calls over two edges, and a device on each.
 
+use harness::alone::Alone;
 use harness::device::{Device, Received};
 use harness::fleet::{Fleet, Over};
 use harness::publisher::{Published, Publisher};
 use harness::wait::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
+use shared::history::Position;
 
 async fn post(publisher: &Publisher, path: &str, body: &Value) -> Published {
     let request = publisher.request(Method::POST, path).header("content-type", "application/json");
@@ -55,6 +57,48 @@ async fn one_call_reaches_users_and_channels_on_all_edges_and_says_how_many_sess
         device.close().await;
     }
     fleet.end().await;
+}
+
+/// What stands between two texts of the manual.
+fn manual<'m>(manual: &'m str, before: &str, after: &str) -> &'m str {
+    let (_, rest) = manual.split_once(before).expect("the manual has it");
+    rest.split_once(after).expect("the manual has it").0
+}
+
+/// Says of each id what kind it is, in place of the id.
+fn kinds(answer: &mut Value) {
+    match answer {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_str() {
+                    Some(id) if name == "id" && id.parse::<Position>().is_ok() => {
+                        *value = json!("a position")
+                    }
+                    Some(_) if name == "id" => *value = json!("a message id"),
+                    Some(_) | None => kinds(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(kinds),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[tokio::test]
+async fn the_example_of_the_manual_is_answered_as_the_manual_says() {
+    let alone = Alone::plan().in_memory().start().await;
+    let device = Device::online(alone.edge(), "user-1001").await;
+    let text =
+        include_str!("../../deploy/docs/publishing.md").split_once("### Publish\n").expect("it is there").1;
+    let call: Value = serde_json::from_str(manual(text, "--data '", "'\n")).expect("the call is JSON");
+    let mut expected: Value =
+        serde_json::from_str(manual(text, "```json\n", "```")).expect("so is the answer");
+    let mut answer = post(&alone.publisher(), "/v1/publish", &call).await.body;
+    kinds(&mut expected);
+    kinds(&mut answer);
+    assert_eq!(answer, expected);
+    device.close().await;
+    alone.end().await;
 }
 
 #[tokio::test]
