@@ -16,17 +16,22 @@ use crate::tls::{Site, connect_over};
 
 type Device = WebSocketStream<TlsStream<TcpStream>>;
 
-/// A device that subscribes over TLS and then never reads.
-async fn deaf(world: &World, site: &Site) -> Device {
+/// A device that comes over TLS, and whose system takes next to nothing that it does not read. None: it was not let in.
+async fn narrow(world: &World, site: &Site) -> Option<Device> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
     let stream = socket.connect(world.edge.local_addr()).await.unwrap();
     let stream = connect_over(stream, &site.file("cert")).await.unwrap();
     let request = "wss://localhost/message-center";
     let shaken = soon("a handshake", Box::pin(tokio_tungstenite::client_async(request, stream))).await;
-    let (mut socket, _) = shaken.unwrap();
-    socket.send(Message::text(r#"{"op":"subscribe","channel":"@broadcast"}"#)).await.unwrap();
-    socket
+    shaken.ok().map(|(device, _)| device)
+}
+
+/// A device that subscribes over TLS and then never reads.
+async fn deaf(world: &World, site: &Site) -> Device {
+    let mut device = narrow(world, site).await.expect("there is room");
+    device.send(Message::text(r#"{"op":"subscribe","channel":"@broadcast"}"#)).await.unwrap();
+    device
 }
 
 /// Fills what the system holds for each of so many devices, none of which reads.
@@ -94,20 +99,14 @@ fn ping() -> Vec<u8> {
 /// Comes over TLS until it is let in, pings for as long as anything is taken, and never reads or logs in.
 async fn pings_and_never_reads(world: &World, site: &Site) {
     let mut again = interval(Duration::from_millis(200));
-    let mut socket = loop {
+    let mut device = loop {
         again.tick().await;
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4 << 10).unwrap();
-        let stream = socket.connect(world.edge.local_addr()).await.unwrap();
-        let stream = connect_over(stream, &site.file("cert")).await.unwrap();
-        let request = "wss://localhost/message-center";
-        let shaken = soon("a handshake", Box::pin(tokio_tungstenite::client_async(request, stream))).await;
-        if let Ok((socket, _)) = shaken {
-            break socket;
+        if let Some(device) = narrow(world, site).await {
+            break device;
         }
     };
     let pings = ping().repeat(1_000);
-    let flood = async { while socket.get_mut().write_all(&pings).await.is_ok() {} };
+    let flood = async { while device.get_mut().write_all(&pings).await.is_ok() {} };
     soon("a device that does not log in is closed, whether it reads or not", flood).await;
 }
 

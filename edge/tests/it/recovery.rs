@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use edge::Edge;
 use serde_json::{Value, json};
 use shared::drain::Drain;
 use shared::history::{Epoch, History, HistoryConfig, Role};
@@ -43,6 +44,17 @@ impl Store {
         self.history.store(channel, &message, Default::default(), deadline).await.unwrap().position.seq
     }
 
+    /// Sends what looks like the live copy of a message that the stream has at `seq`, behind the one at `before`.
+    async fn forge(&self, world: &World, (id, text): (u128, &str), seq: u64, before: u64) {
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        let message = LiveMessage { id: MessageId(id), kind: Kind::Text, payload };
+        let mut headers = message.headers();
+        headers.insert("Nats-Sequence", seq.to_string());
+        headers.insert("Nats-Last-Sequence", before.to_string());
+        let subject = subject::live(&self.channel, 1);
+        world.bus.publish(subject, None, Some(headers), message.payload).await.unwrap();
+    }
+
     pub(crate) async fn end(self, world: World) {
         assert_eq!(self.drain.finish(PATIENCE).await, 0);
         world.end().await;
@@ -50,6 +62,14 @@ impl Store {
 }
 
 impl Client {
+    /// Connects, logs in, and subscribes without ids.
+    async fn plain(edge: &Edge, token: &str) -> Self {
+        let mut client = Self::of(edge, token).await;
+        client.say(r#"{"op":"subscribe","channel":"@user"}"#).await;
+        client.expect(r#"{"result":true}"#).await;
+        client
+    }
+
     pub(crate) async fn json(&mut self) -> Value {
         let frame = self.next().await.expect("the connection stands");
         serde_json::from_str(frame.to_text().unwrap()).unwrap()
@@ -68,6 +88,17 @@ impl Client {
         let message = self.json().await;
         assert_eq!(message["channel"], "@user", "{message}");
         (message["id"].as_str().unwrap().to_owned(), message["d"].as_str().unwrap().to_owned())
+    }
+
+    /// The next messages are these numbers; the id of the last one.
+    async fn numbers(&mut self, range: std::ops::Range<u32>) -> String {
+        let mut last = String::new();
+        for number in range {
+            let (id, text) = self.message().await;
+            assert_eq!(text, number.to_string());
+            last = id;
+        }
+        last
     }
 
     async fn texts(&mut self, count: usize) -> Vec<String> {
@@ -91,13 +122,10 @@ async fn who_comes_back_gets_what_came_meanwhile_once_and_in_order_and_then_goes
     let mut client = Client::of(&world.edge, "user-1").await;
     let (_, recovered) = client.recover("").await;
     assert!(recovered);
-    let mut last = String::new();
     for number in 0..3 {
         store.publish(&number.to_string()).await;
-        let (id, text) = client.message().await;
-        assert_eq!(text, number.to_string());
-        last = id;
     }
+    let last = client.numbers(0..3).await;
     client.leave().await;
     for number in 3..1_000 {
         store.publish(&number.to_string()).await;
@@ -182,9 +210,7 @@ async fn what_was_erased_is_told_to_those_who_are_here_and_those_who_come_back()
 async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not() {
     let world = World::ready(|_| {}).await;
     let mut store = Store::of(&world, "user:1").await;
-    let mut plain = Client::of(&world.edge, "user-1").await;
-    plain.say(r#"{"op":"subscribe","channel":"@user"}"#).await;
-    plain.expect(r#"{"result":true}"#).await;
+    let mut plain = Client::plain(&world.edge, "user-1").await;
     let mut client = Client::of(&world.edge, "user-1").await;
     client.recover("").await;
     let seq = store.publish("once").await;
@@ -204,13 +230,7 @@ async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not()
     // A copy that comes again, and one that shows a gap where none is.
     let other = store.publish_to(&nobodys, "for nobody").await;
     for (id, seq, before) in [(1, seq, 0), (3, other, unheard)] {
-        let message =
-            LiveMessage { id: MessageId(id), kind: Kind::Text, payload: Bytes::from_static(b"twice") };
-        let mut headers = message.headers();
-        headers.insert("Nats-Sequence", seq.to_string());
-        headers.insert("Nats-Last-Sequence", before.to_string());
-        let subject = subject::live(&store.channel, 1);
-        world.bus.publish(subject, None, Some(headers), message.payload).await.unwrap();
+        store.forge(&world, (id, "twice"), seq, before).await;
     }
     store.publish("more").await;
     assert_eq!(client.texts(1).await, ["more"]);
@@ -226,9 +246,7 @@ async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not()
 async fn nobody_makes_a_channel_deaf_by_asking_beyond_its_end() {
     let world = World::ready(|_| {}).await;
     let mut store = Store::of(&world, "user:1").await;
-    let mut plain = Client::of(&world.edge, "user-1").await;
-    plain.say(r#"{"op":"subscribe","channel":"@user"}"#).await;
-    plain.expect(r#"{"result":true}"#).await;
+    let mut plain = Client::plain(&world.edge, "user-1").await;
     let mut client = Client::of(&world.edge, "user-1").await;
     client.recover("").await;
     let seq = store.publish("before").await;
@@ -260,23 +278,12 @@ async fn copies_of_another_epoch_neither_stop_a_channel_nor_count_as_the_end_of_
     let mut client = Client::of(&world.edge, "user-1").await;
     let (first, _) = client.recover("").await;
     for (id, seq, before) in [(90, 500, 499), (91, 501, 500), (92, u64::MAX, 501)] {
-        let message =
-            LiveMessage { id: MessageId(id), kind: Kind::Text, payload: Bytes::from_static(b"of before") };
-        let mut headers = message.headers();
-        headers.insert("Nats-Sequence", seq.to_string());
-        headers.insert("Nats-Last-Sequence", before.to_string());
-        let subject = subject::live(&store.channel, 1);
-        world.bus.publish(subject, None, Some(headers), message.payload).await.unwrap();
+        store.forge(&world, (id, "of before"), seq, before).await;
     }
     for number in 0..20 {
         store.publish(&number.to_string()).await;
     }
-    let mut last = String::new();
-    for number in 0..20 {
-        let (id, text) = client.message().await;
-        assert_eq!(text, number.to_string());
-        last = id;
-    }
+    let last = client.numbers(0..20).await;
     assert_eq!(last.split_once('.').unwrap().0, first.split_once('.').unwrap().0, "it is the same epoch");
     client.leave().await;
     let mut client = Client::of(&world.edge, "user-1").await;

@@ -1,46 +1,22 @@
 //! TLS on the client port: with a real client, a wrong one, a silent one, and a certificate that is renewed.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+#[path = "../../../tests/support/site.rs"]
+mod site;
+
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{PATIENCE, World, eventually, soon};
-
-/// The files of a port's certificate, which signs itself.
-pub(crate) struct Site {
-    folder: TempDir,
-}
+pub(crate) use site::Site;
 
 impl Site {
-    pub(crate) fn new() -> Self {
-        let site = Self { folder: TempDir::new().unwrap() };
-        site.renew();
-        site
-    }
-
-    pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Another certificate takes the place of the one that is there.
-    fn renew(&self) {
-        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(self.file("cert"), pair.cert.pem()).unwrap();
-        std::fs::write(self.file("key"), pair.signing_key.serialize_pem()).unwrap();
-    }
-
     pub(crate) async fn world(&self, change: impl FnOnce(&mut edge::Config)) -> World {
         World::ready(|config| {
             (config.tls.cert, config.tls.key) = (self.file("cert"), self.file("key"));
@@ -51,23 +27,14 @@ impl Site {
 }
 
 /// A connection by someone who trusts this certificate alone.
-pub(crate) async fn connect(world: &World, trusted: &Path) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(world: &World, trusted: &Path) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(world.edge.local_addr()).await.unwrap();
     connect_over(stream, trusted).await
 }
 
 /// The same over a connection that is there.
 pub(crate) async fn connect_over(stream: TcpStream, trusted: &Path) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
-    soon("a TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+    soon("a TLS handshake", site::over_tls(stream, trusted)).await
 }
 
 /// A device that is logged in as user 1 and listens to its channel.
