@@ -1,7 +1,7 @@
 //! Says that this adapter lives, so that all edges ask the same one about the same token.
 //!
-//! It speaks every second, at once when an edge asks who is there, and when the breaker turns. Its last word, before it
-//! takes no more questions, makes the edges ask another one.
+//! It speaks every second, at once when an edge asks who is there, and when the breaker turns. Its last word,
+//! before it takes no more questions, makes the edges ask another one.
 
 use std::sync::Arc;
 

@@ -1,13 +1,15 @@
-//! When to stop asking a business system that fails, and how to find out that it works again. Pure: no clock, no lock.
+//! When to stop asking a business system that fails, and how to find out that it works again. Pure: no clock,
+//! no lock.
 //!
-//! Closed, every check may ask. When the share of failures among the latest calls is too large, the breaker opens:
-//! nobody asks for a while, which grows each time in a row. Then a few probes may ask: when enough of them succeed the
-//! breaker closes, when they fail it opens again. Each change begins a new period; what a call of an earlier period
-//! says does not count, so that a slow failure from before can't undo what a probe has just shown.
+//! Closed, every check may ask. When the share of failures among the latest calls is too large, the breaker
+//! opens: nobody asks for a while, which grows each time in a row. Then a few probes may ask: when enough of
+//! them succeed the breaker closes, when they fail it opens again. Each change begins a new period; what a
+//! call of an earlier period says does not count, so that a slow failure from before can't undo what a probe
+//! has just shown.
 //!
-//! A failure may be the fault of what was asked and not of the system. So one asker's failures weigh once in a window
-//! however many they are; an error that came as an answer weighs a quarter beside successes; and an asker that was
-//! answered well before may look now and then whether an open breaker is still right.
+//! A failure may be the fault of what was asked and not of the system. So one asker's failures weigh once in
+//! a window however many they are; an error that came as an answer weighs a quarter beside successes; and an
+//! asker that was answered well before may look now and then whether an open breaker is still right.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -171,7 +173,8 @@ impl Breaker {
         Ok(Ticket { period: self.period, asker })
     }
 
-    /// Hears what came of a call. `jitter` is random, from 0 to 1: the open times of a fleet must not be in step.
+    /// Hears what came of a call. `jitter` is random, from 0 to 1: the open times of a fleet must not be in
+    /// step.
     pub(crate) fn record(&mut self, ticket: Ticket, outcome: Outcome, now: Duration, jitter: f64) {
         if ticket.period != self.period {
             return;
@@ -241,8 +244,8 @@ impl Probing {
         }
     }
 
-    /// Whether the call that has just ended shows that the system still fails: by itself if it surely was not the
-    /// asker's fault, else as one of several; beside a success it takes more of them.
+    /// Whether the call that has just ended shows that the system still fails: by itself if it surely was not
+    /// the asker's fault, else as one of several; beside a success it takes more of them.
     fn is_failing(&self, asker: Asker, outcome: Outcome, policy: &Policy) -> bool {
         let probes = u64::from(policy.probes);
         let enough = if self.succeeded == 0 { probes } else { probes * ERRORS_PER_FAILURE };

@@ -157,9 +157,9 @@ impl Business {
         answer::interpret(&body, Instant::now())
     }
 
-    /// The one place where a request is made; headers that differ between requests, such as a trace's, go here. A kept
-    /// connection that turns out to be closed before anything of the request was written is replaced by the client
-    /// itself.
+    /// The one place where a request is made; headers that differ between requests, such as a trace's, go
+    /// here. A kept connection that turns out to be closed before anything of the request was written is
+    /// replaced by the client itself.
     async fn send(&self, token: &str) -> reqwest::Result<reqwest::Response> {
         let request = self.client.post(self.url.clone());
         let request = match self.body {
@@ -177,8 +177,8 @@ impl Business {
     }
 }
 
-/// The innermost cause says what an operator needs ("Connection refused"); the URL, which the outer ones name,
-/// may hold a secret.
+/// The innermost cause says what an operator needs ("Connection refused"); the URL, which the outer ones
+/// name, may hold a secret.
 fn failure(error: &reqwest::Error) -> Failure {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

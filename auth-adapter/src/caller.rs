@@ -1,7 +1,7 @@
 //! One check at the business system: when it may be made, how often it is tried, and what is told about it.
 //!
-//! A second try is made only where the first surely was not seen. A request that broke after it was sent is not
-//! repeated: a token that is good for one use would be used up, and its owner sent away for nothing.
+//! A second try is made only where the first surely was not seen. A request that broke after it was sent is
+//! not repeated: a token that is good for one use would be used up, and its owner sent away for nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,8 +55,8 @@ impl Caller {
         }
     }
 
-    /// Asks about a token, unless that can't begin before `until`, when whoever wants to know has given up (by the clock
-    /// that stands still while this process does not run).
+    /// Asks about a token, unless that can't begin before `until`, when whoever wants to know has given up
+    /// (by the clock that stands still while this process does not run).
     /// `address` is where the device is; `trusted`: this token was good lately.
     pub(crate) async fn ask(
         &self,

@@ -1,7 +1,8 @@
 //! The breakers at work: with a clock, a lock, metrics, and a line in the log for each change.
 //!
-//! One breaker is for the system, and counts by address; each address that fails has one more, which counts by token. So
-//! what fails for one address alone stops that address alone, and a system that fails for everybody is left alone.
+//! One breaker is for the system, and counts by address; each address that fails has one more, which counts
+//! by token. So what fails for one address alone stops that address alone, and a system that fails for
+//! everybody is left alone.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,8 @@ use crate::metrics::Metrics;
 
 /// Addresses that have a breaker of their own; the least used are forgotten beyond that.
 const MAX_ADDRESSES: u64 = 16_384;
-/// The share of failures at which an address is stopped, at least: next to nothing succeeds, since others may be behind it.
+/// The share of failures at which an address is stopped, at least: next to nothing succeeds, since others may
+/// be behind it.
 const ADDRESS_PERCENT: u8 = 90;
 /// For so long an address's breaker is kept that nobody uses.
 const ADDRESS_IDLE: Duration = Duration::from_secs(600);

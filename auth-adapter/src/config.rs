@@ -16,8 +16,8 @@ use crate::breaker::Policy;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// Where your business system checks tokens, e.g. `http://127.0.0.1:8000/websocket_auth` (`--auth-url`). Empty: demo
-    /// mode, which only `message-center run` has.
+    /// Where your business system checks tokens, e.g. `http://127.0.0.1:8000/websocket_auth` (`--auth-url`).
+    /// Empty: demo mode, which only `message-center run` has.
     pub url: String,
     /// Where `/livez`, `/readyz` and `/metrics` are when it is a process of its own.
     pub admin: SocketAddr,
@@ -25,24 +25,25 @@ pub struct Config {
     pub body: BodyFormat,
     /// Headers to send along, e.g. `Authorization = "Bearer …"`. Values are secrets and never printed.
     pub headers: BTreeMap<String, Secret>,
-    /// Statuses, besides a 200 without a user, by which the business system refuses a token. From 400 to 499, but neither
-    /// 408 nor 429. Add 404 only if it surely speaks about the token and not about the URL.
+    /// Statuses, besides a 200 without a user, by which the business system refuses a token. From 400 to 499,
+    /// but neither 408 nor 429. Add 404 only if it surely speaks about the token and not about the URL.
     pub refusals: Vec<u16>,
     /// How an https url is checked, and how this process proves to it who it is.
     pub tls: BusinessTls,
-    /// How long the business system may take, and how long a check may wait for its turn to call it. A check whose edge
-    /// gave up meanwhile (`edge.auth_deadline`) is not made.
+    /// How long the business system may take, and how long a check may wait for its turn to call it. A check
+    /// whose edge gave up meanwhile (`edge.auth_deadline`) is not made.
     #[serde(with = "Span")]
     pub deadline: Duration,
     /// How long the business system may take to accept a connection.
     #[serde(with = "Span")]
     pub connect_deadline: Duration,
-    /// How long a connection is kept that nobody uses. Must be shorter than the business system keeps it, or a check is
-    /// lost now and then because it is closed in the moment in which it is used again.
+    /// How long a connection is kept that nobody uses. Must be shorter than the business system keeps it, or
+    /// a check is lost now and then because it is closed in the moment in which it is used again.
     #[serde(with = "Span")]
     pub keep_idle: Duration,
-    /// How often a call is tried again that could not even connect, within `deadline` and while such retries are no more
-    /// than a tenth of all calls. A call that broke later is not repeated: it may have been processed.
+    /// How often a call is tried again that could not even connect, within `deadline` and while such retries
+    /// are no more than a tenth of all calls. A call that broke later is not repeated: it may have been
+    /// processed.
     pub retries: u32,
     /// When a business system that fails is left alone.
     pub breaker: BreakerConfig,
@@ -74,14 +75,15 @@ pub struct Config {
 pub struct BusinessTls {
     /// PEM file of the authorities that may sign its certificate, instead of those that the system trusts.
     pub ca: PathBuf,
-    /// PEM file of this process's own certificate, where the business system asks for one; together with `key`.
+    /// PEM file of this process's own certificate, where the business system asks for one; together with
+    /// `key`.
     pub cert: PathBuf,
     /// PEM file of the key of `cert`.
     pub key: PathBuf,
 }
 
-/// When a business system that fails is left alone, and when it is asked again. Meanwhile remembered tokens are still
-/// good, and for others the answer is "unavailable" at once.
+/// When a business system that fails is left alone, and when it is asked again. Meanwhile remembered tokens
+/// are still good, and for others the answer is "unavailable" at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BreakerConfig {
@@ -95,7 +97,8 @@ pub struct BreakerConfig {
     /// How long it is left alone, less a random quarter; doubled each time that it still fails.
     #[serde(with = "Span")]
     pub open: Duration,
-    /// The longest that it, or a token of which it says `Retry-After`, is left alone, also where it asks for more.
+    /// The longest that it, or a token of which it says `Retry-After`, is left alone, also where it asks for
+    /// more.
     #[serde(with = "Span")]
     pub open_longest: Duration,
     /// Calls that may find out whether it is back; when all succeed, everyone may ask again.

@@ -4,8 +4,8 @@
 //! gets the same answer. What went wrong is told to those who waited and remembered for nobody. Whoever looks
 //! up must not be cancelled with its asker: it may be the one whose flight the others wait for.
 //!
-//! No token is remembered, only a fingerprint of it under a secret of this process: what a dump of the memory shows
-//! logs nobody in, and every entry has the same small size, whatever a device sent.
+//! No token is remembered, only a fingerprint of it under a secret of this process: what a dump of the memory
+//! shows logs nobody in, and every entry has the same small size, whatever a device sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,8 +79,8 @@ impl Memory {
         Ok(Self { answers, trusted, postponed, longest_wish, secret, caller, metrics })
     }
 
-    /// What is known about a token of a device at `address`, from memory or from the business system; it is asked only
-    /// before `until`, a moment of the clock that stands still while this process does not run.
+    /// What is known about a token of a device at `address`, from memory or from the business system; it is
+    /// asked only before `until`, a moment of the clock that stands still while this process does not run.
     pub(crate) async fn look_up(
         &self,
         token: &str,

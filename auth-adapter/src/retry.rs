@@ -1,8 +1,8 @@
 //! Whether to try again, and when. Pure.
 //!
-//! Only what the business system surely did not see is tried again, a bounded number of times, after a pause that
-//! differs between callers. A budget keeps the sum small: retries never are more than a share of first tries, so that a
-//! system that refuses every connection is not hit much harder than one that works.
+//! Only what the business system surely did not see is tried again, a bounded number of times, after a pause
+//! that differs between callers. A budget keeps the sum small: retries never are more than a share of first
+//! tries, so that a system that refuses every connection is not hit much harder than one that works.
 
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ impl Budget {
     }
 }
 
-/// How long to wait before retry number `retry` (from 0). `jitter` is random, from 0 to 1, and takes up to half away.
+/// How long to wait before retry number `retry` (from 0). `jitter` is random, from 0 to 1, and takes up to
+/// half away.
 pub(crate) fn pause(retry: u32, jitter: f64) -> Duration {
     PAUSE.saturating_mul(1 << retry.min(10)).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }

@@ -1,10 +1,10 @@
 //! Takes the edges' questions from the bus and answers them.
 //!
-//! An edge that knows the adapters asks the one that a token belongs to; others ask any, in one queue group. Each
-//! question has a place among a bounded number; beyond it the answer is "unavailable" at once, which an edge tells its
-//! client as "try again". Every question that says where its answer goes gets one, unless its edge has given up by
-//! then, and each answer is a task of its own that nobody but the drain waits for: an edge that gave up cancels nothing
-//! for the others who wait for the same token.
+//! An edge that knows the adapters asks the one that a token belongs to; others ask any, in one queue group.
+//! Each question has a place among a bounded number; beyond it the answer is "unavailable" at once, which an
+//! edge tells its client as "try again". Every question that says where its answer goes gets one, unless its
+//! edge has given up by then, and each answer is a task of its own that nobody but the drain waits for: an
+//! edge that gave up cancels nothing for the others who wait for the same token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,7 +175,8 @@ impl Desk {
         self.answer(reply, Verdict::Unavailable { reason }).await;
     }
 
-    /// `None`: it was too late to find out. `until`: by the clock that stands still while this process does not run.
+    /// `None`: it was too late to find out. `until`: by the clock that stands still while this process does
+    /// not run.
     async fn judge(&self, token: &str, from: Option<&str>, until: Instant) -> Option<Verdict> {
         if !may_be_asked(token, self.max_token) {
             return Some(Verdict::Unknown);
@@ -211,8 +212,8 @@ impl Desk {
     }
 }
 
-/// Whether a token is worth a question. No issuer makes one with control characters, and a business system may stumble
-/// over them: some databases refuse a NUL with an error.
+/// Whether a token is worth a question. No issuer makes one with control characters, and a business system
+/// may stumble over them: some databases refuse a NUL with an error.
 fn may_be_asked(token: &str, max_token: usize) -> bool {
     (1..=max_token).contains(&token.len()) && !token.chars().any(char::is_control)
 }

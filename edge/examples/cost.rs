@@ -1,13 +1,14 @@
-//! What a session and a delivery cost: resident bytes per idle session, processor time per million deliveries.
+//! What a session and a delivery cost: resident bytes per idle session, processor time per million
+//! deliveries.
 //!
-//! `cargo run --release -p edge --example cost [SESSIONS [tls]]` (5,000 unless said otherwise, without TLS; the limit of
-//! open files must be above that). The edge runs in this process, with its bus; the devices are bare sockets in a child process, so that
-//! what is measured here is the server's. Each device logs in and subscribes to its user's channel and to one that all
-//! have.
+//! `cargo run --release -p edge --example cost [SESSIONS [tls]]` (5,000 unless said otherwise, without TLS;
+//! the limit of open files must be above that). The edge runs in this process, with its bus; the devices are
+//! bare sockets in a child process, so that what is measured here is the server's. Each device logs in and
+//! subscribes to its user's channel and to one that all have.
 //!
-//! `cargo run --release -p edge --example cost slow [SESSIONS]` (200 unless said otherwise): what waits for devices that
-//! read nothing, by the metric and by what is resident. Each is sent messages of 20 bytes, its own ones, until its outbox
-//! is nearly full.
+//! `cargo run --release -p edge --example cost slow [SESSIONS]` (200 unless said otherwise): what waits for
+//! devices that read nothing, by the metric and by what is resident. Each is sent messages of 20 bytes, its
+//! own ones, until its outbox is nearly full.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -224,7 +225,8 @@ async fn serve_tokens(bus: &Bus, rest: &Drain) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes so many messages, each for so many sessions, and gives the processor time until all have arrived.
+/// Publishes so many messages, each for so many sessions, and gives the processor time until all have
+/// arrived.
 async fn deliver(
     bus: &Bus,
     ids: &MessageIds,

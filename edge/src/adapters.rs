@@ -1,9 +1,10 @@
 //! Which auth-adapters there are, and which of them is asked about which token.
 //!
-//! All edges that know the same adapters choose the same one for a token (rendezvous hashing), so that the business
-//! system is asked once however many edges hold the token, and when an adapter comes or goes only its own tokens
-//! move. An adapter that is silent for too long, says bye, or has nobody listening is forgotten; one to which the
-//! business system gives no answers is asked only when all are like that. Knowing none is no fault: then any is asked.
+//! All edges that know the same adapters choose the same one for a token (rendezvous hashing), so that the
+//! business system is asked once however many edges hold the token, and when an adapter comes or goes only
+//! its own tokens move. An adapter that is silent for too long, says bye, or has nobody listening is
+//! forgotten; one to which the business system gives no answers is asked only when all are like that. Knowing
+//! none is no fault: then any is asked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -141,7 +142,8 @@ impl Directory {
     }
 }
 
-/// How much a token is an adapter's. The same at every edge of every version: it is part of what they agree on.
+/// How much a token is an adapter's. The same at every edge of every version: it is part of what they agree
+/// on.
 fn rank(token: &str, adapter: &NodeId) -> u64 {
     // FNV alone mixes its last bytes badly; this is the end of SplitMix64.
     let mut hash = fnv1a(token.as_bytes()) ^ fnv1a(adapter.as_str().as_bytes()).rotate_left(32);

@@ -1,9 +1,9 @@
 //! Says every second that this edge lives, so that publishers ask it; and when it may take its first client.
 //!
-//! An edge takes clients only after a whole heartbeat interval in which the publishers could acknowledge it, and one did
-//! or the bus said that there is none: so no client is ever at an edge that is not asked. On a bus with one publisher, and
-//! never another, its acknowledgement is enough, and nothing else is. Its last word, said when it holds
-//! no session any more, makes the publishers forget it at once.
+//! An edge takes clients only after a whole heartbeat interval in which the publishers could acknowledge it,
+//! and one did or the bus said that there is none: so no client is ever at an edge that is not asked. On a
+//! bus with one publisher, and never another, its acknowledgement is enough, and nothing else is. Its last
+//! word, said when it holds no session any more, makes the publishers forget it at once.
 
 use std::time::Duration;
 
@@ -36,8 +36,9 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Speaks until the edge is gone, and then says bye. `active` tells whether messages surely arrive, `denials` whether
-    /// it is known who may not log in. What is returned is the state that this edge announces; its drain sets [`EdgeState::Draining`].
+    /// Speaks until the edge is gone, and then says bye. `active` tells whether messages surely arrive,
+    /// `denials` whether it is known who may not log in. What is returned is the state that this edge
+    /// announces; its drain sets [`EdgeState::Draining`].
     pub(crate) async fn start(
         core: &Core,
         rules: &Rules,

@@ -1,8 +1,8 @@
 //! Whose token is this? Asks the auth-adapters over the bus, with a bound and a deadline.
 //!
-//! The three answers are never mixed up: whatever fails on the way is "can't tell", never a no and never a yes.
-//! However many sessions of this edge present one token at once, one question is asked for all of them; it goes on for
-//! as long as one of them waits.
+//! The three answers are never mixed up: whatever fails on the way is "can't tell", never a no and never a
+//! yes. However many sessions of this edge present one token at once, one question is asked for all of them;
+//! it goes on for as long as one of them waits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::adapters::Adapters;
 
-/// For so long a check waits for somebody to ask. Where the bus was away for a moment, the auth-adapters may come back to it
-/// a little after the edge.
+/// For so long a check waits for somebody to ask. Where the bus was away for a moment, the auth-adapters may
+/// come back to it a little after the edge.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The pause before it is tried again; each further one is twice as long, since many may be waiting.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -123,8 +123,9 @@ impl Authn {
         }
     }
 
-    /// Asks the adapter that the token belongs to. Only where nobody listens any more, which the bus says at once and so
-    /// nobody was asked, the next one has its turn; without any known, whoever takes it, for which it waits a little.
+    /// Asks the adapter that the token belongs to. Only where nobody listens any more, which the bus says at
+    /// once and so nobody was asked, the next one has its turn; without any known, whoever takes it, for
+    /// which it waits a little.
     async fn request(&self, token: &str, from: Source, until: Instant) -> Result<Message, RequestError> {
         let awake = self.bus.awake();
         let patient_until = until.min(awake.now() + PATIENCE);
@@ -157,7 +158,8 @@ impl Authn {
 
 type Flight = BoxFuture<'static, Owner>;
 
-/// The checks under way, by token. An entry lives no longer than its flight, which ends when nobody waits for it.
+/// The checks under way, by token. An entry lives no longer than its flight, which ends when nobody waits for
+/// it.
 #[derive(Clone, Default)]
 struct Flights {
     under_way: Arc<Mutex<UnderWay>>,

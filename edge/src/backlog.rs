@@ -1,8 +1,9 @@
 //! What came from the bus and waits for the feed: bounded in bytes.
 //!
-//! The bus client bounds a subscription by the number of its messages, of which a million large ones are more than any
-//! machine has. So they are taken from there at once, and what goes beyond the bound is dropped here, the newest first, as
-//! the client would do it. A stored message that is dropped shows itself as a hole and is fetched.
+//! The bus client bounds a subscription by the number of its messages, of which a million large ones are more
+//! than any machine has. So they are taken from there at once, and what goes beyond the bound is dropped
+//! here, the newest first, as the client would do it. A stored message that is dropped shows itself as a hole
+//! and is fetched.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

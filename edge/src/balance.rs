@@ -1,8 +1,8 @@
 //! Moves sessions to edges that have fewer, and those that are old, a few a second.
 //!
-//! Each edge knows the others' numbers of sessions from their heartbeats, and sends away what it has above the average;
-//! `plan` decides. Whoever recovers goes first: it is told beforehand, opens its new connection, and misses nothing. The
-//! oldest go first, so that nobody moves twice while others stay.
+//! Each edge knows the others' numbers of sessions from their heartbeats, and sends away what it has above
+//! the average; `plan` decides. Whoever recovers goes first: it is told beforehand, opens its new connection,
+//! and misses nothing. The oldest go first, so that nobody moves twice while others stay.
 
 mod plan;
 

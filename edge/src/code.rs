@@ -1,7 +1,7 @@
 //! What a client is told when something goes wrong: two tables, nothing else.
 //!
-//! Number, text and advice of an error or a close stand in one row and nowhere else, so that they can't drift apart.
-//! The tables in `deploy/docs/protocol.md` are generated from these, and a test holds them equal.
+//! Number, text and advice of an error or a close stand in one row and nowhere else, so that they can't drift
+//! apart. The tables in `deploy/docs/protocol.md` are generated from these, and a test holds them equal.
 
 /// Why an op was refused; sent as `{"code":…,"msg":"…"}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,8 +1,8 @@
 //! What publishers ask about users: who is online, and "close their sessions".
 //!
-//! A ban is on the list before the sessions are closed, and a login is looked up there after it took its place: so a
-//! login that is under way meanwhile is either closed or refused, never missed. An order that this version does not
-//! know is not answered, so that nobody takes it for obeyed.
+//! A ban is on the list before the sessions are closed, and a login is looked up there after it took its
+//! place: so a login that is under way meanwhile is either closed or refused, never missed. An order that
+//! this version does not know is not answered, so that nobody takes it for obeyed.
 
 use std::sync::Arc;
 

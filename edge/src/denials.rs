@@ -1,11 +1,12 @@
 //! Keeps up with the list of those who may not log in, as the bus keeps it.
 //!
-//! What must always hold: before the first client is taken the whole list was read, up to what the leader of its stream
-//! said after the subscription was proved; every order after that is either heard or found missing, by the gap before the
-//! next one, at each new connection, and by a look at the stream every `edge.sweep_interval`.
+//! What must always hold: before the first client is taken the whole list was read, up to what the leader of
+//! its stream said after the subscription was proved; every order after that is either heard or found
+//! missing, by the gap before the next one, at each new connection, and by a look at the stream every
+//! `edge.sweep_interval`.
 //!
-//! The publisher's own order closes the sessions and counts them. An order that the list alone told closes them too,
-//! [`PATIENCE`] later, whether it was heard as a copy or read.
+//! The publisher's own order closes the sessions and counts them. An order that the list alone told closes
+//! them too, [`PATIENCE`] later, whether it was heard as a copy or read.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ use crate::deny::{Owed, Words};
 use crate::hub::Hub;
 use crate::metrics::{Loss, Metrics};
 
-/// How long an order of the list waits for the publisher's own, which counts the sessions that it closes. Several times as
-/// long as a publisher waits for an edge.
+/// How long an order of the list waits for the publisher's own, which counts the sessions that it closes.
+/// Several times as long as a publisher waits for an edge.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// When to look after something was heard that should be known already.
 const SOON: Duration = Duration::from_secs(1);
@@ -51,13 +52,14 @@ pub(crate) struct Reader {
     failures: u32,
     /// How often the list is compared with what was read of it.
     every: Duration,
-    /// When sessions are closed that the orders up to this sequence have to do with, as [`Bus::awake`] counts.
+    /// When sessions are closed that the orders up to this sequence have to do with, as [`Bus::awake`]
+    /// counts.
     settle: Option<(Instant, u64)>,
 }
 
 impl Reader {
-    /// Subscribes, and reads until the edge is gone, comparing at this interval. What is returned tells whether the list
-    /// is known.
+    /// Subscribes, and reads until the edge is gone, comparing at this interval. What is returned tells
+    /// whether the list is known.
     pub(crate) async fn start(
         core: &Core,
         list: Denials,

@@ -1,12 +1,13 @@
 //! Who may not log in for a while, because the back end said so. Pure: time is told.
 //!
-//! Orders come by two ways: in the order of the list that keeps them ([`DenyList::read`]), and ahead of that from the
-//! publisher ([`DenyList::order`]). Whichever comes first, the one with the highest sequence holds. What has run out
-//! counts as gone, whether it was swept or not. There is a bound, and whoever finds no place is told so, never let in
-//! silently.
+//! Orders come by two ways: in the order of the list that keeps them ([`DenyList::read`]), and ahead of that
+//! from the publisher ([`DenyList::order`]). Whichever comes first, the one with the highest sequence holds.
+//! What has run out counts as gone, whether it was swept or not. There is a bound, and whoever finds no place
+//! is told so, never let in silently.
 //!
-//! An order closes sessions as well. The publisher counts those that its own order closes, so an order that was only read is
-//! remembered for a moment ([`DenyList::owe`]), and whatever the publisher's order did not close by then is closed.
+//! An order closes sessions as well. The publisher counts those that its own order closes, so an order that
+//! was only read is remembered for a moment ([`DenyList::owe`]), and whatever the publisher's order did not
+//! close by then is closed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -116,8 +117,8 @@ impl DenyList {
         self.users.get(uid).is_some_and(|known| known.seq >= seq)
     }
 
-    /// An order was read that no publisher told here, about a user who has sessions. So there are no more of these than
-    /// users on this edge.
+    /// An order was read that no publisher told here, about a user who has sessions. So there are no more of
+    /// these than users on this edge.
     pub(crate) fn owe(&mut self, uid: &Uid, owed: Owed) {
         self.owed.insert(uid.clone(), owed);
     }

@@ -1,4 +1,5 @@
-//! Leaving gently: sessions are sent away one after the other, so that they don't all come back in the same moment.
+//! Leaving gently: sessions are sent away one after the other, so that they don't all come back in the same
+//! moment.
 //!
 //! Messages are delivered and questions answered until the last session is gone; only then the edge says bye.
 

@@ -1,8 +1,10 @@
-//! Everything from the bus, in one order: messages to their sessions, and answers to publishers that count them.
+//! Everything from the bus, in one order: messages to their sessions, and answers to publishers that count
+//! them.
 //!
-//! There is one subscription and one loop. A publisher's question follows its messages on the same connection, so when it
-//! comes out of this loop the messages were handled and their counts are known; that is what makes the counts exact. The
-//! loop waits for nothing but the bus: a session takes a message or not, and answers go out through a task of their own.
+//! There is one subscription and one loop. A publisher's question follows its messages on the same
+//! connection, so when it comes out of this loop the messages were handled and their counts are known; that
+//! is what makes the counts exact. The loop waits for nothing but the bus: a session takes a message or not,
+//! and answers go out through a task of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +53,8 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Subscribes, and listens until the edge is gone. What is returned tells whether messages surely arrive now.
+    /// Subscribes, and listens until the edge is gone. What is returned tells whether messages surely arrive
+    /// now.
     pub(crate) async fn start(core: &Core, keep: Arc<Keep>) -> Result<watch::Receiver<bool>, RequestError> {
         let messages = core.bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await?;
         let (answers, waiting) = mpsc::channel(MAX_ANSWERS);
@@ -134,8 +137,8 @@ impl Feed {
         tracing::trace!(message = %live.id, sessions = counts.sessions, failed = counts.failed, "delivered");
     }
 
-    /// The live copy of a stored message. One that can't be read is told to the line all the same, as one that nobody
-    /// is given.
+    /// The live copy of a stored message. One that can't be read is told to the line all the same, as one
+    /// that nobody is given.
     fn deliver_stored(&mut self, partition: u32, channel: &str, seq: u64, message: &Message) {
         let headers = message.headers.as_ref();
         let before = number(headers, LAST_SEQUENCE).unwrap_or(0);

@@ -1,7 +1,8 @@
 //! WebSocket frames as a server sends them (RFC 6455, 5.2): whole, unmasked, and encoded once.
 //!
-//! A frame is one buffer, header and payload together, so that all sessions share it and writing it takes no copy.
-//! What it costs while it waits is known to within what the allocator does: see [`Frame::cost`] and [`FrameMemory`].
+//! A frame is one buffer, header and payload together, so that all sessions share it and writing it takes no
+//! copy. What it costs while it waits is known to within what the allocator does: see [`Frame::cost`] and
+//! [`FrameMemory`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -24,8 +24,9 @@ use crate::transport::{Event, Transport};
 
 const MAX_FRAME: usize = 512;
 
-/// Takes `input` as what one client sends behind its handshake, in three different ways of cutting it, and plays both
-/// the edge around the conversation and an auth-adapter that goes by the token's length. Returns the number of effects.
+/// Takes `input` as what one client sends behind its handshake, in three different ways of cutting it, and
+/// plays both the edge around the conversation and an auth-adapter that goes by the token's length. Returns
+/// the number of effects.
 ///
 /// # Panics
 /// If the socket or the conversation breaks one of its promises.

@@ -1,8 +1,9 @@
 //! Who is here: which sessions receive a channel, and which belong to a user.
 //!
-//! A session holds a [`Member`]; once that is dropped, no map knows the session any more. A message is offered to all
-//! sessions of its channel under the lock of the channel's map, so a session is counted exactly if it was subscribed when
-//! the message was handled. Locks are held for one operation, never across an await, and never two at a time.
+//! A session holds a [`Member`]; once that is dropped, no map knows the session any more. A message is
+//! offered to all sessions of its channel under the lock of the channel's map, so a session is counted
+//! exactly if it was subscribed when the message was handled. Locks are held for one operation, never across
+//! an await, and never two at a time.
 
 mod audience;
 pub(crate) mod kept;
@@ -30,8 +31,8 @@ use audience::Listener;
 use parts::Parts;
 use room::Room;
 
-/// Users that may be kept out at a time. The list of the bus holds fewer; it may be passed a little when several
-/// publishers add to it at once.
+/// Users that may be kept out at a time. The list of the bus holds fewer; it may be passed a little when
+/// several publishers add to it at once.
 const MAX_DENIED: usize = denials::MAX_DENIED + 1_024;
 
 /// What happens when a user opens one session more than allowed.
@@ -117,7 +118,8 @@ pub(crate) struct Waiting {
     pub(crate) sessions: usize,
     /// Frames.
     pub(crate) frames: usize,
-    /// What all of it takes of memory, with what sessions are just being sent: each body once, however many share it.
+    /// What all of it takes of memory, with what sessions are just being sent: each body once, however many
+    /// share it.
     pub(crate) bytes: usize,
     /// What the fullest outbox costs, as the bound counts.
     pub(crate) largest: usize,
@@ -229,8 +231,8 @@ impl Hub {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Whether there are so many sessions that new ones should go elsewhere: from the watermark on, and until a tenth
-    /// of them has left.
+    /// Whether there are so many sessions that new ones should go elsewhere: from the watermark on, and until
+    /// a tenth of them has left.
     pub(crate) fn crowded(&self) -> watch::Receiver<bool> {
         self.crowded.subscribe()
     }
@@ -274,8 +276,8 @@ impl Hub {
         self.disconnect_before(uid, u64::MAX, words)
     }
 
-    /// Closes the sessions of a user that logged in before this time, in milliseconds since 1970. Says how many were not
-    /// ending already.
+    /// Closes the sessions of a user that logged in before this time, in milliseconds since 1970. Says how
+    /// many were not ending already.
     pub(crate) fn disconnect_before(&self, uid: &Uid, before: u64, words: &Words) -> u64 {
         let users = self.users.of(uid);
         let logins = users.get(uid).into_iter().flatten().filter(|login| login.since < before);
@@ -342,8 +344,8 @@ impl Hub {
     }
 }
 
-/// Channels that a session receives with ids, by the names that it uses. Boxed where it is kept: plain sessions have none,
-/// and there are many of them.
+/// Channels that a session receives with ids, by the names that it uses. Boxed where it is kept: plain
+/// sessions have none, and there are many of them.
 type Follows = Vec<(Channel, Arc<str>)>;
 
 /// A session's place in the hub.
@@ -361,7 +363,8 @@ pub(crate) struct Member {
     slot: Option<Slot>,
 }
 
-/// A session's place among all, and among those of its address where they are counted. Kept until its connection is over.
+/// A session's place among all, and among those of its address where they are counted. Kept until its
+/// connection is over.
 #[derive(Debug)]
 pub(crate) struct Slot {
     hub: Arc<Hub>,
@@ -403,7 +406,8 @@ impl Member {
         self.peer.id
     }
 
-    /// Belongs to this user from now on, and to no other. `since` is the time of day in milliseconds since 1970.
+    /// Belongs to this user from now on, and to no other. `since` is the time of day in milliseconds since
+    /// 1970.
     pub(crate) fn log_in(&mut self, uid: &Uid, since: u64) -> Entry {
         if self.uid.as_ref() == Some(uid) {
             return self.unless_denied(uid, since);

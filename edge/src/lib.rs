@@ -91,10 +91,12 @@ use upgrade::Door;
 /// How this part is named in logs, readiness and bus connections.
 pub const PART: &str = "edge";
 
-/// What an edge may need beyond its drain window: the last sessions read what waits for them, and it says bye.
+/// What an edge may need beyond its drain window: the last sessions read what waits for them, and it says
+/// bye.
 const LEAVING_GRACE: Duration = Duration::from_secs(5);
 
-/// How long an edge that is being announced lets connections wait rather than refuse them; at least three heartbeats.
+/// How long an edge that is being announced lets connections wait rather than refuse them; at least three
+/// heartbeats.
 const HOLD: Duration = Duration::from_secs(5);
 
 /// What everything in one edge shares. Cheap to clone.
@@ -119,7 +121,8 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Binds the port and starts. Takes clients, and is ready as `health` tells, once the publishers know of it.
+    /// Binds the port and starts. Takes clients, and is ready as `health` tells, once the publishers know of
+    /// it.
     ///
     /// # Errors
     /// The port is taken, or the bus takes no subscription.

@@ -63,7 +63,8 @@ pub(crate) enum Loss {
     OtherUser,
     /// Messages that were kept back for a subscription when its client ended it.
     Unsubscribed,
-    /// Messages that waited for a subscription when its client asked for what comes after a position in its place.
+    /// Messages that waited for a subscription when its client asked for what comes after a position in its
+    /// place.
     Resubscribed,
     /// A message from the bus that can't be read.
     BadMessage,

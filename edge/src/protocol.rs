@@ -1,7 +1,7 @@
 //! The JSON that a client speaks: frames taken apart, replies built. No state, no sockets.
 //!
-//! Nothing that a client sends makes this panic or allocate more than a small multiple of the frame. What a client
-//! gives as `i` comes back byte for byte.
+//! Nothing that a client sends makes this panic or allocate more than a small multiple of the frame. What a
+//! client gives as `i` comes back byte for byte.
 
 use std::borrow::Cow;
 
@@ -207,8 +207,8 @@ fn is_scalar(value: &RawValue) -> bool {
     !value.get().starts_with(['{', '['])
 }
 
-/// Whether brackets outside of strings are nested deeper than any op needs. serde_json has no limit of its own for
-/// values that it passes over.
+/// Whether brackets outside of strings are nested deeper than any op needs. serde_json has no limit of its
+/// own for values that it passes over.
 fn is_deep(text: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
@@ -240,7 +240,8 @@ pub(crate) fn result(echo: &Echo) -> Cow<'static, str> {
     }
 }
 
-/// The answer to a subscription with ids: where it begins, and whether everything after the named position follows.
+/// The answer to a subscription with ids: where it begins, and whether everything after the named position
+/// follows.
 pub(crate) fn following(position: Position, recovered: bool, echo: &Echo) -> Cow<'static, str> {
     match &echo.0 {
         None => format!(r#"{{"result":true,"id":"{position}","recovered":{recovered}}}"#).into(),

@@ -1,7 +1,8 @@
 //! Spans of an edge: a delivery, the writes to the sockets behind it, an answer to a publisher, a login.
 //!
-//! They are made only for what belongs to a trace that is kept. A message to all makes as many writes as there are
-//! sessions; only the first few of them become spans, and the delivery says how many sessions there were.
+//! They are made only for what belongs to a trace that is kept. A message to all makes as many writes as
+//! there are sessions; only the first few of them become spans, and the delivery says how many sessions there
+//! were.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -1,6 +1,7 @@
 //! Readiness by the history: without it no message of a channel with history can be acknowledged.
 //!
-//! A short absence does not make a publisher unready, as with the bus; being set up for something else does at once.
+//! A short absence does not make a publisher unready, as with the bus; being set up for something else does
+//! at once.
 
 use std::time::Duration;
 

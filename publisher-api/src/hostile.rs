@@ -9,7 +9,8 @@ use crate::keys::{self, Credentials, SecretHash};
 
 const LIMIT: usize = 256;
 
-/// Takes `input` as the body of a publish and as a frame of a publishing socket. Returns how many of them are good.
+/// Takes `input` as the body of a publish and as a frame of a publishing socket. Returns how many of them are
+/// good.
 ///
 /// # Panics
 /// If a parser breaks one of its promises: what is too long or not a channel is refused, an answer is JSON.
@@ -32,7 +33,8 @@ pub fn check_bytes(input: &[u8]) -> usize {
     good
 }
 
-/// Takes `input` as the header `Authorization`, as a file of keys and as a hash. Returns how many of them are good.
+/// Takes `input` as the header `Authorization`, as a file of keys and as a hash. Returns how many of them are
+/// good.
 ///
 /// # Panics
 /// If a reader breaks one of its promises: what can't be read is refused with code 105 or named by the file.

@@ -1,10 +1,11 @@
-//! `Idempotency-Key`: a call that is repeated with the same key, here or at another publisher-api, stores nothing twice.
+//! `Idempotency-Key`: a call that is repeated with the same key, here or at another publisher-api, stores
+//! nothing twice.
 //!
-//! Two things make it so. The ids of a call's messages are made from the key, so the store knows them again within its
-//! duplicate window. And before anything is stored, the key is claimed for the body: a message at a subject of its own that
-//! is stored only if there is none, so of two bodies with one key exactly one wins, wherever they came in. Claims are kept
-//! for longer than the ids of the messages behind them, so no body is ever taken for a repeat of another. Calls with one
-//! key in this process go one after the other.
+//! Two things make it so. The ids of a call's messages are made from the key, so the store knows them again
+//! within its duplicate window. And before anything is stored, the key is claimed for the body: a message at
+//! a subject of its own that is stored only if there is none, so of two bodies with one key exactly one wins,
+//! wherever they came in. Claims are kept for longer than the ids of the messages behind them, so no body is
+//! ever taken for a repeat of another. Calls with one key in this process go one after the other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,7 +63,8 @@ impl Key {
         Ok(Some(Self(hash(&[owner.as_bytes(), key]))))
     }
 
-    /// The id of the message that the call with this key has for a channel. `index`: the message's place in a batch.
+    /// The id of the message that the call with this key has for a channel. `index`: the message's place in a
+    /// batch.
     pub(crate) fn message_id(&self, channel: &Channel, index: usize) -> MessageId {
         let hash = hash(&[&self.0, channel.as_str().as_bytes(), &(index as u64).to_be_bytes()]);
         let mut id = [0; 16];
@@ -150,8 +152,8 @@ impl Turn {
 }
 
 impl Idempotency {
-    /// Remembers keys in a stream of at most `max_bytes`. `longest_call`: how long a call may take from its claim until its
-    /// last message is stored.
+    /// Remembers keys in a stream of at most `max_bytes`. `longest_call`: how long a call may take from its
+    /// claim until its last message is stored.
     pub(crate) fn new(
         bus: Bus,
         history: &HistoryConfig,

@@ -1,7 +1,7 @@
 //! Spans of a publisher: a call, a publish until its counts are known, and the way onto the bus.
 //!
-//! A call is where a trace begins here, or goes on if its caller sent `traceparent`. What is within is made only where
-//! the trace is kept.
+//! A call is where a trace begins here, or goes on if its caller sent `traceparent`. What is within is made
+//! only where the trace is kept.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, Method};

@@ -1,9 +1,9 @@
 //! Time as it counts against others: without the time in which this process itself did not run.
 //!
-//! A process that was stopped, or a machine that paused or was too busy, finds all its deadlines past when it goes on,
-//! though nobody had a chance to keep them. Judgements by elapsed time therefore go by this clock: a look every `TICK`
-//! notices that a look came much too late, and that time counts as one tick. The real time stays right for what does not
-//! depend on anybody's chance, as the end of a login.
+//! A process that was stopped, or a machine that paused or was too busy, finds all its deadlines past when it
+//! goes on, though nobody had a chance to keep them. Judgements by elapsed time therefore go by this clock: a
+//! look every `TICK` notices that a look came much too late, and that time counts as one tick. The real time
+//! stays right for what does not depend on anybody's chance, as the end of a login.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,7 +110,8 @@ impl Awake {
 pub struct Late;
 
 pin_project! {
-    /// What [`Awake::timeout`] gives. A future of its own, since an async function would hold the other one twice.
+    /// What [`Awake::timeout`] gives. A future of its own, since an async function would hold the other one
+    /// twice.
     #[derive(Debug)]
     pub struct Timeout<'a, F> {
         #[pin]

@@ -1,8 +1,9 @@
 //! The list of those who may not log in for a while: a stream on the bus, one message a user.
 //!
-//! What must always hold: an order that was answered is in the stream, so whoever reads the whole stream knows it; of two
-//! orders about a user the one with the higher sequence holds; the list is bounded, and an order that finds no place
-//! is refused, never dropped. What has ended is taken out only when its place is needed.
+//! What must always hold: an order that was answered is in the stream, so whoever reads the whole stream
+//! knows it; of two orders about a user the one with the higher sequence holds; the list is bounded, and an
+//! order that finds no place is refused, never dropped. What has ended is taken out only when its place is
+//! needed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,7 +43,8 @@ pub struct Denials {
 /// What the list is and holds, as the leader of its stream says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
-    /// When it was made, in nanoseconds since 1970: the sequences of another list have nothing to do with these.
+    /// When it was made, in nanoseconds since 1970: the sequences of another list have nothing to do with
+    /// these.
     pub created: u64,
     /// The sequence of the last order.
     pub last_seq: u64,
@@ -143,7 +145,8 @@ impl Denials {
         }
     }
 
-    /// Keeps an order, tried until `deadline`, and says where. The order replaces what was ordered before about this user.
+    /// Keeps an order, tried until `deadline`, and says where. The order replaces what was ordered before
+    /// about this user.
     ///
     /// # Errors
     /// See [`DenyError`].

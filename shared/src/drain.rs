@@ -36,15 +36,15 @@ impl Drain {
         Self::default()
     }
 
-    /// Another drain of the same process, with tasks of its own. If one of them is lost that is needed, the drain that
-    /// was the first begins, for it is the process that leaves.
+    /// Another drain of the same process, with tasks of its own. If one of them is lost that is needed, the
+    /// drain that was the first begins, for it is the process that leaves.
     #[must_use]
     pub fn beside(&self) -> Self {
         Self { leaving: CancellationToken::new(), tasks: TaskTracker::new(), watch: self.watch.clone() }
     }
 
-    /// Runs a task that [`Drain::finish`] waits for: one of many alike, such as that of a connection. It must end by
-    /// itself once the drain has begun. A panic ends this task only, and is logged and counted.
+    /// Runs a task that [`Drain::finish`] waits for: one of many alike, such as that of a connection. It must
+    /// end by itself once the drain has begun. A panic ends this task only, and is logged and counted.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future + Send + 'static,
@@ -59,7 +59,8 @@ impl Drain {
         }));
     }
 
-    /// Runs a task that may end, but leaves something undone for good when it panics: then the process leaves.
+    /// Runs a task that may end, but leaves something undone for good when it panics: then the process
+    /// leaves.
     pub fn spawn_whole<F>(&self, name: &'static str, task: F)
     where
         F: Future + Send + 'static,
@@ -103,8 +104,8 @@ impl Drain {
         }
     }
 
-    /// Runs a task that must not end before the drain begins, and that can be begun anew with the state that it had. If
-    /// it ends again and again, the process leaves.
+    /// Runs a task that must not end before the drain begins, and that can be begun anew with the state that
+    /// it had. If it ends again and again, the process leaves.
     pub fn supervise<S: Send + 'static>(
         &self,
         name: &'static str,
@@ -153,8 +154,8 @@ impl Drain {
         }
     }
 
-    /// Asks `check` after each panic that ends a single task whether it left something half changed on which messages
-    /// depend, and what: then the process leaves.
+    /// Asks `check` after each panic that ends a single task whether it left something half changed on which
+    /// messages depend, and what: then the process leaves.
     pub fn on_panic(&self, check: impl Fn() -> Option<&'static str> + Send + Sync + 'static) {
         self.watch.add_check(Box::new(check));
     }
@@ -202,8 +203,8 @@ impl Drain {
         self.tasks.len()
     }
 
-    /// Makes one task with this name panic, or the next one that has it, so that tests see what that leads to. False: a
-    /// released program, which does not.
+    /// Makes one task with this name panic, or the next one that has it, so that tests see what that leads
+    /// to. False: a released program, which does not.
     pub fn kill(&self, name: &str) -> bool {
         self.watch.kills().kill(name)
     }

@@ -1,6 +1,8 @@
-//! Rules against loss that can be switched off, and tasks that can be ended, so that tests can show what that leads to.
+//! Rules against loss that can be switched off, and tasks that can be ended, so that tests can show what that
+//! leads to.
 //!
-//! Only in builds with debug assertions: a released program refuses the setting, and has no way to end a task.
+//! Only in builds with debug assertions: a released program refuses the setting, and has no way to end a
+//! task.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -80,8 +80,8 @@ impl Uid {
 /// What the name of the channel of a user begins with; the uid follows.
 pub const USER_PREFIX: &str = "user:";
 
-/// The internal name of a channel: what publishers name, 1 to 200 bytes without control characters. Only a uid may have
-/// blanks, behind [`USER_PREFIX`]: whoever can log in can be named.
+/// The internal name of a channel: what publishers name, 1 to 200 bytes without control characters. Only a
+/// uid may have blanks, behind [`USER_PREFIX`]: whoever can log in can be named.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel(Arc<str>);
 

@@ -1,7 +1,8 @@
 //! Settings that may change while the process runs: a value that is looked at when it is needed.
 //!
-//! Parts read what can be changed from a [`Live`] at the moment of use, and everything else once, at their start. What
-//! can't be used is never seen by a part: the old value stays. A [`Live`] outlives whoever changes it.
+//! Parts read what can be changed from a [`Live`] at the moment of use, and everything else once, at their
+//! start. What can't be used is never seen by a part: the old value stays. A [`Live`] outlives whoever
+//! changes it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -130,8 +131,8 @@ impl<S: Settings> Reloader<S> {
         (Self { sources, value: sender, reloads: reloads.clone(), text, seen: None }, Live { value, reloads })
     }
 
-    /// Reads everything again, as soon as the file is the same for a moment. What is not good is refused as a whole,
-    /// with every fault in the log. Waits, so it belongs on a thread that may.
+    /// Reads everything again, as soon as the file is the same for a moment. What is not good is refused as a
+    /// whole, with every fault in the log. Waits, so it belongs on a thread that may.
     pub fn reload(&mut self) {
         let mut text = read(self.sources.file.as_ref());
         for _ in 0..MOST_LOOKS {
@@ -172,7 +173,8 @@ impl<S: Settings> Reloader<S> {
         }
     }
 
-    /// Reads everything again if the file is another one than before, and the same as at the look before this one.
+    /// Reads everything again if the file is another one than before, and the same as at the look before this
+    /// one.
     pub fn reload_if_changed(&mut self) {
         let text = read(self.sources.file.as_ref());
         // Between two versions there may be no file for a moment.

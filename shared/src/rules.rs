@@ -4,8 +4,8 @@
 //! with placeholders, `{id}@video`; the channel is text built from them, `video:{id}`, and `{uid}`, the
 //! logged-in user. Pure: no I/O, no state.
 //!
-//! A channel has one history and one need of a login, by whatever rule clients come to it and publishers look it up: a list
-//! with rules that meet in a channel and differ there is refused.
+//! A channel has one history and one need of a login, by whatever rule clients come to it and publishers look
+//! it up: a list with rules that meet in a channel and differ there is refused.
 
 mod meet;
 
@@ -20,12 +20,13 @@ use meet::{LIMITS, Side, meet};
 /// One rule as it stands in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleConfig {
-    /// What clients name, e.g. `@user` or `{id}@video`. Placeholders match 1 to 128 bytes. A rule all of whose names an
-    /// earlier one matches is refused.
+    /// What clients name, e.g. `@user` or `{id}@video`. Placeholders match 1 to 128 bytes. A rule all of
+    /// whose names an earlier one matches is refused.
     pub name: String,
     /// What publishers name, e.g. `user:{uid}` or `video:{id}`.
     pub channel: String,
-    /// Whether a client must have logged in. Needed for `{uid}`. Rules that meet in a channel must have the same.
+    /// Whether a client must have logged in. Needed for `{uid}`. Rules that meet in a channel must have the
+    /// same.
     #[serde(default = "yes")]
     pub login: bool,
     /// Whether messages are kept for recovery. Rules that meet in a channel must have the same.
@@ -407,7 +408,8 @@ mod tests {
             rule("{id}@user", "user:{id}", true, true),
             rule("@latest", "news", false, true),
             rule("{id}@video", "video:{id}", false, false),
-            // No user has this id, and a published message is looked up at the earlier rule, which has the same history.
+            // No user has this id, and a published message is looked up at the earlier rule, which has the
+            // same history.
             rule("@nobody", "user:0", false, true),
         ] {
             assert_eq!(faults(good), "");

@@ -52,7 +52,8 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.to_owned()))
 }
 
-/// Runs a program's future to its end. What a thread still waits for then, such as a file on a disk that hangs, is left.
+/// Runs a program's future to its end. What a thread still waits for then, such as a file on a disk that
+/// hangs, is left.
 pub fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -171,8 +172,8 @@ fn reload_on_signal<S: Settings + Send + Sync + 'static>(
     Ok(())
 }
 
-/// Turns a file that grows beyond the limit of the process (`ulimit -f`) into an error of its write, which is told and tried
-/// again. The signal's own action would end the process.
+/// Turns a file that grows beyond the limit of the process (`ulimit -f`) into an error of its write, which is
+/// told and tried again. The signal's own action would end the process.
 fn outlive_large_files() -> std::io::Result<()> {
     // The handler stays when this end of it is dropped.
     signal(SignalKind::from_raw(SIGXFSZ)).map(drop)

@@ -10,10 +10,10 @@
 //! | supervised ([`Drain::supervise`](crate::drain::Drain::supervise)) | no | it is begun anew; if that does not help, the process leaves |
 //! | useful ([`Drain::supervise_useful`](crate::drain::Drain::supervise_useful)) | no | it is begun anew, however often |
 //!
-//! Every such end is an error in the log and one more in `mc_task_ends_total`. A process that leaves for want of a task
-//! is not ready from then on, leaves in order as after SIGTERM, and has an exit code that makes its supervisor start it
-//! anew. Locks go on after a panic; where a half-made change under one of them could lose messages, a part says so with
-//! [`Drain::on_panic`](crate::drain::Drain::on_panic), and the process leaves.
+//! Every such end is an error in the log and one more in `mc_task_ends_total`. A process that leaves for want
+//! of a task is not ready from then on, leaves in order as after SIGTERM, and has an exit code that makes its
+//! supervisor start it anew. Locks go on after a panic; where a half-made change under one of them could lose
+//! messages, a part says so with [`Drain::on_panic`](crate::drain::Drain::on_panic), and the process leaves.
 
 use std::any::Any;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! TLS on a port of ours: certificate and key from files, renewed without closing anything.
 //!
-//! New connections get the certificate that was read last. Files that can't be used are refused, with the reason in the
-//! log, and the old ones stay. TLS 1.2 and 1.3 through rustls, with HTTP/1.1 alone offered by ALPN (RFC 7301).
+//! New connections get the certificate that was read last. Files that can't be used are refused, with the
+//! reason in the log, and the old ones stay. TLS 1.2 and 1.3 through rustls, with HTTP/1.1 alone offered by
+//! ALPN (RFC 7301).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -142,8 +143,9 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Reads the files, and again whenever they or their names change, until the drain begins. `None`: the port speaks
-    /// plain text, which only a restart changes. `prefix` begins the names of the metrics, e.g. `mc_edge`.
+    /// Reads the files, and again whenever they or their names change, until the drain begins. `None`: the
+    /// port speaks plain text, which only a restart changes. `prefix` begins the names of the metrics, e.g.
+    /// `mc_edge`.
     ///
     /// # Errors
     /// The files can't be used.
@@ -198,7 +200,8 @@ impl Acceptor {
             let files = [now.cert.clone(), now.key.clone()];
             let read = move || files.map(|file| std::fs::read(file).unwrap_or_default());
             let bytes = on_a_thread(read).await;
-            // In the middle of a change a file may be away or half written, or one of the two still be the old one.
+            // In the middle of a change a file may be away or half written, or one of the two still be the
+            // old one.
             let settled = bytes == candidate;
             candidate.clone_from(&bytes);
             if bytes == *seen || !settled || bytes.iter().any(Vec::is_empty) {

@@ -1,8 +1,10 @@
-//! Spans of traces, and how a trace goes on in another process: `traceparent` and `tracestate` (W3C Trace Context).
+//! Spans of traces, and how a trace goes on in another process: `traceparent` and `tracestate` (W3C Trace
+//! Context).
 //!
-//! Roots are made where something begins: a call of a publisher, a login. All else is made only within a trace that is
-//! kept, so that what is not sampled costs one look at a thread's variable, and nothing where no exporter runs. A
-//! context that nobody keeps is not sent on. Spans hold no token, payload, user or channel.
+//! Roots are made where something begins: a call of a publisher, a login. All else is made only within a
+//! trace that is kept, so that what is not sampled costs one look at a thread's variable, and nothing where
+//! no exporter runs. A context that nobody keeps is not sent on. Spans hold no token, payload, user or
+//! channel.
 
 use std::str::FromStr as _;
 
@@ -43,8 +45,8 @@ impl TraceContext {
         if span.is_disabled() { None } else { span.in_scope(Self::current) }
     }
 
-    /// Reads `traceparent` and `tracestate`. A `traceparent` that can't be read counts as none, as W3C demands: what
-    /// observes must not make a call fail.
+    /// Reads `traceparent` and `tracestate`. A `traceparent` that can't be read counts as none, as W3C
+    /// demands: what observes must not make a call fail.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
         let mut parts = traceparent.trim().split('-');
         let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);

@@ -450,8 +450,8 @@ fn login() -> impl Strategy<Value = Login> {
 }
 
 proptest! {
-    /// The property that was missing: all calls of the model above are alike, so nothing could show that one asker's
-    /// failures closed the door to others.
+    /// The property that was missing: all calls of the model above are alike, so nothing could show that one
+    /// asker's failures closed the door to others.
     #[test]
     fn one_stranger_stops_nobody(logins in prop::collection::vec((login(), 0_u64..300), 0..400)) {
         let mut breaker = Breaker::new(POLICY);

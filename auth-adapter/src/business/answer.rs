@@ -51,7 +51,8 @@ pub(super) fn interpret(body: &[u8], now: Instant) -> Result<Answer, Failure> {
     Ok(Answer::Yes { uid, expires })
 }
 
-/// An object that says once at most whose token it is, and until when: readers differ in which of two values holds.
+/// An object that says once at most whose token it is, and until when: readers differ in which of two values
+/// holds.
 struct Once;
 
 impl<'de> Deserialize<'de> for Once {

@@ -98,8 +98,8 @@ async fn while_it_finds_out_only_the_probes_are_asked() {
     rig.business.follow(Script::Honest);
     rig.business.hold();
     let before = rig.business.calls();
-    // One question after the other, for it may become worth asking between any two of them; nobody waits for those
-    // that are held.
+    // One question after the other, for it may become worth asking between any two of them; nobody waits for
+    // those that are held.
     let (mut asked, mut uid) = (FuturesUnordered::new(), 0);
     eventually("probes are under way", async || {
         uid += 1;

@@ -1,10 +1,10 @@
 //! Who may begin a handshake, and when: the rate of this edge, and what each address may have.
 //!
-//! The edge's rate paces before it refuses: a storm of reconnects is let in one after the other. An address is refused
-//! at once, since those who wait hold places that others need. Trusted proxies and exempt addresses have only the rate
-//! of the edge. The rate of an address comes before everything else, so that being refused for any other reason costs
-//! an address as much as being let in; the rate of the edge comes last, so that whoever says nothing costs the others
-//! none of it. All state is bounded.
+//! The edge's rate paces before it refuses: a storm of reconnects is let in one after the other. An address
+//! is refused at once, since those who wait hold places that others need. Trusted proxies and exempt
+//! addresses have only the rate of the edge. The rate of an address comes before everything else, so that
+//! being refused for any other reason costs an address as much as being let in; the rate of the edge comes
+//! last, so that whoever says nothing costs the others none of it. All state is bounded.
 
 mod proxies;
 mod rate;

@@ -1,8 +1,10 @@
-//! Who a client really is, when proxies stand in between: pure, from the peer's address and the request's headers.
+//! Who a client really is, when proxies stand in between: pure, from the peer's address and the request's
+//! headers.
 //!
-//! Only what a trusted proxy wrote is believed. Each proxy adds, on the right, whom it had the connection from; so the
-//! list is read from the right for as long as the one who wrote is trusted. What stands further left may be invented
-//! and is never looked at. Only the one header that is configured counts: a proxy passes on the other as it came.
+//! Only what a trusted proxy wrote is believed. Each proxy adds, on the right, whom it had the connection
+//! from; so the list is read from the right for as long as the one who wrote is trusted. What stands further
+//! left may be invented and is never looked at. Only the one header that is configured counts: a proxy passes
+//! on the other as it came.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -60,8 +62,8 @@ fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| format!("{text:?} is no network: write e.g. \"10.0.0.0/8\" or \"192.0.2.7\""))
 }
 
-/// The real address of a client: the last one, from the right, that a trusted proxy vouches for. It is a trusted one
-/// itself if the proxies told of nobody else, or of somebody whom nobody can read.
+/// The real address of a client: the last one, from the right, that a trusted proxy vouches for. It is a
+/// trusted one itself if the proxies told of nobody else, or of somebody whom nobody can read.
 pub(crate) fn real_address(
     peer: IpAddr,
     trusted: &Networks,
@@ -90,8 +92,9 @@ pub(crate) fn real_address(
     address
 }
 
-/// The elements of a `Forwarded` line. From the right, so that a quote that a client left open can't swallow what a
-/// proxy added; commas within quotes divide nothing, so that a client can't smuggle one in as its `host`.
+/// The elements of a `Forwarded` line. From the right, so that a quote that a client left open can't swallow
+/// what a proxy added; commas within quotes divide nothing, so that a client can't smuggle one in as its
+/// `host`.
 fn elements_from_the_right(line: &[u8]) -> Vec<&[u8]> {
     let (mut elements, mut end, mut quoted) = (Vec::new(), line.len(), false);
     for (index, byte) in line.iter().enumerate().rev() {

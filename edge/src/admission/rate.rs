@@ -1,6 +1,7 @@
 //! A rate as one instant: the generic cell rate algorithm, pure, the time is told.
 //!
-//! In any span of time at most `burst` plus `per_second` times its length are granted, whatever the order of calls.
+//! In any span of time at most `burst` plus `per_second` times its length are granted, whatever the order of
+//! calls.
 
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ impl Rate {
         Self { one, burst: one.saturating_mul(burst.max(1)) }
     }
 
-    /// One more, if it can have its turn within `patience`. `busy_until` is all that is kept: when what was granted is
-    /// paid for. Gives how long to wait for the turn, which is taken with that.
+    /// One more, if it can have its turn within `patience`. `busy_until` is all that is kept: when what was
+    /// granted is paid for. Gives how long to wait for the turn, which is taken with that.
     ///
     /// # Errors
     /// It would wait longer: by how much too long. Nothing was taken.

@@ -1,8 +1,9 @@
-//! When an edge has so many more sessions than the others that some should move, and how many may in a second.
+//! When an edge has so many more sessions than the others that some should move, and how many may in a
+//! second.
 //!
-//! Pure: heartbeats and the time come in, numbers come out. What must hold: an edge sends away only what it has above the
-//! average of those that serve; it waits until nobody comes or goes; it never sends away more than its share of a second;
-//! and it does not go on if that makes nothing more even.
+//! Pure: heartbeats and the time come in, numbers come out. What must hold: an edge sends away only what it
+//! has above the average of those that serve; it waits until nobody comes or goes; it never sends away more
+//! than its share of a second; and it does not go on if that makes nothing more even.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -44,7 +45,8 @@ pub struct BalanceConfig {
     pub tolerance: u32,
     /// How many of 1,000 sessions an edge may ask to move in a second, for any reason but its end.
     pub per_mille_per_second: u32,
-    /// How old a connection may become; it is asked to move at an age from 80 to 100 % of this. 0s: as old as it likes.
+    /// How old a connection may become; it is asked to move at an age from 80 to 100 % of this. 0s: as old as
+    /// it likes.
     #[serde(with = "Span")]
     pub max_connection_age: Duration,
 }
@@ -228,8 +230,8 @@ impl Plan {
         (above - kept).max(0.0) as usize
     }
 
-    /// Whether what was sent away made nothing more even: then nobody moves for a while. So it is where a load balancer
-    /// brings everybody back, or where an edge gets no connections, or can't take any.
+    /// Whether what was sent away made nothing more even: then nobody moves for a while. So it is where a
+    /// load balancer brings everybody back, or where an edge gets no connections, or can't take any.
     fn is_in_vain(&mut self, uneven: Uneven, own: f64, now: Instant) -> bool {
         let anew = Effort { since: now, before: uneven, given: 0 };
         let effort = *self.effort.get_or_insert(anew);
@@ -261,7 +263,8 @@ impl Plan {
         let a_second = own as f64 * f64::from(self.config.per_mille_per_second) / 1_000.0;
         let passed = now.duration_since(self.last).as_secs_f64();
         self.last = now;
-        // What was not used is not saved up. Few sessions give less than one: then one, once it has come together.
+        // What was not used is not saved up. Few sessions give less than one: then one, once it has come
+        // together.
         let a_look = a_second * LOOK.as_secs_f64();
         self.allowed = (self.allowed + passed * a_second).min(a_look.max(1.0));
         self.allowed as usize
@@ -360,8 +363,8 @@ mod tests {
         assert_eq!(plan.excess(2_000, now), 1_000);
     }
 
-    /// Lets `seconds` pass beside one edge with as many sessions and one without any, where all who are sent away come
-    /// back; gives how many were.
+    /// Lets `seconds` pass beside one edge with as many sessions and one without any, where all who are sent
+    /// away come back; gives how many were.
     fn in_vain(plan: &mut Plan, second: &mut u32, seconds: u32, start: Instant) -> usize {
         let mut moved = 0;
         for _ in 0..seconds {
@@ -420,8 +423,8 @@ mod tests {
     }
 
     proptest! {
-        /// However uneven edges begin, and to whomever those who move come: none goes below the average by sending away,
-        /// no second has more than its share, and in the end all are even.
+        /// However uneven edges begin, and to whomever those who move come: none goes below the average by
+        /// sending away, no second has more than its share, and in the end all are even.
         #[test]
         fn edges_become_even_and_stay_so(
             mut edges in prop::collection::vec(0_usize..5_000, 2..6),

@@ -1,7 +1,7 @@
 //! The part of the hub that knows of history: lines, followers, and those who are being given what is stored.
 //!
-//! Everything that decides who gets a message happens under the lock of the channel's room: handling it, beginning to
-//! follow, ending a fetch. So a session joins between two messages, never during one.
+//! Everything that decides who gets a message happens under the lock of the channel's room: handling it,
+//! beginning to follow, ending a fetch. So a session joins between two messages, never during one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -98,7 +98,8 @@ impl Hub {
         let Some(room) = channels.get_mut(channel) else {
             return Handled { step: Step::Deliver, counts: Counts::default(), fetching: None };
         };
-        // A line that was not begun anew yet, or was before the sender knew, is not the one that the copy is of.
+        // A line that was not begun anew yet, or was before the sender knew, is not the one that the copy is
+        // of.
         let known = room.line.epoch();
         let sure = trust == Trust::Sure && (known.is_none() || known == epoch);
         let step = room.line.on_live(before, incoming.seq, sure, self.heals);
@@ -165,7 +166,8 @@ impl Hub {
         settled
     }
 
-    /// The store says where the channel ends, and how far it has come itself. True: nothing is missing any more.
+    /// The store says where the channel ends, and how far it has come itself. True: nothing is missing any
+    /// more.
     pub(crate) fn on_tail(&self, channel: &Channel, asked_up_to: u64, end: &End) -> bool {
         let End { epoch, tail, come } = *end;
         let mut channels = self.channels.of(channel.as_str());
@@ -175,7 +177,8 @@ impl Hub {
         settled
     }
 
-    /// What is missing can't be had any more: goes on behind `tail`, and tells all who follow. How many were told.
+    /// What is missing can't be had any more: goes on behind `tail`, and tells all who follow. How many were
+    /// told.
     pub(crate) fn skip(&self, channel: &Channel, tail: u64, why: NotWhole, now: Instant) -> u64 {
         let mut channels = self.channels.of(channel.as_str());
         let Some(room) = channels.get_mut(channel.as_str()) else { return 0 };
@@ -274,8 +277,8 @@ impl Hub {
         }
     }
 
-    /// Tells those who follow, and heard nothing since `before`, how far they have come. `covered`: everything up to
-    /// there was handled, of this partition in this epoch. How many were told.
+    /// Tells those who follow, and heard nothing since `before`, how far they have come. `covered`:
+    /// everything up to there was handled, of this partition in this epoch. How many were told.
     pub(crate) fn tell_positions(
         &self,
         channel: &Channel,
@@ -350,8 +353,8 @@ pub(crate) struct Followed {
 }
 
 impl Member {
-    /// Receives messages of this channel with their ids from now on; says where that is. None: its line is not open.
-    /// With `instead_of_plain` it receives them as they were published no longer, in the same step.
+    /// Receives messages of this channel with their ids from now on; says where that is. None: its line is
+    /// not open. With `instead_of_plain` it receives them as they were published no longer, in the same step.
     pub(crate) fn follow(
         &mut self,
         channel: &Channel,
@@ -452,7 +455,8 @@ impl Member {
         left
     }
 
-    /// Asks the client to open another connection, once for each name that it follows, so that each position is exact.
+    /// Asks the client to open another connection, once for each name that it follows, so that each position
+    /// is exact.
     pub(crate) fn say_reconnect(&self, within_ms: u64, covered: impl Fn(&Channel, Epoch) -> u64) {
         for (channel, name) in self.follows.iter().flat_map(|follows| follows.iter()) {
             let Some(epoch) = self.hub.epoch_of(channel) else { continue };
@@ -507,8 +511,8 @@ impl Drop for Hold {
     }
 }
 
-/// A fetch of what a line misses. Whoever is handed it brings it to its end; if it is dropped before, the line knows that
-/// nobody fetches any more.
+/// A fetch of what a line misses. Whoever is handed it brings it to its end; if it is dropped before, the
+/// line knows that nobody fetches any more.
 #[derive(Debug)]
 pub(crate) struct Fetching {
     number: u64,

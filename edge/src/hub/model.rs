@@ -1,5 +1,6 @@
-//! The whole way of recovering sessions through a hub, against a store that is a list: whatever is lost, repeated, late,
-//! trimmed or made anew, each follower gets everything after its place once and in order, or is told before what follows.
+//! The whole way of recovering sessions through a hub, against a store that is a list: whatever is lost,
+//! repeated, late, trimmed or made anew, each follower gets everything after its place once and in order, or
+//! is told before what follows.
 
 use std::collections::VecDeque;
 

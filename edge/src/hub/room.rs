@@ -1,7 +1,8 @@
 //! What is known of one channel: who listens, and how far its messages have come.
 //!
-//! A message is offered to all that listen in one go, under the lock of the room's map, so that it is counted exactly. It
-//! is encoded once for all plain listeners, and once for each name by which recovering ones call the channel.
+//! A message is offered to all that listen in one go, under the lock of the room's map, so that it is counted
+//! exactly. It is encoded once for all plain listeners, and once for each name by which recovering ones call
+//! the channel.
 
 use std::sync::Arc;
 
@@ -105,8 +106,9 @@ impl Room {
         });
     }
 
-    /// A session receives messages with their ids from now on, for a new subscription. Returns the one that ends:
-    /// what the session received under this name, or as published if the new one comes `instead_of_plain`.
+    /// A session receives messages with their ids from now on, for a new subscription. Returns the one that
+    /// ends: what the session received under this name, or as published if the new one comes
+    /// `instead_of_plain`.
     pub(super) fn follow(
         &mut self,
         peer: &Arc<Peer>,

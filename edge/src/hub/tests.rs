@@ -66,7 +66,8 @@ fn resident() -> usize {
     line.trim().strip_suffix(" kB").unwrap().trim().parse::<usize>().unwrap() << 10
 }
 
-/// Stuffs the outboxes of 200 sessions of 200 users, or of one channel. What the metric says, and what is resident.
+/// Stuffs the outboxes of 200 sessions of 200 users, or of one channel. What the metric says, and what is
+/// resident.
 fn stuff(shared: bool) -> (Waiting, usize) {
     let hub = hub(0, SessionPolicy::EvictOldest);
     let mut members: Vec<_> = (0..200).map(|_| hub.admit(256 << 10).unwrap()).collect();

@@ -1,7 +1,8 @@
 //! Answers publishers, and fetches what they ask about in vain.
 //!
-//! An answer about stored messages waits until they were handled here. One that has not come after [`FETCH_AFTER`] is
-//! fetched; what is not known by [`ANSWER_BY`] is answered as unknown, before the publisher gives the edge up.
+//! An answer about stored messages waits until they were handled here. One that has not come after
+//! [`FETCH_AFTER`] is fetched; what is not known by [`ANSWER_BY`] is answered as unknown, before the
+//! publisher gives the edge up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,8 @@ impl Desk {
         Self { keep, node, answers, waiting: Arc::new(Semaphore::new(WAITING)), metrics }
     }
 
-    /// Answers now if everything is known, or as soon as it is. All that is kept nowhere is known now or never.
+    /// Answers now if everything is known, or as soon as it is. All that is kept nowhere is known now or
+    /// never.
     pub(crate) fn answer(&self, ask: Ask, reply: Subject) {
         let counts = ask.ids.iter().map(|id| self.keep.recent.counts(Key::Id(*id))).collect();
         let answer = Answer { v: VERSION, edge: self.node.clone(), counts, stored: Vec::new() };
@@ -112,8 +114,8 @@ impl Keep {
         asked.iter().map(|stored| self.look(stored).flatten()).collect()
     }
 
-    /// Fetches what is asked about and has not come, as far as the stream's leader has come. Anybody on the bus can ask about
-    /// anything: what the leader does not have is no reason to look for it.
+    /// Fetches what is asked about and has not come, as far as the stream's leader has come. Anybody on the
+    /// bus can ask about anything: what the leader does not have is no reason to look for it.
     async fn fetch_asked(self: &Arc<Self>, asked: &[StoredRef]) {
         let mut open: Vec<_> = asked.iter().filter(|stored| self.look(stored).is_none()).collect();
         let mut pause = SHORT_PAUSE;

@@ -1,10 +1,11 @@
 //! Makes sure that a stream is still the one that was heard, when a copy does not follow the newest one.
 //!
-//! A backup that is restored, or a stream that is made anew, while parts run gives sequences a second time. Until the
-//! streams are looked at again, a message of the new life could pass for one of the old. So when a copy is out of sequence,
-//! or the connection to the bus is another one, nothing of its partition is delivered until the leader has said what stands
-//! at the newest sequence that was heard. If it is another message, or none though it can't have left by age or for newer
-//! ones of its channel, the stream seems to have gone back or lost its end. Mostly a copy was lost, and it is the same one.
+//! A backup that is restored, or a stream that is made anew, while parts run gives sequences a second time.
+//! Until the streams are looked at again, a message of the new life could pass for one of the old. So when a
+//! copy is out of sequence, or the connection to the bus is another one, nothing of its partition is
+//! delivered until the leader has said what stands at the newest sequence that was heard. If it is another
+//! message, or none though it can't have left by age or for newer ones of its channel, the stream seems to
+//! have gone back or lost its end. Mostly a copy was lost, and it is the same one.
 
 use std::sync::Arc;
 
@@ -36,8 +37,8 @@ pub(crate) struct Thread {
 struct Doubt {
     /// Whether the stream still has the newest that surely was of this epoch.
     newest: bool,
-    /// Copies that came since and follow each other, the first and the last: of this epoch, or of the one before that a
-    /// queue still held.
+    /// Copies that came since and follow each other, the first and the last: of this epoch, or of the one
+    /// before that a queue still held.
     since: Option<(Known, Known)>,
 }
 
@@ -109,8 +110,8 @@ impl Thread {
         }
     }
 
-    /// The connection to the bus was another one before. True: somebody has to ask. Where nothing was ever stored there is
-    /// nothing to ask about.
+    /// The connection to the bus was another one before. True: somebody has to ask. Where nothing was ever
+    /// stored there is nothing to ask about.
     pub(crate) fn on_interruption(&mut self) -> bool {
         let first = self.doubt.is_none() && self.newest.as_ref().is_some_and(|newest| newest.seq > 0);
         if first {
@@ -119,7 +120,8 @@ impl Thread {
         first
     }
 
-    /// Whether a stream that ends with this sequence, and is not in doubt, has something newer than was heard.
+    /// Whether a stream that ends with this sequence, and is not in doubt, has something newer than was
+    /// heard.
     pub(crate) fn is_behind(&self, last: u64) -> bool {
         self.doubt.is_none() && self.newest.as_ref().is_none_or(|newest| newest.seq < last)
     }
@@ -141,7 +143,8 @@ impl Thread {
         }
     }
 
-    /// The leader has what it was asked about, or had it before it expired. Some: up to here the copies are of this epoch.
+    /// The leader has what it was asked about, or had it before it expired. Some: up to here the copies are
+    /// of this epoch.
     pub(crate) fn confirm(&mut self, asked: &Question) -> Option<u64> {
         if self.doubt().as_ref() != Some(asked) {
             return None;
@@ -165,8 +168,8 @@ impl Thread {
         self.newest.as_ref().map(|newest| newest.seq)
     }
 
-    /// The leader does not have the copies that it was asked about: they are of another epoch, or it has not come so far.
-    /// Nothing of them is counted.
+    /// The leader does not have the copies that it was asked about: they are of another epoch, or it has not
+    /// come so far. Nothing of them is counted.
     pub(crate) fn dismiss(&mut self, asked: &Question) {
         if !asked.was_there && self.doubt().as_ref() == Some(asked) {
             self.doubt = None;
@@ -236,7 +239,8 @@ impl Keep {
                 // The lines here begin anew as soon as the epoch is another one.
                 Ok(false) => self.history.seems_back(epoch, partition),
                 Err(error) => {
-                    // Nobody says any more that it went back: if it did, that must last from when it is said again.
+                    // Nobody says any more that it went back: if it did, that must last from when it is said
+                    // again.
                     self.history.stands(epoch, partition);
                     self.metrics.read_errors.inc();
                     tracing::debug!(partition, %error, "the stream can't be asked what it has yet");
@@ -250,7 +254,8 @@ impl Keep {
     fn confirm(&self, partition: u32, epoch: Epoch, question: &Question) {
         if let Some(Some(seq)) = self.with_thread(partition, epoch, |thread| thread.confirm(question)) {
             self.history.saw(epoch, partition, seq);
-            // The copies that were in doubt are not counted as heard: comparing tails tells how far this edge has come.
+            // The copies that were in doubt are not counted as heard: comparing tails tells how far this edge
+            // has come.
             self.sweep_soon(partition);
         }
     }
@@ -264,7 +269,8 @@ impl Keep {
             return Ok(true);
         }
         if state.last_seq < known.seq {
-            // A leader that still takes in what it has, or a stream that went back: what watches the streams decides.
+            // A leader that still takes in what it has, or a stream that went back: what watches the streams
+            // decides.
             return Err(ReadError::Behind);
         }
         if let Some((_, id)) = self.history.id_at(partition, known.seq).await? {

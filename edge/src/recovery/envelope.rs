@@ -1,4 +1,5 @@
-//! What recovering subscribers are sent: messages with their ids, and events about the history. Written here only.
+//! What recovering subscribers are sent: messages with their ids, and events about the history. Written here
+//! only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

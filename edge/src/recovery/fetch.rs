@@ -75,7 +75,8 @@ impl Keep {
                         sleep(SHORT_PAUSE).await;
                     }
                 },
-                // The sweep begins anew. While this part knows of no other epoch, whoever said so may be wrong.
+                // The sweep begins anew. While this part knows of no other epoch, whoever said so may be
+                // wrong.
                 Err(ReadError::OtherEpoch) if self.history.epoch(channel) != Some(epoch) => return,
                 Err(error) => {
                     self.metrics.read_errors.inc();
@@ -135,8 +136,9 @@ impl Keep {
         }
     }
 
-    /// Nothing in the stream is what is wanted: somebody took its end for further off than it is, or its leader has lost
-    /// much. The channels are compared again, since copies that came meanwhile count as heard.
+    /// Nothing in the stream is what is wanted: somebody took its end for further off than it is, or its
+    /// leader has lost much. The channels are compared again, since copies that came meanwhile count as
+    /// heard.
     fn give_back(&self, fetching: &Fetching, (epoch, last): (Epoch, u64)) {
         let channel = fetching.channel();
         self.metrics.given_back.inc();

@@ -1,8 +1,8 @@
 //! How much of one partition's stream this edge surely heard: pure.
 //!
-//! An edge hears every live copy, so as long as their sequences follow each other without a hole nothing is missing, and
-//! the tails of the channels here need not be compared. Also the source of fresh positions for channels in which nothing
-//! happens.
+//! An edge hears every live copy, so as long as their sequences follow each other without a hole nothing is
+//! missing, and the tails of the channels here need not be compared. Also the source of fresh positions for
+//! channels in which nothing happens.
 
 /// One partition's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,7 +42,8 @@ impl Heard {
         self.covered
     }
 
-    /// To be asked for before the leader is asked where the stream ends, and given back to [`Heard::on_compared`].
+    /// To be asked for before the leader is asked where the stream ends, and given back to
+    /// [`Heard::on_compared`].
     pub(crate) fn holes(&self) -> u64 {
         self.holes
     }

@@ -47,7 +47,8 @@ pub(crate) struct Keep {
     heard: Vec<Mutex<Ear>>,
 }
 
-/// Places for reads of the store. Each partition has its own, so that one which does not answer takes none from others.
+/// Places for reads of the store. Each partition has its own, so that one which does not answer takes none
+/// from others.
 #[derive(Debug)]
 pub(super) struct Places(Vec<Semaphore>);
 
@@ -104,8 +105,9 @@ impl Keep {
         }
     }
 
-    /// A place for one read of a partition of which nothing is in doubt: to be held for that read and no longer, so that
-    /// whoever waits for the stream's leader keeps nobody from reading. None: there is no such partition.
+    /// A place for one read of a partition of which nothing is in doubt: to be held for that read and no
+    /// longer, so that whoever waits for the stream's leader keeps nobody from reading. None: there is no
+    /// such partition.
     pub(super) async fn place<'k>(
         &self,
         places: &'k Places,

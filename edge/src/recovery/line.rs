@@ -1,9 +1,10 @@
 //! How far one channel's messages have come on this edge: pure, no sockets and no clocks.
 //!
-//! Everything of the channel up to `last` was handled: delivered to whoever was subscribed then, or older than the first
-//! subscription. A live copy that shows that something is missing before it is not delivered; what is missing is fetched
-//! first, together with it. While a fetch runs, live copies only say how far it must go. So whatever is lost, repeated or
-//! out of order on the way, messages are handled once each, in the order of the stream.
+//! Everything of the channel up to `last` was handled: delivered to whoever was subscribed then, or older
+//! than the first subscription. A live copy that shows that something is missing before it is not delivered;
+//! what is missing is fetched first, together with it. While a fetch runs, live copies only say how far it
+//! must go. So whatever is lost, repeated or out of order on the way, messages are handled once each, in the
+//! order of the stream.
 
 use shared::history::Epoch;
 
@@ -70,7 +71,8 @@ impl Line {
         self.fetches += 1;
     }
 
-    /// The beginning is known: `tail` is the channel's last message in the store. True: begin to fetch what came since.
+    /// The beginning is known: `tail` is the channel's last message in the store. True: begin to fetch what
+    /// came since.
     pub(crate) fn open(&mut self, epoch: Epoch, tail: u64) -> bool {
         if self.epoch == Some(epoch) {
             return self.want(tail);
@@ -120,8 +122,8 @@ impl Line {
         self.fetching &= self.fetches != fetch;
     }
 
-    /// The stream has nothing of what a fetch looks for: it was never there. What came of the channel meanwhile is not
-    /// known any more: compare tails.
+    /// The stream has nothing of what a fetch looks for: it was never there. What came of the channel
+    /// meanwhile is not known any more: compare tails.
     pub(crate) fn give_back(&mut self, fetch: u64) {
         if self.fetching && self.fetches == fetch {
             self.wanted = self.last;
@@ -139,14 +141,15 @@ impl Line {
         next
     }
 
-    /// What a fetch looks for: after which sequence, and up to which at least. None: it is over, or another one runs.
+    /// What a fetch looks for: after which sequence, and up to which at least. None: it is over, or another
+    /// one runs.
     pub(crate) fn missing(&self, fetch: u64) -> Option<(Epoch, u64, u64)> {
         let runs = self.fetching && self.fetches == fetch;
         self.epoch.filter(|_| runs).map(|epoch| (epoch, self.last, self.wanted))
     }
 
-    /// The store says that there is nothing of the channel beyond `tail`, as far as it has come: `come`. True: nothing is
-    /// missing any more.
+    /// The store says that there is nothing of the channel beyond `tail`, as far as it has come: `come`.
+    /// True: nothing is missing any more.
     pub(crate) fn on_tail(&mut self, epoch: Epoch, asked_up_to: u64, tail: u64, come: u64) -> bool {
         if self.epoch != Some(epoch) {
             return true;

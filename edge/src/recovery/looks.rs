@@ -1,7 +1,7 @@
 //! One look at a time at where a channel ends, for all who subscribe to it meanwhile.
 //!
-//! A session that subscribes needs a look that began after it came. So those who come while one is under way share the
-//! next, however many they are.
+//! A session that subscribes needs a look that began after it came. So those who come while one is under way
+//! share the next, however many they are.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,8 @@
 //! The beginning of a line, for whoever subscribes.
 //!
-//! The tail of the channel is read from the leader each time, not only for the first: what was stored before the answer to
-//! a subscription is not for a plain subscriber, who may have had it elsewhere, and a recovering one has its own way to it.
-//! So the line must have come to that tail before anybody joins.
+//! The tail of the channel is read from the leader each time, not only for the first: what was stored before
+//! the answer to a subscription is not for a plain subscriber, who may have had it elsewhere, and a
+//! recovering one has its own way to it. So the line must have come to that tail before anybody joins.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Gives one session what is stored after its position, as fast as it reads, until it can follow.
 //!
-//! Nothing of the channel goes through the outbox meanwhile, so how much there is never makes a session too slow. Each page
-//! proves that it is whole, at the time it was read; the last step, from reading to following, is one step of the hub.
+//! Nothing of the channel goes through the outbox meanwhile, so how much there is never makes a session too
+//! slow. Each page proves that it is whole, at the time it was read; the last step, from reading to
+//! following, is one step of the hub.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -159,8 +160,8 @@ impl Keep {
         Ok(page)
     }
 
-    /// Waits until the line has come to the end of a page: what is given to a session may be ahead of its live copy, and
-    /// would come again if the session joined before.
+    /// Waits until the line has come to the end of a page: what is given to a session may be ahead of its
+    /// live copy, and would come again if the session joined before.
     async fn line_comes_to(
         self: &Arc<Self>,
         channel: &Channel,

@@ -1,11 +1,12 @@
 //! Compares the channels here with the streams, so that no lost copy stays unnoticed.
 //!
-//! After each connect of the bus, each change of a stream's leader, and every interval without either: a route between two
-//! servers may have lost a copy while nobody's connection broke. Where every copy was heard without a hole there is
-//! nothing to compare. Followers that hear nothing are told how far they have come in the same rounds.
+//! After each connect of the bus, each change of a stream's leader, and every interval without either: a
+//! route between two servers may have lost a copy while nobody's connection broke. Where every copy was heard
+//! without a hole there is nothing to compare. Followers that hear nothing are told how far they have come in
+//! the same rounds.
 //!
-//! Each partition is swept by itself: one whose stream does not answer keeps no other waiting. What a comparison shows to be
-//! missing is fetched in a task of its own, so no round waits for it either.
+//! Each partition is swept by itself: one whose stream does not answer keeps no other waiting. What a
+//! comparison shows to be missing is fetched in a task of its own, so no round waits for it either.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,8 +92,8 @@ impl Sweeper {
         Sweep { keep, partition, active, due, every, quiet, known: None }
     }
 
-    /// Tells the sweeps when they have a reason to begin. Waits for nothing else, so that it is known at once which
-    /// copies may have been missed.
+    /// Tells the sweeps when they have a reason to begin. Waits for nothing else, so that it is known at once
+    /// which copies may have been missed.
     async fn watch(&mut self) {
         let mut history = self.keep.history.state();
         let partitions = self.keep.history.partitions();
@@ -113,7 +114,8 @@ impl Sweeper {
                         }
                     }
                 }
-                // Only the stream that has another leader: with many of them, a server that ends changes many at once.
+                // Only the stream that has another leader: with many of them, a server that ends changes many
+                // at once.
                 Some(message) = self.leaders.next() => {
                     let partition = message.subject.rsplit('.').next().and_then(subject::parse_log_stream);
                     if let Some(partition) = partition && *self.active.borrow() {

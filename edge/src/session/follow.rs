@@ -69,8 +69,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         self.end(ended, rest);
     }
 
-    /// Takes what waits for a subscription that has ended out of the outbox, so that none of it comes after the answer
-    /// to what follows. True: messages were thrown away that should have been given.
+    /// Takes what waits for a subscription that has ended out of the outbox, so that none of it comes after
+    /// the answer to what follows. True: messages were thrown away that should have been given.
     fn end(&mut self, ended: Option<SubscriptionId>, rest: Rest) -> bool {
         let Some(ended) = ended else { return false };
         let waiting = self.member.outbox().withdraw(ended);
@@ -153,8 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         self.send(envelope::reload(position, &replay.name, why).of(replay.subscription));
     }
 
-    /// Tells the client to open another connection before this one is closed, if it can go on there where it is here.
-    /// While messages are kept back it is not told: where its channels are is a message too.
+    /// Tells the client to open another connection before this one is closed, if it can go on there where it
+    /// is here. While messages are kept back it is not told: where its channels are is a message too.
     pub(super) fn say_farewell(&mut self, at: Instant) {
         if self.paused {
             self.farewell = Some(at);

@@ -1,8 +1,9 @@
 //! One session: a task that carries what happens on the socket to the conversation, and its effects back.
 //!
-//! It decides nothing: [`state`] does. It holds its [`Member`] for as long as messages may go to the client, and gives it
-//! back before the socket is shut down, so that no message is counted for a client that sees its connection ended. Its
-//! place among the sessions is free only once the connection is over, which has a deadline whatever the client does.
+//! It decides nothing: [`state`] does. It holds its [`Member`] for as long as messages may go to the client,
+//! and gives it back before the socket is shut down, so that no message is counted for a client that sees its
+//! connection ended. Its place among the sessions is free only once the connection is over, which has a
+//! deadline whatever the client does.
 
 mod follow;
 pub(crate) mod outbox;
@@ -44,13 +45,13 @@ use state::{Effect, Granted, Limits, State, Unproved, Verified};
 
 /// Bytes of messages that are taken from the outbox at a time; one larger message is taken alone.
 const BATCH_BYTES: usize = 64 << 10;
-/// While the system holds something for a client that is silent, what it took is looked at each such part of the time that it
-/// may be silent.
+/// While the system holds something for a client that is silent, what it took is looked at each such part of
+/// the time that it may be silent.
 const SILENCE_LOOKS: f64 = 0.25;
 /// How long a client may take to read its last frames.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// The same for one that was too slow; it costs next to nothing by then, and should learn why it ends. An edge that
-/// leaves does not wait as long.
+/// The same for one that was too slow; it costs next to nothing by then, and should learn why it ends. An
+/// edge that leaves does not wait as long.
 const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all sessions of an edge share.
@@ -220,7 +221,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             if let Some(code) = self.carry_out(effects) {
                 return End::With(code);
             }
-            // Whoever talks or is delivered to without a pause keeps the timer from its turn, but not from its time.
+            // Whoever talks or is delivered to without a pause keeps the timer from its turn, but not from
+            // its time.
             if self.deadline() <= Instant::now()
                 && let Some(code) = self.on_deadline()
             {
@@ -391,7 +393,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         drop(slot);
     }
 
-    /// The client had no chance while the process did not run: whatever it has time for, it has that much later.
+    /// The client had no chance while the process did not run: whatever it has time for, it has that much
+    /// later.
     fn take_sleep_into_account(&mut self) {
         let asleep = self.env.awake.asleep();
         let longer = asleep.saturating_sub(std::mem::replace(&mut self.asleep, asleep));
@@ -468,8 +471,8 @@ fn follow_channel(
     })
 }
 
-/// Waits for what goes to the client next: an order or messages from the outbox, or what is stored. `delivers`: whether it
-/// takes messages now.
+/// Waits for what goes to the client next: an order or messages from the outbox, or what is stored.
+/// `delivers`: whether it takes messages now.
 async fn next(outbox: &Outbox, replays: &mut [Replay], keep: &Arc<Keep>, turn: (bool, bool)) -> Next {
     let (delivers, stored_first) = turn;
     let reads = delivers && !replays.is_empty();

@@ -1,10 +1,11 @@
 //! What others have for one session: messages, and the order to close.
 //!
-//! `offer` never waits: above the bound the session is closed as too slow, and everybody else goes on. The bound is in
-//! bytes of memory, because one message of 256 KiB is not one of 20 bytes, and a thousand of 20 bytes take five times as
-//! much: each frame counts with its body, as if nobody else had it, and the queue with its capacity. What was taken and
-//! is not written yet counts too. A single frame is always admitted to an empty outbox. Nothing is allocated while
-//! nothing waits, for most sessions are idle. After the close every offer is refused.
+//! `offer` never waits: above the bound the session is closed as too slow, and everybody else goes on. The
+//! bound is in bytes of memory, because one message of 256 KiB is not one of 20 bytes, and a thousand of 20
+//! bytes take five times as much: each frame counts with its body, as if nobody else had it, and the queue
+//! with its capacity. What was taken and is not written yet counts too. A single frame is always admitted to
+//! an empty outbox. Nothing is allocated while nothing waits, for most sessions are idle. After the close
+//! every offer is refused.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +75,8 @@ struct Inner {
 pub(crate) struct Held {
     /// Frames in the outbox.
     pub(crate) frames: usize,
-    /// What this session alone takes: queues, pages, ops; not the bodies of frames, which others may have too.
+    /// What this session alone takes: queues, pages, ops; not the bodies of frames, which others may have
+    /// too.
     pub(crate) without_bodies: usize,
     /// What counts towards the bound.
     pub(crate) cost: usize,
@@ -212,8 +214,8 @@ impl Outbox {
         taken
     }
 
-    /// Takes all frames of one subscription, in order; the others stay. What is written of them counts as with
-    /// [`Outbox::take`].
+    /// Takes all frames of one subscription, in order; the others stay. What is written of them counts as
+    /// with [`Outbox::take`].
     pub(crate) fn withdraw(&self, subscription: SubscriptionId) -> VecDeque<Frame> {
         let mut inner = self.lock();
         let frames = std::mem::take(&mut inner.frames);

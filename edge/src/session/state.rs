@@ -1,9 +1,9 @@
 //! One client's conversation as a pure state machine: no socket, no clock, no lock.
 //!
-//! What happened goes in, with the time; what is to be done comes out as effects, to be carried out in their order.
-//! Ops are handled strictly one after the other: while a token is being checked or a channel subscribed, later frames
-//! wait in a bounded queue, and when that is full [`State::wants_input`] says so and the socket is not read. After
-//! [`Effect::Close`] nothing comes out any more.
+//! What happened goes in, with the time; what is to be done comes out as effects, to be carried out in their
+//! order. Ops are handled strictly one after the other: while a token is being checked or a channel
+//! subscribed, later frames wait in a bounded queue, and when that is full [`State::wants_input`] says so and
+//! the socket is not read. After [`Effect::Close`] nothing comes out any more.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -20,7 +20,8 @@ use super::throttle::{Admission, Throttle};
 use crate::code::{CloseCode, ErrorCode};
 use crate::protocol::{self, After, ClientOp, Echo, Fatal, Incoming, Request};
 
-/// Pings a second that a client may send however few ops it may: applications, libraries and browsers have one each.
+/// Pings a second that a client may send however few ops it may: applications, libraries and browsers have
+/// one each.
 const MIN_KEEP_ALIVES: u32 = 10;
 /// Frames that may wait while an op is under way.
 pub(crate) const MAX_WAITING: usize = 32;
@@ -56,8 +57,8 @@ pub(crate) enum Effect {
     /// Deliver this channel no longer.
     Unwatch { channel: Channel, rest: Rest },
     /// Deliver this channel under this name with ids, after this position or from now on; then
-    /// [`State::on_subscribed`]. What the name, or with `instead_of_plain` the channel, was delivered before ends in
-    /// the step in which this begins.
+    /// [`State::on_subscribed`]. What the name, or with `instead_of_plain` the channel, was delivered before
+    /// ends in the step in which this begins.
     Follow { channel: Channel, name: Arc<str>, after: Option<Position>, instead_of_plain: bool },
     /// Deliver nothing more under this name.
     Unfollow { name: Arc<str>, rest: Rest },
@@ -120,7 +121,8 @@ pub(crate) struct State {
     under_way: Option<UnderWay>,
     waiting: VecDeque<Waiting>,
     throttle: Throttle,
-    /// Pings, as text and as control frames, have a rate of their own: keeping a connection alive must not cost ops.
+    /// Pings, as text and as control frames, have a rate of their own: keeping a connection alive must not
+    /// cost ops.
     keep_alives: Throttle,
     /// When a client that has done nothing useful must go; none once it has.
     useful_by: Option<Instant>,
@@ -222,15 +224,16 @@ impl State {
         effects
     }
 
-    /// The socket is not read from now on, for it has enough to write, or is again. Nobody is silent meanwhile.
+    /// The socket is not read from now on, for it has enough to write, or is again. Nobody is silent
+    /// meanwhile.
     pub(crate) fn on_deaf(&mut self, deaf: bool, now: Instant) {
         if std::mem::replace(&mut self.deaf, deaf) && !deaf {
             self.heard = now;
         }
     }
 
-    /// The client took something at this moment of what still waits for it. A ping that waits behind that has not come to
-    /// the client, so its pong can't be there yet.
+    /// The client took something at this moment of what still waits for it. A ping that waits behind that has
+    /// not come to the client, so its pong can't be there yet.
     pub(crate) fn on_taken(&mut self, at: Instant) {
         self.heard = self.heard.max(at);
     }
@@ -245,8 +248,8 @@ impl State {
         self.heard
     }
 
-    /// The process did not run for this long. The client could do nothing about it, so it has as much longer for all that is
-    /// asked of it. A login ends when it ends.
+    /// The process did not run for this long. The client could do nothing about it, so it has as much longer
+    /// for all that is asked of it. A login ends when it ends.
     pub(crate) fn on_asleep(&mut self, time: Duration) {
         self.heard += time;
         self.useful_by = self.useful_by.map(|by| by + time);

@@ -1,7 +1,8 @@
 //! How many ops a session may send: so many a second, as many at once, and no stubbornness.
 //!
-//! A leaky bucket kept as one instant (the generic cell rate algorithm), so that a session pays 40 bytes for it.
-//! Refusals are counted in windows; a client that goes on in spite of them is told apart from one that had a burst.
+//! A leaky bucket kept as one instant (the generic cell rate algorithm), so that a session pays 40 bytes for
+//! it. Refusals are counted in windows; a client that goes on in spite of them is told apart from one that
+//! had a burst.
 
 use std::time::Duration;
 

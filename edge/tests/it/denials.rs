@@ -88,7 +88,8 @@ async fn deaf_world() -> (World, Denials) {
     (world, list)
 }
 
-/// Tells the edge an order that the list keeps. How many sessions it closed, and whether the user is kept out.
+/// Tells the edge an order that the list keeps. How many sessions it closed, and whether the user is kept
+/// out.
 async fn tell(world: &World, user: &str, seq: u64, milliseconds: u64) -> (u64, bool) {
     let until_ms = if milliseconds == 0 { 0 } else { now_ms() + milliseconds };
     let order = Order::Disconnect {
@@ -127,7 +128,8 @@ async fn a_ban_whose_copy_is_lost_as_well_is_found_in_the_list() {
     let mut open = Client::of(&world.edge, "user-1").await;
     let mut before = Client::of(&world.edge, "user-2").await;
     write(&list, "1", HOUR).await;
-    // Lifted before this edge knew of it: who was here when it was made goes, who came after it was lifted stays.
+    // Lifted before this edge knew of it: who was here when it was made goes, who came after it was lifted
+    // stays.
     write(&list, "2", HOUR).await;
     write(&list, "2", 0).await;
     let after = Client::of(&world.edge, "user-2").await;

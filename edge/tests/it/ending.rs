@@ -16,7 +16,8 @@ use crate::tls::{Site, connect_over};
 
 type Device = WebSocketStream<TlsStream<TcpStream>>;
 
-/// A device that comes over TLS, and whose system takes next to nothing that it does not read. None: it was not let in.
+/// A device that comes over TLS, and whose system takes next to nothing that it does not read. None: it was
+/// not let in.
 async fn narrow(world: &World, site: &Site) -> Option<Device> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();

@@ -16,8 +16,8 @@ const PING_TEXT: &[u8] = &[0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
 const BEGINNING: &[u8] = &[0x01, 0x80, 0, 0, 0, 0];
 const CONTINUATION: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
 
-/// Connects, and sends the first frame once, and the other again and again until the edge ends the connection. Gives all that
-/// it was sent.
+/// Connects, and sends the first frame once, and the other again and again until the edge ends the
+/// connection. Gives all that it was sent.
 fn flood(edge: SocketAddr, first: &'static [u8], frame: &'static [u8]) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut stream = TcpStream::connect(edge).unwrap();
@@ -55,7 +55,8 @@ async fn ends_soon(first: &'static [u8], frame: &'static [u8]) {
     other.leave().await;
     let heard = tokio::task::spawn_blocking(move || flooder.join().unwrap()).await.unwrap();
     assert!(heard.starts_with(b"HTTP/1.1 101"));
-    // The head, a second's worth of answers at once, ten times as many refusals, and what falls due on a slow machine.
+    // The head, a second's worth of answers at once, ten times as many refusals, and what falls due on a slow
+    // machine.
     assert!(heard.len() < 64 << 10, "{} bytes of answers", heard.len());
     world.end().await;
 }

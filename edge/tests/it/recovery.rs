@@ -44,7 +44,8 @@ impl Store {
         self.history.store(channel, &message, Default::default(), deadline).await.unwrap().position.seq
     }
 
-    /// Sends what looks like the live copy of a message that the stream has at `seq`, behind the one at `before`.
+    /// Sends what looks like the live copy of a message that the stream has at `seq`, behind the one at
+    /// `before`.
     async fn forge(&self, world: &World, (id, text): (u128, &str), seq: u64, before: u64) {
         let payload = Bytes::copy_from_slice(text.as_bytes());
         let message = LiveMessage { id: MessageId(id), kind: Kind::Text, payload };
@@ -240,8 +241,8 @@ async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not()
     store.end(world).await;
 }
 
-/// A peer may be wrong about where a channel ends: it asked a leader that was cut off, it speaks of an earlier epoch, or it
-/// makes numbers up.
+/// A peer may be wrong about where a channel ends: it asked a leader that was cut off, it speaks of an
+/// earlier epoch, or it makes numbers up.
 #[tokio::test]
 async fn nobody_makes_a_channel_deaf_by_asking_beyond_its_end() {
     let world = World::ready(|_| {}).await;

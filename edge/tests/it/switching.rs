@@ -1,4 +1,5 @@
-//! A session changes what it is: another user, another way to receive a channel. Nothing of before comes behind the answer.
+//! A session changes what it is: another user, another way to receive a channel. Nothing of before comes
+//! behind the answer.
 
 use std::time::Duration;
 
@@ -143,7 +144,8 @@ async fn the_farewell_of_an_expired_login_waits_for_the_same_user_and_is_not_tol
     }
 }
 
-/// What a slow reader was sent before and behind the answer to a subscription, by the numbers of the messages.
+/// What a slow reader was sent before and behind the answer to a subscription, by the numbers of the
+/// messages.
 #[derive(Debug, Default)]
 struct Seen {
     plain_before: Vec<u64>,
@@ -174,7 +176,8 @@ impl Slow {
         self.sent += 1;
     }
 
-    /// Publishes until so many messages wait in the outbox, and all that were published have come to the edge.
+    /// Publishes until so many messages wait in the outbox, and all that were published have come to the
+    /// edge.
     async fn stuff(&mut self, waiting: u64) {
         while self.world.metric("mc_edge_outbox_messages", "") < waiting {
             self.publish().await;

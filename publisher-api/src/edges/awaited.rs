@@ -1,7 +1,7 @@
 //! Whose answers to one question are still missing. Pure: no sockets, no clock.
 //!
-//! An answer is whole only if every edge that lives or may live has answered, and no unknown edge is possible. Each
-//! edge counts once.
+//! An answer is whole only if every edge that lives or may live has answered, and no unknown edge is
+//! possible. Each edge counts once.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,8 @@
 //! Keeps the roster of edges up to date, and says when it can be relied on.
 //!
 //! A heartbeat is noted before it is acknowledged: an edge takes its first client only after that, so no
-//! client is ever at an edge that is not asked. Readiness follows the bus and the roster. Time is that of [`Bus::awake`]:
-//! nobody is silent while this process does not run to hear it.
+//! client is ever at an edge that is not asked. Readiness follows the bus and the roster. Time is that of
+//! [`Bus::awake`]: nobody is silent while this process does not run to hear it.
 
 pub(crate) mod awaited;
 pub(crate) mod roster;
@@ -146,7 +146,8 @@ impl Edges {
 
     async fn sweep(&self, heartbeats: &mut Subscriber) {
         if self.lock().is_lapsing(self.now()) {
-            // The missing sign may be on its way through this connection: all that came before the answer is here then.
+            // The missing sign may be on its way through this connection: all that came before the answer is
+            // here then.
             let _ = self.bus.barrier(self.times.heartbeat).await;
             while let Some(Some(message)) = heartbeats.next().now_or_never() {
                 self.on_heartbeat(message).await;

@@ -1,8 +1,8 @@
 //! Which edges live, from what they say. Pure: time is told, nothing is sent.
 //!
 //! An edge is live from its first sign until it says bye or is silent for too long; then it is named for a
-//! while, because it may still hold sessions. That it is silent is judged by [`Roster::sweep`] alone, for which its caller
-//! first takes in what has come. Who said bye never comes back: an edge has a new id at each
+//! while, because it may still hold sessions. That it is silent is judged by [`Roster::sweep`] alone, for
+//! which its caller first takes in what has come. Who said bye never comes back: an edge has a new id at each
 //! start. The roster is certain only once every living edge had the time to be heard on this connection.
 
 use std::collections::HashMap;
@@ -27,8 +27,8 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// How long to listen before every living edge was heard: an interval, and a quarter for a late timer. An edge that
-    /// was not heard yet and can have no client need not be waited for.
+    /// How long to listen before every living edge was heard: an interval, and a quarter for a late timer. An
+    /// edge that was not heard yet and can have no client need not be waited for.
     fn hearing(&self) -> Duration {
         if self.one_edge {
             return Duration::ZERO;

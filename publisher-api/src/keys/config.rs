@@ -21,7 +21,8 @@ const MAX_NAME: usize = 64;
 /// The largest file of keys, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
-/// `[[publisher_api.keys]]`: one key. Several may have the same name, so that one can take the place of another.
+/// `[[publisher_api.keys]]`: one key. Several may have the same name, so that one can take the place of
+/// another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct KeyConfig {

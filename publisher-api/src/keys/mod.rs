@@ -11,8 +11,8 @@
 //! | `store` | the one table in use, and how another takes its place |
 //! | `new` | a new key, for `message-center key new` |
 //!
-//! Secrets are kept nowhere: not in the configuration, a log, a metric or a `Debug`. Without keys everybody may do
-//! everything; then the port is on loopback, or its owner said that it is meant.
+//! Secrets are kept nowhere: not in the configuration, a log, a metric or a `Debug`. Without keys everybody
+//! may do everything; then the port is on loopback, or its owner said that it is meant.
 
 mod caller;
 pub(crate) mod config;

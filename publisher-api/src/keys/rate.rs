@@ -1,8 +1,8 @@
 //! How many messages a key may publish a second: a bucket of tokens, one for each message.
 //!
-//! A call that finds a token may take more than there are, and the next ones wait until the debt is paid. So the rate
-//! holds on average, and a call to 10,000 users needs no bucket of 10,000. (Ready-made limiters refuse such a call
-//! for ever.) [`Bucket`] is pure; the time is told.
+//! A call that finds a token may take more than there are, and the next ones wait until the debt is paid. So
+//! the rate holds on average, and a call to 10,000 users needs no bucket of 10,000. (Ready-made limiters
+//! refuse such a call for ever.) [`Bucket`] is pure; the time is told.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Secrets and their hashes: how one is made, kept and recognized.
 //!
-//! A plain SHA-256 keeps a secret as well as a slow hash would, because secrets are random and have 256 bits: there
-//! is nothing to guess. It costs a microsecond a request, where a slow one would let strangers keep the machine busy.
+//! A plain SHA-256 keeps a secret as well as a slow hash would, because secrets are random and have 256 bits:
+//! there is nothing to guess. It costs a microsecond a request, where a slow one would let strangers keep the
+//! machine busy.
 
 use std::fmt;
 
@@ -52,8 +53,8 @@ impl SecretHash {
         Ok(Self(hash))
     }
 
-    /// The first bytes, to find candidates by. How long finding takes may betray them to who guesses; from there is
-    /// no way to a secret, nor to the rest.
+    /// The first bytes, to find candidates by. How long finding takes may betray them to who guesses; from
+    /// there is no way to a secret, nor to the rest.
     pub(crate) fn bucket(&self) -> [u8; 8] {
         let mut bucket = [0; 8];
         bucket.copy_from_slice(&self.0[..8]);

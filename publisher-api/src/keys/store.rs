@@ -1,7 +1,8 @@
 //! The one table of keys that is in use, and how another takes its place.
 //!
-//! A new table is used whole or not at all: while the configuration or the file is faulty, the keys before stay valid.
-//! The file is looked at every few seconds by content, which is what a mounted Kubernetes Secret needs.
+//! A new table is used whole or not at all: while the configuration or the file is faulty, the keys before
+//! stay valid. The file is looked at every few seconds by content, which is what a mounted Kubernetes Secret
+//! needs.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -32,7 +33,8 @@ pub(crate) struct Keys {
     table: RwLock<Arc<Table>>,
     /// What the table was made from; held while another is made, so that two do not cross.
     origin: Mutex<Origin>,
-    /// Another content of the file, which the latest look found. Whoever writes it may be in the middle of it.
+    /// Another content of the file, which the latest look found. Whoever writes it may be in the middle of
+    /// it.
     seen: Mutex<Option<Origin>>,
     /// Whether everybody may come once there are no keys. Decided by where the port was bound, which stays.
     may_be_open: bool,
@@ -145,8 +147,8 @@ impl Keys {
         }
     }
 
-    /// The last key goes only with a restart: a file that somebody empties or cuts off looks like that, and everybody
-    /// who reaches the port could publish.
+    /// The last key goes only with a restart: a file that somebody empties or cuts off looks like that, and
+    /// everybody who reaches the port could publish.
     fn check_closed(&self, table: Table) -> Result<Table, Problems> {
         let mut problems = Problems::default();
         let was_open = self.may_be_open && self.table().is_empty();

@@ -271,10 +271,12 @@ pub(super) struct DisconnectAnswer {
     pub(super) closed: u64,
     /// On which edges; only those that had one.
     pub(super) on: Vec<EdgeClosed>,
-    /// Whether logins of the user are refused from now on: it is stored, and every edge that answered does so already.
+    /// Whether logins of the user are refused from now on: it is stored, and every edge that answered does so
+    /// already.
     pub(super) denied: bool,
     /// Which edges were asked.
     pub(super) edges: EdgesAnswer,
-    /// Whether every edge answered. If not, the silent ones may still have sessions of the user; repeat the call.
+    /// Whether every edge answered. If not, the silent ones may still have sessions of the user; repeat the
+    /// call.
     pub(super) complete: bool,
 }

@@ -37,8 +37,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
-    /// The `id` or `next` after which to begin; what it stands for is not in the answer. Left out: with the oldest message
-    /// that is kept.
+    /// The `id` or `next` after which to begin; what it stands for is not in the answer. Left out: with the
+    /// oldest message that is kept.
     #[param(example = "2b9f42b420cf6b4c.42")]
     after: Option<String>,
     /// How many at most, from 1 to 1,000; 100 if left out.
@@ -106,8 +106,8 @@ pub(super) struct ErasedAnswer {
 )]
 /// Reads the messages of a channel that are kept.
 ///
-/// Needs the scope `read`, and that the key may use the channel. If anything after `after` is missing, because it was
-/// erased, was too old or too much, or the store was made anew, the answer is 410.
+/// Needs the scope `read`, and that the key may use the channel. If anything after `after` is missing,
+/// because it was erased, was too old or too much, or the store was made anew, the answer is 410.
 pub(crate) async fn messages(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -130,8 +130,8 @@ pub(crate) async fn messages(
 )]
 /// Erases all messages of a channel.
 ///
-/// Needs the scope `admin`, and that the key may use the channel. Clients that recover from before are told to reload.
-/// What devices have received is out of reach; backups are yours to erase.
+/// Needs the scope `admin`, and that the key may use the channel. Clients that recover from before are told
+/// to reload. What devices have received is out of reach; backups are yours to erase.
 pub(crate) async fn erase(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,

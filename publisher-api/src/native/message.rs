@@ -21,7 +21,8 @@ const EXAMPLE: &str = r#"{"to":{"users":[1001]},"event":"@user","data":{"msg":"H
 #[serde(deny_unknown_fields)]
 #[schema(as = To)]
 pub(super) struct To<'a> {
-    /// Users, as integers or strings; `1001` and `"1001"` are the same. Each stands for its channel `user:<id>`.
+    /// Users, as integers or strings; `1001` and `"1001"` are the same. Each stands for its channel
+    /// `user:<id>`.
     #[serde(borrow, default)]
     #[schema(value_type = Vec<UserId>, required = false, max_items = 10_000, example = json!([1001, "bob"]))]
     users: Entries<'a>,
@@ -68,7 +69,8 @@ pub(super) struct Body<'a> {
     /// The bytes that devices receive in a binary frame, in standard base64 with padding.
     #[serde(default)]
     raw_base64: Option<String>,
-    /// Whether to count the sessions that were reached; yes if left out. A batch says it for all its messages.
+    /// Whether to count the sessions that were reached; yes if left out. A batch says it for all its
+    /// messages.
     #[serde(default)]
     receipt: Option<bool>,
 }

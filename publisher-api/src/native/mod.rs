@@ -1,7 +1,7 @@
 //! The native calls: publishing to many, batches, what is kept, who is online, disconnecting.
 //!
-//! A success is JSON; every refusal is a problem (RFC 9457) with a name that programs can rely on. Whatever a call asks
-//! for is bounded: entries, bytes, and what is under way at a time.
+//! A success is JSON; every refusal is a problem (RFC 9457) with a name that programs can rely on. Whatever a
+//! call asks for is bounded: entries, bytes, and what is under way at a time.
 
 mod answer;
 mod body;

@@ -16,7 +16,8 @@ use crate::error::Refusal;
 /// How much of a bad target its result repeats, in bytes.
 const MAX_ECHO: usize = 64;
 
-/// Entries of a list as they stand in the JSON, at most [`MAX_TARGETS`] and one: enough to know that there are more.
+/// Entries of a list as they stand in the JSON, at most [`MAX_TARGETS`] and one: enough to know that there
+/// are more.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entries<'a>(pub(super) Vec<&'a RawValue>);
 

@@ -1,8 +1,8 @@
-//! Order within a channel: of one source (a batch, a publishing socket) at most one message a channel is on its way to the
-//! store, and the next goes when that one is settled. Channels do not wait for each other.
+//! Order within a channel: of one source (a batch, a publishing socket) at most one message a channel is on
+//! its way to the store, and the next goes when that one is settled. Channels do not wait for each other.
 //!
-//! Pure: no sockets, no clock. Its owner bounds how much waits, and promises to call [`Lanes::settled`] for everything that
-//! it was told to send.
+//! Pure: no sockets, no clock. Its owner bounds how much waits, and promises to call [`Lanes::settled`] for
+//! everything that it was told to send.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -38,7 +38,8 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The message of this channel that was on its way is stored or finally refused. Returns the one to send now.
+    /// The message of this channel that was on its way is stored or finally refused. Returns the one to send
+    /// now.
     pub(crate) fn settled(&mut self, channel: &Channel) -> Option<T> {
         let next = self.lanes.get_mut(channel)?.pop_front();
         match next {
@@ -48,8 +49,8 @@ impl<T> Lanes<T> {
         next
     }
 
-    /// The message of this channel that was on its way is finally refused, and those behind it shall not overtake it.
-    /// Returns them, in order; the lane is free.
+    /// The message of this channel that was on its way is finally refused, and those behind it shall not
+    /// overtake it. Returns them, in order; the lane is free.
     pub(crate) fn give_up(&mut self, channel: &Channel) -> VecDeque<T> {
         let behind = self.lanes.remove(channel).unwrap_or_default();
         self.waiting -= behind.len();

@@ -1,7 +1,8 @@
 //! Adds up what the edges answer to one ask. Pure: no sockets, no clock.
 //!
 //! A count is called complete only if every edge that could hold a subscriber has answered and has seen the
-//! message, and no unknown edge is possible. Each edge counts once. An ask names live messages first, stored ones after.
+//! message, and no unknown edge is possible. Each edge counts once. An ask names live messages first, stored
+//! ones after.
 
 use std::sync::Arc;
 

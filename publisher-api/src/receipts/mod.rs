@@ -1,7 +1,7 @@
 //! Asks the edges to how many sessions messages went, and hands each publish its receipt.
 //!
-//! One task owns all open asks. An ask travels on the connection that carried its live messages, behind them; stored
-//! messages share it, and need no order with it: edges know them by their sequence.
+//! One task owns all open asks. An ask travels on the connection that carried its live messages, behind them;
+//! stored messages share it, and need no order with it: edges know them by their sequence.
 //! An ask after a pause goes at once; those that follow within the window share one. Every question gets
 //! its receipt, at the latest when the deadline has passed.
 
@@ -29,7 +29,8 @@ use crate::metrics::{Loss, Metrics};
 use crate::traced;
 pub(crate) use gather::{Gathering, Receipt, Taken};
 
-/// Messages that one ask names at most: 35 KiB of JSON, or 450 KiB if all are stored and have the longest names.
+/// Messages that one ask names at most: 35 KiB of JSON, or 450 KiB if all are stored and have the longest
+/// names.
 const MAX_IDS: usize = 1_024;
 
 /// Which message.

@@ -3,7 +3,8 @@
 use socket2::SockRef;
 use tokio::net::TcpListener;
 
-/// In bytes; Linux adds as much for its own. Left to itself it grows to megabytes, which is memory that nobody counts.
+/// In bytes; Linux adds as much for its own. Left to itself it grows to megabytes, which is memory that
+/// nobody counts.
 const SEND_BUFFER: usize = 128 << 10;
 
 /// Bounds what the system holds for each connection of this listener.

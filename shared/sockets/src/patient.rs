@@ -1,6 +1,7 @@
 //! A stream that fails once its other end takes nothing for too long.
 //!
-//! The system keeps nothing for it then. Slow is not stalled: however little the other end takes, and however long all of it lasts, each byte counts.
+//! The system keeps nothing for it then. Slow is not stalled: however little the other end takes, and however
+//! long all of it lasts, each byte counts.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::progress::{Acknowledged, Progress, reset_on_close};
 
-/// Writes, flushes and shuts down with an end: [`io::ErrorKind::TimedOut`] when nothing was taken for that long.
+/// Writes, flushes and shuts down with an end: [`io::ErrorKind::TimedOut`] when nothing was taken for that
+/// long.
 #[derive(Debug)]
 pub struct Patient<S> {
     stream: S,

@@ -1,9 +1,10 @@
 //! Whether the other end of a socket takes anything.
 //!
-//! A socket that was full counts as writable only once a third of its send buffer is free, on Linux. A client that
-//! takes a few KB a second needs longer for that than anybody waits. So the kernel is asked how many bytes the other
-//! end has acknowledged (sock_diag(7), a lookup of one socket). Where that is not to be had, on other systems or behind
-//! a filter of system calls, only writability tells, and such a client counts as one that takes nothing.
+//! A socket that was full counts as writable only once a third of its send buffer is free, on Linux. A client
+//! that takes a few KB a second needs longer for that than anybody waits. So the kernel is asked how many
+//! bytes the other end has acknowledged (sock_diag(7), a lookup of one socket). Where that is not to be had,
+//! on other systems or behind a filter of system calls, only writability tells, and such a client counts as
+//! one that takes nothing.
 
 use std::time::Duration;
 
@@ -63,7 +64,8 @@ impl Acknowledged for Sink {
     }
 }
 
-/// Lets the connection be reset when it is closed, so that the system keeps nothing for somebody who takes nothing.
+/// Lets the connection be reset when it is closed, so that the system keeps nothing for somebody who takes
+/// nothing.
 pub fn reset_on_close(stream: &impl Acknowledged) {
     if let Some(tcp) = stream.tcp() {
         // A socket that refuses is closed as usual.

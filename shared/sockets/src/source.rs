@@ -1,6 +1,7 @@
 //! Whom an address stands for.
 //!
-//! An IPv4 address is one source, and so is an IPv6 network of 64 bits: whoever has one address of it has them all.
+//! An IPv4 address is one source, and so is an IPv6 network of 64 bits: whoever has one address of it has
+//! them all.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,5 @@
-//! A cheap handle to the bus: async-nats with deadlines, proof of subscriptions, and requests that don't leak.
+//! A cheap handle to the bus: async-nats with deadlines, proof of subscriptions, and requests that don't
+//! leak.
 //!
 //! There is no trait: the embedded bus speaks the NATS protocol, so there are two servers and one client.
 //! What is published while the connection is down is refused, not kept: the caller can still tell.
@@ -32,7 +33,8 @@ use metrics::ClientMetrics;
 
 /// How long the proof of a subscription, or a publish into a full buffer, may take.
 pub const DEADLINE: Duration = Duration::from_secs(5);
-/// How often the server is asked for a sign of life; after two pings without one the connection counts as gone.
+/// How often the server is asked for a sign of life; after two pings without one the connection counts as
+/// gone.
 const PING_INTERVAL: Duration = Duration::from_secs(3);
 /// Messages that a subscription may have waiting before async-nats drops the newest. It costs nothing while
 /// idle, and a feed must outlast a burst of the whole bus.

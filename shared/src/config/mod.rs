@@ -32,17 +32,18 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     /// Looks for values that contradict a bound or each other; adds what it finds.
     fn validate(&self, problems: &mut Problems);
 
-    /// Fills in what nothing was said of, where that depends on the program: a section of which one key is given has
-    /// the defaults of its type for all others, not those of the program.
+    /// Fills in what nothing was said of, where that depends on the program: a section of which one key is
+    /// given has the defaults of its type for all others, not those of the program.
     fn complete(&mut self) {}
 
-    /// Keys whose new values would let in whom those of now keep out. They open only at a start: a file that is cut off
-    /// while somebody writes it says the same.
+    /// Keys whose new values would let in whom those of now keep out. They open only at a start: a file that
+    /// is cut off while somebody writes it says the same.
     fn doors_opened(&self, _new: &Self) -> Vec<&'static str> {
         Vec::new()
     }
 
-    /// Dotted keys, or beginnings of keys, that may change while the process runs; all others are read at its start.
+    /// Dotted keys, or beginnings of keys, that may change while the process runs; all others are read at its
+    /// start.
     fn reloadable() -> &'static [&'static str] {
         &[]
     }
@@ -149,8 +150,8 @@ fn parse(path: &Path, text: &str, problems: &mut Problems) -> Table {
     })
 }
 
-/// `MC_EDGE__LISTEN` → `["edge", "listen"]`; `MC_CHANNELS` → `["channels"]`. Other names without `__` are not configuration, unless they look
-/// like a slip of the finger.
+/// `MC_EDGE__LISTEN` → `["edge", "listen"]`; `MC_CHANNELS` → `["channels"]`. Other names without `__` are not
+/// configuration, unless they look like a slip of the finger.
 fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
     let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
     if is_service_link(rest) {
@@ -177,8 +178,9 @@ fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
     Ok(None)
 }
 
-/// What Kubernetes tells every container of a namespace about the Services in it: of one that is called `mc-edge`,
-/// `MC_EDGE_SERVICE_HOST`, `MC_EDGE_SERVICE_PORT_WS`, `MC_EDGE_PORT`, `MC_EDGE_PORT_6790_TCP_ADDR` and others.
+/// What Kubernetes tells every container of a namespace about the Services in it: of one that is called
+/// `mc-edge`, `MC_EDGE_SERVICE_HOST`, `MC_EDGE_SERVICE_PORT_WS`, `MC_EDGE_PORT`, `MC_EDGE_PORT_6790_TCP_ADDR`
+/// and others.
 fn is_service_link(rest: &str) -> bool {
     let mut words: Vec<&str> = rest.split('_').collect();
     if matches!(words.last(), Some(&("PROTO" | "PORT" | "ADDR"))) && words.len() >= 4 {

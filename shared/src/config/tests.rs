@@ -143,7 +143,8 @@ fn sizes_are_read_and_written_with_units() {
     }
 }
 
-/// What Kubernetes sets for Services that happen to be called like our sections, in every pod of their namespace.
+/// What Kubernetes sets for Services that happen to be called like our sections, in every pod of their
+/// namespace.
 #[test]
 fn variables_of_service_links_are_nobodys_and_slips_are_still_told() {
     let links = [

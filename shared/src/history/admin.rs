@@ -1,7 +1,7 @@
 //! What an operator does to the streams of the history, with the parts stopped or not.
 //!
-//! Nothing here asks whether it should: the commands do that. What is begun and breaks off leaves streams that no part
-//! takes for whole, and can be begun again.
+//! Nothing here asks whether it should: the commands do that. What is begun and breaks off leaves streams
+//! that no part takes for whole, and can be begun again.
 
 use std::time::Duration;
 
@@ -72,7 +72,8 @@ pub async fn streams(bus: &Bus) -> Result<Vec<StreamStatus>, ApiError> {
     Ok(found)
 }
 
-/// Declares that these streams may not be what they were: every position that clients have is worth nothing from now on.
+/// Declares that these streams may not be what they were: every position that clients have is worth nothing
+/// from now on.
 ///
 /// # Errors
 /// See [`ApiError`]. Repeat it; a generation more does no harm.
@@ -90,12 +91,13 @@ pub async fn raise_generation(bus: &Bus, streams: &[StreamStatus]) -> Result<Vec
     Ok(raised)
 }
 
-/// Deletes `old` with all that they hold, and makes the empty streams of `config`. Those whose names are free are made
-/// first: if the bus has no room for them, they are removed again and nothing has changed. Where an operator placed the
-/// first stream, and how it is compressed, holds for all.
+/// Deletes `old` with all that they hold, and makes the empty streams of `config`. Those whose names are free
+/// are made first: if the bus has no room for them, they are removed again and nothing has changed. Where an
+/// operator placed the first stream, and how it is compressed, holds for all.
 ///
 /// # Errors
-/// See [`ApiError`]. Once something was deleted, no part takes what is left for a history until it was repeated.
+/// See [`ApiError`]. Once something was deleted, no part takes what is left for a history until it was
+/// repeated.
 pub async fn divide(
     bus: &Bus,
     old: &[StreamStatus],

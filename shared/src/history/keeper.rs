@@ -1,12 +1,13 @@
 //! Makes the streams, watches over them, and says which life of them this is.
 //!
-//! Looks at each every [`INTERVAL`], and at once after each connect or when something does not fit. A stream whose last sequence is
-//! below one that was seen in the same epoch went back in time (a backup was restored, a disk lost its end): its generation
-//! is raised, so that no position of before is taken for one of now. That costs every client a reload, so it must show
-//! [`PROOFS`] times in a row, or a new message must have been given a sequence that was seen before. Of a stream with copies
-//! it must also show for [`STEADY`] while nothing newer is heard, and be said by a leader that has most of them: one that
-//! was cut off, or was just elected and still takes in what it has, is behind too. The same goes for a leader that does not
-//! have a message where it was heard.
+//! Looks at each every [`INTERVAL`], and at once after each connect or when something does not fit. A stream
+//! whose last sequence is below one that was seen in the same epoch went back in time (a backup was restored,
+//! a disk lost its end): its generation is raised, so that no position of before is taken for one of now.
+//! That costs every client a reload, so it must show [`PROOFS`] times in a row, or a new message must have
+//! been given a sequence that was seen before. Of a stream with copies it must also show for [`STEADY`] while
+//! nothing newer is heard, and be said by a leader that has most of them: one that was cut off, or was just
+//! elected and still takes in what it has, is behind too. The same goes for a leader that does not have a
+//! message where it was heard.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,8 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// So often a stream must be behind before it is believed.
 const PROOFS: u32 = 4;
 
-/// For so long a stream with copies must be behind. A leader that was cut off leads on for up to 10 s, and for some more when
-/// it finds the others again.
+/// For so long a stream with copies must be behind. A leader that was cut off leads on for up to 10 s, and
+/// for some more when it finds the others again.
 const STEADY: Duration = Duration::from_secs(20);
 
 /// What is known of one stream.
@@ -46,7 +47,8 @@ enum Found {
     Mismatch(String),
 }
 
-/// Watches until the part leaves. Each stream by itself: one without a leader keeps nobody from looking at the others.
+/// Watches until the part leaves. Each stream by itself: one without a leader keeps nobody from looking at
+/// the others.
 pub(super) async fn keep(history: &History, leaving: &CancellationToken) {
     let found = Mutex::new(vec![Found::Nothing; history.partitions() as usize]);
     let all = All { history: history.clone(), found };
@@ -54,8 +56,8 @@ pub(super) async fn keep(history: &History, leaving: &CancellationToken) {
     tokio::select! { _ = join_all(watched) => {}, () = leaving.cancelled() => {} }
 }
 
-/// Whether a stream went back of which that was told. One with copies may have a leader for a moment that has not taken in
-/// everything yet, or one that was cut off and does not know that it leads no more.
+/// Whether a stream went back of which that was told. One with copies may have a leader for a moment that has
+/// not taken in everything yet, or one that was cut off and does not know that it leads no more.
 fn is_believed(told: Option<WentBack>, has_copies: bool, now: Instant) -> bool {
     match told {
         None => false,
@@ -118,8 +120,8 @@ impl All {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a stream may be made: all before it are there and fit. So whoever is configured for more partitions than
-    /// there are makes none.
+    /// Whether a stream may be made: all before it are there and fit. So whoever is configured for more
+    /// partitions than there are makes none.
     fn may_make(&self, partition: u32) -> bool {
         self.lock().iter().take(partition as usize).all(|found| matches!(found, Found::Partition(_)))
     }

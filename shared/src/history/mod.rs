@@ -1,8 +1,9 @@
 //! The history of channels: streams on the bus, one a partition, that keep messages in order for a while.
 //!
-//! A handle is cheap to clone. Behind it the keeper makes the streams, and finds out which life (epoch) of them this is.
-//! What must always hold: a position of another epoch is never compared by its sequence; what decides whether something is
-//! whole comes from a stream's leader; a page says by itself whether anything is missing in it.
+//! A handle is cheap to clone. Behind it the keeper makes the streams, and finds out which life (epoch) of
+//! them this is. What must always hold: a position of another epoch is never compared by its sequence; what
+//! decides whether something is whole comes from a stream's leader; a page says by itself whether anything is
+//! missing in it.
 
 pub mod admin;
 mod config;
@@ -198,13 +199,14 @@ impl History {
         self.inner.state.borrow().epochs()?.of(partition)
     }
 
-    /// Tells that a message with this sequence was seen in this epoch, so that a stream that goes back is noticed.
+    /// Tells that a message with this sequence was seen in this epoch, so that a stream that goes back is
+    /// noticed.
     pub fn saw(&self, epoch: Epoch, partition: u32, seq: u64) {
         self.in_epoch(epoch, partition, |shard| shard.seen.fetch_max(seq, Ordering::Relaxed));
     }
 
-    /// Tells how history stands. What was seen in another epoch is forgotten in the same step. Returns how history stood
-    /// before, if that was different.
+    /// Tells how history stands. What was seen in another epoch is forgotten in the same step. Returns how
+    /// history stood before, if that was different.
     fn tell(&self, state: HistoryState) -> Option<HistoryState> {
         let mut told = None;
         self.inner.state.send_if_modified(|known| {
@@ -227,8 +229,8 @@ impl History {
         told
     }
 
-    /// Changes what is known of a partition, unless its epoch is another one. The keeper begins with nothing in the same
-    /// step in which it tells of another epoch, so nothing of one epoch ever counts for the next.
+    /// Changes what is known of a partition, unless its epoch is another one. The keeper begins with nothing
+    /// in the same step in which it tells of another epoch, so nothing of one epoch ever counts for the next.
     fn in_epoch<T>(&self, epoch: Epoch, partition: u32, change: impl FnOnce(&Shard) -> T) {
         // Held while it is changed.
         let state = self.inner.state.borrow();
@@ -241,9 +243,9 @@ impl History {
         drop(state);
     }
 
-    /// Tells that the leader of a partition has another message, or none, at a sequence of this epoch than was seen there: it
-    /// seems to have gone back. Its epoch becomes another one soon; if there are copies, which may be led for a moment by
-    /// one that has not taken everything in, once that has lasted.
+    /// Tells that the leader of a partition has another message, or none, at a sequence of this epoch than
+    /// was seen there: it seems to have gone back. Its epoch becomes another one soon; if there are copies,
+    /// which may be led for a moment by one that has not taken everything in, once that has lasted.
     pub fn seems_back(&self, epoch: Epoch, partition: u32) {
         self.flag(epoch, partition, |known| known.or(Some(WentBack::Perhaps { since: self.awake().now() })));
         self.look_at(partition);
@@ -254,13 +256,15 @@ impl History {
         self.flag(epoch, partition, |known| known.filter(|known| *known == WentBack::Surely));
     }
 
-    /// Tells that a new message was given a sequence of this epoch that had been seen. Its epoch becomes another one soon.
+    /// Tells that a new message was given a sequence of this epoch that had been seen. Its epoch becomes
+    /// another one soon.
     fn went_back(&self, epoch: Epoch, partition: u32) {
         self.flag(epoch, partition, |_| Some(WentBack::Surely));
         self.look_at(partition);
     }
 
-    /// The clock by which streams are judged: a process that did not run for a while asked no leader meanwhile.
+    /// The clock by which streams are judged: a process that did not run for a while asked no leader
+    /// meanwhile.
     pub fn awake(&self) -> &Awake {
         self.inner.bus.awake()
     }

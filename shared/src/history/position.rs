@@ -9,8 +9,9 @@ use crate::subject::fnv1a;
 
 /// One life of a stream. Sequences of two epochs have nothing to do with each other.
 ///
-/// It is a hash of when the stream was created, how many partitions there are, which one it is, and a generation that is
-/// raised when the stream went back in time; two epochs of one stream are equal once in 2^64.
+/// It is a hash of when the stream was created, how many partitions there are, which one it is, and a
+/// generation that is raised when the stream went back in time; two epochs of one stream are equal once in
+/// 2^64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u64);
 

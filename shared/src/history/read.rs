@@ -1,8 +1,9 @@
 //! Reading what is stored, and knowing whether anything is missing in it.
 //!
-//! A page is whole if two things hold. The stream's first sequence, asked of the leader after the page was read, is not
-//! beyond the message after the page's beginning: so nothing of it can have expired. And fewer messages of the channel lie
-//! after its beginning than the stream was ever limited to: so none of them can have been pushed out by later ones.
+//! A page is whole if two things hold. The stream's first sequence, asked of the leader after the page was
+//! read, is not beyond the message after the page's beginning: so nothing of it can have expired. And fewer
+//! messages of the channel lie after its beginning than the stream was ever limited to: so none of them can
+//! have been pushed out by later ones.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,8 +21,9 @@ use crate::wire::{LiveMessage, WireError};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The pause before a replica that is behind is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Bytes of one answer about the last messages of channels, which come with their bodies: the answers that all partitions
-/// may give at the same time, and the least of one partition. A bus closes connections for which too much waits.
+/// Bytes of one answer about the last messages of channels, which come with their bodies: the answers that
+/// all partitions may give at the same time, and the least of one partition. A bus closes connections for
+/// which too much waits.
 const TAIL_BYTES: usize = 2 << 20;
 const FEWEST_TAIL_BYTES: usize = 64 << 10;
 
@@ -30,7 +32,8 @@ const SAYS_WITHIN: Duration = Duration::from_secs(1);
 /// For how long it is not asked again if it said nothing.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// That leaders say nothing about where channels end, as on a bus that lets a part publish less than it needs.
+/// That leaders say nothing about where channels end, as on a bus that lets a part publish less than it
+/// needs.
 #[derive(Debug, Default)]
 pub(super) struct Silence(std::sync::Mutex<Option<Instant>>);
 
@@ -92,7 +95,8 @@ pub struct Page {
     pub messages: Vec<StoredMessage>,
     /// How many more of the channel there are behind these, as the answering replica knows.
     pub remaining: u64,
-    /// Whether these are all from the beginning of the page to the last of them. Once it is false, it stays so.
+    /// Whether these are all from the beginning of the page to the last of them. Once it is false, it stays
+    /// so.
     pub whole: bool,
     /// The stream's last sequence at its leader, read after the page.
     pub last_seq: u64,
@@ -105,8 +109,8 @@ pub struct End {
     pub epoch: Epoch,
     /// The channel's last sequence; 0 if nothing of it is there.
     pub tail: u64,
-    /// The stream's last sequence at the replica that said so. What is not there up to here does not exist. 0: the replica
-    /// did not say how far it has come.
+    /// The stream's last sequence at the replica that said so. What is not there up to here does not exist.
+    /// 0: the replica did not say how far it has come.
     pub come: u64,
 }
 
@@ -141,8 +145,8 @@ impl History {
         Ok((epoch, seq))
     }
 
-    /// Without its message, unless the leader does not say it so: while messages of the channel are on their way to the
-    /// copies, or the store is full.
+    /// Without its message, unless the leader does not say it so: while messages of the channel are on their
+    /// way to the copies, or the store is full.
     async fn last_of(&self, partition: u32, subject: &str) -> Result<u64, ApiError> {
         let bus = &self.inner.bus;
         let mut silent = false;
@@ -166,9 +170,9 @@ impl History {
         Ok(last.map_or(0, |message| message.seq))
     }
 
-    /// The last sequences of channels of one partition (at most 1,000) that are beyond `after`, in the order of the channels;
-    /// none: all that the channel has is up to there. `at_least`: the stream's last sequence that the answer must know, from
-    /// the leader. Asks until every channel is answered: give it a deadline.
+    /// The last sequences of channels of one partition (at most 1,000) that are beyond `after`, in the order
+    /// of the channels; none: all that the channel has is up to there. `at_least`: the stream's last sequence
+    /// that the answer must know, from the leader. Asks until every channel is answered: give it a deadline.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -194,8 +198,8 @@ impl History {
                 BatchAnswer::Cut { messages, up_to: Some(up_to), .. } if up_to >= at_least => {
                     open.answer(&messages);
                 }
-                // Nothing at all was found, which does not tell how far the replica has come. A message that the leader
-                // has makes it tell.
+                // Nothing at all was found, which does not tell how far the replica has come. A message that
+                // the leader has makes it tell.
                 BatchAnswer::Whole { up_to: None, .. } if open.known.is_none() => {
                     let get = Get::Next { seq: 1, subject: &subject::log_all(partition) };
                     match self.inner.bus.get_message(&stream, get, DEADLINE).await? {
@@ -213,8 +217,9 @@ impl History {
         Ok(open.tails)
     }
 
-    /// Where a channel ends in this epoch, and how far whoever says so has come: one answer of one replica, so that neither a
-    /// leader that was cut off nor one that still takes in what it has can be taken for one that knows.
+    /// Where a channel ends in this epoch, and how far whoever says so has come: one answer of one replica,
+    /// so that neither a leader that was cut off nor one that still takes in what it has can be taken for one
+    /// that knows.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -276,7 +281,8 @@ impl History {
         }
         let count = messages.len() as u64 + remaining;
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
-        // A stream that never lost a message begins at 1; one that is empty has none to lose if none was ever there.
+        // A stream that never lost a message begins at 1; one that is empty has none to lose if none was ever
+        // there.
         let unexpired = after.saturating_add(1) >= first || state.last_seq == 0;
         self.saw(epoch, partition, state.last_seq);
         Ok(Page {
@@ -288,8 +294,8 @@ impl History {
         })
     }
 
-    /// The channel and the id of the message at a sequence, as the stream's leader knows. `None`: nothing is there that can
-    /// be read.
+    /// The channel and the id of the message at a sequence, as the stream's leader knows. `None`: nothing is
+    /// there that can be read.
     ///
     /// # Errors
     /// See [`ReadError`].

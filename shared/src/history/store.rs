@@ -12,8 +12,8 @@ use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{Kind, LiveMessage};
 
-/// The header of a message that stands in place of what was erased: whoever recovers from before it is told, and nobody is
-/// given it.
+/// The header of a message that stands in place of what was erased: whoever recovers from before it is told,
+/// and nobody is given it.
 pub const ERASED: &str = "Mc-Erased";
 
 /// How long one try may take.
@@ -48,7 +48,8 @@ pub enum StoreError {
     /// The store has no room.
     #[error("the store is full: raise history.max_bytes, or set history.full to drop-oldest")]
     Full,
-    /// The store could not be reached until the deadline. The message may be stored: repeat it under the same id.
+    /// The store could not be reached until the deadline. The message may be stored: repeat it under the same
+    /// id.
     #[error("the store can't be reached: {0}")]
     Unavailable(ApiError),
     /// The store does not take it, and would not later.
@@ -127,9 +128,9 @@ impl History {
         }
     }
 
-    /// The epoch in which a message was stored, if it is known. A new message whose sequence was seen before it was sent: the
-    /// stream went back, so nothing is acknowledged until its epoch is another one. Later messages would hide it: once the
-    /// stream is as long as it was, nothing looks missing.
+    /// The epoch in which a message was stored, if it is known. A new message whose sequence was seen before
+    /// it was sent: the stream went back, so nothing is acknowledged until its epoch is another one. Later
+    /// messages would hide it: once the stream is as long as it was, nothing looks missing.
     async fn notice(
         &self,
         channel: &Channel,
@@ -153,7 +154,8 @@ impl History {
         }
     }
 
-    /// `None` if it is not known which epoch that was, or the epoch is another one by now: its sequences are others.
+    /// `None` if it is not known which epoch that was, or the epoch is another one by now: its sequences are
+    /// others.
     fn stored(
         &self,
         channel: &Channel,
@@ -171,8 +173,8 @@ impl History {
     /// # Errors
     /// See [`StoreError`]. What was removed by then stays removed; repeat it.
     pub async fn erase(&self, channel: &Channel, deadline: Instant) -> Result<Erased, StoreError> {
-        // The mark first: at no moment is something missing without it. It is removed with the rest only if there is
-        // no later one.
+        // The mark first: at no moment is something missing without it. It is removed with the rest only if
+        // there is no later one.
         let stream = subject::log_stream(self.partition(channel));
         let subject = subject::log(channel, self.partitions());
         let id = MessageId(crate::ids::random_bits());

@@ -1,7 +1,7 @@
 //! What every process tells about itself: memory, processor time, open files, and the tasks of its runtime.
 //!
-//! The names are those that all Prometheus clients use. What the system does not tell is left out, never zero: outside
-//! Linux there is no `/proc`.
+//! The names are those that all Prometheus clients use. What the system does not tell is left out, never
+//! zero: outside Linux there is no `/proc`.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -119,7 +119,8 @@ fn boot_seconds(stat: &str) -> Option<f64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
-/// `Max open files            1024                 524288               files`: the first number is what holds.
+/// `Max open files            1024                 524288               files`: the first number is what
+/// holds.
 fn max_fds(limits: &str) -> Option<f64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()

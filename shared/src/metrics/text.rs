@@ -1,7 +1,7 @@
 //! The two text formats of `/metrics`: Prometheus' own and OpenMetrics.
 //!
-//! The library writes OpenMetrics. Each family comes out once, however many parts registered it, which both formats
-//! demand; in Prometheus' format the name of a counter's family ends in `_total` too.
+//! The library writes OpenMetrics. Each family comes out once, however many parts registered it, which both
+//! formats demand; in Prometheus' format the name of a counter's family ends in `_total` too.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -1,10 +1,10 @@
 //! Whether two rules can name one channel. Pure.
 //!
-//! Two questions, for both settings that must not differ within a channel. A client of the later rule subscribes to a
-//! channel, and publishers look the same channel up at the earlier rule, whose pattern matches text of any length. Or
-//! clients of both rules come to one channel. Each is answered by a search over both patterns at once, shortest text
-//! first, which finds an example if there is one. Which names lead to a rule is not looked at: names of an earlier rule
-//! may hide some of a later one today, and rules change.
+//! Two questions, for both settings that must not differ within a channel. A client of the later rule
+//! subscribes to a channel, and publishers look the same channel up at the earlier rule, whose pattern
+//! matches text of any length. Or clients of both rules come to one channel. Each is answered by a search
+//! over both patterns at once, shortest text first, which finds an example if there is one. Which names lead
+//! to a rule is not looked at: names of an earlier rule may hide some of a later one today, and rules change.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -109,7 +109,8 @@ impl Walker<'_> {
     }
 }
 
-/// A channel that clients of `one` can come to and that `other` stands for as well; none if there is no such channel.
+/// A channel that clients of `one` can come to and that `other` stands for as well; none if there is no such
+/// channel.
 pub(super) fn meet(one: &Pattern, (other, side): (&Pattern, Side), limits: Limits) -> Option<String> {
     let (one, other) = (tokens(one), tokens(other));
     let one = Walker { tokens: &one, most: limits.placeholder, side: Side::Reached };
@@ -251,8 +252,8 @@ mod tests {
             prop_assert_eq!(found.is_some(), wanted);
         }
 
-        /// What the decision is for: in a list that is taken, no client waits for what is not kept, and none gets
-        /// without a login what needs one by another name.
+        /// What the decision is for: in a list that is taken, no client waits for what is not kept, and none
+        /// gets without a login what needs one by another name.
         #[test]
         fn a_list_that_is_taken_keeps_its_word_in_every_channel(
             rules in prop::collection::vec(("[a:0]{0,1}", any_pattern(["x", "y"]), any::<(bool, bool)>()), 1..4),

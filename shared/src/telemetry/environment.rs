@@ -1,14 +1,15 @@
 //! The standard `OTEL_*` variables: whether traces are exported, how, and how many.
 //!
-//! Nothing is exported unless an endpoint is set. A value that can't be used is named with what to write instead, and
-//! the process does not start. What only the exporter needs (headers, time-outs) it reads by itself.
+//! Nothing is exported unless an endpoint is set. A value that can't be used is named with what to write
+//! instead, and the process does not start. What only the exporter needs (headers, time-outs) it reads by
+//! itself.
 
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::Sampler;
 
-/// The share of traces that are kept when nobody says how many: few enough to cost nothing that can be measured, and
-/// enough to see a trace every few seconds at ten publishes a second.
+/// The share of traces that are kept when nobody says how many: few enough to cost nothing that can be
+/// measured, and enough to see a trace every few seconds at ten publishes a second.
 const DEFAULT_RATIO: f64 = 0.01;
 const SAMPLERS: &str = "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, \
     parentbased_traceidratio";

@@ -47,7 +47,8 @@ pub(super) fn exporter(settings: &TraceSettings) -> anyhow::Result<SpanExporter>
     built.context("OTEL_EXPORTER_OTLP_*")
 }
 
-/// For this client alone: nothing is installed globally. The system's certificates are read only where needed.
+/// For this client alone: nothing is installed globally. The system's certificates are read only where
+/// needed.
 fn tls(secure: bool, pem: Option<&[u8]>) -> anyhow::Result<rustls::ClientConfig> {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject as _;

@@ -1,7 +1,8 @@
 //! Logs to standard error, as text or JSON, and traces to an OTLP collector.
 //!
-//! Started once, by `main`. Traces are of spans whose target is [`trace::TARGET`] and nothing else, so that what a
-//! library logs about exporting is never exported itself; without an exporter those spans do not exist at all.
+//! Started once, by `main`. Traces are of spans whose target is [`trace::TARGET`] and nothing else, so that
+//! what a library logs about exporting is never exported itself; without an exporter those spans do not exist
+//! at all.
 
 mod environment;
 mod exporter;
@@ -43,7 +44,8 @@ pub fn validate(config: &LogConfig, problems: &mut Problems) {
     if let Err(error) = EnvFilter::try_new(&config.filter) {
         problems.add("log.filter", format!("{error}; write e.g. \"info\" or \"info,edge=debug\""));
     }
-    // A word alone is taken for the name of a module, of which there is none, so that nothing would be logged.
+    // A word alone is taken for the name of a module, of which there is none, so that nothing would be
+    // logged.
     for word in config.filter.split(',').map(str::trim) {
         let is_bare = !word.is_empty() && !word.contains(['=', '[']);
         let module = word.split("::").next().unwrap_or_default();
@@ -82,8 +84,8 @@ impl Telemetry {
     }
 }
 
-/// Starts logs and, if `variables` (the `OTEL_*` ones) say so, traces. Called once, by `main`, within the runtime;
-/// `service` names the program in traces unless the variables do.
+/// Starts logs and, if `variables` (the `OTEL_*` ones) say so, traces. Called once, by `main`, within the
+/// runtime; `service` names the program in traces unless the variables do.
 ///
 /// # Errors
 /// Logging was started before, or traces can't be exported as the variables say.
@@ -108,8 +110,8 @@ pub fn start(config: &LogConfig, service: &str, variables: &[(String, String)]) 
     Ok(telemetry)
 }
 
-/// Panics are lines of the log. The usual way writes to standard error, where the task that panics would wait for whoever
-/// reads that.
+/// Panics are lines of the log. The usual way writes to standard error, where the task that panics would wait
+/// for whoever reads that.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);

@@ -1,7 +1,7 @@
 //! Spans on their way to the exporter: a bounded queue and one task that sends them in batches.
 //!
-//! Ending a span never waits: what finds the queue full is dropped and counted. A collector that is away or refuses
-//! costs nothing but its spans, which are counted too, and a line in the log once in a while.
+//! Ending a span never waits: what finds the queue full is dropped and counted. A collector that is away or
+//! refuses costs nothing but its spans, which are counted too, and a line in the log once in a while.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Where log lines go: a bounded queue, and a thread of its own that writes them to standard error.
 //!
-//! Whoever reads standard error may stop, as a container's log driver does. Then the thread waits, and nobody else:
-//! what does not fit into the queue is dropped and counted.
+//! Whoever reads standard error may stop, as a container's log driver does. Then the thread waits, and nobody
+//! else: what does not fit into the queue is dropped and counted.
 
 use std::fs::File;
 use std::io::{self, Write};

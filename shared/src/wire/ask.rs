@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::history::Epoch;
 use crate::ids::{Channel, MessageId, NodeId};
 
-/// A question to every edge; the answer goes to the reply subject. A frame holds all that one publisher asks within a
-/// millisecond. Messages without history are asked about by their ids, behind them on the same connection; stored ones by
-/// their places, in no order with their live copies.
+/// A question to every edge; the answer goes to the reply subject. A frame holds all that one publisher asks
+/// within a millisecond. Messages without history are asked about by their ids, behind them on the same
+/// connection; stored ones by their places, in no order with their live copies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// Version.

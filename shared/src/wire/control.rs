@@ -7,7 +7,8 @@ use crate::ids::NodeId;
 /// Times that one answer names for a user at most. Beyond, only the number of sessions tells.
 pub const MAX_SINCE: usize = 32;
 
-/// A question or an order to every edge, sent to [`crate::subject::CONTROL_ALL`]; the answer goes to the reply subject.
+/// A question or an order to every edge, sent to [`crate::subject::CONTROL_ALL`]; the answer goes to the
+/// reply subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     /// Version.
@@ -18,7 +19,8 @@ pub struct Control {
     pub order: Order,
 }
 
-/// What an edge shall do. An edge that does not know an order gives no answer, so that nobody takes it for obeyed.
+/// What an edge shall do. An edge that does not know an order gives no answer, so that nobody takes it for
+/// obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "lowercase")]
 pub enum Order {
@@ -34,8 +36,8 @@ pub enum Order {
         /// What the close frame says; `None`: the edge's own words.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
-        /// For how many milliseconds from now these users may not log in. 0 lifts what was ordered before; `None` leaves
-        /// it as it is.
+        /// For how many milliseconds from now these users may not log in. 0 lifts what was ordered before;
+        /// `None` leaves it as it is.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deny_for_ms: Option<u64>,
         /// Where the list keeps this; `None` from a publisher that keeps no list.

@@ -15,12 +15,12 @@ pub struct VerifyRequest {
     pub v: u32,
     /// What the device sent.
     pub token: String,
-    /// Milliseconds from now after which the edge has given up, and an answer is of no use. `None`: an edge that
-    /// does not say.
+    /// Milliseconds from now after which the edge has given up, and an answer is of no use. `None`: an edge
+    /// that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience_ms: Option<u64>,
-    /// Where the device connects from: an IPv4 address, or the first 64 bits of an IPv6 one. Adapters tell the failures
-    /// of one device from those of all by it. `None`: an edge that does not say.
+    /// Where the device connects from: an IPv4 address, or the first 64 bits of an IPv6 one. Adapters tell
+    /// the failures of one device from those of all by it. `None`: an edge that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }

@@ -91,8 +91,8 @@ async fn who_pings_without_a_pause_is_closed_soon() {
     assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 4429));
 }
 
-/// Keep-alives that are answered or refused before a client counts as stubborn, on a slow machine too: a second's worth at
-/// once, ten times as many refused, and what falls due meanwhile.
+/// Keep-alives that are answered or refused before a client counts as stubborn, on a slow machine too: a
+/// second's worth at once, ten times as many refused, and what falls due meanwhile.
 fn bounded() -> usize {
     OPS as usize * (1 + 10 + 20)
 }

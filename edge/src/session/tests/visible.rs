@@ -1,8 +1,9 @@
-//! Who may see what: a session with its socket and its hub, in every order of logins, subscriptions, messages, replays,
-//! reads and farewells, against a model of what its client may be sent.
+//! Who may see what: a session with its socket and its hub, in every order of logins, subscriptions,
+//! messages, replays, reads and farewells, against a model of what its client may be sent.
 //!
-//! The model reads what the client reads, frame by frame. A message is right if its subscription stands there and it is
-//! the next one of its channel; nothing of a channel comes while a login has expired, or for another user.
+//! The model reads what the client reads, frame by frame. A message is right if its subscription stands there
+//! and it is the next one of its channel; nothing of a channel comes while a login has expired, or for
+//! another user.
 
 mod client;
 

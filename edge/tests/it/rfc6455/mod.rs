@@ -1,8 +1,9 @@
 //! RFC 6455 as the edge keeps it: raw frames in, what the edge must do with them.
 //!
-//! The cases follow the numbering of the Autobahn test suite, sections 1 to 7, 9 and 10 (12 and 13 are about compression,
-//! which the edge does not offer). That suite expects its server to echo. Here a text message is an op that does not exist
-//! and carries the payload as `i`, which the edge's answer must give back; a binary message is refused as a whole.
+//! The cases follow the numbering of the Autobahn test suite, sections 1 to 7, 9 and 10 (12 and 13 are about
+//! compression, which the edge does not offer). That suite expects its server to echo. Here a text message is
+//! an op that does not exist and carries the payload as `i`, which the edge's answer must give back; a binary
+//! message is refused as a whole.
 
 mod case;
 mod wire;

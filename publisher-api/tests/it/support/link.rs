@@ -22,7 +22,8 @@ pub(crate) enum Mode {
 /// A link to a bus.
 pub(crate) struct Link {
     pub(crate) address: SocketAddr,
-    /// The mode, and how often it was cut: a connection that sleeps through a cut still sees that there was one.
+    /// The mode, and how often it was cut: a connection that sleeps through a cut still sees that there was
+    /// one.
     mode: Arc<watch::Sender<(Mode, u32)>>,
     drain: Drain,
 }

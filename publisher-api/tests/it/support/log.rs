@@ -12,8 +12,8 @@ use tracing::{Dispatch, span};
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    /// The second subscriber sees nothing. With one alone, `tracing` asks only the thread that comes to a line of the
-    /// program first whether anybody wants that line, and that may be the thread of another test.
+    /// The second subscriber sees nothing. With one alone, `tracing` asks only the thread that comes to a
+    /// line of the program first whether anybody wants that line, and that may be the thread of another test.
     pub(crate) fn start() -> (Self, (DefaultGuard, Dispatch)) {
         let (log, second) = (Self::default(), Dispatch::new(Self::default()));
         let guard = tracing::subscriber::set_default(log.clone());

@@ -1,5 +1,5 @@
-//! Checks JSON against the schemas of an OpenAPI document: the keywords that the document uses, and no others, so that
-//! none is overlooked.
+//! Checks JSON against the schemas of an OpenAPI document: the keywords that the document uses, and no
+//! others, so that none is overlooked.
 
 use serde_json::Value;
 

@@ -1,10 +1,10 @@
 //! Several messages by one request, and whether they are all that match.
 //!
-//! A server may end an answer early: at the bytes or the messages that were asked for, at its own bound for what waits on
-//! one connection (64 MB of nats-server, a quarter of `max_pending` of the embedded bus), at a message that was removed
-//! while it read. So every request names its bytes, and an answer can only be used by saying what becomes of the rest.
-//! Each message names the one before it in the answer, so a message that was lost on the way shows too. Source: NATS'
-//! ADR-31, and nats-server's answers as captured.
+//! A server may end an answer early: at the bytes or the messages that were asked for, at its own bound for
+//! what waits on one connection (64 MB of nats-server, a quarter of `max_pending` of the embedded bus), at a
+//! message that was removed while it read. So every request names its bytes, and an answer can only be used
+//! by saying what becomes of the rest. Each message names the one before it in the answer, so a message that
+//! was lost on the way shows too. Source: NATS' ADR-31, and nats-server's answers as captured.
 
 use std::time::Duration;
 
@@ -260,8 +260,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whichever messages of an answer are lost on the way: what is told is the beginning of what was sent, and
-        /// whole only if all of it came.
+        /// Whichever messages of an answer are lost on the way: what is told is the beginning of what was
+        /// sent, and whole only if all of it came.
         #[test]
         fn no_answer_with_a_hole_is_told(
             kept in prop::collection::vec(any::<bool>(), 0..12),

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{ApiError, WRONG_LAST_SEQUENCE};
 use crate::bus::Bus;
 
-/// No sequence is so high, so a message that is to be stored behind it never is. The largest that nats-server reads without
-/// taking it for another number.
+/// No sequence is so high, so a message that is to be stored behind it never is. The largest that nats-server
+/// reads without taking it for another number.
 const NEVER: &str = "9223372036854775807";
 /// The header that names the sequence that a message is to be stored behind.
 const EXPECTED_LAST_OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -17,9 +17,10 @@ const EXPECTED_LAST_OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence";
 const WRONG_LAST: &str = "wrong last sequence: ";
 
 impl Bus {
-    /// The last sequence of a subject of a stream, as the stream's leader knows; 0 if there is none. Its message is not read,
-    /// so how large it is costs nothing: the leader is asked to store an empty message behind a sequence that can't be, and
-    /// says in its refusal which one would be right. `None`: it does not say now, since it refuses for another reason.
+    /// The last sequence of a subject of a stream, as the stream's leader knows; 0 if there is none. Its
+    /// message is not read, so how large it is costs nothing: the leader is asked to store an empty message
+    /// behind a sequence that can't be, and says in its refusal which one would be right. `None`: it does not
+    /// say now, since it refuses for another reason.
     ///
     /// # Errors
     /// See [`ApiError`].

@@ -110,8 +110,8 @@ impl<'s> Reader<'s> {
         };
         if frame["event"] == "@reconnect" {
             let id: Position = frame["ids"][name.unwrap()].as_str().unwrap().parse().unwrap();
-            // It may lie before where the client is, since the client may have named any position, but before no message
-            // that the client was sent.
+            // It may lie before where the client is, since the client may have named any position, but before
+            // no message that the client was sent.
             let last = self.script.sent[view.channel].iter().rfind(|seq| **seq <= view.at);
             prop_assert!(last.is_none_or(|last| *last <= id.seq), "{} after {}", text, view.at);
             return Ok(());
@@ -202,7 +202,8 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Whether messages that were kept back for a subscription went with it, of which nothing else was being given.
+    /// Whether messages that were kept back for a subscription went with it, of which nothing else was being
+    /// given.
     fn misses(&self, name: &str, ended: &View, up_to: u64, moment: &Moment) -> bool {
         let replaying = moment.replaying.iter().any(|replaying| **replaying == *name);
         let goes_on =
@@ -211,8 +212,8 @@ impl<'s> Reader<'s> {
         moment.paused && !replaying && !goes_on && ended.at < last
     }
 
-    /// A subscription that ended with nothing kept back was given all that came for it, unless another one of the same
-    /// channel still will be, or what is stored was just being given.
+    /// A subscription that ended with nothing kept back was given all that came for it, unless another one of
+    /// the same channel still will be, or what is stored was just being given.
     pub(super) fn is_whole(&self, name: &str, ended: &View, up_to: u64, moment: &Moment) -> TestCaseResult {
         let goes_on = |view: &View| !ended.ids && !view.ids && view.channel == ended.channel;
         if moment.paused
