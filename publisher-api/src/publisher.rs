@@ -99,6 +99,22 @@ pub(crate) struct Means {
     pub(crate) drain: Drain,
 }
 
+/// Whether a caller is told to how many sessions its message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counting {
+    /// The edges are asked.
+    Wanted,
+    /// Nobody is asked.
+    Unwanted,
+}
+
+impl Counting {
+    /// What a call says with `receipt`, if anything.
+    pub(crate) fn of(receipt: Option<bool>) -> Self {
+        if receipt.unwrap_or(true) { Self::Wanted } else { Self::Unwanted }
+    }
+}
+
 /// A message that the bus has, or the store.
 #[derive(Debug)]
 pub(crate) struct HandedOver {
@@ -179,24 +195,29 @@ impl Publisher {
     }
 
     /// Hands the message to the bus, behind all that this caller handed over before, or to the store. `id`: of a message
-    /// that may have been stored before. `counted`: the edges are asked to how many sessions the message went.
+    /// that may have been stored before.
     pub(crate) async fn hand_over(
         &self,
         caller: &Caller,
         publish: Publish,
         id: Option<MessageId>,
-        counted: bool,
+        counting: Counting,
     ) -> Result<HandedOver, Refusal> {
         if self.keeps(&publish.channel) {
-            return self.keep(self.accept(caller, publish, id)?, counted).await;
+            return self.keep(self.accept(caller, publish, id)?, counting).await;
         }
         let span = traced::publish();
-        let mut handed_over = self.take(caller, publish, counted).instrument(span.clone()).await?;
+        let mut handed_over = self.take(caller, publish, counting).instrument(span.clone()).await?;
         handed_over.span = span;
         Ok(handed_over)
     }
 
-    async fn take(&self, caller: &Caller, publish: Publish, counted: bool) -> Result<HandedOver, Refusal> {
+    async fn take(
+        &self,
+        caller: &Caller,
+        publish: Publish,
+        counting: Counting,
+    ) -> Result<HandedOver, Refusal> {
         let began = Instant::now();
         let slot = self.slot(caller)?;
         let held = Held::new(&self.metrics.in_flight);
@@ -205,7 +226,7 @@ impl Publisher {
         self.send(&channel, &message).instrument(traced::bus(&message)).await?;
         self.metrics.handed_over(message.payload.len(), began.elapsed());
         tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
-        let asks = self.asks(counted);
+        let asks = self.asks(counting);
         let receipt = asks.then(|| self.asker.ask(Which::Live(message.id)));
         Ok(HandedOver {
             id: message.id,
@@ -221,9 +242,9 @@ impl Publisher {
         })
     }
 
-    /// Whether the edges are asked about a message whose counts are wanted or not.
-    fn asks(&self, counted: bool) -> bool {
-        counted && !self.edges.expected().nobody()
+    /// Whether the edges are asked about a message.
+    fn asks(&self, counting: Counting) -> bool {
+        counting == Counting::Wanted && !self.edges.expected().nobody()
     }
 
     async fn send(&self, channel: &Channel, message: &LiveMessage) -> Result<(), Refusal> {

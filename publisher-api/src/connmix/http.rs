@@ -19,6 +19,7 @@ use crate::guard::check_content_type;
 use crate::idempotency::Key;
 use crate::keys::{Caller, Scope};
 use crate::metrics::Via;
+use crate::publisher::Counting;
 use crate::receipts::Receipt;
 use crate::routes::{App, PUBLISH_PATH};
 
@@ -111,11 +112,14 @@ async fn answer(
     }
     caller.admit_publish(&publish.channel)?;
     let Some(key) = key else {
-        return Ok((app.publisher.hand_over(caller, publish, None, true).await?.receipt().await, false));
+        return Ok((
+            app.publisher.hand_over(caller, publish, None, Counting::Wanted).await?.receipt().await,
+            false,
+        ));
     };
     let turn = app.keyed.begin(&key, PUBLISH_PATH, &body, app.publisher.store_deadline()).await?;
     let id = key.message_id(&publish.channel, 0);
-    let handed_over = app.publisher.hand_over(caller, publish, Some(id), true).await?;
+    let handed_over = app.publisher.hand_over(caller, publish, Some(id), Counting::Wanted).await?;
     let duplicate = turn.is_repeat() && handed_over.stored().is_some_and(|(_, duplicate)| duplicate);
     Ok((handed_over.receipt().await, duplicate))
 }

@@ -40,7 +40,7 @@ use crate::error::Refusal;
 use crate::keys::{Caller, Scope};
 use crate::metrics::Via;
 use crate::publisher::lanes::Lanes;
-use crate::publisher::{Accepted, HandedOver};
+use crate::publisher::{Accepted, Counting, HandedOver};
 use crate::routes::App;
 use crate::traced;
 
@@ -389,7 +389,9 @@ impl<'a> Conversation<'a> {
                     Err(refusal) => Err(refusal),
                 }
             }
-            Ok(publish) => publisher.hand_over(&caller, publish, None, true).instrument(span).await,
+            Ok(publish) => {
+                publisher.hand_over(&caller, publish, None, Counting::Wanted).instrument(span).await
+            }
             Err(refusal) => Err(refusal),
         };
         match handed_over {
@@ -404,7 +406,7 @@ impl<'a> Conversation<'a> {
     /// Sends a message to the store.
     fn begin(&mut self, Job { accepted, echo, span }: Job) {
         let (channel, publisher) = (accepted.channel().clone(), &self.app.publisher);
-        let kept = async move { (channel, echo, publisher.keep(accepted, true).await) };
+        let kept = async move { (channel, echo, publisher.keep(accepted, Counting::Wanted).await) };
         self.storing.push(Box::pin(kept.instrument(span)));
     }
 

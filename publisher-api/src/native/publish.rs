@@ -21,6 +21,7 @@ use crate::connmix::Publish;
 use crate::error::Refusal;
 use crate::idempotency::Key;
 use crate::keys::{Caller, Scope};
+use crate::publisher::Counting;
 use crate::publisher::bulk::{Delivery, Sent};
 use crate::receipts::Receipt;
 use crate::routes::App;
@@ -81,9 +82,9 @@ pub(crate) async fn publish(
     let outcome = async {
         let (key, body) = read(&app, &caller, &headers, body).await?;
         let message = Message::parse(&body, app.config.max_message.as_usize())?;
-        let counted = message.receipt.unwrap_or(true);
+        let counting = Counting::of(message.receipt);
         let Done { mut messages, receipts, refused, duplicate } =
-            send(&app, &caller, vec![Ok(message)], counted, key.as_ref().map(|key| (key, PATH, &body[..])))
+            send(&app, &caller, vec![Ok(message)], counting, key.as_ref().map(|key| (key, PATH, &body[..])))
                 .await?;
         if let Some(refusal) = refused {
             return Err(refusal);
@@ -92,7 +93,7 @@ pub(crate) async fn publish(
             Some(MessageResult::Results { results }) => results,
             Some(MessageResult::Refused { .. }) | None => Vec::new(),
         };
-        let (edges, complete) = told(counted, &receipts);
+        let (edges, complete) = told(counting, &receipts);
         Ok(PublishAnswer { id: app.publisher.new_id().to_string(), results, duplicate, edges, complete })
     };
     respond(&app, outcome.await)
@@ -116,15 +117,15 @@ pub(crate) async fn batch(
 ) -> Response {
     let outcome = async {
         let (key, body) = read(&app, &caller, &headers, body).await?;
-        let (messages, counted) = read_batch(&body, app.config.max_message.as_usize())?;
+        let (messages, counting) = read_batch(&body, app.config.max_message.as_usize())?;
         let keyed = key.as_ref().map(|key| (key, BATCH_PATH, &body[..]));
         let Done { messages, receipts, refused, duplicate } =
-            send(&app, &caller, messages, counted, keyed).await?;
+            send(&app, &caller, messages, counting, keyed).await?;
         // Only what is the same for all and passes by itself; anything else is told in its place.
         if let Some(refusal) = refused.filter(|refusal| refusal.retry_after().is_some()) {
             return Err(refusal);
         }
-        let (edges, complete) = told(counted, &receipts);
+        let (edges, complete) = told(counting, &receipts);
         Ok(BatchAnswer { id: app.publisher.new_id().to_string(), messages, duplicate, edges, complete })
     };
     respond(&app, outcome.await)
@@ -145,11 +146,11 @@ async fn read(
     Ok((key, body::read(app, headers, body, admitted).await?))
 }
 
-/// The messages of a batch, and whether their sessions are counted.
+/// The messages of a batch, and whether its caller is told the counts.
 pub(super) fn read_batch(
     json: &[u8],
     limit: usize,
-) -> Result<(Vec<Result<Message, Refusal>>, bool), Refusal> {
+) -> Result<(Vec<Result<Message, Refusal>>, Counting), Refusal> {
     let Batch { messages, receipt } = body::parse(json, BATCH)?;
     match messages.0.len() {
         0 => return Err(Refusal::Native("\"messages\" is empty; give at least one message")),
@@ -174,7 +175,7 @@ pub(super) fn read_batch(
         }
         parsed.push(message);
     }
-    Ok((parsed, receipt.unwrap_or(true)))
+    Ok((parsed, Counting::of(receipt)))
 }
 
 /// What became of messages.
@@ -201,7 +202,7 @@ async fn send(
     app: &App,
     caller: &Caller,
     messages: Vec<Result<Message, Refusal>>,
-    counted: bool,
+    counting: Counting,
     keyed: Option<(&Key, &str, &[u8])>,
 ) -> Result<Done, Refusal> {
     let mut deliveries = Vec::new();
@@ -241,7 +242,7 @@ async fn send(
         }
         (Some(_) | None, _) => None,
     };
-    let sent = app.publisher.publish_all(caller, deliveries, counted, deadline).await;
+    let sent = app.publisher.publish_all(caller, deliveries, counting, deadline).await;
     let mut outcome = Outcome {
         sent: sent.into_iter().map(Some).collect(),
         is_repeat: turn.is_some_and(|turn| turn.is_repeat()),
@@ -323,8 +324,8 @@ impl Outcome {
 }
 
 /// What is said about the edges.
-fn told(counted: bool, receipts: &[Receipt]) -> (Option<EdgesAnswer>, Option<bool>) {
-    if !counted {
+fn told(counting: Counting, receipts: &[Receipt]) -> (Option<EdgesAnswer>, Option<bool>) {
+    if counting == Counting::Unwanted {
         return (None, None);
     }
     (Some(EdgesAnswer::of(receipts)), Some(receipts.iter().all(|receipt| receipt.complete)))

@@ -24,9 +24,9 @@ use tokio::time::{Instant, timeout};
 
 use tracing::Instrument as _;
 
-use super::Publisher;
 use super::lanes::Lanes;
 use super::stored::stored_at;
+use super::{Counting, Publisher};
 use crate::connmix::Publish;
 use crate::error::Refusal;
 use crate::keys::Caller;
@@ -74,7 +74,7 @@ struct Open {
 /// What holds for a whole call.
 #[derive(Debug)]
 struct Terms {
-    counted: bool,
+    counting: Counting,
     /// Until when all of it may wait for the store; `None`: each wave by itself.
     deadline: Option<Instant>,
     /// Channels of which a message was not stored, and whether that was for want of room.
@@ -126,16 +126,16 @@ impl Publisher {
         &self,
         caller: &Caller,
         deliveries: Vec<Delivery>,
-        counted: bool,
+        counting: Counting,
         deadline: Option<Instant>,
     ) -> Vec<Result<Sent, Refusal>> {
         let mut results = Vec::with_capacity(deliveries.len());
         let mut waiting = VecDeque::from(deliveries);
-        let mut terms = Terms { counted, deadline, failed: HashMap::new() };
+        let mut terms = Terms { counting, deadline, failed: HashMap::new() };
         if waiting.len() == 1
             && let Some(only) = waiting.pop_front()
         {
-            results.push(self.publish_one(caller, only, counted).await);
+            results.push(self.publish_one(caller, only, counting).await);
         }
         let owner = caller.owner();
         while !waiting.is_empty() {
@@ -148,7 +148,7 @@ impl Publisher {
             };
             let before = results.len();
             self.send_wave(wave, &mut terms, &mut results).await;
-            if !counted && !waiting.is_empty() {
+            if counting == Counting::Unwanted && !waiting.is_empty() {
                 // In place of the counts, the server's word that it has them.
                 let _ = self.bus.barrier(self.limits.bus_wait).await;
             }
@@ -165,10 +165,18 @@ impl Publisher {
         results
     }
 
-    async fn publish_one(&self, caller: &Caller, delivery: Delivery, counted: bool) -> Result<Sent, Refusal> {
-        let handed_over = self.hand_over(caller, delivery.publish, delivery.id, counted).await?;
+    async fn publish_one(
+        &self,
+        caller: &Caller,
+        delivery: Delivery,
+        counting: Counting,
+    ) -> Result<Sent, Refusal> {
+        let handed_over = self.hand_over(caller, delivery.publish, delivery.id, counting).await?;
         let (id, stored) = (handed_over.id(), handed_over.stored());
-        let receipt = if counted { Some(handed_over.receipt().await) } else { None };
+        let receipt = match counting {
+            Counting::Wanted => Some(handed_over.receipt().await),
+            Counting::Unwanted => None,
+        };
         Ok(Sent { id, stored, receipt })
     }
 
@@ -187,7 +195,7 @@ impl Publisher {
         let patience = self.bus.awake().now() + self.limits.receipt;
         for sent in sent {
             let sent = match sent {
-                Ok(open) if terms.counted => Ok(self.settle(open, patience).await),
+                Ok(open) if terms.counting == Counting::Wanted => Ok(self.settle(open, patience).await),
                 Ok(Open { id, stored, .. }) => Ok(Sent { id, stored, receipt: None }),
                 Err(refusal) => Err(refusal),
             };
@@ -196,7 +204,7 @@ impl Publisher {
     }
 
     async fn hand_wave_over(&self, wave: Vec<Delivery>, terms: &mut Terms) -> Vec<Result<Open, Refusal>> {
-        let somebody = self.asks(terms.counted);
+        let somebody = self.asks(terms.counting);
         let deadline = terms.deadline.unwrap_or_else(|| self.store_deadline());
         // What is not replaced below is what a lane gave up.
         let mut sent: Vec<Result<Open, Refusal>> = Vec::with_capacity(wave.len());

@@ -17,7 +17,7 @@ use shared::wire::{LiveMessage, StoredRef};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument as _, Span};
 
-use super::{HandedOver, Publisher};
+use super::{Counting, HandedOver, Publisher};
 use crate::connmix::Publish;
 use crate::error::Refusal;
 use crate::keys::Caller;
@@ -79,12 +79,12 @@ impl Publisher {
     ///
     /// # Errors
     /// Codes 104, 108.
-    pub(crate) async fn keep(&self, accepted: Accepted, counted: bool) -> Result<HandedOver, Refusal> {
+    pub(crate) async fn keep(&self, accepted: Accepted, counting: Counting) -> Result<HandedOver, Refusal> {
         let Accepted { channel, message, began, deadline, span, slot, held } = accepted;
         let work = async {
             let (position, duplicate) = self.store(&channel, &message, deadline).await?;
             self.metrics.handed_over(message.payload.len(), began.elapsed());
-            let receipt = self.asks(counted).then(|| self.asker.ask(stored_at(&channel, position)));
+            let receipt = self.asks(counting).then(|| self.asker.ask(stored_at(&channel, position)));
             Ok::<_, Refusal>((position, duplicate, receipt))
         };
         let (position, duplicate, receipt) = work.instrument(span.clone()).await?;
