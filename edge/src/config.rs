@@ -29,8 +29,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Path of the WebSocket.
     pub path: String,
-    /// Origins of web pages that may connect, e.g. `https://app.example.com`. Empty: all, for a login is a token
-    /// inside the socket and there is no cookie to abuse.
+    /// Origins of web pages that may connect, e.g. `https://app.example.com`. Empty: all, for a login is a
+    /// token inside the socket and there is no cookie to abuse.
     pub origins: Vec<String>,
     /// The largest frame from a client.
     pub max_frame: ByteSize,
@@ -41,28 +41,28 @@ pub struct Config {
     pub stalled_after: Duration,
     /// Sessions on this edge; more are refused with 503. 0: as many as come.
     pub max_sessions: usize,
-    /// Percent of `max_sessions` from which `/readyz` tells load balancers to send new clients elsewhere; ready again
-    /// once a tenth of them has left.
+    /// Percent of `max_sessions` from which `/readyz` tells load balancers to send new clients elsewhere;
+    /// ready again once a tenth of them has left.
     pub watermark: u8,
-    /// New connections a second; a second's worth may come at once, more wait up to 2 s for their turn, and the rest is
-    /// refused with 503. 0: no limit. The default is what 256 token checks at a time can follow, at an eighth of a
-    /// second each; 100,000 devices are back within a minute.
+    /// New connections a second; a second's worth may come at once, more wait up to 2 s for their turn, and
+    /// the rest is refused with 503. 0: no limit. The default is what 256 token checks at a time can follow,
+    /// at an eighth of a second each; 100,000 devices are back within a minute.
     pub connections_per_second: u32,
     /// New connections a second from one address (of IPv6: one /64); more are refused with 429. 0: no limit.
     pub connections_per_second_per_address: u32,
-    /// How many connections of one address may come at once: an office or a mobile network behind one address comes
-    /// back together.
+    /// How many connections of one address may come at once: an office or a mobile network behind one address
+    /// comes back together.
     pub connection_burst_per_address: u32,
-    /// Sessions from one address (of IPv6: one /64); more are refused with 429. 0: no limit, for thousands of users may
-    /// share one address.
+    /// Sessions from one address (of IPv6: one /64); more are refused with 429. 0: no limit, for thousands of
+    /// users may share one address.
     pub sessions_per_address: usize,
     /// Addresses and networks to which no limit per address applies: what runs on this machine.
     pub exempt_addresses: Vec<String>,
-    /// Proxies and load balancers, by address or network, e.g. `10.0.0.0/8`, that tell the client's real address.
-    /// Nobody else is believed.
+    /// Proxies and load balancers, by address or network, e.g. `10.0.0.0/8`, that tell the client's real
+    /// address. Nobody else is believed.
     pub trusted_proxies: Vec<String>,
-    /// Where they tell it: `x-forwarded-for` or `forwarded` (RFC 7239). Only this one is read, since proxies pass on
-    /// the other as the client wrote it.
+    /// Where they tell it: `x-forwarded-for` or `forwarded` (RFC 7239). Only this one is read, since proxies
+    /// pass on the other as the client wrote it.
     pub forwarded_header: ForwardedHeader,
     /// Sessions of one user on this edge.
     pub sessions_per_user: usize,
@@ -72,11 +72,12 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// Ops that one session may send a second; as many may come at once.
     pub ops_per_second: u32,
-    /// Handshakes at a time. Beyond it, a newcomer takes the place of the address that has the most, or is refused with
+    /// Handshakes at a time. Beyond it, a newcomer takes the place of the address that has the most, or is
+    /// refused with
     /// 503.
     pub max_handshakes: usize,
-    /// The same from one address (of IPv6: one /64); more are refused with 429, unless a connection of that address has said
-    /// nothing yet, which is ended instead. 0: no limit.
+    /// The same from one address (of IPv6: one /64); more are refused with 429, unless a connection of that
+    /// address has said nothing yet, which is ended instead. 0: no limit.
     pub max_handshakes_per_address: usize,
     /// How long a new connection may say nothing. Devices speak at once; a lost packet costs them up to 3 s.
     #[serde(with = "Span")]
@@ -114,8 +115,8 @@ pub struct Config {
     pub bus_grace: Duration,
     /// Sessions that are given what is stored at a time; each partition has an even share of these places.
     pub max_replays: usize,
-    /// How often the channels here are compared with the streams, to find messages whose live copy was lost. So a lost
-    /// copy is late by at most about this.
+    /// How often the channels here are compared with the streams, to find messages whose live copy was lost.
+    /// So a lost copy is late by at most about this.
     #[serde(with = "Span")]
     pub sweep_interval: Duration,
     /// Rules against loss that are switched off. For tests of a debug build; a released program refuses it.

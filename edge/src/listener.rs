@@ -1,9 +1,10 @@
 //! The client port: takes connections, bounds what is under way, and makes sessions of those that upgrade.
 //!
-//! A connection costs a place until it has upgraded or failed, and has a deadline for it however it behaves. One address
-//! has so many places, and once all are taken the address with the most yields one to each of the others. Whoever says
-//! nothing yields its place to the next client of its own address as well. When there is no place, the client is told so
-//! in a few bytes; when there are too many even for that, it is dropped and counted.
+//! A connection costs a place until it has upgraded or failed, and has a deadline for it however it behaves.
+//! One address has so many places, and once all are taken the address with the most yields one to each of the
+//! others. Whoever says nothing yields its place to the next client of its own address as well. When there is
+//! no place, the client is told so in a few bytes; when there are too many even for that, it is dropped and
+//! counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -101,8 +102,8 @@ impl Port {
         }
     }
 
-    /// The gate first, so that an address pays for what it is refused, too. A proxy's clients enter when it has told who
-    /// they are; until then its places are not taken away from it.
+    /// The gate first, so that an address pays for what it is refused, too. A proxy's clients enter when it
+    /// has told who they are; until then its places are not taken away from it.
     fn admit(&self, address: SocketAddr, places: &Arc<Places>) -> Result<(Peer, Place), TooMany> {
         let gate = &self.door.gate;
         let (peer, place) = match gate.peer(address.ip()) {
@@ -189,8 +190,8 @@ impl Port {
         }
     }
 
-    /// Says why not, without reading the request first; if there are too many even for that, says nothing. With TLS it
-    /// says nothing either, since that would cost the very handshake that is saved.
+    /// Says why not, without reading the request first; if there are too many even for that, says nothing.
+    /// With TLS it says nothing either, since that would cost the very handshake that is saved.
     fn refuse(&self, stream: TcpStream, address: SocketAddr, too_many: TooMany, places: &UnderWay) {
         if self.tls.is_some() {
             return self.metrics.refused(too_many.refusal);

@@ -1,9 +1,10 @@
 //! One client's socket: the only file that names tungstenite.
 //!
-//! tungstenite takes apart what comes: masks, fragments, UTF-8, control frames. What goes out is written here, because a
-//! message is one buffer that all sessions share, and because tungstenite's own write buffer would stay as large as the
-//! largest message for as long as the session lives. What tungstenite has to say itself (pongs, the answer to a close)
-//! takes its turn in the same queue. The queue is bounded by its user: [`Transport::has_room`] says when it is enough.
+//! tungstenite takes apart what comes: masks, fragments, UTF-8, control frames. What goes out is written
+//! here, because a message is one buffer that all sessions share, and because tungstenite's own write buffer
+//! would stay as large as the largest message for as long as the session lives. What tungstenite has to say
+//! itself (pongs, the answer to a close) takes its turn in the same queue. The queue is bounded by its user:
+//! [`Transport::has_room`] says when it is enough.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
@@ -21,9 +22,11 @@ use crate::code::CloseCode;
 use crate::frame::{Frame, SubscriptionId};
 use crate::protocol::Incoming;
 
-/// What one read takes at most. tungstenite's default is 128 KiB for every socket, but what clients send is small.
+/// What one read takes at most. tungstenite's default is 128 KiB for every socket, but what clients send is
+/// small.
 const READ_BYTES: usize = 1024;
-/// Frames that a message may be made of however small the largest may be, and bytes for each of which it may have another one.
+/// Frames that a message may be made of however small the largest may be, and bytes for each of which it may
+/// have another one.
 const FRAGMENTS: usize = 64;
 /// Frames that may wait to be written before the client is not listened to any more.
 const MAX_QUEUED: usize = 64;
@@ -35,7 +38,8 @@ const MAX_SLICES: usize = 16;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last record of TLS may take to be written, and then what the system still holds to be taken.
 const END_PATIENCE: Duration = Duration::from_millis(500);
-/// What the system may hold for a client that takes nothing, without anybody counting it: a close frame and a pong.
+/// What the system may hold for a client that takes nothing, without anybody counting it: a close frame and a
+/// pong.
 const NEGLIGIBLE: u32 = 1 << 10;
 /// What is read at the end of what the client has sent already.
 const LEFTOVER_BYTES: usize = 64 << 10;
@@ -60,7 +64,8 @@ pub(crate) enum Event {
 pub(crate) struct Transport<S> {
     stream: S,
     reader: WebSocketContext,
-    /// Where the client's frames end, also those that the reader does not understand, and how many a message has.
+    /// Where the client's frames end, also those that the reader does not understand, and how many a message
+    /// has.
     frames: Frames,
     queue: VecDeque<Frame>,
     /// Bytes of the frames in the queue, each counted until its last byte is written.
@@ -143,13 +148,14 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         self.progress.since() + limit <= now
     }
 
-    /// When the client last took something of what waits for it, as far as anybody looked. None: nothing waits.
+    /// When the client last took something of what waits for it, as far as anybody looked. None: nothing
+    /// waits.
     pub(crate) fn last_taken(&self) -> Option<Instant> {
         (!self.is_idle()).then(|| self.progress.since())
     }
 
-    /// Whether a ping may still wait with the system, behind what the client takes slowly. Nothing was heard since `heard`;
-    /// the first look after that can't tell yet whether the client takes anything.
+    /// Whether a ping may still wait with the system, behind what the client takes slowly. Nothing was heard
+    /// since `heard`; the first look after that can't tell yet whether the client takes anything.
     pub(crate) fn may_hold_a_ping(&mut self, heard: Instant, now: Instant) -> bool {
         let waits = self.stream.unacknowledged().is_some_and(|bytes| bytes > NEGLIGIBLE);
         let taken = self.stream.acknowledged().filter(|_| waits);
@@ -163,7 +169,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         self.progress.pause(time);
     }
 
-    /// Writes what waits and, if `listen`, waits for what comes. Nothing is lost when this is dropped halfway.
+    /// Writes what waits and, if `listen`, waits for what comes. Nothing is lost when this is dropped
+    /// halfway.
     pub(crate) async fn next(&mut self, listen: bool) -> Event {
         std::future::poll_fn(|context| self.poll_next(listen, context)).await
     }
@@ -189,8 +196,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         self.queued = self.queue.iter().map(Frame::len).sum();
     }
 
-    /// Writes what waits and then this close frame, for at most `patience`, and waits for the client's, for at most
-    /// [`ANSWER_PATIENCE`], unless that has come already. Whoever is slower is left without.
+    /// Writes what waits and then this close frame, for at most `patience`, and waits for the client's, for
+    /// at most [`ANSWER_PATIENCE`], unless that has come already. Whoever is slower is left without.
     pub(crate) async fn close(&mut self, close: Frame, patience: Duration) {
         self.push(close);
         self.taken_at_end = self.stream.acknowledged();
@@ -206,8 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         let _ = timeout(patience, write).await;
     }
 
-    /// Ends the connection, whatever the client does. No byte may go either way afterwards. What the system still holds
-    /// for a client that has taken nothing since its end began is thrown away; others get it.
+    /// Ends the connection, whatever the client does. No byte may go either way afterwards. What the system
+    /// still holds for a client that has taken nothing since its end began is thrown away; others get it.
     pub(crate) async fn shut_down(mut self) {
         let before = self.taken_at_end.or_else(|| self.stream.acknowledged());
         if self.is_idle() {

@@ -1,7 +1,7 @@
 //! HTTP, until it is a WebSocket: one request, and either 101 or an answer that says what to do.
 //!
-//! hyper reads the request and is gone after it: what is left is the bare stream, and a place in the hub that was taken
-//! before the 101 was sent. Bounded in time by its caller.
+//! hyper reads the request and is gone after it: what is left is the bare stream, and a place in the hub that
+//! was taken before the 101 was sent. Bounded in time by its caller.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -162,8 +162,8 @@ impl Door {
         Ok((answer, member, visitor))
     }
 
-    /// Whose connection it is. Whoever comes through a proxy enters the gate here, takes over the place, and waits for its
-    /// turn.
+    /// Whose connection it is. Whoever comes through a proxy enters the gate here, takes over the place, and
+    /// waits for its turn.
     async fn visitor(&self, headers: &HeaderMap, peer: Peer, place: &Place) -> Result<Visitor, Refused> {
         let proxy = match peer {
             Peer::Proxy(proxy) => proxy,

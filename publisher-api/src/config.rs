@@ -27,13 +27,13 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` are when it is a process of its own.
     pub admin: SocketAddr,
-    /// Who may publish; `message-center key new` makes entries `[[publisher_api.keys]]`. Without keys, whoever reaches
-    /// the port. See docs/keys.md.
+    /// Who may publish; `message-center key new` makes entries `[[publisher_api.keys]]`. Without keys,
+    /// whoever reaches the port. See docs/keys.md.
     pub keys: Vec<KeyConfig>,
     /// A file with further keys (`[[keys]]`), read again when it changes. Empty: none.
     pub keys_file: PathBuf,
-    /// TLS on this port: certificate (with those between it and the authority) and key, PEM files, read again when
-    /// they change. Empty: plain text.
+    /// TLS on this port: certificate (with those between it and the authority) and key, PEM files, read again
+    /// when they change. Empty: plain text.
     pub tls: TlsConfig,
     /// Without keys: lets everyone who reaches the port publish, where it is not on loopback (`--insecure`).
     pub insecure: bool,
@@ -46,21 +46,22 @@ pub struct Config {
     pub max_message: ByteSize,
     /// The largest body of a native call.
     pub max_request: ByteSize,
-    /// Publishes whose counts are not known yet, in all; more are refused (107). Of several keys, each gets another only while
-    /// it has fewer than are free.
+    /// Publishes whose counts are not known yet, in all; more are refused (107). Of several keys, each gets
+    /// another only while it has fewer than are free.
     pub max_in_flight: usize,
-    /// The same for messages of native calls with several targets; more wait, at most for `bus_wait` (429). Of several keys,
-    /// each has half at most.
+    /// The same for messages of native calls with several targets; more wait, at most for `bus_wait` (429).
+    /// Of several keys, each has half at most.
     pub max_in_flight_bulk: usize,
     /// The same for one WebSocket, which is then not read until there is room.
     pub max_in_flight_per_socket: usize,
-    /// Questions and orders about users at a time; more are refused (429). Keys share them as they do `max_in_flight`.
+    /// Questions and orders about users at a time; more are refused (429). Keys share them as they do
+    /// `max_in_flight`.
     pub max_questions: usize,
-    /// Open connections, those that became WebSockets not counted; more wait to be accepted. Once all are taken, the address
-    /// that has the most yields an idle one to each newcomer from another.
+    /// Open connections, those that became WebSockets not counted; more wait to be accepted. Once all are
+    /// taken, the address that has the most yields an idle one to each newcomer from another.
     pub max_connections: usize,
-    /// The same from one address (of IPv6: one /64); more are closed at once, unless one of them has asked for nothing of use
-    /// yet, which is closed instead. 0: no limit.
+    /// The same from one address (of IPv6: one /64); more are closed at once, unless one of them has asked
+    /// for nothing of use yet, which is closed instead. 0: no limit.
     pub max_connections_per_address: usize,
     /// Open WebSockets; more are refused (107). Keys share them as they do `max_in_flight`.
     pub max_sockets: usize,
@@ -82,11 +83,12 @@ pub struct Config {
     /// How long a publish waits for a bus that is away before it is refused (108).
     #[serde(with = "Span")]
     pub bus_wait: Duration,
-    /// How long a publish to a channel with history waits for the store to answer, retries included, before it is refused
-    /// (108). It has to outlast a restart of the bus and an election of a leader.
+    /// How long a publish to a channel with history waits for the store to answer, retries included, before
+    /// it is refused (108). It has to outlast a restart of the bus and an election of a leader.
     #[serde(with = "Span")]
     pub store_wait: Duration,
-    /// The most bytes that remembered `Idempotency-Key`s may take; beyond it, calls with one are refused (503).
+    /// The most bytes that remembered `Idempotency-Key`s may take; beyond it, calls with one are refused
+    /// (503).
     pub max_idempotency_keys: ByteSize,
     /// Rules against loss that are switched off, for tests; only in debug builds.
     pub faults: Faults,

@@ -1,7 +1,7 @@
 //! Asks and orders all edges about users, and gathers what they answer.
 //!
-//! Every question ends, at the latest when the deadline has passed, and says which edges are missing. An answer that
-//! does not fit the question counts as none.
+//! Every question ends, at the latest when the deadline has passed, and says which edges are missing. An
+//! answer that does not fit the question counts as none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,8 +74,8 @@ impl Control {
         Self { bus, edges, places, limits, denials, complaints: LogThrottle::default(), metrics }
     }
 
-    /// Writes on the list of those who may not log in for how long this user may not; 0: it may. Edges that start later
-    /// read it there.
+    /// Writes on the list of those who may not log in for how long this user may not; 0: it may. Edges that
+    /// start later read it there.
     ///
     /// # Errors
     /// Codes 107 and 108. After the latter it may stand there all the same.

@@ -81,7 +81,8 @@ pub struct PublisherApi {
 }
 
 impl PublisherApi {
-    /// Binds the port and starts. Ready, as `health` tells, once the edges had time to be heard and history can be used.
+    /// Binds the port and starts. Ready, as `health` tells, once the edges had time to be heard and history
+    /// can be used.
     ///
     /// # Errors
     /// The port is taken, or the bus takes no subscription.

@@ -1,5 +1,5 @@
-//! The kinds of refusals: one row each, from which the numbers of connmix's calls and the problems of the native ones
-//! are both taken.
+//! The kinds of refusals: one row each, from which the numbers of connmix's calls and the problems of the
+//! native ones are both taken.
 //!
 //! A kind is finer than a number: 101 is many things. Its name never changes once it was published.
 

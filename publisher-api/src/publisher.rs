@@ -1,8 +1,9 @@
 //! The one place where a checked publish becomes a message on the bus.
 //!
-//! Two steps: handing over, which keeps the order of the caller, and the receipt, which may take its time. Without history,
-//! handing over is giving the message to the bus connection, and the question about it is put only after that. With
-//! history it is waiting for the store to say where the message is, and the question names that place.
+//! Two steps: handing over, which keeps the order of the caller, and the receipt, which may take its time.
+//! Without history, handing over is giving the message to the bus connection, and the question about it is
+//! put only after that. With history it is waiting for the store to say where the message is, and the
+//! question names that place.
 
 pub(crate) mod bulk;
 pub(crate) mod lanes;
@@ -194,8 +195,8 @@ impl Publisher {
         caller.no_place(none, "publishes", self.limits.in_flight)
     }
 
-    /// Hands the message to the bus, behind all that this caller handed over before, or to the store. `id`: of a message
-    /// that may have been stored before.
+    /// Hands the message to the bus, behind all that this caller handed over before, or to the store. `id`:
+    /// of a message that may have been stored before.
     pub(crate) async fn hand_over(
         &self,
         caller: &Caller,

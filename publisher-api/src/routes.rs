@@ -95,8 +95,8 @@ fn refuse(app: &App, path: &str, refusal: Refusal) -> Response {
     if native::is_native(path) { native::refuse(app, &refusal) } else { http::refuse(app, refusal) }
 }
 
-/// Lets in whom neither origin nor host nor key speaks against. Handlers find the [`crate::keys::Caller`] in the
-/// extensions of the request.
+/// Lets in whom neither origin nor host nor key speaks against. Handlers find the [`crate::keys::Caller`] in
+/// the extensions of the request.
 async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let checked = app.guard.check(&request);
     match checked.and_then(|()| app.keys.caller(request.headers())) {

@@ -1,10 +1,11 @@
 //! Accepts connections and serves HTTP on them.
 //!
-//! There are never more than the places allow, in all and from one address; others wait in the backlog of the system. Once
-//! all are taken, the address that has the most yields an idle one to a newcomer from another. Whoever asked for nothing
-//! of use yet yields to the next from its own address as well: behind a proxy all have one. Every connection has a
-//! deadline for its first byte, for the head of its next request, and for taking some of its answer. When the drain begins,
-//! the port is closed, connections without a whole request are closed, and the others after its answer.
+//! There are never more than the places allow, in all and from one address; others wait in the backlog of the
+//! system. Once all are taken, the address that has the most yields an idle one to a newcomer from another.
+//! Whoever asked for nothing of use yet yields to the next from its own address as well: behind a proxy all
+//! have one. Every connection has a deadline for its first byte, for the head of its next request, and for
+//! taking some of its answer. When the drain begins, the port is closed, connections without a whole request
+//! are closed, and the others after its answer.
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -218,8 +219,8 @@ struct Seat {
     _counted: Held,
 }
 
-/// Tells how many requests of a connection are being answered, and finishes each of them even if its caller goes: what was
-/// accepted by half would be neither sent nor refused.
+/// Tells how many requests of a connection are being answered, and finishes each of them even if its caller
+/// goes: what was accepted by half would be neither sent nor refused.
 #[derive(Clone)]
 struct Counted {
     inner: TowerToHyperService<Router>,
@@ -247,7 +248,8 @@ impl Service<Request<Incoming>> for Counted {
         Box::pin(async move {
             let answer = answered.await;
             let answer = answer.unwrap_or_else(|_| Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response()));
-            // Whoever has no key, or asks for what there is not, has no better claim than one who asks for nothing.
+            // Whoever has no key, or asks for what there is not, has no better claim than one who asks for
+            // nothing.
             let of_use = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
             seat.place.claim(if of_use { Claim::Idle } else { Claim::Begun });
             answer

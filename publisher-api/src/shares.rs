@@ -1,8 +1,9 @@
 //! Places that keys share: so many in all, of which nobody can take so many that others find none.
 //!
-//! A key gets another place only while it has fewer than are free. So one key alone has at most half of all, two that
-//! want all have a third each, and whoever has little always finds a place. Nobody has to be told how many keys there
-//! will be. Where there is only one name of a key, or none is needed, there is nobody to share with.
+//! A key gets another place only while it has fewer than are free. So one key alone has at most half of all,
+//! two that want all have a third each, and whoever has little always finds a place. Nobody has to be told
+//! how many keys there will be. Where there is only one name of a key, or none is needed, there is nobody to
+//! share with.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

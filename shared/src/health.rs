@@ -26,8 +26,8 @@ use tokio::time::timeout;
 use crate::drain::Drain;
 use crate::host;
 
-/// Connections at a time. Beyond it, the address that has the most yields one to a newcomer, of its own as well; but no
-/// connection that is being answered.
+/// Connections at a time. Beyond it, the address that has the most yields one to a newcomer, of its own as
+/// well; but no connection that is being answered.
 const MAX_CONNECTIONS: usize = 256;
 /// How long a caller may take for the head of its (next) request, and to take some of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,7 +72,8 @@ impl Health {
         }
     }
 
-    /// Says what an operator should know of `part`, which goes on working; replaces what it said before. `None`: nothing.
+    /// Says what an operator should know of `part`, which goes on working; replaces what it said before.
+    /// `None`: nothing.
     pub fn note(&self, part: &'static str, note: Option<String>) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         match note {

@@ -1,4 +1,5 @@
-//! What a `Host` says of a request: a page in a browser names the host of its own site, also after DNS rebinding.
+//! What a `Host` says of a request: a page in a browser names the host of its own site, also after DNS
+//! rebinding.
 
 use std::net::IpAddr;
 
@@ -35,8 +36,8 @@ fn authority(host: &str) -> Option<Authority> {
     (!authority.host().is_empty() && (digits.is_empty() || is_port)).then_some(authority)
 }
 
-/// Lets a request in to a port, or says with which status not. On loopback only this machine's own programs are let in,
-/// and none of its browser's pages.
+/// Lets a request in to a port, or says with which status not. On loopback only this machine's own programs
+/// are let in, and none of its browser's pages.
 ///
 /// # Errors
 /// 400: no host, several, or one that is none. 421: another host than loopback where the port is there.

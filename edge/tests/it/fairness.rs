@@ -20,7 +20,8 @@ async fn from(last: u8, edge: &Edge) -> std::io::Result<TcpStream> {
     socket.connect(edge.local_addr()).await
 }
 
-/// Whether a device from there gets in while connections come without a pause from the attackers, which say nothing.
+/// Whether a device from there gets in while connections come without a pause from the attackers, which say
+/// nothing.
 async fn gets_in(world: &World, last: u8, attackers: &[u8], held: &mut Vec<TcpStream>) -> bool {
     for attacker in attackers {
         for _ in 0..PLACES / attackers.len() {

@@ -27,10 +27,11 @@ use crate::routes::{App, PUBLISH_PATH};
 const COMPLETE: HeaderName = HeaderName::from_static("mc-complete");
 /// Says `true` when an `Idempotency-Key` was recognized and the message was there before.
 const DUPLICATE: HeaderName = HeaderName::from_static("mc-duplicate");
-/// Of a body that is too large, this many times the limit is read and thrown away behind the answer, so that a caller
-/// that sends all of it first gets to read why it was refused instead of a broken connection.
+/// Of a body that is too large, this many times the limit is read and thrown away behind the answer, so that
+/// a caller that sends all of it first gets to read why it was refused instead of a broken connection.
 const DISCARD_FACTOR: usize = 8;
-/// A caller from which nothing comes for this long, of a body that is thrown away, reads its answer or is gone.
+/// A caller from which nothing comes for this long, of a body that is thrown away, reads its answer or is
+/// gone.
 const DISCARD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How to send a key, for clients that ask first.
@@ -66,14 +67,14 @@ fn admit(app: &App, caller: &Caller, headers: &HeaderMap) -> Result<Option<Key>,
     app.publisher.has_room(caller).map(|()| key)
 }
 
-/// Reads a body that nobody needs, as far as a publish may be long, behind the answer. A caller that is still sending
-/// would find the connection broken, and not read why it was refused.
+/// Reads a body that nobody needs, as far as a publish may be long, behind the answer. A caller that is still
+/// sending would find the connection broken, and not read why it was refused.
 pub(crate) fn discard(app: &App, headers: &HeaderMap, body: Body) {
     discard_rest(app, headers, body.into_data_stream(), app.config.request_bytes());
 }
 
-/// The same for what is left of a body, at most so many bytes. A caller that asks before it sends (`Expect`) has sent
-/// nothing.
+/// The same for what is left of a body, at most so many bytes. A caller that asks before it sends (`Expect`)
+/// has sent nothing.
 fn discard_rest(app: &App, headers: &HeaderMap, mut rest: BodyDataStream, most: usize) {
     if headers.contains_key(header::EXPECT) || rest.is_end_stream() {
         return;

@@ -1,4 +1,5 @@
-//! A caller's stream below its WebSocket: notices the close frame, also behind what the WebSocket does not understand.
+//! A caller's stream below its WebSocket: notices the close frame, also behind what the WebSocket does not
+//! understand.
 
 use std::io;
 use std::pin::Pin;
@@ -19,8 +20,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tapped<S> {
         Self { stream, frames: Frames::default() }
     }
 
-    /// Reads until the other side has closed, by a frame or by its end, and then ends the connection. One that is dropped
-    /// with unread bytes would take our last words away from the caller.
+    /// Reads until the other side has closed, by a frame or by its end, and then ends the connection. One
+    /// that is dropped with unread bytes would take our last words away from the caller.
     pub(super) async fn end(&mut self) {
         let mut rest = [0; 512];
         while !self.frames.are_closed() && self.read(&mut rest).await.is_ok_and(|bytes| bytes > 0) {}

@@ -1,9 +1,10 @@
 //! `/ws/v1`: many publishes over one socket.
 //!
-//! Messages go to the bus in the order in which they came; those to channels with history go to the store in the order in
-//! which they came for their channel, each when the one before is settled, also after the caller has left. Answers come as
-//! counts are known, in any order. While too many are open, or the caller does not take its answers, nothing more is read. A socket ends
-//! with a close code that says why, and only after every message that was read has its answer.
+//! Messages go to the bus in the order in which they came; those to channels with history go to the store in
+//! the order in which they came for their channel, each when the one before is settled, also after the caller
+//! has left. Answers come as counts are known, in any order. While too many are open, or the caller does not
+//! take its answers, nothing more is read. A socket ends with a close code that says why, and only after
+//! every message that was read has its answer.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -48,7 +49,8 @@ use crate::traced;
 const QUEUE: usize = 64;
 /// What one read takes from a socket. The default of the library is eight times that, for every socket.
 const READ_BUFFER: usize = 16 << 10;
-/// Pongs and answers that may wait in a socket; the library's default is no bound. Beyond it pongs are left out.
+/// Pongs and answers that may wait in a socket; the library's default is no bound. Beyond it pongs are left
+/// out.
 const MAX_WRITE_BUFFER: usize = 256 << 10;
 /// A frame up to this many times the limit is read whole, so that its sender gets to read the refusal.
 const DISCARD_FACTOR: usize = 2;
@@ -213,8 +215,8 @@ struct Written {
     sink: Option<SplitSink<Socket, Message>>,
 }
 
-/// Writes answers until there are no more. The connection finds out whether the caller takes none of them for too long: a
-/// caller may take as long as it likes for all of them.
+/// Writes answers until there are no more. The connection finds out whether the caller takes none of them for
+/// too long: a caller may take as long as it likes for all of them.
 async fn write(mut sink: SplitSink<Socket, Message>, mut answers: mpsc::Receiver<Message>) -> Written {
     while let Some(answer) = answers.recv().await {
         let written = async {
@@ -434,8 +436,8 @@ impl<'a> Conversation<'a> {
         }));
     }
 
-    /// What was read is stored although nobody waits for the answers, as it would be without history. Each has its
-    /// deadline since it was read.
+    /// What was read is stored although nobody waits for the answers, as it would be without history. Each
+    /// has its deadline since it was read.
     async fn store_the_rest(&mut self) {
         while let Some((channel, _, kept)) = self.storing.next().await {
             drop(kept);

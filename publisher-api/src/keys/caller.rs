@@ -1,6 +1,7 @@
 //! The sender of a request, whose key was valid when it came.
 //!
-//! A socket asks [`Caller::current`] before each call, so that a key that was revoked stops working there too.
+//! A socket asks [`Caller::current`] before each call, so that a key that was revoked stops working there
+//! too.
 
 use std::sync::Arc;
 
@@ -100,8 +101,8 @@ impl Caller {
         }
     }
 
-    /// Counts so many messages (one a target) against the rate of the key. One call may be for more than there is
-    /// room for at once; the ones after it wait the longer.
+    /// Counts so many messages (one a target) against the rate of the key. One call may be for more than
+    /// there is room for at once; the ones after it wait the longer.
     ///
     /// # Errors
     /// Code 107, with the time after which there is room.

@@ -1,7 +1,7 @@
 //! `POST /v1/publish` and `POST /v1/publish/batch`.
 //!
-//! What concerns one target or one message is told in its place; a call is refused as a whole if nothing of it could be
-//! done for one and the same reason.
+//! What concerns one target or one message is told in its place; a call is refused as a whole if nothing of
+//! it could be done for one and the same reason.
 
 use std::sync::Arc;
 
@@ -40,9 +40,9 @@ const BATCH: &str = r#"{"messages":[{"to":{"users":[1001]},"event":"@user","data
     reason = "it only describes what is read by hand, so that a fault in it is told as a problem"
 )]
 pub(super) struct IdempotencyKey {
-    /// Names this call, in 1 to 255 visible ASCII characters, so that a repeat of it within the duplicate window (60 s)
-    /// stores nothing twice: the same ids, `"duplicate":true`, and fresh counts. A key belongs to the API key that it came
-    /// with. All targets must have history.
+    /// Names this call, in 1 to 255 visible ASCII characters, so that a repeat of it within the duplicate
+    /// window (60 s) stores nothing twice: the same ids, `"duplicate":true`, and fresh counts. A key belongs
+    /// to the API key that it came with. All targets must have history.
     #[param(rename = "Idempotency-Key", required = false, example = "order-4711-shipped")]
     idempotency_key: Option<String>,
 }

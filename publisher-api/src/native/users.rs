@@ -55,8 +55,8 @@ pub(super) struct Disconnect {
     #[serde(default)]
     #[schema(example = "signed out everywhere")]
     reason: Option<String>,
-    /// For how long logins of the user are refused, like `10m` or `2h 30m`, at most `30d`. `0s` lets the user in again.
-    /// Left out: nothing changes.
+    /// For how long logins of the user are refused, like `10m` or `2h 30m`, at most `30d`. `0s` lets the user
+    /// in again. Left out: nothing changes.
     #[serde(default)]
     #[schema(example = "10m")]
     deny_for: Option<String>,
@@ -158,8 +158,8 @@ pub(crate) async fn sessions_of_many(
 )]
 /// Closes every session of a user with 4410, and may refuse logins for a while, those under way included.
 ///
-/// The refusal is stored before any edge is told, and every edge reads the list before it takes clients, so one that starts
-/// later knows it too. `deny_for` "0s" ends it. Needs the scope
+/// The refusal is stored before any edge is told, and every edge reads the list before it takes clients, so
+/// one that starts later knows it too. `deny_for` "0s" ends it. Needs the scope
 /// `disconnect`, and that the key may use the user's channel.
 pub(crate) async fn disconnect(
     State(app): State<Arc<App>>,

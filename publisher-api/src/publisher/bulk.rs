@@ -1,14 +1,14 @@
 //! Publishing to many at once, without being in the way of others.
 //!
-//! Deliveries go out in waves of at most [`WAVE`] messages and [`WAVE_BYTES`]. The next wave begins when the counts of
-//! the one before are known, so edges that are behind slow the caller down, and not the other way round. Waves have
-//! places of their own: calls for one target are never refused because of them, and calls for many take turns, in the
-//! order in which they asked for a place. Of several keys each has half of these places at most, and its other calls wait
-//! apart, so that those of another key wait for no more than a wave.
+//! Deliveries go out in waves of at most [`WAVE`] messages and [`WAVE_BYTES`]. The next wave begins when the
+//! counts of the one before are known, so edges that are behind slow the caller down, and not the other way
+//! round. Waves have places of their own: calls for one target are never refused because of them, and calls
+//! for many take turns, in the order in which they asked for a place. Of several keys each has half of these
+//! places at most, and its other calls wait apart, so that those of another key wait for no more than a wave.
 //!
-//! Within a call, messages to channels without history go to the bus in the order of the deliveries. Those to channels
-//! with history go to the store at once, but of each channel one after the other; when one finally fails, those behind it
-//! are refused rather than overtake it.
+//! Within a call, messages to channels without history go to the bus in the order of the deliveries. Those to
+//! channels with history go to the store at once, but of each channel one after the other; when one finally
+//! fails, those behind it are refused rather than overtake it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,7 +86,8 @@ struct Terms {
 pub(super) struct BulkPlaces {
     most: usize,
     all: Arc<Semaphore>,
-    /// What one owner may have, so that it does not wait before others with the rest. Held only to look one up.
+    /// What one owner may have, so that it does not wait before others with the rest. Held only to look one
+    /// up.
     of_owner: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 
@@ -120,8 +121,8 @@ impl BulkPlaces {
 }
 
 impl Publisher {
-    /// Publishes each delivery, in their order; one result each. Once the bus or the store is found away, or there is no
-    /// place in time, the rest is refused without being tried.
+    /// Publishes each delivery, in their order; one result each. Once the bus or the store is found away, or
+    /// there is no place in time, the rest is refused without being tried.
     pub(crate) async fn publish_all(
         &self,
         caller: &Caller,

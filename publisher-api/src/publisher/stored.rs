@@ -1,7 +1,8 @@
 //! The store step: a message of a channel with history is acknowledged only once the store says where it is.
 //!
-//! Its id stays the same on every try, so that the store knows a message that it already has. How long is waited counts
-//! from when the message was taken, not from its turn, so that a queue that meets one absence is refused together.
+//! Its id stays the same on every try, so that the store knows a message that it already has. How long is
+//! waited counts from when the message was taken, not from its turn, so that a queue that meets one absence
+//! is refused together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -172,7 +173,8 @@ impl Publisher {
         }
     }
 
-    /// Another id on a repeat: what a test switches on to see that the id is what keeps messages from being doubled.
+    /// Another id on a repeat: what a test switches on to see that the id is what keeps messages from being
+    /// doubled.
     fn renamed(&self, message: &LiveMessage, first: &HeaderMap) -> HeaderMap {
         let mut headers = first.clone();
         let other = LiveMessage { id: self.ids.next(), ..message.clone() }.headers();

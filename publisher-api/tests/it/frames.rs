@@ -1,4 +1,5 @@
-//! `/ws/v1` by the rules of RFC 6455: handshakes that are none, frames that break the rules, who ends the connection.
+//! `/ws/v1` by the rules of RFC 6455: handshakes that are none, frames that break the rules, who ends the
+//! connection.
 
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::config::{DiskConfig, Storage, Sync};
-use crate::storage::{self, Log, LogError, Record, Saved, Store, Told};
+use crate::storage::{self, Log, LogError, Record, Saved, Store, Told, Why};
 
 const STREAM: &str = "S";
 /// More than any comparison stores.
@@ -83,7 +83,12 @@ impl DiskLog {
     /// # Errors
     /// What the store says, for people.
     pub fn remove(&mut self, seqs: &[u64]) -> Result<(), String> {
-        self.log.remove(seqs).map_err(text)
+        self.log.remove(seqs, Why::Limit).map_err(text)
+    }
+
+    /// Keeps the ids of messages from this sequence on, whatever becomes of the messages.
+    pub fn keep_ids_from(&mut self, seq: u64) {
+        self.log.keep_ids_from(seq);
     }
 
     /// Makes everything since the last time durable, as far as the setting promises.

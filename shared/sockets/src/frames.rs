@@ -1,9 +1,9 @@
 //! Where one WebSocket frame ends and the next begins in what a client sends, whatever is in them.
 //!
-//! Behind a violation a client is not understood any more, but its close frame still has to be noticed: with that one the
-//! closing handshake is over, and the server ends the connection (RFC 6455, 5.5.1 and 7.1.1). And a message may come in any
-//! number of frames, also empty ones, which no bound of its size notices: a client that never ends its message sends nothing
-//! that a rate could count.
+//! Behind a violation a client is not understood any more, but its close frame still has to be noticed: with
+//! that one the closing handshake is over, and the server ends the connection (RFC 6455, 5.5.1 and 7.1.1).
+//! And a message may come in any number of frames, also empty ones, which no bound of its size notices: a
+//! client that never ends its message sends nothing that a rate could count.
 
 /// A bit of the first byte: the last frame of its message.
 const FIN: u8 = 0x80;
@@ -16,7 +16,8 @@ const HEADER: usize = 10;
 /// Bytes of a mask.
 const MASK: u64 = 4;
 
-/// Follows the frames of a client until its close frame is whole, and counts those of the message that is under way.
+/// Follows the frames of a client until its close frame is whole, and counts those of the message that is
+/// under way.
 #[derive(Debug, Clone, Copy)]
 pub struct Frames {
     /// Frames that a message may have.

@@ -1,14 +1,15 @@
 //! Places of connections: so many in all, so many for each source, and shared fairly once all are taken.
 //!
-//! A newcomer for whom there is no place left takes that of the source which has the most, if that source still has as
-//! many as the newcomer's afterwards. So whoever takes places to keep others out gives them up again, one for each of
-//! the others. Where every source has one place only, a newcomer without any takes the oldest that was held for
-//! [`LONG`]: a connection that needs its place for good reasons is done by then. A place that is taken away tells its
-//! holder, who ends the connection.
+//! A newcomer for whom there is no place left takes that of the source which has the most, if that source
+//! still has as many as the newcomer's afterwards. So whoever takes places to keep others out gives them up
+//! again, one for each of the others. Where every source has one place only, a newcomer without any takes the
+//! oldest that was held for
+//! [`LONG`]: a connection that needs its place for good reasons is done by then. A place that is taken away
+//! tells its holder, who ends the connection.
 //!
-//! A source can be a proxy or a network with many behind it, so sources alone are not enough: a connection that says
-//! nothing yields its place to the next one of its own source as well. What a connection has done for its place is its
-//! [`Claim`].
+//! A source can be a proxy or a network with many behind it, so sources alone are not enough: a connection
+//! that says nothing yields its place to the next one of its own source as well. What a connection has done
+//! for its place is its [`Claim`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +22,8 @@ use crate::source::Source;
 
 /// For so long nobody loses a place to a newcomer that would then have as many.
 pub const LONG: Duration = Duration::from_secs(1);
-/// For so long a connection may say nothing before its place goes to the next: its first byte may be under way.
+/// For so long a connection may say nothing before its place goes to the next: its first byte may be under
+/// way.
 pub const SILENCE: Duration = Duration::from_millis(100);
 
 /// What a connection has done for its place. The weakest is taken away first, and of equal ones the oldest.
@@ -29,10 +31,11 @@ pub const SILENCE: Duration = Duration::from_millis(100);
 pub enum Claim {
     /// Nothing was said yet. After [`SILENCE`] the place goes to a newcomer, of the same source as well.
     Silent,
-    /// Something was said, but nothing of use. After [`LONG`] the place goes to a newcomer, of the same source as well.
+    /// Something was said, but nothing of use. After [`LONG`] the place goes to a newcomer, of the same
+    /// source as well.
     Begun,
-    /// The connection was of use and rests, or waits for its turn. Once all places are taken, this one goes to a newcomer
-    /// of another source.
+    /// The connection was of use and rests, or waits for its turn. Once all places are taken, this one goes
+    /// to a newcomer of another source.
     Idle,
     /// The connection is being served. The place goes to nobody.
     Firm,
@@ -106,7 +109,8 @@ impl Places {
         self.take_for(source, limited, claim, Claim::Begun)
     }
 
-    /// The same; `own`: the best claim that the newcomer stands over, of its own source and once all are taken.
+    /// The same; `own`: the best claim that the newcomer stands over, of its own source and once all are
+    /// taken.
     fn take_for(
         self: &Arc<Self>,
         source: Source,
@@ -135,8 +139,8 @@ impl Places {
         Ok(Place { places: Arc::clone(self), id, lost })
     }
 
-    /// The same for a connection that has said nothing yet, but waits while all are taken. So that those behind it do not
-    /// wait for its sake, it takes the place of an idle one of its own source.
+    /// The same for a connection that has said nothing yet, but waits while all are taken. So that those
+    /// behind it do not wait for its sake, it takes the place of an idle one of its own source.
     ///
     /// # Errors
     /// This source has as many as it may.

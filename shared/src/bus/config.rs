@@ -36,10 +36,11 @@ pub struct BusConfig {
     pub password: Secret,
     /// A token instead of user and password.
     pub token: Secret,
-    /// TLS towards the servers of `bus.url`: write `tls://` there. The files (PEM) are read again at each connection.
+    /// TLS towards the servers of `bus.url`: write `tls://` there. The files (PEM) are read again at each
+    /// connection.
     pub tls: BusTls,
-    /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222` (`--bus-listen`). Empty: for nobody
-    /// else; `message-center bus` then takes 127.0.0.1:4222.
+    /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222` (`--bus-listen`). Empty: for
+    /// nobody else; `message-center bus` then takes 127.0.0.1:4222.
     pub listen: String,
     /// Where `/livez`, `/readyz` and `/metrics` are when the bus is a process of its own.
     pub admin: SocketAddr,
@@ -60,8 +61,8 @@ pub enum Sync {
     /// For the disk: what was acknowledged outlives a machine that goes down.
     #[default]
     Strict,
-    /// For the system, which has it on the disk within a second: it outlives a process that is killed. If the machine goes
-    /// down, clients are told to reload.
+    /// For the system, which has it on the disk within a second: it outlives a process that is killed. If the
+    /// machine goes down, clients are told to reload.
     Relaxed,
     /// For nothing: messages are kept in memory and end with the process.
     Memory,
@@ -71,16 +72,18 @@ pub enum Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct StoreConfig {
-    /// The folder (`--data`); one process at a time has it. Empty: `message-center run` and `message-center bus` take
-    /// `message-center-data`; a part that embeds a bus keeps everything in memory.
+    /// The folder (`--data`); one process at a time has it. Empty: `message-center run` and `message-center
+    /// bus` take `message-center-data`; a part that embeds a bus keeps everything in memory.
     pub path: PathBuf,
     /// What an acknowledgement waits for: `strict`, `relaxed` or `memory`.
     pub sync: Sync,
-    /// Bytes that the folder may take; a sixteenth below, further messages are refused. `history.max_bytes` should be at
-    /// most four fifths of it: the rest is for what is not given back yet, for erasing and for bans.
+    /// Bytes that the folder may take; a sixteenth below, further messages are refused. `history.max_bytes`
+    /// should be at most four fifths of it: the rest is for what is not given back yet, for erasing and for
+    /// bans.
     pub max_bytes: ByteSize,
-    /// Memory that messages, channels and message ids may take ([sizing.md](sizing.md)), with `memory` the messages
-    /// themselves too; at that, further messages are refused. Leave as much again for the rest of the process.
+    /// Memory that messages, channels and message ids may take ([sizing.md](sizing.md)), with `memory` the
+    /// messages themselves too; at that, further messages are refused. Leave as much again for the rest of
+    /// the process.
     pub max_memory: ByteSize,
 }
 
@@ -143,12 +146,13 @@ impl Default for BusConfig {
     }
 }
 
-/// TLS towards the servers of `bus.url`. `tls://` asks for it, and a server may ask for it too. The files are read
-/// again at each connection, so that they can be renewed while the process runs.
+/// TLS towards the servers of `bus.url`. `tls://` asks for it, and a server may ask for it too. The files are
+/// read again at each connection, so that they can be renewed while the process runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BusTls {
-    /// PEM file of the authorities that may sign the servers' certificates. Empty: those that the system trusts.
+    /// PEM file of the authorities that may sign the servers' certificates. Empty: those that the system
+    /// trusts.
     pub ca: PathBuf,
     /// PEM file of this process's own certificate, where the servers ask for one; together with `key`.
     pub cert: PathBuf,
@@ -331,8 +335,8 @@ impl BusServer {
         }
     }
 
-    /// The same server, for a process that starts one of each part and lets nobody else onto the bus. Parts need not wait
-    /// for others that they can't know of.
+    /// The same server, for a process that starts one of each part and lets nobody else onto the bus. Parts
+    /// need not wait for others that they can't know of.
     pub fn for_one_of_each(self) -> Self {
         Self { closed: true, ..self }
     }
@@ -344,8 +348,9 @@ impl BusServer {
         }
     }
 
-    /// Tells in `health` how the data folder of the embedded bus stands, if it is in this process: a full one is a
-    /// note, because what is there is still delivered; one that can't be used is a reason against being ready.
+    /// Tells in `health` how the data folder of the embedded bus stands, if it is in this process: a full one
+    /// is a note, because what is there is still delivered; one that can't be used is a reason against being
+    /// ready.
     pub fn watch(&self, health: &Health, drain: &Drain) {
         let Some(stats) = self.stats.clone() else { return };
         let state = (stats, health.clone(), drain.clone());

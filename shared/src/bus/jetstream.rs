@@ -1,9 +1,10 @@
 //! Streams of the bus: the calls of JetStream that this program needs, over [`Bus`]'s own requests.
 //!
-//! async-nats has calls of its own, but those leave something behind for each request that times out, and know no batches
-//! of direct reads. Every call has a deadline and leaves nothing behind. Reads by [`Bus::get_message`] and all about a
-//! stream as a whole are answered by the stream's leader; [`Bus::direct_batch`] may be answered by any replica, which
-//! may be behind. Source: NATS' ADR-1, ADR-8, ADR-31.
+//! async-nats has calls of its own, but those leave something behind for each request that times out, and
+//! know no batches of direct reads. Every call has a deadline and leaves nothing behind. Reads by
+//! [`Bus::get_message`] and all about a stream as a whole are answered by the stream's leader;
+//! [`Bus::direct_batch`] may be answered by any replica, which may be behind. Source: NATS' ADR-1, ADR-8,
+//! ADR-31.
 
 mod batch;
 mod ends;
@@ -26,7 +27,8 @@ pub use batch::{Batch, BatchAnswer};
 pub const STREAM_NOT_FOUND: u64 = 10_059;
 /// Another message came before; see `Nats-Expected-Last-Subject-Sequence`.
 pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
-/// The message is not stored: over a limit of a stream that refuses new messages, or because the store failed.
+/// The message is not stored: over a limit of a stream that refuses new messages, or because the store
+/// failed.
 const STORE_FAILED: u64 = 10_077;
 /// A message with this id was proposed to the copies and has not come through yet; it may, or not.
 pub const ID_IN_PROCESS: u64 = 10_158;
@@ -162,7 +164,8 @@ pub struct StreamConfig {
     /// Whatever its users want to remember.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-    /// All that is not named here, as the bus says it: an update sends it back, for what it leaves out is reset.
+    /// All that is not named here, as the bus says it: an update sends it back, for what it leaves out is
+    /// reset.
     #[serde(flatten)]
     pub others: Map<String, Value>,
 }
@@ -201,8 +204,8 @@ pub struct StreamInfo {
     pub state: StreamState,
     /// Who leads it; none on a bus without a cluster.
     pub leader: Option<String>,
-    /// Whether most copies have answered their leader within the last 3 s. A leader that was cut off from them leads
-    /// nobody any more, and does not know it for up to 10 s. True without a cluster.
+    /// Whether most copies have answered their leader within the last 3 s. A leader that was cut off from
+    /// them leads nobody any more, and does not know it for up to 10 s. True without a cluster.
     pub has_quorum: bool,
 }
 
@@ -439,7 +442,8 @@ impl Bus {
     /// Publishes to a stream and waits for its word that it has the message.
     ///
     /// # Errors
-    /// See [`ApiError`]. After [`ApiError::Timeout`] and [`ApiError::Disconnected`] the message may be stored.
+    /// See [`ApiError`]. After [`ApiError::Timeout`] and [`ApiError::Disconnected`] the message may be
+    /// stored.
     pub async fn store(
         &self,
         subject: String,
@@ -462,8 +466,8 @@ impl Bus {
         checked(&answer.payload)
     }
 
-    /// Waits for an answer no longer than until there is another connection: what was asked or answered may have gone with
-    /// the one before, and asking again is sooner than the deadline.
+    /// Waits for an answer no longer than until there is another connection: what was asked or answered may
+    /// have gone with the one before, and asking again is sooner than the deadline.
     async fn on_this_connection<T>(
         &self,
         asked: impl Future<Output = Result<T, ApiError>>,

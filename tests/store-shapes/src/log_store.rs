@@ -28,6 +28,7 @@ impl Store for Log {
                 self.0.remove(&[removes])?;
             }
         }
+        self.0.keep_ids_from(batch.window_from);
         Ok(self.0.commit()?)
     }
 

@@ -9,7 +9,8 @@ use super::wire::{CLOSE, PING, PONG, TEXT, Wire, close, whole};
 
 /// What comes before and behind a payload that the edge is to give back.
 const WRAP: (&[u8], &[u8]) = (br#"{"op":"echo","i":""#, br#""}"#);
-/// Within this time the edge ends a connection whose closing handshake is over. Without an answer it waits for 2 s.
+/// Within this time the edge ends a connection whose closing handshake is over. Without an answer it waits
+/// for 2 s.
 const AT_ONCE: Duration = Duration::from_millis(1_500);
 /// Asked at the end of a case that leaves the connection open.
 const ALIVE: &[u8] = b"alive?";
@@ -92,8 +93,8 @@ impl Case {
 
     pub(super) async fn run(self, mut wire: Wire) -> Result<(), String> {
         for Step { sends, expects } in &self.steps {
-            // Who sends much must read meanwhile; the edge stops reading from whoever does not. No case sends so much
-            // before its answers are due that both would wait.
+            // Who sends much must read meanwhile; the edge stops reading from whoever does not. No case sends
+            // so much before its answers are due that both would wait.
             wire.write(sends, self.chop).await;
             for expected in expects {
                 let (opcode, payload) = wire.read().await.ok_or(format!("it ended before {expected:?}"))?;
