@@ -80,8 +80,7 @@ impl Code {
                 104,
                 StatusCode::OK,
                 None,
-                "The message is larger than `publisher_api.max_message`. Send less, or a link. (413 if the request is larger than \
-                 any may be.)",
+                "The message is larger than `publisher_api.max_message`. Send less, or a link.",
             ),
             Self::BadKey => (
                 105,
@@ -424,7 +423,6 @@ impl Refusal {
             Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoHandshake(_) | Self::BrokenBody | Self::BadHost => StatusCode::BAD_REQUEST,
-            Self::LargeBody(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody(_) => StatusCode::REQUEST_TIMEOUT,
             Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Idempotency => StatusCode::BAD_REQUEST,
