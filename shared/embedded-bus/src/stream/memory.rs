@@ -7,7 +7,7 @@ use crate::stats::MemorySnapshot;
 use crate::storage::Claim;
 
 /// Bytes for each message: its place in the stream and in its subject, and where it lies on the disk.
-const MESSAGE: u64 = 48;
+const MESSAGE: u64 = 52;
 /// Bytes for each subject beside its name.
 const SUBJECT: u64 = 144;
 /// Bytes for each message id in the duplicate window beside the id.
