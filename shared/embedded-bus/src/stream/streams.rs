@@ -88,7 +88,7 @@ impl Streams {
         for stream in streams.values() {
             routes.extend(opened(&stream.config));
         }
-        let memory = Memory::new(bounds.memory.clone());
+        let memory = Memory::new(bounds.memory);
         let api = ApiCount::default();
         let mut this = Self {
             store,
