@@ -1,7 +1,7 @@
 //! One client's conversation: what each operation does.
 //!
 //! Synchronous, without a socket or a clock. Operations are carried out in the order they came, so everything one
-//! connection publishes reaches each subscriber in that order. Receivers are woken by [`Session::settle`].
+//! connection publishes reaches each subscriber in that order. Receivers are woken when the batch is settled.
 
 use std::sync::Arc;
 

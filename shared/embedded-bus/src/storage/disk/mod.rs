@@ -10,6 +10,7 @@ mod folder;
 mod frame;
 mod log;
 mod mark;
+mod open;
 mod reserve;
 mod scan;
 mod segment;
