@@ -54,6 +54,13 @@ impl Intake {
     }
 }
 
+impl Intake {
+    /// Whether nobody takes anything out any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.messages.is_closed()
+    }
+}
+
 impl Backlog {
     /// The next message. None: nothing goes in any more.
     pub(crate) async fn next(&mut self) -> Option<Message> {
@@ -91,8 +98,16 @@ mod tests {
         assert_eq!(left, 0, "all room is given back");
         assert!(intake.take(message(22, 1 << 30)), "one always finds room");
         assert!(!intake.take(message(23, 0)));
+        assert!(!intake.is_closed(), "it is full");
         assert_eq!(backlog.next().await.unwrap().subject.as_str(), "22");
         drop(intake);
         assert!(backlog.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn where_nothing_is_taken_out_any_more_it_is_closed_and_not_full() {
+        let (intake, backlog) = open(1 << 20);
+        drop(backlog);
+        assert!(!intake.take(message(1, 0)) && intake.is_closed());
     }
 }

@@ -234,6 +234,10 @@ async fn fill(
         };
         let Some(message) = message else { return };
         let fits = intake.take(message);
+        if !fits && intake.is_closed() {
+            // The feed has ended: nothing is too much for it.
+            return;
+        }
         if !fits {
             metrics.lost(Loss::FeedFull, 1);
         }

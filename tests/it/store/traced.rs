@@ -151,3 +151,24 @@ async fn in_relaxed_a_message_is_written_before_its_acknowledgement_and_synced_l
     // So the other test would see it if strict did not wait.
     assert!(order.iter().any(|(_, synced, told)| synced.is_none_or(|synced| synced > *told)));
 }
+
+#[tokio::test]
+async fn the_name_of_a_new_data_folder_is_synced_in_the_folder_above_it() {
+    let Some(strace) = strace("the trace of a new data folder").await else { return };
+    let folder = TempDir::new().expect("there is room");
+    let above = folder.path().join("new");
+    let (data, file) = (above.join("data"), folder.path().join("trace"));
+    // -y: each descriptor with its path.
+    let arguments = ["-f", "-qq", "-y", "-e", "trace=fsync", "-o", &file.display().to_string()];
+    let mut program = bus(&data, "strict").under(&strace, &arguments).start();
+    address(&mut program).await;
+    let id = std::fs::read_to_string(data.join("lock")).expect("the folder is locked");
+    let asked = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", id.trim())).status().await;
+    assert!(asked.is_ok_and(|asked| asked.success()));
+    program.expect_success().await;
+    let trace = std::fs::read_to_string(&file).expect("strace wrote it");
+    let real = std::fs::canonicalize(folder.path()).expect("it is there");
+    for parent in [real.clone(), real.join("new")] {
+        assert!(trace.contains(&format!("<{}>)", parent.display())), "{} in {trace}", parent.display());
+    }
+}
