@@ -105,7 +105,11 @@ impl Desk {
         };
         let taken = match until {
             Until::Kept(Kept { seq, until_ms }) => list.order(uid, seq, until_ms, words.clone(), now),
-            Until::For(time) => list.order_unkept(uid, now.saturating_add(time), words.clone(), now),
+            Until::For(time) => {
+                // Who is let in again stays so, whatever the clock says later.
+                let until_ms = if time == 0 { 0 } else { now.saturating_add(time) };
+                list.order_unkept(uid, until_ms, words.clone(), now)
+            }
         };
         if taken.is_err() {
             self.metrics.lost(Loss::Denial, 1);

@@ -134,11 +134,8 @@ impl Reader {
     async fn read_rest(&mut self) -> Result<(), ApiError> {
         self.bus.barrier(bus::DEADLINE).await?;
         let view = self.list.look().await?;
-        let mut cursor = self.hub.denied().cursor();
-        if self.life.replace(view.created) != Some(view.created) || view.last_seq < cursor {
-            self.hub.denied().begin_again();
-            cursor = 0;
-        }
+        let is_other = self.life.replace(view.created) != Some(view.created);
+        let mut cursor = self.hub.denied().resume(is_other, view.last_seq, now_ms());
         let mut found = 0;
         while cursor < view.last_seq {
             let page = self.list.after(cursor).await?;

@@ -2,8 +2,11 @@
 //!
 //! Orders come by two ways: in the order of the list that keeps them ([`DenyList::read`]), and ahead of that
 //! from the publisher ([`DenyList::order`]). Whichever comes first, the one with the highest sequence holds.
-//! What has run out counts as gone, whether it was swept or not. There is a bound, and whoever finds no place
-//! is told so, never let in silently.
+//! What has run out counts as gone, whether it was forgotten or not. There is a bound, and whoever finds no
+//! place is told so, never let in silently.
+//!
+//! The clock may be ahead for a while. So what has run out is remembered for [`SLACK`], unless its place is
+//! needed, and a clock that then says an earlier time has the list read again ([`DenyList::resume`]).
 //!
 //! An order closes sessions as well. The publisher counts those that its own order closes, so an order that
 //! was only read is remembered for a moment ([`DenyList::owe`]), and whatever the publisher's order did not
@@ -12,7 +15,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use shared::denials;
 use shared::ids::Uid;
+
+/// How long an order is remembered after its end, in milliseconds.
+const SLACK: u64 = denials::SLACK.as_secs() * 1_000;
 
 /// What a close frame says in place of its code's own reason.
 pub(crate) type Words = Option<Arc<str>>;
@@ -24,6 +31,8 @@ pub(crate) struct DenyList {
     users: HashMap<Uid, Denial>,
     /// Every order of the list up to here was read.
     read: u64,
+    /// The latest end of what was forgotten.
+    forgotten: u64,
     /// Orders that were read and that no publisher told here, the last of each user.
     owed: HashMap<Uid, Owed>,
 }
@@ -47,6 +56,13 @@ struct Denial {
     words: Words,
 }
 
+impl Denial {
+    /// Whether it had run out by then, and nothing before it is still to be read.
+    fn is_over(&self, read: u64, then: u64) -> bool {
+        self.until <= then && self.seq <= read
+    }
+}
+
 /// There is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
@@ -54,7 +70,7 @@ pub(crate) struct Full;
 impl DenyList {
     /// Refuses nobody yet, and never more than `capacity` users.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, users: HashMap::new(), read: 0, owed: HashMap::new() }
+        Self { capacity, users: HashMap::new(), read: 0, forgotten: 0, owed: HashMap::new() }
     }
 
     /// Up to where the list was read.
@@ -62,9 +78,9 @@ impl DenyList {
         self.read
     }
 
-    /// How many users are remembered.
-    pub(crate) fn len(&self) -> usize {
-        self.users.len()
+    /// How many users are refused.
+    pub(crate) fn refused(&self, now: u64) -> usize {
+        self.users.values().filter(|denial| denial.until > now).count()
     }
 
     /// Takes an order from a publisher.
@@ -138,18 +154,25 @@ impl DenyList {
         self.read = self.read.max(seq);
     }
 
-    /// The list is another one, or went back: what is refused stays refused until it says otherwise.
-    pub(crate) fn begin_again(&mut self) {
-        self.read = 0;
+    /// Up to where the list needs no reading; `last` is its last sequence. Everything is read again if it is
+    /// another list or went back, or if something was forgotten that has not run out: the clock was ahead.
+    pub(crate) fn resume(&mut self, is_other: bool, last: u64, now: u64) -> u64 {
+        if is_other || last < self.read || self.forgotten > now {
+            self.begin_again();
+        }
+        self.read
+    }
+
+    /// What is refused stays refused until the list says otherwise.
+    fn begin_again(&mut self) {
+        (self.read, self.forgotten) = (0, 0);
         self.users.values_mut().for_each(|denial| denial.seq = 0);
         self.owed.values_mut().for_each(|owed| owed.seq = 0);
     }
 
-    /// Forgets what has run out.
+    /// Forgets what ran out [`SLACK`] ago.
     pub(crate) fn sweep(&mut self, now: u64) {
-        let read = self.read;
-        self.users.retain(|_, denial| denial.until > now || denial.seq > read);
-        self.users.shrink_to(self.users.len() * 2);
+        self.forget(now.saturating_sub(SLACK));
     }
 
     /// What to tell this user, if it is refused.
@@ -158,25 +181,46 @@ impl DenyList {
     }
 
     fn take(&mut self, uid: &Uid, denial: Denial, now: u64) -> Result<(), Full> {
-        match self.users.get_mut(uid) {
-            Some(known) if known.seq > denial.seq => return Ok(()),
-            Some(known) => *known = denial,
-            None if denial.until <= now && denial.seq <= self.read => return Ok(()),
-            None => {
-                if self.users.len() >= self.capacity {
-                    self.sweep(now);
-                }
-                if self.users.len() >= self.capacity {
-                    return Err(Full);
-                }
-                self.users.insert(uid.clone(), denial);
-                return Ok(());
-            }
+        let known = self.users.get(uid).map(|known| known.seq);
+        if known.is_some_and(|known| known > denial.seq) {
+            return Ok(());
         }
-        if self.users.get(uid).is_some_and(|known| known.until <= now && known.seq <= self.read) {
+        let long_ago = now.saturating_sub(SLACK);
+        let has_place = known.is_some() || denial.is_over(self.read, long_ago) || self.makes_room(now);
+        if denial.is_over(self.read, if has_place { long_ago } else { now }) {
+            self.forgotten = self.forgotten.max(denial.until);
             self.users.remove(uid);
+            return Ok(());
         }
+        if !has_place {
+            return Err(Full);
+        }
+        self.users.insert(uid.clone(), denial);
         Ok(())
+    }
+
+    /// Says whether there is room for one more. What has run out gives its place, first what did long ago.
+    fn makes_room(&mut self, now: u64) -> bool {
+        for then in [now.saturating_sub(SLACK), now] {
+            if self.users.len() < self.capacity {
+                break;
+            }
+            self.forget(then);
+        }
+        self.users.len() < self.capacity
+    }
+
+    /// Forgets what had run out by then.
+    fn forget(&mut self, then: u64) {
+        let (read, forgotten) = (self.read, &mut self.forgotten);
+        self.users.retain(|_, denial| {
+            let over = denial.is_over(read, then);
+            if over {
+                *forgotten = (*forgotten).max(denial.until);
+            }
+            !over
+        });
+        self.users.shrink_to(self.users.len() * 2);
     }
 }
 
@@ -209,7 +253,7 @@ mod tests {
         list.read(&uid(1), 1, 100, None, 5).unwrap();
         assert_eq!(list.denies(&uid(1), 5), None, "it was let in again since");
         list.read(&uid(1), 2, 0, None, 5).unwrap();
-        assert_eq!(list.len(), 0);
+        assert_eq!(list.users.len(), 0);
         list.order(&uid(1), 1, 100, None, 5).unwrap();
         assert_eq!(list.denies(&uid(1), 5), None, "a publisher was slow");
     }
@@ -218,10 +262,57 @@ mod tests {
     fn a_list_that_begins_again_keeps_out_until_it_says_otherwise() {
         let mut list = DenyList::new(9);
         list.read(&uid(1), 7, 100, None, 0).unwrap();
-        list.begin_again();
+        assert_eq!(list.resume(false, 8, 5), 7, "the rest is enough");
+        assert_eq!(list.resume(true, 8, 5), 0);
+        list.read(&uid(1), 7, 100, None, 0).unwrap();
+        assert_eq!(list.resume(false, 6, 5), 0, "it went back");
         assert!(list.denies(&uid(1), 5).is_some());
         list.read(&uid(1), 1, 0, None, 5).unwrap();
         assert_eq!(list.denies(&uid(1), 5), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_for_a_while_lifts_no_ban_for_good() {
+        const RIGHT: u64 = 1_000;
+        for ahead in [SLACK / 2, 1_000 * SLACK] {
+            let (mut list, until) = (DenyList::new(9), RIGHT + 60);
+            let ended = RIGHT + ahead;
+            list.read(&uid(1), 1, until, None, RIGHT).unwrap();
+            // Read, told, and replaced while the clock is ahead.
+            list.read(&uid(2), 2, until, None, ended).unwrap();
+            list.order(&uid(3), 3, until, None, ended).unwrap();
+            list.read(&uid(3), 3, until, None, ended).unwrap();
+            list.read(&uid(4), 4, until, None, RIGHT).unwrap();
+            list.read(&uid(4), 5, until, None, ended).unwrap();
+            list.sweep(ended);
+            assert_eq!(
+                (list.refused(ended), list.resume(false, 5, ended)),
+                (0, 5),
+                "all have ended, it seems"
+            );
+            let again = list.resume(false, 5, RIGHT) == 0;
+            assert_eq!(again, ahead > SLACK, "nothing is forgotten within a day, nor for good later");
+            if again {
+                (1..=3).for_each(|user| list.read(&uid(user), user as u64, until, None, RIGHT).unwrap());
+                list.read(&uid(4), 5, until, None, RIGHT).unwrap();
+            }
+            assert_eq!(list.refused(RIGHT), 4, "the clock was ahead by {ahead}");
+            assert_eq!(list.resume(false, 5, RIGHT), 5, "it is read again once");
+            list.sweep(until + SLACK);
+            assert_eq!(list.users.len(), 0, "in the end all are forgotten");
+        }
+    }
+
+    #[test]
+    fn what_a_full_list_forgot_early_is_read_again() {
+        let (mut list, now) = (DenyList::new(1), SLACK);
+        list.read(&uid(1), 1, now, None, 0).unwrap();
+        list.read(&uid(2), 2, now + 1, None, now).unwrap();
+        assert_eq!((list.users.len(), list.refused(now)), (1, 1), "what has ended gives its place");
+        list.read(&uid(3), 3, now, None, now).unwrap();
+        assert_eq!((list.users.len(), list.refused(now)), (1, 1), "nor does it take one");
+        assert_eq!(list.resume(false, 3, now), 3);
+        assert_eq!(list.resume(false, 3, now - 1), 0, "it has not ended after all");
     }
 
     #[test]
@@ -257,7 +348,7 @@ mod tests {
         list.order_unkept(&uid(1), 100, None, 0).unwrap();
         assert!(list.denies(&uid(1), 5).is_some());
         list.order_unkept(&uid(1), 0, None, 5).unwrap();
-        assert_eq!((list.denies(&uid(1), 5), list.len()), (None, 0));
+        assert_eq!((list.denies(&uid(1), 5), list.users.len()), (None, 0));
     }
 
     proptest! {

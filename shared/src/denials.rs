@@ -3,7 +3,7 @@
 //! What must always hold: an order that was answered is in the stream, so whoever reads the whole stream
 //! knows it; of two orders about a user the one with the higher sequence holds; the list is bounded, and an
 //! order that finds no place is refused, never dropped. What has ended is taken out only when its place is
-//! needed.
+//! needed, first what ended long ago: this process's clock may be ahead.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,6 +23,8 @@ use crate::wire::{Denial, Envelope as _};
 pub const MAX_DENIED: usize = 65_536;
 /// The longest that a user may be kept out.
 pub const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long an order is remembered after its end, unless its place is needed: clocks may be ahead for a while.
+pub const SLACK: Duration = Duration::from_secs(24 * 3600);
 /// How long the stream keeps an order: longer than it can hold, whatever the clocks say.
 const MAX_AGE: Duration = Duration::from_secs(31 * 24 * 3600);
 /// How long one call may take.
@@ -38,6 +40,10 @@ const PAGE_BYTES: usize = 1 << 20;
 pub struct Denials {
     bus: Bus,
     replicas: u8,
+    /// Users that may be on the list at a time.
+    most: u64,
+    /// The time of day, in milliseconds since 1970.
+    clock: fn() -> u64,
 }
 
 /// What the list is and holds, as the leader of its stream says.
@@ -105,7 +111,7 @@ impl KeptDenial {
 impl Denials {
     /// The list on this bus. If it has to be made, there are `replicas` copies of it.
     pub fn new(bus: &Bus, replicas: u8) -> Self {
-        Self { bus: bus.clone(), replicas }
+        Self { bus: bus.clone(), replicas, most: MAX_DENIED as u64, clock: now_ms }
     }
 
     /// What it is and holds. It is made if it is not there.
@@ -164,13 +170,11 @@ impl Denials {
     }
 
     async fn try_to_keep(&self, uid: &Uid, denial: &Denial, deadline: Instant) -> Result<u64, DenyError> {
-        let denies = denial.until_ms > now_ms();
-        if self.look().await?.orders >= MAX_DENIED as u64 {
-            let kept = self.take_out_what_ended(deadline).await?;
-            // Whoever is let in again takes no place for long.
-            if denies && kept >= MAX_DENIED {
-                return Err(DenyError::Full);
-            }
+        let now = (self.clock)();
+        let has_room = self.makes_room(now, deadline).await?;
+        // Whoever is let in again takes no place for long.
+        if denial.until_ms > now && !has_room {
+            return Err(DenyError::Full);
         }
         let stored = self.bus.store(subject::deny(uid), HeaderMap::new(), denial.encode(), TRY).await;
         match stored {
@@ -180,16 +184,28 @@ impl Denials {
         }
     }
 
-    /// Says how many are left.
-    async fn take_out_what_ended(&self, deadline: Instant) -> Result<usize, ApiError> {
-        let (mut after, mut left, now) = (0, 0, now_ms());
+    /// Says whether there is room for one more. What has ended gives its place, first what did long ago.
+    async fn makes_room(&self, now: u64, deadline: Instant) -> Result<bool, ApiError> {
+        let mut orders = self.look().await?.orders;
+        for then in [now.saturating_sub(SLACK.as_secs() * 1_000), now] {
+            if orders < self.most {
+                break;
+            }
+            orders = self.take_out_what_ended(then, deadline).await?;
+        }
+        Ok(orders < self.most)
+    }
+
+    /// Takes out what had ended by then. Says how many are left.
+    async fn take_out_what_ended(&self, then: u64, deadline: Instant) -> Result<u64, ApiError> {
+        let (mut after, mut left) = (0, 0);
         let last = self.look().await?.last_seq;
         while after < last {
             let page = self.after(after).await?;
             let Some(end) = page.last() else { break };
             after = end.seq;
             for KeptDenial { seq, denial, .. } in &page {
-                let ended = denial.as_ref().filter(|denial| denial.until_ms <= now);
+                let ended = denial.as_ref().filter(|denial| denial.until_ms <= then);
                 let uid = ended.and_then(|denial| Uid::parse(&denial.uid).ok());
                 match uid.filter(|_| Instant::now() < deadline) {
                     // Only up to this order: there may be a later one about the same user by now.
@@ -223,5 +239,65 @@ impl Denials {
         // The replica that answered may be behind.
         let next = self.bus.get_message(name, Get::Next { seq, subject: all }, TRY).await?;
         Ok(next.iter().map(KeptDenial::of).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{self, BusConfig};
+    use crate::drain::Drain;
+
+    const NOW: u64 = 1_000_000_000_000;
+    const DAY: u64 = 24 * 3_600_000;
+
+    fn right() -> u64 {
+        NOW
+    }
+
+    fn ahead() -> u64 {
+        NOW + DAY / 2
+    }
+
+    async fn keep(list: &Denials, user: usize, until_ms: u64) -> Result<u64, DenyError> {
+        let uid = format!("{user}");
+        let denial = Denial { v: 1, uid: uid.clone(), until_ms, reason: None };
+        list.keep(&Uid::parse(&uid).unwrap(), &denial, Instant::now() + Duration::from_secs(10)).await
+    }
+
+    /// The users on the list.
+    async fn users(list: &Denials) -> Vec<String> {
+        let kept = list.after(0).await.unwrap();
+        kept.into_iter().map(|kept| kept.denial.unwrap().uid).collect()
+    }
+
+    #[tokio::test]
+    async fn a_full_list_loses_first_what_ended_long_ago_and_nothing_that_has_not_ended() {
+        let drain = Drain::new();
+        let server = bus::provide(&BusConfig::default(), &drain).await.unwrap();
+        let bus = Bus::connect(&server, "test", &drain).await.unwrap();
+        let list = Denials { most: 4, clock: ahead, ..Denials::new(&bus, 1) };
+        keep(&list, 1, NOW + 1).await.unwrap();
+        keep(&list, 2, NOW - DAY).await.unwrap();
+        keep(&list, 3, 0).await.unwrap();
+        keep(&list, 4, ahead() + DAY).await.unwrap();
+        keep(&list, 5, ahead() + DAY).await.unwrap();
+        assert_eq!(
+            users(&list).await,
+            ["1", "4", "5"],
+            "the first may not have ended: this clock may be ahead"
+        );
+        keep(&list, 6, ahead() + DAY).await.unwrap();
+        let right = Denials { clock: right, ..list.clone() };
+        assert_eq!(keep(&right, 7, NOW + DAY).await, Err(DenyError::Full));
+        keep(&list, 7, ahead() + DAY).await.unwrap();
+        assert_eq!(
+            users(&list).await,
+            ["4", "5", "6", "7"],
+            "nobody is refused for the sake of what has ended"
+        );
+        assert_eq!(keep(&list, 8, ahead() + DAY).await, Err(DenyError::Full));
+        keep(&list, 8, 0).await.unwrap();
+        drain.finish(Duration::from_secs(10)).await;
     }
 }
