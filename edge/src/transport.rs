@@ -25,9 +25,6 @@ use crate::protocol::Incoming;
 /// What one read takes at most. tungstenite's default is 128 KiB for every socket, but what clients send is
 /// small.
 const READ_BYTES: usize = 1024;
-/// Frames that a message may be made of however small the largest may be, and bytes for each of which it may
-/// have another one.
-const FRAGMENTS: usize = 64;
 /// Frames that may wait to be written before the client is not listened to any more.
 const MAX_QUEUED: usize = 64;
 /// The same in bytes, where more than one frame waits: what an op moves here from the outbox must not add up.
@@ -91,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             .read_buffer_size(READ_BYTES)
             .max_message_size(Some(max_frame))
             .max_frame_size(Some(max_frame));
-        let mut frames = Frames::of_messages(FRAGMENTS + max_frame / FRAGMENTS);
+        let mut frames = Frames::of_messages_up_to(max_frame);
         frames.feed(head);
         Self {
             stream,

@@ -1,5 +1,5 @@
 //! A caller's stream below its WebSocket: notices the close frame, also behind what the WebSocket does not
-//! understand.
+//! understand, and a message of too many frames.
 
 use std::io;
 use std::pin::Pin;
@@ -7,6 +7,11 @@ use std::task::{Context, Poll};
 
 use sockets::Frames;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+/// What reading ends with once a message had more frames than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a message came in too many frames")]
+pub(super) struct TooManyFrames;
 
 /// A stream on which nothing but frames comes.
 #[derive(Debug)]
@@ -16,15 +21,20 @@ pub(super) struct Tapped<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Tapped<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, frames: Frames::default() }
+    /// For messages of at most so many bytes.
+    pub(super) fn new(stream: S, largest: usize) -> Self {
+        Self { stream, frames: Frames::of_messages_up_to(largest) }
     }
 
     /// Reads until the other side has closed, by a frame or by its end, and then ends the connection. One
     /// that is dropped with unread bytes would take our last words away from the caller.
     pub(super) async fn end(&mut self) {
         let mut rest = [0; 512];
-        while !self.frames.are_closed() && self.read(&mut rest).await.is_ok_and(|bytes| bytes > 0) {}
+        while !self.frames.are_closed()
+            && let Ok(bytes @ 1..) = self.stream.read(&mut rest).await
+        {
+            self.frames.feed(&rest[..bytes]);
+        }
         // It may be broken already.
         let _ = self.shutdown().await;
     }
@@ -36,6 +46,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.frames.are_too_many() {
+            return Poll::Ready(Err(io::Error::other(TooManyFrames)));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.frames.feed(&buffer.filled()[before..]);

@@ -35,7 +35,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message, Utf8Bytes};
 use tracing::{Instrument as _, Span};
 
-use super::tapped::Tapped;
+use super::tapped::{Tapped, TooManyFrames};
 use super::{Call, http, ws_answer};
 use crate::error::Refusal;
 use crate::keys::{Caller, Scope};
@@ -113,7 +113,7 @@ async fn open(upgrade: OnUpgrade, request_bytes: usize) -> Option<Socket> {
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(READ_BUFFER)
         .max_write_buffer_size(MAX_WRITE_BUFFER);
-    let stream = Tapped::new(TokioIo::new(upgrade.await.ok()?));
+    let stream = Tapped::new(TokioIo::new(upgrade.await.ok()?), request_bytes);
     Some(WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await)
 }
 
@@ -130,6 +130,8 @@ enum End {
     NotUtf8,
     /// A frame was too large.
     TooLarge,
+    /// A message came in too many frames.
+    TooManyFrames,
     /// Nothing came for too long.
     Silent,
     /// The caller does not take its answers.
@@ -149,6 +151,7 @@ impl End {
             Self::Protocol => "protocol",
             Self::NotUtf8 => "not_utf8",
             Self::TooLarge => "too_large",
+            Self::TooManyFrames => "too_many_frames",
             Self::Silent => "silent",
             Self::Slow => "slow",
             Self::Revoked => "revoked",
@@ -163,6 +166,7 @@ impl End {
             Self::Protocol => Some((1002, "protocol error")),
             Self::NotUtf8 => Some((1007, "text must be UTF-8; send JSON made by a JSON library")),
             Self::TooLarge => Some((1009, "frame too large; see the error before")),
+            Self::TooManyFrames => Some((1009, "too many frames; send a message in one")),
             Self::Silent => Some((4408, "nothing came for too long; answer pings, and connect again")),
             Self::Revoked => Some((4401, "the key is not valid any more; connect with another")),
             Self::Leaving => Some((1012, "restarting; connect again")),
@@ -475,6 +479,9 @@ fn end_of(error: &SocketError) -> End {
     )]
     match error {
         SocketError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => End::Slow,
+        SocketError::Io(error) if error.get_ref().is_some_and(|error| error.is::<TooManyFrames>()) => {
+            End::TooManyFrames
+        }
         SocketError::Capacity(_) => End::TooLarge,
         SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Broken,
         SocketError::Protocol(_) => End::Protocol,

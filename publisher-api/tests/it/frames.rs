@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use shared::config::ByteSize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -115,6 +116,37 @@ async fn parts_with_waits_between_are_put_together() {
     stream.write_all(&frame(0x80, last)).await.unwrap();
     assert_eq!(read_frame(&mut stream).await, (0x81, br#"{"E":null,"r":{"s":0,"f":0},"i":1}"#.to_vec()));
     drop(stream);
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_message_in_too_many_frames_ends_the_socket() {
+    let bed = Bed::start(|config| config.max_message = ByteSize(1_024)).await;
+    // A call may have six times as many bytes as a message, and 4 KiB more.
+    let most = 64 + (6 * 1_024 + 4_096) / 64;
+    let text = mesh_publish("a", "in parts", 1);
+    let parts = |count: usize| {
+        let (first, last) = (frame(0x01, text.as_bytes()), frame(0x80, b""));
+        [first, frame(0x00, b"").repeat(count - 2), last].concat()
+    };
+    let mut stream = upgraded(&bed).await;
+    // Each message has its own count, and frames between do not add to it.
+    for _ in 0..2 {
+        stream.write_all(&frame(0x89, b"").repeat(most)).await.unwrap();
+        for _ in 0..most {
+            assert_eq!(read_frame(&mut stream).await.0, 0x8a);
+        }
+        stream.write_all(&parts(most)).await.unwrap();
+        let (opcode, answer) = read_frame(&mut stream).await;
+        assert_eq!((opcode, answer), (0x81, br#"{"E":null,"r":{"s":0,"f":0},"i":1}"#.to_vec()));
+    }
+    stream.write_all(&parts(most + 2)[..6 * most + text.len()]).await.unwrap();
+    stream.write_all(&frame(0x00, b"").repeat(4)).await.unwrap();
+    let (opcode, payload) = read_frame(&mut stream).await;
+    assert_eq!((opcode, payload.get(..2)), (0x88, Some(&1009_u16.to_be_bytes()[..])));
+    stream.write_all(&close(1009)).await.unwrap();
+    assert!(soon("the connection ends", stream.read_u8()).await.is_err());
+    assert_eq!(bed.metric(r#"mc_publisher_socket_ends_total{reason="too_many_frames"}"#), 1);
     bed.finish().await;
 }
 

@@ -13,6 +13,9 @@ const CONTROL: u8 = 0x8;
 const CLOSE: u8 = 0x8;
 /// Bytes of a header without the mask, at most: two, and a length of eight.
 const HEADER: usize = 10;
+/// Frames that a message may be made of however small the largest may be, and bytes for each of which it may
+/// have another one.
+const FRAGMENTS: usize = 64;
 /// Bytes of a mask.
 const MASK: u64 = 4;
 
@@ -44,6 +47,11 @@ impl Frames {
     /// For messages of at most so many frames.
     pub fn of_messages(most: usize) -> Self {
         Self { most, of_message: 0, too_many: false, header: [0; HEADER], known: 0, left: 0, closed: false }
+    }
+
+    /// For messages of at most so many bytes, in a generous number of frames: 64, and one more for each 64 bytes.
+    pub fn of_messages_up_to(bytes: usize) -> Self {
+        Self::of_messages(FRAGMENTS + bytes / FRAGMENTS)
     }
 
     /// Takes what came next. Returns whether the close frame is whole; what follows it is not looked at.
