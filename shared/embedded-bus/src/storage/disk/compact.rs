@@ -123,7 +123,8 @@ impl DiskLog {
             budget = self.go_on(compaction, budget)?;
         }
         while self.compaction.is_none() {
-            self.unlink_useless()?;
+            // What is removed with a file may have been all that another one was needed for.
+            while self.unlink_useless()? {}
             let Some(number) = self.next_to_rewrite().filter(|_| budget > 0) else { return Ok(()) };
             self.begin_to_write()?;
             let len = self.segments.get(number).map_or(0, |segment| segment.len);
@@ -140,7 +141,8 @@ impl DiskLog {
         Ok(())
     }
 
-    fn unlink_useless(&mut self) -> Result<(), LogError> {
+    /// Whether there was any.
+    fn unlink_useless(&mut self) -> Result<bool, LogError> {
         let useless: Vec<u32> = self
             .segments
             .iter()
@@ -148,11 +150,12 @@ impl DiskLog {
             .map(|one| one.number)
             .collect();
         if useless.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.begin_to_write()?;
         self.sync_before()?;
-        self.unlink(&useless)
+        self.unlink(&useless)?;
+        Ok(true)
     }
 
     /// A segment whose dead have to go now; if there is none, the most wasteful one, if that is worth it.
