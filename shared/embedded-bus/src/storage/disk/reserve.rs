@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::files::{Files, is_full};
 
@@ -20,6 +20,8 @@ pub(super) struct Reserve {
     /// Bytes that are to be held.
     whole: u64,
     held: AtomicU64,
+    /// The filesystem can't hold room.
+    unsupported: AtomicBool,
 }
 
 impl Reserve {
@@ -27,7 +29,7 @@ impl Reserve {
     pub(super) fn new(files: &dyn Files, folder: &Path, max_bytes: u64) -> Self {
         let path = folder.join("reserve");
         let held = files.len(&path).unwrap_or(0).into();
-        Self { path, whole: MOST.min(max_bytes / 16), held }
+        Self { path, whole: MOST.min(max_bytes / 16), held, unsupported: AtomicBool::new(false) }
     }
 
     /// Runs what writes; again with some of the reserve given up, as long as there is no room.
@@ -58,9 +60,17 @@ impl Reserve {
     /// Takes what is missing, if so many bytes are free beyond what messages leave free.
     pub(super) fn refill(&self, files: &dyn Files, free: u64) {
         let held = self.held.load(Ordering::Relaxed);
-        // Where room can't be held, there is none: the next tick tries again.
-        if held < self.whole && free >= self.whole && files.hold(&self.path, self.whole).is_ok() {
-            self.held.store(self.whole, Ordering::Relaxed);
+        if held >= self.whole || free < self.whole || self.unsupported.load(Ordering::Relaxed) {
+            return;
+        }
+        match files.hold(&self.path, self.whole) {
+            Ok(()) => self.held.store(self.whole, Ordering::Relaxed),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.unsupported.store(true, Ordering::Relaxed);
+                tracing::info!(file = %self.path.display(), "this filesystem holds no room for erasing when it is full");
+            }
+            // The next tick tries again.
+            Err(_) => {}
         }
     }
 }
