@@ -14,7 +14,6 @@ use shared::ids::{NodeId, Uid};
 use shared::log_throttle::LogThrottle;
 use shared::subject;
 use shared::wire::{Control as Wire, ControlAnswer, Denial, Envelope as _, Kept, Order, UserAnswer, VERSION};
-use tokio::time::Instant;
 
 use crate::edges::Edges;
 use crate::edges::awaited::Awaited;
@@ -93,7 +92,7 @@ impl Control {
         let until_ms = if time == 0 { 0 } else { denials::now_ms().saturating_add(time) };
         let denial =
             Denial { v: VERSION, uid: uid.as_str().to_owned(), until_ms, reason: reason.map(str::to_owned) };
-        match self.denials.keep(uid, &denial, Instant::now() + DENY_DEADLINE).await {
+        match self.denials.keep(uid, &denial, self.bus.awake().now() + DENY_DEADLINE).await {
             Ok(seq) => Ok(Kept { seq, until_ms }),
             Err(error @ DenyError::Full) => {
                 if let Some(users) = self.complaints.due() {

@@ -22,7 +22,7 @@ use shared::history::HistoryConfig;
 use shared::ids::{Channel, MessageId};
 use shared::subject;
 use tokio::sync::{Mutex as Turns, OnceCell, OwnedMutexGuard};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::Instant;
 
 use crate::error::Refusal;
 use crate::metrics::{Keyed, Metrics};
@@ -194,9 +194,9 @@ impl Idempotency {
         deadline: Instant,
     ) -> Result<Turn, Refusal> {
         let (seat, turns) = self.sit(*key);
-        let began = Instant::now();
+        let began = self.bus.awake().now();
         let away = || Refusal::StoreUnavailable(deadline.saturating_duration_since(began));
-        let turn = timeout_at(deadline, turns.lock_owned()).await.map_err(|_| away())?;
+        let turn = self.bus.awake().timeout_at(deadline, turns.lock_owned()).await.map_err(|_| away())?;
         let body = MessageHash(hash(&[path.as_bytes(), body])).to_string();
         let claimed = self.claim(key, &Claim { body, by: self.ids.next() }, deadline).await;
         self.metrics.keyed(match &claimed {
@@ -224,9 +224,9 @@ impl Idempotency {
     /// Tries until `deadline`; the error is `None` when that has passed.
     async fn claim(&self, key: &Key, claim: &Claim, deadline: Instant) -> Result<Claimed, Option<Refusal>> {
         let subject = subject::key(&key.0);
-        let mut pause = FIRST_PAUSE;
+        let (awake, mut pause) = (self.bus.awake(), FIRST_PAUSE);
         loop {
-            let error = match timeout_at(deadline, self.try_to_claim(&subject, claim)).await {
+            let error = match awake.timeout_at(deadline, self.try_to_claim(&subject, claim)).await {
                 Ok(Ok(claimed)) => return Ok(claimed),
                 Ok(Err(error)) => error,
                 Err(_) => return Err(None),
@@ -237,12 +237,12 @@ impl Idempotency {
             if !error.passes() {
                 return Err(Some(Refusal::StoreRefused(error.to_string())));
             }
-            let next = Instant::now() + pause;
+            let next = awake.now() + pause;
             if next >= deadline {
                 return Err(None);
             }
             tracing::debug!(%error, "a key is not claimed yet");
-            sleep_until(next).await;
+            awake.sleep_until(next).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }

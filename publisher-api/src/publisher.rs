@@ -25,7 +25,7 @@ use shared::subject;
 use shared::trace::TraceContext;
 use shared::wire::{Counts, LiveMessage};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span};
 
 use crate::connmix::Publish;
@@ -169,9 +169,9 @@ impl Publisher {
         self.rules.has_history(channel)
     }
 
-    /// Until when a call that begins now may wait for the store.
+    /// Until when a call that begins now may wait for the store, as [`Publisher::awake`] counts.
     pub(crate) fn store_deadline(&self) -> Instant {
-        Instant::now() + self.limits.store_wait
+        self.bus.awake().now() + self.limits.store_wait
     }
 
     /// An id that nothing else has.
@@ -250,19 +250,19 @@ impl Publisher {
 
     async fn send(&self, channel: &Channel, message: &LiveMessage) -> Result<(), Refusal> {
         let subject = subject::live(channel, self.history.partitions());
-        let deadline = self.deadline();
+        let (deadline, awake) = (self.deadline(), self.bus.awake());
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(awake.now());
             self.bus.connected(left).await.map_err(|_| Refusal::Unavailable)?;
             self.check_size(message)?;
             // A full send buffer gets the same time as a bus that is away, but never none.
-            let patience = deadline.max(Instant::now() + self.limits.bus_wait);
+            let patience = deadline.max(awake.now() + self.limits.bus_wait);
             let mut headers = message.headers();
             if let Some(trace) = TraceContext::current() {
                 trace.to_bus(&mut headers);
             }
             let sent = self.bus.publish(subject.clone(), None, Some(headers), message.payload.clone());
-            match timeout_at(patience, sent).await {
+            match awake.timeout_at(patience, sent).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) if self.bus.is_connected() => return Err(Refusal::Unavailable),
                 // The connection went between the two steps.
@@ -272,10 +272,10 @@ impl Publisher {
         }
     }
 
-    /// Until when to wait for the bus. All publishes that meet one absence share its deadline, so that a
+    /// Until when to wait for the bus, as [`Bus::awake`] counts. All publishes that meet one absence share its deadline, so that a
     /// long one refuses at once and a queue of publishes does not wait for each in turn.
     fn deadline(&self) -> Instant {
-        let (state, now) = (*self.bus.state().borrow(), Instant::now());
+        let (state, now) = (*self.bus.state().borrow(), self.bus.awake().now());
         if state.connected {
             return now + self.limits.bus_wait;
         }

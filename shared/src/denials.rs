@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::{HeaderMap, HeaderValue};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::bus::Bus;
 use crate::bus::jetstream::{
@@ -151,18 +151,19 @@ impl Denials {
         }
     }
 
-    /// Keeps an order, tried until `deadline`, and says where. The order replaces what was ordered before
-    /// about this user.
+    /// Keeps an order, tried until `deadline`, as [`Bus::awake`] counts, and says where. The order replaces what
+    /// was ordered before about this user.
     ///
     /// # Errors
     /// See [`DenyError`].
     pub async fn keep(&self, uid: &Uid, denial: &Denial, deadline: Instant) -> Result<u64, DenyError> {
+        let awake = self.bus.awake();
         loop {
             let tried = self.try_to_keep(uid, denial, deadline).await;
             match tried {
-                Err(DenyError::Api(error)) if error.passes() && Instant::now() + PAUSE < deadline => {
+                Err(DenyError::Api(error)) if error.passes() && awake.now() + PAUSE < deadline => {
                     tracing::debug!(%error, "an order is not kept yet");
-                    sleep_until(Instant::now() + PAUSE).await;
+                    awake.sleep_until(awake.now() + PAUSE).await;
                 }
                 done => return done,
             }
@@ -207,7 +208,7 @@ impl Denials {
             for KeptDenial { seq, denial, .. } in &page {
                 let ended = denial.as_ref().filter(|denial| denial.until_ms <= then);
                 let uid = ended.and_then(|denial| Uid::parse(&denial.uid).ok());
-                match uid.filter(|_| Instant::now() < deadline) {
+                match uid.filter(|_| self.bus.awake().now() < deadline) {
                     // Only up to this order: there may be a later one about the same user by now.
                     Some(uid) => {
                         self.bus
@@ -262,7 +263,7 @@ mod tests {
     async fn keep(list: &Denials, user: usize, until_ms: u64) -> Result<u64, DenyError> {
         let uid = format!("{user}");
         let denial = Denial { v: 1, uid: uid.clone(), until_ms, reason: None };
-        list.keep(&Uid::parse(&uid).unwrap(), &denial, Instant::now() + Duration::from_secs(10)).await
+        list.keep(&Uid::parse(&uid).unwrap(), &denial, list.bus.awake().now() + Duration::from_secs(10)).await
     }
 
     /// The users on the list.

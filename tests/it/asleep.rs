@@ -8,6 +8,7 @@ use harness::alone::Alone;
 use harness::device::{Device, Received};
 use harness::fleet::{Fleet, Over};
 use harness::program::Program;
+use harness::raw;
 use harness::wait::eventually;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -125,6 +126,43 @@ async fn logins_under_way_when_a_process_stops_go_on_with_it() {
         }
         alone.end().await;
     }
+}
+
+/// All that bounds a publish goes by time in which the process runs: a store that answers while the publisher stands
+/// still has answered in time.
+#[tokio::test]
+async fn publishes_under_way_when_a_publisher_stops_go_on_with_it() {
+    let fleet = Fleet::plan(Over::Bus)
+        .edges(1)
+        .set("publisher_api.store_wait", "2s")
+        .set("publisher_api.bus_wait", "2s")
+        .start()
+        .await;
+    let (publisher, member) = (fleet.publisher(0), &fleet.publishers[0]);
+    let bus = &fleet.bus.as_ref().expect("it is ours").program;
+    for round in 0..3 {
+        let plain = publisher.publish("user:1", "stored");
+        let keyed = publisher.request(reqwest::Method::POST, "/v1/mesh/publish");
+        let keyed = keyed.header("idempotency-key", format!("round-{round}"));
+        let keyed = publisher.send(keyed.json(&json!({ "c": "user:1", "d": "keyed" })));
+        let pausing = async {
+            eventually("both wait for the store", async || {
+                let waiting = raw::metric(member.admin, "mc_publisher_in_flight", "").await
+                    + raw::metric(member.admin, "mc_publisher_idempotent_calls_open", "").await;
+                waiting > 1.5
+            })
+            .await;
+            member.program.signal("STOP").await;
+            bus.signal("CONT").await;
+            tokio::time::sleep(PAUSE).await;
+            member.program.signal("CONT").await;
+        };
+        bus.signal("STOP").await;
+        let (plain, keyed, ()) = tokio::join!(plain, keyed, pausing);
+        assert!(plain.is_complete(), "{plain:?}");
+        assert_eq!(keyed.status, 200, "{keyed:?}");
+    }
+    fleet.end().await;
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use shared::history::Position;
 use shared::ids::{Channel, MessageId};
 use shared::wire::LiveMessage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use tracing::Instrument as _;
 
@@ -141,7 +141,8 @@ impl Publisher {
         let owner = caller.owner();
         while !waiting.is_empty() {
             let wave = next_wave(&mut waiting, self.bulk_slots.most(&owner).min(WAVE));
-            let place = timeout(self.limits.bus_wait, self.bulk_slots.take(&owner, wave.len()));
+            let place = self.bulk_slots.take(&owner, wave.len());
+            let place = self.bus.awake().timeout(self.limits.bus_wait, place);
             let Ok(place) = place.await else {
                 let rest = wave.len() + waiting.len();
                 results.extend((0..rest).map(|_| Err(self.no_place())));

@@ -15,7 +15,7 @@ use shared::history::{HistoryState, Position, StoreError, Stored};
 use shared::ids::{Channel, MessageId};
 use shared::trace::TraceContext;
 use shared::wire::{LiveMessage, StoredRef};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, Span};
 
 use super::{Counting, HandedOver, Publisher};
@@ -36,7 +36,7 @@ pub(crate) struct Accepted {
     channel: Channel,
     message: LiveMessage,
     began: Instant,
-    /// Until when the store may answer.
+    /// Until when the store may answer, as [`Publisher::awake`] counts.
     deadline: Instant,
     span: Span,
     slot: Share,
@@ -69,7 +69,7 @@ impl Publisher {
             channel,
             message,
             began,
-            deadline: began + self.limits.store_wait,
+            deadline: self.store_deadline(),
             span: traced::publish(),
             slot,
             held: Held::new(&self.metrics.in_flight),
@@ -164,7 +164,7 @@ impl Publisher {
     pub(crate) async fn history_usable(&self, deadline: Instant) -> Result<(), Refusal> {
         let mut state = self.history.state();
         let known = state.wait_for(|state| !matches!(state, HistoryState::Opening { .. }));
-        match timeout_at(deadline, known).await {
+        match self.bus.awake().timeout_at(deadline, known).await {
             Ok(Ok(state)) => match &*state {
                 HistoryState::Mismatch { why } => Err(Refusal::StoreRefused(why.clone())),
                 HistoryState::Ready(_) | HistoryState::Opening { .. } => Ok(()),

@@ -19,7 +19,6 @@ use bytes::Bytes;
 use embedded_bus::EmbeddedBus;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 pub use async_nats;
 pub use config::{BusConfig, BusError, BusServer, BusTls, StoreConfig, Sync};
@@ -141,7 +140,7 @@ impl Bus {
     /// [`RequestError::Disconnected`] if it does not within `deadline`.
     pub async fn connected(&self, deadline: Duration) -> Result<(), RequestError> {
         let mut state = self.state();
-        let waited = timeout(deadline, state.wait_for(|state| state.connected)).await;
+        let waited = self.inner.awake.timeout(deadline, state.wait_for(|state| state.connected)).await;
         match waited {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(RequestError::Disconnected),
@@ -175,7 +174,7 @@ impl Bus {
             return Err(RequestError::Disconnected);
         }
         let client = &self.inner.client;
-        let handed_over = timeout(DEADLINE, async {
+        let handed_over = self.inner.awake.timeout(DEADLINE, async {
             match (reply, headers) {
                 (None, None) => client.publish(subject, payload).await,
                 (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
@@ -207,7 +206,7 @@ impl Bus {
         deadline: Duration,
     ) -> Result<Subscriber, RequestError> {
         let (client, subject) = (&self.inner.client, subject.into());
-        let subscribed = timeout(deadline, async {
+        let subscribed = self.inner.awake.timeout(deadline, async {
             match queue {
                 Some(queue) => client.queue_subscribe(subject, queue.to_owned()).await,
                 None => client.subscribe(subject).await,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::Instant;
 
 use super::{Epoch, History, HistoryState, Position};
 use crate::bus::jetstream::{ApiError, PubAck};
@@ -58,7 +58,8 @@ pub enum StoreError {
 }
 
 impl History {
-    /// Stores a message, tried under its id until `deadline`. `more` are headers that travel with it.
+    /// Stores a message, tried under its id until `deadline`, a moment of [`crate::bus::Bus::awake`]. `more` are
+    /// headers that travel with it.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -92,14 +93,15 @@ impl History {
         let subject = subject::log(channel, self.partitions());
         let mut pause = FIRST_PAUSE;
         let mut retries = 0;
+        let awake = self.inner.bus.awake();
         loop {
             let before = self.epoch(channel).map(|epoch| (epoch, self.seen(self.partition(channel))));
             let tried = async {
-                let left = deadline.saturating_duration_since(Instant::now());
+                let left = deadline.saturating_duration_since(awake.now());
                 self.inner.bus.connected(left).await?;
                 self.inner.bus.store(subject.clone(), headers(), payload.clone(), TRY.min(left)).await
             };
-            let error = match timeout_at(deadline, tried).await {
+            let error = match awake.timeout_at(deadline, tried).await {
                 Ok(Ok(ack)) => {
                     let epoch = self.notice(channel, before, ack, deadline).await?;
                     match self.stored(channel, epoch, ack, retries) {
@@ -117,12 +119,12 @@ impl History {
             if !error.passes() {
                 return Err(StoreError::Refused(error));
             }
-            let next = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+            let next = awake.now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
             if next >= deadline {
                 return Err(StoreError::Unavailable(error));
             }
             tracing::debug!(%error, retries, "a message is not stored yet");
-            sleep_until(next).await;
+            awake.sleep_until(next).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             retries += 1;
         }
@@ -148,7 +150,7 @@ impl History {
         let mut state = self.state();
         let other =
             |state: &HistoryState| state.epochs().is_some_and(|epochs| epochs.of(partition) != Some(epoch));
-        match timeout_at(deadline, state.wait_for(other)).await {
+        match self.inner.bus.awake().timeout_at(deadline, state.wait_for(other)).await {
             Ok(Ok(state)) => Ok(state.epochs().and_then(|epochs| epochs.of(partition))),
             Ok(Err(_)) | Err(_) => Err(StoreError::Unavailable(ApiError::Timeout)),
         }
@@ -168,7 +170,8 @@ impl History {
         Some(Stored { position: Position { epoch, seq }, duplicate, retries })
     }
 
-    /// Removes all messages of a channel. Whoever recovers from before is told so.
+    /// Removes all messages of a channel, tried until `deadline`, a moment of [`crate::bus::Bus::awake`]. Whoever
+    /// recovers from before is told so.
     ///
     /// # Errors
     /// See [`StoreError`]. What was removed by then stays removed; repeat it.
@@ -182,7 +185,8 @@ impl History {
         let mut mark = HeaderMap::new();
         mark.insert(ERASED, "1");
         let Stored { position, .. } = self.store(channel, &message, mark, deadline).await?;
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let left =
+            deadline.saturating_duration_since(self.inner.bus.awake().now()).max(Duration::from_millis(100));
         let purged = self.inner.bus.purge_before(&stream, &subject, position.seq, left.min(TRY * 3)).await;
         let messages = purged.map_err(|error| match error.passes() {
             true => StoreError::Unavailable(error),

@@ -20,7 +20,7 @@ use shared::drain::Drain;
 use shared::history::{History, HistoryConfig, HistoryState, Role, admin};
 use shared::ids::Channel;
 use shared::service::{self, CommonArgs};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::settings::on_disk;
 
@@ -227,7 +227,7 @@ async fn erase(
     if let Some(why) = found.why_not() {
         bail!("{why}");
     }
-    let erased = history.erase(&channel, Instant::now() + ERASING).await?;
+    let erased = history.erase(&channel, bus.awake().now() + ERASING).await?;
     Ok(format!(
         "{} messages of {channel} are erased. Devices that recover from before are told to reload.\n",
         erased.messages
