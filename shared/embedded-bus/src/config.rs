@@ -61,7 +61,8 @@ pub struct StreamsConfig {
     /// not wait, e.g. of who is kept out. Kept back are a sixteenth of [`DiskConfig::max_bytes`] and as much memory as a
     /// sixteenth of `max_memory` beyond it.
     pub reserved_streams: Vec<String>,
-    /// A header whose messages may, too, in whichever stream. Empty: none.
+    /// A header of messages that stand for all others of their subject, which were erased: they may, too, in whichever
+    /// stream. At the limits of a stream those others make room for them. Empty: none.
     pub reserved_header: String,
 }
 

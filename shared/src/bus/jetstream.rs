@@ -235,6 +235,17 @@ struct InfoAnswer {
 }
 
 #[derive(Deserialize)]
+struct CountAnswer {
+    state: CountState,
+}
+
+#[derive(Deserialize)]
+struct CountState {
+    #[serde(default)]
+    subjects: BTreeMap<String, u64>,
+}
+
+#[derive(Deserialize)]
 struct ClusterAnswer {
     #[serde(default)]
     leader: Option<String>,
@@ -415,6 +426,16 @@ impl Bus {
         let body = json!({ "filter": subject, "seq": seq });
         let answer = self.api(&format!("STREAM.PURGE.{name}"), &body, deadline).await?;
         read::<PurgeAnswer>(answer).map(|answer| answer.purged)
+    }
+
+    /// How many messages of a subject without wildcards a stream has.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn count_of(&self, name: &str, subject: &str, deadline: Duration) -> Result<u64, ApiError> {
+        let body = json!({ "subjects_filter": subject });
+        let answer = self.api(&format!("STREAM.INFO.{name}"), &body, deadline).await?;
+        read::<CountAnswer>(answer).map(|answer| answer.state.subjects.values().sum())
     }
 
     /// Reads one message at the stream's leader.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Epoch, History, HistoryState, Position};
-use crate::bus::jetstream::{ApiError, PubAck};
+use crate::bus::jetstream::{ApiError, Get, PubAck};
 use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{Kind, LiveMessage};
@@ -184,14 +184,36 @@ impl History {
         let message = LiveMessage { id, kind: Kind::Text, payload: Bytes::new() };
         let mut mark = HeaderMap::new();
         mark.insert(ERASED, "1");
+        // Where that can't be told now, what is removed behind the mark is told.
+        let before = self.messages_of(&stream, &subject).await.unwrap_or_default();
         let Stored { position, .. } = self.store(channel, &message, mark, deadline).await?;
         let left =
             deadline.saturating_duration_since(self.inner.bus.awake().now()).max(Duration::from_millis(100));
         let purged = self.inner.bus.purge_before(&stream, &subject, position.seq, left.min(TRY * 3)).await;
-        let messages = purged.map_err(|error| match error.passes() {
-            true => StoreError::Unavailable(error),
-            false => StoreError::Refused(error),
-        })?;
-        Ok(Erased { messages, position })
+        let purged = purged.map_err(failed)?;
+        // At a limit the mark has already taken the place of some.
+        Ok(Erased { messages: purged.saturating_sub(before.marks).max(before.messages), position })
     }
+
+    /// What a subject holds.
+    async fn messages_of(&self, stream: &str, subject: &str) -> Result<Before, ApiError> {
+        let bus = &self.inner.bus;
+        let all = bus.count_of(stream, subject, TRY).await?;
+        // A mark is followed by whatever was stored since, so there is none behind the first.
+        let first = bus.get_message(stream, Get::Next { seq: 1, subject }, TRY).await?;
+        let marks = u64::from(first.is_some_and(|first| first.headers.get(ERASED).is_some()));
+        Ok(Before { messages: all.saturating_sub(marks), marks })
+    }
+}
+
+/// What a channel holds before it is erased.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    messages: u64,
+    /// Of an earlier erasure: 0 or 1.
+    marks: u64,
+}
+
+fn failed(error: ApiError) -> StoreError {
+    if error.passes() { StoreError::Unavailable(error) } else { StoreError::Refused(error) }
 }

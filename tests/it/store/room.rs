@@ -111,6 +111,65 @@ async fn a_repeat_with_its_key_is_known_after_the_first_has_left_and_the_process
     }
 }
 
+#[tokio::test]
+async fn channels_at_their_limits_are_erased_from_and_the_answer_says_how_many() {
+    let alone = Alone::plan()
+        .set("history.per_channel", 3)
+        .set("history.max_bytes", "2MiB")
+        .set("history.partitions", 1)
+        .start()
+        .await;
+    let (publisher, text) = (alone.publisher(), "x".repeat(20_000));
+    for _ in 0..5 {
+        publisher.publish_to(0, "user:1", &text).await;
+    }
+    let mut user = 1;
+    until("the history has its bytes", async || {
+        user += 1;
+        (publisher.publish(&format!("user:{user}"), &text).await.status == 503).then_some(())
+    })
+    .await;
+    let erase = async || {
+        let erased = publisher.send(publisher.request(Method::DELETE, "/v1/channels/user:1/messages")).await;
+        assert_eq!(erased.status, 200, "{erased:?}");
+        serde_json::from_str::<serde_json::Value>(&erased.text).expect("JSON")["erased"].clone()
+    };
+    assert_eq!(erase().await, 3, "one of them made room for the mark");
+    assert_eq!(erase().await, 0, "a mark is no message");
+    publisher.publish_to(0, "user:1", "hi").await;
+    assert_eq!(erase().await, 1);
+    alone.end().await;
+}
+
+#[tokio::test]
+async fn a_data_folder_that_is_gone_is_told_and_nothing_is_acknowledged_into_it() {
+    for gone in ["lock", ""] {
+        let folder = TempDir::new().expect("there is room");
+        let data = folder.path().join("data");
+        let mut program = bus(&data, "strict").start();
+        program.expect_errors();
+        let admin = program.address("the admin port listens").await;
+        let mut wire = Wire::connect(address(&mut program).await).await;
+        make(&mut wire, &json!({})).await;
+        assert!(wire.store("s.a", "one", "x").await["error"].is_null());
+        if gone.is_empty() {
+            std::fs::remove_dir_all(&data).expect("it can be removed");
+        } else {
+            std::fs::remove_file(data.join(gone)).expect("it can be removed");
+        }
+        let ready = until("/readyz says so", async || {
+            let ready = raw::get(admin, "/readyz").await;
+            (ready.status == 503).then_some(ready.body)
+        })
+        .await;
+        assert!(ready.contains("damaged") || ready.contains("removed"), "{ready}");
+        let answer = wire.store("s.a", "two", "x").await;
+        assert_eq!(answer["error"]["code"], 503, "{answer}");
+        assert!(program.stderr().contains("was removed or replaced under this process"));
+        program.end().await;
+    }
+}
+
 /// Whether a file below holds these bytes.
 fn holds(folder: &Path, bytes: &[u8]) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };

@@ -125,6 +125,19 @@ impl ApiError {
         matches!(self.err_code, 10_060 | 10_070 | 10_071)
     }
 
+    /// Whether it says that a limit of the stream keeps a message out.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(&*self.description, MAX_BYTES | MAX_MESSAGES)
+    }
+
+    pub(crate) fn max_bytes() -> Self {
+        Self::store_failed(MAX_BYTES)
+    }
+
+    pub(crate) fn max_messages() -> Self {
+        Self::store_failed(MAX_MESSAGES)
+    }
+
     /// There is no memory for one more message.
     pub(crate) fn no_memory() -> Self {
         Self::store_failed(NO_MEMORY)
@@ -175,6 +188,8 @@ impl ApiError {
 
 /// Clients are not told where files lie; the log says it.
 const FULL: &str = "no space left on device";
+const MAX_BYTES: &str = "maximum bytes exceeded";
+const MAX_MESSAGES: &str = "maximum messages exceeded";
 const NO_MEMORY: &str = "no memory left for more messages";
 
 impl From<&LogError> for ApiError {

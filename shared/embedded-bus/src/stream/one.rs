@@ -43,6 +43,17 @@ impl Message {
     }
 }
 
+/// What is known of a message before its stream looks at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admission {
+    /// Whether it may use room that is kept back.
+    pub(crate) claim: Claim,
+    /// There is no memory for more.
+    pub(crate) crowded: bool,
+    /// What it takes the place of was erased.
+    pub(crate) erases: bool,
+}
+
 /// A copy of a stored message, on its way to whoever listens.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Copied {
@@ -293,12 +304,11 @@ impl Stream {
         self.with_log(|log| if evicted.is_empty() { Ok(()) } else { log.remove(&evicted, Why::Limit) })
     }
 
-    /// Stores a message if it may be. `claim`: whether it may use room that is kept back; `crowded`: there is no memory
-    /// for more.
+    /// Stores a message if it may be.
     pub(crate) fn publish(
         &mut self,
         message: &Message,
-        (claim, crowded): (Claim, bool),
+        Admission { claim, crowded, erases }: Admission,
         now: u64,
     ) -> Result<Stored, ApiError> {
         self.usable()?;
@@ -318,12 +328,19 @@ impl Stream {
         self.room(message, claim)?;
         let Message { subject, headers, payload } = message.clone();
         let size = self.config.size_of(subject.len(), headers.len(), payload.len());
-        self.state.admit(&subject, size, wishes.rollup.is_some())?;
+        let last_of_subject = self.state.last_of(Filter::One(&subject)).unwrap_or(0);
+        let cleared = match self.state.admit(&subject, size, wishes.rollup.is_some()) {
+            // What is to be erased makes room for the mark of it, and nothing else does.
+            Err(_) if claim == Claim::Reserved && self.state.bytes_of(&subject) >= size => {
+                self.state.purge(Purge { filter: Filter::One(&subject), before: None, keep: 0 })
+            }
+            admitted => admitted.map(|()| Vec::new())?,
+        };
         let appended = self.state.append(now, &subject, size, wishes.message_id);
         let time = self.offset.wall(self.state.last_time());
         self.dirty = true;
         let record = Record { seq: appended.seq, time, subject, headers, payload };
-        let copy = self.copy(&record, appended.previous);
+        let copy = self.copy(&record, last_of_subject);
         let rollup = wishes
             .rollup
             .map(|rollup| if rollup == b"all" { Filter::All } else { Filter::One(&message.subject) });
@@ -331,10 +348,9 @@ impl Stream {
             Some(filter) => self.state.purge(Purge { filter, before: Some(appended.seq), keep: 0 }),
             None => Vec::new(),
         };
-        // What a rollup takes the place of is gone by order, and with it what left at the same time.
-        let why = if rolled_up.is_empty() { Why::Limit } else { Why::Order };
-        let mut removed = appended.evicted;
-        removed.extend(rolled_up);
+        // What a rollup or a mark of erasing takes the place of is gone by order, whichever limit it fell to.
+        let why = if wishes.rollup.is_some() || erases { Why::Order } else { Why::Limit };
+        let removed = [cleared, appended.evicted, rolled_up].concat();
         self.with_log(|log| {
             log.append(record)?;
             if removed.is_empty() { Ok(()) } else { log.remove(&removed, why) }

@@ -16,7 +16,7 @@ use super::direct;
 use super::error::ApiError;
 use super::headers::Extended;
 use super::memory::{self, Memory};
-use super::one::{Message, Stored, Stream};
+use super::one::{Admission, Message, Stored, Stream};
 use super::publish;
 use super::request::{Item, Kind, Output, Route, RouteChange};
 use super::reserved::Reserved;
@@ -187,14 +187,14 @@ impl Streams {
 
     /// Stores a message; if there is no room, after giving room back, or where only some may store.
     fn store(&mut self, name: &str, message: &Message, now: u64) -> Result<Stored, ApiError> {
-        let mut result = self.try_to_store(name, message, Claim::Common, now);
+        let own = self.bounds.reserved.claim_of(name, message);
+        let erases = own == Claim::Reserved;
+        let mut result = self.try_to_store(name, message, (Claim::Common, erases), now);
         while result.as_ref().is_err_and(ApiError::is_full_disk) && self.make_room(now) {
-            result = self.try_to_store(name, message, Claim::Common, now);
+            result = self.try_to_store(name, message, (Claim::Common, erases), now);
         }
-        if result.as_ref().is_err_and(ApiError::is_full)
-            && self.bounds.reserved.claim_of(name, message) == Claim::Reserved
-        {
-            result = self.try_to_store(name, message, Claim::Reserved, now);
+        if own == Claim::Reserved && result.as_ref().is_err_and(|error| error.is_full() || error.is_limit()) {
+            result = self.try_to_store(name, message, (own, erases), now);
         }
         result
     }
@@ -203,13 +203,14 @@ impl Streams {
         &mut self,
         name: &str,
         message: &Message,
-        claim: Claim,
+        (claim, erases): (Claim, bool),
         now: u64,
     ) -> Result<Stored, ApiError> {
         let stream = self.streams.get_mut(name).ok_or_else(ApiError::no_stream)?;
         let memory = &mut self.memory;
         let before = memory.of(stream.state.memory(), stream.log_size());
-        let result = stream.publish(message, (claim, memory.refuses(claim)), now);
+        let admission = Admission { claim, crowded: memory.refuses(claim), erases };
+        let result = stream.publish(message, admission, now);
         memory.changed(before, memory.of(stream.state.memory(), stream.log_size()));
         result
     }

@@ -176,6 +176,8 @@ impl DiskLog {
     }
 
     fn unlink(&mut self, numbers: &[u32]) -> Result<(), LogError> {
+        self.leaving = numbers.to_vec();
+        self.list()?;
         let files = &self.shared.files;
         for number in numbers {
             let path = self.path(*number);
@@ -196,6 +198,7 @@ impl DiskLog {
                 self.drop_tomb(by);
             }
         }
+        self.leaving.clear();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::files::{Files as _, Real, replace};
 use crate::storage::LogError;
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 const FORMAT: &str = "format";
 const VERSION: &str = "message-center bus data, format 2\n";
 /// The format before, which is read and written on in the new one.

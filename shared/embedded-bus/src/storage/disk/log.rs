@@ -69,6 +69,10 @@ pub(super) struct DiskLog {
     pub(super) steps: Steps,
     /// Whether `steps` is not on the disk yet.
     pub(super) steps_changed: bool,
+    /// Whether the list of segments names all of them.
+    pub(super) is_listed: bool,
+    /// Segments that are no more in the list, and may be gone.
+    pub(super) leaving: Vec<u32>,
     pub(super) size: u64,
     /// As told to [`super::shared::Counts::wasted`].
     pub(super) wasted: u64,
@@ -95,6 +99,7 @@ impl DiskLog {
     }
 
     pub(super) fn check(&self) -> Result<(), LogError> {
+        self.shared.check()?;
         if self.broken {
             return Err(LogError::Damaged(format!(
                 "{} can't be used after an error before it was opened again",
@@ -200,6 +205,7 @@ impl DiskLog {
         self.size += len;
         self.shared.resized(0, len);
         self.shared.counts.segments(0, 1);
+        self.list_new();
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod compact;
 mod files;
 mod folder;
 mod frame;
+mod listing;
 mod log;
 mod mark;
 mod open;
@@ -38,6 +39,8 @@ use crate::stats::StoreSnapshot;
 
 const STREAMS: &str = "streams";
 const CONFIG: &str = "stream.json";
+/// What lies in the folder of a stream that is being deleted.
+const DELETED: &str = "deleted";
 
 /// All streams in one data folder.
 #[derive(Debug)]
@@ -98,8 +101,10 @@ impl Store for DiskStore {
             let path = all.join(&name).join(CONFIG);
             let data = match self.files().read(&path) {
                 Ok(data) => data,
-                // It was being made or deleted, and nobody was told that it is there.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    self.check_unnamed(&all.join(&name))?;
+                    continue;
+                }
                 Err(error) => return Err(self.shared.error(&path, error)),
             };
             let OnDisk { name, created, config } = serde_json::from_slice(&data).map_err(|why| {
@@ -124,6 +129,7 @@ impl Store for DiskStore {
     }
 
     fn create(&mut self, stream: &Saved) -> Result<Box<dyn Log>, LogError> {
+        self.shared.check()?;
         let folder = self.folder(&stream.name);
         self.clear(&folder)?;
         let parent = self.shared.folder.join(STREAMS);
@@ -141,6 +147,7 @@ impl Store for DiskStore {
     }
 
     fn save(&mut self, stream: &Saved) -> Result<(), LogError> {
+        self.shared.check()?;
         let folder = self.folder(&stream.name);
         let config = serde_json::from_slice(&stream.config).map_err(|why| {
             LogError::Damaged(format!("the configuration of {:?} is no JSON: {why}", stream.name))
@@ -164,6 +171,25 @@ impl Store for DiskStore {
 }
 
 impl DiskStore {
+    /// A folder without settings is that of a stream which was being made or deleted, of which nobody was told; unless
+    /// there are messages in it and nobody deleted it.
+    fn check_unnamed(&self, folder: &std::path::Path) -> Result<(), LogError> {
+        let names = self.files().list(folder).map_err(|error| self.shared.error(folder, error))?;
+        let is_used = |name: &String| {
+            let len =
+                if name.ends_with(".log") { self.files().len(&folder.join(name)).unwrap_or(0) } else { 0 };
+            len > frame::Header::LEN as u64
+        };
+        if names.iter().any(|name| name == DELETED) || !names.iter().any(is_used) {
+            return Ok(());
+        }
+        Err(LogError::Damaged(format!(
+            "{} is missing, and there are messages in its folder. Nothing of it was changed. Restore the data folder from a \
+             backup, or move the folder of this stream away and start with an empty one",
+            folder.join(CONFIG).display()
+        )))
+    }
+
     /// Removes a stream's folder. The settings go first: without them it is no stream.
     fn clear(&self, folder: &std::path::Path) -> Result<(), LogError> {
         let files = self.files();
@@ -174,6 +200,9 @@ impl DiskStore {
                 Err(error) => return Err(error),
             };
             if let Some(config) = names.iter().position(|name| name == CONFIG) {
+                self.shared.write(|| files.create(&folder.join(DELETED)).map(drop))?;
+                files.sync_folder(folder)?;
+                names.push(DELETED.to_owned());
                 files.remove(&folder.join(names.swap_remove(config)))?;
                 files.sync_folder(folder)?;
             }

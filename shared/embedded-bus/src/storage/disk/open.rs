@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::compact::Retry;
 use super::files::replace;
 use super::frame::{Header, Salt};
+use super::listing;
 use super::log::DiskLog;
 use super::mark::Mark;
 use super::scan::{self, file_name};
@@ -38,6 +39,7 @@ impl DiskLog {
         segment_bytes: u64,
         tell: &mut dyn FnMut(Told<'_>),
     ) -> Result<(Self, Opened), LogError> {
+        shared.check()?;
         let files = &*shared.files;
         let (mark, boot) = (Mark::read(files, &folder), files.boot_id());
         let trusted = shared.trusted(name);
@@ -84,6 +86,8 @@ impl DiskLog {
             opening: Some(Opening { cut: found.cut, mark, roll }),
             steps,
             steps_changed: false,
+            is_listed: found.is_listed,
+            leaving: Vec::new(),
             size,
             wasted: 0,
             segment_bytes,
@@ -129,7 +133,24 @@ impl DiskLog {
             .map_err(|error| shared.error(&self.folder, error))?;
         shared.trust(&self.name);
         self.opening = None;
+        if !self.is_listed {
+            self.list_new();
+        }
         Ok(())
+    }
+
+    /// Notes that there is a new segment. Until that can be kept, one that is lost is not noticed.
+    pub(super) fn list_new(&mut self) {
+        self.is_listed = self.list().is_ok();
+    }
+
+    /// Lists all segments but those that are leaving.
+    pub(super) fn list(&self) -> Result<(), LogError> {
+        let all = || self.segments.iter().map(|one| one.number).filter(|one| !self.leaving.contains(one));
+        let shared = &*self.shared;
+        shared
+            .write(|| listing::write(&*shared.files, &self.folder, all()))
+            .map_err(|error| shared.error(&self.folder, error))
     }
 }
 

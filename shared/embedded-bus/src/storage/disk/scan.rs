@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::frame::{self, Entry, Header, Salt};
+use super::listing;
 use super::mark::Mark;
 use super::segment::{Segment, Span};
 use super::segments::Segments;
@@ -25,6 +26,8 @@ pub(super) struct Found {
     seen: u64,
     /// Sequences up to and including this one may have been in use.
     pub(super) reserved: u64,
+    /// Whether there is a list of all segments.
+    pub(super) is_listed: bool,
     /// The newest segment ends here, and what its file has behind that has to go before anything is written.
     pub(super) cut: Option<u64>,
 }
@@ -67,7 +70,18 @@ pub(super) fn scan(
     }
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| number(name)).collect();
     numbers.sort_unstable();
-    let mut found = Found::default();
+    let listed = listing::read(files, folder).map_err(|error| shared.error(folder, error))?;
+    if let Some(listed) = &listed {
+        if let Some(missing) = listed.iter().find(|number| numbers.binary_search(number).is_err()) {
+            return Err(damaged(&folder.join(file_name(*missing)), 0, "it is missing"));
+        }
+        let is_left_over = |number: &u32| !listed.contains(number) && Some(number) < listed.last();
+        for left_over in numbers.extract_if(.., |number| is_left_over(number)) {
+            let path = folder.join(file_name(left_over));
+            files.remove(&path).map_err(|error| shared.error(&path, error))?;
+        }
+    }
+    let mut found = Found { is_listed: listed.is_some(), ..Found::default() };
     for number in &numbers {
         let path = folder.join(file_name(*number));
         let last = Some(number) == numbers.last();
@@ -179,7 +193,8 @@ fn tell_of_cut(shared: &Shared, path: &Path, end: usize, of: usize) {
             file = %path.display(),
             at = end,
             bytes = of - end,
-            "the end of a log was cut off while it was written: what was not acknowledged is dropped"
+            "the end of a log was cut off while it was written: it is dropped, and was not acknowledged unless somebody \
+             changed the file since"
         );
     }
 }

@@ -1,14 +1,16 @@
 //! What the logs of one data folder have in common: how much room there is, and what a failed write left behind.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::files::{self, Files};
+use super::folder::LOCK;
 use super::reserve::Reserve;
 use crate::config::Sync;
 use crate::stats::StoreSnapshot;
@@ -49,7 +51,9 @@ pub(super) struct Shared {
     reserve: Reserve,
     pub(super) counts: Counts,
     /// The folder is this process's until the last log is closed: one that still ends must not write beside another's.
-    _lock: Option<File>,
+    lock: Option<File>,
+    /// The folder is not the one any more that this process took.
+    lost: AtomicBool,
 }
 
 /// What is counted about a data folder.
@@ -131,7 +135,8 @@ impl Shared {
             trusted: Mutex::default(),
             reserve,
             counts: Counts::default(),
-            _lock: lock,
+            lock,
+            lost: AtomicBool::new(false),
         })
     }
 
@@ -241,8 +246,34 @@ impl Shared {
         free >= SPARE
     }
 
-    /// Looks at how much room there is.
+    /// Whether the folder is still the one that this process took.
+    ///
+    /// # Errors
+    /// It was removed or replaced: what is written goes into files that nobody will find, or that others write.
+    pub(super) fn check(&self) -> Result<(), LogError> {
+        if !self.lost.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(LogError::Damaged(format!(
+            "the data folder {} was removed or replaced under this process, which stores nothing any more: end it, put \
+             the folder back, and start again",
+            self.folder.display()
+        )))
+    }
+
+    fn is_ours(&self) -> bool {
+        let Some(Ok(own)) = self.lock.as_ref().map(File::metadata) else { return true };
+        match fs::metadata(self.folder.join(LOCK)) {
+            Ok(there) => (there.dev(), there.ino()) == (own.dev(), own.ino()),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
+    }
+
+    /// Looks at whether the folder is there, and how much room there is.
     pub(super) fn look(&self, now: u64) {
+        if !self.is_ours() {
+            self.lost.store(true, Ordering::Relaxed);
+        }
         if self.is_in_limit(self.refused.load(Ordering::Relaxed), Claim::Common) {
             self.refused.store(0, Ordering::Relaxed);
         }

@@ -590,3 +590,35 @@ fn times_are_told_by_the_clock_as_it_was_set_later() {
     assert_eq!(told, [98, 97, 100, 100]);
     assert_eq!(stored, told);
 }
+
+#[test]
+fn a_segment_or_the_settings_that_are_gone_are_noticed() {
+    for gone in ["00000001.log", "00000003.log", "newest", "stream.json"] {
+        let sim = Sim::new();
+        filled(&sim);
+        let newest = (1..100).take_while(|one| Files::open(&sim, &segment(*one)).is_ok()).last().unwrap();
+        let gone = if gone == "newest" { format!("{newest:08x}.log") } else { gone.to_owned() };
+        Files::remove(&sim, &Path::new(FOLDER).join("streams/S").join(&gone)).unwrap();
+        let mut disks = store(&sim, Sync::Strict).unwrap();
+        let opened = disks.streams().and_then(|_| disks.open("S", &mut |_| {}));
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains(&gone) && error.contains("missing") && error.contains("backup"), "{error}");
+    }
+}
+
+#[test]
+fn a_stream_whose_deletion_was_cut_off_is_no_damage() {
+    for changes in 1..12 {
+        let sim = Sim::new();
+        filled(&sim);
+        let mut disks = store(&sim, Sync::Strict).unwrap();
+        sim.cut_after(changes);
+        let _ = disks.delete("S");
+        sim.kill();
+        let mut disks = store(&sim, Sync::Strict).unwrap();
+        if disks.streams().unwrap().is_empty() {
+            drop(disks.create(&saved()).unwrap());
+        }
+        assert!(disks.open("S", &mut |_| {}).is_ok(), "cut off after {changes} changes");
+    }
+}

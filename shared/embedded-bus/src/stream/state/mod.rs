@@ -192,14 +192,20 @@ impl State {
         }
         let replaced = replaces.and_then(|(own, _)| self.messages.get(*own.seqs.front()?));
         if self.limits.messages.is_some_and(|limit| self.len() >= limit) && replaced.is_none() {
-            return Err(ApiError::store_failed("maximum messages exceeded"));
+            return Err(ApiError::max_messages());
         }
         if self.limits.bytes.is_some_and(|limit| self.bytes + size > limit)
             && replaced.is_none_or(|replaced| u64::from(replaced.size) < size)
         {
-            return Err(ApiError::store_failed("maximum bytes exceeded"));
+            return Err(ApiError::max_bytes());
         }
         Ok(())
+    }
+
+    /// Bytes of all messages of a subject.
+    pub(crate) fn bytes_of(&self, subject: &[u8]) -> u64 {
+        let own = self.subjects.get(subject).into_iter().flat_map(|own| &own.seqs);
+        own.filter_map(|seq| self.messages.get(*seq)).map(|message| u64::from(message.size)).sum()
     }
 
     /// Adds a message with the next sequence.

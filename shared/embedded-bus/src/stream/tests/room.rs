@@ -14,6 +14,11 @@ fn is_stored(answer: &str) -> bool {
     answer.contains("\"seq\"") && !answer.contains("error")
 }
 
+/// The sequence that an acknowledgement names.
+fn seq_of(answer: &str) -> u64 {
+    serde_json::from_str::<Value>(answer).expect("JSON")["seq"].as_u64().expect("a sequence")
+}
+
 fn tick(desk: &mut Desk, after: u64) {
     desk.now += after;
     desk.streams.on_tick(desk.now);
@@ -114,6 +119,41 @@ fn a_full_store_lets_erasures_and_bans_in() {
     assert!(is_stored(&answer), "{answer}");
     let answer = desk.publish("s.3", &[], &text(0, 3_000));
     assert!(is_stored(&answer), "what was erased makes room at once: {answer}");
+}
+
+#[test]
+fn a_stream_at_its_limit_is_erased_from_and_nothing_of_the_text_stays() {
+    let disk = storage::Simulated::limited(64 * MIB as u64);
+    let mut desk = Desk::new(disk.open());
+    desk.make("S", "s.>", json!({ "max_msgs_per_subject": 2, "max_bytes": 20_000, "discard": "new" }));
+    for number in 0..3 {
+        assert!(is_stored(&desk.publish("s.a", &[], &text(number, 1_000))));
+    }
+    let mut number = 3;
+    for size in [1_000, 1] {
+        while is_stored(&desk.publish(&format!("s.{number}"), &[], &text(number, size))) {
+            number += 1;
+        }
+    }
+    let mark = &[("Erased", "1")][..];
+    assert!(desk.publish("s.none", mark, "").contains("maximum bytes"), "nothing would make room for it");
+    let before = desk.ask("STREAM.INFO.S", "")["state"]["num_subjects"].clone();
+    let answer = desk.publish("s.a", mark, "");
+    assert!(is_stored(&answer), "{answer}");
+    assert_eq!(
+        desk.ask("STREAM.INFO.S", "")["state"]["num_subjects"],
+        before,
+        "no other channel lost anything"
+    );
+    // As whoever erases does: one of them has made room for the mark, the others go with this.
+    desk.ask("STREAM.PURGE.S", &json!({ "filter": "s.a", "seq": seq_of(&answer) }).to_string());
+    tick(&mut desk, 2 * MINUTE);
+    tick(&mut desk, TICK);
+    for number in 1..3 {
+        assert!(!holds(&disk, &text(number, 30)), "message {number} was erased");
+    }
+    assert!(holds(&disk, &text(3, 30)));
+    assert_eq!(desk.streams.check(), None);
 }
 
 #[test]
