@@ -73,8 +73,7 @@ pub struct Config {
     /// Ops that one session may send a second; as many may come at once.
     pub ops_per_second: u32,
     /// Handshakes at a time. Beyond it, a newcomer takes the place of the address that has the most, or is
-    /// refused with
-    /// 503.
+    /// refused with 503.
     pub max_handshakes: usize,
     /// The same from one address (of IPv6: one /64); more are refused with 429, unless a connection of that
     /// address has said nothing yet, which is ended instead. 0: no limit.

@@ -89,8 +89,7 @@ impl Line {
     }
 
     /// A live copy came; `before` is the sequence of the channel's message before it; `sure`: it is of this
-    /// life of the stream. `heals`: not only in a test that
-    /// shows what happens otherwise.
+    /// life of the stream. `heals`: always, but in a test that shows what happens otherwise.
     pub(crate) fn on_live(&mut self, before: u64, seq: u64, sure: bool, heals: bool) -> Step {
         if self.epoch.is_some() && seq <= self.last {
             return Step::Ignore;

@@ -3,9 +3,8 @@
 //! A newcomer for whom there is no place left takes that of the source which has the most, if that source
 //! still has as many as the newcomer's afterwards. So whoever takes places to keep others out gives them up
 //! again, one for each of the others. Where every source has one place only, a newcomer without any takes the
-//! oldest that was held for
-//! [`LONG`]: a connection that needs its place for good reasons is done by then. A place that is taken away
-//! tells its holder, who ends the connection.
+//! oldest that was held for [`LONG`]: a connection that needs its place for good reasons is done by then. A
+//! place that is taken away tells its holder, who ends the connection.
 //!
 //! A source can be a proxy or a network with many behind it, so sources alone are not enough: a connection
 //! that says nothing yields its place to the next one of its own source as well. What a connection has done
