@@ -158,7 +158,8 @@ pub(crate) trait Log: Send + fmt::Debug {
     fn size(&self) -> u64;
 
     /// The system's clock was set: every message stored so far counts as stored `by` nanoseconds later from now on. Times
-    /// that are told at the next opening are corrected by that; those that [`Log::read`] gives are as they were.
+    /// that are told at the next opening are corrected by that; those that [`Log::read`] gives are as they were. Kept once
+    /// `commit` has returned.
     fn on_step(&mut self, _by: i64) -> Result<(), LogError> {
         Ok(())
     }

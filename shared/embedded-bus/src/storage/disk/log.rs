@@ -358,6 +358,9 @@ impl Log for DiskLog {
             Sync::Relaxed => self.write()?,
         }
         self.committed = self.written;
+        if self.steps_changed {
+            self.write_steps();
+        }
         Ok(())
     }
 
@@ -365,7 +368,6 @@ impl Log for DiskLog {
         let first = self.segments.iter().find_map(Segment::base).unwrap_or(self.last_seq);
         self.steps.add(first, self.last_seq, by);
         self.steps_changed = true;
-        self.write_steps();
         Ok(())
     }
 
@@ -396,9 +398,6 @@ impl Log for DiskLog {
                 self.sync_all()?;
             }
         }
-        if self.steps_changed {
-            self.write_steps();
-        }
         self.give_back()
     }
 }
@@ -416,7 +415,7 @@ impl DiskLog {
         Ok(())
     }
 
-    /// Keeps when the clock was set. If that can't be written now, a tick tries again.
+    /// Keeps when the clock was set. If that can't be written now, the next commit tries again.
     fn write_steps(&mut self) {
         let (shared, steps) = (&self.shared, &self.steps);
         match shared.write(|| steps.write(&*shared.files, &self.folder)) {
