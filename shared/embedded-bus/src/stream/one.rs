@@ -50,7 +50,7 @@ pub(crate) struct Admission {
     pub(crate) claim: Claim,
     /// There is no memory for more.
     pub(crate) crowded: bool,
-    /// What it takes the place of was erased.
+    /// It is the mark of those whose place it takes, which were erased.
     pub(crate) erases: bool,
 }
 
@@ -328,29 +328,29 @@ impl Stream {
         self.room(message, claim)?;
         let Message { subject, headers, payload } = message.clone();
         let size = self.config.size_of(subject.len(), headers.len(), payload.len());
-        let last_of_subject = self.state.last_of(Filter::One(&subject)).unwrap_or(0);
-        let cleared = match self.state.admit(&subject, size, wishes.rollup.is_some()) {
+        let (mut removed, mut cleared_up_to) = (Vec::new(), None);
+        match self.state.admit(&subject, size, wishes.rollup.is_some()) {
             // What is to be erased makes room for the mark of it, and nothing else does.
-            Err(_) if claim == Claim::Reserved && self.state.bytes_of(&subject) >= size => {
-                self.state.purge(Purge { filter: Filter::One(&subject), before: None, keep: 0 })
+            Err(_) if erases && claim == Claim::Reserved && self.state.bytes_of(&subject) >= size => {
+                cleared_up_to = self.state.last_of(Filter::One(&subject));
+                removed = self.state.purge(Purge { filter: Filter::One(&subject), before: None, keep: 0 });
             }
-            admitted => admitted.map(|()| Vec::new())?,
-        };
+            admitted => admitted?,
+        }
         let appended = self.state.append(now, &subject, size, wishes.message_id);
+        removed.extend(appended.evicted);
         let time = self.offset.wall(self.state.last_time());
         self.dirty = true;
         let record = Record { seq: appended.seq, time, subject, headers, payload };
-        let copy = self.copy(&record, last_of_subject);
+        let copy = self.copy(&record, cleared_up_to.unwrap_or(appended.previous));
         let rollup = wishes
             .rollup
             .map(|rollup| if rollup == b"all" { Filter::All } else { Filter::One(&message.subject) });
-        let rolled_up = match rollup {
-            Some(filter) => self.state.purge(Purge { filter, before: Some(appended.seq), keep: 0 }),
-            None => Vec::new(),
-        };
+        if let Some(filter) = rollup {
+            removed.extend(self.state.purge(Purge { filter, before: Some(appended.seq), keep: 0 }));
+        }
         // What a rollup or a mark of erasing takes the place of is gone by order, whichever limit it fell to.
         let why = if wishes.rollup.is_some() || erases { Why::Order } else { Why::Limit };
-        let removed = [cleared, appended.evicted, rolled_up].concat();
         self.with_log(|log| {
             log.append(record)?;
             if removed.is_empty() { Ok(()) } else { log.remove(&removed, why) }
@@ -359,7 +359,7 @@ impl Stream {
     }
 
     /// Whether the store takes another message. That it is full is no failure: all that is there can be read.
-    fn room(&self, message: &Message, claim: Claim) -> Result<(), ApiError> {
+    pub(crate) fn room(&self, message: &Message, claim: Claim) -> Result<(), ApiError> {
         let bytes = message.len() as u64 + RECORD_OVERHEAD;
         self.log.as_ref().map_or(Ok(()), |log| log.room(bytes, claim)).map_err(|error| ApiError::from(&error))
     }

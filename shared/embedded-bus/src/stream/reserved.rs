@@ -14,10 +14,15 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    /// Whether a message to a stream of this name may.
-    pub(crate) fn claim_of(&self, stream: &str, message: &Message) -> Claim {
-        let marked = || headers::lines(&message.headers).any(|(name, _)| name == self.header.as_bytes());
-        if self.streams.iter().any(|own| own == stream) || marked() { Claim::Reserved } else { Claim::Common }
+    /// Whether a message stands for all others of its subject, which were erased.
+    pub(crate) fn is_mark(&self, message: &Message) -> bool {
+        !self.header.is_empty()
+            && headers::lines(&message.headers).any(|(name, _)| name == self.header.as_bytes())
+    }
+
+    /// Whether a message to a stream of this name may; `is_mark`: see [`Reserved::is_mark`].
+    pub(crate) fn claim_of(&self, stream: &str, is_mark: bool) -> Claim {
+        if is_mark || self.streams.iter().any(|own| own == stream) { Claim::Reserved } else { Claim::Common }
     }
 }
 
@@ -33,8 +38,11 @@ mod tests {
             headers: headers.into(),
             payload: "x".into(),
         };
-        assert_eq!(reserved.claim_of("S", &message("")), Claim::Common);
-        assert_eq!(reserved.claim_of("BANS", &message("")), Claim::Reserved);
-        assert_eq!(reserved.claim_of("S", &message("NATS/1.0\r\nErased: 1\r\n\r\n")), Claim::Reserved);
+        let (plain, marked) = (message(""), message("NATS/1.0\r\nErased: 1\r\n\r\n"));
+        assert!(!reserved.is_mark(&plain) && reserved.is_mark(&marked));
+        assert!(!Reserved::default().is_mark(&marked));
+        assert_eq!(reserved.claim_of("S", false), Claim::Common);
+        assert_eq!(reserved.claim_of("S", true), Claim::Reserved);
+        assert_eq!(reserved.claim_of("BANS", false), Claim::Reserved);
     }
 }

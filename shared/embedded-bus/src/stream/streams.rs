@@ -187,14 +187,14 @@ impl Streams {
 
     /// Stores a message; if there is no room, after giving room back, or where only some may store.
     fn store(&mut self, name: &str, message: &Message, now: u64) -> Result<Stored, ApiError> {
-        let own = self.bounds.reserved.claim_of(name, message);
-        let erases = own == Claim::Reserved;
+        let erases = self.bounds.reserved.is_mark(message);
         let mut result = self.try_to_store(name, message, (Claim::Common, erases), now);
-        while result.as_ref().is_err_and(ApiError::is_full_disk) && self.make_room(now) {
+        if result.as_ref().is_err_and(ApiError::is_full_disk) && self.make_room(name, message, now) {
             result = self.try_to_store(name, message, (Claim::Common, erases), now);
         }
-        if own == Claim::Reserved && result.as_ref().is_err_and(|error| error.is_full() || error.is_limit()) {
-            result = self.try_to_store(name, message, (own, erases), now);
+        let is_kept_out = result.as_ref().is_err_and(|error| error.is_full() || error.is_limit());
+        if is_kept_out && self.bounds.reserved.claim_of(name, erases) == Claim::Reserved {
+            result = self.try_to_store(name, message, (Claim::Reserved, erases), now);
         }
         result
     }
@@ -215,25 +215,27 @@ impl Streams {
         result
     }
 
-    /// Gives room back where that costs least. Whether there was any; if not, it is not looked for again before something
-    /// changes, because each refused message would look for it.
-    fn make_room(&mut self, now: u64) -> bool {
+    /// Gives room back where that costs least, until there is some for a message. Whether there is; if not, it is not
+    /// looked for again before something changes, because each refused message would look for it.
+    fn make_room(&mut self, name: &str, message: &Message, now: u64) -> bool {
         if self.has_no_more_room {
             return false;
         }
-        loop {
+        // Each file at most once.
+        for _ in 0..self.store.snapshot().segments {
+            if self.streams.get(name).is_some_and(|stream| stream.room(message, Claim::Common).is_ok()) {
+                return true;
+            }
             let all = self.streams.values_mut().filter_map(|stream| Some((stream.reclaimable()?, stream)));
             let best = all.reduce(|best, one| if one.0.is_better_than(best.0) { one } else { best });
             let Some((_, stream)) = best else { break };
-            // A log that could not give anything back is not among those that can, for a while.
-            match stream.reclaim(now) {
-                Ok(0) => {}
-                Ok(_) => return true,
-                Err(_) => break,
+            if stream.reclaim(now).is_err() {
+                break;
             }
         }
-        self.has_no_more_room = true;
-        false
+        self.has_no_more_room =
+            self.streams.get(name).is_none_or(|stream| stream.room(message, Claim::Common).is_err());
+        !self.has_no_more_room
     }
 
     /// The stream was deleted after the message was queued: it is answered as if it had come later.

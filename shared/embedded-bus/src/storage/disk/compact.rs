@@ -25,9 +25,11 @@ const LEAST: u64 = 1 << 20;
 /// Bytes up to which the active segment is rewritten as it is. A larger one is ended first.
 const IN_PLACE: u64 = 4 << 20;
 /// Waste in percent of a file from which on it is rewritten, by the share of the limit that is used, in percent.
-const WORTH: [(u64, u64); 3] = [(50, 50), (75, 25), (u64::MAX, 12)];
+const WORTH: [(u64, u64); 3] = [(50, 50), (CROWDED, 25), (u64::MAX, 12)];
+/// The share of the limit, in percent, from which on files are rewritten although their ids are still wanted.
+const CROWDED: u64 = 75;
 /// The same, of a file that is rewritten because a message has no room.
-const WORTH_IF_WANTED: u64 = 10;
+pub(super) const WORTH_IF_WANTED: u64 = 10;
 /// How long nothing is tried after it failed, at first and at most, in nanoseconds.
 const FIRST_PAUSE: u64 = 1_000_000_000;
 const LAST_PAUSE: u64 = 60_000_000_000;
@@ -64,23 +66,34 @@ impl DiskLog {
         self.bear(result)
     }
 
-    /// What rewriting one segment would give back at the least cost, and which.
-    pub(super) fn best_to_reclaim(&self) -> Option<(u32, Reclaimable)> {
+    /// The segment of those that are worth it whose rewriting gives most back for its cost, and what that is. The one that
+    /// is being rewritten comes first.
+    pub(super) fn best(
+        &self,
+        is_worth_it: impl Fn(&Segment, Reclaimable) -> bool,
+    ) -> Option<(u32, Reclaimable)> {
         if self.now < self.retry.at {
             return None;
         }
+        let reclaimable = |segment: &Segment| {
+            let waste = segment.reclaimable(self.ids_from);
+            (waste > 0).then_some(Reclaimable { waste, of: segment.len })
+        };
         if let Some(compaction) = &self.compaction {
-            return self.reclaimable_of(self.segments.get(compaction.number)?);
+            let number = compaction.number;
+            return Some((number, reclaimable(self.segments.get(number)?)?));
         }
-        let all = self.segments.iter().filter_map(|segment| self.reclaimable_of(segment));
-        let worth = all.filter(|(_, one)| one.waste * 100 >= one.of * WORTH_IF_WANTED);
-        worth.reduce(|best, one| if one.1.is_better_than(best.1) { one } else { best })
+        let all = self.segments.iter().filter_map(|segment| Some((segment, reclaimable(segment)?)));
+        all.filter(|(segment, one)| is_worth_it(segment, *one))
+            .reduce(|best, one| if one.1.is_better_than(best.1) { one } else { best })
+            .map(|(segment, one)| (segment.number, one))
     }
 
     /// Gives back the waste of one segment at once. How many bytes.
     pub(super) fn reclaim_best(&mut self) -> Result<u64, LogError> {
         let before = self.size;
-        let result = match (self.compaction.take(), self.best_to_reclaim()) {
+        let best = self.best(|_, one| one.waste * 100 >= one.of * WORTH_IF_WANTED);
+        let result = match (self.compaction.take(), best) {
             (Some(compaction), _) => self.go_on(compaction, u64::MAX).map(drop),
             (None, Some((number, _))) => self.rewrite(number, u64::MAX).map(drop),
             (None, None) => Ok(()),
@@ -105,11 +118,6 @@ impl DiskLog {
             }
         }
         Ok(())
-    }
-
-    fn reclaimable_of(&self, segment: &Segment) -> Option<(u32, Reclaimable)> {
-        let waste = segment.reclaimable(self.ids_from);
-        (waste > 0).then_some((segment.number, Reclaimable { waste, of: segment.len }))
     }
 
     fn count_waste(&mut self) {
@@ -166,9 +174,14 @@ impl DiskLog {
         }
         let used = if self.shared.is_disk_full() { 100 } else { self.shared.percent_used() };
         let worth = WORTH.iter().find(|(up_to, _)| used < *up_to).map_or(100, |(_, worth)| *worth);
-        let (number, one) = self.best_to_reclaim()?;
-        let least = if number == self.active { LEAST.min(self.segment_bytes / 2) } else { 0 };
-        (one.waste * 100 > one.of * worth && one.waste >= least).then_some(number)
+        let least = LEAST.min(self.segment_bytes / 2);
+        let is_worth_it = |segment: &Segment, one: Reclaimable| {
+            let is_large = segment.number != self.active || one.waste >= least;
+            // While there is room: soon the ids are of no use either, and with them most of such a file.
+            let is_ripe = used >= CROWDED || !segment.may_hold_ids(self.ids_from);
+            one.waste * 100 > one.of * worth && is_large && is_ripe
+        };
+        self.best(is_worth_it).map(|(number, _)| number)
     }
 
     fn sync_before(&mut self) -> Result<(), LogError> {

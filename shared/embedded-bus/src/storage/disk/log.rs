@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::compact::{Compaction, Retry};
+use super::compact::{Compaction, Retry, WORTH_IF_WANTED};
 use super::files::{OneFile, replace};
 use super::frame::{self, Entry, Header, Salt};
 use super::mark::Mark;
@@ -376,7 +376,10 @@ impl Log for DiskLog {
     }
 
     fn reclaimable(&self) -> Option<Reclaimable> {
-        self.best_to_reclaim().map(|(_, reclaimable)| reclaimable)
+        // A disk that others have filled does not get much emptier by this, and there is no room for copies.
+        let wanted = !self.shared.is_disk_full();
+        let (_, best) = self.best(|_, one| wanted && one.waste * 100 >= one.of * WORTH_IF_WANTED)?;
+        Some(best)
     }
 
     fn reclaim(&mut self) -> Result<u64, LogError> {

@@ -137,14 +137,19 @@ impl Segment {
         self.waste += bytes;
     }
 
+    /// Whether the file may hold ids of messages from this sequence on.
+    pub(super) fn may_hold_ids(&self, ids_from: u64) -> bool {
+        self.newest_id >= ids_from
+    }
+
     /// Whether nothing in this file is of any use. Ids of messages from sequence `ids_from` on are.
     pub(super) fn is_useless(&self, ids_from: u64) -> bool {
-        self.alive == 0 && self.tombs == 0 && self.newest_id < ids_from
+        self.alive == 0 && self.tombs == 0 && !self.may_hold_ids(ids_from)
     }
 
     /// Bytes that rewriting the file would give back. Ids of messages from sequence `ids_from` on have to stay.
     pub(super) fn reclaimable(&self, ids_from: u64) -> u64 {
-        self.waste + if self.newest_id < ids_from { self.ids } else { 0 }
+        self.waste + if self.may_hold_ids(ids_from) { 0 } else { self.ids }
     }
 
     /// The dead messages that are still in the file, and who says so: a segment, or 0.

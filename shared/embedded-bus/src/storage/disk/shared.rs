@@ -263,8 +263,11 @@ impl Shared {
 
     fn is_ours(&self) -> bool {
         let Some(Ok(own)) = self.lock.as_ref().map(File::metadata) else { return true };
-        match fs::metadata(self.folder.join(LOCK)) {
-            Ok(there) => (there.dev(), there.ino()) == (own.dev(), own.ino()),
+        let path = self.folder.join(LOCK);
+        match fs::metadata(&path) {
+            Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => true,
+            // Some filesystems number their files anew now and then.
+            Ok(_) => fs::read_to_string(&path).is_ok_and(|id| id.trim() == std::process::id().to_string()),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         }
     }

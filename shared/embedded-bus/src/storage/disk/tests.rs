@@ -622,3 +622,30 @@ fn a_stream_whose_deletion_was_cut_off_is_no_damage() {
         assert!(disks.open("S", &mut |_| {}).is_ok(), "cut off after {changes} changes");
     }
 }
+
+#[test]
+fn a_newest_file_that_is_not_worth_it_yet_keeps_no_other_from_being_rewritten() {
+    let sim = Sim::new();
+    let shared = Shared::new(Box::new(sim), Path::new(FOLDER), Sync::Strict, 1 << 30, None);
+    let mut log = DiskStore::with(shared, 4 << 20).unwrap().create(&saved()).unwrap();
+    log.keep_ids_from(u64::MAX);
+    let mut seq = 0;
+    while log.size() < (4 << 20) {
+        seq += 1;
+        log.append(record(seq, 1_000)).unwrap();
+        log.commit().unwrap();
+    }
+    let (last_of_first, full) = (seq, log.size());
+    for _ in 0..100 {
+        seq += 1;
+        log.append(record(seq, 1_000)).unwrap();
+        log.commit().unwrap();
+    }
+    log.remove(&(1..=last_of_first).filter(|seq| seq % 5 < 3).collect::<Vec<_>>(), Why::Limit).unwrap();
+    log.remove(&(last_of_first + 1..seq).collect::<Vec<_>>(), Why::Limit).unwrap();
+    log.commit().unwrap();
+    for tick in 1..20 {
+        log.on_tick(tick * 200_000_000).unwrap();
+    }
+    assert!(log.size() < full / 2 + 200_000, "{} of {full} bytes", log.size());
+}

@@ -157,6 +157,40 @@ fn a_stream_at_its_limit_is_erased_from_and_nothing_of_the_text_stays() {
 }
 
 #[test]
+fn what_makes_room_by_a_limit_is_not_taken_for_erased() {
+    let disk = storage::Simulated::limited(64 * MIB as u64);
+    let mut desk = Desk::new(disk.open());
+    desk.make("BANS", "ban.>", json!({ "max_msgs_per_subject": 1 }));
+    for number in 0..20 {
+        desk.give(Route::Publish("BANS"), "ban.7", "", &text(number, 300));
+    }
+    for _ in 0..5 {
+        tick(&mut desk, MINUTE);
+    }
+    assert_eq!(desk.streams.store_now().rewrites, 0, "nobody waits for a few bytes of this file");
+}
+
+#[test]
+fn a_disk_that_others_fill_has_no_file_rewritten_for_each_message_that_is_refused() {
+    let disk = storage::Simulated::limited(64 * MIB as u64);
+    let mut desk = Desk::new(disk.open());
+    desk.make("S", "s.>", json!({ "max_msgs_per_subject": 1 }));
+    for number in 0..6_000 {
+        desk.publish(&format!("s.{number}"), &[], &text(number, 1_500));
+    }
+    // Too little of each file for a tick, and enough for a message that wants room.
+    for number in (0..6_000).step_by(9) {
+        desk.publish(&format!("s.{number}"), &[], "");
+    }
+    disk.set_left(10 * MIB as u64);
+    tick(&mut desk, TICK);
+    let before = desk.streams.store_now();
+    assert!(before.segments > 5 && before.wasted_bytes * 11 > before.bytes, "{before:?}");
+    assert!(desk.publish("s.new", &[], "x").contains("no space left"));
+    assert_eq!(desk.streams.store_now().rewrites, before.rewrites);
+}
+
+#[test]
 fn on_a_full_disk_everything_but_growing_goes_on() {
     let disk = storage::Simulated::limited(64 * MIB as u64);
     disk.set_left(40 * MIB as u64);
