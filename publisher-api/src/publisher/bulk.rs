@@ -109,6 +109,8 @@ impl BulkPlaces {
         let places = u32::try_from(places).unwrap_or(u32::MAX);
         let of_owner = owner.as_ref().map(|name| {
             let mut known = self.of_owner.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody waits for the others, so that their names may be forgotten.
+            known.retain(|own, places| own == name || Arc::strong_count(places) > 1);
             let new = || Arc::new(Semaphore::new(self.most(owner)));
             Arc::clone(known.entry(Arc::clone(name)).or_insert_with(new))
         });

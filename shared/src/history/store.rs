@@ -185,7 +185,8 @@ impl History {
         let mut mark = HeaderMap::new();
         mark.insert(ERASED, "1");
         // Where that can't be told now, what is removed behind the mark is told.
-        let before = self.messages_of(&stream, &subject).await.unwrap_or_default();
+        let left = deadline.saturating_duration_since(self.inner.bus.awake().now());
+        let before = self.messages_of(&stream, &subject, TRY.min(left / 3)).await.unwrap_or_default();
         let Stored { position, .. } = self.store(channel, &message, mark, deadline).await?;
         let left =
             deadline.saturating_duration_since(self.inner.bus.awake().now()).max(Duration::from_millis(100));
@@ -195,12 +196,12 @@ impl History {
         Ok(Erased { messages: purged.saturating_sub(before.marks).max(before.messages), position })
     }
 
-    /// What a subject holds.
-    async fn messages_of(&self, stream: &str, subject: &str) -> Result<Before, ApiError> {
+    /// What a subject holds; each of the two questions may take `patience`.
+    async fn messages_of(&self, stream: &str, subject: &str, patience: Duration) -> Result<Before, ApiError> {
         let bus = &self.inner.bus;
-        let all = bus.count_of(stream, subject, TRY).await?;
+        let all = bus.count_of(stream, subject, patience).await?;
         // A mark is followed by whatever was stored since, so there is none behind the first.
-        let first = bus.get_message(stream, Get::Next { seq: 1, subject }, TRY).await?;
+        let first = bus.get_message(stream, Get::Next { seq: 1, subject }, patience).await?;
         let marks = u64::from(first.is_some_and(|first| first.headers.get(ERASED).is_some()));
         Ok(Before { messages: all.saturating_sub(marks), marks })
     }
