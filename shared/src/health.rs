@@ -284,16 +284,15 @@ mod tests {
             half.push(stream);
         }
         let mut whole = TcpStream::connect(address).await.unwrap();
-        whole
-            .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        whole.write_all(LIVEZ).await.unwrap();
         let mut answer = String::new();
         whole.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
         drop(half);
         assert_eq!(drain.finish(PATIENCE).await, 0);
     }
+
+    const LIVEZ: &[u8] = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
     #[tokio::test]
     async fn who_says_nothing_keeps_nobody_waiting_not_even_behind_its_own_address() {
@@ -306,10 +305,7 @@ mod tests {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
         let mut whole = TcpStream::connect(address).await.unwrap();
-        whole
-            .write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        whole.write_all(LIVEZ).await.unwrap();
         let mut answer = String::new();
         let read = timeout(PATIENCE / 2, whole.read_to_string(&mut answer)).await;
         assert!(read.is_ok() && answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -18,13 +18,13 @@ const PAUSE: Duration = Duration::from_secs(3);
 
 /// Stops a process for a while.
 async fn pause(program: &Program) {
-    pause_while(program, || {}).await;
+    pause_while(program, async || {}).await;
 }
 
 /// The same, and does something meanwhile.
-async fn pause_while(program: &Program, work: impl FnOnce()) {
+async fn pause_while(program: &Program, work: impl AsyncFnOnce()) {
     program.signal("STOP").await;
-    work();
+    work().await;
     // Not a wait for anything: the pause is what is tested.
     tokio::time::sleep(PAUSE).await;
     program.signal("CONT").await;
@@ -114,7 +114,7 @@ async fn logins_under_way_when_a_process_stops_go_on_with_it() {
             alone.business.calls().len() == 1 && (waiting - at_the_adapter).abs() < 0.5
         })
         .await;
-        pause_while(&alone.program, || alone.business.open()).await;
+        pause_while(&alone.program, async || alone.business.open()).await;
         for device in &mut devices {
             device.expect_json(&json!({ "result": true })).await;
         }
@@ -152,10 +152,7 @@ async fn publishes_under_way_when_a_publisher_stops_go_on_with_it() {
                 waiting > 1.5
             })
             .await;
-            member.program.signal("STOP").await;
-            bus.signal("CONT").await;
-            tokio::time::sleep(PAUSE).await;
-            member.program.signal("CONT").await;
+            pause_while(&member.program, async || bus.signal("CONT").await).await;
         };
         bus.signal("STOP").await;
         let (plain, keyed, ()) = tokio::join!(plain, keyed, pausing);

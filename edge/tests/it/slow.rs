@@ -70,13 +70,15 @@ async fn a_client_that_takes_little_without_a_pause_is_not_closed() {
 }
 
 #[cfg(target_os = "linux")]
+fn impatient(config: &mut edge::Config) {
+    config.ping_interval = Duration::from_millis(500);
+    config.silence = Duration::from_secs(3);
+}
+
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_client_is_not_called_silent_while_a_ping_waits_behind_what_it_takes() {
-    let world = world(|config| {
-        config.ping_interval = Duration::from_millis(500);
-        config.silence = Duration::from_secs(3);
-    })
-    .await;
+    let world = world(impatient).await;
     let mut client = subscriber(&world).await;
     fill(&world, 20).await;
     takes_little(&world, &mut client).await;
@@ -87,11 +89,7 @@ async fn a_client_is_not_called_silent_while_a_ping_waits_behind_what_it_takes()
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_client_is_not_called_silent_while_a_ping_waits_with_the_system() {
-    let world = world(|config| {
-        config.ping_interval = Duration::from_millis(500);
-        config.silence = Duration::from_secs(3);
-    })
-    .await;
+    let world = world(impatient).await;
     let mut client = subscriber(&world).await;
     fill(&world, 3).await;
     eventually("the system has it all", || world.metric("mc_edge_outbox_messages", "") == 0).await;
