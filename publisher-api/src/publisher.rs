@@ -272,8 +272,9 @@ impl Publisher {
         }
     }
 
-    /// Until when to wait for the bus, as [`Bus::awake`] counts. All publishes that meet one absence share its deadline, so that a
-    /// long one refuses at once and a queue of publishes does not wait for each in turn.
+    /// Until when to wait for the bus, as [`Bus::awake`] counts. All publishes that meet one absence share
+    /// its deadline, so that a long one refuses at once and a queue of publishes does not wait for each in
+    /// turn.
     fn deadline(&self) -> Instant {
         let (state, now) = (*self.bus.state().borrow(), self.bus.awake().now());
         if state.connected {

@@ -23,7 +23,8 @@ use crate::wire::{Denial, Envelope as _};
 pub const MAX_DENIED: usize = 65_536;
 /// The longest that a user may be kept out.
 pub const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How long an order is remembered after its end, unless its place is needed: clocks may be ahead for a while.
+/// How long an order is remembered after its end, unless its place is needed: clocks may be ahead for a
+/// while.
 pub const SLACK: Duration = Duration::from_secs(24 * 3600);
 /// How long the stream keeps an order: longer than it can hold, whatever the clocks say.
 const MAX_AGE: Duration = Duration::from_secs(31 * 24 * 3600);
@@ -151,8 +152,8 @@ impl Denials {
         }
     }
 
-    /// Keeps an order, tried until `deadline`, as [`Bus::awake`] counts, and says where. The order replaces what
-    /// was ordered before about this user.
+    /// Keeps an order, tried until `deadline`, as [`Bus::awake`] counts, and says where. The order replaces
+    /// what was ordered before about this user.
     ///
     /// # Errors
     /// See [`DenyError`].

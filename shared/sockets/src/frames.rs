@@ -49,7 +49,8 @@ impl Frames {
         Self { most, of_message: 0, too_many: false, header: [0; HEADER], known: 0, left: 0, closed: false }
     }
 
-    /// For messages of at most so many bytes, in a generous number of frames: 64, and one more for each 64 bytes.
+    /// For messages of at most so many bytes, in a generous number of frames: 64, and one more for each 64
+    /// bytes.
     pub fn of_messages_up_to(bytes: usize) -> Self {
         Self::of_messages(FRAGMENTS + bytes / FRAGMENTS)
     }

@@ -58,8 +58,8 @@ pub enum StoreError {
 }
 
 impl History {
-    /// Stores a message, tried under its id until `deadline`, a moment of [`crate::bus::Bus::awake`]. `more` are
-    /// headers that travel with it.
+    /// Stores a message, tried under its id until `deadline`, a moment of [`crate::bus::Bus::awake`].
+    /// `more` are headers that travel with it.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -170,8 +170,8 @@ impl History {
         Some(Stored { position: Position { epoch, seq }, duplicate, retries })
     }
 
-    /// Removes all messages of a channel, tried until `deadline`, a moment of [`crate::bus::Bus::awake`]. Whoever
-    /// recovers from before is told so.
+    /// Removes all messages of a channel, tried until `deadline`, a moment of [`crate::bus::Bus::awake`].
+    /// Whoever recovers from before is told so.
     ///
     /// # Errors
     /// See [`StoreError`]. What was removed by then stays removed; repeat it.

@@ -3,18 +3,20 @@
 //! What is stored here is visible to requests at once and durable after [`Stream::commit`]. When the log fails, the stream
 //! says so to everyone until it was read anew from the log: what the log did not keep must not be believed.
 
+mod load;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
-use super::clock::{self, Offset};
+use self::load::{Kept, Latest};
+use super::clock::Offset;
 use super::config::StreamConfig;
 use super::error::ApiError;
-use super::headers::{self, Wishes};
+use super::headers::Wishes;
 use super::republish::{self, Transform};
-use super::state::{Filter, Last, Limits, Purge, State};
-use crate::storage::{Claim, Log, LogError, Opened, Reclaimable, Record, Saved, Store, Told, Why};
+use super::state::{Filter, Limits, Purge, State};
+use crate::storage::{Claim, Log, LogError, Reclaimable, Record, Store, Why};
 
 /// How long a stream whose store failed stores nothing, at first and at most, in nanoseconds. To read it anew may take
 /// seconds, and a full disk does not empty itself at once.
@@ -22,9 +24,6 @@ const FIRST_PAUSE: u64 = 1_000_000_000;
 const LAST_PAUSE: u64 = 30_000_000_000;
 /// Bytes of a record in a log besides the message's own, about.
 const RECORD_OVERHEAD: u64 = 64;
-const SECOND: u64 = 1_000_000_000;
-/// How many starts that found the clock set back are remembered.
-const MOST_LATEST: usize = 16;
 /// The most bytes of a header block, as for nats-server.
 const LARGEST_HEADERS: usize = u16::MAX as usize;
 
@@ -73,26 +72,6 @@ pub(crate) enum Stored {
     Duplicate {
         seq: u64,
     },
-}
-
-/// What is kept of a stream besides its messages.
-#[derive(Debug, Serialize, Deserialize)]
-struct Kept {
-    config: StreamConfig,
-    /// Expired messages may still lie in the log. A longer life, set later, must not bring back some of them: the stream
-    /// would begin with a sequence after which others are missing.
-    floor: u64,
-    /// In the order of sequences and of times.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    latest: Vec<Latest>,
-}
-
-/// Up to this sequence nothing was stored later than at this time of day: the clock had been ahead, which was seen at a
-/// start. Without it each further start would take those messages for new ones.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Latest {
-    seq: u64,
-    time: u64,
 }
 
 #[derive(Debug)]
@@ -144,19 +123,6 @@ impl Stream {
         Ok(stream)
     }
 
-    /// One that is kept. `now`: none if the system's clock is not set.
-    pub(crate) fn open(store: &mut dyn Store, saved: &Saved, now: Option<u64>) -> Result<Self, LogError> {
-        let kept: Kept = serde_json::from_slice(&saved.config).map_err(|why| {
-            LogError::Damaged(format!(
-                "the configuration of stream {:?} can't be read: {why}; was it written by a newer version?",
-                saved.name
-            ))
-        })?;
-        let mut stream = Self::new(kept, saved.created);
-        stream.load(store, now)?;
-        Ok(stream)
-    }
-
     fn new(Kept { config, floor, latest }: Kept, created: u64) -> Self {
         Self {
             name: config.name.as_str().into(),
@@ -173,99 +139,6 @@ impl Stream {
             offset: Offset::default(),
             untold: 0,
         }
-    }
-
-    /// Reads everything anew from the log. Times become those of the clock of the streams; what was stored later is never
-    /// older, and nothing is from the future once this is done.
-    fn load(&mut self, store: &mut dyn Store, now: Option<u64>) -> Result<(), LogError> {
-        // The old one first: there is never more than one of a stream.
-        self.log = None;
-        let limits = Limits::of(&self.config);
-        let mut state = State::new(limits, start(&self.config, self.floor).saturating_sub(1));
-        let mut evicted = Vec::new();
-        let config = &self.config;
-        let floor = self.floor;
-        let (offset, untold, latest) = (self.offset, self.untold, &self.latest);
-        let steady = |record: &Record| {
-            let time = record.time.saturating_add_signed(untold);
-            let latest = latest.iter().find(|latest| record.seq <= latest.seq);
-            offset.steady(latest.map_or(time, |latest| time.min(latest.time)))
-        };
-        let mut last: Option<Last> = None;
-        let (mut log, opened) = store.open(&self.name, &mut |told| match told {
-            Told::Stored(record) => {
-                let (time, id) = (steady(record), headers::message_id(&record.headers));
-                state.remember(id, record.seq, time, now.unwrap_or(time));
-                last = Some(Last { seq: record.seq, time, id: id.map(Into::into) });
-            }
-            Told::There(record) if record.seq < floor => evicted.push(record.seq),
-            Told::There(record) => {
-                let size = config.size_of(record.subject.len(), record.headers.len(), record.payload.len());
-                let restored = state.restore(record.seq, steady(&record), &record.subject, size);
-                evicted.extend(restored.evicted);
-            }
-        })?;
-        state.go_on_after(opened.last_seq, last);
-        // A clock that was set back must not bring back what had gone.
-        let now = now.unwrap_or_else(|| state.last_time());
-        evicted.append(&mut state.expire(now.max(state.last_time())));
-        let ahead = state.last_time().saturating_sub(now);
-        state.cap_times(now);
-        if ahead >= SECOND {
-            self.note_latest(store, Latest { seq: state.last_seq(), time: offset.wall(now) }, ahead);
-        }
-        if !evicted.is_empty() {
-            // On a full disk they are found and left out again at the next start.
-            unless_full(log.remove(&evicted, Why::Age))?;
-        }
-        if opened.may_miss_some {
-            unless_full(self.renew(store, opened, now).and_then(|()| log.note_shortness()))?;
-        }
-        if untold != 0 {
-            log.on_step(untold)?;
-        }
-        (self.state, self.log, self.dirty, self.failed) = (state, Some(log), untold != 0, None);
-        Ok(())
-    }
-
-    fn note_latest(&mut self, store: &mut dyn Store, latest: Latest, ahead: u64) {
-        tracing::warn!(
-            stream = &*self.name,
-            by = clock::words(i64::try_from(ahead).unwrap_or(i64::MAX)),
-            "messages of this stream were stored while the system's clock was ahead; they count as stored now"
-        );
-        self.latest.retain(|before| before.time < latest.time && before.seq < latest.seq);
-        self.latest.push(latest);
-        let spare = self.latest.len().saturating_sub(MOST_LATEST);
-        self.latest.drain(..spare);
-        self.save_latest(store);
-    }
-
-    fn save_latest(&self, store: &mut dyn Store) {
-        if let Err(error) = store.save(&self.saved()) {
-            tracing::warn!(stream = &*self.name, %error, "when messages were stored at the latest can't be kept");
-        }
-    }
-
-    /// A stream that may miss messages which were acknowledged is another one: whoever remembers a place in it is to know.
-    fn renew(&mut self, store: &mut dyn Store, opened: Opened, now: u64) -> Result<(), LogError> {
-        self.created = self.offset.wall(now).max(self.created + 1);
-        store.save(&self.saved())?;
-        tracing::warn!(
-            stream = &*self.name,
-            last_seq = opened.last_seq,
-            "the machine stopped before everything acknowledged was on the disk: messages of this stream may be \
-             missing, and it counts as created anew, so that its clients reload"
-        );
-        Ok(())
-    }
-
-    /// What is kept of it besides its messages.
-    fn saved(&self) -> Saved {
-        let (config, floor) = (self.config.clone(), self.floor.max(self.state.first_seq()));
-        let kept = Kept { config, floor, latest: self.latest.clone() };
-        let config = serde_json::to_vec(&kept).expect("strings and numbers are always JSON");
-        Saved { name: (*self.name).to_owned(), config: config.into(), created: self.created }
     }
 
     /// Bytes that the log takes.
@@ -545,30 +418,6 @@ impl Stream {
         true
     }
 
-    /// Reads the log anew after it failed, unless that was tried just now. The stream stays unusable if that fails too,
-    /// and stores nothing for a while if it does not. Tells whether it tried.
-    pub(crate) fn recover(&mut self, store: &mut dyn Store, now: u64) -> bool {
-        if self.log.is_none() && now < self.pause.ends {
-            return false;
-        }
-        self.pause.why.clone_from(&self.failed);
-        self.pause.ends = now.saturating_add(self.pause.next);
-        self.pause.next = (self.pause.next * 2).min(LAST_PAUSE);
-        match self.load(store, Some(now)) {
-            Ok(()) => tracing::warn!(
-                stream = &*self.name,
-                messages = self.state.len(),
-                last_seq = self.state.last_seq(),
-                "the stream was read anew from its store"
-            ),
-            Err(error) => {
-                tracing::error!(stream = &*self.name, %error, "the stream can't be read from its store; trying again");
-                self.failed = Some(ApiError::from(&error));
-            }
-        }
-        true
-    }
-
     fn with_log<T>(&mut self, act: impl FnOnce(&mut dyn Log) -> Result<T, LogError>) -> Result<T, ApiError> {
         self.usable()?;
         let Some(log) = &mut self.log else {
@@ -580,17 +429,6 @@ impl Stream {
             self.failed = Some(error.clone());
             error
         })
-    }
-}
-
-/// What could not be kept for want of room is found again at the next start.
-fn unless_full(kept: Result<(), LogError>) -> Result<(), LogError> {
-    match kept {
-        Err(error @ LogError::Full(_)) => {
-            tracing::warn!(%error, "the disk is full: a stream is opened as it is");
-            Ok(())
-        }
-        other => other,
     }
 }
 
