@@ -12,7 +12,7 @@ use crate::traffic::{Alive, Batch, Group, Message, Text};
 const TICK: Duration = Duration::from_millis(200);
 /// How long ids are in the duplicate window here, in nanoseconds: the minute of the product would not pass while it is
 /// measured.
-const WINDOW: u64 = 5_000_000_000;
+pub const WINDOW: u64 = 5_000_000_000;
 const PREFILL: usize = 5_000;
 /// Messages that are made ready at a time.
 const READY: usize = 256;
