@@ -308,3 +308,26 @@ fn what_was_erased_leaves_its_file_within_minutes_and_what_expired_within_an_hou
     assert!(holds(&disk, "alive"));
     assert_eq!(desk.streams.check(), None);
 }
+
+#[test]
+fn erased_text_is_looked_for_with_two_mebibytes_a_tick() {
+    // The rate that the manual names.
+    let disk = storage::Simulated::limited(64 * MIB as u64);
+    let mut desk = Desk::new(disk.open());
+    desk.make("S", "s.>", json!({}));
+    for number in 0..8_000 {
+        let payload =
+            if number % 500 == 0 { format!("secret {}", text(number, 1_400)) } else { text(number, 1_400) };
+        desk.publish(&format!("s.{number}"), &[], &payload);
+    }
+    for number in (0..8_000).step_by(500) {
+        desk.ask("STREAM.PURGE.S", &json!({ "filter": format!("s.{number}") }).to_string());
+    }
+    let mebibytes = desk.streams.store_now().bytes / MIB as u64;
+    assert!(mebibytes >= 10 && holds(&disk, "secret "));
+    tick(&mut desk, 61 * 1_000_000_000);
+    for _ in 0..=mebibytes / 2 {
+        tick(&mut desk, TICK);
+    }
+    assert!(!holds(&disk, "secret "), "{mebibytes} MiB");
+}
