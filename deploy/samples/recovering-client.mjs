@@ -1,14 +1,14 @@
 // A client of message center that misses nothing, for browsers and for Node 22 or later. Take it as a beginning.
 //
-// It names the last id it received when it connects, so the server sends what came meanwhile; it opens the next socket
-// before the last one ends when a server leaves; it notices a network that is gone without a word; and it says when the list
-// must be loaded from your back end, because the server can't know any more what was missed. The rules behind it are in
-// deploy/docs/protocol.md.
+// The client names the last id that it received when it connects, so the server sends the missed messages. When a server
+// leaves, the client opens the next socket before the last one ends. It notices a network that is gone without a word. It
+// tells you to load the list from your back end when the server no longer has all missed messages. The rules behind all
+// this are in deploy/docs/protocol.md.
 
 const AT_ONCE = new Set([1012, 4408]);
 const NEVER = new Set([1002, 1007, 1009, 4400, 4403, 4409, 4410]);
 const SLOWEST = 60_000;
-// So many tokens in a row are refused before the client gives up: another one would be, too.
+// The client gives up after so many refused tokens in a row: the next token would be refused, too.
 const REFUSALS = 3;
 
 export class MessageCenter {
@@ -17,24 +17,24 @@ export class MessageCenter {
   #channel;
   #on;
   #position;
-  #current = null; // the socket that delivers
-  #next = null; // the one that is to take its place
-  #seen = new Set(); // what the current one delivered since the next one asked
-  #alive = new Map(); // of each socket: when it is asked whether it lives, or given up
+  #current = null; // socket that delivers
+  #next = null; // socket that will take its place
+  #seen = new Set(); // ids that the current socket delivered since the next one subscribed
+  #alive = new Map(); // per socket: timer until a ping, or until the socket is given up
   #quiet;
   #patience;
   #failures = 0;
   #refusals = 0; // tokens refused in a row
-  #stumbles = 0; // how often in a row a handler of yours failed
-  #work = Promise.resolve(); // what came is handled one after the other, each when the one before it was
+  #stumbles = 0; // failures of your handlers in a row
+  #work = Promise.resolve(); // frames are handled one after the other, each after the one before
   #timer = null;
   #stopped = false;
 
-  // token: async () => string. position: what `onPosition` was last given, "" at the first time.
-  // onMessage(text or Uint8Array, id), onReload(reason), onPosition(id), onError(error), onEnd(code, reason) are yours. The
-  // first two may return a promise: nothing else is handled, and the position does not move, before it is fulfilled. If one
-  // of them fails, onError is told, and the same comes again later. After `quiet` ms without a frame the server is asked;
-  // without an answer, or not open, for `patience` ms, a socket is given up.
+  // token: async () => string. position: the last value given to `onPosition`, "" the first time.
+  // onMessage(text or Uint8Array, id), onReload(reason), onPosition(id), onError(error), onEnd(code, reason) are your
+  // handlers. The first two may return a promise: until that is fulfilled, nothing else is handled and the position does not
+  // move. If one of the two fails, onError is told, and the same message or reload comes again later. After `quiet` ms
+  // without a frame the client pings the server. A socket that does not answer or open within `patience` ms is given up.
   constructor({ url, token, channel = "@user", position = "", quiet = 30_000, patience = 20_000, ...on }) {
     this.#url = url;
     this.#quiet = quiet;
@@ -77,12 +77,12 @@ export class MessageCenter {
     };
   }
 
-  // Does this after everything that came before.
+  // Runs a step after all earlier frames were handled.
   #then(socket, step) {
     this.#work = this.#work.then(step).catch((error) => this.#stumbled(socket, error));
   }
 
-  // A handler of yours failed. The position is still before what it was given, so that comes again on another socket.
+  // A handler of yours failed. The position has not moved, so the same message or reload comes again on another socket.
   #stumbled(socket, error) {
     this.#on.onError?.(error);
     this.#stumbles += 1;
@@ -90,12 +90,12 @@ export class MessageCenter {
     this.#closed(socket, { code: 1000, reason: "a handler failed" });
   }
 
-  // Something came, or is to come. A network that is gone closes nothing, and a page is not shown the server's own pings.
+  // Restarts the timer of a socket. A network that is gone closes nothing, and a page does not see the server's own pings.
   #expect(socket) {
     clearTimeout(this.#alive.get(socket));
     if (this.#stopped || (socket !== this.#current && socket !== this.#next)) return;
     const giveUp = () => {
-      socket.close(); // which may take as long as the network is away, so it counts as closed at once
+      socket.close(); // may take as long as the network is away, so the socket counts as closed at once
       this.#closed(socket, { code: 1006, reason: "the server does not answer" });
     };
     const ask = () => {
@@ -107,12 +107,12 @@ export class MessageCenter {
   }
 
   async #receive(socket, frame) {
-    if (this.#stopped || (socket !== this.#current && socket !== this.#next)) return; // it was replaced
+    if (this.#stopped || (socket !== this.#current && socket !== this.#next)) return; // the socket was replaced
     if (frame.code !== undefined) {
       // Not subscribed: begin again later. After error 9 the server waits for a new token.
       if (frame.code === 9) this.#renew(socket);
       else if (frame.code === 4 && frame.i === "subscribe" && this.#position !== "") {
-        await this.#reload("the last id is not one", ""); // what was kept is damaged: begin anew
+        await this.#reload("the last id is not one", ""); // the stored id is damaged: begin anew
         socket.close();
       }
       else if (frame.i === "subscribe") socket.close();
@@ -120,7 +120,7 @@ export class MessageCenter {
       this.#refusals = 0;
     } else if (frame.i === "subscribe") {
       this.#replace(socket);
-      // An id that comes with recovered messages is not yet ours: they follow.
+      // After a recovery the position moves with the messages that follow, not with this id.
       if (!frame.recovered) await this.#reload("the server no longer has everything since the last id", frame.id);
       else if (this.#position === "") this.#move(frame.id);
     } else if (frame.event === "@reload") {
@@ -128,7 +128,7 @@ export class MessageCenter {
     } else if (frame.event === "@position") {
       this.#move(frame.id);
     } else if (frame.event === "@reconnect") {
-      // Not all devices at once; and the old socket delivers until the new one does.
+      // Spreads the devices over time; the old socket delivers until the new one does.
       this.#timer = setTimeout(() => this.#open(), (Math.random() * frame.within_ms) / 2);
     } else if (frame.id !== undefined) {
       await this.#deliver(socket, frame);
@@ -140,7 +140,7 @@ export class MessageCenter {
     await this.#on.onMessage?.(d ?? Uint8Array.from(atob(b), (byte) => byte.charCodeAt(0)), id);
     if (socket === this.#current && this.#next) this.#seen.add(id);
     this.#stumbles = 0;
-    this.#move(id); // after the message was handled: what was not may come again, but is never lost
+    this.#move(id); // only after the message was handled, so a message may come again, but is never lost
   }
 
   // The next socket delivers from now on.
@@ -178,7 +178,7 @@ export class MessageCenter {
     if (socket === this.#next) this.#next = null;
     else if (socket === this.#current) this.#current = null;
     else return;
-    if (this.#stopped || this.#current || this.#next) return; // another one delivers, or will
+    if (this.#stopped || this.#current || this.#next) return; // another socket delivers, or will
     if (code === 4401) this.#refusals += 1;
     if (NEVER.has(code) || this.#refusals >= REFUSALS) {
       this.#stopped = true;
