@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::awake::Awake;
-use shared::held::Held;
+use shared::gauge::GaugeGuard;
 use shared::log_throttle::LogThrottle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
@@ -69,7 +69,7 @@ impl Caller {
         self.circuit.check(ask)?;
         let _place = self.place(until).await?;
         let leave = self.circuit.admit(ask)?;
-        let _in_flight = Held::new(&self.metrics.in_flight);
+        let _in_flight = GaugeGuard::new(&self.metrics.in_flight);
         let answer = self.try_all(token).await;
         leave.done(answer.as_ref());
         if let Err(failure) = &answer {

@@ -13,8 +13,8 @@ use futures_util::{StreamExt as _, stream};
 use shared::bus::async_nats::{HeaderMap, Message, Subject, Subscriber};
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
+use shared::gauge::GaugeGuard;
 use shared::health::Health;
-use shared::held::Held;
 use shared::log_throttle::LogThrottle;
 use shared::subject;
 use shared::trace::{self, TraceContext};
@@ -155,7 +155,7 @@ impl Desk {
         // While this process does not run, nobody gives up: the edge's time goes by the same kind of clock.
         let awake = self.bus.awake().clone();
         let until = awake.now() + patience;
-        let place = (permit, Held::new(&self.metrics.waiting));
+        let place = (permit, GaugeGuard::new(&self.metrics.waiting));
         let desk = Arc::clone(self);
         let span = span(question.headers.as_ref());
         let judged = async move {
@@ -218,7 +218,7 @@ fn may_be_asked(token: &str, max_token: usize) -> bool {
     (1..=max_token).contains(&token.len()) && !token.chars().any(char::is_control)
 }
 
-/// The check of a token, in the trace of the login that asks, if that is kept.
+/// The check of a token, in the trace of the login that asks, if the trace is sampled.
 fn span(headers: Option<&HeaderMap>) -> Span {
     let context = trace::is_on().then(|| TraceContext::from_bus(headers)).flatten();
     let Some(context) = context.filter(TraceContext::is_sampled) else { return Span::none() };

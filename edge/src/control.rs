@@ -9,10 +9,12 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use shared::bus::async_nats::{Message, Subscriber};
 use shared::bus::{self, Bus, RequestError};
-use shared::denials::now_ms;
+use shared::clock::unix_ms;
 use shared::ids::{NodeId, Uid};
 use shared::subject;
-use shared::wire::{Control, ControlAnswer, Envelope as _, Kept, MAX_SINCE, Order, UserAnswer, VERSION};
+use shared::wire::{
+    Command, Control, ControlAnswer, Envelope as _, MAX_SINCE, StoredAt, UserAnswer, VERSION,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::Core;
@@ -59,7 +61,7 @@ impl Desk {
             self.metrics.lost(Loss::BadOrder, 1);
             return tracing::debug!("dropped an order that can't be read or answered");
         };
-        let Some(users) = self.carry_out(&control.order) else {
+        let Some(users) = self.carry_out(&control.command) else {
             self.metrics.lost(Loss::BadOrder, 1);
             return tracing::warn!("dropped an order about something that is no user, or about too many");
         };
@@ -76,14 +78,14 @@ impl Desk {
     }
 
     /// None: the order can't be carried out, and nothing of it was.
-    fn carry_out(&self, order: &Order) -> Option<Vec<UserAnswer>> {
+    fn carry_out(&self, order: &Command) -> Option<Vec<UserAnswer>> {
         match order {
-            Order::Sessions { users } => {
+            Command::Sessions { users } => {
                 Some(uids(users)?.iter().map(|uid| online(self.hub.logins_of(uid))).collect())
             }
-            Order::Disconnect { users, reason, deny_for_ms, kept } => {
+            Command::Disconnect { users, reason, deny_for_ms, stored } => {
                 let words: Words = reason.as_deref().map(Into::into);
-                let until = deny_for_ms.map(|time| Until::of(time, *kept));
+                let until = deny_for_ms.map(|time| Until::of(time, *stored));
                 Some(uids(users)?.iter().map(|uid| self.disconnect(uid, &words, until)).collect())
             }
         }
@@ -98,13 +100,13 @@ impl Desk {
 
     /// Says whether the user is kept out now.
     fn deny(&self, uid: &Uid, words: &Words, until: Until) -> bool {
-        let (now, mut list) = (now_ms(), self.hub.denied());
+        let (now, mut list) = (unix_ms(), self.hub.denied());
         let bans = match until {
-            Until::Kept(Kept { until_ms, .. }) => until_ms > now,
+            Until::Kept(StoredAt { until_ms, .. }) => until_ms > now,
             Until::For(_) => false,
         };
         let taken = match until {
-            Until::Kept(Kept { seq, until_ms }) => list.order(uid, seq, until_ms, words.clone(), now),
+            Until::Kept(StoredAt { seq, until_ms }) => list.order(uid, seq, until_ms, words.clone(), now),
             Until::For(time) => {
                 // Who is let in again stays so, whatever the clock says later.
                 let until_ms = if time == 0 { 0 } else { now.saturating_add(time) };
@@ -128,13 +130,13 @@ impl Desk {
 #[derive(Debug, Clone, Copy)]
 enum Until {
     /// As the list keeps it.
-    Kept(Kept),
+    Kept(StoredAt),
     /// For so many milliseconds: the publisher keeps no list.
     For(u64),
 }
 
 impl Until {
-    fn of(time: u64, kept: Option<Kept>) -> Self {
+    fn of(time: u64, kept: Option<StoredAt>) -> Self {
         kept.map_or(Self::For(time), Self::Kept)
     }
 }

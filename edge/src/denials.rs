@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use shared::bans::{Bans, StoredBan};
 use shared::bus::async_nats::{Message, Subscriber};
 use shared::bus::jetstream::ApiError;
 use shared::bus::{self, Bus, RequestError};
-use shared::denials::{Denials, KeptDenial, now_ms};
+use shared::clock::unix_ms;
 use shared::ids::Uid;
 use shared::subject;
 use tokio::sync::watch;
@@ -42,7 +43,7 @@ const WORRYING: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Reader {
     bus: Bus,
-    list: Denials,
+    list: Bans,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
     /// Whether the whole list was read since the connection stands.
@@ -62,7 +63,7 @@ impl Reader {
     /// whether the list is known.
     pub(crate) async fn start(
         core: &Core,
-        list: Denials,
+        list: Bans,
         every: Duration,
     ) -> Result<watch::Receiver<bool>, RequestError> {
         let orders = core.bus.subscribe(subject::DENIED_ALL, None, bus::DEADLINE).await?;
@@ -116,7 +117,7 @@ impl Reader {
             // Had the connection changed meanwhile, the proof would be about another one.
             Ok(()) if *self.bus.state().borrow() == view && view.connected => {
                 self.failures = 0;
-                self.hub.denied().sweep(now_ms());
+                self.hub.denied().sweep(unix_ms());
                 self.read.send_if_modified(|read| !std::mem::replace(read, true));
                 now + self.every
             }
@@ -135,7 +136,7 @@ impl Reader {
         self.bus.barrier(bus::DEADLINE).await?;
         let view = self.list.look().await?;
         let is_other = self.life.replace(view.created) != Some(view.created);
-        let mut cursor = self.hub.denied().resume(is_other, view.last_seq, now_ms());
+        let mut cursor = self.hub.denied().resume(is_other, view.last_seq, unix_ms());
         let mut found = 0;
         while cursor < view.last_seq {
             let page = self.list.after(cursor).await?;
@@ -153,7 +154,7 @@ impl Reader {
 
     /// When to look at the list, if there is a reason to.
     fn hear(&mut self, message: &Message) -> Option<Duration> {
-        let Some(order) = KeptDenial::of_copy(message.headers.as_ref(), &message.payload) else {
+        let Some(order) = StoredBan::of_copy(message.headers.as_ref(), &message.payload) else {
             self.metrics.lost(Loss::BadOrder, 1);
             return None;
         };
@@ -169,7 +170,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, KeptDenial { seq, stored_ms, denial }: &KeptDenial) {
+    fn take(&mut self, StoredBan { seq, stored_ms, ban: denial }: &StoredBan) {
         let read = denial.as_ref().and_then(|denial| Some((Uid::parse(&denial.uid).ok()?, denial)));
         let Some((uid, denial)) = read else {
             self.hub.denied().read_up_to(*seq);
@@ -179,7 +180,7 @@ impl Reader {
         let words: Words = denial.reason.as_deref().map(Into::into);
         let mut list = self.hub.denied();
         let is_news = !list.was_told(&uid, *seq);
-        let taken = list.read(&uid, *seq, denial.until_ms, words.clone(), now_ms());
+        let taken = list.read(&uid, *seq, denial.until_ms, words.clone(), unix_ms());
         drop(list);
         if taken.is_err() {
             self.metrics.lost(Loss::Denial, 1);
@@ -201,7 +202,7 @@ impl Reader {
         let Some((_, up_to)) = self.settle.take() else { return };
         let owed = self.hub.denied().take_owed(up_to);
         for (uid, Owed { stored, words, .. }) in owed {
-            let denial = self.hub.denied().denies(&uid, now_ms());
+            let denial = self.hub.denied().denies(&uid, unix_ms());
             let closed = match denial {
                 Some(words) => self.hub.disconnect(&uid, &words),
                 // The ban has ended, or was lifted; whoever came back since may stay.

@@ -15,11 +15,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use shared::denials;
+use shared::bans;
 use shared::ids::Uid;
 
 /// How long an order is remembered after its end, in milliseconds.
-const SLACK: u64 = denials::SLACK.as_secs() * 1_000;
+const SLACK: u64 = bans::SLACK.as_secs() * 1_000;
 
 /// What a close frame says in place of its code's own reason.
 pub(crate) type Words = Option<Arc<str>>;

@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use shared::bus::async_nats::{HeaderMap, Message, Subscriber};
 use shared::bus::{self, Bus, BusState, RequestError};
 use shared::faults::Fault;
-use shared::history::ERASED;
+use shared::headers;
 use shared::subject::{self, Live};
 use shared::wire::{Ask, Envelope as _, LiveMessage};
 use tokio::sync::{mpsc, watch};
@@ -36,9 +36,6 @@ use crate::traced;
 
 /// Answers that may wait for the bus; beyond, the publisher will say that its counts are incomplete.
 const MAX_ANSWERS: usize = 1_024;
-/// Where a message is in its stream, and the one before it of the same channel.
-const SEQUENCE: &str = "Nats-Sequence";
-const LAST_SEQUENCE: &str = "Nats-Last-Sequence";
 /// The pause after a proof of the subscription failed.
 const PROOF_PAUSE: Duration = Duration::from_millis(200);
 
@@ -101,10 +98,12 @@ impl Feed {
 
     fn on_message(&mut self, message: Message) {
         match subject::parse_live(&message.subject) {
-            Some(Live::Message { partition, channel }) => match number(message.headers.as_ref(), SEQUENCE) {
-                Some(seq) => self.deliver_stored(partition, &channel, seq, &message),
-                None => self.deliver(&channel, &message),
-            },
+            Some(Live::Message { partition, channel }) => {
+                match number(message.headers.as_ref(), headers::SEQUENCE) {
+                    Some(seq) => self.deliver_stored(partition, &channel, seq, &message),
+                    None => self.deliver(&channel, &message),
+                }
+            }
             Some(Live::Ask) => self.answer(message),
             None => {
                 self.metrics.lost(Loss::UnknownSubject, 1);
@@ -141,8 +140,8 @@ impl Feed {
     /// that nobody is given.
     fn deliver_stored(&mut self, partition: u32, channel: &str, seq: u64, message: &Message) {
         let headers = message.headers.as_ref();
-        let before = number(headers, LAST_SEQUENCE).unwrap_or(0);
-        let erased = headers.is_some_and(|headers| headers.get(ERASED).is_some());
+        let before = number(headers, headers::LAST_SEQUENCE).unwrap_or(0);
+        let erased = headers.is_some_and(|headers| headers.get(headers::ERASED).is_some());
         let live = if erased { None } else { self.decode(message) };
         let span = traced::delivery(headers, message.payload.len());
         // Behind a break of the connection the stream may be another one.

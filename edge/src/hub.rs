@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shared::denials;
+use shared::bans;
 use shared::ids::{Channel, Uid};
 use shared::wire::Counts;
 use tokio::sync::{Notify, watch};
@@ -33,7 +33,7 @@ use room::Room;
 
 /// Users that may be kept out at a time. The list of the bus holds fewer; it may be passed a little when
 /// several publishers add to it at once.
-const MAX_DENIED: usize = denials::MAX_DENIED + 1_024;
+const MAX_DENIED: usize = bans::MAX_BANNED + 1_024;
 
 /// What happens when a user opens one session more than allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -53,8 +53,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
+use shared::bans::Bans;
 use shared::bus::{self, Bus};
-use shared::denials::Denials;
 use shared::drain::Drain;
 use shared::faults::Fault;
 use shared::health::{self, Health};
@@ -162,7 +162,7 @@ impl Edge {
         // Not begun anew: channels that it was comparing would stay behind.
         core.drain.spawn_vital("edge-sweep", sweeper.run());
         control::Desk::start(&core).await.context(deaf)?;
-        let list = Denials::new(&core.bus, history.replicas);
+        let list = Bans::new(&core.bus, history.replicas);
         let denials = denials::Reader::start(&core, list, config.sweep_interval).await.context(deaf)?;
         let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone(), denials.clone());
         let phase = phase.await.context(deaf)?;

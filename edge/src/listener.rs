@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::drain::Drain;
-use shared::held::Held;
+use shared::gauge::GaugeGuard;
 use shared::tls::{Acceptor, Stream};
-use sockets::{Claim, NoPlace, Place, Places};
+use sockets::{Claim, NoSlot, Slot, Slots};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -60,14 +60,14 @@ pub(crate) struct Port {
 /// What may be under way.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
-    handshakes: Arc<Places>,
+    handshakes: Arc<Slots>,
     /// Refusals that are being told.
-    refusals: Arc<Places>,
+    refusals: Arc<Slots>,
 }
 
 impl UnderWay {
     pub(crate) fn new(bounds: &Bounds) -> Self {
-        let places = || Arc::new(Places::new(bounds.handshakes, bounds.handshakes_per_address));
+        let places = || Arc::new(Slots::new(bounds.handshakes, bounds.handshakes_per_address));
         Self { handshakes: places(), refusals: places() }
     }
 }
@@ -104,7 +104,7 @@ impl Port {
 
     /// The gate first, so that an address pays for what it is refused, too. A proxy's clients enter when it
     /// has told who they are; until then its places are not taken away from it.
-    fn admit(&self, address: SocketAddr, places: &Arc<Places>) -> Result<(Peer, Place), TooMany> {
+    fn admit(&self, address: SocketAddr, places: &Arc<Slots>) -> Result<(Peer, Slot), TooMany> {
         let gate = &self.door.gate;
         let (peer, place) = match gate.peer(address.ip()) {
             None => (Peer::Proxy(address.ip()), places.take(address.ip().into(), false, Claim::Firm)),
@@ -116,16 +116,16 @@ impl Port {
         };
         let place = place.map_err(|none| {
             let refusal = match none {
-                NoPlace::Full => Refusal::Busy,
-                NoPlace::Source => Refusal::AddressHandshakes,
+                NoSlot::Full => Refusal::Busy,
+                NoSlot::Source => Refusal::AddressHandshakes,
             };
             TooMany::new(refusal, Duration::ZERO)
         });
         Ok((peer, place?))
     }
 
-    async fn welcome(&self, stream: TcpStream, peer: Peer, place: Place) {
-        let _held = Held::new(&self.metrics.handshakes);
+    async fn welcome(&self, stream: TcpStream, peer: Peer, place: Slot) {
+        let _held = GaugeGuard::new(&self.metrics.handshakes);
         // Messages are small and wait for nothing; without it they would.
         if stream.set_nodelay(true).is_err() {
             return self.metrics.refused(Refusal::Broken);
@@ -152,7 +152,7 @@ impl Port {
     }
 
     /// The whole handshake: the first byte, the client's turn, TLS, HTTP.
-    async fn shake(&self, stream: TcpStream, peer: Peer, place: &Place) -> Result<Upgraded, Refusal> {
+    async fn shake(&self, stream: TcpStream, peer: Peer, place: &Slot) -> Result<Upgraded, Refusal> {
         match timeout(self.bounds.first_byte, stream.peek(&mut [0])).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) => return Err(Refusal::Broken),

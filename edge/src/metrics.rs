@@ -12,7 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use shared::denials::now_ms;
+use shared::clock::unix_ms;
 
 use crate::balance;
 use crate::code::{CloseCode, ErrorCode};
@@ -345,7 +345,7 @@ impl Collector for Holdings {
                 "mc_edge_denied_users",
                 "Users whose logins are refused",
                 None,
-                self.0.denied().refused(now_ms()),
+                self.0.denied().refused(unix_ms()),
             ),
             ("mc_edge_following_sessions", "Sessions that receive messages with ids", None, following),
             ("mc_edge_replays", "Channels that a session is given what is stored of", None, replaying),

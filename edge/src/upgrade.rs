@@ -26,7 +26,7 @@ use shared::host;
 use shared::reload::Live;
 use shared::tls::Stream;
 use shared::wire::EdgeState;
-use sockets::Place;
+use sockets::Slot;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -100,7 +100,7 @@ impl Door {
         &self,
         stream: Stream,
         peer: Peer,
-        place: &Place,
+        place: &Slot,
     ) -> Result<Upgraded, Refusal> {
         let admitted: Mutex<Result<Admitted, Refusal>> = Mutex::new(Err(Refusal::Broken));
         let slot = &admitted;
@@ -132,7 +132,7 @@ impl Door {
         &self,
         request: &Request<Incoming>,
         peer: Peer,
-        place: &Place,
+        place: &Slot,
     ) -> Result<(Answer, Member, Visitor), Refused> {
         let visitor = self.visitor(request.headers(), peer, place).await?;
         let key = self.check(request)?;
@@ -164,7 +164,7 @@ impl Door {
 
     /// Whose connection it is. Whoever comes through a proxy enters the gate here, takes over the place, and
     /// waits for its turn.
-    async fn visitor(&self, headers: &HeaderMap, peer: Peer, place: &Place) -> Result<Visitor, Refused> {
+    async fn visitor(&self, headers: &HeaderMap, peer: Peer, place: &Slot) -> Result<Visitor, Refused> {
         let proxy = match peer {
             Peer::Proxy(proxy) => proxy,
             Peer::Client(visitor) => {

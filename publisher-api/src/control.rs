@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use shared::bans::{self, BanError, Bans};
 use shared::bus::Bus;
 use shared::bus::async_nats::{Message, StatusCode};
-use shared::denials::{self, Denials, DenyError};
+use shared::clock;
 use shared::ids::{NodeId, Uid};
 use shared::log_throttle::LogThrottle;
 use shared::subject;
-use shared::wire::{Control as Wire, ControlAnswer, Denial, Envelope as _, Kept, Order, UserAnswer, VERSION};
+use shared::wire::{
+    Ban, Command, Control as Wire, ControlAnswer, Envelope as _, StoredAt, UserAnswer, VERSION,
+};
 
 use crate::edges::Edges;
 use crate::edges::awaited::Awaited;
@@ -43,7 +46,7 @@ pub(crate) struct Control {
     edges: Arc<Edges>,
     places: Arc<Shares>,
     limits: Limits,
-    denials: Denials,
+    denials: Bans,
     complaints: LogThrottle,
     metrics: Arc<Metrics>,
 }
@@ -66,7 +69,7 @@ impl Control {
         bus: Bus,
         edges: Arc<Edges>,
         limits: Limits,
-        denials: Denials,
+        denials: Bans,
         metrics: Arc<Metrics>,
     ) -> Self {
         let places = Shares::new(limits.at_a_time);
@@ -84,29 +87,29 @@ impl Control {
         uid: &Uid,
         reason: Option<&str>,
         time: Duration,
-    ) -> Result<Kept, Refusal> {
+    ) -> Result<StoredAt, Refusal> {
         let _place = self.place(caller)?;
         self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         // What has ended is in the past for every clock.
-        let until_ms = if time == 0 { 0 } else { denials::now_ms().saturating_add(time) };
+        let until_ms = if time == 0 { 0 } else { clock::unix_ms().saturating_add(time) };
         let denial =
-            Denial { v: VERSION, uid: uid.as_str().to_owned(), until_ms, reason: reason.map(str::to_owned) };
-        match self.denials.keep(uid, &denial, self.bus.awake().now() + DENY_DEADLINE).await {
-            Ok(seq) => Ok(Kept { seq, until_ms }),
-            Err(error @ DenyError::Full) => {
+            Ban { v: VERSION, uid: uid.as_str().to_owned(), until_ms, reason: reason.map(str::to_owned) };
+        match self.denials.store(uid, &denial, self.bus.awake().now() + DENY_DEADLINE).await {
+            Ok(seq) => Ok(StoredAt { seq, until_ms }),
+            Err(error @ BanError::Full) => {
                 if let Some(users) = self.complaints.due() {
                     tracing::error!(%error, users, "users can't be kept out");
                 }
-                Err(Refusal::TooMany { what: "users who may not log in", limit: denials::MAX_DENIED })
+                Err(Refusal::TooMany { what: "users who may not log in", limit: bans::MAX_BANNED })
             }
-            Err(error @ DenyError::NoRoom) => {
+            Err(error @ BanError::NoRoom) => {
                 if let Some(users) = self.complaints.due() {
                     tracing::error!(%error, users, "users can't be kept out");
                 }
                 Err(Refusal::StoreFull)
             }
-            Err(DenyError::Api(error)) => {
+            Err(BanError::Api(error)) => {
                 if let Some(users) = self.complaints.due() {
                     tracing::warn!(%error, users, "the list of those who may not log in can't be written");
                 }
@@ -124,7 +127,12 @@ impl Control {
     ///
     /// # Errors
     /// Codes 107 and 108. After the latter, some edges may have heard it all the same.
-    pub(crate) async fn ask(&self, caller: &Caller, order: Order, users: usize) -> Result<Gathered, Refusal> {
+    pub(crate) async fn ask(
+        &self,
+        caller: &Caller,
+        order: Command,
+        users: usize,
+    ) -> Result<Gathered, Refusal> {
         let _place = self.place(caller)?;
         self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
         let expected = self.edges.expected();
@@ -135,7 +143,7 @@ impl Control {
         let inbox = self.bus.new_inbox();
         let subscribed = self.bus.subscribe(inbox.clone(), None, self.limits.bus_wait).await;
         let mut answers = subscribed.map_err(|_| Refusal::Unavailable)?;
-        let question = Wire { v: VERSION, order }.encode();
+        let question = Wire { v: VERSION, command: order }.encode();
         let sent = self.bus.publish(subject::CONTROL_ALL, Some(inbox), None, question).await;
         sent.map_err(|_| Refusal::Unavailable)?;
         let (mut awaited, mut gathered) = (Awaited::new(expected), Gathered::default());

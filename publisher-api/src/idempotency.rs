@@ -17,7 +17,8 @@ use sha2::{Digest as _, Sha256};
 use shared::bus::Bus;
 use shared::bus::async_nats;
 use shared::bus::jetstream::{ApiError, Get, NAME_IN_USE, StreamConfig, WRONG_LAST_SEQUENCE};
-use shared::held::Held;
+use shared::gauge::GaugeGuard;
+use shared::headers;
 use shared::history::HistoryConfig;
 use shared::ids::{Channel, MessageId};
 use shared::subject;
@@ -31,8 +32,6 @@ use crate::metrics::{Keyed, Metrics};
 pub(crate) const HEADER: &str = "idempotency-key";
 /// The longest key, in bytes.
 const MAX_KEY: usize = 255;
-/// "Only if the last message here has this sequence"; 0 means that there is none. Source: NATS' ADR-4.
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// What a cluster calls [`WRONG_LAST_SEQUENCE`] while another claim is on its way.
 const WRONG_LAST_SEQUENCE_IN_FLIGHT: u64 = 10_164;
 /// How long one try may take.
@@ -121,7 +120,7 @@ type Seats = Mutex<HashMap<Key, (usize, Arc<Turns<()>>)>>;
 struct Seat {
     key: Key,
     seats: Arc<Seats>,
-    _held: Held,
+    _held: GaugeGuard,
 }
 
 impl Drop for Seat {
@@ -218,7 +217,10 @@ impl Idempotency {
         let (calls, turns) = seats.entry(key).or_default();
         *calls += 1;
         let turns = Arc::clone(turns);
-        (Seat { key, seats: Arc::clone(&self.seats), _held: Held::new(&self.metrics.keyed_open) }, turns)
+        (
+            Seat { key, seats: Arc::clone(&self.seats), _held: GaugeGuard::new(&self.metrics.keyed_open) },
+            turns,
+        )
     }
 
     /// Tries until `deadline`; the error is `None` when that has passed.
@@ -251,7 +253,7 @@ impl Idempotency {
         self.bus.connected(TRY).await?;
         self.made.get_or_try_init(|| self.make()).await?;
         let mut headers = async_nats::HeaderMap::new();
-        headers.insert(EXPECTED, "0");
+        headers.insert(headers::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
         let payload = serde_json::to_vec(claim).map_err(|error| ApiError::Unreadable(error.to_string()))?;
         match self.bus.store(subject.to_owned(), headers, payload.into(), TRY).await {
             Ok(_) => Ok(Claimed::First),

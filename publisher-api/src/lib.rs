@@ -44,8 +44,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
+use shared::bans::Bans;
 use shared::bus::{self, Bus};
-use shared::denials::Denials;
 use shared::drain::Drain;
 use shared::health::{self, Health};
 use shared::history::{History, HistoryConfig, Role};
@@ -183,7 +183,7 @@ async fn publisher(
         bus_wait: config.bus_wait,
         deadline: config.answer_deadline,
     };
-    let denials = Denials::new(bus, history.config().replicas);
+    let denials = Bans::new(bus, history.config().replicas);
     let control = Control::new(bus.clone(), Arc::clone(&edges), questions, denials, Arc::clone(metrics));
     let keyed = Idempotency::new(
         bus.clone(),

@@ -16,7 +16,7 @@ use shared::awake::Awake;
 use shared::bus::Bus;
 use shared::drain::Drain;
 use shared::faults::Faults;
-use shared::held::Held;
+use shared::gauge::GaugeGuard;
 use shared::history::{History, Position};
 use shared::ids::{Channel, MessageId, MessageIds};
 use shared::log_throttle::LogThrottle;
@@ -130,7 +130,7 @@ pub(crate) struct HandedOver {
     span: Span,
     metrics: Arc<Metrics>,
     _slot: Share,
-    _held: Held,
+    _held: GaugeGuard,
 }
 
 impl Publisher {
@@ -221,7 +221,7 @@ impl Publisher {
     ) -> Result<HandedOver, Refusal> {
         let began = Instant::now();
         let slot = self.slot(caller)?;
-        let held = Held::new(&self.metrics.in_flight);
+        let held = GaugeGuard::new(&self.metrics.in_flight);
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: self.ids.next(), kind, payload };
         self.send(&channel, &message).instrument(traced::bus(&message)).await?;

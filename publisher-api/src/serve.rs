@@ -24,9 +24,9 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use shared::drain::Drain;
-use shared::held::Held;
+use shared::gauge::GaugeGuard;
 use shared::tls::{Acceptor, Stream};
-use sockets::{Claim, Patient, Place, Places};
+use sockets::{Claim, Patient, Slot, Slots};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -62,7 +62,7 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
     drain: &Drain,
 ) {
-    let places = Arc::new(Places::new(bounds.connections, bounds.per_address));
+    let places = Arc::new(Slots::new(bounds.connections, bounds.per_address));
     let state = (listener, tls, router, metrics, places, drain.clone());
     drain.supervise("publisher-listener", state, move |(listener, tls, router, metrics, places, drain)| {
         Box::pin(async move {
@@ -80,7 +80,7 @@ async fn accept(
     router: &Router,
     bounds: Bounds,
     metrics: &Arc<Metrics>,
-    places: &Arc<Places>,
+    places: &Arc<Slots>,
     drain: &Drain,
 ) -> Infallible {
     loop {
@@ -110,10 +110,10 @@ async fn serve(
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
-    place: Place,
+    place: Slot,
     drain: Drain,
 ) {
-    let seat = Arc::new(Seat { place, _counted: Held::new(&metrics.connections) });
+    let seat = Arc::new(Seat { place, _counted: GaugeGuard::new(&metrics.connections) });
     let serving = converse(stream, tls, router, bounds, Arc::clone(&metrics), Arc::clone(&seat), drain);
     tokio::select! {
         () = serving => {}
@@ -191,7 +191,7 @@ async fn open(
     stream: TcpStream,
     tls: Option<Acceptor>,
     bounds: Bounds,
-    place: &Place,
+    place: &Slot,
 ) -> Result<Stream, Loss> {
     match timeout(bounds.first_byte_timeout, stream.peek(&mut [0])).await {
         Ok(Ok(1..)) => {}
@@ -215,8 +215,8 @@ async fn answered(requests: &TaskTracker) {
 /// What a connection takes.
 #[derive(Debug)]
 struct Seat {
-    place: Place,
-    _counted: Held,
+    place: Slot,
+    _counted: GaugeGuard,
 }
 
 /// Tells how many requests of a connection are being answered, and finishes each of them even if its caller

@@ -18,7 +18,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
-use sockets::{Claim, Patient, Place, Places};
+use sockets::{Claim, Patient, Slot, Slots};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -161,19 +161,19 @@ pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &
 
 /// Takes connections until the drain begins, so many at a time; others wait in the backlog of the system.
 async fn accept(listener: &TcpListener, router: &axum::Router, drain: &Drain) {
-    let places = Arc::new(Places::new(MAX_CONNECTIONS, 0));
+    let slots = Arc::new(Slots::new(MAX_CONNECTIONS, 0));
     loop {
         let next = async {
             let (stream, address) = listener.accept().await?;
-            Ok::<_, std::io::Error>((stream, places.wait(address.ip().into()).await))
+            Ok::<_, std::io::Error>((stream, slots.wait(address.ip().into()).await))
         };
         let accepted = tokio::select! {
             next = next => next,
             () = drain.begun() => return,
         };
         match accepted {
-            Ok((stream, Ok(place))) => {
-                drain.spawn("admin-connection", answer(stream, router.clone(), place, drain.clone()));
+            Ok((stream, Ok(slot))) => {
+                drain.spawn("admin-connection", answer(stream, router.clone(), slot, drain.clone()));
             }
             Ok((_, Err(none))) => tracing::debug!(?none, "the admin port has no place for a connection"),
             Err(error) => {
@@ -184,15 +184,15 @@ async fn accept(listener: &TcpListener, router: &axum::Router, drain: &Drain) {
     }
 }
 
-async fn answer(stream: TcpStream, router: axum::Router, place: Place, drain: Drain) {
+async fn answer(stream: TcpStream, router: axum::Router, slot: Slot, drain: Drain) {
     let stream = Patient::new(stream, PATIENCE);
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
-        place.claim(Claim::Firm);
+        slot.claim(Claim::Firm);
         let answer = router.call(request);
         async {
             let answer = answer.await;
-            place.claim(Claim::Begun);
+            slot.claim(Claim::Begun);
             answer
         }
     });
@@ -205,7 +205,7 @@ async fn answer(stream: TcpStream, router: axum::Router, place: Place, drain: Dr
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = place.lost() => return tracing::debug!("a connection to the admin port yields to another"),
+        () = slot.lost() => return tracing::debug!("a connection to the admin port yields to another"),
         () = drain.begun() => {
             connection.as_mut().graceful_shutdown();
             timeout(LAST_WORDS, connection).await.unwrap_or(Ok(()))

@@ -8,10 +8,10 @@
 //! | [`wire`] | what travels on the bus: live messages, asks, heartbeats, token checks |
 //! | [`bus`] | a cheap handle to the bus, whoever serves it |
 //! | [`history`] | what was published, kept in streams of the bus: storing, reading, positions |
-//! | [`denials`] | who may not log in for a while, kept in a stream of the bus |
+//! | [`bans`] | who may not log in for a while, kept in a stream of the bus |
 //! | [`config`] | one file, environment over it, every fault named at once |
 //! | [`reload`], [`tls`] | settings and certificates that change while the process runs |
-//! | [`telemetry`], [`metrics`], [`held`] | logs and traces; what is counted; a gauge of what is there |
+//! | [`telemetry`], [`metrics`], [`gauge`] | logs and traces; what is counted; a gauge of what is there |
 //! | [`log_throttle`] | one line for one outage |
 //! | [`health`] | `/livez`, `/readyz`, `/metrics` on the admin port |
 //! | [`handshake`] | whether a request is a WebSocket handshake |
@@ -23,14 +23,16 @@
 //! | [`faults`] | what tests switch off, or end, in debug builds |
 
 pub mod awake;
+pub mod bans;
 pub mod bus;
+pub mod clock;
 pub mod config;
-pub mod denials;
 pub mod drain;
 pub mod faults;
+pub mod gauge;
 pub mod handshake;
+pub mod headers;
 pub mod health;
-pub mod held;
 pub mod history;
 pub mod host;
 pub mod ids;

@@ -1,10 +1,9 @@
 //! Spans of traces, and how a trace goes on in another process: `traceparent` and `tracestate` (W3C Trace
 //! Context).
 //!
-//! Roots are made where something begins: a call of a publisher, a login. All else is made only within a
-//! trace that is kept, so that what is not sampled costs one look at a thread's variable, and nothing where
-//! no exporter runs. A context that nobody keeps is not sent on. Spans hold no token, payload, user or
-//! channel.
+//! A root span starts with a call of a publisher or a login. Every other span is made only within a sampled
+//! trace: an unsampled one costs the read of one thread-local variable, and nothing where no exporter runs.
+//! The context of an unsampled trace is not sent on. Spans hold no token, payload, user or channel.
 
 use std::str::FromStr as _;
 
@@ -16,22 +15,22 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// The target of spans that go into traces: `tracing::info_span!(target: TARGET, ...)`.
 pub const TARGET: &str = "mc::span";
-/// What messages are said to travel through, in traces.
+/// The value of `messaging.system` in traces.
 pub const SYSTEM: &str = "message_center";
-/// The header with the trace, the span and the decision whether they are kept.
+/// The header with the trace, the span and whether the trace is sampled.
 pub const TRACEPARENT: &str = "traceparent";
-/// The header with what others know of the trace.
+/// The header with what other vendors' systems add to the trace.
 pub const TRACESTATE: &str = "tracestate";
 
-/// The longest `tracestate` that is sent on, in bytes; W3C asks for no more.
+/// The longest `tracestate` that is sent on, in bytes: the length that W3C Trace Context asks for.
 const MAX_STATE: usize = 512;
 
-/// A span elsewhere that goes on here, or the other way round.
+/// A span that continues in another process: received from there, or to be sent there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TraceContext(SpanContext);
 
 impl TraceContext {
-    /// The span that this code runs in, if its trace is kept.
+    /// Returns the current span, if its trace is sampled.
     pub fn current() -> Option<Self> {
         Context::map_current(|context| {
             let span = context.span();
@@ -40,13 +39,13 @@ impl TraceContext {
         })
     }
 
-    /// A span that is not entered, if its trace is kept.
+    /// Returns a span that is not entered, if its trace is sampled.
     pub fn of(span: &Span) -> Option<Self> {
         if span.is_disabled() { None } else { span.in_scope(Self::current) }
     }
 
-    /// Reads `traceparent` and `tracestate`. A `traceparent` that can't be read counts as none, as W3C
-    /// demands: what observes must not make a call fail.
+    /// Reads `traceparent` and `tracestate`. An unreadable `traceparent` counts as none, as W3C demands: tracing
+    /// must not make a call fail.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
         let mut parts = traceparent.trim().split('-');
         let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
@@ -64,14 +63,14 @@ impl TraceContext {
         Some(Self(SpanContext::new(trace, span, flags, true, state)))
     }
 
-    /// The same from the headers of a message on the bus.
+    /// Reads the context from the headers of a message on the bus.
     pub fn from_bus(headers: Option<&HeaderMap>) -> Option<Self> {
         let headers = headers?;
         let get = |name: &str| headers.get(name).map(|value| value.as_str());
         Self::parse(get(TRACEPARENT)?, get(TRACESTATE))
     }
 
-    /// Writes it into the headers of a message on the bus.
+    /// Writes the context into the headers of a message on the bus.
     pub fn to_bus(&self, headers: &mut HeaderMap) {
         headers.insert(TRACEPARENT, self.traceparent());
         if let Some(state) = self.tracestate() {
@@ -79,50 +78,50 @@ impl TraceContext {
         }
     }
 
-    /// The value of the header.
+    /// Returns the value of the header [`TRACEPARENT`].
     pub fn traceparent(&self) -> String {
         let (trace, span) = (self.0.trace_id(), self.0.span_id());
         format!("00-{trace}-{span}-{:02x}", self.0.trace_flags().to_u8())
     }
 
-    /// The value of the other header, if there is anything to say in it.
+    /// Returns the value of the header [`TRACESTATE`], if there is one and it is not too long.
     pub fn tracestate(&self) -> Option<String> {
         let state = self.0.trace_state().header();
         (!state.is_empty() && state.len() <= MAX_STATE).then_some(state)
     }
 
-    /// Whether its trace is kept.
+    /// Returns whether the trace is sampled.
     pub fn is_sampled(&self) -> bool {
         self.0.is_sampled()
     }
 
-    /// Makes a span that has not been entered yet go on with this one.
+    /// Makes this context the parent of a span that has not been entered yet.
     pub fn adopt(self, span: &Span) {
         if !span.is_disabled() {
-            // It fails where no exporter runs, and then there is nothing to go on with.
+            // Fails where no exporter runs; there is no trace then.
             let _ = span.set_parent(Context::new().with_remote_span_context(self.0));
         }
     }
 }
 
-/// Whether spans are made at all in this process.
+/// Returns whether this process makes spans at all.
 pub fn is_on() -> bool {
     tracing::span_enabled!(target: TARGET, tracing::Level::INFO)
 }
 
-/// Whether this code runs in a trace that is kept.
+/// Returns whether this code runs in a sampled trace.
 pub fn is_sampled() -> bool {
     Context::map_current(|context| context.span().span_context().is_sampled())
 }
 
-/// Headers with the trace that this code runs in, if it is kept.
+/// Returns headers with the current trace, if it is sampled.
 pub fn bus_headers() -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     TraceContext::current()?.to_bus(&mut headers);
     Some(headers)
 }
 
-/// Whether this can go on as it is: printable pairs, not too long.
+/// Returns whether a `tracestate` may be sent on: printable pairs, not too long.
 fn is_state(state: &str) -> bool {
     let pair = |member: &str| {
         member.trim().split_once('=').is_some_and(|(key, value)| !key.is_empty() && !value.is_empty())
@@ -132,7 +131,7 @@ fn is_state(state: &str) -> bool {
         && state.split(',').all(pair)
 }
 
-/// Exactly `N` lower-case hexadecimal digits.
+/// Parses exactly `N` lower-case hexadecimal digits.
 fn hex<const N: usize>(text: &str) -> Option<u128> {
     let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if text.len() != N || !text.bytes().all(digit) {

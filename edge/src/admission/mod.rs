@@ -24,7 +24,7 @@ pub(crate) use rate::Rate;
 pub(crate) use source::Seat;
 
 use crate::metrics::{Metrics, Refusal};
-use sockets::{Place, Source};
+use sockets::{Slot, Source};
 use source::{Rates, Seats, Turn};
 
 /// How long a connection waits for its turn before it is refused.
@@ -114,7 +114,7 @@ impl Gate {
     ///
     /// # Errors
     /// That address has as many handshakes under way as it may.
-    pub(crate) fn attribute(&self, place: &Place, visitor: Visitor) -> Result<(), TooMany> {
+    pub(crate) fn attribute(&self, place: &Slot, visitor: Visitor) -> Result<(), TooMany> {
         let moved = place.belongs_to(visitor.source(), visitor.limited);
         moved.map_err(|_| TooMany::new(Refusal::AddressHandshakes, Duration::ZERO))
     }

@@ -19,7 +19,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use shared::awake::Awake;
-use shared::held::Held;
+use shared::clock::unix_ms;
+use shared::gauge::GaugeGuard;
 use shared::history::Position;
 use shared::ids::Channel;
 use shared::rules::Rules;
@@ -150,7 +151,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Acknowledged + Unpin>(
     env: Arc<Env>,
 ) {
     env.metrics.opened.inc();
-    let _held = Held::new(&env.metrics.sessions);
+    let _held = GaugeGuard::new(&env.metrics.sessions);
     let id = member.id();
     tracing::debug!(session = id, "a session begins");
     let (rules, limits) = (Arc::clone(&env.rules), Arc::clone(&env.limits));
@@ -412,12 +413,6 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         let next = self.state.next_deadline();
         self.transport.next_look(self.env.stalled_after).map_or(next, |look| look.min(next))
     }
-}
-
-/// The time of day, for people: milliseconds since 1970.
-fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits for the op under way; for ever if there is none.

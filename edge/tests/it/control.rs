@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shared::subject;
-use shared::wire::{Control, ControlAnswer, Envelope as _, Order, UserAnswer};
+use shared::wire::{Command, Control, ControlAnswer, Envelope as _, UserAnswer};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::client::Client;
@@ -13,8 +13,8 @@ fn users(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-async fn order(world: &World, order: Order) -> Vec<UserAnswer> {
-    let control = Control { v: 1, order };
+async fn order(world: &World, order: Command) -> Vec<UserAnswer> {
+    let control = Control { v: 1, command: order };
     let answer = world.bus.request(subject::CONTROL_ALL, control.encode(), PATIENCE).await.unwrap();
     let answer = ControlAnswer::decode(&answer.payload).unwrap();
     assert_eq!(answer.edge, *world.edge.node());
@@ -24,7 +24,7 @@ async fn order(world: &World, order: Order) -> Vec<UserAnswer> {
 async fn disconnect(world: &World, user: &str, reason: Option<&str>, deny_for_ms: Option<u64>) -> UserAnswer {
     let reason = reason.map(str::to_owned);
     let mut answers =
-        order(world, Order::Disconnect { users: users(&[user]), reason, deny_for_ms, kept: None }).await;
+        order(world, Command::Disconnect { users: users(&[user]), reason, deny_for_ms, stored: None }).await;
     assert_eq!(answers.len(), 1);
     answers.remove(0)
 }
@@ -51,7 +51,7 @@ async fn an_edge_says_how_many_sessions_a_user_has_and_since_when() {
     let one = Client::of(&world.edge, "user-1001").await;
     let two = Client::of(&world.edge, "user-1001").await;
     let bob = Client::of(&world.edge, "user-bob").await;
-    let answers = order(&world, Order::Sessions { users: users(&["1001", "bob", "nobody"]) }).await;
+    let answers = order(&world, Command::Sessions { users: users(&["1001", "bob", "nobody"]) }).await;
     assert_eq!(answers.iter().map(|user| user.sessions).collect::<Vec<_>>(), [2, 1, 0]);
     let since = &answers[0].since;
     assert!(since.len() == 2 && since.is_sorted() && since[0] >= began && since[1] <= unix_ms(), "{since:?}");
@@ -60,7 +60,7 @@ async fn an_edge_says_how_many_sessions_a_user_has_and_since_when() {
         client.leave().await;
     }
     eventually("who left is not online", || world.edge.channels_and_users().1 == 0).await;
-    assert_eq!(order(&world, Order::Sessions { users: users(&["1001"]) }).await, [UserAnswer::default()]);
+    assert_eq!(order(&world, Command::Sessions { users: users(&["1001"]) }).await, [UserAnswer::default()]);
     assert_eq!(world.metric("mc_edge_orders_total", ""), 2);
     world.end().await;
 }
@@ -83,7 +83,7 @@ async fn a_disconnect_closes_every_session_of_the_user_with_the_words_of_the_bac
     assert_eq!(disconnect(&world, "1001", None, None).await.sessions, 1, "nobody was kept out");
     let (code, reason) = close_of(&mut again).await;
     assert!(code == 4410 && reason.contains("do not come back"), "{code} {reason}");
-    assert_eq!(order(&world, Order::Sessions { users: users(&["1002"]) }).await[0].sessions, 1);
+    assert_eq!(order(&world, Command::Sessions { users: users(&["1002"]) }).await[0].sessions, 1);
     other.leave().await;
     drop(again);
     world.end().await;
@@ -125,14 +125,19 @@ async fn an_order_that_cannot_be_read_is_counted_and_not_answered() {
     let session = Client::of(&world.edge, "user-1").await;
     let bad = Control {
         v: 1,
-        order: Order::Disconnect { users: users(&["1", "0"]), reason: None, deny_for_ms: None, kept: None },
+        command: Command::Disconnect {
+            users: users(&["1", "0"]),
+            reason: None,
+            deny_for_ms: None,
+            stored: None,
+        },
     };
     for payload in ["rubbish".into(), r#"{"order":"greet","users":[]}"#.into(), bad.encode()] {
         world.bus.publish(subject::CONTROL_ALL, Some("_INBOX.nowhere".into()), None, payload).await.unwrap();
     }
     eventually("all are counted", || world.metric("mc_edge_losses_total", "bad_order") == 3).await;
     assert_eq!(
-        order(&world, Order::Sessions { users: users(&["1"]) }).await[0].sessions,
+        order(&world, Command::Sessions { users: users(&["1"]) }).await[0].sessions,
         1,
         "nobody was closed"
     );

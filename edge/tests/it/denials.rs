@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use shared::denials::{Denials, now_ms};
+use shared::bans::Bans;
+use shared::clock::unix_ms;
 use shared::ids::Uid;
 use shared::subject;
-use shared::wire::{Control, ControlAnswer, Denial, Envelope as _, Kept, Order};
+use shared::wire::{Ban, Command, Control, ControlAnswer, Envelope as _, StoredAt};
 use tokio::time::Instant;
 
 use crate::control::close_of;
@@ -15,10 +16,10 @@ use crate::support::{Ground, PATIENCE, World, eventually, soon};
 const HOUR: u64 = 3_600_000;
 
 /// Writes on the list as a publisher does, and tells no edge.
-async fn write(list: &Denials, user: &str, milliseconds: u64) -> u64 {
-    let until_ms = if milliseconds == 0 { 0 } else { now_ms() + milliseconds };
-    let denial = Denial { v: 1, uid: user.into(), until_ms, reason: Some(format!("not {user}")) };
-    list.keep(&Uid::parse(user).unwrap(), &denial, Instant::now() + PATIENCE).await.unwrap()
+async fn write(list: &Bans, user: &str, milliseconds: u64) -> u64 {
+    let until_ms = if milliseconds == 0 { 0 } else { unix_ms() + milliseconds };
+    let denial = Ban { v: 1, uid: user.into(), until_ms, reason: Some(format!("not {user}")) };
+    list.store(&Uid::parse(user).unwrap(), &denial, Instant::now() + PATIENCE).await.unwrap()
 }
 
 /// Whether a login is let in.
@@ -46,7 +47,7 @@ async fn until_let_in(world: &World, user: &str, let_in: bool) {
 #[tokio::test]
 async fn what_was_written_before_an_edge_started_holds() {
     let ground = Ground::new().await;
-    let list = Denials::new(&ground.bus, 1);
+    let list = Bans::new(&ground.bus, 1);
     for user in 1..=1_200 {
         write(&list, &user.to_string(), HOUR).await;
     }
@@ -63,7 +64,7 @@ async fn what_was_written_before_an_edge_started_holds() {
 #[tokio::test]
 async fn an_order_that_only_the_list_knows_is_heard() {
     let world = World::ready(|_| {}).await;
-    let list = Denials::new(&world.bus, 1);
+    let list = Bans::new(&world.bus, 1);
     assert!(is_let_in(&world, "1").await);
     write(&list, "1", HOUR).await;
     until_let_in(&world, "1", false).await;
@@ -74,9 +75,9 @@ async fn an_order_that_only_the_list_knows_is_heard() {
 }
 
 /// A world whose bus sends out no copy of an order, so that only reading the list tells.
-async fn deaf_world() -> (World, Denials) {
+async fn deaf_world() -> (World, Bans) {
     let ground = Ground::new().await;
-    let list = Denials::new(&ground.bus, 1);
+    let list = Bans::new(&ground.bus, 1);
     list.look().await.unwrap();
     let mut config = ground.bus.stream_info(subject::DENY_STREAM, PATIENCE).await.unwrap().config;
     ground.bus.delete_stream(subject::DENY_STREAM, PATIENCE).await.unwrap();
@@ -91,14 +92,14 @@ async fn deaf_world() -> (World, Denials) {
 /// Tells the edge an order that the list keeps. How many sessions it closed, and whether the user is kept
 /// out.
 async fn tell(world: &World, user: &str, seq: u64, milliseconds: u64) -> (u64, bool) {
-    let until_ms = if milliseconds == 0 { 0 } else { now_ms() + milliseconds };
-    let order = Order::Disconnect {
+    let until_ms = if milliseconds == 0 { 0 } else { unix_ms() + milliseconds };
+    let order = Command::Disconnect {
         users: vec![user.to_owned()],
         reason: Some("told".into()),
         deny_for_ms: Some(milliseconds),
-        kept: Some(Kept { seq, until_ms }),
+        stored: Some(StoredAt { seq, until_ms }),
     };
-    let question = Control { v: 1, order }.encode();
+    let question = Control { v: 1, command: order }.encode();
     let answer = world.bus.request(subject::CONTROL_ALL, question, PATIENCE).await.unwrap();
     let answer = ControlAnswer::decode(&answer.payload).unwrap();
     (answer.users[0].sessions, answer.users[0].denied)
@@ -107,7 +108,7 @@ async fn tell(world: &World, user: &str, seq: u64, milliseconds: u64) -> (u64, b
 #[tokio::test]
 async fn a_ban_that_only_the_list_tells_closes_the_session_that_is_open() {
     let world = World::ready(|_| {}).await;
-    let list = Denials::new(&world.bus, 1);
+    let list = Bans::new(&world.bus, 1);
     let mut open = Client::of(&world.edge, "user-1").await;
     let other = Client::of(&world.edge, "user-2").await;
     write(&list, "1", HOUR).await;
@@ -146,7 +147,7 @@ async fn a_ban_whose_copy_is_lost_as_well_is_found_in_the_list() {
 #[tokio::test]
 async fn sessions_are_counted_by_the_order_though_the_list_was_faster_and_closed_once() {
     let world = World::ready(|_| {}).await;
-    let list = Denials::new(&world.bus, 1);
+    let list = Bans::new(&world.bus, 1);
     let mut open = Client::of(&world.edge, "user-1").await;
     let seq = write(&list, "1", HOUR).await;
     eventually("the copy is heard", || world.metric("mc_edge_denied_users", "") == 1).await;
@@ -175,7 +176,7 @@ async fn sessions_are_counted_by_the_order_though_the_list_was_faster_and_closed
 #[tokio::test]
 async fn nobody_is_taken_while_the_list_cannot_be_read() {
     let ground = Ground::new().await;
-    let list = Denials::new(&ground.bus, 1);
+    let list = Bans::new(&ground.bus, 1);
     write(&list, "1", HOUR).await;
     let mut other = ground.bus.stream_info(subject::DENY_STREAM, PATIENCE).await.unwrap().config;
     ground.bus.delete_stream(subject::DENY_STREAM, PATIENCE).await.unwrap();
@@ -194,7 +195,7 @@ async fn nobody_is_taken_while_the_list_cannot_be_read() {
 #[tokio::test]
 async fn a_list_that_is_made_anew_is_followed_and_who_was_kept_out_stays_out() {
     let world = World::ready(|_| {}).await;
-    let list = Denials::new(&world.bus, 1);
+    let list = Bans::new(&world.bus, 1);
     for user in 1..=5 {
         write(&list, &user.to_string(), HOUR).await;
     }

@@ -23,8 +23,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::value::RawValue;
+use shared::gauge::GaugeGuard;
 use shared::handshake::{self, Fault};
-use shared::held::Held;
 use shared::ids::Channel;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -176,7 +176,7 @@ impl End {
 
 /// Serves one socket until it ends.
 async fn serve(app: Arc<App>, caller: Caller, socket: Socket) {
-    let _held = Held::new(&app.metrics.sockets);
+    let _held = GaugeGuard::new(&app.metrics.sockets);
     let (sink, frames) = socket.split();
     let (queue, answers) = mpsc::channel(QUEUE);
     let now = Instant::now();

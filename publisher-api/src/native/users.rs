@@ -12,7 +12,7 @@ use axum::response::Response;
 use humantime_serde::re::humantime;
 use serde::Deserialize;
 use shared::ids::{Channel, NameError, Uid};
-use shared::wire::{Kept, Order};
+use shared::wire::{Command, StoredAt};
 use utoipa::ToSchema;
 
 use super::answer::{
@@ -97,7 +97,7 @@ pub(crate) async fn sessions(
     let outcome = async {
         caller.require(Scope::Read)?;
         let uid = named(path, &caller)?;
-        let order = Order::Sessions { users: vec![uid.as_str().to_owned()] };
+        let order = Command::Sessions { users: vec![uid.as_str().to_owned()] };
         let gathered = app.control.ask(&caller, order, 1).await?;
         Ok(SessionsAnswer {
             user: found(&uid, 0, &gathered),
@@ -131,7 +131,7 @@ pub(crate) async fn sessions_of_many(
             Gathered { complete: true, ..Gathered::default() }
         } else {
             let names = asked.iter().map(|uid| uid.as_str().to_owned()).collect();
-            app.control.ask(&caller, Order::Sessions { users: names }, asked.len()).await?
+            app.control.ask(&caller, Command::Sessions { users: names }, asked.len()).await?
         };
         let mut place = 0;
         let results = users.into_iter().map(|(name, uid)| match uid {
@@ -184,7 +184,7 @@ pub(crate) async fn disconnect(
             Some(time) => Some(app.control.deny(&caller, &uid, reason.as_deref(), time).await?),
             None => None,
         };
-        let order = Order::Disconnect { users, reason, deny_for_ms: milliseconds, kept };
+        let order = Command::Disconnect { users, reason, deny_for_ms: milliseconds, stored: kept };
         let gathered = app.control.ask(&caller, order, 1).await?;
         tracing::info!(
             key = caller.name(),
@@ -234,7 +234,7 @@ fn found(uid: &Uid, place: usize, gathered: &Gathered) -> UserSessions {
     UserSessions { user: uid.as_str().to_owned(), online: sessions > 0, sessions, on }
 }
 
-fn closed(uid: &Uid, gathered: &Gathered, kept: Option<Kept>) -> DisconnectAnswer {
+fn closed(uid: &Uid, gathered: &Gathered, kept: Option<StoredAt>) -> DisconnectAnswer {
     let answers = || gathered.answers.iter().filter_map(|(edge, users)| Some((edge, users.first()?)));
     let mut on: Vec<EdgeClosed> = answers()
         .filter(|(_, answer)| answer.sessions > 0)

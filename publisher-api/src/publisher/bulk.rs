@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use shared::held::Held;
+use shared::gauge::GaugeGuard;
 use shared::history::Position;
 use shared::ids::{Channel, MessageId};
 use shared::wire::LiveMessage;
@@ -68,7 +68,7 @@ struct Open {
     began: Instant,
     /// `None`: nobody is there.
     answer: Option<oneshot::Receiver<Receipt>>,
-    _held: Held,
+    _held: GaugeGuard,
 }
 
 /// What holds for a whole call.
@@ -269,7 +269,7 @@ impl Publisher {
         asks: bool,
         deadline: Instant,
     ) -> (usize, Channel, Result<Open, Refusal>) {
-        let (began, held) = (Instant::now(), Held::new(&self.metrics.in_flight));
+        let (began, held) = (Instant::now(), GaugeGuard::new(&self.metrics.in_flight));
         let Delivery { publish: Publish { channel, kind, payload }, id } = delivery;
         let message = LiveMessage { id: id.unwrap_or_else(|| self.ids.next()), kind, payload };
         let stored = self.store(&channel, &message, deadline).await;
@@ -282,7 +282,7 @@ impl Publisher {
     }
 
     async fn send_one(&self, publish: Publish, asks: bool) -> Result<Open, Refusal> {
-        let (began, held) = (Instant::now(), Held::new(&self.metrics.in_flight));
+        let (began, held) = (Instant::now(), GaugeGuard::new(&self.metrics.in_flight));
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: self.ids.next(), kind, payload };
         self.send(&channel, &message).instrument(traced::bus(&message)).await?;

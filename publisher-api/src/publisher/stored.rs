@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use shared::bus::async_nats::HeaderMap;
 use shared::bus::jetstream::ApiError;
 use shared::faults::Fault;
-use shared::held::Held;
+use shared::gauge::GaugeGuard;
 use shared::history::{HistoryState, Position, StoreError, Stored};
 use shared::ids::{Channel, MessageId};
 use shared::trace::TraceContext;
@@ -40,7 +40,7 @@ pub(crate) struct Accepted {
     deadline: Instant,
     span: Span,
     slot: Share,
-    held: Held,
+    held: GaugeGuard,
 }
 
 impl Accepted {
@@ -72,7 +72,7 @@ impl Publisher {
             deadline: self.store_deadline(),
             span: traced::publish(),
             slot,
-            held: Held::new(&self.metrics.in_flight),
+            held: GaugeGuard::new(&self.metrics.in_flight),
         })
     }
 

@@ -14,8 +14,8 @@ use super::metrics::ServerMetrics;
 use super::store;
 use crate::config::{ByteSize, Problems, Secret};
 use crate::drain::Drain;
+use crate::headers;
 use crate::health::Health;
-use crate::history::ERASED;
 use crate::subject;
 
 /// How long a bus that other processes can reach serves on after it told them that it ends.
@@ -106,7 +106,7 @@ impl StoreConfig {
             max_memory: self.max_memory.0,
             // Bans, the keys of repeats, and the marks of erasing.
             reserved_streams: [subject::DENY_STREAM, subject::KEY_STREAM].map(str::to_owned).into(),
-            reserved_header: ERASED.to_owned(),
+            reserved_header: headers::ERASED.to_owned(),
             ..StreamsConfig::default()
         }
     }

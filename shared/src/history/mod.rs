@@ -7,7 +7,7 @@
 
 pub mod admin;
 mod config;
-mod keeper;
+mod maintainer;
 mod position;
 mod read;
 mod store;
@@ -28,7 +28,7 @@ use crate::subject;
 pub use config::{Full, HistoryConfig, MAX_PARTITIONS};
 pub use position::{Epoch, NotAPosition, Position};
 pub use read::{End, Page, PageLimit, ReadError, StoredMessage};
-pub use store::{ERASED, Erased, StoreError, Stored};
+pub use store::{Erased, StoreError, Stored};
 
 /// Why history can't be used as long as nobody has looked at the streams.
 const LOOKING: &str = "the streams of the history are being looked for";
@@ -149,7 +149,7 @@ impl History {
         let history = Self::with(bus, config, role);
         let state = (history.clone(), drain.token());
         drain.supervise("history-keeper", state, |(history, leaving)| {
-            Box::pin(keeper::keep(history, leaving))
+            Box::pin(maintainer::run(history, leaving))
         });
         history
     }

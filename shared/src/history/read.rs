@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::keeper::partition_of;
-use super::{ERASED, Epoch, History, Partition};
+use super::maintainer::partition_of;
+use super::{Epoch, History, Partition};
 use crate::bus::jetstream::{ApiError, Batch, BatchAnswer, Get, RawMessage, StreamState};
+use crate::headers;
 use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{LiveMessage, WireError};
@@ -384,7 +385,7 @@ impl Open {
 
 fn stored(raw: RawMessage) -> StoredMessage {
     let RawMessage { seq, time, headers, payload, .. } = raw;
-    let erased = headers.get(ERASED).is_some();
+    let erased = headers.get(headers::ERASED).is_some();
     let message = LiveMessage::decode(Some(&headers), payload).map_err(Unreadable::from);
     StoredMessage { seq, time, erased, message, headers }
 }

@@ -8,13 +8,10 @@ use tokio::time::Instant;
 
 use super::{Epoch, History, HistoryState, Position};
 use crate::bus::jetstream::{ApiError, Get, PubAck};
+use crate::headers;
 use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{Kind, LiveMessage};
-
-/// The header of a message that stands in place of what was erased: whoever recovers from before it is told,
-/// and nobody is given it.
-pub const ERASED: &str = "Mc-Erased";
 
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(3);
@@ -183,7 +180,7 @@ impl History {
         let id = MessageId(crate::ids::random_bits());
         let message = LiveMessage { id, kind: Kind::Text, payload: Bytes::new() };
         let mut mark = HeaderMap::new();
-        mark.insert(ERASED, "1");
+        mark.insert(headers::ERASED, "1");
         // Where that can't be told now, what is removed behind the mark is told.
         let left = deadline.saturating_duration_since(self.inner.bus.awake().now());
         let before = self.messages_of(&stream, &subject, TRY.min(left / 3)).await.unwrap_or_default();
@@ -202,7 +199,7 @@ impl History {
         let all = bus.count_of(stream, subject, patience).await?;
         // A mark is followed by whatever was stored since, so there is none behind the first.
         let first = bus.get_message(stream, Get::Next { seq: 1, subject }, patience).await?;
-        let marks = u64::from(first.is_some_and(|first| first.headers.get(ERASED).is_some()));
+        let marks = u64::from(first.is_some_and(|first| first.headers.get(headers::ERASED).is_some()));
         Ok(Before { messages: all.saturating_sub(marks), marks })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use opentelemetry_sdk::trace::Sampler;
 
-/// The share of traces that are kept when nobody says how many: few enough to cost nothing that can be
+/// The share of traces that are sampled when nobody says how many: few enough to cost nothing that can be
 /// measured, and enough to see a trace every few seconds at ten publishes a second.
 const DEFAULT_RATIO: f64 = 0.01;
 const SAMPLERS: &str = "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, \
@@ -30,7 +30,7 @@ pub(super) struct TraceSettings {
     pub(super) endpoint: String,
     /// How.
     pub(super) protocol: Protocol,
-    /// Which traces are kept.
+    /// Which traces are sampled.
     pub(super) sampler: Sampler,
     /// Whether the variables name the service.
     pub(super) named: bool,

@@ -1,4 +1,4 @@
-//! What a publisher asks of every edge about users: who is online, and "send them away".
+//! Commands of publishers to every edge about users: tell who is online, and disconnect them.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,24 +7,24 @@ use crate::ids::NodeId;
 /// Times that one answer names for a user at most. Beyond, only the number of sessions tells.
 pub const MAX_SINCE: usize = 32;
 
-/// A question or an order to every edge, sent to [`crate::subject::CONTROL_ALL`]; the answer goes to the
-/// reply subject.
+/// A command to every edge, sent to [`crate::subject::CONTROL_ALL`]. Each edge answers to the reply subject
+/// with a [`ControlAnswer`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// What is wanted.
+    /// The command.
     #[serde(flatten)]
-    pub order: Order,
+    pub command: Command,
 }
 
-/// What an edge shall do. An edge that does not know an order gives no answer, so that nobody takes it for
-/// obeyed.
+/// What an edge is told to do. An edge that does not know a command gives no answer, so that the publisher
+/// never takes the command for carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "lowercase")]
-pub enum Order {
-    /// Say how many sessions these users have, and since when.
+pub enum Command {
+    /// Tell how many sessions these users have, and since when.
     Sessions {
         /// Checked again by the edge with [`crate::ids::Uid::parse`].
         users: Vec<String>,
@@ -33,39 +33,39 @@ pub enum Order {
     Disconnect {
         /// As in `Sessions`.
         users: Vec<String>,
-        /// What the close frame says; `None`: the edge's own words.
+        /// The reason in the close frame; `None`: the reason that the edge has for this close code.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
-        /// For how many milliseconds from now these users may not log in. 0 lifts what was ordered before;
-        /// `None` leaves it as it is.
+        /// For how many milliseconds from now these users may not log in. 0 lifts an earlier ban; `None`
+        /// changes none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deny_for_ms: Option<u64>,
-        /// Where the list keeps this; `None` from a publisher that keeps no list.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        kept: Option<Kept>,
+        /// Where the list of bans stores this one; `None` from a publisher that stores no list.
+        #[serde(default, rename = "kept", skip_serializing_if = "Option::is_none")]
+        stored: Option<StoredAt>,
     },
 }
 
-/// Where the list of those who may not log in keeps an order.
+/// Where the list of bans stores a ban.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    /// Its sequence in the stream: of two orders about a user, the later one holds.
+pub struct StoredAt {
+    /// The sequence in the stream: of two bans of a user, the later one holds.
     pub seq: u64,
     /// Until when the user may not log in, in milliseconds since 1970.
     pub until_ms: u64,
 }
 
-/// What the list of those who may not log in keeps of one user.
+/// The ban of one user, as stored in the list of bans.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Denial {
+pub struct Ban {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
     /// Checked again by the edge with [`crate::ids::Uid::parse`].
     pub uid: String,
-    /// Until when the user may not log in, in milliseconds since 1970; what is past means that it may.
+    /// Until when the user may not log in, in milliseconds since 1970. A time in the past lifts the ban.
     pub until_ms: u64,
-    /// What the close frame says; `None`: the edge's own words.
+    /// The reason in the close frame; `None`: the reason that the edge has for this close code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -76,16 +76,16 @@ pub struct ControlAnswer {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// Who answers.
+    /// The edge that answers.
     pub edge: NodeId,
-    /// One entry a user, in the order of the question.
+    /// One entry per user, in the order of the command.
     pub users: Vec<UserAnswer>,
 }
 
-/// What one edge has of one user.
+/// The sessions that one edge has of one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserAnswer {
-    /// Sessions it has, or that it closed.
+    /// The number of sessions that the edge has, or has closed.
     #[serde(rename = "n")]
     pub sessions: u64,
     /// When these logged in, in milliseconds since 1970 (UTC), the oldest first; at most [`MAX_SINCE`].
@@ -96,4 +96,4 @@ pub struct UserAnswer {
     pub denied: bool,
 }
 
-super::envelope!(Control, ControlAnswer, Denial);
+super::envelope!(Control, ControlAnswer, Ban);

@@ -4,11 +4,8 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 
 use super::{VERSION, WireError, check_version};
+use crate::headers;
 use crate::ids::MessageId;
-
-const ID: &str = "Nats-Msg-Id";
-const KIND: &str = "Mc-Kind";
-const VERSION_HEADER: &str = "Mc-V";
 
 /// How plain subscribers receive it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +32,12 @@ impl LiveMessage {
     /// The headers to publish with.
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(ID, self.id.to_string());
+        headers.insert(headers::MESSAGE_ID, self.id.to_string());
         if self.kind == Kind::Binary {
-            headers.insert(KIND, "binary");
+            headers.insert(headers::KIND, "binary");
         }
         if VERSION != 1 {
-            headers.insert(VERSION_HEADER, VERSION.to_string());
+            headers.insert(headers::VERSION, VERSION.to_string());
         }
         headers
     }
@@ -50,16 +47,18 @@ impl LiveMessage {
     /// # Errors
     /// No id, an unknown kind, a version that is too new, or text that is not UTF-8.
     pub fn decode(headers: Option<&HeaderMap>, payload: Bytes) -> Result<Self, WireError> {
-        let headers = headers.ok_or(WireError::Header(ID))?;
+        let headers = headers.ok_or(WireError::Header(headers::MESSAGE_ID))?;
         let get = |name: &'static str| headers.get(name).map(|value| value.as_str());
-        if let Some(version) = get(VERSION_HEADER) {
-            check_version(version.parse().map_err(|_| WireError::Header(VERSION_HEADER))?)?;
+        if let Some(version) = get(headers::VERSION) {
+            check_version(version.parse().map_err(|_| WireError::Header(headers::VERSION))?)?;
         }
-        let id = get(ID).and_then(|id| id.parse().ok()).ok_or(WireError::Header(ID))?;
-        let kind = match get(KIND) {
+        let id = get(headers::MESSAGE_ID)
+            .and_then(|id| id.parse().ok())
+            .ok_or(WireError::Header(headers::MESSAGE_ID))?;
+        let kind = match get(headers::KIND) {
             None | Some("text") => Kind::Text,
             Some("binary") => Kind::Binary,
-            Some(_) => return Err(WireError::Header(KIND)),
+            Some(_) => return Err(WireError::Header(headers::KIND)),
         };
         if kind == Kind::Text && std::str::from_utf8(&payload).is_err() {
             return Err(WireError::NotUtf8);

@@ -11,7 +11,7 @@ mod message;
 mod verify;
 
 pub use ask::{Answer, Ask, Counts, StoredRef};
-pub use control::{Control, ControlAnswer, Denial, Kept, MAX_SINCE, Order, UserAnswer};
+pub use control::{Ban, Command, Control, ControlAnswer, MAX_SINCE, StoredAt, UserAnswer};
 pub use heartbeat::{EdgeState, Heartbeat, HeartbeatAck};
 pub use message::{Kind, LiveMessage};
 pub use verify::{AUTH_HEARTBEAT, AuthHeartbeat, AuthState, Verdict, VerifyReply, VerifyRequest};

@@ -22,15 +22,17 @@ fn each_envelope_has_the_shape_of_version_1() {
     insta::assert_snapshot!(text(&heartbeat), @r#"{"v":1,"edge":"e1","state":"serving","sessions":7,"rules":"ab"}"#);
     insta::assert_snapshot!(text(&HeartbeatAck { v: 1, publisher: "p1".into() }), @r#"{"v":1,"publisher":"p1"}"#);
     let users = vec!["1001".to_owned(), "bob".to_owned()];
-    let sessions = Control { v: 1, order: Order::Sessions { users: users.clone() } };
+    let sessions = Control { v: 1, command: Command::Sessions { users: users.clone() } };
     insta::assert_snapshot!(text(&sessions), @r#"{"v":1,"order":"sessions","users":["1001","bob"]}"#);
-    let order = Order::Disconnect { users, reason: Some("bye".into()), deny_for_ms: Some(5), kept: None };
-    insta::assert_snapshot!(text(&Control { v: 1, order }), @r#"{"v":1,"order":"disconnect","users":["1001","bob"],"reason":"bye","deny_for_ms":5}"#);
-    let kept = Some(Kept { seq: 3, until_ms: 9 });
-    let order = Order::Disconnect { users: vec!["bob".into()], reason: None, deny_for_ms: Some(5), kept };
-    insta::assert_snapshot!(text(&Control { v: 1, order }), @r#"{"v":1,"order":"disconnect","users":["bob"],"deny_for_ms":5,"kept":{"seq":3,"until_ms":9}}"#);
-    let denial = Denial { v: 1, uid: "bob".into(), until_ms: 9, reason: Some("bye".into()) };
-    insta::assert_snapshot!(text(&denial), @r#"{"v":1,"uid":"bob","until_ms":9,"reason":"bye"}"#);
+    let command =
+        Command::Disconnect { users, reason: Some("bye".into()), deny_for_ms: Some(5), stored: None };
+    insta::assert_snapshot!(text(&Control { v: 1, command }), @r#"{"v":1,"order":"disconnect","users":["1001","bob"],"reason":"bye","deny_for_ms":5}"#);
+    let stored = Some(StoredAt { seq: 3, until_ms: 9 });
+    let command =
+        Command::Disconnect { users: vec!["bob".into()], reason: None, deny_for_ms: Some(5), stored };
+    insta::assert_snapshot!(text(&Control { v: 1, command }), @r#"{"v":1,"order":"disconnect","users":["bob"],"deny_for_ms":5,"kept":{"seq":3,"until_ms":9}}"#);
+    let ban = Ban { v: 1, uid: "bob".into(), until_ms: 9, reason: Some("bye".into()) };
+    insta::assert_snapshot!(text(&ban), @r#"{"v":1,"uid":"bob","until_ms":9,"reason":"bye"}"#);
     let users = vec![UserAnswer { sessions: 2, since: vec![5, 7], denied: true }, UserAnswer::default()];
     let answer = ControlAnswer { v: 1, edge: "e1".into(), users };
     insta::assert_snapshot!(text(&answer), @r#"{"v":1,"edge":"e1","users":[{"n":2,"since":[5,7],"denied":true},{"n":0}]}"#);
@@ -141,8 +143,9 @@ fn the_next_version_is_read_and_the_one_after_it_refused() {
 fn an_order_of_a_later_version_is_not_taken_for_another() {
     assert!(matches!(Control::decode(br#"{"v":2,"order":"greet","users":[]}"#), Err(WireError::Json(_))));
     let known = Control::decode(br#"{"v":2,"order":"disconnect","users":["1"],"more":1}"#).unwrap();
-    let order = Order::Disconnect { users: vec!["1".into()], reason: None, deny_for_ms: None, kept: None };
-    assert_eq!(known, Control { v: 2, order });
+    let command =
+        Command::Disconnect { users: vec!["1".into()], reason: None, deny_for_ms: None, stored: None };
+    assert_eq!(known, Control { v: 2, command });
 }
 
 #[test]

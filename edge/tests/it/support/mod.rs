@@ -18,8 +18,8 @@ use shared::ids::{Channel, MessageId, MessageIds, NodeId};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
 use shared::wire::{
-    Answer, Ask, Control, ControlAnswer, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, Kind,
-    LiveMessage, Order, Verdict, VerifyReply, VerifyRequest,
+    Answer, Ask, Command, Control, ControlAnswer, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, Kind,
+    LiveMessage, Verdict, VerifyReply, VerifyRequest,
 };
 
 /// No condition takes longer, however busy the machine is.
@@ -225,7 +225,7 @@ impl World {
 
     /// How many sessions a user has.
     pub(crate) async fn sessions_of(&self, user: &str) -> u64 {
-        let question = Control { v: 1, order: Order::Sessions { users: vec![user.to_owned()] } };
+        let question = Control { v: 1, command: Command::Sessions { users: vec![user.to_owned()] } };
         let answer = self.bus.request(subject::CONTROL_ALL, question.encode(), PATIENCE).await.unwrap();
         ControlAnswer::decode(&answer.payload).unwrap().users[0].sessions
     }

@@ -12,8 +12,8 @@ use shared::drain::Drain;
 use shared::ids::{MessageId, NodeId};
 use shared::subject::{self, Live};
 use shared::wire::{
-    Answer, Ask, Control, ControlAnswer, Counts, EdgeState, Envelope as _, Heartbeat, HeartbeatAck,
-    LiveMessage, Order, StoredRef, UserAnswer,
+    Answer, Ask, Command, Control, ControlAnswer, Counts, EdgeState, Envelope as _, Heartbeat, HeartbeatAck,
+    LiveMessage, StoredRef, UserAnswer,
 };
 
 use super::{HEARTBEAT, PATIENCE, eventually};
@@ -192,9 +192,9 @@ async fn on_order(bus: &Bus, id: &NodeId, state: &State, message: Message) {
     if !state.answers.load(Ordering::SeqCst) {
         return;
     }
-    let (users, deny) = match Control::decode(&message.payload).unwrap().order {
-        Order::Sessions { users } => (users, None),
-        Order::Disconnect { users, deny_for_ms, .. } => (users, deny_for_ms),
+    let (users, deny) = match Control::decode(&message.payload).unwrap().command {
+        Command::Sessions { users } => (users, None),
+        Command::Disconnect { users, deny_for_ms, .. } => (users, deny_for_ms),
     };
     let answer = |user: &String| {
         let counts = state.sessions.lock().unwrap().get(&format!("user:{user}")).copied().unwrap_or_default();

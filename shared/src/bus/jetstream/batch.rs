@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{ApiError, RawMessage, direct, number};
 use crate::bus::Bus;
+use crate::headers;
 
 /// Which messages to read at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,12 +117,12 @@ impl Bus {
         let mut gathered = Gathered::default();
         loop {
             let message = answers.receive().await?;
-            let previous = number(&message, "Nats-Last-Sequence");
-            let pending = number(&message, "Nats-Num-Pending");
+            let previous = number(&message, headers::LAST_SEQUENCE);
+            let pending = number(&message, headers::NUM_PENDING);
             match message.status.map(|status| status.as_u16()) {
                 None => gathered.add(direct(message)?, previous, pending)?,
                 Some(204) => {
-                    return gathered.end(previous, pending, number(&message, "Nats-UpTo-Sequence"));
+                    return gathered.end(previous, pending, number(&message, headers::UP_TO_SEQUENCE));
                 }
                 Some(404) => return gathered.not_found(says(&message, batch.nothing())),
                 Some(503) => return Err(ApiError::NoLeader),

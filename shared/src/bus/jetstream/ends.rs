@@ -7,12 +7,11 @@ use bytes::Bytes;
 
 use super::{ApiError, WRONG_LAST_SEQUENCE};
 use crate::bus::Bus;
+use crate::headers;
 
 /// No sequence is so high, so a message that is to be stored behind it never is. The largest that nats-server
 /// reads without taking it for another number.
 const NEVER: &str = "9223372036854775807";
-/// The header that names the sequence that a message is to be stored behind.
-const EXPECTED_LAST_OF_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence";
 /// What a leader says behind [`WRONG_LAST_SEQUENCE`], with the sequence.
 const WRONG_LAST: &str = "wrong last sequence: ";
 
@@ -26,7 +25,7 @@ impl Bus {
     /// See [`ApiError`].
     pub async fn last_of_subject(&self, subject: &str, deadline: Duration) -> Result<Option<u64>, ApiError> {
         let mut headers = HeaderMap::new();
-        headers.insert(EXPECTED_LAST_OF_SUBJECT, NEVER);
+        headers.insert(headers::EXPECTED_LAST_SUBJECT_SEQUENCE, NEVER);
         match self.store(subject.to_owned(), headers, Bytes::new(), deadline).await {
             Err(ApiError::Api { err_code: WRONG_LAST_SEQUENCE, description, .. }) => {
                 Ok(description.strip_prefix(WRONG_LAST).and_then(|last| last.parse().ok()))

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_header_block_is_taken_apart() {
-    let headers = headers(b"NATS/1.0\r\nNats-Msg-Id: m-1\r\nnonsense\r\nA:b: c\r\n\r\n");
+    let headers = parse_headers(b"NATS/1.0\r\nNats-Msg-Id: m-1\r\nnonsense\r\nA:b: c\r\n\r\n");
     assert_eq!(headers.get("Nats-Msg-Id").map(|value| value.as_str()), Some("m-1"));
     assert_eq!(headers.get("A").map(|value| value.as_str()), Some("b: c"));
     assert_eq!(headers.len(), 2);

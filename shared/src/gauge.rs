@@ -7,9 +7,9 @@ use prometheus_client::metrics::gauge::Gauge;
 /// Counts one up for as long as it lives.
 #[derive(Debug)]
 #[must_use = "what is dropped at once counts nothing"]
-pub struct Held(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Held {
+impl GaugeGuard {
     /// Counts one up.
     pub fn new(gauge: &Gauge) -> Self {
         gauge.inc();
@@ -17,7 +17,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -30,7 +30,7 @@ mod tests {
     #[test]
     fn a_gauge_counts_what_lives() {
         let gauge = Gauge::default();
-        let (one, two) = (Held::new(&gauge), Held::new(&gauge));
+        let (one, two) = (GaugeGuard::new(&gauge), GaugeGuard::new(&gauge));
         assert_eq!(gauge.get(), 2);
         drop(one);
         assert_eq!(gauge.get(), 1);

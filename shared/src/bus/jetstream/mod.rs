@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Bus, RequestError};
+use crate::headers;
 
 pub use batch::{Batch, BatchAnswer};
 
@@ -535,14 +536,14 @@ impl StoredBody {
             seq: self.seq,
             time: nanos(&self.time)?,
             subject: self.subject,
-            headers: headers(&bytes(&self.hdrs)?),
+            headers: parse_headers(&bytes(&self.hdrs)?),
             payload: bytes(&self.data)?.into(),
         })
     }
 }
 
 /// Takes a header block apart. Lines that are none are left out.
-fn headers(block: &[u8]) -> HeaderMap {
+fn parse_headers(block: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let block = String::from_utf8_lossy(block);
     for (name, value) in block.split("\r\n").skip(1).filter_map(|line| line.split_once(':')) {
@@ -557,12 +558,12 @@ fn headers(block: &[u8]) -> HeaderMap {
 
 fn direct(message: Message) -> Result<RawMessage, ApiError> {
     let missing = |name: &str| ApiError::Unreadable(format!("a message without {name}"));
-    let seq = number(&message, "Nats-Sequence").ok_or_else(|| missing("Nats-Sequence"))?;
+    let seq = number(&message, headers::SEQUENCE).ok_or_else(|| missing(headers::SEQUENCE))?;
     let headers = message.headers.unwrap_or_default();
     let text = |name: &'static str| {
         headers.get_last(name).map(|value| value.as_str().to_owned()).ok_or_else(|| missing(name))
     };
-    let (subject, time) = (text("Nats-Subject")?, nanos(&text("Nats-Time-Stamp")?)?);
+    let (subject, time) = (text(headers::SUBJECT)?, nanos(&text(headers::TIME_STAMP)?)?);
     // The payload is a slice of the read buffer, which would live as long as it.
     let payload = Bytes::copy_from_slice(&message.payload);
     Ok(RawMessage { seq, time, subject, headers, payload })

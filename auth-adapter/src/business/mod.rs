@@ -119,7 +119,7 @@ impl Business {
         self.exchange(token).instrument(self.span()).await
     }
 
-    /// The call, in the trace of the login that it is for, if that is kept. The URL may hold a secret.
+    /// The call, in the trace of the login, if the trace is sampled. The URL may hold a secret.
     fn span(&self) -> Span {
         if !trace::is_sampled() {
             return Span::none();
@@ -198,7 +198,7 @@ mod tests {
     /// Holds the manual's table to what the code does.
     #[test]
     fn answers_mean_what_the_manual_says() {
-        let manual = include_str!("../../deploy/docs/login.md");
+        let manual = include_str!("../../../deploy/docs/login.md");
         let refusals = Config::default().refusals;
         let mut rows = 0;
         for line in manual.lines() {

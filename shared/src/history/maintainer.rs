@@ -49,10 +49,10 @@ enum Found {
 
 /// Watches until the part leaves. Each stream by itself: one without a leader keeps nobody from looking at
 /// the others.
-pub(super) async fn keep(history: &History, leaving: &CancellationToken) {
+pub(super) async fn run(history: &History, leaving: &CancellationToken) {
     let found = Mutex::new(vec![Found::Nothing; history.partitions() as usize]);
     let all = All { history: history.clone(), found };
-    let watched = (0..all.history.partitions()).map(|partition| Keeper::new(&all, partition).watch());
+    let watched = (0..all.history.partitions()).map(|partition| Maintainer::new(&all, partition).watch());
     tokio::select! { _ = join_all(watched) => {}, () = leaving.cancelled() => {} }
 }
 
@@ -98,7 +98,7 @@ enum Limits {
     Overruled,
 }
 
-/// What the keepers of all streams share.
+/// What the maintainers of all streams share.
 struct All {
     history: History,
     /// Of each partition. Held only to tell what came of a look.
@@ -106,7 +106,7 @@ struct All {
 }
 
 /// Watches over one stream.
-struct Keeper<'a> {
+struct Maintainer<'a> {
     all: &'a All,
     history: &'a History,
     partition: u32,
@@ -181,7 +181,7 @@ fn state(all: &[Found]) -> HistoryState {
     HistoryState::Opening { why: missing.map_or_else(|| LOOKING.to_owned(), Clone::clone) }
 }
 
-impl<'a> Keeper<'a> {
+impl<'a> Maintainer<'a> {
     fn new(all: &'a All, partition: u32) -> Self {
         let (limits, behind) = (Limits::ToBeSet, Behind::default());
         Self { all, history: &all.history, partition, limits, behind }

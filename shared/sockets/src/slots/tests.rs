@@ -10,142 +10,142 @@ fn source(last: u8) -> Source {
     IpAddr::from([192, 0, 2, last]).into()
 }
 
-async fn is_lost(place: &Place) -> bool {
+async fn is_lost(slot: &Slot) -> bool {
     tokio::select! {
         biased;
-        () = place.lost() => true,
+        () = slot.lost() => true,
         () = std::future::ready(()) => false,
     }
 }
 
 #[tokio::test]
 async fn a_source_has_its_bound_and_the_others_have_the_rest() {
-    let places = Arc::new(Places::new(4, 2));
-    let held = [1, 1, 2].map(|last| places.take(source(last), true, Claim::Idle).unwrap());
-    assert_eq!(places.take(source(1), true, Claim::Idle).unwrap_err(), NoPlace::Source);
-    let unlimited = places.take(source(1), false, Claim::Idle).unwrap();
-    assert_eq!(places.taken(), 4);
+    let slots = Arc::new(Slots::new(4, 2));
+    let held = [1, 1, 2].map(|last| slots.take(source(last), true, Claim::Idle).unwrap());
+    assert_eq!(slots.take(source(1), true, Claim::Idle).unwrap_err(), NoSlot::Source);
+    let unlimited = slots.take(source(1), false, Claim::Idle).unwrap();
+    assert_eq!(slots.taken(), 4);
     drop((held, unlimited));
-    assert!(places.taken() == 0 && places.books().sources.is_empty(), "nothing is left");
+    assert!(slots.taken() == 0 && slots.books().sources.is_empty(), "nothing is left");
 }
 
 #[tokio::test]
 async fn once_all_are_taken_the_one_with_the_most_yields_its_oldest() {
-    let places = Arc::new(Places::new(3, 0));
-    let mut greedy: Vec<_> = (0..3).map(|_| places.take(source(1), true, Claim::Idle).unwrap()).collect();
+    let slots = Arc::new(Slots::new(3, 0));
+    let mut greedy: Vec<_> = (0..3).map(|_| slots.take(source(1), true, Claim::Idle).unwrap()).collect();
     assert_eq!(
-        places.take(source(1), true, Claim::Idle).unwrap_err(),
-        NoPlace::Full,
+        slots.take(source(1), true, Claim::Idle).unwrap_err(),
+        NoSlot::Full,
         "not for more of its own"
     );
-    let other = places.take(source(2), true, Claim::Idle).unwrap();
+    let other = slots.take(source(2), true, Claim::Idle).unwrap();
     let lost = [is_lost(&greedy[0]).await, is_lost(&greedy[1]).await, is_lost(&greedy[2]).await];
     assert_eq!(lost, [true, false, false]);
     assert_eq!(
-        places.take(source(2), true, Claim::Idle).unwrap_err(),
-        NoPlace::Full,
+        slots.take(source(2), true, Claim::Idle).unwrap_err(),
+        NoSlot::Full,
         "both would have as many"
     );
-    let third = places.take(source(3), true, Claim::Idle).unwrap();
+    let third = slots.take(source(3), true, Claim::Idle).unwrap();
     assert!(is_lost(&greedy[1]).await && !is_lost(&other).await);
     greedy.truncate(2);
-    assert_eq!(places.taken(), 2, "places that were taken away free none when their holders end");
+    assert_eq!(slots.taken(), 2, "slots that were taken away free none when their holders end");
     drop(third);
 }
 
 #[tokio::test(start_paused = true)]
 async fn where_each_has_one_a_newcomer_without_any_takes_what_was_held_for_long() {
-    let places = Arc::new(Places::new(3, 0));
-    let held = [1, 2, 3].map(|last| places.take(source(last), true, Claim::Idle).unwrap());
+    let slots = Arc::new(Slots::new(3, 0));
+    let held = [1, 2, 3].map(|last| slots.take(source(last), true, Claim::Idle).unwrap());
     assert_eq!(
-        places.take(source(4), true, Claim::Idle).unwrap_err(),
-        NoPlace::Full,
+        slots.take(source(4), true, Claim::Idle).unwrap_err(),
+        NoSlot::Full,
         "nobody holds one for long"
     );
     tokio::time::advance(LONG).await;
-    assert_eq!(places.take(source(3), true, Claim::Idle).unwrap_err(), NoPlace::Full, "it has one");
+    assert_eq!(slots.take(source(3), true, Claim::Idle).unwrap_err(), NoSlot::Full, "it has one");
     held[0].claim(Claim::Firm);
-    let other = places.take(source(4), true, Claim::Idle).unwrap();
+    let other = slots.take(source(4), true, Claim::Idle).unwrap();
     assert_eq!((is_lost(&held[0]).await, is_lost(&held[1]).await), (false, true));
-    let waiting = places.wait(source(5)).await.unwrap();
+    let waiting = slots.wait(source(5)).await.unwrap();
     assert!(is_lost(&held[2]).await);
     assert_eq!(
-        places.take(source(6), true, Claim::Idle).unwrap_err(),
-        NoPlace::Full,
+        slots.take(source(6), true, Claim::Idle).unwrap_err(),
+        NoSlot::Full,
         "the newcomers hold theirs now"
     );
     drop((held, other, waiting));
-    assert_eq!(places.taken(), 0);
+    assert_eq!(slots.taken(), 0);
 }
 
 #[tokio::test]
 async fn a_place_that_does_not_yield_stays() {
-    let places = Arc::new(Places::new(2, 0));
-    let proxy = [(); 2].map(|()| places.take(source(1), false, Claim::Firm).unwrap());
-    assert_eq!(places.take(source(2), true, Claim::Idle).unwrap_err(), NoPlace::Full);
-    proxy.iter().for_each(|place| place.claim(Claim::Idle));
+    let slots = Arc::new(Slots::new(2, 0));
+    let proxy = [(); 2].map(|()| slots.take(source(1), false, Claim::Firm).unwrap());
+    assert_eq!(slots.take(source(2), true, Claim::Idle).unwrap_err(), NoSlot::Full);
+    proxy.iter().for_each(|slot| slot.claim(Claim::Idle));
     proxy[0].claim(Claim::Firm);
-    assert_eq!(places.take(source(2), true, Claim::Idle).unwrap_err(), NoPlace::Full, "only one would yield");
+    assert_eq!(slots.take(source(2), true, Claim::Idle).unwrap_err(), NoSlot::Full, "only one would yield");
     proxy[0].claim(Claim::Idle);
-    let _other = places.take(source(2), true, Claim::Idle).unwrap();
+    let _other = slots.take(source(2), true, Claim::Idle).unwrap();
     assert!(is_lost(&proxy[0]).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_says_nothing_yields_to_its_own_source_and_who_was_of_use_does_not() {
-    let places = Arc::new(Places::new(9, 3));
+    let slots = Arc::new(Slots::new(9, 3));
     let held =
-        [Claim::Idle, Claim::Begun, Claim::Silent].map(|claim| places.take(source(1), true, claim).unwrap());
-    assert_eq!(places.take(source(1), true, Claim::Firm).unwrap_err(), NoPlace::Source, "not for long");
+        [Claim::Idle, Claim::Begun, Claim::Silent].map(|claim| slots.take(source(1), true, claim).unwrap());
+    assert_eq!(slots.take(source(1), true, Claim::Firm).unwrap_err(), NoSlot::Source, "not for long");
     tokio::time::advance(SILENCE).await;
-    let next = places.take(source(1), true, Claim::Firm).unwrap();
+    let next = slots.take(source(1), true, Claim::Firm).unwrap();
     assert!(is_lost(&held[2]).await, "it is silent");
-    assert_eq!(places.take(source(1), true, Claim::Silent).unwrap_err(), NoPlace::Source, "not for long");
+    assert_eq!(slots.take(source(1), true, Claim::Silent).unwrap_err(), NoSlot::Source, "not for long");
     tokio::time::advance(LONG).await;
-    let last = places.take(source(1), true, Claim::Firm).unwrap();
+    let last = slots.take(source(1), true, Claim::Firm).unwrap();
     assert!(is_lost(&held[1]).await, "nothing of use came for long");
     tokio::time::advance(LONG).await;
-    assert_eq!(places.take(source(1), true, Claim::Silent).unwrap_err(), NoPlace::Source, "it was of use");
+    assert_eq!(slots.take(source(1), true, Claim::Silent).unwrap_err(), NoSlot::Source, "it was of use");
     drop((held, next, last));
-    assert_eq!(places.taken(), 0);
+    assert_eq!(slots.taken(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_takes_an_idle_place_of_its_own_source_and_keeps_nobody_waiting_behind() {
-    let places = Arc::new(Places::new(4, 0));
-    let greedy = [1, 2, 1, 2].map(|last| places.take(source(last), true, Claim::Idle).unwrap());
+    let slots = Arc::new(Slots::new(4, 0));
+    let greedy = [1, 2, 1, 2].map(|last| slots.take(source(last), true, Claim::Idle).unwrap());
     tokio::time::advance(LONG).await;
-    assert_eq!(places.take(source(1), true, Claim::Silent).unwrap_err(), NoPlace::Full, "it does not wait");
-    let next = places.wait(source(1)).await.unwrap();
+    assert_eq!(slots.take(source(1), true, Claim::Silent).unwrap_err(), NoSlot::Full, "it does not wait");
+    let next = slots.wait(source(1)).await.unwrap();
     assert!(is_lost(&greedy[0]).await, "the oldest of its own");
     tokio::time::advance(SILENCE).await;
-    let last = places.take(source(1), true, Claim::Silent).unwrap();
+    let last = slots.take(source(1), true, Claim::Silent).unwrap();
     assert!(is_lost(&next).await, "the silent one of its own");
     drop((greedy, next, last));
-    assert_eq!(places.taken(), 0);
+    assert_eq!(slots.taken(), 0);
 }
 
 #[tokio::test]
 async fn behind_a_proxy_the_real_source_has_its_own_bound() {
-    let places = Arc::new(Places::new(10, 1));
-    let proxied = [(); 3].map(|()| places.take(source(1), false, Claim::Firm).unwrap());
+    let slots = Arc::new(Slots::new(10, 1));
+    let proxied = [(); 3].map(|()| slots.take(source(1), false, Claim::Firm).unwrap());
     assert_eq!(proxied[0].belongs_to(source(7), true), Ok(()));
     assert_eq!(proxied[0].belongs_to(source(7), true), Ok(()), "that is where it is");
-    assert_eq!(proxied[1].belongs_to(source(7), true), Err(NoPlace::Source));
+    assert_eq!(proxied[1].belongs_to(source(7), true), Err(NoSlot::Source));
     assert_eq!(proxied[1].belongs_to(source(8), true), Ok(()));
     assert_eq!(proxied[2].belongs_to(source(7), false), Ok(()));
     drop(proxied);
-    assert!(places.books().sources.is_empty());
+    assert!(slots.books().sources.is_empty());
 }
 
 #[tokio::test]
 async fn whoever_waits_gets_the_next_place_that_is_free() {
-    let places = Arc::new(Places::new(1, 2));
-    let first = places.take(source(1), true, Claim::Idle).unwrap();
-    let mut waiting = Box::pin(places.wait(source(1)));
+    let slots = Arc::new(Slots::new(1, 2));
+    let first = slots.take(source(1), true, Claim::Idle).unwrap();
+    let mut waiting = Box::pin(slots.wait(source(1)));
     assert!(futures_poll(&mut waiting).await.is_none(), "there is none");
     drop(first);
-    assert!(futures_poll(&mut waiting).await.is_some_and(|place| place.is_ok()));
+    assert!(futures_poll(&mut waiting).await.is_some_and(|slot| slot.is_ok()));
 }
 
 async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
@@ -171,36 +171,36 @@ fn claims() -> impl Strategy<Value = Claim> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0..6_u8, claims()).prop_map(|(source, claim)| Step::Take(source, claim)),
-        1 => (any::<usize>(), 0..6_u8).prop_map(|(place, source)| Step::Move(place, source)),
-        1 => (any::<usize>(), claims()).prop_map(|(place, claim)| Step::Claim(place, claim)),
+        1 => (any::<usize>(), 0..6_u8).prop_map(|(slot, source)| Step::Move(slot, source)),
+        1 => (any::<usize>(), claims()).prop_map(|(slot, claim)| Step::Claim(slot, claim)),
         2 => any::<usize>().prop_map(Step::Drop),
     ];
     prop::collection::vec(step, 1..120)
 }
 
-type Model = Vec<(Place, u8, Claim)>;
+type Model = Vec<(Slot, u8, Claim)>;
 
-/// What a newcomer finds; none of the places is held for long.
-fn expected(model: &Model, from: u8, most: usize, per_source: usize) -> Option<NoPlace> {
+/// What a newcomer finds; none of the slots is held for long.
+fn expected(model: &Model, from: u8, most: usize, per_source: usize) -> Option<NoSlot> {
     let has = model.iter().filter(|held| held.1 == from).count();
     let yielding = |of: u8| model.iter().filter(|held| held.1 == of && held.2 != Claim::Firm).count();
     let fullest = (0..6).map(yielding).max().unwrap_or(0);
     if has >= per_source {
-        Some(NoPlace::Source)
+        Some(NoSlot::Source)
     } else if model.len() >= most && fullest < has + 2 {
-        Some(NoPlace::Full)
+        Some(NoSlot::Full)
     } else {
         None
     }
 }
 
 proptest! {
-    /// A list of who has a place, oldest first, is the model.
+    /// A list of who has a slot, oldest first, is the model.
     #[test]
     fn the_books_are_right_and_who_has_none_gets_one_where_somebody_has_two(
         most in 1_usize..8, per_source in 1_usize..5, steps in steps(),
     ) {
-        let places = Arc::new(Places::new(most, per_source));
+        let slots = Arc::new(Slots::new(most, per_source));
         let mut model: Model = Vec::new();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for step in steps {
@@ -209,9 +209,9 @@ proptest! {
                 Step::Take(from, claim) => {
                     let (has, replaces) = (count(&model, from), model.len() >= most);
                     let expected = expected(&model, from, most, per_source);
-                    let taken = places.take(source(from), true, claim);
+                    let taken = slots.take(source(from), true, claim);
                     prop_assert_eq!(taken.as_ref().err().copied(), expected);
-                    if let Ok(place) = taken {
+                    if let Ok(slot) = taken {
                         let lost: Vec<_> = model
                             .iter()
                             .enumerate()
@@ -224,7 +224,7 @@ proptest! {
                             let has_more = count(&model, of) > has;
                             prop_assert!(claim != Claim::Firm && has_more, "the loser has as many");
                         }
-                        model.push((place, from, claim));
+                        model.push((slot, from, claim));
                     }
                 }
                 Step::Move(at, to) if !model.is_empty() => {
@@ -243,10 +243,10 @@ proptest! {
                 Step::Drop(at) if !model.is_empty() => drop(model.remove(at % model.len())),
                 Step::Move(..) | Step::Claim(..) | Step::Drop(_) => {}
             }
-            prop_assert_eq!(places.taken(), model.len());
+            prop_assert_eq!(slots.taken(), model.len());
             prop_assert!(model.len() <= most);
         }
         model.clear();
-        prop_assert!(places.books().sources.is_empty());
+        prop_assert!(slots.books().sources.is_empty());
     }
 }
