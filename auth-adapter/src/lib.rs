@@ -24,13 +24,10 @@ mod retry;
 mod verify;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use prometheus_client::registry::Registry;
-use shared::bus::{self, Bus};
 use shared::drain::Drain;
-use shared::health::{self, Health};
+use shared::part::{self, Apart, Host, Leave, ready};
 use shared::reload::Live;
 
 pub use config::{BodyFormat, BreakerConfig, BusinessTls, Config, Settings};
@@ -47,13 +44,8 @@ impl AuthAdapter {
     ///
     /// # Errors
     /// The URL or a header can't be used.
-    pub async fn start(
-        config: Config,
-        bus: Bus,
-        health: Health,
-        registry: &mut Registry,
-        drain: &Drain,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, host: Host<'_>) -> anyhow::Result<Self> {
+        let Host { bus, health, registry, drain } = host;
         bus.register(registry, PART);
         let metrics = Arc::new(metrics::Metrics::register(registry));
         let business = business::Business::new(&config).context("auth_adapter")?;
@@ -66,11 +58,11 @@ impl AuthAdapter {
             bus.awake().clone(),
         );
         let memory = memory::Memory::new(&config, caller, Arc::clone(&metrics))?;
-        health.unready(PART, "starting");
+        health.unready(PART, ready::STARTING);
         let breaker = Arc::downgrade(&circuit);
         drain.on_panic(move || breaker.upgrade()?.is_poisoned().then_some("the breaker"));
         let announcer = announce::Announcer::new(bus.clone(), circuit, Arc::clone(&metrics));
-        verify::start(&config, memory, announcer, bus, health, metrics, drain);
+        verify::start(&config, memory, announcer, bus, health, metrics, &drain);
         Ok(Self {})
     }
 }
@@ -82,25 +74,12 @@ impl AuthAdapter {
 pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let settings = live.get();
     let config = settings.auth_adapter.clone();
-    let admin = health::bind("auth_adapter.admin", config.admin).await?;
-    let (bus_drain, admin_drain) = (drain.beside(), drain.beside());
-    let server = bus::provide_apart(&settings.bus, PART, &bus_drain).await.context("the bus")?;
-    let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
-    let (health, mut registry) = (Health::new(), Registry::default());
-    shared::metrics::register_process(&mut registry, PART, &drain);
-    server.register(&mut registry);
-    server.watch(&health, &admin_drain);
-    let grace = config.grace;
-    live.register(&mut registry);
-    AuthAdapter::start(config, bus, health.clone(), &mut registry, &drain).await?;
-    health::serve(admin, health, registry, &admin_drain);
-    drain.begun().await;
-    let unfinished = drain.finish(grace).await;
-    if unfinished > 0 {
-        tracing::warn!(unfinished, "left before every token was checked");
-    }
-    admin_drain.finish(Duration::from_secs(1)).await;
-    bus_drain.finish(Duration::from_secs(1)).await;
+    let apart = Apart { part: PART, admin: ("auth_adapter.admin", config.admin), bus: &settings.bus };
+    let leave = Leave { grace: config.grace, early: "left before every token was checked" };
+    part::run_apart(apart, &live, drain, leave, async |host| {
+        AuthAdapter::start(config, host).await.map(drop)
+    })
+    .await?;
     tracing::info!("auth-adapter has left");
     Ok(())
 }

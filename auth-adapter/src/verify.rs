@@ -10,16 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use shared::awake::Awake;
 use shared::bus::async_nats::{HeaderMap, Message, Subject, Subscriber};
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::gauge::GaugeGuard;
 use shared::health::Health;
 use shared::log_throttle::LogThrottle;
+use shared::part::proof::{self, Proof};
+use shared::part::ready::{self, Grace};
 use shared::subject;
 use shared::trace::{self, TraceContext};
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
@@ -230,37 +233,41 @@ fn span(headers: Option<&HeaderMap>) -> Span {
 /// Ready while the questions of the edges reach this adapter. A business system that is away is no reason
 /// against it: another adapter would fare no better.
 async fn keep_ready(bus: &Bus, health: &Health, grace: Duration, drain: &Drain) {
+    let (told, proof) = watch::channel(Proof::default());
+    let prove = proof::keep(bus, |proof| {
+        told.send_replace(proof);
+    });
     tokio::select! {
-        () = follow(bus, health, grace) => {}
-        () = drain.begun() => health.unready(PART, "leaving"),
+        () = prove => {}
+        () = follow(proof, bus.awake(), health, Grace::new(grace)) => {}
+        () = drain.begun() => health.unready(PART, ready::LEAVING),
     }
 }
 
-/// Tells `health` how the connection stands, until the bus client ends.
-async fn follow(bus: &Bus, health: &Health, grace: Duration) {
-    let mut state = bus.state();
+/// Tells `health` how far the proof is, until the bus client ends.
+async fn follow(mut proof: watch::Receiver<Proof>, awake: &Awake, health: &Health, mut grace: Grace) {
     loop {
-        let view = *state.borrow_and_update();
-        if view.connected {
-            match bus.barrier(bus::DEADLINE).await {
-                Ok(()) => health.ready(PART),
-                Err(error) => {
-                    if bus.is_connected() {
-                        health.unready(PART, format!("the bus does not prove the subscription: {error}"));
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
+        let view = *proof.borrow_and_update();
+        let mut grace_ends = None;
+        match view {
+            Proof::Unreached => health.unready(PART, ready::UNREACHED),
+            Proof::Away => {
+                grace_ends = grace.until(awake.now());
+                if grace_ends.is_none() {
+                    health.unready(PART, ready::GONE);
                 }
             }
-        } else if view.connects == 0 {
-            health.unready(PART, "the bus can't be reached yet; trying");
-        } else if timeout(grace, state.wait_for(|state| state.connected)).await.is_err() {
-            health.unready(PART, "the bus is gone; trying to reach it again");
-        } else {
-            continue;
+            Proof::Open { failed } => {
+                grace.end();
+                if let Some(error) = failed {
+                    health.unready(PART, format!("the bus does not prove the subscription: {error}"));
+                }
+            }
+            Proof::Proved { .. } => health.ready(PART),
         }
-        if state.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = proof.changed() => if changed.is_err() { return },
+            () = awake.sleep_until_some(grace_ends) => {}
         }
     }
 }

@@ -93,6 +93,14 @@ impl Awake {
         }
     }
 
+    /// Waits for a moment of this clock; without a moment, for ever.
+    pub async fn sleep_until_some(&self, moment: Option<Instant>) {
+        match moment {
+            Some(moment) => self.sleep_until(moment).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits for a future for so long as this clock counts.
     pub fn timeout<F: Future>(&self, patience: Duration, future: F) -> Timeout<'_, F> {
         self.timeout_at(self.now() + patience, future)

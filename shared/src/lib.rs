@@ -19,6 +19,7 @@
 //! | [`trace`] | spans of traces, and how a trace goes on in another process |
 //! | [`awake`] | time as it counts against others: without that in which this process did not run |
 //! | [`drain`], [`tasks`] | leaving in order; what becomes of tasks that end |
+//! | [`part`] | the frame of a part: start, readiness, proof of subscriptions, leave |
 //! | [`service`] | the frame around a service's `main` |
 //! | [`faults`] | what tests switch off, or end, in debug builds |
 
@@ -38,6 +39,7 @@ pub mod host;
 pub mod ids;
 pub mod log_throttle;
 pub mod metrics;
+pub mod part;
 pub mod reload;
 pub mod rules;
 pub mod service;

@@ -15,6 +15,7 @@ use shared::bus::{self, Bus, BusConfig, BusServer};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
+use shared::part::Host;
 use shared::rules::{RuleConfig, Rules, default_rules};
 
 use crate::business::Business;
@@ -235,8 +236,8 @@ impl Cluster {
     pub async fn add_edge(&mut self) {
         let (rules, config) = (Arc::new(self.rules()), self.plan.edge.clone());
         let history = self.plan.history.clone();
-        let part = start(self.bus, edge::PART, async |bus, health, registry, drain| {
-            Edge::start(config, rules, &history, bus, health, registry, drain).await
+        let part = start(self.bus, edge::PART, async |Host { bus, health, registry, drain }| {
+            Edge::start(config, rules, &history, bus, health, registry, &drain).await
         });
         self.edges.push(part.await);
     }
@@ -248,8 +249,8 @@ impl Cluster {
     pub async fn add_publisher(&mut self) {
         let (rules, config) = (self.rules(), self.plan.publisher.clone());
         let history = self.plan.history.clone();
-        let part = start(self.bus, publisher_api::PART, async |bus, health, registry, drain| {
-            PublisherApi::start(config, &rules, &history, bus, health, registry, drain).await
+        let part = start(self.bus, publisher_api::PART, async |Host { bus, health, registry, drain }| {
+            PublisherApi::start(config, &rules, &history, bus, health, registry, &drain).await
         });
         self.publishers.push(part.await);
     }
@@ -260,9 +261,7 @@ impl Cluster {
     /// It does not start.
     pub async fn add_adapter(&mut self) {
         let config = self.plan.adapter.clone();
-        let part = start(self.bus, auth_adapter::PART, async |bus, health, registry, drain| {
-            AuthAdapter::start(config, bus, health, registry, drain).await
-        });
+        let part = start(self.bus, auth_adapter::PART, async |host| AuthAdapter::start(config, host).await);
         self.adapters.push(part.await);
     }
 
@@ -440,15 +439,16 @@ impl<T> Part<T> {
 async fn start<T>(
     bus: SocketAddr,
     name: &'static str,
-    start: impl AsyncFnOnce(Bus, Health, &mut Registry, &Drain) -> anyhow::Result<T>,
+    start: impl AsyncFnOnce(Host<'_>) -> anyhow::Result<T>,
 ) -> Part<T> {
     let (drain, health) = (Drain::new(), Health::new());
     let bus_drain = drain.beside();
     let link = Link::to(bus).await;
-    let connection = Bus::connect(&server(link.address()).await, name, &bus_drain).await;
-    let connection = connection.expect("the address is one");
+    let bus = Bus::connect(&server(link.address()).await, name, &bus_drain).await;
+    let bus = bus.expect("the address is one");
     let mut registry = Registry::default();
-    let part = start(connection, health.clone(), &mut registry, &drain).await;
+    let host = Host { bus, health: health.clone(), registry: &mut registry, drain: drain.clone() };
+    let part = start(host).await;
     let part = part.unwrap_or_else(|error| panic!("the {name} does not start: {error:#}"));
     Part { part, health, drain, bus_drain, link }
 }

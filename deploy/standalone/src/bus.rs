@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
-use shared::bus::{BusConfig, provide};
+use shared::bus::BusConfig;
 use shared::config::{self, LogConfig, Problems};
 use shared::drain::Drain;
-use shared::health::{self, Health};
-use shared::metrics;
+use shared::part::{Apart, Frame, ready};
 use shared::reload::Live;
 
 use crate::settings::on_disk;
 
-/// What the process reads.
+/// The name of the bus in metrics and readiness.
+const PART: &str = "bus";
+/// How long the bus may take to end, and the admin port after the bus.
+const BUS_GRACE: Duration = Duration::from_secs(10);
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
+
+/// The settings of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
@@ -57,20 +60,14 @@ impl config::Settings for Settings {
 /// A port is taken.
 pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let settings = live.get();
-    let admin = health::bind("bus.admin", settings.bus.admin).await?;
-    let (bus_drain, admin_drain) = (drain.beside(), drain.beside());
-    let server = provide(&settings.bus, &bus_drain).await.context("the bus")?;
-    let (health, mut registry) = (Health::new(), Registry::default());
-    metrics::register_process(&mut registry, "bus", &drain);
-    server.register(&mut registry);
-    live.register(&mut registry);
-    server.watch(&health, &admin_drain);
-    health::serve(admin, health.clone(), registry, &admin_drain);
+    let apart = Apart { part: PART, admin: ("bus.admin", settings.bus.admin), bus: &settings.bus };
+    let frame = Frame::open(apart, &live, &drain).await?;
+    let health = frame.health().clone();
+    let drains = frame.serve();
     drain.begun().await;
-    health.unready("bus", "leaving");
-    for (drain, grace) in [(bus_drain, 10), (admin_drain, 1)] {
-        drain.finish(Duration::from_secs(grace)).await;
-    }
+    health.unready(PART, ready::LEAVING);
+    drains.bus.finish(BUS_GRACE).await;
+    drains.admin.finish(ADMIN_GRACE).await;
     tracing::info!("the bus has left");
     Ok(())
 }

@@ -30,6 +30,7 @@ use shared::bus::{Bus, provide};
 use shared::drain::Drain;
 use shared::health::{self, Health};
 use shared::metrics;
+use shared::part::Host;
 use shared::reload::Live;
 use shared::rules::Rules;
 use tokio::time::{Instant, timeout};
@@ -204,7 +205,8 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     server.watch(health, rest);
 
     let bus = Bus::connect(&server, auth_adapter::PART, rest).await?;
-    AuthAdapter::start(login, bus, health.clone(), &mut registry, &drains.auth.0).await?;
+    let (ready, drain) = (health.clone(), drains.auth.0.clone());
+    AuthAdapter::start(login, Host { bus, health: ready, registry: &mut registry, drain }).await?;
 
     let bus = Bus::connect(&server, publisher_api::PART, rest).await?;
     let drain = &drains.publisher.0;

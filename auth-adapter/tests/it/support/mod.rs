@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use shared::bus::{self, Bus, BusConfig, BusServer, RequestError};
 use shared::drain::Drain;
 use shared::health::Health;
+use shared::part::Host;
 use shared::subject;
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -77,7 +78,8 @@ impl Adapter {
         let (health, drain, bus_drain) = (Health::new(), Drain::new(), Drain::new());
         let mut registry = Registry::default();
         let bus = Bus::connect(server, auth_adapter::PART, &bus_drain).await.unwrap();
-        AuthAdapter::start(config, bus, health.clone(), &mut registry, &drain).await.unwrap();
+        let host = Host { bus, health: health.clone(), registry: &mut registry, drain: drain.clone() };
+        AuthAdapter::start(config, host).await.unwrap();
         Self { health, drain, registry, bus_drain }
     }
 
