@@ -16,8 +16,8 @@ use shared::wire::{EdgeState, Envelope as _, Heartbeat, HeartbeatAck, VERSION};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::Core;
 use crate::metrics::Loss;
+use crate::node::Node;
 
 /// How long the last word may take to reach the bus.
 const BYE_DEADLINE: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const BYE_DEADLINE: Duration = Duration::from_secs(1);
 /// Speaks for this edge.
 #[derive(Debug)]
 pub(crate) struct Announcer {
-    core: Core,
+    node: Node,
     /// Digest of the channel rules here.
     rules: String,
     every: Duration,
@@ -37,30 +37,30 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     /// Speaks until the edge is gone, and then says bye. `active` tells whether messages surely arrive,
-    /// `denials` whether it is known who may not log in. What is returned is the state that this edge
+    /// `bans_known` whether it is known who may not log in. What is returned is the state that this edge
     /// announces; its drain sets [`EdgeState::Draining`].
     pub(crate) async fn start(
-        core: &Core,
+        node: &Node,
         rules: &Rules,
         every: Duration,
         active: watch::Receiver<bool>,
-        denials: watch::Receiver<bool>,
+        bans_known: watch::Receiver<bool>,
     ) -> Result<watch::Sender<EdgeState>, RequestError> {
-        let inbox = core.bus.new_inbox();
+        let inbox = node.bus.new_inbox();
         // Before the first heartbeat on the same connection, so that its answers find it.
-        let answers = core.bus.subscribe(inbox.clone(), None, bus::DEADLINE).await?;
+        let answers = node.bus.subscribe(inbox.clone(), None, bus::DEADLINE).await?;
         let (phase, _) = watch::channel(EdgeState::Starting);
         let announcer = Self {
-            core: core.clone(),
+            node: node.clone(),
             rules: rules.digest().to_owned(),
             every,
             inbox,
             phase: phase.clone(),
-            introduction: Introduction::new(every, core.bus.is_closed()),
+            introduction: Introduction::new(every, node.bus.is_closed()),
         };
-        let state = (announcer, answers, active, denials);
-        core.drain.supervise("edge-heartbeats", state, |(announcer, answers, active, denials)| {
-            Box::pin(announcer.speak(answers, active, denials))
+        let state = (announcer, answers, active, bans_known);
+        node.drain.supervise("edge-heartbeats", state, |(announcer, answers, active, bans_known)| {
+            Box::pin(announcer.speak(answers, active, bans_known))
         });
         Ok(phase)
     }
@@ -69,10 +69,10 @@ impl Announcer {
         &mut self,
         answers: &mut Subscriber,
         active: &mut watch::Receiver<bool>,
-        denials: &mut watch::Receiver<bool>,
+        bans_known: &mut watch::Receiver<bool>,
     ) {
-        let (mut bus, mut phase) = (self.core.bus.state(), self.phase.subscribe());
-        let gone = self.core.gone.clone();
+        let (mut bus, mut phase) = (self.node.bus.state(), self.phase.subscribe());
+        let gone = self.node.gone.clone();
         let mut beat = interval(self.every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -90,10 +90,10 @@ impl Announcer {
                 }
                 Some(answer) = answers.next() => self.on_answer(&answer),
                 Ok(()) = active.changed() => {}
-                Ok(()) = denials.changed() => {}
+                Ok(()) = bans_known.changed() => {}
                 () = gone.cancelled() => return self.say_bye().await,
             }
-            let knows = *active.borrow() && *denials.borrow();
+            let knows = *active.borrow() && *bans_known.borrow();
             self.serve_when_known(knows);
         }
     }
@@ -103,7 +103,7 @@ impl Announcer {
         match self.publish(state).await {
             Ok(()) => self.introduction.on_spoken(Instant::now()),
             Err(error) => {
-                self.core.metrics.lost(Loss::Heartbeat, 1);
+                self.node.metrics.lost(Loss::Heartbeat, 1);
                 tracing::debug!(%error, "a heartbeat could not be sent");
             }
         }
@@ -113,26 +113,26 @@ impl Announcer {
         self.phase.send_replace(EdgeState::Bye);
         let said = async {
             self.publish(EdgeState::Bye).await?;
-            self.core.bus.barrier(BYE_DEADLINE).await
+            self.node.bus.barrier(BYE_DEADLINE).await
         };
         match tokio::time::timeout(BYE_DEADLINE, said).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => self.core.metrics.lost(Loss::Heartbeat, 1),
+            Ok(Err(_)) | Err(_) => self.node.metrics.lost(Loss::Heartbeat, 1),
         }
     }
 
     async fn publish(&self, state: EdgeState) -> Result<(), RequestError> {
         let heartbeat = Heartbeat {
             v: VERSION,
-            edge: self.core.node.clone(),
+            edge: self.node.id.clone(),
             state,
-            sessions: self.core.hub.sessions() as u64,
+            sessions: self.node.hub.sessions() as u64,
             rules: self.rules.clone(),
         };
         let told = heartbeat.encode();
         // Apart from what publishers answer, so that the bus can say that there is no publisher.
-        self.core.bus.publish(subject::PEERS, None, None, told.clone()).await?;
-        self.core.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, told).await
+        self.node.bus.publish(subject::PEERS, None, None, told.clone()).await?;
+        self.node.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, told).await
     }
 
     fn on_answer(&mut self, answer: &Message) {
@@ -142,7 +142,7 @@ impl Announcer {
         } else if HeartbeatAck::decode(&answer.payload).is_ok() {
             self.introduction.on_answer();
         } else {
-            self.core.metrics.lost(Loss::BadAck, 1);
+            self.node.metrics.lost(Loss::BadAck, 1);
         }
     }
 

@@ -47,6 +47,17 @@ pub(crate) enum Owner {
     Unavailable,
 }
 
+impl Owner {
+    /// Returns the outcome of the check, for spans.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Known { .. } => "known",
+            Self::Unknown => "unknown",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// Checks tokens. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Authn {
@@ -54,7 +65,7 @@ pub(crate) struct Authn {
     adapters: Adapters,
     flights: Flights,
     /// Checks at a time; more wait, within their deadline.
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     deadline: Duration,
     /// An outage is one line, not one for each login.
     complaints: Arc<LogThrottle>,
@@ -81,9 +92,9 @@ impl Authn {
         );
         registry.register("auth_adapters", "Auth-adapters that this edge knows", known.clone());
         let adapters = Adapters::follow(bus.clone(), known, drain, gone);
-        let places = Arc::new(Semaphore::new(at_a_time));
+        let slots = Arc::new(Semaphore::new(at_a_time));
         let (flights, complaints) = (Flights::default(), Arc::default());
-        Self { bus, adapters, flights, places, deadline, complaints, asked, joined }
+        Self { bus, adapters, flights, slots, deadline, complaints, asked, joined }
     }
 
     /// Finds out about one token, which came from there.
@@ -109,7 +120,7 @@ impl Authn {
 
     /// `until`: by the clock that stands still while this process does not run.
     async fn ask(&self, token: Secret, from: Source, until: Instant) -> Owner {
-        let Ok(_place) = self.places.acquire().await else { return Owner::Unavailable };
+        let Ok(_slot) = self.slots.acquire().await else { return Owner::Unavailable };
         match self.request(token.expose(), from, until).await {
             Ok(reply) => read(&reply.payload, &self.complaints),
             Err(

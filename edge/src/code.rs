@@ -1,7 +1,9 @@
-//! What a client is told when something goes wrong: two tables, nothing else.
+//! What a client is told when something goes wrong: two tables, and the type of a text that stands in for a reason.
 //!
 //! Number, text and advice of an error or a close stand in one row and nowhere else, so that they can't drift
 //! apart. The tables in `deploy/docs/protocol.md` are generated from these, and a test holds them equal.
+
+use std::sync::Arc;
 
 /// Why an op was refused; sent as `{"code":…,"msg":"…"}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +29,9 @@ pub enum ErrorCode {
     /// The bus can't prove within its deadline that messages would arrive.
     Unavailable,
 }
+
+/// Text that a close frame carries in place of its code's own reason.
+pub(crate) type CloseReason = Option<Arc<str>>;
 
 /// What a client should do after its connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

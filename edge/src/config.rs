@@ -12,9 +12,9 @@ use shared::history::HistoryConfig;
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::tls::TlsConfig;
 
-use crate::admission::{ForwardedHeader, Networks, Terms};
+use crate::admission::{ForwardedHeader, GateLimits, Networks};
 use crate::balance::BalanceConfig;
-use crate::hub::{Places, SessionPolicy};
+use crate::hub::{SessionLimits, SessionPolicy};
 use crate::session::state::Limits;
 
 /// Settings of one edge.
@@ -291,18 +291,18 @@ impl Config {
         }
     }
 
-    pub(crate) fn places(&self) -> Places {
+    pub(crate) fn session_limits(&self) -> SessionLimits {
         let (sessions, per_user) = (self.max_sessions, self.sessions_per_user);
         let watermark = sessions.saturating_mul(usize::from(self.watermark)).div_ceil(100);
-        Places { sessions, watermark, per_user, policy: self.session_policy }
+        SessionLimits { sessions, watermark, per_user, policy: self.session_policy }
     }
 
     /// Who may connect, and how often.
     ///
     /// # Errors
     /// A network that is none; [`Config::validate`] finds it first.
-    pub(crate) fn terms(&self) -> Result<Terms, String> {
-        Ok(Terms {
+    pub(crate) fn gate_limits(&self) -> Result<GateLimits, String> {
+        Ok(GateLimits {
             per_second: self.connections_per_second,
             per_address: self.connections_per_second_per_address,
             burst_per_address: self.connection_burst_per_address,

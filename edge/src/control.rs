@@ -1,8 +1,8 @@
 //! What publishers ask about users: who is online, and "close their sessions".
 //!
-//! A ban is on the list before the sessions are closed, and a login is looked up there after it took its
-//! place: so a login that is under way meanwhile is either closed or refused, never missed. An order that
-//! this version does not know is not answered, so that nobody takes it for obeyed.
+//! A ban is on the list before the sessions are closed, and a login is looked up there after it was entered
+//! in the hub: so a login under way is either closed or refused, never missed. A command that this version
+//! does not know is not answered, so that nobody takes the command for obeyed.
 
 use std::sync::Arc;
 
@@ -17,37 +17,39 @@ use shared::wire::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::Core;
-use crate::deny::Words;
+use crate::code::CloseReason;
 use crate::hub::Hub;
 use crate::metrics::{Loss, Metrics};
+use crate::node::Node;
 
-/// Users that one order may name; publishers name fewer.
+/// Users that one command may name; publishers name fewer.
 const MAX_USERS: usize = 10_000;
 
-/// Carries out what publishers order.
+/// Carries out the commands of publishers.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct ControlResponder {
     bus: Bus,
-    node: NodeId,
+    id: NodeId,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
 }
 
-impl Desk {
+impl ControlResponder {
     /// Subscribes, and listens until the edge is gone.
-    pub(crate) async fn start(core: &Core) -> Result<(), RequestError> {
-        let orders = core.bus.subscribe(subject::CONTROL_ALL, None, bus::DEADLINE).await?;
-        let Core { bus, node, hub, metrics, drain, gone } = core.clone();
-        let state = (Self { bus, node, hub, metrics }, orders, gone);
-        drain.supervise("edge-orders", state, |(desk, orders, gone)| Box::pin(desk.listen(orders, gone)));
+    pub(crate) async fn start(node: &Node) -> Result<(), RequestError> {
+        let commands = node.bus.subscribe(subject::CONTROL_ALL, None, bus::DEADLINE).await?;
+        let Node { bus, id, hub, metrics, drain, gone } = node.clone();
+        let state = (Self { bus, id, hub, metrics }, commands, gone);
+        drain.supervise("edge-orders", state, |(responder, commands, gone)| {
+            Box::pin(responder.listen(commands, gone))
+        });
         Ok(())
     }
 
-    async fn listen(&self, orders: &mut Subscriber, gone: &CancellationToken) {
+    async fn listen(&self, commands: &mut Subscriber, gone: &CancellationToken) {
         loop {
             tokio::select! {
-                message = orders.next() => match message {
+                message = commands.next() => match message {
                     Some(message) => self.on_message(message).await,
                     None => return tracing::error!("the bus client ended the subscription to orders"),
                 },
@@ -58,17 +60,17 @@ impl Desk {
 
     async fn on_message(&self, message: Message) {
         let (Ok(control), Some(reply)) = (Control::decode(&message.payload), message.reply) else {
-            self.metrics.lost(Loss::BadOrder, 1);
+            self.metrics.lost(Loss::BadCommand, 1);
             return tracing::debug!("dropped an order that can't be read or answered");
         };
         let Some(users) = self.carry_out(&control.command) else {
-            self.metrics.lost(Loss::BadOrder, 1);
+            self.metrics.lost(Loss::BadCommand, 1);
             return tracing::warn!("dropped an order about something that is no user, or about too many");
         };
-        let answer = ControlAnswer { v: VERSION, edge: self.node.clone(), users };
+        let answer = ControlAnswer { v: VERSION, edge: self.id.clone(), users };
         match self.bus.publish(reply, None, None, answer.encode()).await {
             Ok(()) => {
-                self.metrics.orders.inc();
+                self.metrics.commands.inc();
             }
             Err(error) => {
                 self.metrics.lost(Loss::Answer, 1);
@@ -77,67 +79,69 @@ impl Desk {
         }
     }
 
-    /// None: the order can't be carried out, and nothing of it was.
-    fn carry_out(&self, order: &Command) -> Option<Vec<UserAnswer>> {
-        match order {
+    /// Carries out a command. None: that is not possible, and nothing of the command was carried out.
+    fn carry_out(&self, command: &Command) -> Option<Vec<UserAnswer>> {
+        match command {
             Command::Sessions { users } => {
                 Some(uids(users)?.iter().map(|uid| online(self.hub.logins_of(uid))).collect())
             }
             Command::Disconnect { users, reason, deny_for_ms, stored } => {
-                let words: Words = reason.as_deref().map(Into::into);
+                let reason: CloseReason = reason.as_deref().map(Into::into);
                 let until = deny_for_ms.map(|time| Until::of(time, *stored));
-                Some(uids(users)?.iter().map(|uid| self.disconnect(uid, &words, until)).collect())
+                Some(uids(users)?.iter().map(|uid| self.disconnect(uid, &reason, until)).collect())
             }
         }
     }
 
-    fn disconnect(&self, uid: &Uid, words: &Words, until: Option<Until>) -> UserAnswer {
-        let denied = until.is_some_and(|until| self.deny(uid, words, until));
-        let sessions = self.hub.disconnect(uid, words);
-        tracing::debug!(sessions, denied, "the back end disconnects a user");
-        UserAnswer { sessions, since: Vec::new(), denied }
+    fn disconnect(&self, uid: &Uid, reason: &CloseReason, until: Option<Until>) -> UserAnswer {
+        let banned = until.is_some_and(|until| self.ban(uid, reason, until));
+        let sessions = self.hub.disconnect(uid, reason);
+        tracing::debug!(sessions, denied = banned, "the back end disconnects a user");
+        UserAnswer { sessions, since: Vec::new(), denied: banned }
     }
 
-    /// Says whether the user is kept out now.
-    fn deny(&self, uid: &Uid, words: &Words, until: Until) -> bool {
-        let (now, mut list) = (unix_ms(), self.hub.denied());
+    /// Bans a user, and returns whether it is banned now.
+    fn ban(&self, uid: &Uid, reason: &CloseReason, until: Until) -> bool {
+        let (now, mut list) = (unix_ms(), self.hub.bans());
         let bans = match until {
-            Until::Kept(StoredAt { until_ms, .. }) => until_ms > now,
+            Until::Stored(StoredAt { until_ms, .. }) => until_ms > now,
             Until::For(_) => false,
         };
         let taken = match until {
-            Until::Kept(StoredAt { seq, until_ms }) => list.order(uid, seq, until_ms, words.clone(), now),
+            Until::Stored(StoredAt { seq, until_ms }) => {
+                list.command(uid, seq, until_ms, reason.clone(), now)
+            }
             Until::For(time) => {
                 // Who is let in again stays so, whatever the clock says later.
                 let until_ms = if time == 0 { 0 } else { now.saturating_add(time) };
-                list.order_unkept(uid, until_ms, words.clone(), now)
+                list.command_unlisted(uid, until_ms, reason.clone(), now)
             }
         };
         if taken.is_err() {
-            self.metrics.lost(Loss::Denial, 1);
+            self.metrics.lost(Loss::Ban, 1);
             tracing::error!("a ban finds no place: too many users are banned on this edge");
         }
-        let denied = list.denies(uid, now).is_some();
-        if bans && !denied {
-            // The list as it was read is past this order and keeps nobody out: it may be another one by now.
+        let banned = list.banned(uid, now).is_some();
+        if bans && !banned {
+            // The list as it was read is past this ban and does not have it: the stream may be another one by now.
             self.hub.doubt().notify_one();
         }
-        denied
+        banned
     }
 }
 
-/// How long a user is kept out.
+/// How long a ban lasts.
 #[derive(Debug, Clone, Copy)]
 enum Until {
-    /// As the list keeps it.
-    Kept(StoredAt),
-    /// For so many milliseconds: the publisher keeps no list.
+    /// As the stream stores it.
+    Stored(StoredAt),
+    /// For so many milliseconds: the publisher stores no bans.
     For(u64),
 }
 
 impl Until {
-    fn of(time: u64, kept: Option<StoredAt>) -> Self {
-        kept.map_or(Self::For(time), Self::Kept)
+    fn of(time: u64, stored: Option<StoredAt>) -> Self {
+        stored.map_or(Self::For(time), Self::Stored)
     }
 }
 

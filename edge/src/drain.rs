@@ -9,9 +9,9 @@ use shared::wire::EdgeState;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
-use crate::Core;
 use crate::code::CloseCode;
 use crate::hub::Hub;
+use crate::node::Node;
 
 /// The longest pause between two closes: few sessions need no long farewell.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
@@ -23,44 +23,44 @@ const LAST_GRACE: Duration = Duration::from_millis(4_500);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Waits for the drain to begin, then empties the hub over `window`; then the edge is gone.
-pub(crate) async fn leave(core: Core, phase: watch::Sender<EdgeState>, window: Duration) {
+pub(crate) async fn leave(node: Node, phase: watch::Sender<EdgeState>, window: Duration) {
     // Whatever happens here, the tasks that work until then end.
-    let gone = core.gone.clone().drop_guard();
-    core.drain.begun().await;
+    let gone = node.gone.clone().drop_guard();
+    node.drain.begun().await;
     phase.send_replace(EdgeState::Draining);
     let deadline = Instant::now() + window + LAST_GRACE;
-    tracing::info!(sessions = core.hub.sessions(), "sending the sessions away");
-    if timeout_at(deadline, empty(&core.hub, window)).await.is_err() {
-        tracing::warn!(sessions = core.hub.sessions(), "some sessions did not end in time");
+    tracing::info!(sessions = node.hub.sessions(), "sending the sessions away");
+    if timeout_at(deadline, empty(&node.hub, window)).await.is_err() {
+        tracing::warn!(sessions = node.hub.sessions(), "some sessions did not end in time");
     }
     drop(gone);
 }
 
 async fn empty(hub: &Hub, window: Duration) {
-    let peers = hub.peers();
-    let pause = pause(peers.len(), window);
+    let handles = hub.handles();
+    let pause = pause(handles.len(), window);
     if hub.following_and_replaying().0 > 0 {
         // Whoever can go on elsewhere where it is here gets the time to open the new connection first.
         let lead = LEAD.min(window / 4);
-        for (place, peer) in (0_u32..).zip(&peers) {
-            peer.outbox.announce_close(Instant::now() + lead + pause * place);
+        for (index, handle) in (0_u32..).zip(&handles) {
+            handle.outbox.announce_close(Instant::now() + lead + pause * index);
         }
         sleep(lead).await;
     }
     let mut ticks = interval(pause);
     // A late tick is made up for, so that the window holds.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    for peer in peers {
+    for handle in handles {
         ticks.tick().await;
-        peer.outbox.close(CloseCode::Leaving);
+        handle.outbox.close(CloseCode::Leaving);
     }
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while hub.sessions() > 0 {
         looks.tick().await;
         // Whoever was in a handshake when the drain began is here now.
-        for peer in hub.peers() {
-            peer.outbox.close(CloseCode::Leaving);
+        for handle in hub.handles() {
+            handle.outbox.close(CloseCode::Leaving);
         }
     }
 }

@@ -17,53 +17,52 @@ use shared::headers;
 use shared::subject::{self, Live};
 use shared::wire::{Ask, Envelope as _, LiveMessage};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::Core;
 use crate::backlog::{self, Backlog, Intake};
 use crate::frame::Frame;
 use crate::hub::Hub;
-use crate::hub::kept::Incoming;
 use crate::metrics::{Loss, Metrics};
-use crate::recovery::asks::{Addressed, Desk};
-use crate::recovery::doubt::Trust;
-use crate::recovery::keep::Keep;
-use crate::recovery::line::Step;
-use crate::recovery::metrics::Cause;
-use crate::recovery::recent::Key;
-use crate::traced;
+use crate::node::Node;
+use crate::recovery::Recovery;
+use crate::recovery::asks::{Addressed, AskResponder};
+use crate::recovery::live::{BusCopy, LiveCopies};
+use crate::spans;
 
 /// Answers that may wait for the bus; beyond, the publisher will say that its counts are incomplete.
 const MAX_ANSWERS: usize = 1_024;
 /// The pause after a proof of the subscription failed.
 const PROOF_PAUSE: Duration = Duration::from_millis(200);
 
-/// The edge's ear.
+/// The task that takes everything from the bus.
 #[derive(Debug)]
 pub(crate) struct Feed {
     hub: Arc<Hub>,
-    keep: Arc<Keep>,
-    desk: Desk,
+    recovery: Arc<Recovery>,
+    /// Where live copies of stored messages go.
+    copies: LiveCopies,
+    responder: AskResponder,
     metrics: Arc<Metrics>,
-    connection: watch::Receiver<BusState>,
 }
 
 impl Feed {
-    /// Subscribes, and listens until the edge is gone. What is returned tells whether messages surely arrive
-    /// now.
-    pub(crate) async fn start(core: &Core, keep: Arc<Keep>) -> Result<watch::Receiver<bool>, RequestError> {
-        let messages = core.bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await?;
+    /// Subscribes, and listens until the edge is gone. The returned receiver tells whether messages surely
+    /// arrive now.
+    pub(crate) async fn start(
+        node: &Node,
+        recovery: Arc<Recovery>,
+    ) -> Result<watch::Receiver<bool>, RequestError> {
+        let messages = node.bus.subscribe(subject::LIVE_ALL, None, bus::DEADLINE).await?;
         let (answers, waiting) = mpsc::channel(MAX_ANSWERS);
         let (proved, active) = watch::channel(false);
-        let Core { bus, node, hub, metrics, drain, gone } = core.clone();
-        let mut connection = bus.state();
-        connection.mark_unchanged();
+        let Node { bus, id, hub, metrics, drain, gone } = node.clone();
+        let copies = LiveCopies::new(Arc::clone(&recovery), bus.state());
         let state = (bus.clone(), waiting, Arc::clone(&metrics));
         drain.supervise("edge-answers", state, |(bus, waiting, metrics)| {
             Box::pin(send_answers(bus, waiting, metrics))
         });
-        if keep.keeps(Fault::Barrier) {
+        if recovery.is_on(Fault::Barrier) {
             let state = (bus, proved, gone.clone());
             drain.supervise("edge-proof", state, |(bus, proved, gone)| Box::pin(prove(bus, proved, gone)));
         } else {
@@ -72,12 +71,13 @@ impl Feed {
                 proved.closed().await;
             });
         }
-        let desk = Desk::new(Arc::clone(&keep), node, answers, Arc::clone(&metrics));
+        let responder = AskResponder::new(Arc::clone(&recovery), id, answers, Arc::clone(&metrics));
         let (intake, backlog) = backlog::open(backlog::BYTES);
-        let filling = fill(messages, intake, Arc::clone(&keep), Arc::clone(&metrics), gone.clone());
+        let filling = fill(messages, intake, Arc::clone(&recovery), Arc::clone(&metrics), gone.clone());
         drain.spawn_vital("edge-intake", filling);
         // Not begun anew: what it was handling could be lost, and its sessions find it elsewhere.
-        drain.spawn_vital("edge-feed", Self { hub, keep, desk, metrics, connection }.listen(backlog, gone));
+        let feed = Self { hub, recovery, copies, responder, metrics };
+        drain.spawn_vital("edge-feed", feed.listen(backlog, gone));
         Ok(active)
     }
 
@@ -123,79 +123,39 @@ impl Feed {
         }
     }
 
-    /// A message that is kept nowhere.
+    /// Delivers a message that is stored nowhere.
     fn deliver(&mut self, channel: &str, message: &Message) {
         let Some(live) = self.decode(message) else { return };
-        let span = traced::delivery(message.headers.as_ref(), live.payload.len());
+        let span = spans::delivery(message.headers.as_ref(), live.payload.len());
         let frame = || Frame::message(live.kind, &live.payload).traced(&span);
         let counts = span.in_scope(|| self.hub.deliver(channel, frame));
-        traced::delivered(&span, counts);
+        spans::delivered(&span, counts);
         self.metrics.received(live.payload.len());
         self.metrics.delivered(counts.sessions, counts.failed);
-        self.keep.recent.remember(Key::Id(live.id), counts);
-        tracing::trace!(message = %live.id, sessions = counts.sessions, failed = counts.failed, "delivered");
+        self.recovery.remember(live.id, counts);
+        tracing::trace!(message_id = %live.id, sessions = counts.sessions, failed = counts.failed, "delivered");
     }
 
-    /// The live copy of a stored message. One that can't be read is told to the line all the same, as one
-    /// that nobody is given.
+    /// Hands the live copy of a stored message to recovery, one that can't be read too.
     fn deliver_stored(&mut self, partition: u32, channel: &str, seq: u64, message: &Message) {
         let headers = message.headers.as_ref();
         let before = number(headers, headers::LAST_SEQUENCE).unwrap_or(0);
         let erased = headers.is_some_and(|headers| headers.get(headers::ERASED).is_some());
         let live = if erased { None } else { self.decode(message) };
-        let span = traced::delivery(headers, message.payload.len());
-        // Behind a break of the connection the stream may be another one.
-        if self.connection.has_changed().unwrap_or(false) {
-            self.connection.mark_unchanged();
-            self.keep.on_interruption();
-        }
-        let epoch = self.keep.history.epoch_of(partition);
-        let trust = epoch.map_or(Trust::Sure, |epoch| {
-            self.keep.hear((partition, epoch), channel, seq, live.as_ref().map(|live| live.id))
-        });
-        let incoming = Incoming { seq, message: live.as_ref(), span: &span };
-        let handled =
-            span.in_scope(|| self.hub.on_live(channel, before, (epoch, trust), &incoming, Instant::now()));
+        let span = spans::delivery(headers, message.payload.len());
         self.metrics.received(message.payload.len());
-        match handled.step {
-            Step::Deliver => {
-                traced::delivered(&span, handled.counts);
-                self.metrics.delivered(handled.counts.sessions, handled.counts.failed);
-                if let Some(epoch) = epoch {
-                    self.keep.recent.remember(Key::Stored(epoch, seq), handled.counts);
-                }
-            }
-            Step::Ignore => {
-                self.keep.metrics.repeated.inc();
-            }
-            Step::Fetch => {}
-        }
-        if let Some(epoch) = epoch {
-            if trust == (Trust::Doubtful { first: true }) {
-                self.keep.make_sure(partition, epoch);
-            }
-            self.keep.with_heard(partition, epoch, |heard| match trust {
-                Trust::Sure => heard.on_live(seq),
-                // It may be of another epoch, whose sequences say nothing about this one.
-                Trust::Doubtful { .. } => heard.on_interruption(),
-            });
-            if trust == Trust::Sure {
-                self.keep.history.saw(epoch, partition, seq);
-            }
-        }
+        let copy = BusCopy { partition, channel, seq, before, message: live.as_ref(), span: &span };
+        let handled = self.copies.on_live(&copy);
         tracing::trace!(seq, step = ?handled.step, sessions = handled.counts.sessions, "a stored message came");
-        if let Some(fetching) = handled.fetching {
-            self.keep.fetch(fetching, Cause::Gap);
-        }
     }
 
     fn answer(&self, message: Message) {
-        let _span = traced::answer(message.headers.as_ref()).entered();
+        let _span = spans::answer(message.headers.as_ref()).entered();
         let (Ok(ask), Some(reply)) = (Ask::decode(&message.payload), message.reply) else {
             self.metrics.lost(Loss::BadAsk, 1);
             return tracing::debug!("dropped a question that can't be read or answered");
         };
-        self.desk.answer(ask, reply);
+        self.responder.answer(ask, reply);
     }
 }
 
@@ -217,11 +177,11 @@ async fn send_answers(bus: &Bus, waiting: &mut mpsc::Receiver<Addressed>, metric
     }
 }
 
-/// Takes what comes from the bus as soon as it does, so that what waits is bounded in bytes.
+/// Takes what comes from the bus at once, so that what waits is bounded in bytes.
 async fn fill(
     mut messages: Subscriber,
     intake: Intake,
-    keep: Arc<Keep>,
+    recovery: Arc<Recovery>,
     metrics: Arc<Metrics>,
     gone: CancellationToken,
 ) {
@@ -247,7 +207,7 @@ async fn fill(
             } else {
                 tracing::warn!("what comes from the bus fits again");
             }
-            keep.look_again();
+            recovery.look_again();
         }
     }
 }

@@ -12,7 +12,7 @@ use shared::wire::Kind;
 use tracing::Span;
 
 use crate::code::CloseCode;
-use crate::traced::{Write, Writes};
+use crate::spans::{Write, Writes};
 
 const FIN: u8 = 0x80;
 const TEXT: u8 = 0x1;
@@ -72,7 +72,7 @@ pub(crate) struct Frame {
     body: Arc<Body>,
     /// What the session receives it for; none for what the server says itself.
     subscription: Option<SubscriptionId>,
-    /// Only for a message whose trace is kept.
+    /// Only for a message whose trace is sampled.
     mark: Option<Box<Mark>>,
 }
 
@@ -102,7 +102,7 @@ impl Frame {
         }
     }
 
-    /// Its way to the sockets becomes part of the trace of this delivery, if that is kept.
+    /// Its way to the sockets becomes part of the trace of this delivery, if that is sampled.
     pub(crate) fn traced(mut self, delivery: &Span) -> Self {
         self.mark = Writes::of(delivery).map(|writes| Box::new(Mark::Offered(writes)));
         self

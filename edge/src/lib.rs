@@ -1,24 +1,29 @@
 //! Holds client sockets: speaks their protocol, delivers to them, and sends them away gently.
 //!
-//! | module | holds |
-//! | --- | --- |
-//! | `listener`, `upgrade` | a connection, until it is a WebSocket |
-//! | `admission` | whose connection it is, and whether it may begin now |
-//! | `transport`, `frame` | the socket: frames in, frames out |
-//! | `session` | one client's conversation: `state` decides, `outbox` is what waits for it |
-//! | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
-//! | `hub` | who is here |
-//! | `recovery` | nothing is lost within history: gaps, replays, comparisons with the streams |
-//! | `feed`, `backlog` | messages from the bus to sessions, and the counts back; what waits for it |
-//! | `authn`, `adapters` | whose token it is, and who is asked about it |
-//! | `control` | what publishers ask about users |
-//! | `deny`, `denials` | who may not log in for a while; the list of the bus that says so |
-//! | `hostile` | what fuzzing runs |
-//! | `balance` | moving sessions to edges that have fewer |
-//! | `metrics`, `traced` | what is counted; spans of traces |
-//! | `announce`, `ready`, `drain` | "I live", whether to get new clients, leaving |
+//! The modules stand on floors, listed here from the bottom up; a module imports from its own floor and from
+//! those below, which `tests/floors.rs` holds.
 //!
-//! It never calls the business system, and keeps nothing that a restart may not lose.
+//! | floor | module | holds |
+//! | --- | --- | --- |
+//! | words | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
+//! | | `frame`, `transport` | the socket: frames in, frames out |
+//! | | `metrics`, `spans` | what is counted; spans of traces |
+//! | decisions | `session::state`, `balance::plan`, `ban_list` | one client's conversation; which sessions move; who is banned |
+//! | channel | `session_handle`, `outbox` | what others have of a session; what waits for its client |
+//! | | `channel` | one channel: its subscribers, and how far its messages were handled |
+//! | hub | `admission` | the remote address of a connection, and whether it may begin now |
+//! | | `hub`, `node` | the sessions of this edge; what all its tasks share |
+//! | recovery | `recovery` | nothing is lost within history: gaps, replays, comparisons with the streams |
+//! | session | `authn`, `adapters` | whose token it is; the auth-adapters that are asked |
+//! | | `session` | the task of one session |
+//! | tasks | `upgrade`, `listener`, `config` | a connection, until it is a WebSocket; the settings |
+//! | | `feed`, `backlog` | messages from the bus to sessions, and the counts back; what waits for the feed |
+//! | | `control`, `ban_reader` | commands of publishers about users; the list of bans on the bus |
+//! | | `balance`, `drain` | moving sessions to edges that have fewer; leaving |
+//! | | `announce`, `ready` | "I live"; whether to get new clients |
+//! | wiring | `lib.rs`, `fuzz` | starts all of it; what fuzzing runs |
+//!
+//! An edge never calls the business system, and stores nothing that a restart may not lose.
 
 mod adapters;
 mod admission;
@@ -26,23 +31,27 @@ mod announce;
 mod authn;
 mod backlog;
 mod balance;
+mod ban_list;
+mod ban_reader;
+mod channel;
 pub mod code;
 mod config;
 mod control;
-mod denials;
-mod deny;
 mod drain;
 mod feed;
 mod frame;
-mod hostile;
+mod fuzz;
 mod hub;
 mod listener;
 mod metrics;
+mod node;
+mod outbox;
 mod protocol;
 mod ready;
 mod recovery;
 mod session;
-mod traced;
+mod session_handle;
+mod spans;
 mod transport;
 mod upgrade;
 
@@ -56,7 +65,6 @@ use prometheus_client::registry::Registry;
 use shared::bans::Bans;
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
-use shared::faults::Fault;
 use shared::health::{self, Health};
 use shared::history::{History, HistoryConfig, Role};
 use shared::ids::NodeId;
@@ -70,8 +78,9 @@ use tokio_util::sync::CancellationToken;
 pub use admission::ForwardedHeader;
 pub use balance::{BalanceConfig, Movable};
 pub use config::{Config, Settings};
-pub use hostile::check_bytes;
+pub use fuzz::check_bytes;
 pub use hub::SessionPolicy;
+pub use node::PART;
 
 use admission::Gate;
 use announce::Announcer;
@@ -79,17 +88,15 @@ use authn::Authn;
 use balance::Balancer;
 use feed::Feed;
 use hub::Hub;
-use listener::{Bounds, Port, UnderWay};
+use hub::gauges::Holdings;
+use listener::{Bounds, Port, PortSlots};
 use metrics::Metrics;
-use ready::Signs;
-use recovery::keep::{Keep, KeepLimits};
+use node::Node;
 use recovery::metrics::RecoveryMetrics;
 use recovery::sweep::{LEADER_ELECTED, Sweeper};
-use session::Env;
+use recovery::{Recovery, RecoveryLimits};
+use session::Deps;
 use upgrade::Door;
-
-/// How this part is named in logs, readiness and bus connections.
-pub const PART: &str = "edge";
 
 /// What an edge may need beyond its drain window: the last sessions read what waits for them, and it says
 /// bye.
@@ -97,22 +104,9 @@ const LEAVING_GRACE: Duration = Duration::from_secs(5);
 
 /// How long an edge that is being announced lets connections wait rather than refuse them; at least three
 /// heartbeats.
-const HOLD: Duration = Duration::from_secs(5);
+const ANNOUNCE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What everything in one edge shares. Cheap to clone.
-#[derive(Debug, Clone)]
-struct Core {
-    bus: Bus,
-    node: NodeId,
-    hub: Arc<Hub>,
-    metrics: Arc<Metrics>,
-    /// Every task of this edge runs on it.
-    drain: Drain,
-    /// Cancelled when the last session has left; until then messages are delivered and questions answered.
-    gone: CancellationToken,
-}
-
-/// A running edge. It leaves with the drain that it was started on.
+/// A running edge, which leaves with the drain that it was started on.
 #[derive(Debug)]
 pub struct Edge {
     address: SocketAddr,
@@ -121,8 +115,8 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Binds the port and starts. Takes clients, and is ready as `health` tells, once the publishers know of
-    /// it.
+    /// Binds the port and starts. The edge takes clients, and is ready as `health` tells, once the publishers
+    /// know of it.
     ///
     /// # Errors
     /// The port is taken, or the bus takes no subscription.
@@ -144,72 +138,74 @@ impl Edge {
         sockets::bound_send_buffers(&listener).context("the send buffers of the client port")?;
         let address = listener.local_addr().context("the address of the client port")?;
         bus.register(registry, PART);
-        let core = Core {
+        let node = Node {
             bus,
-            node: NodeId::random(),
-            hub: Arc::new(Hub::new(config.places()).that_heals(!config.faults.has(Fault::GapFetch))),
+            id: NodeId::random(),
+            hub: Arc::new(Hub::new(config.session_limits())),
             metrics: Arc::new(Metrics::register(registry)),
             drain: drain.clone(),
             gone: CancellationToken::new(),
         };
-        registry.register_collector(Box::new(metrics::Holdings(Arc::clone(&core.hub))));
+        registry.register_collector(Box::new(Holdings(Arc::clone(&node.hub))));
         let deaf = "the bus takes no subscriptions";
-        let keep = Arc::new(keep(&core, &config, history, registry));
-        drain.on_panic(recovery::half_changed(&keep));
-        let active = Feed::start(&core, Arc::clone(&keep)).await.context(deaf)?;
-        let leaders = core.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(deaf)?;
-        let sweeper = Sweeper::new(Arc::clone(&keep), active.clone(), leaders, config.sweep_interval);
+        let recovery = Arc::new(recovery(&node, &config, history, registry));
+        drain.on_panic(recovery.half_changed());
+        let active = Feed::start(&node, Arc::clone(&recovery)).await.context(deaf)?;
+        let leaders = node.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(deaf)?;
+        let sweeper = Sweeper::new(Arc::clone(&recovery), active.clone(), leaders, config.sweep_interval);
         // Not begun anew: channels that it was comparing would stay behind.
-        core.drain.spawn_vital("edge-sweep", sweeper.run());
-        control::Desk::start(&core).await.context(deaf)?;
-        let list = Bans::new(&core.bus, history.replicas);
-        let denials = denials::Reader::start(&core, list, config.sweep_interval).await.context(deaf)?;
-        let phase = Announcer::start(&core, &rules, config.heartbeat, active.clone(), denials.clone());
+        node.drain.spawn_vital("edge-sweep", sweeper.run());
+        control::ControlResponder::start(&node).await.context(deaf)?;
+        let list = Bans::new(&node.bus, history.replicas);
+        let bans_known = ban_reader::Reader::start(&node, list, config.sweep_interval).await.context(deaf)?;
+        let phase = Announcer::start(&node, &rules, config.heartbeat, active.clone(), bans_known.clone());
         let phase = phase.await.context(deaf)?;
-        let (bus, crowded) = (core.bus.state(), core.hub.crowded());
-        let (history, awake) = (keep.history.state(), core.bus.awake().clone());
-        let signs =
-            Signs { bus, active: active.clone(), denials, history, phase: phase.subscribe(), crowded, awake };
-        let (state, grace) = ((health, signs), config.bus_grace);
-        drain.supervise("edge-readiness", state, move |(health, signs)| {
-            Box::pin(ready::keep(health, signs, grace))
+        let (bus, crowded) = (node.bus.state(), node.hub.crowded());
+        let (history, awake) = (recovery.history_state(), node.bus.awake().clone());
+        let (active_now, phase_now) = (active.clone(), phase.subscribe());
+        let inputs =
+            ready::Inputs { bus, active: active_now, bans_known, history, phase: phase_now, crowded, awake };
+        let (state, grace) = ((health, inputs), config.bus_grace);
+        drain.supervise("edge-readiness", state, move |(health, inputs)| {
+            Box::pin(ready::report(health, inputs, grace))
         });
         let checks = (config.max_token_checks, config.auth_deadline);
-        let authn = Authn::start(core.bus.clone(), checks, registry, drain, core.gone.clone());
-        let env = env(&config, &core, rules, authn, active, keep);
-        let port = port(live, &core, env, (address, tls), phase.subscribe())?;
-        // Those who connect meanwhile wait in the backlog of the system.
-        let hold = HOLD.max(config.heartbeat * 3);
-        let places = UnderWay::new(&port.bounds);
-        let state = (listener, Arc::new(port), places, phase.subscribe());
-        drain.supervise("edge-listener", state, move |(listener, port, places, phase)| {
+        let authn = Authn::start(node.bus.clone(), checks, registry, drain, node.gone.clone());
+        let deps = deps(&config, &node, rules, authn, active, recovery);
+        let port = port(live, &node, deps, (address, tls), phase.subscribe())?;
+        // Clients that connect meanwhile wait in the backlog of the system.
+        let patience = ANNOUNCE_PATIENCE.max(config.heartbeat * 3);
+        let slots = PortSlots::new(&port.bounds);
+        let state = (listener, Arc::new(port), slots, phase.subscribe());
+        drain.supervise("edge-listener", state, move |(listener, port, slots, phase)| {
             Box::pin(async move {
-                announced(phase, hold).await;
-                listener::serve(listener, port, places).await;
+                announced(phase, patience).await;
+                listener::serve(listener, port, slots).await;
             })
         });
-        Balancer::start(&core, config.balance.clone(), config.heartbeat).await.context(deaf)?;
-        drain.spawn_vital("edge-leave", drain::leave(core.clone(), phase, config.drain_window));
-        tracing::info!(%address, edge = %core.node, "the edge listens");
-        Ok(Self { address, node: core.node, hub: core.hub })
+        Balancer::start(&node, config.balance.clone(), config.heartbeat).await.context(deaf)?;
+        drain.spawn_vital("edge-leave", drain::leave(node.clone(), phase, config.drain_window));
+        tracing::info!(%address, edge = %node.id, "the edge listens");
+        Ok(Self { address, node: node.id, hub: node.hub })
     }
 
-    /// Where clients connect.
+    /// Returns the address at which clients connect.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// How this edge is named in answers to publishers.
+    /// Returns the id of this edge in answers to publishers.
     pub fn node(&self) -> &NodeId {
         &self.node
     }
 
-    /// How many sessions it holds.
+    /// Returns how many sessions this edge holds.
     pub fn sessions(&self) -> usize {
         self.hub.sessions()
     }
 
-    /// How many channels have a session here, and how many users; for tests to show that nothing is left.
+    /// Returns how many channels have a session here, and how many users; for tests to show that nothing is
+    /// left.
     pub fn channels_and_users(&self) -> (usize, usize) {
         self.hub.channels_and_users()
     }
@@ -218,64 +214,64 @@ impl Edge {
 /// Waits until this edge may take clients, or leaves; no longer than `patience`.
 async fn announced(phase: &mut watch::Receiver<EdgeState>, patience: Duration) {
     let announced = phase.wait_for(|phase| *phase != EdgeState::Starting);
-    // Whoever comes later is told why it is refused.
+    // A client that comes later is told why it is refused.
     let _ = tokio::time::timeout(patience, announced).await;
 }
 
-/// What is stored, and what is needed to follow it.
-fn keep(core: &Core, config: &Config, history: &HistoryConfig, registry: &mut Registry) -> Keep {
-    let history = History::open(&core.bus, history, Role::Reader, &core.drain);
-    let limits = KeepLimits {
+/// Opens the streams of history, and what follows them.
+fn recovery(node: &Node, config: &Config, history: &HistoryConfig, registry: &mut Registry) -> Recovery {
+    let history = History::open(&node.bus, history, Role::Reader, &node.drain);
+    let limits = RecoveryLimits {
         replays: config.max_replays,
         remembered: config.remembered_messages,
         faults: config.faults.clone(),
     };
     let mut metrics = RecoveryMetrics::register(registry);
-    metrics.deliveries = core.metrics.deliveries.clone();
-    Keep::new(history, Arc::clone(&core.hub), limits, metrics, core.drain.clone(), core.gone.clone())
+    metrics.deliveries = node.metrics.deliveries.clone();
+    Recovery::new(history, Arc::clone(&node.hub), limits, metrics, node.drain.clone(), node.gone.clone())
 }
 
-/// What all sessions share.
-fn env(
+/// Returns what all sessions share.
+fn deps(
     config: &Config,
-    core: &Core,
+    node: &Node,
     rules: Arc<Rules>,
     authn: Authn,
     active: watch::Receiver<bool>,
-    keep: Arc<Keep>,
-) -> Env {
-    Env {
+    recovery: Arc<Recovery>,
+) -> Deps {
+    Deps {
         rules,
         limits: Arc::new(config.limits()),
         authn,
         active,
         subscribe_deadline: config.subscribe_deadline,
         stalled_after: config.stalled_after,
-        leaving: core.drain.token(),
-        metrics: Arc::clone(&core.metrics),
-        keep,
-        awake: core.bus.awake().clone(),
+        leaving: node.drain.token(),
+        metrics: Arc::clone(&node.metrics),
+        recovery,
+        awake: node.bus.awake().clone(),
     }
 }
 
-/// The client port.
+/// Makes the client port.
 fn port(
     live: Live<Config>,
-    core: &Core,
-    env: Env,
+    node: &Node,
+    deps: Deps,
     (address, tls): (SocketAddr, Option<Acceptor>),
     phase: watch::Receiver<EdgeState>,
 ) -> anyhow::Result<Port> {
     let config = live.get();
-    let terms = config.terms().map_err(anyhow::Error::msg).context("edge")?;
+    let limits = config.gate_limits().map_err(anyhow::Error::msg).context("edge")?;
     let door = Door {
-        gate: Gate::new(terms, Arc::clone(&core.metrics)),
+        gate: Gate::new(limits, Arc::clone(&node.metrics)),
         told: AtomicBool::new(false),
         address,
         scheme: if tls.is_some() { "wss" } else { "ws" },
         path: config.path.clone(),
         live,
-        hub: Arc::clone(&core.hub),
+        hub: Arc::clone(&node.hub),
         outbox: config.outbox.as_usize(),
         phase,
     };
@@ -286,8 +282,8 @@ fn port(
         timeout: config.handshake_timeout,
         max_frame: config.max_frame.as_usize(),
     };
-    let (metrics, drain) = (Arc::clone(&core.metrics), core.drain.clone());
-    Ok(Port { door, tls, env: Arc::new(env), bounds, metrics, drain })
+    let (metrics, drain) = (Arc::clone(&node.metrics), node.drain.clone());
+    Ok(Port { door, tls, deps: Arc::new(deps), bounds, metrics, drain })
 }
 
 /// Runs this part as a process of its own until the drain begins.

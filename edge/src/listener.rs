@@ -20,9 +20,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::admission::TooMany;
 use crate::metrics::{Metrics, Refusal};
-use crate::session::{self, Env};
+use crate::session::{self, Deps};
 use crate::transport::Transport;
-use crate::upgrade::{Door, Peer, Upgraded};
+use crate::upgrade::{Door, Remote, Upgraded};
 
 /// How long it may take to read a refusal.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Port {
     pub(crate) door: Door,
     pub(crate) tls: Option<Acceptor>,
-    pub(crate) env: Arc<Env>,
+    pub(crate) deps: Arc<Deps>,
     pub(crate) bounds: Bounds,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
@@ -59,28 +59,28 @@ pub(crate) struct Port {
 
 /// What may be under way.
 #[derive(Debug)]
-pub(crate) struct UnderWay {
+pub(crate) struct PortSlots {
     handshakes: Arc<Slots>,
     /// Refusals that are being told.
     refusals: Arc<Slots>,
 }
 
-impl UnderWay {
+impl PortSlots {
     pub(crate) fn new(bounds: &Bounds) -> Self {
-        let places = || Arc::new(Slots::new(bounds.handshakes, bounds.handshakes_per_address));
-        Self { handshakes: places(), refusals: places() }
+        let slots = || Arc::new(Slots::new(bounds.handshakes, bounds.handshakes_per_address));
+        Self { handshakes: slots(), refusals: slots() }
     }
 }
 
 /// Takes connections until the drain begins; then the port is closed.
-pub(crate) async fn serve(listener: &TcpListener, port: &Arc<Port>, places: &UnderWay) {
+pub(crate) async fn serve(listener: &TcpListener, port: &Arc<Port>, slots: &PortSlots) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = port.drain.begun() => return,
         };
         match accepted {
-            Ok((stream, address)) => port.take(stream, address, places),
+            Ok((stream, address)) => port.take(stream, address, slots),
             Err(error) => {
                 port.metrics.refused(Refusal::Accept);
                 tracing::warn!(%error, "can't accept connections");
@@ -92,75 +92,75 @@ pub(crate) async fn serve(listener: &TcpListener, port: &Arc<Port>, places: &Und
 
 impl Port {
     /// Begins a handshake, or refuses it; without waiting for either.
-    fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, places: &UnderWay) {
-        match self.admit(address, &places.handshakes) {
-            Ok((peer, place)) => {
+    fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, slots: &PortSlots) {
+        match self.admit(address, &slots.handshakes) {
+            Ok((remote, slot)) => {
                 let port = Arc::clone(self);
-                self.drain.spawn("edge-handshake", async move { port.welcome(stream, peer, place).await });
+                self.drain.spawn("edge-handshake", async move { port.welcome(stream, remote, slot).await });
             }
-            Err(too_many) => self.refuse(stream, address, too_many, places),
+            Err(too_many) => self.refuse(stream, address, too_many, slots),
         }
     }
 
     /// The gate first, so that an address pays for what it is refused, too. A proxy's clients enter when it
     /// has told who they are; until then its places are not taken away from it.
-    fn admit(&self, address: SocketAddr, places: &Arc<Slots>) -> Result<(Peer, Slot), TooMany> {
+    fn admit(&self, address: SocketAddr, slots: &Arc<Slots>) -> Result<(Remote, Slot), TooMany> {
         let gate = &self.door.gate;
-        let (peer, place) = match gate.peer(address.ip()) {
-            None => (Peer::Proxy(address.ip()), places.take(address.ip().into(), false, Claim::Firm)),
+        let (remote, slot) = match gate.visitor_at(address.ip()) {
+            None => (Remote::Proxy(address.ip()), slots.take(address.ip().into(), false, Claim::Firm)),
             Some(visitor) => {
                 gate.enter(visitor, Instant::now())?;
                 let (source, limited) = (visitor.source(), visitor.is_limited());
-                (Peer::Client(visitor), places.take(source, limited, Claim::Silent))
+                (Remote::Client(visitor), slots.take(source, limited, Claim::Silent))
             }
         };
-        let place = place.map_err(|none| {
+        let slot = slot.map_err(|none| {
             let refusal = match none {
                 NoSlot::Full => Refusal::Busy,
                 NoSlot::Source => Refusal::AddressHandshakes,
             };
             TooMany::new(refusal, Duration::ZERO)
         });
-        Ok((peer, place?))
+        Ok((remote, slot?))
     }
 
-    async fn welcome(&self, stream: TcpStream, peer: Peer, place: Slot) {
+    async fn welcome(&self, stream: TcpStream, remote: Remote, slot: Slot) {
         let _held = GaugeGuard::new(&self.metrics.handshakes);
         // Messages are small and wait for nothing; without it they would.
         if stream.set_nodelay(true).is_err() {
             return self.metrics.refused(Refusal::Broken);
         }
         let upgraded = tokio::select! {
-            upgraded = timeout(self.bounds.timeout, self.shake(stream, peer, &place)) => {
+            upgraded = timeout(self.bounds.timeout, self.shake(stream, remote, &slot)) => {
                 upgraded.unwrap_or(Err(Refusal::Slow))
             }
-            () = place.lost() => Err(Refusal::Displaced),
+            () = slot.lost() => Err(Refusal::Displaced),
             () = self.drain.begun() => Err(Refusal::Leaving),
         };
         match upgraded {
             Ok(Upgraded { stream, head, member, visitor }) => {
                 tracing::debug!(session = member.id(), address = %visitor.address, "a session from there");
                 let transport = Transport::new(stream, &head, self.bounds.max_frame);
-                let session = session::run(transport, member, visitor.source(), Arc::clone(&self.env));
+                let session = session::run(transport, member, visitor.source(), Arc::clone(&self.deps));
                 self.drain.spawn("edge-session", session);
             }
             Err(refusal) => {
-                tracing::debug!(?peer, ?refusal, "a connection became no session");
+                tracing::debug!(peer = ?remote, ?refusal, "a connection became no session");
                 self.metrics.refused(refusal);
             }
         }
     }
 
     /// The whole handshake: the first byte, the client's turn, TLS, HTTP.
-    async fn shake(&self, stream: TcpStream, peer: Peer, place: &Slot) -> Result<Upgraded, Refusal> {
+    async fn shake(&self, stream: TcpStream, remote: Remote, slot: &Slot) -> Result<Upgraded, Refusal> {
         match timeout(self.bounds.first_byte, stream.peek(&mut [0])).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) => return Err(Refusal::Broken),
             Err(_) => return Err(Refusal::Silent),
         }
-        if let Peer::Client(_) = peer {
+        if let Remote::Client(_) = remote {
             // From here on it is this edge that makes the client wait.
-            place.claim(Claim::Idle);
+            slot.claim(Claim::Idle);
             match self.door.gate.turn(Instant::now()) {
                 Ok(wait) if wait.is_zero() => {}
                 Ok(wait) => sleep(wait).await,
@@ -173,7 +173,7 @@ impl Port {
             }
         }
         let stream = self.secured(stream).await.ok_or(Refusal::Broken)?;
-        self.door.handshake(stream, peer, place).await
+        self.door.handshake(stream, remote, slot).await
     }
 
     /// The connection, with TLS if this port speaks it. None: the client doesn't.
@@ -192,15 +192,15 @@ impl Port {
 
     /// Says why not, without reading the request first; if there are too many even for that, says nothing.
     /// With TLS it says nothing either, since that would cost the very handshake that is saved.
-    fn refuse(&self, stream: TcpStream, address: SocketAddr, too_many: TooMany, places: &UnderWay) {
+    fn refuse(&self, stream: TcpStream, address: SocketAddr, too_many: TooMany, slots: &PortSlots) {
         if self.tls.is_some() {
             return self.metrics.refused(too_many.refusal);
         }
-        match places.refusals.take(address.ip().into(), true, Claim::Idle) {
-            Ok(place) => {
+        match slots.refusals.take(address.ip().into(), true, Claim::Idle) {
+            Ok(slot) => {
                 self.metrics.refused(too_many.refusal);
                 self.drain.spawn("edge-refusal", async move {
-                    tokio::select! { () = tell(stream, too_many) => {}, () = place.lost() => {} }
+                    tokio::select! { () = tell(stream, too_many) => {}, () = slot.lost() => {} }
                 });
             }
             Err(_) => self.metrics.refused(Refusal::Flood),

@@ -1,22 +1,25 @@
 //! What this part counts. Labels come from small fixed sets, never from a client.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use shared::clock::unix_ms;
 
-use crate::balance;
 use crate::code::{CloseCode, ErrorCode};
-use crate::hub::Hub;
+
+/// Why a session was asked to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MoveReason {
+    /// This edge has more than the others.
+    Uneven,
+    /// The connection is as old as it may become.
+    Age,
+}
 
 /// How a handshake ended that did not become a session, or why nobody even began one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,10 +88,10 @@ pub(crate) enum Loss {
     BadHeartbeat,
     /// An acknowledgement that can't be read.
     BadAck,
-    /// An order from a publisher that can't be read, answered or carried out.
-    BadOrder,
-    /// A ban for which there was no place.
-    Denial,
+    /// A command from a publisher that can't be read, answered or carried out.
+    BadCommand,
+    /// A ban for which there was no slot.
+    Ban,
 }
 
 /// What became of a token.
@@ -98,7 +101,7 @@ pub(crate) enum LoginOutcome {
     Unknown,
     Unavailable,
     TooManySessions,
-    Denied,
+    Banned,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -150,13 +153,13 @@ pub(crate) struct Metrics {
     pub(crate) tracked_addresses: Gauge,
     /// Connections whose address was not held to its rate, because too many others were.
     pub(crate) untracked_addresses: Counter,
-    /// Requests that told of another address, from a peer that is not trusted.
+    /// Requests that told of another address, from a remote address that is not trusted.
     pub(crate) forwarded_ignored: Counter,
     messages: Counter,
     /// Questions of publishers that were answered.
     pub(crate) asks: Counter,
-    /// Questions and orders of publishers about users that were answered.
-    pub(crate) orders: Counter,
+    /// Questions and commands of publishers about users that were answered.
+    pub(crate) commands: Counter,
     closed: Family<Coded, Counter>,
     errors: Family<Coded, Counter>,
     refused: Family<Reason, Counter>,
@@ -182,7 +185,7 @@ impl Metrics {
             forwarded_ignored: Counter::default(),
             messages: Counter::default(),
             asks: Counter::default(),
-            orders: Counter::default(),
+            commands: Counter::default(),
             closed: Family::default(),
             errors: Family::default(),
             refused: Family::default(),
@@ -220,7 +223,7 @@ impl Metrics {
         registry.register("messages", "Messages from the bus", metrics.messages.clone());
         registry.register("deliveries", "Messages offered to sessions", metrics.deliveries.0.clone());
         registry.register("asks", "Questions of publishers answered", metrics.asks.clone());
-        registry.register("orders", "Questions and orders about users answered", metrics.orders.clone());
+        registry.register("orders", "Questions and orders about users answered", metrics.commands.clone());
         registry.register("losses", "What was thrown away, by reason", metrics.lost.clone());
         metrics
     }
@@ -237,10 +240,10 @@ impl Metrics {
     }
 
     /// So many sessions were asked to move.
-    pub(crate) fn moved(&self, why: balance::Reason, number: usize) {
+    pub(crate) fn moved(&self, why: MoveReason, number: usize) {
         let reason = match why {
-            balance::Reason::Uneven => "uneven",
-            balance::Reason::Age => "age",
+            MoveReason::Uneven => "uneven",
+            MoveReason::Age => "age",
         };
         if number > 0 {
             self.moved.get_or_create(&Reason { reason }).inc_by(number as u64);
@@ -288,7 +291,7 @@ impl Metrics {
             LoginOutcome::Unknown => "unknown",
             LoginOutcome::Unavailable => "unavailable",
             LoginOutcome::TooManySessions => "too_many_sessions",
-            LoginOutcome::Denied => "denied",
+            LoginOutcome::Banned => "denied",
         };
         self.logins.get_or_create(&Outcome { outcome }).inc();
     }
@@ -314,54 +317,11 @@ impl Metrics {
             Loss::Heartbeat => "heartbeat",
             Loss::BadHeartbeat => "bad_heartbeat",
             Loss::BadAck => "bad_ack",
-            Loss::BadOrder => "bad_order",
-            Loss::Denial => "denial",
+            Loss::BadCommand => "bad_order",
+            Loss::Ban => "denial",
         };
         if number > 0 {
             self.lost.get_or_create(&Reason { reason }).inc_by(number as u64);
         }
-    }
-}
-
-/// What the hub holds, added up at each scrape.
-#[derive(Debug)]
-pub(crate) struct Holdings(pub(crate) Arc<Hub>);
-
-impl Collector for Holdings {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
-        let (channels, users) = self.0.channels_and_users();
-        let (following, replaying) = self.0.following_and_replaying();
-        let waiting = self.0.waiting();
-        for (name, help, unit, value) in [
-            ("mc_edge_channels", "Channels that have a session here", None, channels),
-            ("mc_edge_users", "Users who have a session here", None, users),
-            (
-                "mc_edge_max_sessions",
-                "Sessions that there may be, 0 for no limit",
-                None,
-                self.0.max_sessions(),
-            ),
-            (
-                "mc_edge_denied_users",
-                "Users whose logins are refused",
-                None,
-                self.0.denied().refused(unix_ms()),
-            ),
-            ("mc_edge_following_sessions", "Sessions that receive messages with ids", None, following),
-            ("mc_edge_replays", "Channels that a session is given what is stored of", None, replaying),
-            ("mc_edge_outbox_sessions", "Sessions that messages wait for", None, waiting.sessions),
-            ("mc_edge_outbox_messages", "Messages that wait for a session", None, waiting.frames),
-            ("mc_edge_outbox", "Messages that wait for a session", Some(&Unit::Bytes), waiting.bytes),
-            (
-                "mc_edge_outbox_largest",
-                "The fullest outbox of a session",
-                Some(&Unit::Bytes),
-                waiting.largest,
-            ),
-        ] {
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)?;
-        }
-        Ok(())
     }
 }

@@ -11,18 +11,18 @@ use shared::history::HistoryState;
 use shared::wire::EdgeState;
 use tokio::sync::watch;
 
-use crate::PART;
+use crate::node::PART;
 
 const NO_LIST: &str = "the bus does not tell who may not log in (stream MC_DENY); trying again";
 
 /// What readiness follows from.
 #[derive(Debug)]
-pub(crate) struct Signs {
+pub(crate) struct Inputs {
     pub(crate) bus: watch::Receiver<BusState>,
     /// Whether messages surely arrive.
     pub(crate) active: watch::Receiver<bool>,
     /// Whether it is known who may not log in.
-    pub(crate) denials: watch::Receiver<bool>,
+    pub(crate) bans_known: watch::Receiver<bool>,
     /// Whether what is stored can be read.
     pub(crate) history: watch::Receiver<HistoryState>,
     pub(crate) phase: watch::Receiver<EdgeState>,
@@ -37,26 +37,26 @@ pub(crate) struct Signs {
 struct View {
     bus: BusState,
     active: bool,
-    denials: bool,
+    bans_known: bool,
     phase: EdgeState,
     crowded: bool,
 }
 
 impl View {
     fn knows(self) -> bool {
-        self.active && self.denials
+        self.active && self.bans_known
     }
 }
 
 /// Tells `health` until this edge leaves.
-pub(crate) async fn keep(health: &Health, signs: &mut Signs, grace: Duration) {
-    let Signs { bus, active, denials, history, phase, crowded, awake } = signs;
+pub(crate) async fn report(health: &Health, inputs: &mut Inputs, grace: Duration) {
+    let Inputs { bus, active, bans_known, history, phase, crowded, awake } = inputs;
     let mut away_since = None;
     loop {
         let view = View {
             bus: *bus.borrow_and_update(),
             active: *active.borrow_and_update(),
-            denials: *denials.borrow_and_update(),
+            bans_known: *bans_known.borrow_and_update(),
             phase: *phase.borrow_and_update(),
             crowded: *crowded.borrow_and_update(),
         };
@@ -83,7 +83,7 @@ pub(crate) async fn keep(health: &Health, signs: &mut Signs, grace: Duration) {
         let changed = tokio::select! {
             changed = bus.changed() => changed,
             changed = active.changed() => changed,
-            changed = denials.changed() => changed,
+            changed = bans_known.changed() => changed,
             changed = history.changed() => changed,
             changed = phase.changed() => changed,
             changed = crowded.changed() => changed,
@@ -100,7 +100,7 @@ fn reason(view: View, away_too_long: bool) -> Option<&'static str> {
     match view.phase {
         EdgeState::Draining | EdgeState::Bye => Some("leaving"),
         EdgeState::Starting if view.bus.connects == 0 => Some("the bus can't be reached yet; trying"),
-        EdgeState::Starting if !view.denials => Some(NO_LIST),
+        EdgeState::Starting if !view.bans_known => Some(NO_LIST),
         EdgeState::Starting => Some("announcing itself to the publishers"),
         EdgeState::Serving if away_too_long && view.active => Some(NO_LIST),
         EdgeState::Serving if away_too_long => Some("the bus is gone; trying to reach it again"),
@@ -116,23 +116,28 @@ mod tests {
     #[test]
     fn each_reason_is_told_when_it_holds() {
         let bus = |connects| BusState { connected: connects > 0, connects };
-        let starting =
-            View { bus: bus(0), active: false, denials: false, phase: EdgeState::Starting, crowded: false };
+        let starting = View {
+            bus: bus(0),
+            active: false,
+            bans_known: false,
+            phase: EdgeState::Starting,
+            crowded: false,
+        };
         assert!(reason(starting, true).is_some_and(|reason| reason.contains("can't be reached yet")));
         assert_eq!(reason(View { bus: bus(1), ..starting }, false), Some(NO_LIST));
         assert!(
-            reason(View { bus: bus(1), denials: true, ..starting }, false)
+            reason(View { bus: bus(1), bans_known: true, ..starting }, false)
                 .is_some_and(|reason| reason.contains("announcing"))
         );
         let serving =
-            View { bus: bus(1), active: true, denials: true, phase: EdgeState::Serving, crowded: false };
+            View { bus: bus(1), active: true, bans_known: true, phase: EdgeState::Serving, crowded: false };
         assert_eq!(reason(serving, false), None);
         let crowded = View { crowded: true, ..serving };
         assert!(reason(crowded, false).is_some_and(|reason| reason.contains("max_sessions")));
         let away = View { active: false, ..serving };
         assert_eq!(reason(away, false), None, "not for long yet");
         assert!(reason(away, true).is_some_and(|reason| reason.contains("gone")));
-        assert_eq!(reason(View { denials: false, ..serving }, true), Some(NO_LIST));
+        assert_eq!(reason(View { bans_known: false, ..serving }, true), Some(NO_LIST));
         assert_eq!(reason(View { phase: EdgeState::Draining, ..serving }, false), Some("leaving"));
     }
 }

@@ -33,7 +33,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::admission::{Gate, TooMany, Visitor};
 use crate::config::Config;
-use crate::hub::{Hub, Member};
+use crate::hub::Hub;
+use crate::hub::member::Member;
 use crate::metrics::Refusal;
 
 /// How long it is before a full edge may have a place again.
@@ -73,7 +74,7 @@ pub(crate) struct Upgraded {
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Peer {
+pub(crate) enum Remote {
     /// A client, which has entered the gate.
     Client(Visitor),
     /// A trusted proxy. It will tell whose connection it is.
@@ -99,19 +100,19 @@ impl Door {
     pub(crate) async fn handshake(
         &self,
         stream: Stream,
-        peer: Peer,
-        place: &Slot,
+        remote: Remote,
+        slot: &Slot,
     ) -> Result<Upgraded, Refusal> {
         let admitted: Mutex<Result<Admitted, Refusal>> = Mutex::new(Err(Refusal::Broken));
-        let slot = &admitted;
+        let result = &admitted;
         let service = service_fn(|mut request: Request<Incoming>| async move {
-            let (answer, outcome) = match self.admit(&request, peer, place).await {
+            let (answer, outcome) = match self.admit(&request, remote, slot).await {
                 Ok((answer, member, visitor)) => {
                     (answer, Ok((hyper::upgrade::on(&mut request), member, visitor)))
                 }
                 Err(refused) => (refused.answer(), Err(refused.refusal)),
             };
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
             Ok::<_, Infallible>(answer)
         });
         let mut http = http1::Builder::new();
@@ -131,10 +132,10 @@ impl Door {
     async fn admit(
         &self,
         request: &Request<Incoming>,
-        peer: Peer,
-        place: &Slot,
+        remote: Remote,
+        slot: &Slot,
     ) -> Result<(Answer, Member, Visitor), Refused> {
-        let visitor = self.visitor(request.headers(), peer, place).await?;
+        let visitor = self.visitor(request.headers(), remote, slot).await?;
         let key = self.check(request)?;
         let phase = *self.phase.borrow();
         match phase {
@@ -148,11 +149,11 @@ impl Door {
                 return Err(Refused::busy(Refusal::Leaving, text));
             }
         }
-        let seat = self.gate.seat(visitor)?;
+        let slot_of_address = self.gate.session_slot(visitor)?;
         let Some(mut member) = self.hub.admit(self.outbox) else {
             return Err(TooMany::new(Refusal::Full, FULL_PAUSE).into());
         };
-        member.sit(seat);
+        member.hold(slot_of_address);
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();
@@ -164,10 +165,10 @@ impl Door {
 
     /// Whose connection it is. Whoever comes through a proxy enters the gate here, takes over the place, and
     /// waits for its turn.
-    async fn visitor(&self, headers: &HeaderMap, peer: Peer, place: &Slot) -> Result<Visitor, Refused> {
-        let proxy = match peer {
-            Peer::Proxy(proxy) => proxy,
-            Peer::Client(visitor) => {
+    async fn visitor(&self, headers: &HeaderMap, remote: Remote, slot: &Slot) -> Result<Visitor, Refused> {
+        let proxy = match remote {
+            Remote::Proxy(proxy) => proxy,
+            Remote::Client(visitor) => {
                 if self.gate.is_forwarded(headers) {
                     self.tell_of_untrusted(visitor);
                 }
@@ -176,7 +177,7 @@ impl Door {
         };
         let visitor = self.gate.behind(proxy, headers);
         self.gate.enter(visitor, Instant::now())?;
-        self.gate.attribute(place, visitor)?;
+        self.gate.attribute(slot, visitor)?;
         let wait = self.gate.turn(Instant::now())?;
         if !wait.is_zero() {
             sleep(wait).await;
@@ -185,11 +186,11 @@ impl Door {
     }
 
     /// Somebody invents an address, or a proxy is missing in the configuration; the log says so once.
-    fn tell_of_untrusted(&self, peer: Visitor) {
+    fn tell_of_untrusted(&self, remote: Visitor) {
         self.gate.count_ignored();
         if !self.told.swap(true, Ordering::Relaxed) {
-            let peer = peer.address;
-            tracing::warn!(%peer, "told of another address, and is not believed; if it is your proxy, \
+            let remote = remote.address;
+            tracing::warn!(peer = %remote, "told of another address, and is not believed; if it is your proxy, \
                 add it to edge.trusted_proxies, or its clients share the limits of one address");
         }
     }

@@ -21,11 +21,11 @@ use tokio::time::Instant;
 pub use proxies::ForwardedHeader;
 pub(crate) use proxies::Networks;
 pub(crate) use rate::Rate;
-pub(crate) use source::Seat;
+pub(crate) use source::AddressSlot;
 
 use crate::metrics::{Metrics, Refusal};
 use sockets::{Slot, Source};
-use source::{Rates, Seats, Turn};
+use source::{AddressSlots, Rates, Turn};
 
 /// How long a connection waits for its turn before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ const SPREAD_SECONDS: u64 = 5;
 
 /// The settings; 0 is no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct GateLimits {
     pub(crate) per_second: u32,
     pub(crate) per_address: u32,
     /// Connections of one address at once.
@@ -66,43 +66,44 @@ pub(crate) struct Visitor {
 /// The gate of one edge.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    terms: Terms,
+    limits: GateLimits,
     patience: Duration,
     /// When all that were let in have had their turn. Held only to add one.
     busy_until: Mutex<Instant>,
     rates: Mutex<Rates>,
-    seats: Arc<Seats>,
+    slots: Arc<AddressSlots>,
     metrics: Arc<Metrics>,
 }
 
 impl Gate {
-    pub(crate) fn new(terms: Terms, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(limits: GateLimits, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
-        let rate = Rate::new(terms.per_address, terms.burst_per_address);
+        let rate = Rate::new(limits.per_address, limits.burst_per_address);
         Self {
-            patience: PATIENCE.min(terms.handshake / 4),
+            patience: PATIENCE.min(limits.handshake / 4),
             busy_until: Mutex::new(now),
             rates: Mutex::new(Rates::new(rate, now)),
-            seats: Arc::new(Seats::new(terms.sessions_per_address)),
-            terms,
+            slots: Arc::new(AddressSlots::new(limits.sessions_per_address)),
+            limits,
             metrics,
         }
     }
 
-    /// Who this peer is. None: a trusted proxy, which will tell in its request whom it speaks for.
-    pub(crate) fn peer(&self, peer: IpAddr) -> Option<Visitor> {
-        (!self.terms.trusted.contain(peer)).then(|| self.visitor(peer))
+    /// Returns the visitor at this remote address. None: a trusted proxy, which will tell in its request whom
+    /// it speaks for.
+    pub(crate) fn visitor_at(&self, address: IpAddr) -> Option<Visitor> {
+        (!self.limits.trusted.contain(address)).then(|| self.visitor(address))
     }
 
     /// Whom a trusted proxy speaks for.
     pub(crate) fn behind(&self, proxy: IpAddr, headers: &HeaderMap) -> Visitor {
-        let Terms { trusted, header, .. } = &self.terms;
+        let GateLimits { trusted, header, .. } = &self.limits;
         self.visitor(proxies::real_address(proxy, trusted, *header, headers))
     }
 
     /// Whether a request tells of somebody else in the header that would be believed from a trusted proxy.
     pub(crate) fn is_forwarded(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(self.terms.header.name())
+        headers.contains_key(self.limits.header.name())
     }
 
     /// Somebody told of another address and was not believed.
@@ -114,13 +115,13 @@ impl Gate {
     ///
     /// # Errors
     /// That address has as many handshakes under way as it may.
-    pub(crate) fn attribute(&self, place: &Slot, visitor: Visitor) -> Result<(), TooMany> {
-        let moved = place.belongs_to(visitor.source(), visitor.limited);
+    pub(crate) fn attribute(&self, slot: &Slot, visitor: Visitor) -> Result<(), TooMany> {
+        let moved = slot.belongs_to(visitor.source(), visitor.limited);
         moved.map_err(|_| TooMany::new(Refusal::AddressHandshakes, Duration::ZERO))
     }
 
     fn visitor(&self, address: IpAddr) -> Visitor {
-        let limited = !self.terms.trusted.contain(address) && !self.terms.exempt.contain(address);
+        let limited = !self.limits.trusted.contain(address) && !self.limits.exempt.contain(address);
         Visitor { address: address.to_canonical(), limited }
     }
 
@@ -129,7 +130,7 @@ impl Gate {
     /// # Errors
     /// Its address had too many.
     pub(crate) fn enter(&self, visitor: Visitor, now: Instant) -> Result<(), TooMany> {
-        if visitor.limited && self.terms.per_address > 0 {
+        if visitor.limited && self.limits.per_address > 0 {
             let mut rates = lock(&self.rates);
             let turn = rates.take(visitor.address.into(), now);
             let known = i64::try_from(rates.len()).unwrap_or(i64::MAX);
@@ -149,11 +150,11 @@ impl Gate {
     /// # Errors
     /// It would wait too long.
     pub(crate) fn turn(&self, now: Instant) -> Result<Duration, TooMany> {
-        if self.terms.per_second == 0 {
+        if self.limits.per_second == 0 {
             return Ok(Duration::ZERO);
         }
         // A second's worth at once.
-        let rate = Rate::new(self.terms.per_second, self.terms.per_second);
+        let rate = Rate::new(self.limits.per_second, self.limits.per_second);
         let wait = rate
             .take(&mut lock(&self.busy_until), now, self.patience)
             .map_err(|early| TooMany::new(Refusal::EdgeRate, early))?;
@@ -163,16 +164,16 @@ impl Gate {
         Ok(wait)
     }
 
-    /// A seat for the session of this visitor, if seats are counted.
+    /// A slot for the session of this visitor, if those of addresses are counted.
     ///
     /// # Errors
     /// Its address has as many sessions as it may.
-    pub(crate) fn seat(&self, visitor: Visitor) -> Result<Option<Seat>, TooMany> {
-        if !visitor.limited || self.terms.sessions_per_address == 0 {
+    pub(crate) fn session_slot(&self, visitor: Visitor) -> Result<Option<AddressSlot>, TooMany> {
+        if !visitor.limited || self.limits.sessions_per_address == 0 {
             return Ok(None);
         }
-        match self.seats.take(visitor.source()) {
-            Some(seat) => Ok(Some(seat)),
+        match self.slots.take(visitor.source()) {
+            Some(slot) => Ok(Some(slot)),
             None => Err(TooMany::new(Refusal::AddressSessions, Duration::from_secs(30))),
         }
     }
@@ -235,8 +236,8 @@ mod tests {
     use hyper::header::HeaderValue;
     use prometheus_client::registry::Registry;
 
-    fn gate(change: impl FnOnce(&mut Terms)) -> Gate {
-        let mut terms = Terms {
+    fn gate(change: impl FnOnce(&mut GateLimits)) -> Gate {
+        let mut limits = GateLimits {
             per_second: 0,
             per_address: 0,
             burst_per_address: 1,
@@ -246,8 +247,8 @@ mod tests {
             header: ForwardedHeader::XForwardedFor,
             handshake: Duration::from_secs(10),
         };
-        change(&mut terms);
-        Gate::new(terms, Arc::new(Metrics::register(&mut Registry::default())))
+        change(&mut limits);
+        Gate::new(limits, Arc::new(Metrics::register(&mut Registry::default())))
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -261,8 +262,8 @@ mod tests {
 
     #[test]
     fn a_storm_is_paced_and_only_what_would_wait_too_long_is_refused() {
-        let gate = gate(|terms| terms.per_second = 100);
-        let (stranger, now) = (gate.peer(ip("203.0.113.9")).unwrap(), Instant::now());
+        let gate = gate(|limits| limits.per_second = 100);
+        let (stranger, now) = (gate.visitor_at(ip("203.0.113.9")).unwrap(), Instant::now());
         let waits: Vec<_> = (0..400).map(|_| enter(&gate, stranger, now)).collect();
         assert!(waits[..100].iter().all(|wait| *wait == Ok(Duration::ZERO)), "a second's worth at once");
         assert_eq!(waits[200], Ok(Duration::from_millis(1_010)));
@@ -273,45 +274,46 @@ mod tests {
 
     #[test]
     fn waiting_leaves_time_for_the_handshake() {
-        let gate = gate(|terms| (terms.per_second, terms.handshake) = (10, Duration::from_secs(2)));
-        let (stranger, now) = (gate.peer(ip("203.0.113.9")).unwrap(), Instant::now());
+        let gate = gate(|limits| (limits.per_second, limits.handshake) = (10, Duration::from_secs(2)));
+        let (stranger, now) = (gate.visitor_at(ip("203.0.113.9")).unwrap(), Instant::now());
         let longest = (0..100).filter_map(|_| enter(&gate, stranger, now).ok()).max();
         assert_eq!(longest, Some(Duration::from_millis(500)));
     }
 
     #[test]
     fn one_address_uses_up_neither_the_rate_of_others_nor_the_edge_s() {
-        let gate = gate(|terms| (terms.per_second, terms.per_address, terms.burst_per_address) = (100, 1, 5));
+        let gate =
+            gate(|limits| (limits.per_second, limits.per_address, limits.burst_per_address) = (100, 1, 5));
         let now = Instant::now();
-        let flooder = gate.peer(ip("203.0.113.9")).unwrap();
+        let flooder = gate.visitor_at(ip("203.0.113.9")).unwrap();
         let outcomes: Vec<_> = (0..1_000).map(|_| enter(&gate, flooder, now)).collect();
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 5);
         let refused = outcomes[5].unwrap_err();
         assert_eq!(refused.refusal, Refusal::AddressRate);
         assert!((1..=1 + SPREAD_SECONDS).contains(&refused.retry_after), "{refused:?}");
-        assert_eq!(enter(&gate, gate.peer(ip("203.0.113.8")).unwrap(), now), Ok(Duration::ZERO));
+        assert_eq!(enter(&gate, gate.visitor_at(ip("203.0.113.8")).unwrap(), now), Ok(Duration::ZERO));
         assert_eq!(gate.metrics.tracked_addresses.get(), 2);
     }
 
     #[test]
     fn proxies_and_exempt_addresses_are_not_limited_but_who_is_behind_them_is() {
-        let gate = gate(|terms| (terms.per_address, terms.sessions_per_address) = (1, 1));
+        let gate = gate(|limits| (limits.per_address, limits.sessions_per_address) = (1, 1));
         let now = Instant::now();
-        assert_eq!(gate.peer(ip("10.0.0.1")), None, "it will tell");
+        assert_eq!(gate.visitor_at(ip("10.0.0.1")), None, "it will tell");
         let mut headers = HeaderMap::new();
         let silent_proxy = gate.behind(ip("10.0.0.1"), &headers);
-        let local = gate.peer(ip("127.0.0.1")).unwrap();
+        let local = gate.visitor_at(ip("127.0.0.1")).unwrap();
         for visitor in [silent_proxy, local] {
             assert!((0..100).all(|_| gate.enter(visitor, now).is_ok()));
-            assert!(gate.seat(visitor).unwrap().is_none());
+            assert!(gate.session_slot(visitor).unwrap().is_none());
         }
         headers.insert("x-forwarded-for", HeaderValue::from_static("203.0.113.9"));
         let client = gate.behind(ip("10.0.0.1"), &headers);
         assert_eq!(client.address, ip("203.0.113.9"));
         assert!(gate.enter(client, now).is_ok() && gate.enter(client, now).is_err());
-        let seat = gate.seat(client).unwrap();
-        assert_eq!(gate.seat(client).unwrap_err().refusal, Refusal::AddressSessions);
-        drop(seat);
-        assert!(gate.seat(client).is_ok());
+        let slot = gate.session_slot(client).unwrap();
+        assert_eq!(gate.session_slot(client).unwrap_err().refusal, Refusal::AddressSessions);
+        drop(slot);
+        assert!(gate.session_slot(client).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Who a client really is, when proxies stand in between: pure, from the peer's address and the request's
+//! Who a client really is, when proxies stand in between: pure, from the remote address and the request's
 //! headers.
 //!
 //! Only what a trusted proxy wrote is believed. Each proxy adds, on the right, whom it had the connection
@@ -65,12 +65,12 @@ fn network(text: &str) -> Result<IpNet, String> {
 /// The real address of a client: the last one, from the right, that a trusted proxy vouches for. It is a
 /// trusted one itself if the proxies told of nobody else, or of somebody whom nobody can read.
 pub(crate) fn real_address(
-    peer: IpAddr,
+    remote: IpAddr,
     trusted: &Networks,
     header: ForwardedHeader,
     headers: &HeaderMap,
 ) -> IpAddr {
-    let mut address = peer.to_canonical();
+    let mut address = remote.to_canonical();
     let lines = headers.get_all(header.name()).iter().collect::<Vec<_>>();
     let entries = lines.into_iter().rev().flat_map(|line| match header {
         ForwardedHeader::XForwardedFor => line.as_bytes().rsplit(|byte| *byte == b',').collect(),
@@ -174,14 +174,14 @@ mod tests {
         headers
     }
 
-    fn real(peer: &str, header: ForwardedHeader, lines: &[&str]) -> String {
+    fn real(remote: &str, header: ForwardedHeader, lines: &[&str]) -> String {
         let lines: Vec<_> = lines.iter().map(|line| line.as_bytes()).collect();
-        real_address(ip(peer), &trusted(), header, &headers(header, &lines)).to_string()
+        real_address(ip(remote), &trusted(), header, &headers(header, &lines)).to_string()
     }
 
     #[test]
     fn the_last_address_that_a_trusted_proxy_vouches_for_counts() {
-        let x = |peer, lines: &[&str]| real(peer, ForwardedHeader::XForwardedFor, lines);
+        let x = |remote, lines: &[&str]| real(remote, ForwardedHeader::XForwardedFor, lines);
         assert_eq!(x("203.0.113.9", &["198.51.100.1"]), "203.0.113.9", "a stranger is not believed");
         assert_eq!(x("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(x("192.0.2.1", &["9.9.9.9, 198.51.100.1, 10.2.3.4"]), "198.51.100.1");

@@ -70,23 +70,23 @@ impl Rates {
 
 /// How many sessions each source has. Holds nothing of a source without one.
 #[derive(Debug)]
-pub(crate) struct Seats {
+pub(crate) struct AddressSlots {
     most: usize,
     /// Held only to count.
     taken: Mutex<HashMap<Source, usize>>,
 }
 
-impl Seats {
+impl AddressSlots {
     pub(crate) fn new(most: usize) -> Self {
         Self { most, taken: Mutex::default() }
     }
 
-    /// A seat for one more session, until it is dropped. None: it has as many as it may.
-    pub(crate) fn take(self: &Arc<Self>, source: Source) -> Option<Seat> {
-        let mut seats = self.lock();
-        let taken = seats.get(&source).copied().unwrap_or(0);
-        (taken < self.most).then(|| seats.insert(source, taken + 1))?;
-        Some(Seat { seats: Arc::clone(self), source })
+    /// Takes a slot for one more session, until the slot is dropped. None: the address has as many as it may.
+    pub(crate) fn take(self: &Arc<Self>, source: Source) -> Option<AddressSlot> {
+        let mut slots = self.lock();
+        let taken = slots.get(&source).copied().unwrap_or(0);
+        (taken < self.most).then(|| slots.insert(source, taken + 1))?;
+        Some(AddressSlot { slots: Arc::clone(self), source })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
@@ -94,20 +94,20 @@ impl Seats {
     }
 }
 
-/// A session's seat.
+/// A session's slot among those of its address.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    seats: Arc<Seats>,
+pub(crate) struct AddressSlot {
+    slots: Arc<AddressSlots>,
     source: Source,
 }
 
-impl Drop for Seat {
+impl Drop for AddressSlot {
     fn drop(&mut self) {
-        let mut seats = self.seats.lock();
-        if let Some(taken) = seats.get_mut(&self.source) {
+        let mut slots = self.slots.lock();
+        if let Some(taken) = slots.get_mut(&self.source) {
             *taken -= 1;
             if *taken == 0 {
-                seats.remove(&self.source);
+                slots.remove(&self.source);
             }
         }
     }
@@ -151,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_is_free_again_when_its_session_ends_and_nothing_is_left() {
-        let seats = Arc::new(Seats::new(2));
+    fn a_slot_is_free_again_when_its_session_ends_and_nothing_is_left() {
+        let slots = Arc::new(AddressSlots::new(2));
         let (one, two) = (source("192.0.2.1"), source("192.0.2.2"));
-        let taken = [seats.take(one).unwrap(), seats.take(one).unwrap(), seats.take(two).unwrap()];
-        assert!(seats.take(one).is_none());
+        let taken = [slots.take(one).unwrap(), slots.take(one).unwrap(), slots.take(two).unwrap()];
+        assert!(slots.take(one).is_none());
         drop(taken);
-        assert!(seats.lock().is_empty());
-        assert!(seats.take(one).is_some());
+        assert!(slots.lock().is_empty());
+        assert!(slots.take(one).is_some());
     }
 }

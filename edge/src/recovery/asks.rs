@@ -14,10 +14,10 @@ use shared::wire::{Answer, Ask, Counts, StoredRef, VERSION};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::keep::{Keep, SHORT_PAUSE};
 use super::metrics::Cause;
 use super::recent::Key;
-use crate::hub::kept::Seen;
+use super::{Recovery, SHORT_PAUSE};
+use crate::channel::Seen;
 use crate::metrics::{Loss, Metrics};
 
 /// How long the live copy of a message may take.
@@ -30,45 +30,45 @@ const WAITING: usize = 256;
 /// An answer and where it goes.
 pub(crate) type Addressed = (Subject, Answer);
 
-/// Where questions are answered.
+/// Answers the questions of publishers about messages.
 #[derive(Debug, Clone)]
-pub(crate) struct Desk {
-    keep: Arc<Keep>,
+pub(crate) struct AskResponder {
+    recovery: Arc<Recovery>,
     node: NodeId,
     answers: mpsc::Sender<Addressed>,
     waiting: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
-impl Desk {
+impl AskResponder {
     pub(crate) fn new(
-        keep: Arc<Keep>,
+        recovery: Arc<Recovery>,
         node: NodeId,
         answers: mpsc::Sender<Addressed>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { keep, node, answers, waiting: Arc::new(Semaphore::new(WAITING)), metrics }
+        Self { recovery, node, answers, waiting: Arc::new(Semaphore::new(WAITING)), metrics }
     }
 
-    /// Answers now if everything is known, or as soon as it is. All that is kept nowhere is known now or
-    /// never.
+    /// Answers now if everything is known, or as soon as it is. Whether a message that is stored nowhere
+    /// was handled is known now or never.
     pub(crate) fn answer(&self, ask: Ask, reply: Subject) {
-        let counts = ask.ids.iter().map(|id| self.keep.recent.counts(Key::Id(*id))).collect();
+        let counts = ask.ids.iter().map(|id| self.recovery.recent.counts(Key::Id(*id))).collect();
         let answer = Answer { v: VERSION, edge: self.node.clone(), counts, stored: Vec::new() };
-        let known: Vec<_> = ask.stored.iter().map(|stored| self.keep.look(stored)).collect();
+        let known: Vec<_> = ask.stored.iter().map(|stored| self.recovery.look(stored)).collect();
         if known.iter().all(Option::is_some) {
             let stored = known.into_iter().flatten().collect();
             return self.send(reply, Answer { stored, ..answer });
         }
-        let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
+        let Ok(slot) = Arc::clone(&self.waiting).try_acquire_owned() else {
             let stored = known.into_iter().map(Option::flatten).collect();
             return self.send(reply, Answer { stored, ..answer });
         };
-        let (desk, drain) = (self.clone(), self.keep.drain.clone());
+        let (responder, drain) = (self.clone(), self.recovery.drain.clone());
         drain.spawn("edge-ask", async move {
-            let stored = desk.keep.await_all(&ask.stored).await;
-            desk.send(reply, Answer { stored, ..answer });
-            drop(place);
+            let stored = responder.recovery.await_all(&ask.stored).await;
+            responder.send(reply, Answer { stored, ..answer });
+            drop(slot);
         });
     }
 
@@ -79,7 +79,7 @@ impl Desk {
     }
 }
 
-impl Keep {
+impl Recovery {
     /// None: it has not come yet. Within: none if its counts are forgotten.
     fn look(&self, stored: &StoredRef) -> Option<Option<Counts>> {
         let epoch = stored.epoch.or_else(|| self.history.epoch(&stored.channel));
@@ -99,7 +99,7 @@ impl Keep {
         let all_known = || asked.iter().all(|stored| self.look(stored).is_some()).then_some(());
         if timeout_at(began + FETCH_AFTER, self.hub.when(all_known)).await.is_err() {
             let fetched = async {
-                if self.keeps(Fault::AskFetch) {
+                if self.is_on(Fault::AskFetch) {
                     // Large, and rarely needed.
                     Box::pin(self.fetch_asked(asked)).await;
                 }

@@ -1,57 +1,60 @@
-//! Reads what is missing of a channel, and delivers it, before anything that came after it.
+//! Reads the missing messages of a channel, and delivers them before anything that came after them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use shared::history::{Epoch, Page, ReadError};
+use shared::history::{Epoch, Page, Position, ReadError};
 use shared::ids::Channel;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
-use super::keep::{Keep, PAGE, PAUSE, SHORT_PAUSE};
 use super::metrics::Cause;
 use super::recent::Key;
-use super::verdict::NotWhole;
-use crate::hub::kept::{Fetching, readable};
-use crate::traced;
+use super::{PAGE, PAUSE, Recovery, SHORT_PAUSE};
+use crate::channel::Arrival;
+use crate::channel::cursor::Missing;
+use crate::channel::recoverable::NotWhole;
+use crate::hub::guards::Fetching;
+use crate::spans;
 
 /// Channels that one task catches up with at a time.
 const AT_ONCE: usize = 64;
 
-/// For how long the store may lack what somebody says is there.
+/// For how long the store may lack a message that is said to be stored.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a page brought.
+/// What is left after a page.
 enum Taken {
     /// Nothing is missing any more.
     All,
     /// There is more, or may be.
     Some,
-    /// As far as the store knows, what is wanted is not there.
+    /// As far as the store knows, the wanted message is not there.
     NotThere,
 }
 
-impl Keep {
-    /// Fetches what a line has just begun to miss, in a task of its own.
+impl Recovery {
+    /// Fetches what a channel has just begun to miss, in a task of its own.
     pub(crate) fn fetch(self: &Arc<Self>, fetching: Fetching, cause: Cause) {
-        let keep = Arc::clone(self);
+        let recovery = Arc::clone(self);
         let gone = self.gone.clone();
-        // Whatever waits behind the gap would wait for ever.
+        // If this task were lost, whatever waits behind the gap would wait for ever.
         self.drain.spawn_whole(
             "edge-fetch",
             async move {
-                tokio::select! { () = keep.catch_up(fetching, cause) => {}, () = gone.cancelled() => {} }
+                tokio::select! { () = recovery.catch_up(fetching, cause) => {}, () = gone.cancelled() => {} }
             }
             .in_current_span(),
         );
     }
 
-    /// Fetches what several lines have just begun to miss, in one task.
+    /// Fetches what several channels have just begun to miss, in one task.
     pub(super) fn fetch_all(self: &Arc<Self>, fetches: Vec<Fetching>, cause: Cause) {
-        let (keep, gone) = (Arc::clone(self), self.gone.clone());
+        let (recovery, gone) = (Arc::clone(self), self.gone.clone());
         self.drain.spawn_whole("edge-fetch", async move {
-            let all = stream::iter(fetches).for_each_concurrent(AT_ONCE, |fetch| keep.catch_up(fetch, cause));
+            let all =
+                stream::iter(fetches).for_each_concurrent(AT_ONCE, |fetch| recovery.catch_up(fetch, cause));
             tokio::select! { () = all => {}, () = gone.cancelled() => {} }
         });
     }
@@ -60,17 +63,17 @@ impl Keep {
     pub(crate) async fn catch_up(&self, fetching: Fetching, cause: Cause) {
         self.metrics.fetch(cause);
         let channel = fetching.channel();
-        // Until when the store may lack what is said to be there.
+        // Until when the store may lack what is said to be stored.
         let mut patience = None;
-        while let Some((epoch, after, wanted)) = self.hub.missing(&fetching) {
+        while let Some(Missing { epoch, after, up_to }) = self.hub.missing(&fetching) {
             match self.read_missing(channel, epoch, after).await {
-                Ok(page) => match self.take(channel, page, wanted).await {
+                Ok(page) => match self.take(channel, page, up_to).await {
                     Taken::All => return,
                     Taken::Some => patience = None,
                     Taken::NotThere => {
                         let now = Instant::now();
                         if *patience.get_or_insert(now + PATIENCE) <= now {
-                            return self.give_back(&fetching, (epoch, after));
+                            return self.give_back(&fetching, Position { epoch, seq: after });
                         }
                         sleep(SHORT_PAUSE).await;
                     }
@@ -88,8 +91,8 @@ impl Keep {
     }
 
     async fn read_missing(&self, channel: &Channel, epoch: Epoch, after: u64) -> Result<Page, ReadError> {
-        let place = self.place(&self.fetches, self.history.partition(channel), epoch).await;
-        let _place = place.ok_or(ReadError::NotReady)?;
+        let slot = self.read_slot(&self.fetches, self.history.partition(channel), epoch).await;
+        let _slot = slot.ok_or(ReadError::NotReady)?;
         self.history.page(channel, epoch, after, PAGE).await
     }
 
@@ -102,19 +105,19 @@ impl Keep {
         let mut last = 0;
         for stored in &page.messages {
             last = stored.seq;
-            let span = traced::delivery(
+            let span = spans::delivery(
                 Some(&stored.headers),
                 stored.message.as_ref().map_or(0, |it| it.payload.len()),
             );
-            let Some(incoming) = readable(stored, &span) else {
+            let Some(arrival) = Arrival::read(stored, &span) else {
                 tracing::warn!(%channel, seq = stored.seq, "passed over a stored message that can't be read");
                 self.hub.pass(channel, epoch, stored.seq);
                 continue;
             };
             if let Some(counts) =
-                span.in_scope(|| self.hub.on_fetched(channel, epoch, &incoming, Instant::now()))
+                span.in_scope(|| self.hub.on_fetched(channel, epoch, &arrival, Instant::now()))
             {
-                traced::delivered(&span, counts);
+                spans::delivered(&span, counts);
                 self.metrics.fetched.inc();
                 self.metrics.deliveries.count(counts.sessions, counts.failed);
                 self.recent.remember(Key::Stored(epoch, stored.seq), counts);
@@ -139,12 +142,12 @@ impl Keep {
     /// Nothing in the stream is what is wanted: somebody took its end for further off than it is, or its
     /// leader has lost much. The channels are compared again, since copies that came meanwhile count as
     /// heard.
-    fn give_back(&self, fetching: &Fetching, (epoch, last): (Epoch, u64)) {
+    fn give_back(&self, fetching: &Fetching, last: Position) {
         let channel = fetching.channel();
         self.metrics.given_back.inc();
-        tracing::debug!(%channel, last, "a message that is said to be stored is not there");
+        tracing::debug!(%channel, last = last.seq, "a message that is said to be stored is not there");
         self.hub.give_back(fetching);
-        self.missed(self.history.partition(channel), epoch, last);
+        self.missed(self.history.partition(channel), last.epoch, last.seq);
     }
 
     /// Something is missing for good. Goes on with what comes next.

@@ -28,8 +28,8 @@ impl Looks {
         look: impl Future<Output = Result<Found, E>>,
     ) -> Result<Found, E> {
         let now = Instant::now();
-        let place = Place::of(self, channel);
-        let mut last = place.look.lock().await;
+        let claim = Claim::of(self, channel);
+        let mut last = claim.look.lock().await;
         if let Some((began, found)) = *last
             && began > now
         {
@@ -47,20 +47,20 @@ impl Looks {
 }
 
 /// One who looks, or waits for a look. With the last of them the channel is forgotten.
-struct Place<'l> {
+struct Claim<'l> {
     looks: &'l Looks,
     channel: &'l Channel,
     look: Look,
 }
 
-impl<'l> Place<'l> {
+impl<'l> Claim<'l> {
     fn of(looks: &'l Looks, channel: &'l Channel) -> Self {
         let look = Arc::clone(looks.map().entry(channel.clone()).or_default());
         Self { looks, channel, look }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut map = self.looks.map();
         // The map's and this one: under its lock nobody else gets another.

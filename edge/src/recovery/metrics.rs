@@ -5,7 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::verdict::NotWhole;
+use crate::channel::recoverable::NotWhole;
 use crate::metrics::Deliveries;
 
 /// Why messages were fetched from the store.

@@ -10,9 +10,9 @@ use shared::wire::Counts;
 /// How a message is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
-    /// One that is kept nowhere.
+    /// A message that is stored nowhere.
     Id(MessageId),
-    /// One that is stored: in which life of its stream, and where.
+    /// A stored message: the epoch of its stream, and its sequence.
     Stored(Epoch, u64),
 }
 

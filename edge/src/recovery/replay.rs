@@ -1,7 +1,7 @@
-//! Gives one session what is stored after its position, as fast as it reads, until it can follow.
+//! Gives one session the stored messages after its position, as fast as it reads, until it can follow.
 //!
-//! Nothing of the channel goes through the outbox meanwhile, so how much there is never makes a session too
-//! slow. Each page proves that it is whole, at the time it was read; the last step, from reading to
+//! Nothing of the channel goes through the outbox during a replay, so however much is stored, it never makes
+//! a session too slow. Each page proves that it is whole, at the time it was read; the last step, from reading to
 //! following, is one step of the hub.
 
 use std::pin::Pin;
@@ -12,50 +12,49 @@ use shared::history::{Epoch, Page, Position, ReadError, StoredMessage};
 use shared::ids::Channel;
 use tokio::time::{sleep, timeout};
 
-use super::keep::{Keep, PAGE, PAUSE, SHORT_PAUSE};
-use super::opening::Opened;
-use super::verdict::{NotWhole, judge};
+use super::attach::Attached;
+use super::{PAGE, PAUSE, Recovery, SHORT_PAUSE};
+use crate::channel::recoverable::{NotWhole, judge};
 use crate::frame::{SubscriptionId, block};
-use crate::hub::kept::{Hold, Replaying};
+use crate::hub::guards::{ChannelGuard, Replaying};
 
 /// How long the store may be away in the middle of a replay before the client is sent to another edge.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a session that subscribes with a position finds.
+/// The answer to a session that subscribes with a position.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// The line, which has come as far as the store.
-    pub(crate) opened: Opened,
-    /// The first page after its position, if there is one, or why nothing can be given.
+    /// The channel, whose cursor has come as far as the store.
+    pub(crate) attached: Attached,
+    /// The first page after the position, if there is one, or why nothing can be given.
     pub(crate) first: Result<Option<Page>, NotWhole>,
 }
 
-/// What the next read brought.
+/// The result of the next read.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// More; whole.
+    /// More messages, without a gap.
     Page(Page),
-    /// The rest can't be given any more. The line is open.
-    Lost(NotWhole, Opened),
+    /// The rest can't be given any more. The cursor is open.
+    Lost(NotWhole, Attached),
     /// The store was away for too long.
     Unavailable,
 }
 
-/// One session's way through one channel.
+/// The replay of one channel for one session.
 pub(crate) struct Replay {
     pub(crate) channel: Channel,
-    /// What the client calls it.
+    /// The name by which the client calls the channel.
     pub(crate) name: Arc<str>,
-    /// What the session is given it for, now and once it follows.
+    /// The subscription that the messages are for, in the replay and once the session follows.
     pub(crate) subscription: SubscriptionId,
-    pub(crate) epoch: Epoch,
-    /// The last sequence that the client was given, or named.
-    pub(crate) cursor: u64,
-    /// A page that is still to be given.
+    /// The last position that the client was given, or named.
+    pub(crate) given: Position,
+    /// The page that is still to be given.
     pub(crate) page: Option<Page>,
     page_cost: usize,
     reading: Option<Pin<Box<dyn Future<Output = Read> + Send>>>,
-    /// Counts it among those that messages go to.
+    /// Counts the session among those that messages go to.
     pub(crate) replaying: Replaying,
 }
 
@@ -63,39 +62,37 @@ impl std::fmt::Debug for Replay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Replay")
             .field("channel", &self.channel)
-            .field("cursor", &self.cursor)
+            .field("given", &self.given)
             .finish_non_exhaustive()
     }
 }
 
 impl Replay {
     pub(crate) fn new(
-        hold: Hold,
+        guard: ChannelGuard,
         (name, subscription): (Arc<str>, SubscriptionId),
-        after: Position,
+        given: Position,
         page: Option<Page>,
     ) -> Self {
-        let channel = hold.channel().clone();
-        let Position { epoch, seq: cursor } = after;
+        let channel = guard.channel().clone();
         let page_cost = page.as_ref().map_or(0, cost_of);
-        let replaying = hold.replay();
-        Self { channel, name, subscription, epoch, cursor, page, page_cost, reading: None, replaying }
+        let replaying = guard.replay();
+        Self { channel, name, subscription, given, page, page_cost, reading: None, replaying }
     }
 
-    /// What the page takes that is still to be given.
+    /// Returns the memory of the page that is still to be given.
     pub(crate) fn held(&self) -> usize {
         self.page.as_ref().map_or(0, |_| self.page_cost)
     }
 
-    /// Waits for the next page. Nothing is lost when this is dropped halfway.
-    pub(crate) async fn next(&mut self, keep: &Arc<Keep>) -> Read {
+    /// Waits for the next page. Nothing is lost when the future is dropped halfway.
+    pub(crate) async fn next(&mut self, recovery: &Arc<Recovery>) -> Read {
         if let Some(page) = self.page.take() {
             return Read::Page(page);
         }
         let reading = self.reading.get_or_insert_with(|| {
-            let (keep, channel) = (Arc::clone(keep), self.channel.clone());
-            let (epoch, cursor) = (self.epoch, self.cursor);
-            Box::pin(async move { keep.read_on(&channel, epoch, cursor).await })
+            let (recovery, channel, given) = (Arc::clone(recovery), self.channel.clone(), self.given);
+            Box::pin(async move { recovery.read_on(&channel, given).await })
         });
         let read = reading.await;
         self.reading = None;
@@ -103,10 +100,10 @@ impl Replay {
     }
 }
 
-/// What a header takes beside its texts: its place in a map, and a list of values.
+/// Memory of a header beside its texts: its entry in a map, and a list of values.
 const HEADER: usize = 96;
 
-/// What a page takes of the heap.
+/// Returns the memory of a page on the heap.
 fn cost_of(page: &Page) -> usize {
     let each = |stored: &StoredMessage| {
         let headers = stored.headers.iter();
@@ -120,27 +117,28 @@ fn cost_of(page: &Page) -> usize {
     page.messages.capacity() * size_of::<StoredMessage>() + page.messages.iter().map(each).sum::<usize>()
 }
 
-impl Keep {
-    /// Looks whether everything after a position can be given, and reads the first of it. Give it a deadline.
+impl Recovery {
+    /// Finds out whether everything after a position can be given, and reads the first page. Takes however long
+    /// it takes: the caller sets a deadline.
     pub(crate) async fn find(self: &Arc<Self>, channel: &Channel, after: Position) -> Found {
         loop {
-            let opened = self.open(channel).await;
-            if let Err(why) = judge(after, opened.leader) {
-                return Found { opened, first: Err(why) };
+            let attached = self.attach(channel).await;
+            if let Err(why) = judge(after, attached.leader) {
+                return Found { attached, first: Err(why) };
             }
-            if after.seq >= opened.tail {
-                return Found { opened, first: Ok(None) };
+            if after.seq >= attached.tail {
+                return Found { attached, first: Ok(None) };
             }
-            match self.read_page(channel, after.epoch, after.seq).await {
-                Ok(page) if !page.whole => return Found { opened, first: Err(NotWhole::TooFar) },
+            match self.read_page(channel, after).await {
+                Ok(page) if !page.whole => return Found { attached, first: Err(NotWhole::TooFar) },
                 Ok(page) if page.messages.iter().any(|message| message.erased) => {
-                    return Found { opened, first: Err(NotWhole::Erased) };
+                    return Found { attached, first: Err(NotWhole::Erased) };
                 }
                 Ok(page) if page.messages.is_empty() => sleep(SHORT_PAUSE).await,
                 Ok(page) => {
-                    // In another life of the stream, what was found is of no use.
-                    if self.line_comes_to(channel, after.epoch, &page).await.is_ok() {
-                        return Found { opened, first: Ok(Some(page)) };
+                    // In another epoch, what was found is of no use.
+                    if self.cursor_comes_to(channel, after.epoch, &page).await.is_ok() {
+                        return Found { attached, first: Ok(Some(page)) };
                     }
                 }
                 Err(error) => {
@@ -152,17 +150,17 @@ impl Keep {
         }
     }
 
-    async fn read_page(&self, channel: &Channel, epoch: Epoch, after: u64) -> Result<Page, ReadError> {
-        let place = self.place(&self.replays, self.history.partition(channel), epoch).await;
-        let _place = place.ok_or(ReadError::NotReady)?;
-        let page = self.history.page(channel, epoch, after, PAGE).await?;
+    async fn read_page(&self, channel: &Channel, after: Position) -> Result<Page, ReadError> {
+        let slot = self.read_slot(&self.replays, self.history.partition(channel), after.epoch).await;
+        let _slot = slot.ok_or(ReadError::NotReady)?;
+        let page = self.history.page(channel, after.epoch, after.seq, PAGE).await?;
         self.metrics.replayed.inc_by(page.messages.len() as u64);
         Ok(page)
     }
 
-    /// Waits until the line has come to the end of a page: what is given to a session may be ahead of its
-    /// live copy, and would come again if the session joined before.
-    async fn line_comes_to(
+    /// Waits until the cursor has come to the end of a page. A message of the page may be ahead of its live
+    /// copy, and would come again if the session joined before.
+    async fn cursor_comes_to(
         self: &Arc<Self>,
         channel: &Channel,
         epoch: Epoch,
@@ -174,31 +172,31 @@ impl Keep {
         }
     }
 
-    async fn read_on(self: &Arc<Self>, channel: &Channel, epoch: Epoch, cursor: u64) -> Read {
-        // Whatever it waits for: the store, the line, or the beginning of another one.
-        timeout(PATIENCE, self.try_to_read_on(channel, epoch, cursor)).await.unwrap_or(Read::Unavailable)
+    async fn read_on(self: &Arc<Self>, channel: &Channel, given: Position) -> Read {
+        // Whatever the read waits for: the store, the cursor, or the next epoch.
+        timeout(PATIENCE, self.try_to_read_on(channel, given)).await.unwrap_or(Read::Unavailable)
     }
 
-    async fn try_to_read_on(self: &Arc<Self>, channel: &Channel, epoch: Epoch, cursor: u64) -> Read {
+    async fn try_to_read_on(self: &Arc<Self>, channel: &Channel, given: Position) -> Read {
         loop {
-            match self.read_page(channel, epoch, cursor).await {
-                Ok(page) if !page.whole => return Read::Lost(NotWhole::TooFar, self.open(channel).await),
+            match self.read_page(channel, given).await {
+                Ok(page) if !page.whole => return Read::Lost(NotWhole::TooFar, self.attach(channel).await),
                 Ok(page) if !page.messages.is_empty() => {
-                    return match self.line_comes_to(channel, epoch, &page).await {
+                    return match self.cursor_comes_to(channel, given.epoch, &page).await {
                         Ok(()) => Read::Page(page),
-                        Err(_) => Read::Lost(NotWhole::OtherEpoch, self.open(channel).await),
+                        Err(_) => Read::Lost(NotWhole::OtherEpoch, self.attach(channel).await),
                     };
                 }
                 Ok(_) => match self.history.tail(channel).await {
-                    // The line came further than the store now goes.
-                    Ok((now, tail)) if now == epoch && tail <= cursor => {
-                        return Read::Lost(NotWhole::Erased, self.open(channel).await);
+                    // The cursor came further than the store now goes.
+                    Ok((now, tail)) if now == given.epoch && tail <= given.seq => {
+                        return Read::Lost(NotWhole::Erased, self.attach(channel).await);
                     }
                     // A replica is behind.
                     Ok(_) | Err(_) => sleep(SHORT_PAUSE).await,
                 },
                 Err(ReadError::OtherEpoch) => {
-                    return Read::Lost(NotWhole::OtherEpoch, self.open(channel).await);
+                    return Read::Lost(NotWhole::OtherEpoch, self.attach(channel).await);
                 }
                 Err(error) => {
                     self.metrics.read_errors.inc();
@@ -219,8 +217,8 @@ mod tests {
     use shared::history::{History, HistoryConfig, Role};
 
     use super::*;
-    use crate::hub::{Hub, Places, SessionPolicy};
-    use crate::recovery::keep::KeepLimits;
+    use crate::hub::{Hub, SessionLimits, SessionPolicy};
+    use crate::recovery::RecoveryLimits;
     use crate::recovery::metrics::RecoveryMetrics;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -230,20 +228,22 @@ mod tests {
         let (rest, of_bus) = (Drain::new(), Drain::new());
         let server = bus::provide(&BusConfig::default(), &of_bus).await.unwrap();
         let bus = Bus::connect(&server, "test", &rest).await.unwrap();
-        let places = Places { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
-        let hub = Arc::new(Hub::new(places));
+        let sessions =
+            SessionLimits { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
+        let hub = Arc::new(Hub::new(sessions));
         let history = History::open(&bus, &HistoryConfig::default(), Role::Reader, &rest);
         let mut state = history.state();
         let ready = state.wait_for(|state| state.epochs().is_some());
         timeout(MINUTE, ready).await.expect("history is ready").unwrap();
-        let limits = KeepLimits { replays: 1, remembered: 1, faults: Faults::default() };
+        let limits = RecoveryLimits { replays: 1, remembered: 1, faults: Faults::default() };
         let metrics = RecoveryMetrics::register(&mut Registry::default());
-        let keep = Arc::new(Keep::new(history, hub, limits, metrics, rest.clone(), rest.token()));
+        let recovery = Arc::new(Recovery::new(history, hub, limits, metrics, rest.clone(), rest.token()));
         assert_eq!(of_bus.finish(MINUTE).await, 0);
         tokio::time::pause();
-        // Another life of the stream: what the session was reading is lost.
+        // Another epoch: what the session was reading is lost.
         let channel = Channel::parse("user:1").unwrap();
-        let read = timeout(10 * MINUTE, keep.read_on(&channel, Epoch(7), 0)).await;
+        let read =
+            timeout(10 * MINUTE, recovery.read_on(&channel, Position { epoch: Epoch(7), seq: 0 })).await;
         assert!(matches!(read, Ok(Read::Unavailable)), "{read:?}");
         tokio::time::resume();
         assert_eq!(rest.finish(MINUTE).await, 0);

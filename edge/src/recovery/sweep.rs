@@ -2,10 +2,10 @@
 //!
 //! After each connect of the bus, each change of a stream's leader, and every interval without either: a
 //! route between two servers may have lost a copy while nobody's connection broke. Where every copy was heard
-//! without a hole there is nothing to compare. Followers that hear nothing are told how far they have come in
+//! without a gap there is nothing to compare. Followers that hear nothing are told how far they have come in
 //! the same rounds.
 //!
-//! Each partition is swept by itself: one whose stream does not answer keeps no other waiting. What a
+//! Each partition is swept by itself: a partition whose stream does not answer keeps no other waiting. What a
 //! comparison shows to be missing is fetched in a task of its own, so no round waits for it either.
 
 use std::sync::Arc;
@@ -16,70 +16,74 @@ use futures_util::{StreamExt as _, stream};
 use shared::bus::async_nats::Subscriber;
 use shared::bus::jetstream::ApiError;
 use shared::faults::Fault;
-use shared::history::{Epoch, ReadError};
+use shared::history::{Epoch, Position, ReadError};
 use shared::ids::Channel;
 use shared::subject;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::keep::{Keep, PAUSE};
 use super::metrics::Cause;
-use crate::hub::kept::Fetching;
+use super::{PAUSE, Recovery};
+use crate::hub::guards::Fetching;
 
 /// Where the bus tells that a stream has another leader; behind it stands the stream's name.
 pub(crate) const LEADER_ELECTED: &str = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.>";
 
 /// Channels that are compared with one request.
 const COMPARED: usize = 1_000;
-/// Channels whose lines are opened at a time.
+/// Channels whose cursors are opened at a time.
 const AT_ONCE: usize = 64;
 /// How long copies that are on their way may take before channels are compared.
 const GRACE: Duration = Duration::from_millis(100);
-/// How long opening lines, or one request's channels, may take before the round is given up.
+/// How long opening cursors, or one request's channels, may take before the round is given up.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The pause after a round that was given up.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What a sweep follows.
+/// The sweeps of all partitions, and their reasons to begin.
 pub(crate) struct Sweeper {
-    keep: Arc<Keep>,
+    recovery: Arc<Recovery>,
     /// Whether messages surely arrive from the bus.
     active: watch::Receiver<bool>,
     leaders: Subscriber,
     every: Duration,
-    /// How long a follower may hear nothing before it is told its position.
+    /// How long a follower may hear nothing before it is told a position.
     quiet: Duration,
 }
 
 /// The sweep of one partition.
 struct Sweep<'a> {
-    keep: &'a Arc<Keep>,
+    recovery: &'a Arc<Recovery>,
     partition: u32,
     active: watch::Receiver<bool>,
     /// There is a reason to sweep at once.
     due: &'a Notify,
     every: Duration,
     quiet: Duration,
-    /// The epoch of the lines here.
+    /// The epoch of the cursors here.
     known: Option<Epoch>,
 }
 
 impl Sweeper {
     pub(crate) fn new(
-        keep: Arc<Keep>,
+        recovery: Arc<Recovery>,
         active: watch::Receiver<bool>,
         leaders: Subscriber,
         every: Duration,
     ) -> Self {
-        let quiet = keep.history.config().max_age / 4;
-        Self { keep, active, leaders, every: every.min(quiet / 4).max(PAUSE), quiet }
+        let quiet = recovery.history.config().max_age / 4;
+        Self { recovery, active, leaders, every: every.min(quiet / 4).max(PAUSE), quiet }
     }
 
     /// Sweeps until the edge is gone.
     pub(crate) async fn run(mut self) {
-        let (keep, gone) = (Arc::clone(&self.keep), self.keep.gone.clone());
-        let sweeps: Vec<_> =
-            keep.sweeps_due.iter().zip(0..).map(|(due, partition)| self.of(&keep, partition, due)).collect();
+        let (recovery, gone) = (Arc::clone(&self.recovery), self.recovery.gone.clone());
+        let sweeps: Vec<_> = recovery
+            .sweeps_due
+            .iter()
+            .zip(0..)
+            .map(|(due, partition)| self.of(&recovery, partition, due))
+            .collect();
         tokio::select! {
             () = self.watch() => {}
             _ = join_all(sweeps.into_iter().map(Sweep::run)) => {}
@@ -87,16 +91,16 @@ impl Sweeper {
         }
     }
 
-    fn of<'a>(&self, keep: &'a Arc<Keep>, partition: u32, due: &'a Notify) -> Sweep<'a> {
+    fn of<'a>(&self, recovery: &'a Arc<Recovery>, partition: u32, due: &'a Notify) -> Sweep<'a> {
         let (active, every, quiet) = (self.active.clone(), self.every, self.quiet);
-        Sweep { keep, partition, active, due, every, quiet, known: None }
+        Sweep { recovery, partition, active, due, every, quiet, known: None }
     }
 
     /// Tells the sweeps when they have a reason to begin. Waits for nothing else, so that it is known at once
     /// which copies may have been missed.
     async fn watch(&mut self) {
-        let mut history = self.keep.history.state();
-        let partitions = self.keep.history.partitions();
+        let mut history = self.recovery.history.state();
+        let partitions = self.recovery.history.partitions();
         let mut epochs = vec![None; partitions as usize];
         loop {
             tokio::select! {
@@ -110,7 +114,7 @@ impl Sweeper {
                     for (known, partition) in epochs.iter_mut().zip(0..) {
                         let epoch = state.epochs().and_then(|epochs| epochs.of(partition));
                         if std::mem::replace(known, epoch) != epoch {
-                            self.keep.sweep_soon(partition);
+                            self.recovery.sweep_soon(partition);
                         }
                     }
                 }
@@ -127,19 +131,19 @@ impl Sweeper {
         }
     }
 
-    /// Copies of a partition may have been missed.
+    /// Notes that copies of a partition may have been missed.
     fn interrupted(&self, partition: u32) {
-        self.keep.on_interruption_of(partition);
-        if let Some(epoch) = self.keep.history.epoch_of(partition) {
-            self.keep.with_heard(partition, epoch, |heard| heard.on_interruption());
+        self.recovery.on_interruption_of(partition);
+        if let Some(epoch) = self.recovery.history.epoch_of(partition) {
+            self.recovery.with_gaps(partition, epoch, |gaps| gaps.on_interruption());
         }
-        self.keep.sweep_soon(partition);
+        self.recovery.sweep_soon(partition);
     }
 }
 
 impl Sweep<'_> {
     async fn run(mut self) {
-        let partitions = self.keep.history.partitions();
+        let partitions = self.recovery.history.partitions();
         // Spread, so that the leaders are not all asked in the same moment.
         let mut next = Instant::now() + self.every * self.partition / partitions;
         loop {
@@ -149,35 +153,36 @@ impl Sweep<'_> {
         }
     }
 
-    /// False: it could not be brought to its end.
+    /// Makes one round. False: the round could not be brought to its end.
     async fn round(&mut self) -> bool {
-        let epoch = self.keep.history.epoch_of(self.partition);
+        let epoch = self.recovery.history.epoch_of(self.partition);
         let Some(epoch) = epoch.filter(|_| *self.active.borrow()) else { return true };
         let opened = self.renew(epoch).await;
         self.take_over();
-        let compared = !self.keep.keeps(Fault::Sweep) || self.compare(epoch).await;
+        let compared = !self.recovery.is_on(Fault::Sweep) || self.compare(epoch).await;
         self.tell_positions(epoch);
         opened && compared
     }
 
     fn is_mine(&self, channel: &Channel) -> bool {
-        self.keep.history.partition(channel) == self.partition
+        self.recovery.history.partition(channel) == self.partition
     }
 
-    /// Lines of another life of the stream begin anew, and whoever follows one is told.
+    /// Opens the cursors of another epoch anew, and tells their followers.
     async fn renew(&mut self, epoch: Epoch) -> bool {
         if self.known.replace(epoch).is_some_and(|known| known != epoch) {
             let others = |channel: &Channel, known: Option<Epoch>| {
                 known.is_some_and(|known| known != epoch) && self.is_mine(channel)
             };
-            for channel in self.keep.hub.lines(others) {
-                self.keep.hub.forget_line(&channel);
+            for channel in self.recovery.hub.with_history(others) {
+                self.recovery.hub.forget_cursor(&channel);
             }
         }
-        let unopened = self.keep.hub.lines(|channel, known| known.is_none() && self.is_mine(channel));
+        let unopened =
+            self.recovery.hub.with_history(|channel, known| known.is_none() && self.is_mine(channel));
         let opening = stream::iter(unopened)
-            .for_each_concurrent(AT_ONCE, async |channel| drop(self.keep.open(&channel).await));
-        // Whoever subscribes opens a line too; what is not open after a while is tried again next time.
+            .for_each_concurrent(AT_ONCE, async |channel| drop(self.recovery.attach(&channel).await));
+        // Every subscription opens a cursor too; what is not open after a while is tried again next time.
         let opened = timeout(DEADLINE, opening).await.is_ok();
         if !opened {
             tracing::warn!(partition = self.partition, "the store does not tell where channels end");
@@ -185,19 +190,19 @@ impl Sweep<'_> {
         opened
     }
 
-    /// Fetches what is known to be missing, where whoever fetched it gave up.
+    /// Fetches what is known to be missing, where another fetch gave up.
     fn take_over(&self) {
-        for fetching in self.keep.hub.abandoned(|channel| self.is_mine(channel)) {
-            self.keep.fetch(fetching, Cause::Sweep);
+        for fetching in self.recovery.hub.abandoned(|channel| self.is_mine(channel)) {
+            self.recovery.fetch(fetching, Cause::Sweep);
         }
     }
 
-    /// False: it could not be compared.
+    /// Compares the channels with the stream. False: that was not possible.
     async fn compare(&self, epoch: Epoch) -> bool {
         match self.try_to_compare(epoch).await {
             Ok(()) => true,
             Err(error) => {
-                self.keep.metrics.read_errors.inc();
+                self.recovery.metrics.read_errors.inc();
                 let partition = self.partition;
                 tracing::debug!(partition, %error, "the channels here can't be compared with the stream yet");
                 false
@@ -206,13 +211,13 @@ impl Sweep<'_> {
     }
 
     async fn try_to_compare(&self, epoch: Epoch) -> Result<(), ReadError> {
-        let (keep, partition) = (self.keep, self.partition);
+        let (recovery, partition) = (self.recovery, self.partition);
         let may_miss =
-            |last| keep.with_heard(partition, epoch, |heard| heard.may_miss(last)).unwrap_or(false);
-        // Before the question where the stream ends, so that no hole that comes later counts as compared.
-        let holes = keep.with_heard(partition, epoch, |heard| heard.holes()).unwrap_or(0);
-        let seen = keep.history.seen(partition);
-        let (now, state) = keep.history.fresh_epoch(partition).await?;
+            |last| recovery.with_gaps(partition, epoch, |gaps| gaps.may_miss(last)).unwrap_or(false);
+        // Before the question where the stream ends, so that no gap that comes later counts as compared.
+        let count = recovery.with_gaps(partition, epoch, |gaps| gaps.count()).unwrap_or(0);
+        let seen = recovery.history.seen(partition);
+        let (now, state) = recovery.history.fresh_epoch(partition).await?;
         if now != epoch {
             return Err(ReadError::OtherEpoch);
         }
@@ -222,7 +227,7 @@ impl Sweep<'_> {
         }
         let last = state.last_seq;
         if last == 0 {
-            keep.learn(partition, epoch, last).await?;
+            recovery.learn(partition, epoch, last).await?;
         }
         if may_miss(last) {
             sleep(GRACE).await;
@@ -230,16 +235,17 @@ impl Sweep<'_> {
         if !may_miss(last) {
             return Ok(());
         }
-        keep.learn(partition, epoch, last).await?;
-        keep.metrics.sweeps.inc();
+        recovery.learn(partition, epoch, last).await?;
+        recovery.metrics.sweeps.inc();
         // Messages up to here were handled, or are being fetched: only what lies beyond may be missing.
-        let covered = keep.with_heard(partition, epoch, |heard| heard.covered()).unwrap_or(0);
-        let channels = keep.hub.lines(|channel, known| known == Some(epoch) && self.is_mine(channel));
+        let covered = recovery.with_gaps(partition, epoch, |gaps| gaps.covered()).unwrap_or(0);
+        let channels =
+            recovery.hub.with_history(|channel, known| known == Some(epoch) && self.is_mine(channel));
         for some in channels.chunks(COMPARED) {
-            let tails = timeout(DEADLINE, keep.history.tails(partition, some, covered, last)).await;
+            let tails = timeout(DEADLINE, recovery.history.tails(partition, some, covered, last)).await;
             self.fetch_behind(some, tails.map_err(|_| ReadError::Api(ApiError::Timeout))??);
         }
-        keep.with_heard(partition, epoch, |heard| heard.on_compared(last, holes));
+        recovery.with_gaps(partition, epoch, |gaps| gaps.on_compared(last, count));
         Ok(())
     }
 
@@ -248,21 +254,22 @@ impl Sweep<'_> {
         let behind: Vec<Fetching> = channels
             .iter()
             .zip(tails)
-            .filter_map(|(channel, tail)| self.keep.hub.want(channel, tail?))
+            .filter_map(|(channel, tail)| self.recovery.hub.want(channel, tail?))
             .collect();
         if !behind.is_empty() {
             tracing::info!(partition = self.partition, channels = behind.len(), "fetching what did not come");
-            self.keep.fetch_all(behind, Cause::Sweep);
+            self.recovery.fetch_all(behind, Cause::Sweep);
         }
     }
 
     fn tell_positions(&self, epoch: Epoch) {
-        let (keep, now) = (self.keep, Instant::now());
+        let (recovery, now) = (self.recovery, Instant::now());
         let Some(before) = now.checked_sub(self.quiet) else { return };
-        let covered = keep.with_heard(self.partition, epoch, |heard| heard.covered()).unwrap_or(0);
-        for channel in keep.hub.quiet(before, |channel| self.is_mine(channel)) {
-            let told = keep.hub.tell_positions(&channel, (epoch, covered), before, now);
-            keep.metrics.positions.inc_by(told);
+        let seq = recovery.with_gaps(self.partition, epoch, |gaps| gaps.covered()).unwrap_or(0);
+        let covered = Position { epoch, seq };
+        for channel in recovery.hub.quiet(before, |channel| self.is_mine(channel)) {
+            let told = recovery.hub.tell_position(&channel, covered, before, now);
+            recovery.metrics.positions.inc_by(told);
         }
     }
 }

@@ -11,28 +11,28 @@ use tokio::time::Instant;
 
 use super::state::{Granted, Rest, Unproved};
 use super::{Followable, Session, Untold};
+use crate::channel::frames;
+use crate::channel::recoverable::NotWhole;
 use crate::code::CloseCode;
 use crate::frame::SubscriptionId;
-use crate::hub::kept::{Followed, Join};
+use crate::hub::following::{Followed, Join};
 use crate::metrics::Loss;
-use crate::recovery::envelope;
 use crate::recovery::replay::{Read, Replay};
-use crate::recovery::verdict::NotWhole;
 
 impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     /// Follows a channel, or begins to give what is stored of it.
     pub(super) fn follow(&mut self, followable: Followable, now: Instant) -> Result<Granted, Unproved> {
         let Followable { name, after, instead_of_plain, found } = followable;
-        let (opened, first) = (found.opened, found.first);
-        let channel = opened.hold.channel().clone();
-        let covered = self.covered(&channel, opened.leader.epoch);
+        let (attached, first) = (found.attached, found.first);
+        let channel = attached.guard.channel().clone();
+        let covered = self.covered(&channel, attached.leader.epoch);
         if after.is_some() {
-            self.env.keep.metrics.recovery(first.as_ref().map(drop).map_err(|why| *why));
+            self.deps.recovery.count_recovery(first.as_ref().map(drop).map_err(|why| *why));
         }
         let subscription = self.member.next_subscription();
-        let place = (&name, subscription);
+        let named = (&name, subscription);
         let (Some(after), Ok(first)) = (after, first) else {
-            let followed = self.member.follow(&channel, place, instead_of_plain, covered, None, now);
+            let followed = self.member.follow(&channel, named, instead_of_plain, covered, None, now);
             let Followed { position, ended } = followed.ok_or(Unproved)?;
             self.replays.retain(|replay| replay.name != name);
             let untold = self.untold.len();
@@ -43,21 +43,20 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             return Ok(Granted::Following { position, recovered: after.is_none() });
         };
         if first.is_none() {
-            let here = (after.epoch, after.seq);
-            match self.member.join(&channel, place, here, covered, None, now) {
+            match self.member.join(&channel, named, after, covered, None, now) {
                 Join::Joined(position) => return Ok(Granted::Following { position, recovered: true }),
                 Join::Behind => {}
                 Join::OtherEpoch => return Err(Unproved),
             }
         }
-        self.replays.push(Replay::new(opened.hold, (name, subscription), after, first));
+        self.replays.push(Replay::new(attached.guard, (name, subscription), after, first));
         Ok(Granted::Following { position: after, recovered: true })
     }
 
     /// Receives nothing more under this name.
     pub(super) fn unfollow(&mut self, name: &str, rest: Rest) {
         let replay = self.replays.iter().position(|replay| *replay.name == *name);
-        let replay = replay.map(|place| self.replays.remove(place).subscription);
+        let replay = replay.map(|index| self.replays.remove(index).subscription);
         let ended = self.member.unfollow(name).or(replay);
         self.untold.retain(|untold| *untold.name != *name);
         self.end(ended, rest);
@@ -80,12 +79,12 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                 false
             }
             Rest::Give => {
-                self.env.metrics.lost(Loss::Unsubscribed, waiting.len());
+                self.deps.metrics.lost(Loss::Unsubscribed, waiting.len());
                 !waiting.is_empty()
             }
             Rest::Drop => {
                 let lost = waiting.len() + self.transport.withdraw(ended);
-                self.env.metrics.lost(Loss::Resubscribed, lost);
+                self.deps.metrics.lost(Loss::Resubscribed, lost);
                 false
             }
         }
@@ -97,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         self.replays = Vec::new();
         self.untold = Vec::new();
         self.farewell = None;
-        self.env.metrics.lost(Loss::OtherUser, self.member.outbox().discard());
+        self.deps.metrics.lost(Loss::OtherUser, self.member.outbox().discard());
     }
 
     /// Gives what was read. Some: the session ends.
@@ -106,20 +105,20 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         match read {
             Read::Page(page) => {
                 self.give(&mut replay, page);
-                let here = (replay.epoch, replay.cursor);
+                let given = replay.given;
                 let Replay { channel, name, subscription, replaying, .. } = &mut replay;
-                let place = (&*name, *subscription);
-                match self.member.join(channel, place, here, 0, Some(replaying), Instant::now()) {
+                let named = (&*name, *subscription);
+                match self.member.join(channel, named, given, 0, Some(replaying), Instant::now()) {
                     Join::Joined(_) => {}
                     // The others take their turn.
                     Join::Behind | Join::OtherEpoch => self.replays.push(replay),
                 }
             }
-            Read::Lost(why, opened) => {
-                let covered = self.covered(&replay.channel, opened.leader.epoch);
+            Read::Lost(why, attached) => {
+                let covered = self.covered(&replay.channel, attached.leader.epoch);
                 let Replay { channel, name, subscription, replaying, .. } = &mut replay;
-                let (place, now) = ((&*name, *subscription), Instant::now());
-                match self.member.follow(channel, place, false, covered, Some(replaying), now) {
+                let (named, now) = ((&*name, *subscription), Instant::now());
+                match self.member.follow(channel, named, false, covered, Some(replaying), now) {
                     Some(followed) => self.say_reload(&replay, followed.position, why),
                     None => self.replays.push(replay),
                 }
@@ -131,17 +130,17 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
 
     fn give(&mut self, replay: &mut Replay, page: Page) {
         for stored in page.messages {
-            replay.cursor = stored.seq;
-            let position = Position { epoch: replay.epoch, seq: stored.seq };
+            replay.given.seq = stored.seq;
+            let position = replay.given;
             match stored.message {
                 _ if stored.erased => self.say_reload(replay, position, NotWhole::Erased),
                 Ok(message) => {
                     let (name, subscription) = (&replay.name, replay.subscription);
-                    let frame = envelope::message(position, name, message.kind, &message.payload);
+                    let frame = frames::message(position, name, message.kind, &message.payload);
                     self.send(frame.of(subscription));
                 }
                 Err(error) => {
-                    self.env.metrics.lost(Loss::BadMessage, 1);
+                    self.deps.metrics.lost(Loss::BadMessage, 1);
                     tracing::warn!(%error, seq = stored.seq, "passed over a stored message that can't be read");
                 }
             }
@@ -149,8 +148,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     }
 
     fn say_reload(&mut self, replay: &Replay, position: Position, why: NotWhole) {
-        self.env.keep.metrics.reload(why, 1);
-        self.send(envelope::reload(position, &replay.name, why).of(replay.subscription));
+        self.deps.recovery.count_reloads(why, 1);
+        self.send(frames::reload(position, &replay.name, why).of(replay.subscription));
     }
 
     /// Tells the client to open another connection before this one is closed, if it can go on there where it
@@ -162,11 +161,10 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         }
         let left = at.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let within_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let keep = Arc::clone(&self.env.keep);
-        self.member.say_reconnect(within_ms, |channel, epoch| keep.covered(channel, epoch));
+        let recovery = Arc::clone(&self.deps.recovery);
+        self.member.say_reconnect(within_ms, |channel, epoch| recovery.covered(channel, epoch));
         for replay in &self.replays {
-            let here = Position { epoch: replay.epoch, seq: replay.cursor };
-            let frame = envelope::reconnect(within_ms, here, &replay.name).of(replay.subscription);
+            let frame = frames::reconnect(within_ms, replay.given, &replay.name).of(replay.subscription);
             self.transport.push(frame.counted(self.member.memory()));
         }
     }
@@ -175,8 +173,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     pub(super) fn resume(&mut self) {
         self.paused = false;
         for Untold { name, position } in std::mem::take(&mut self.untold) {
-            self.env.keep.metrics.reload(NotWhole::HeldBack, 1);
-            self.send(envelope::reload(position, &name, NotWhole::HeldBack));
+            self.deps.recovery.count_reloads(NotWhole::HeldBack, 1);
+            self.send(frames::reload(position, &name, NotWhole::HeldBack));
         }
         if let Some(at) = self.farewell.take() {
             self.say_farewell(at);
@@ -184,6 +182,6 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     }
 
     fn covered(&self, channel: &Channel, epoch: Epoch) -> u64 {
-        self.env.keep.covered(channel, epoch)
+        self.deps.recovery.covered(channel, epoch)
     }
 }

@@ -2,11 +2,10 @@
 //!
 //! It decides nothing: [`state`] does. It holds its [`Member`] for as long as messages may go to the client,
 //! and gives it back before the socket is shut down, so that no message is counted for a client that sees its
-//! connection ended. Its place among the sessions is free only once the connection is over, which has a
+//! connection ended. Its slot among the sessions is free only once the connection is over, which has a
 //! deadline whatever the client does.
 
 mod follow;
-pub(crate) mod outbox;
 pub(crate) mod state;
 mod throttle;
 
@@ -34,14 +33,14 @@ use tracing::Instrument as _;
 use crate::authn::{Authn, Owner};
 use crate::code::CloseCode;
 use crate::frame::Frame;
-use crate::hub::kept::Hold;
-use crate::hub::{Entry, Member};
+use crate::hub::guards::ChannelGuard;
+use crate::hub::member::{LoginResult, Member};
 use crate::metrics::{LoginOutcome, Loss, Metrics};
-use crate::recovery::keep::Keep;
+use crate::outbox::{Call, Outbox};
+use crate::recovery::Recovery;
 use crate::recovery::replay::{Found, Read, Replay};
-use crate::traced;
+use crate::spans;
 use crate::transport::{Event, Transport};
-use outbox::{Call, Outbox};
 use state::{Effect, Granted, Limits, State, Unproved, Verified};
 
 /// Bytes of messages that are taken from the outbox at a time; one larger message is taken alone.
@@ -57,7 +56,7 @@ const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all sessions of an edge share.
 #[derive(Debug)]
-pub(crate) struct Env {
+pub(crate) struct Deps {
     pub(crate) rules: Arc<Rules>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) authn: Authn,
@@ -71,7 +70,7 @@ pub(crate) struct Env {
     pub(crate) leaving: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
     /// What is stored, and how it is followed.
-    pub(crate) keep: Arc<Keep>,
+    pub(crate) recovery: Arc<Recovery>,
     /// The clock by which clients are judged.
     pub(crate) awake: Awake,
 }
@@ -91,9 +90,9 @@ type UnderWay = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 /// What came of it.
 enum Outcome {
     Owner(Owner),
-    /// The channel, and what keeps its line until the session watches it.
-    Watchable(Channel, Option<Hold>),
-    /// The channel's line, and what the client can be given of what is stored.
+    /// The channel, and a guard of its cursor until the session watches it.
+    Watchable(Channel, Option<ChannelGuard>),
+    /// The channel, and the stored messages that the client can be given.
     Followable(Box<Followable>),
     Unproved,
 }
@@ -113,7 +112,7 @@ struct Session<S> {
     /// Where the client connects from.
     source: Source,
     state: State,
-    env: Arc<Env>,
+    deps: Arc<Deps>,
     under_way: Option<UnderWay>,
     /// Messages stay in the outbox.
     paused: bool,
@@ -137,6 +136,15 @@ struct Untold {
     position: Position,
 }
 
+/// What may go to the client now.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    /// Messages may.
+    delivers: bool,
+    /// Stored messages go before those in the outbox.
+    stored_first: bool,
+}
+
 /// What goes to the client next.
 enum Next {
     Call(Call),
@@ -148,21 +156,21 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Acknowledged + Unpin>(
     transport: Transport<S>,
     member: Member,
     source: Source,
-    env: Arc<Env>,
+    deps: Arc<Deps>,
 ) {
-    env.metrics.opened.inc();
-    let _held = GaugeGuard::new(&env.metrics.sessions);
+    deps.metrics.opened.inc();
+    let _held = GaugeGuard::new(&deps.metrics.sessions);
     let id = member.id();
     tracing::debug!(session = id, "a session begins");
-    let (rules, limits) = (Arc::clone(&env.rules), Arc::clone(&env.limits));
-    let asleep = env.awake.asleep();
+    let (rules, limits) = (Arc::clone(&deps.rules), Arc::clone(&deps.limits));
+    let asleep = deps.awake.asleep();
     let state = State::new(rules, limits, fastrand::u64(..), Instant::now());
     let mut session = Session {
         transport,
         member,
         source,
         state,
-        env,
+        deps,
         under_way: None,
         paused: false,
         farewell: None,
@@ -187,11 +195,11 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             }
             let listens = self.state.wants_input() && !self.state.is_deaf();
             self.note_held();
-            let turn = (self.delivers(), self.stored_first);
+            let turn = Turn { delivers: self.delivers(), stored_first: self.stored_first };
             let outbox = self.member.outbox();
             let effects = tokio::select! {
                 biased;
-                next = next(outbox, &mut self.replays, &self.env.keep, turn) => match next {
+                next = next(outbox, &mut self.replays, &self.deps.recovery, turn) => match next {
                     Next::Call(Call::Close(code)) => return End::With(code),
                     Next::Call(Call::Farewell(at)) => {
                         self.say_farewell(at);
@@ -273,7 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         }
         let now = Instant::now();
         if self.state.is_silent(now) && self.transport.may_hold_a_ping(self.state.heard(), now) {
-            self.state.on_taken(now - self.env.limits.silence.mul_f64(1.0 - SILENCE_LOOKS));
+            self.state.on_taken(now - self.deps.limits.silence.mul_f64(1.0 - SILENCE_LOOKS));
         }
         let effects = self.state.on_timer(now);
         self.carry_out(effects)
@@ -288,9 +296,9 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                 let verified = self.let_in(owner);
                 self.state.on_verified(verified, now)
             }
-            Outcome::Watchable(channel, hold) => {
+            Outcome::Watchable(channel, guard) => {
                 self.member.watch(&channel);
-                drop(hold);
+                drop(guard);
                 self.state.on_subscribed(Ok(Granted::Plain), now)
             }
             Outcome::Followable(followable) => {
@@ -305,14 +313,14 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     fn let_in(&mut self, owner: Owner) -> Verified {
         let (verified, outcome) = match owner {
             Owner::Known { uid, expires_in } => match self.member.log_in(&uid, unix_ms()) {
-                Entry::Admitted => (Verified::Known { uid, expires_in }, LoginOutcome::Known),
-                Entry::TooMany => (Verified::TooManySessions, LoginOutcome::TooManySessions),
-                Entry::Denied => (Verified::Denied, LoginOutcome::Denied),
+                LoginResult::Admitted => (Verified::Known { uid, expires_in }, LoginOutcome::Known),
+                LoginResult::TooMany => (Verified::TooManySessions, LoginOutcome::TooManySessions),
+                LoginResult::Banned => (Verified::Banned, LoginOutcome::Banned),
             },
             Owner::Unknown => (Verified::Unknown, LoginOutcome::Unknown),
             Owner::Unavailable => (Verified::Unavailable, LoginOutcome::Unavailable),
         };
-        self.env.metrics.login(outcome);
+        self.deps.metrics.login(outcome);
         verified
     }
 
@@ -322,27 +330,27 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             match effect {
                 Effect::Reply(text) => self.send(Frame::text(&text)),
                 Effect::Error(code, text) => {
-                    self.env.metrics.error(code);
+                    self.deps.metrics.error(code);
                     self.send(Frame::text(&text));
                 }
                 Effect::Ping => self.send(Frame::ping()),
                 Effect::Verify { token } => {
-                    let (env, source) = (Arc::clone(&self.env), self.source);
+                    let (deps, source) = (Arc::clone(&self.deps), self.source);
                     let check = async move {
                         let began = Instant::now();
-                        let owner = env.authn.owner(token, source).await;
-                        env.metrics.login_took(began.elapsed());
-                        traced::logged_in(&owner);
+                        let owner = deps.authn.owner(token, source).await;
+                        deps.metrics.login_took(began.elapsed());
+                        spans::logged_in(owner.label());
                         Outcome::Owner(owner)
                     };
-                    self.under_way = Some(Box::pin(check.instrument(traced::login())));
+                    self.under_way = Some(Box::pin(check.instrument(spans::login())));
                 }
-                Effect::Watch { channel, kept } => {
-                    self.under_way = Some(watch_channel(&self.env, channel, kept))
+                Effect::Watch { channel, has_history } => {
+                    self.under_way = Some(watch_channel(&self.deps, channel, has_history))
                 }
                 Effect::Follow { channel, name, after, instead_of_plain } => {
                     let wanted = (name, after, instead_of_plain);
-                    self.under_way = Some(follow_channel(&self.env, channel, wanted));
+                    self.under_way = Some(follow_channel(&self.deps, channel, wanted));
                 }
                 Effect::Unfollow { name, rest } => self.unfollow(&name, rest),
                 Effect::Unwatch { channel, rest } => self.unwatch(&channel, rest),
@@ -374,12 +382,13 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             patience = if stalled { Duration::ZERO } else { SLOW_PATIENCE };
             lost += self.transport.abandon();
         }
-        self.env.metrics.lost(Loss::Closed, lost);
-        self.env.metrics.closed(code);
+        self.deps.metrics.lost(Loss::Closed, lost);
+        self.deps.metrics.closed(code);
         if let Some(code) = code {
-            let words = outbox.words();
-            let close = words.map_or_else(|| Frame::close(code), |words| Frame::close_saying(code, &words));
-            let leaving = self.env.leaving.cancelled();
+            let reason = outbox.close_reason();
+            let close =
+                reason.map_or_else(|| Frame::close(code), |reason| Frame::close_saying(code, &reason));
+            let leaving = self.deps.leaving.cancelled();
             tokio::select! {
                 () = self.transport.close(close, patience) => {}
                 () = async { leaving.await; sleep(LAST_PATIENCE).await } => {}
@@ -397,7 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     /// The client had no chance while the process did not run: whatever it has time for, it has that much
     /// later.
     fn take_sleep_into_account(&mut self) {
-        let asleep = self.env.awake.asleep();
+        let asleep = self.deps.awake.asleep();
         let longer = asleep.saturating_sub(std::mem::replace(&mut self.asleep, asleep));
         if !longer.is_zero() {
             self.state.on_asleep(longer);
@@ -406,12 +415,12 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     }
 
     fn is_stalled(&mut self) -> bool {
-        self.transport.is_stalled(self.env.stalled_after, Instant::now())
+        self.transport.is_stalled(self.deps.stalled_after, Instant::now())
     }
 
     fn deadline(&self) -> Instant {
         let next = self.state.next_deadline();
-        self.transport.next_look(self.env.stalled_after).map_or(next, |look| look.min(next))
+        self.transport.next_look(self.deps.stalled_after).map_or(next, |look| look.min(next))
     }
 }
 
@@ -424,18 +433,18 @@ async fn outcome(under_way: &mut Option<UnderWay>) -> Outcome {
 }
 
 /// Waits until a channel can be watched.
-fn watch_channel(env: &Arc<Env>, channel: Channel, kept: bool) -> UnderWay {
-    let (active, keep) = (env.active.clone(), Arc::clone(&env.keep));
-    let deadline = Instant::now() + env.subscribe_deadline;
+fn watch_channel(deps: &Arc<Deps>, channel: Channel, has_history: bool) -> UnderWay {
+    let (active, recovery) = (deps.active.clone(), Arc::clone(&deps.recovery));
+    let deadline = Instant::now() + deps.subscribe_deadline;
     Box::pin(async move {
         if !proof(active, deadline).await {
             return Outcome::Unproved;
         }
-        if !kept {
+        if !has_history {
             return Outcome::Watchable(channel, None);
         }
-        match timeout_at(deadline, keep.open(&channel)).await {
-            Ok(opened) => Outcome::Watchable(channel, Some(opened.hold)),
+        match timeout_at(deadline, recovery.attach(&channel)).await {
+            Ok(attached) => Outcome::Watchable(channel, Some(attached.guard)),
             Err(_) => Outcome::Unproved,
         }
     })
@@ -443,20 +452,20 @@ fn watch_channel(env: &Arc<Env>, channel: Channel, kept: bool) -> UnderWay {
 
 /// Waits until a channel can be followed, and looks what can be given of what is stored.
 fn follow_channel(
-    env: &Arc<Env>,
+    deps: &Arc<Deps>,
     channel: Channel,
     (name, after, instead_of_plain): (Arc<str>, Option<Position>, bool),
 ) -> UnderWay {
-    let (active, keep) = (env.active.clone(), Arc::clone(&env.keep));
-    let deadline = Instant::now() + env.subscribe_deadline;
+    let (active, recovery) = (deps.active.clone(), Arc::clone(&deps.recovery));
+    let deadline = Instant::now() + deps.subscribe_deadline;
     Box::pin(async move {
         if !proof(active, deadline).await {
             return Outcome::Unproved;
         }
         let find = async {
             match after {
-                None => Found { opened: keep.open(&channel).await, first: Ok(None) },
-                Some(after) => keep.find(&channel, after).await,
+                None => Found { attached: recovery.attach(&channel).await, first: Ok(None) },
+                Some(after) => recovery.find(&channel, after).await,
             }
         };
         match timeout_at(deadline, find).await {
@@ -466,14 +475,13 @@ fn follow_channel(
     })
 }
 
-/// Waits for what goes to the client next: an order or messages from the outbox, or what is stored.
-/// `delivers`: whether it takes messages now.
-async fn next(outbox: &Outbox, replays: &mut [Replay], keep: &Arc<Keep>, turn: (bool, bool)) -> Next {
-    let (delivers, stored_first) = turn;
+/// Waits for what goes to the client next: a call or messages from the outbox, or stored messages.
+async fn next(outbox: &Outbox, replays: &mut [Replay], recovery: &Arc<Recovery>, turn: Turn) -> Next {
+    let Turn { delivers, stored_first } = turn;
     let reads = delivers && !replays.is_empty();
     let mut read = pin!(async {
         match replays.first_mut() {
-            Some(replay) => replay.next(keep).await,
+            Some(replay) => replay.next(recovery).await,
             None => std::future::pending().await,
         }
     });

@@ -52,8 +52,9 @@ pub(crate) enum Effect {
     Error(ErrorCode, Cow<'static, str>),
     /// Check the token and take the session in under its user; then [`State::on_verified`].
     Verify { token: Secret },
-    /// Deliver this channel from now on; then [`State::on_subscribed`]. `kept`: it has history.
-    Watch { channel: Channel, kept: bool },
+    /// Deliver this channel from now on; then [`State::on_subscribed`]. `has_history`: stored messages
+    /// count too.
+    Watch { channel: Channel, has_history: bool },
     /// Deliver this channel no longer.
     Unwatch { channel: Channel, rest: Rest },
     /// Deliver this channel under this name with ids, after this position or from now on; then
@@ -62,7 +63,7 @@ pub(crate) enum Effect {
     Follow { channel: Channel, name: Arc<str>, after: Option<Position>, instead_of_plain: bool },
     /// Deliver nothing more under this name.
     Unfollow { name: Arc<str>, rest: Rest },
-    /// Keep messages back.
+    /// Recovery messages back.
     Pause,
     /// Let them go.
     Resume,
@@ -95,7 +96,7 @@ pub(crate) enum Verified {
     /// It belongs to a user who has as many sessions as allowed.
     TooManySessions,
     /// It belongs to a user whom the back end keeps out for a while.
-    Denied,
+    Banned,
 }
 
 /// How a subscription begins.
@@ -276,7 +277,7 @@ impl State {
                     self.close(CloseCode::AuthUnavailable, &mut effects);
                 }
                 Verified::TooManySessions => self.close(CloseCode::TooManySessions, &mut effects),
-                Verified::Denied => self.close(CloseCode::Disconnected, &mut effects),
+                Verified::Banned => self.close(CloseCode::Disconnected, &mut effects),
             }
         }
         self.go_on(now, &mut effects);
@@ -448,10 +449,10 @@ impl State {
         after: After,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<(Arc<str>, Channel, Effect)>, Refused> {
-        let Resolved { channel, history: kept, .. } = self.resolve(name)?;
+        let Resolved { channel, history: has_history, .. } = self.resolve(name)?;
         let after = match after {
             After::Plain => None,
-            After::Now | After::Position(_) if !kept => {
+            After::Now | After::Position(_) if !has_history => {
                 let fault = "this channel keeps no history: subscribe without \"after\"";
                 return Err((ErrorCode::BadRequest, Some(fault)));
             }
@@ -476,7 +477,7 @@ impl State {
                 self.subscriptions.push(Subscription { name: Arc::clone(name), channel, follows: false });
                 return Ok(None);
             }
-            None => Effect::Watch { channel: channel.clone(), kept },
+            None => Effect::Watch { channel: channel.clone(), has_history },
             Some(after) => {
                 let (channel, name) = (channel.clone(), Arc::clone(name));
                 Effect::Follow { channel, name, after, instead_of_plain }

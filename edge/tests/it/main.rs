@@ -4,10 +4,10 @@
 
 mod admission;
 mod announcing;
+mod bans;
 mod bounds;
 mod control;
 mod counting;
-mod denials;
 mod ending;
 mod fairness;
 mod flooding;

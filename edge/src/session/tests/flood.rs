@@ -65,11 +65,11 @@ impl AsyncWrite for Endless {
 async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
     let rest = Drain::new();
     let limits = Limits { login_timeout: 3_600 * SECOND, ops_per_second: OPS, ..limits() };
-    let env = env(limits, &mut Registry::default(), &rest).await;
-    let member = env.keep.hub.admit(1 << 10).unwrap();
+    let (deps, hub) = deps(limits, &mut Registry::default(), &rest).await;
+    let member = hub.admit(1 << 10).unwrap();
     let written = Arc::new(Mutex::new(Vec::new()));
     let stream = Endless { frame, next: 0, written: Arc::clone(&written) };
-    let session = session::run(Transport::new(stream, &[], 4096), member, HERE, env);
+    let session = session::run(Transport::new(stream, &[], 4096), member, HERE, deps);
     tokio::time::timeout(20 * SECOND, session).await.expect("the session ends");
     assert_eq!(rest.finish(20 * SECOND).await, 0);
     std::mem::take(&mut *written.lock().unwrap())

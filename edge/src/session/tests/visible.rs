@@ -28,11 +28,10 @@ use tracing::Span;
 
 use super::*;
 use crate::authn::Owner;
-use crate::hub::kept::Incoming as LiveCopy;
-use crate::recovery::doubt::Trust;
-use crate::recovery::opening::Opened;
+use crate::channel::recoverable::{Leader, NotWhole};
+use crate::channel::{Arrival, LiveCopy, Trust};
+use crate::recovery::attach::Attached;
 use crate::recovery::replay::{Found, Read};
-use crate::recovery::verdict::{Leader, NotWhole};
 use crate::session::{End, Followable, Outcome, Session};
 use crate::transport::Transport;
 use client::{Moment, Op, Reader, Script, channel_of, texts};
@@ -129,6 +128,7 @@ impl Acknowledged for Socket {
 
 /// The session and all around it.
 struct World {
+    hub: Arc<Hub>,
     session: Session<Socket>,
     socket: Arc<Mutex<Taken>>,
     pending: Option<Effect>,
@@ -145,15 +145,15 @@ struct World {
 }
 
 impl World {
-    fn new(env: &Arc<Env>) -> Self {
+    fn new(deps: &Arc<Deps>, hub: &Arc<Hub>) -> Self {
         let socket = Arc::new(Mutex::new(Taken::default()));
         let now = Instant::now();
         let session = Session {
             transport: Transport::new(Socket(Arc::clone(&socket)), &[], 4096),
-            member: env.keep.hub.admit(1 << 20).unwrap(),
+            member: hub.admit(1 << 20).unwrap(),
             source: HERE,
-            state: State::new(Arc::clone(&env.rules), Arc::clone(&env.limits), 1, now),
-            env: Arc::clone(env),
+            state: State::new(Arc::clone(&deps.rules), Arc::clone(&deps.limits), 1, now),
+            deps: Arc::clone(deps),
             under_way: None,
             paused: false,
             farewell: None,
@@ -163,6 +163,7 @@ impl World {
             asleep: Duration::ZERO,
         };
         Self {
+            hub: Arc::clone(hub),
             session,
             socket,
             pending: None,
@@ -284,12 +285,13 @@ impl World {
         let before = self.script.tail(name);
         self.last += 1;
         self.script.sent.get_mut(name).unwrap().push(self.last);
-        let (message, hub) = (message(name, self.last), Arc::clone(&self.session.env.keep.hub));
+        let message = message(name, self.last);
         let counts = if name == "all" {
-            hub.deliver(name, || crate::frame::Frame::message(Kind::Text, &message.payload))
+            self.hub.deliver(name, || crate::frame::Frame::message(Kind::Text, &message.payload))
         } else {
-            let copy = LiveCopy { seq: self.last, message: Some(&message), span: &Span::none() };
-            hub.on_live(name, before, (Some(EPOCH), Trust::Sure), &copy, Instant::now()).counts
+            let arrival = Arrival { seq: self.last, message: Some(&message), span: &Span::none() };
+            let copy = LiveCopy { arrival, before, epoch: Some(EPOCH), trust: Trust::Sure };
+            self.hub.on_live(name, &copy, Instant::now()).counts
         };
         let replaying = self.session.replays.iter().filter(|replay| replay.channel.as_str() == name);
         self.accepted += counts.sessions - replaying.count() as u64;
@@ -321,7 +323,7 @@ impl World {
     fn read(&mut self, most: usize) {
         let Some(replay) = self.session.replays.first_mut() else { return };
         let first = replay.page.take();
-        let (channel, cursor) = (replay.channel.clone(), replay.cursor);
+        let (channel, cursor) = (replay.channel.clone(), replay.given.seq);
         let page = first.unwrap_or_else(|| self.page(channel.as_str(), cursor, most).unwrap());
         self.accepted += page.messages.len() as u64;
         assert_eq!(self.session.on_read(Read::Page(page)), None);
@@ -331,18 +333,18 @@ impl World {
         let outcome = match self.pending.take() {
             Some(Effect::Verify { .. }) => Outcome::Owner(self.owner(how)),
             Some(Effect::Watch { .. } | Effect::Follow { .. }) if how.is_multiple_of(8) => Outcome::Unproved,
-            Some(Effect::Watch { channel, kept }) => {
-                let hold = kept.then(|| self.opened(&channel).hold);
-                Outcome::Watchable(channel, hold)
+            Some(Effect::Watch { channel, has_history }) => {
+                let guard = has_history.then(|| self.attached(&channel).guard);
+                Outcome::Watchable(channel, guard)
             }
             Some(Effect::Follow { channel, name, after, instead_of_plain }) => {
-                let opened = self.opened(&channel);
+                let attached = self.attached(&channel);
                 let first = match after {
                     Some(_) if how % 8 == 1 => Err(NotWhole::TooFar),
                     Some(after) => Ok(self.page(channel.as_str(), after.seq, 2)),
                     None => Ok(None),
                 };
-                let found = Found { opened, first };
+                let found = Found { attached, first };
                 Outcome::Followable(Box::new(Followable { name, after, instead_of_plain, found }))
             }
             _ => return,
@@ -368,11 +370,11 @@ impl World {
         Owner::Known { uid: Uid::parse(uid).unwrap(), expires_in: Some(HOUR) }
     }
 
-    fn opened(&self, channel: &Channel) -> Opened {
-        let (hub, tail) = (&self.session.env.keep.hub, self.script.tail(channel.as_str()));
-        let hold = hub.hold(channel);
-        hub.open_line(channel, EPOCH, tail, Instant::now());
-        Opened { hold, leader: Leader { epoch: EPOCH, first: 1, last: self.last }, tail }
+    fn attached(&self, channel: &Channel) -> Attached {
+        let tail = self.script.tail(channel.as_str());
+        let guard = self.hub.guard(channel);
+        self.hub.open_cursor(channel, EPOCH, tail, Instant::now());
+        Attached { guard, leader: Leader { epoch: EPOCH, first: 1, last: self.last }, tail }
     }
 
     /// The same user logs in again, and everything is read.
@@ -386,7 +388,7 @@ impl World {
         }
         while !self.session.transport.is_idle()
             || (!self.session.paused
-                && (self.session.member.outbox().waiting().frames > 0 || !self.session.replays.is_empty()))
+                && (self.session.member.outbox().load().frames > 0 || !self.session.replays.is_empty()))
         {
             self.take(Step::Write(1 << 20));
             self.take(Step::Read(3));
@@ -408,9 +410,8 @@ fn lost(registry: &Registry) -> u64 {
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-fn check(steps: Vec<Step>, env: &Arc<Env>, registry: &Registry, runtime: &Runtime) -> TestCaseResult {
+fn check(steps: Vec<Step>, mut world: World, registry: &Registry, runtime: &Runtime) -> TestCaseResult {
     let lost_before = lost(registry);
-    let mut world = World::new(env);
     for step in steps {
         if world.closed.is_none() {
             world.take(step);
@@ -449,9 +450,9 @@ fn nobody_is_sent_what_is_not_for_it_and_nothing_is_missing_twice_or_dropped_wit
         ping_interval: forever,
         ..limits()
     };
-    let env = runtime.block_on(env(limits, &mut registry, &rest));
+    let (deps, hub) = runtime.block_on(deps(limits, &mut registry, &rest));
     let mut runner = TestRunner::new(ProptestConfig::with_cases(500));
     let steps = prop::collection::vec(step(), 1..120);
-    runner.run(&steps, |steps| check(steps, &env, &registry, &runtime)).unwrap();
+    runner.run(&steps, |steps| check(steps, World::new(&deps, &hub), &registry, &runtime)).unwrap();
     runtime.block_on(async { assert_eq!(rest.finish(20 * SECOND).await, 0) });
 }

@@ -1,67 +1,77 @@
-//! How far one channel's messages have come on this edge: pure, no sockets and no clocks.
+//! How far one channel's messages were handled on this edge: pure, no sockets and no clocks.
 //!
-//! Everything of the channel up to `last` was handled: delivered to whoever was subscribed then, or older
+//! Everything of the channel up to `last` was handled: delivered to the subscribers of that time, or older
 //! than the first subscription. A live copy that shows that something is missing before it is not delivered;
-//! what is missing is fetched first, together with it. While a fetch runs, live copies only say how far it
-//! must go. So whatever is lost, repeated or out of order on the way, messages are handled once each, in the
-//! order of the stream.
+//! what is missing is fetched first, together with that copy. While a fetch runs, live copies only say how
+//! far the fetch must go. So whatever is lost, repeated or out of order on the way, messages are handled once
+//! each, in the order of the stream.
 
 use shared::history::Epoch;
 
 /// What to do with a live copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It is the next one.
+    /// The copy is the next one.
     Deliver,
-    /// It was handled already, or will be by what is under way.
+    /// The copy was handled already, or will be by what is under way.
     Ignore,
-    /// Something is missing before it: begin to fetch.
+    /// Something is missing before the copy: begin to fetch.
     Fetch,
 }
 
-/// One channel's.
+/// What a fetch looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) epoch: Epoch,
+    /// The last sequence that was handled.
+    pub(crate) after: u64,
+    /// The highest sequence that is said to exist.
+    pub(crate) up_to: u64,
+}
+
+/// How far one channel was handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Line {
-    /// In which life of the stream; none until the beginning is known.
+pub(crate) struct Cursor {
+    /// The epoch of the stream; none until the cursor is opened.
     epoch: Option<Epoch>,
-    /// Where it began here. Nobody here is to be given what is not beyond.
+    /// Where the cursor was opened. Nobody here is to be given what is not beyond.
     opened: u64,
-    /// The last message that was handled, or was there before the beginning.
+    /// The last message that was handled, or was there before the cursor was opened.
     last: u64,
     /// The highest sequence that is said to exist.
     wanted: u64,
     fetching: bool,
-    /// The number of the newest fetch, so that one that ends late does not speak for another.
+    /// The number of the newest fetch, so that a fetch that ends late does not speak for another.
     fetches: u64,
 }
 
-impl Line {
-    /// The life of the stream, once the beginning is known.
+impl Cursor {
+    /// Returns the epoch of the stream, once the cursor is open.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.epoch
     }
 
-    /// The last message that was handled.
+    /// Returns the last sequence that was handled.
     pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
-    /// Nobody here is to be given what is not beyond.
+    /// Returns where the cursor was opened: nobody here is to be given what is not beyond.
     pub(crate) fn opened(&self) -> u64 {
         self.opened
     }
 
-    /// Whether something is said to be missing, fetched or not.
+    /// Returns whether something is said to be missing, fetched or not.
     pub(crate) fn lacks(&self) -> bool {
         self.epoch.is_some() && self.wanted > self.last
     }
 
-    /// Whether nobody fetches what is missing.
+    /// Returns whether something is missing that nobody fetches.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.lacks() && !self.fetching
     }
 
-    /// The number of the fetch that has just begun.
+    /// Returns the number of the fetch that has just begun.
     pub(crate) fn fetch(&self) -> u64 {
         self.fetches
     }
@@ -71,8 +81,8 @@ impl Line {
         self.fetches += 1;
     }
 
-    /// The beginning is known: `tail` is the channel's last message in the store. True: begin to fetch what
-    /// came since.
+    /// Opens the cursor at `tail`, the channel's last message in the store. True: begin to fetch what came
+    /// since.
     pub(crate) fn open(&mut self, epoch: Epoch, tail: u64) -> bool {
         if self.epoch == Some(epoch) {
             return self.want(tail);
@@ -83,14 +93,14 @@ impl Line {
         self.want(tail)
     }
 
-    /// The stream is another one now: nothing is known until it is opened again.
+    /// Forgets everything, since the stream has another epoch now.
     pub(crate) fn forget(&mut self) {
         *self = Self { fetches: self.fetches, ..Self::default() };
     }
 
-    /// A live copy came; `before` is the sequence of the channel's message before it; `sure`: it is of this
-    /// life of the stream. `heals`: always, but in a test that shows what happens otherwise.
-    pub(crate) fn on_live(&mut self, before: u64, seq: u64, sure: bool, heals: bool) -> Step {
+    /// Takes a live copy. `before`: the sequence of the channel's message before it. `sure`: the copy is of
+    /// this epoch.
+    pub(crate) fn on_live(&mut self, before: u64, seq: u64, sure: bool) -> Step {
         if self.epoch.is_some() && seq <= self.last {
             return Step::Ignore;
         }
@@ -98,7 +108,7 @@ impl Line {
         if self.fetching || self.epoch.is_none() {
             return Step::Ignore;
         }
-        if (before > self.last || !sure) && heals {
+        if before > self.last || !sure {
             self.begin();
             return Step::Fetch;
         }
@@ -106,7 +116,7 @@ impl Line {
         Step::Deliver
     }
 
-    /// This sequence is said to exist. True: begin to fetch.
+    /// Notes that a sequence is said to exist. True: begin to fetch.
     pub(crate) fn want(&mut self, seq: u64) -> bool {
         self.wanted = self.wanted.max(seq);
         let begins = self.is_abandoned();
@@ -116,13 +126,13 @@ impl Line {
         begins
     }
 
-    /// A fetch ends before everything was there: whatever happens next begins another.
+    /// Ends a fetch before everything was there: whatever happens next begins another.
     pub(crate) fn abandon(&mut self, fetch: u64) {
         self.fetching &= self.fetches != fetch;
     }
 
-    /// The stream has nothing of what a fetch looks for: it was never there. What came of the channel
-    /// meanwhile is not known any more: compare tails.
+    /// Ends a fetch of something that the stream does not have. What came of the channel meanwhile is not
+    /// known any more, so tails must be compared.
     pub(crate) fn give_back(&mut self, fetch: u64) {
         if self.fetching && self.fetches == fetch {
             self.wanted = self.last;
@@ -130,7 +140,7 @@ impl Line {
         }
     }
 
-    /// A message was fetched, behind all others that were. True: it is the next one.
+    /// Takes a fetched message, behind all others that were fetched. True: the message is the next one.
     pub(crate) fn on_fetched(&mut self, epoch: Epoch, seq: u64) -> bool {
         let next = self.fetching && self.epoch == Some(epoch) && seq > self.last;
         if next {
@@ -140,15 +150,15 @@ impl Line {
         next
     }
 
-    /// What a fetch looks for: after which sequence, and up to which at least. None: it is over, or another
-    /// one runs.
-    pub(crate) fn missing(&self, fetch: u64) -> Option<(Epoch, u64, u64)> {
+    /// Returns what a fetch looks for. None: the fetch is over, or another one runs.
+    pub(crate) fn missing(&self, fetch: u64) -> Option<Missing> {
         let runs = self.fetching && self.fetches == fetch;
-        self.epoch.filter(|_| runs).map(|epoch| (epoch, self.last, self.wanted))
+        let epoch = self.epoch.filter(|_| runs)?;
+        Some(Missing { epoch, after: self.last, up_to: self.wanted })
     }
 
-    /// The store says that there is nothing of the channel beyond `tail`, as far as it has come: `come`.
-    /// True: nothing is missing any more.
+    /// Takes the store's word that there is nothing of the channel beyond `tail`, as far as the store has
+    /// come: `come`. True: nothing is missing any more.
     pub(crate) fn on_tail(&mut self, epoch: Epoch, asked_up_to: u64, tail: u64, come: u64) -> bool {
         if self.epoch != Some(epoch) {
             return true;
@@ -167,7 +177,7 @@ impl Line {
         !self.fetching
     }
 
-    /// What is missing can't be had any more: goes on after `tail`.
+    /// Gives up what is missing: goes on after `tail`.
     pub(crate) fn skip(&mut self, tail: u64) {
         self.last = self.last.max(tail);
         self.opened = self.last;
@@ -218,7 +228,7 @@ mod tests {
 
     #[derive(Default)]
     struct Model {
-        line: Line,
+        cursor: Cursor,
         /// The last sequence of the stream, and those of the channel.
         last: u64,
         stored: Vec<u64>,
@@ -232,30 +242,30 @@ mod tests {
         }
 
         fn arrive(&mut self, seq: u64) {
-            if self.line.on_live(self.before(seq), seq, true, true) == Step::Deliver {
+            if self.cursor.on_live(self.before(seq), seq, true) == Step::Deliver {
                 self.handled.push(seq);
             }
         }
 
-        /// As `Keep::catch_up` does, one page.
+        /// As `Recovery::catch_up` does, one page.
         fn fetch(&mut self, most: usize, lag: u64) {
-            let fetch = self.line.fetch();
-            let Some((epoch, after, wanted)) = self.line.missing(fetch) else { return };
+            let fetch = self.cursor.fetch();
+            let Some(Missing { epoch, after, up_to }) = self.cursor.missing(fetch) else { return };
             let come = self.last.saturating_sub(lag);
             let there = self.stored.iter().copied().filter(|seq| *seq <= come);
             let page: Vec<_> = there.clone().filter(|seq| *seq > after).take(most).collect();
             for seq in &page {
-                if self.line.on_fetched(epoch, *seq) {
+                if self.cursor.on_fetched(epoch, *seq) {
                     self.handled.push(*seq);
                 }
             }
-            if !self.line.settle() && page.len() < most {
-                self.line.on_tail(epoch, wanted, there.max().unwrap_or(0), come);
+            if !self.cursor.settle() && page.len() < most {
+                self.cursor.on_tail(epoch, up_to, there.max().unwrap_or(0), come);
             }
         }
 
         fn sweep(&mut self) {
-            self.line.want(self.before(u64::MAX));
+            self.cursor.want(self.before(u64::MAX));
         }
 
         fn on(&mut self, event: &Event) {
@@ -283,10 +293,10 @@ mod tests {
                 Event::Fetch(most, lag) => self.fetch(*most, *lag),
                 Event::Sweep => self.sweep(),
                 Event::Say(beyond, far) => {
-                    self.line.want(if *far { u64::MAX - beyond } else { self.last + beyond });
+                    self.cursor.want(if *far { u64::MAX - beyond } else { self.last + beyond });
                 }
-                Event::End(true) => self.line.give_back(self.line.fetch()),
-                Event::End(false) => self.line.abandon(self.line.fetch()),
+                Event::End(true) => self.cursor.give_back(self.cursor.fetch()),
+                Event::End(false) => self.cursor.abandon(self.cursor.fetch()),
             }
         }
     }
@@ -302,15 +312,15 @@ mod tests {
             let mut model = Model { last, stored: (1..=last).collect(), ..Model::default() };
             // Copies that come before the beginning is known.
             for seq in 1..=last {
-                prop_assert_eq!(model.line.on_live(seq - 1, seq, true, true), Step::Ignore);
+                prop_assert_eq!(model.cursor.on_live(seq - 1, seq, true), Step::Ignore);
             }
-            model.line.open(EPOCH, before);
+            model.cursor.open(EPOCH, before);
             for event in &events {
                 model.on(event);
-                let line = &model.line;
-                prop_assert!(line.last >= line.opened && line.wanted >= line.last);
-                prop_assert!(line.last <= model.last, "behind the end of the stream is nothing to be believed");
-                let due = |seq: &&u64| **seq > before && **seq <= line.last;
+                let cursor = &model.cursor;
+                prop_assert!(cursor.last >= cursor.opened && cursor.wanted >= cursor.last);
+                prop_assert!(cursor.last <= model.last, "behind the end of the stream is nothing to be believed");
+                let due = |seq: &&u64| **seq > before && **seq <= cursor.last;
                 prop_assert_eq!(model.handled.clone(), model.stored.iter().filter(due).copied().collect::<Vec<_>>());
             }
             // What was never there is given back, and the tails are compared.
@@ -319,73 +329,77 @@ mod tests {
             model.on(&Event::End(true));
             model.sweep();
             model.fetch(usize::MAX, 0);
-            prop_assert!(model.line.last >= model.before(u64::MAX));
-            prop_assert!(!model.line.fetching && !model.line.lacks());
+            prop_assert!(model.cursor.last >= model.before(u64::MAX));
+            prop_assert!(!model.cursor.fetching && !model.cursor.lacks());
         }
     }
 
     #[test]
-    fn without_healing_a_gap_is_passed_over() {
-        let mut line = Line::default();
-        line.open(EPOCH, 1);
-        assert_eq!(line.on_live(2, 3, true, false), Step::Deliver);
-        assert_eq!(line.last(), 3);
+    fn a_copy_that_names_nothing_before_it_passes_over_a_gap() {
+        let mut cursor = Cursor::default();
+        cursor.open(EPOCH, 1);
+        assert_eq!(cursor.on_live(0, 3, true), Step::Deliver);
+        assert_eq!(cursor.last(), 3);
     }
 
     #[test]
     fn what_was_erased_is_not_waited_for() {
-        let mut line = Line::default();
-        line.open(EPOCH, 5);
-        assert!(line.want(9));
-        assert!(line.on_tail(EPOCH, 9, 5, 9), "the leader has nothing beyond 5");
-        assert_eq!((line.last(), line.lacks()), (9, false));
-        assert!(line.want(10));
-        line.want(12);
-        assert!(!line.on_tail(EPOCH, 10, 7, 12), "12 became known after the question");
+        let mut cursor = Cursor::default();
+        cursor.open(EPOCH, 5);
+        assert!(cursor.want(9));
+        assert!(cursor.on_tail(EPOCH, 9, 5, 9), "the leader has nothing beyond 5");
+        assert_eq!((cursor.last(), cursor.lacks()), (9, false));
+        assert!(cursor.want(10));
+        cursor.want(12);
+        assert!(!cursor.on_tail(EPOCH, 10, 7, 12), "12 became known after the question");
     }
 
     #[test]
     fn an_end_is_believed_only_from_a_store_that_has_come_so_far() {
         for far in [9, u64::MAX] {
-            let mut line = Line::default();
-            line.open(EPOCH, 5);
-            assert!(line.want(far));
-            assert!(!line.on_tail(EPOCH, far, 5, 8), "it has come to 8");
-            assert_eq!((line.last(), line.lacks()), (5, true));
-            line.give_back(line.fetch());
-            assert!(!line.lacks());
-            assert_eq!(line.on_live(5, 7, true, true), Step::Deliver, "the channel is not deaf");
+            let mut cursor = Cursor::default();
+            cursor.open(EPOCH, 5);
+            assert!(cursor.want(far));
+            assert!(!cursor.on_tail(EPOCH, far, 5, 8), "it has come to 8");
+            assert_eq!((cursor.last(), cursor.lacks()), (5, true));
+            cursor.give_back(cursor.fetch());
+            assert!(!cursor.lacks());
+            assert_eq!(cursor.on_live(5, 7, true), Step::Deliver, "the channel is not deaf");
         }
     }
 
     #[test]
-    fn a_fetch_that_ends_halfway_leaves_the_line_to_the_next_one() {
-        let mut line = Line::default();
-        line.open(EPOCH, 5);
-        assert!(line.want(9));
-        let first = line.fetch();
-        line.abandon(first);
-        assert!(line.is_abandoned());
-        assert_eq!(line.missing(first), None);
-        assert!(line.want(0), "it is known what is missing");
-        line.abandon(first);
-        assert_eq!(line.missing(line.fetch()), Some((EPOCH, 5, 9)), "the first speaks for itself alone");
-        assert_eq!(line.on_live(9, 10, true, true), Step::Ignore);
-        line.abandon(line.fetch());
-        assert_eq!(line.on_live(10, 11, true, true), Step::Fetch);
+    fn a_fetch_that_ends_halfway_leaves_the_cursor_to_the_next_one() {
+        let mut cursor = Cursor::default();
+        cursor.open(EPOCH, 5);
+        assert!(cursor.want(9));
+        let first = cursor.fetch();
+        cursor.abandon(first);
+        assert!(cursor.is_abandoned());
+        assert_eq!(cursor.missing(first), None);
+        assert!(cursor.want(0), "it is known what is missing");
+        cursor.abandon(first);
+        assert_eq!(
+            cursor.missing(cursor.fetch()),
+            Some(Missing { epoch: EPOCH, after: 5, up_to: 9 }),
+            "the first speaks for itself alone"
+        );
+        assert_eq!(cursor.on_live(9, 10, true), Step::Ignore);
+        cursor.abandon(cursor.fetch());
+        assert_eq!(cursor.on_live(10, 11, true), Step::Fetch);
     }
 
     #[test]
-    fn another_life_of_the_stream_begins_anew() {
-        let mut line = Line::default();
-        line.open(EPOCH, 500);
-        line.forget();
-        assert_eq!(line.on_live(0, 1, true, true), Step::Ignore);
-        assert_eq!(line.on_live(1, 2, true, true), Step::Ignore);
-        assert!(line.open(Epoch(2), 1), "2 came meanwhile");
-        assert_eq!(line.missing(line.fetch()), Some((Epoch(2), 1, 2)));
-        assert!(!line.on_fetched(EPOCH, 2), "it is of another life");
-        assert!(line.on_fetched(Epoch(2), 2));
-        assert!(line.settle());
+    fn another_epoch_begins_anew() {
+        let mut cursor = Cursor::default();
+        cursor.open(EPOCH, 500);
+        cursor.forget();
+        assert_eq!(cursor.on_live(0, 1, true), Step::Ignore);
+        assert_eq!(cursor.on_live(1, 2, true), Step::Ignore);
+        assert!(cursor.open(Epoch(2), 1), "2 came meanwhile");
+        assert_eq!(cursor.missing(cursor.fetch()), Some(Missing { epoch: Epoch(2), after: 1, up_to: 2 }));
+        assert!(!cursor.on_fetched(EPOCH, 2), "it is of another epoch");
+        assert!(cursor.on_fetched(Epoch(2), 2));
+        assert!(cursor.settle());
     }
 }

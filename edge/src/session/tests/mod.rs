@@ -23,15 +23,15 @@ use sockets::Source;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Env;
+use super::Deps;
 use super::state::{Effect, Granted, Limits, Rest, State, Unproved, Verified};
 use crate::authn::Authn;
 use crate::code::{CloseCode, ErrorCode};
-use crate::hub::{Hub, Places, SessionPolicy};
+use crate::hub::{Hub, SessionLimits, SessionPolicy};
 use crate::metrics::Metrics;
 use crate::protocol::Incoming;
-use crate::recovery::keep::{Keep, KeepLimits};
 use crate::recovery::metrics::RecoveryMetrics;
+use crate::recovery::{Recovery, RecoveryLimits};
 
 /// Where the clients connect from.
 const HERE: Source = Source::V4(Ipv4Addr::LOCALHOST);
@@ -47,8 +47,8 @@ fn rules() -> Arc<Rules> {
     };
     let mut rules = default_rules();
     rules.extend([open("{id}@video", "video:{id}"), open("@broadcast", "all"), open("@everyone", "all")]);
-    let kept = |name: &str| RuleConfig { history: true, ..open(name, "both") };
-    rules.extend([kept("@both"), kept("@again")]);
+    let with_history = |name: &str| RuleConfig { history: true, ..open(name, "both") };
+    rules.extend([with_history("@both"), with_history("@again")]);
     Arc::new(Rules::compile(&rules).unwrap())
 }
 
@@ -64,17 +64,17 @@ fn limits() -> Limits {
 }
 
 /// What sessions share on an edge of their own, with a bus that has no auth-adapter.
-async fn env(limits: Limits, registry: &mut Registry, rest: &Drain) -> Arc<Env> {
+async fn deps(limits: Limits, registry: &mut Registry, rest: &Drain) -> (Arc<Deps>, Arc<Hub>) {
     let server = bus::provide(&BusConfig::default(), rest).await.unwrap();
     let bus = Bus::connect(&server, "test", rest).await.unwrap();
-    let places = Places { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
-    let hub = Arc::new(Hub::new(places));
+    let sessions = SessionLimits { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
+    let hub = Arc::new(Hub::new(sessions));
     let history = History::open(&bus, &HistoryConfig::default(), Role::Reader, rest);
-    let bounds = KeepLimits { replays: 1, remembered: 1, faults: Faults::default() };
+    let bounds = RecoveryLimits { replays: 1, remembered: 1, faults: Faults::default() };
     let counters = RecoveryMetrics::register(registry);
-    let keep = Keep::new(history, Arc::clone(&hub), bounds, counters, rest.clone(), rest.token());
+    let recovery = Recovery::new(history, Arc::clone(&hub), bounds, counters, rest.clone(), rest.token());
     let awake = bus.awake().clone();
-    Arc::new(Env {
+    let deps = Deps {
         rules: rules(),
         limits: Arc::new(limits),
         authn: Authn::start(bus, (1, SECOND), registry, rest, rest.token()),
@@ -82,10 +82,11 @@ async fn env(limits: Limits, registry: &mut Registry, rest: &Drain) -> Arc<Env> 
         subscribe_deadline: SECOND,
         stalled_after: 10 * SECOND,
         metrics: Arc::new(Metrics::register(registry)),
-        keep: Arc::new(keep),
+        recovery: Arc::new(recovery),
         awake,
         leaving: rest.token(),
-    })
+    };
+    (Arc::new(deps), hub)
 }
 
 /// A conversation and a clock to move.
@@ -193,7 +194,7 @@ fn channel(name: &str) -> Channel {
 }
 
 fn watch(name: &str) -> Effect {
-    Effect::Watch { channel: channel(name), kept: name.starts_with("user:") || name == "both" }
+    Effect::Watch { channel: channel(name), has_history: name.starts_with("user:") || name == "both" }
 }
 
 fn unwatch(name: &str) -> Effect {

@@ -1,10 +1,15 @@
 //! Who receives, who is counted, and that nothing is left of those who left.
 
+mod model;
+
+use std::sync::atomic::AtomicBool;
+
+use super::member::{LoginResult, Member};
 use super::*;
 use proptest::prelude::*;
 
 fn hub(sessions: usize, policy: SessionPolicy) -> Arc<Hub> {
-    Arc::new(Hub::new(Places { sessions, watermark: 0, per_user: 2, policy }))
+    Arc::new(Hub::new(SessionLimits { sessions, watermark: 0, per_user: 2, policy }))
 }
 
 fn uid(text: &str) -> Uid {
@@ -15,7 +20,7 @@ fn channel(name: &str) -> Channel {
     Channel::parse(name).unwrap()
 }
 
-fn enter(member: &mut Member, user: &str) -> Entry {
+fn enter(member: &mut Member, user: &str) -> LoginResult {
     member.log_in(&uid(user), 7)
 }
 
@@ -122,8 +127,9 @@ fn a_full_edge_admits_again_when_someone_left() {
 
 #[test]
 fn it_is_crowded_from_the_watermark_until_a_tenth_has_left() {
-    let places = Places { sessions: 0, watermark: 20, per_user: 2, policy: SessionPolicy::EvictOldest };
-    let hub = Arc::new(Hub::new(places));
+    let limits =
+        SessionLimits { sessions: 0, watermark: 20, per_user: 2, policy: SessionPolicy::EvictOldest };
+    let hub = Arc::new(Hub::new(limits));
     let crowded = hub.crowded();
     let mut members: Vec<_> = (0..19).map(|_| hub.admit(1).unwrap()).collect();
     assert!(!*crowded.borrow());
@@ -142,16 +148,16 @@ fn one_session_too_many_closes_the_oldest_or_is_refused() {
     let closing = |member: &Member| !member.outbox().close(CloseCode::Leaving);
     let evicting = hub(0, SessionPolicy::EvictOldest);
     let mut members: Vec<_> = (0..3).map(|_| evicting.admit(100).unwrap()).collect();
-    assert!(members.iter_mut().all(|member| enter(member, "1") == Entry::Admitted));
+    assert!(members.iter_mut().all(|member| enter(member, "1") == LoginResult::Admitted));
     assert_eq!(members.iter().map(closing).collect::<Vec<_>>(), [true, false, false]);
 
     let refusing = hub(0, SessionPolicy::RefuseNewest);
     let mut members: Vec<_> = (0..3).map(|_| refusing.admit(100).unwrap()).collect();
     let let_in: Vec<_> = members.iter_mut().map(|member| enter(member, "1")).collect();
-    assert_eq!(let_in, [Entry::Admitted, Entry::Admitted, Entry::TooMany]);
-    assert_eq!(enter(&mut members[1], "1"), Entry::Admitted, "the same login again is not one more");
-    assert_eq!(enter(&mut members[1], "2"), Entry::Admitted);
-    assert_eq!(enter(&mut members[2], "1"), Entry::Admitted, "who became another made room");
+    assert_eq!(let_in, [LoginResult::Admitted, LoginResult::Admitted, LoginResult::TooMany]);
+    assert_eq!(enter(&mut members[1], "1"), LoginResult::Admitted, "the same login again is not one more");
+    assert_eq!(enter(&mut members[1], "2"), LoginResult::Admitted);
+    assert_eq!(enter(&mut members[2], "1"), LoginResult::Admitted, "who became another made room");
 }
 
 #[test]
@@ -159,29 +165,29 @@ fn a_disconnect_closes_all_sessions_of_one_user_and_a_ban_keeps_the_next_ones_ou
     let hub = hub(0, SessionPolicy::EvictOldest);
     let mut members: Vec<_> = (0..3).map(|_| hub.admit(1 << 10).unwrap()).collect();
     for (member, user) in members.iter_mut().zip(["1", "1", "2"]) {
-        assert_eq!(enter(member, user), Entry::Admitted);
+        assert_eq!(enter(member, user), LoginResult::Admitted);
     }
     assert_eq!((hub.logins_of(&uid("1")), hub.logins_of(&uid("3"))), (vec![7, 7], vec![]));
-    hub.denied().read(&uid("1"), 1, 60_000, Some("later".into()), 7).unwrap();
+    hub.bans().read(&uid("1"), 1, 60_000, Some("later".into()), 7).unwrap();
     assert_eq!(hub.disconnect(&uid("1"), &Some("bye".into())), 2);
     assert_eq!(hub.disconnect(&uid("1"), &None), 0, "they are ending already");
     assert_eq!(hub.logins_of(&uid("1")), [0; 0], "who is ending is not online");
-    assert_eq!(members[0].outbox().words(), Some("bye".into()));
+    assert_eq!(members[0].outbox().close_reason(), Some("bye".into()));
     assert!(!members[2].outbox().is_closed());
 
     let mut again = hub.admit(1 << 10).unwrap();
-    assert_eq!(enter(&mut again, "3"), Entry::Admitted);
-    hub.denied().read(&uid("3"), 2, 60_000, Some("no".into()), 7).unwrap();
-    assert_eq!(enter(&mut again, "3"), Entry::Denied, "a session that is open already is no way in");
-    assert_eq!((again.outbox().is_closed(), again.outbox().words()), (true, Some("no".into())));
+    assert_eq!(enter(&mut again, "3"), LoginResult::Admitted);
+    hub.bans().read(&uid("3"), 2, 60_000, Some("no".into()), 7).unwrap();
+    assert_eq!(enter(&mut again, "3"), LoginResult::Banned, "a session that is open already is no way in");
+    assert_eq!((again.outbox().is_closed(), again.outbox().close_reason()), (true, Some("no".into())));
 
     let mut late = hub.admit(1 << 10).unwrap();
-    assert_eq!(enter(&mut late, "1"), Entry::Denied);
-    assert_eq!((late.outbox().is_closed(), late.outbox().words()), (true, Some("later".into())));
+    assert_eq!(enter(&mut late, "1"), LoginResult::Banned);
+    assert_eq!((late.outbox().is_closed(), late.outbox().close_reason()), (true, Some("later".into())));
     drop(members);
     assert_eq!(hub.channels_and_users(), (0, 0), "a refused login leaves nothing");
-    hub.denied().read(&uid("1"), 3, 0, None, 7).unwrap();
-    assert_eq!(enter(&mut hub.admit(1 << 10).unwrap(), "1"), Entry::Admitted);
+    hub.bans().read(&uid("1"), 3, 0, None, 7).unwrap();
+    assert_eq!(enter(&mut hub.admit(1 << 10).unwrap(), "1"), LoginResult::Admitted);
 }
 
 #[test]
@@ -189,7 +195,7 @@ fn a_ban_that_has_ended_closes_only_the_sessions_from_before_it() {
     let hub = hub(0, SessionPolicy::EvictOldest);
     let mut members: Vec<_> = (0..2).map(|_| hub.admit(1 << 10).unwrap()).collect();
     for (member, since) in members.iter_mut().zip([7, 8]) {
-        assert_eq!(member.log_in(&uid("1"), since), Entry::Admitted);
+        assert_eq!(member.log_in(&uid("1"), since), LoginResult::Admitted);
     }
     assert_eq!(hub.disconnect_before(&uid("1"), 8, &Some("bye".into())), 1);
     assert_eq!((members[0].outbox().is_closed(), members[1].outbox().is_closed()), (true, false));
@@ -217,7 +223,7 @@ proptest! {
                     watched[who][name] = false;
                 }
                 2 => {
-                    prop_assert_eq!(enter(member, &format!("u{name}")), Entry::Admitted);
+                    prop_assert_eq!(enter(member, &format!("u{name}")), LoginResult::Admitted);
                 }
                 _ => {
                     members[who] = None;
@@ -228,7 +234,7 @@ proptest! {
             let (sessions, failed) = deliver(&hub, named.as_str());
             prop_assert_eq!(sessions + failed, expected);
             prop_assert_eq!(hub.sessions(), members.iter().flatten().count());
-            prop_assert_eq!(hub.peers().len(), hub.sessions());
+            prop_assert_eq!(hub.handles().len(), hub.sessions());
         }
         drop(members);
         prop_assert_eq!((hub.sessions(), hub.channels_and_users()), (0, (0, 0)));
@@ -239,12 +245,12 @@ proptest! {
 fn sessions_are_chosen_to_move_while_others_turn_to_ids_and_back() {
     let hub = hub(0, SessionPolicy::EvictOldest);
     let members: Vec<_> = (0..2_000).map(|_| hub.admit(1).unwrap()).collect();
-    let (peers, done) = (hub.peers(), AtomicBool::new(false));
+    let (handles, done) = (hub.handles(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                for peer in &peers {
-                    peer.follows.fetch_xor(true, Ordering::Relaxed);
+                for handle in &handles {
+                    handle.set_follows(!handle.follows());
                 }
             }
         });

@@ -1,6 +1,6 @@
 //! Spans of an edge: a delivery, the writes to the sockets behind it, an answer to a publisher, a login.
 //!
-//! They are made only for what belongs to a trace that is kept. A message to all makes as many writes as
+//! They are made only for what belongs to a sampled trace. A message to all makes as many writes as
 //! there are sessions; only the first few of them become spans, and the delivery says how many sessions there
 //! were.
 
@@ -12,14 +12,12 @@ use shared::wire::Counts;
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
-use crate::authn::Owner;
-
 /// Writes that become spans, of one message on one edge.
 const MAX_WRITES: u32 = 32;
 
-/// The handling of a message from the bus, if its trace is kept.
+/// The handling of a message from the bus, if its trace is sampled.
 pub(crate) fn delivery(headers: Option<&HeaderMap>, bytes: usize) -> Span {
-    let Some(context) = kept(headers) else { return Span::none() };
+    let Some(context) = sampled(headers) else { return Span::none() };
     let span = info_span!(
         target: TARGET,
         parent: None,
@@ -44,7 +42,7 @@ pub(crate) fn delivered(span: &Span, counts: Counts) {
 
 /// The answer to a publisher's question.
 pub(crate) fn answer(headers: Option<&HeaderMap>) -> Span {
-    let Some(context) = kept(headers) else { return Span::none() };
+    let Some(context) = sampled(headers) else { return Span::none() };
     let span = info_span!(target: TARGET, parent: None, "edge answer", otel.kind = "server");
     context.adopt(&span);
     span
@@ -55,17 +53,12 @@ pub(crate) fn login() -> Span {
     info_span!(target: TARGET, parent: None, "login", otel.kind = "server", mc.outcome = Empty)
 }
 
-/// What came of the login that this runs in.
-pub(crate) fn logged_in(owner: &Owner) {
-    let outcome = match owner {
-        Owner::Known { .. } => "known",
-        Owner::Unknown => "unknown",
-        Owner::Unavailable => "unavailable",
-    };
+/// Records the outcome of the login whose span is the current one.
+pub(crate) fn logged_in(outcome: &'static str) {
     Span::current().record("mc.outcome", outcome);
 }
 
-fn kept(headers: Option<&HeaderMap>) -> Option<TraceContext> {
+fn sampled(headers: Option<&HeaderMap>) -> Option<TraceContext> {
     trace::is_on().then(|| TraceContext::from_bus(headers)).flatten().filter(TraceContext::is_sampled)
 }
 
@@ -77,7 +70,7 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
-    /// `None`: nobody keeps the trace.
+    /// `None`: the trace is not sampled.
     pub(crate) fn of(delivery: &Span) -> Option<Self> {
         TraceContext::of(delivery)?;
         Some(Self { delivery: delivery.clone(), left: AtomicU32::new(MAX_WRITES) })

@@ -1,37 +1,37 @@
-//! Whether a client can be given everything after the position it names: pure.
+//! The verdict whether a client can be given everything after the position that it names: pure.
 
 use shared::history::{Epoch, Position};
 
 /// What the stream's leader said after the client came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Leader {
-    /// The life of the stream.
+    /// The epoch of the stream.
     pub(crate) epoch: Epoch,
-    /// The lowest sequence that is there; one more than `last` if nothing is.
+    /// The lowest sequence that is stored; one more than `last` if nothing is.
     pub(crate) first: u64,
-    /// The highest that was ever given.
+    /// The highest sequence that was ever given to a message.
     pub(crate) last: u64,
 }
 
 /// Why not everything can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotWhole {
-    /// The position is of another life of the stream.
+    /// The position is of another epoch.
     OtherEpoch,
-    /// It is beyond what there is.
+    /// The position is beyond the end of the stream.
     Ahead,
-    /// What came after it has expired.
+    /// Messages after the position have expired.
     Expired,
-    /// More came after it than is kept of a channel.
+    /// More messages came after the position than are stored of a channel.
     TooFar,
-    /// What came after it was erased by order.
+    /// Messages after the position were erased on a publisher's command.
     Erased,
-    /// What came after it was held back for an expired login, until its client subscribed anew.
+    /// Messages after the position were held back for an expired login, until the client subscribed anew.
     HeldBack,
 }
 
 impl NotWhole {
-    /// For metrics, logs and clients.
+    /// Returns the reason as metrics, logs and clients have it.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::OtherEpoch => "epoch",
@@ -44,10 +44,10 @@ impl NotWhole {
     }
 }
 
-/// What can be said before anything is read.
+/// Judges a position before anything is read.
 ///
 /// # Errors
-/// Why it is not whole.
+/// Why not everything after the position can be given.
 pub(crate) fn judge(after: Position, leader: Leader) -> Result<(), NotWhole> {
     if after.epoch != leader.epoch {
         Err(NotWhole::OtherEpoch)

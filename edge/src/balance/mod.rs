@@ -19,10 +19,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 pub use plan::{BalanceConfig, Movable};
 
-use crate::Core;
 use crate::code::CloseCode;
-use crate::hub::{Choice, Peer};
-use crate::metrics::Loss;
+use crate::hub::Choice;
+use crate::metrics::{Loss, MoveReason};
+use crate::node::Node;
+use crate::session_handle::SessionHandle;
 use plan::Plan;
 
 /// How often it is looked whether somebody should move.
@@ -30,26 +31,17 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long a session has to open another connection, if it can make use of it.
 const LEAD: Duration = Duration::from_secs(2);
 
-/// Why a session was asked to move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// This edge has more than the others.
-    Uneven,
-    /// The connection is as old as it may become.
-    Age,
-}
-
 /// Who was told, and when its connection is closed.
 #[derive(Debug)]
 struct Going {
     at: Instant,
-    peer: Arc<Peer>,
+    handle: Arc<SessionHandle>,
 }
 
 /// Spreads sessions.
 #[derive(Debug)]
 pub(crate) struct Balancer {
-    core: Core,
+    node: Node,
     config: BalanceConfig,
     plan: Plan,
     /// The next first.
@@ -59,20 +51,20 @@ pub(crate) struct Balancer {
 impl Balancer {
     /// Listens to the other edges, which speak every `heartbeat`, until this one leaves.
     pub(crate) async fn start(
-        core: &Core,
+        node: &Node,
         config: BalanceConfig,
         heartbeat: Duration,
     ) -> Result<(), RequestError> {
-        let heard = core.bus.subscribe(subject::PEERS.to_owned(), None, bus::DEADLINE).await?;
-        let plan = Plan::new(config.clone(), heartbeat, core.bus.awake().now());
-        let balancer = Self { core: core.clone(), config, plan, going: VecDeque::new() };
+        let heard = node.bus.subscribe(subject::PEERS.to_owned(), None, bus::DEADLINE).await?;
+        let plan = Plan::new(config.clone(), heartbeat, node.bus.awake().now());
+        let balancer = Self { node: node.clone(), config, plan, going: VecDeque::new() };
         let state = (balancer, heard);
-        core.drain.supervise_useful("edge-balance", state, |(balancer, heard)| Box::pin(balancer.run(heard)));
+        node.drain.supervise_useful("edge-balance", state, |(balancer, heard)| Box::pin(balancer.run(heard)));
         Ok(())
     }
 
     async fn run(&mut self, heard: &mut Subscriber) {
-        let begun = self.core.drain.clone();
+        let begun = self.node.drain.clone();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -89,20 +81,20 @@ impl Balancer {
 
     fn on_heartbeat(&mut self, payload: &[u8]) {
         match Heartbeat::decode(payload) {
-            Ok(heartbeat) if heartbeat.edge == self.core.node => {}
-            Ok(heartbeat) => self.plan.on_heartbeat(&heartbeat, self.core.bus.awake().now()),
+            Ok(heartbeat) if heartbeat.edge == self.node.id => {}
+            Ok(heartbeat) => self.plan.on_heartbeat(&heartbeat, self.node.bus.awake().now()),
             Err(error) => {
-                self.core.metrics.lost(Loss::BadHeartbeat, 1);
+                self.node.metrics.lost(Loss::BadHeartbeat, 1);
                 tracing::debug!(%error, "dropped a heartbeat that can't be read");
             }
         }
     }
 
     fn look(&mut self, now: Instant) {
-        let own = self.core.hub.sessions().saturating_sub(self.going.len());
+        let own = self.node.hub.sessions().saturating_sub(self.going.len());
         let rested = self.plan.resting();
         // Other edges are judged by it.
-        let counted = self.core.bus.awake().now();
+        let counted = self.node.bus.awake().now();
         let excess = self.plan.excess(own, counted);
         if let Some(until) = self.plan.resting().filter(|until| Some(*until) != rested) {
             tracing::warn!(
@@ -111,39 +103,39 @@ impl Balancer {
                  balancer brings everybody back"
             );
         }
-        self.core.metrics.other_edges.set(i64::try_from(self.plan.others()).unwrap_or(i64::MAX));
+        self.node.metrics.other_edges.set(i64::try_from(self.plan.others()).unwrap_or(i64::MAX));
         let (most, age) = (self.plan.allowance(own, counted), self.config.max_connection_age);
         if most > 0 && !age.is_zero() {
-            self.ask_to_go(&Choice { most, plain: true, older_than: Some(age) }, Reason::Age, now);
+            self.ask_to_go(&Choice { most, plain: true, older_than: Some(age) }, MoveReason::Age, now);
         }
         let most = excess.min(self.plan.allowance(own, counted));
         if most > 0 && self.config.sessions != Movable::None {
             let plain = self.config.sessions == Movable::All;
-            self.ask_to_go(&Choice { most, plain, older_than: None }, Reason::Uneven, now);
+            self.ask_to_go(&Choice { most, plain, older_than: None }, MoveReason::Uneven, now);
         }
     }
 
-    fn ask_to_go(&mut self, choice: &Choice, reason: Reason, now: Instant) {
-        let chosen = self.core.hub.choose(choice, now);
+    fn ask_to_go(&mut self, choice: &Choice, reason: MoveReason, now: Instant) {
+        let chosen = self.node.hub.choose(choice, now);
         self.plan.take(chosen.len());
-        if reason == Reason::Uneven {
+        if reason == MoveReason::Uneven {
             self.plan.gave(chosen.len());
         }
-        self.core.metrics.moved(reason, chosen.len());
+        self.node.metrics.moved(reason, chosen.len());
         if !chosen.is_empty() {
             tracing::debug!(sessions = chosen.len(), ?reason, "asked to move");
         }
         let pause = LOOK / u32::try_from(chosen.len().max(1)).unwrap_or(u32::MAX);
-        for (place, peer) in (0_u32..).zip(chosen) {
-            let at = now + LEAD + pause * place;
-            peer.outbox.announce_close(at);
-            self.going.push_back(Going { at, peer });
+        for (index, handle) in (0_u32..).zip(chosen) {
+            let at = now + LEAD + pause * index;
+            handle.outbox.announce_close(at);
+            self.going.push_back(Going { at, handle });
         }
     }
 
     fn close_next(&mut self) {
         if let Some(going) = self.going.pop_front() {
-            going.peer.outbox.close(CloseCode::Leaving);
+            going.handle.outbox.close(CloseCode::Leaving);
         }
     }
 }

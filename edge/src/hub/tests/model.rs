@@ -13,11 +13,15 @@ use shared::wire::{Kind, LiveMessage};
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::kept::{Fetching, Hold, Incoming, Join};
-use super::*;
-use crate::recovery::doubt::{Thread, Trust};
-use crate::recovery::line::Step;
-use crate::recovery::verdict::{Leader, NotWhole, judge};
+use crate::channel::cursor::{Missing, Step};
+use crate::channel::recoverable::{Leader, NotWhole, judge};
+use crate::channel::{Arrival, LiveCopy, Trust};
+use crate::frame::SubscriptionId;
+use crate::hub::following::Join;
+use crate::hub::guards::{ChannelGuard, Fetching};
+use crate::hub::member::Member;
+use crate::hub::*;
+use crate::recovery::identity::StreamIdentity;
 
 /// The one subscription of each session.
 const ONE: SubscriptionId = SubscriptionId(1);
@@ -82,7 +86,7 @@ struct Client {
 struct Session {
     member: Member,
     /// Where it is, while it is given what is stored. It holds the line.
-    replay: Option<(Hold, Position)>,
+    replay: Option<(ChannelGuard, Position)>,
 }
 
 /// A live copy.
@@ -99,7 +103,7 @@ struct World {
     channel: Channel,
     name: Arc<str>,
     epoch: u64,
-    thread: Thread,
+    identity: StreamIdentity,
     /// What is kept, the oldest first; and all that ever was in this life.
     stored: VecDeque<u64>,
     ever: Vec<u64>,
@@ -112,15 +116,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let places = Places { sessions: 0, watermark: 0, per_user: 9, policy: SessionPolicy::EvictOldest };
+        let limits =
+            SessionLimits { sessions: 0, watermark: 0, per_user: 9, policy: SessionPolicy::EvictOldest };
         let mut clients = Vec::new();
         clients.resize_with(SESSIONS, Client::default);
         Self {
-            hub: Arc::new(Hub::new(places)),
+            hub: Arc::new(Hub::new(limits)),
             channel: Channel::parse("user:1").unwrap(),
             name: "@user".into(),
             epoch: 1,
-            thread: Thread::default(),
+            identity: StreamIdentity::default(),
             stored: VecDeque::new(),
             ever: Vec::new(),
             coming: Vec::new(),
@@ -171,14 +176,14 @@ impl World {
         }
     }
 
-    /// As `Keep::ask_until_sure` does.
+    /// As `Recovery::ask_until_sure` does.
     fn make_sure(&mut self) {
-        while let Some(question) = self.thread.doubt() {
+        while let Some(question) = self.identity.doubt() {
             let epoch = question.known.id.unwrap().0 >> 64;
             if question.was_there || epoch == self.epoch.into() {
-                self.thread.confirm(&question);
+                self.identity.confirm(&question);
             } else {
-                self.thread.dismiss(&question);
+                self.identity.dismiss(&question);
             }
         }
     }
@@ -191,21 +196,21 @@ impl World {
             self.coming.remove(which);
         }
         let message = Self::message(copy.epoch, copy.seq);
-        let incoming = Incoming { seq: copy.seq, message: Some(&message), span: &Span::none() };
-        let trust = self.thread.on_live("user:1", copy.seq, Some(message.id));
+        let arrival = Arrival { seq: copy.seq, message: Some(&message), span: &Span::none() };
+        let trust = self.identity.on_live("user:1", copy.seq, Some(message.id));
         assert!(trust != Trust::Sure || copy.epoch == self.epoch, "of another epoch");
-        let at = (Some(Epoch(self.epoch)), trust);
-        let handled = self.hub.on_live("user:1", copy.before, at, &incoming, Instant::now());
+        let copy = LiveCopy { arrival, before: copy.before, epoch: Some(Epoch(self.epoch)), trust };
+        let handled = self.hub.on_live("user:1", &copy, Instant::now());
         // A fetch goes on at its own pace.
         assert!(trust == Trust::Sure || handled.counts == Counts::default());
         assert_eq!(handled.step == Step::Fetch, handled.fetching.is_some());
         self.begin_fetch(handled.fetching);
     }
 
-    /// As `Keep::catch_up` does, one page. `patient`: what is not there may come to be.
+    /// As `Recovery::catch_up` does, one page. `patient`: what is not there may come to be.
     fn fetch(&mut self, most: usize, patient: bool) {
         let Some(fetching) = self.fetching.take() else { return };
-        let Some((epoch, after, wanted)) = self.hub.missing(&fetching) else { return };
+        let Some(Missing { epoch, after, up_to }) = self.hub.missing(&fetching) else { return };
         if epoch != Epoch(self.epoch) {
             return;
         }
@@ -217,12 +222,12 @@ impl World {
         };
         for seq in &page {
             let message = Self::message(self.epoch, *seq);
-            let incoming = Incoming { seq: *seq, message: Some(&message), span: &Span::none() };
-            self.hub.on_fetched(&self.channel, epoch, &incoming, Instant::now());
+            let arrival = Arrival { seq: *seq, message: Some(&message), span: &Span::none() };
+            self.hub.on_fetched(&self.channel, epoch, &arrival, Instant::now());
         }
         if !self.hub.settle(&self.channel) && page.len() < most {
             let end = End { epoch, tail: self.tail(), come: self.last() };
-            if !self.hub.on_tail(&self.channel, wanted, &end) && !patient {
+            if !self.hub.on_tail(&self.channel, up_to, &end) && !patient {
                 self.hub.give_back(&fetching);
                 self.sweep();
                 return;
@@ -249,12 +254,12 @@ impl World {
         }
     }
 
-    /// As `Keep::open` and `Session::follow` do.
+    /// As `Recovery::attach` and `Session::follow` do.
     fn come(&mut self, who: usize, back: bool) {
         self.leave(who);
         let (epoch, tail, now) = (Epoch(self.epoch), self.tail(), Instant::now());
-        let hold = self.hub.hold(&self.channel);
-        let fetching = self.hub.open_line(&self.channel, epoch, tail, now);
+        let guard = self.hub.guard(&self.channel);
+        let fetching = self.hub.open_cursor(&self.channel, epoch, tail, now);
         self.begin_fetch(fetching);
         self.catch_up_to(tail);
         let mut member = self.hub.admit(1 << 20).unwrap();
@@ -271,24 +276,24 @@ impl World {
             return;
         };
         let replay = if after.seq < tail {
-            Some((hold, after))
+            Some((guard, after))
         } else {
-            let joined = member.join(&self.channel, (&self.name, ONE), (epoch, after.seq), 0, None, now);
+            let joined = member.join(&self.channel, (&self.name, ONE), after, 0, None, now);
             assert!(matches!(joined, Join::Joined(_)), "{joined:?}");
             None
         };
         self.clients[who].session = Some(Session { member, replay });
     }
 
-    /// As `Keep::read_on` and `Session::on_read` do.
+    /// As `Recovery::read_on` and `Session::on_read` do.
     fn read(&mut self, who: usize, most: usize) {
         let Some(session) = &mut self.clients[who].session else { return };
-        let Some((hold, at)) = session.replay.take() else { return };
+        let Some((guard, at)) = session.replay.take() else { return };
         let (epoch, now) = (Epoch(self.epoch), Instant::now());
         let page = if at.epoch == epoch { self.page(at.seq, most) } else { None };
         let Some(page) = page else {
             // It is told to reload, at the place from which it follows.
-            let fetching = self.hub.open_line(&self.channel, epoch, self.tail(), now);
+            let fetching = self.hub.open_cursor(&self.channel, epoch, self.tail(), now);
             self.begin_fetch(fetching);
             self.catch_up_to(self.tail());
             let session = self.clients[who].session.as_mut().unwrap();
@@ -303,9 +308,9 @@ impl World {
         }
         self.catch_up_to(at.seq.min(self.tail()));
         let session = self.clients[who].session.as_mut().unwrap();
-        match session.member.join(&self.channel, (&self.name, ONE), (epoch, at.seq), 0, None, now) {
+        match session.member.join(&self.channel, (&self.name, ONE), at, 0, None, now) {
             Join::Joined(_) => {}
-            Join::Behind | Join::OtherEpoch => session.replay = Some((hold, at)),
+            Join::Behind | Join::OtherEpoch => session.replay = Some((guard, at)),
         }
     }
 
@@ -352,12 +357,12 @@ impl World {
             self.take(who);
         }
         self.epoch += 1;
-        self.thread = Thread::default();
+        self.identity = StreamIdentity::default();
         self.stored.clear();
         self.ever.clear();
         self.coming.retain(|copy| queued && copy.epoch + 1 == self.epoch);
-        self.hub.forget_line(&self.channel);
-        let fetching = self.hub.open_line(&self.channel, Epoch(self.epoch), 0, Instant::now());
+        self.hub.forget_cursor(&self.channel);
+        let fetching = self.hub.open_cursor(&self.channel, Epoch(self.epoch), 0, Instant::now());
         self.begin_fetch(fetching);
         for who in 0..SESSIONS {
             self.take(who);

@@ -1,4 +1,4 @@
-//! What others have for one session: messages, and the order to close.
+//! What others have for one session: messages, and the command to close.
 //!
 //! `offer` never waits: above the bound the session is closed as too slow, and everybody else goes on. The
 //! bound is in bytes of memory, because one message of 256 KiB is not one of 20 bytes, and a thousand of 20
@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
 use crate::code::CloseCode;
-use crate::deny::Words;
+use crate::code::CloseReason;
 use crate::frame::{Frame, SubscriptionId};
 
 /// Places that a queue begins with, and gets at least when it grows.
@@ -51,7 +51,7 @@ pub(crate) struct Outbox {
     handed: AtomicUsize,
     /// What else the session has waiting, bodies of frames left out.
     beside: AtomicUsize,
-    /// Held for a few instructions, never across an await; taken after a lock of the hub, never before one.
+    /// Load for a few instructions, never across an await; taken after a lock of the hub, never before one.
     inner: Mutex<Inner>,
 }
 
@@ -62,8 +62,8 @@ struct Inner {
     bodies: usize,
     /// Set once; from then on nothing is accepted.
     closed: Option<CloseCode>,
-    /// What the close frame shall say in place of the code's own reason.
-    words: Words,
+    /// The reason that the close frame gives in place of its code's own.
+    reason: CloseReason,
     /// When the session will be closed, until the session knows.
     farewell: Option<Instant>,
     /// The session's task, while it waits.
@@ -72,7 +72,7 @@ struct Inner {
 
 /// What waits for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct Load {
     /// Frames in the outbox.
     pub(crate) frames: usize,
     /// What this session alone takes: queues, pages, ops; not the bodies of frames, which others may have
@@ -83,7 +83,7 @@ pub(crate) struct Held {
 }
 
 impl Inner {
-    fn places(&self) -> usize {
+    fn capacity_bytes(&self) -> usize {
         self.frames.capacity() * size_of::<Frame>()
     }
 
@@ -120,8 +120,8 @@ impl Inner {
         if self.frames.is_empty() {
             self.frames = VecDeque::new();
         } else if self.frames.capacity() > 2 * self.frames.len() + PLACES {
-            let room = self.frames.len() / 4;
-            self.frames.shrink_to(self.frames.len() + room);
+            let spare = self.frames.len() / 4;
+            self.frames.shrink_to(self.frames.len() + spare);
         }
         taken
     }
@@ -159,13 +159,13 @@ impl Outbox {
     }
 
     /// The same with a reason of its own for the close frame.
-    pub(crate) fn close_saying(&self, code: CloseCode, words: Words) -> bool {
+    pub(crate) fn close_saying(&self, code: CloseCode, reason: CloseReason) -> bool {
         let mut inner = self.lock();
         if inner.closed.is_some() {
             return false;
         }
         inner.closed = Some(code);
-        inner.words = words;
+        inner.reason = reason;
         wake(inner);
         true
     }
@@ -182,9 +182,9 @@ impl Outbox {
         self.lock().closed.is_some()
     }
 
-    /// What the close frame shall say in place of the code's own reason.
-    pub(crate) fn words(&self) -> Words {
-        self.lock().words.clone()
+    /// The reason that the close frame gives in place of its code's own.
+    pub(crate) fn close_reason(&self) -> CloseReason {
+        self.lock().reason.clone()
     }
 
     /// Waits until there is something to do for the session; for frames only if it `takes` any now.
@@ -241,7 +241,7 @@ impl Outbox {
         }
     }
 
-    /// So much else waits for this session, bodies of frames left out: for [`Outbox::waiting`] alone.
+    /// So much else waits for this session, bodies of frames left out: for [`Outbox::load`] alone.
     pub(crate) fn note_beside(&self, bytes: usize) {
         if self.beside.load(Ordering::Relaxed) != bytes {
             self.beside.store(bytes, Ordering::Relaxed);
@@ -249,13 +249,13 @@ impl Outbox {
     }
 
     /// What waits.
-    pub(crate) fn waiting(&self) -> Held {
+    pub(crate) fn load(&self) -> Load {
         let inner = self.lock();
-        let (places, handed) = (inner.places(), self.handed.load(Ordering::Relaxed));
-        Held {
+        let (capacity_bytes, handed) = (inner.capacity_bytes(), self.handed.load(Ordering::Relaxed));
+        Load {
             frames: inner.frames.len(),
-            without_bodies: places + self.beside.load(Ordering::Relaxed),
-            cost: places + inner.bodies + handed,
+            without_bodies: capacity_bytes + self.beside.load(Ordering::Relaxed),
+            cost: capacity_bytes + inner.bodies + handed,
         }
     }
 
@@ -323,7 +323,7 @@ mod tests {
         let outbox = Outbox::new(PLACES * 24 + 2 * frame(60).cost());
         outbox.offer(&frame(60), ONE);
         let taken = outbox.take(usize::MAX);
-        assert_eq!(outbox.waiting().cost, 24 + frame(60).cost());
+        assert_eq!(outbox.load().cost, 24 + frame(60).cost());
         assert_eq!(outbox.offer(&frame(60), ONE), Offer::Accepted, "it was empty");
         drop(taken);
         outbox.all_written();
@@ -402,7 +402,7 @@ mod tests {
                 let waiting = outbox.lock();
                 let bodies = waiting.frames.iter().map(Frame::cost).sum::<usize>();
                 prop_assert_eq!(waiting.bodies, bodies);
-                prop_assert!(waiting.places() + bodies <= limit || waiting.frames.len() == 1);
+                prop_assert!(waiting.capacity_bytes() + bodies <= limit || waiting.frames.len() == 1);
             }
             while let Some(last) = Some(outbox.take(64)).filter(|last| !last.is_empty()) {
                 taken.extend(last);

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use shared::history::Position;
 use shared::wire::Kind;
 
-use super::verdict::NotWhole;
+use super::recoverable::NotWhole;
 use crate::frame::Frame;
 
 /// A message: `d` is its text as a JSON string, `b` its bytes in base64.

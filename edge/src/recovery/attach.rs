@@ -1,8 +1,8 @@
-//! The beginning of a line, for whoever subscribes.
+//! Opens a channel's cursor for each session that subscribes.
 //!
-//! The tail of the channel is read from the leader each time, not only for the first: what was stored before
-//! the answer to a subscription is not for a plain subscriber, who may have had it elsewhere, and a
-//! recovering one has its own way to it. So the line must have come to that tail before anybody joins.
+//! The tail of the channel is read from the leader for each subscription, not only for the first. What was
+//! stored before the answer to a subscription is not for a plain subscriber, who may have had it elsewhere; a
+//! recovering subscriber gets it in a replay. So the cursor must have come to that tail before anybody joins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,31 +11,31 @@ use shared::history::{Epoch, ReadError};
 use shared::ids::Channel;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::keep::{Keep, PAUSE};
 use super::metrics::Cause;
-use super::verdict::Leader;
-use crate::hub::kept::Hold;
+use super::{PAUSE, Recovery};
+use crate::channel::recoverable::Leader;
+use crate::hub::guards::ChannelGuard;
 
-/// How long the copies that are on their way may take before what they carry is fetched.
+/// How long live copies on their way may take before their messages are fetched.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// A line that has come as far as the store when it was asked.
+/// A channel whose cursor has come as far as the store was when it was asked.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    /// Keeps it.
-    pub(crate) hold: Hold,
-    /// What the leader said after the tail was read.
+pub(crate) struct Attached {
+    /// Keeps the cursor.
+    pub(crate) guard: ChannelGuard,
+    /// The leader's state, asked after the tail was read.
     pub(crate) leader: Leader,
-    /// The channel's last sequence then.
+    /// The channel's last sequence at that time.
     pub(crate) tail: u64,
 }
 
-impl Keep {
-    /// Opens the line of a channel, however long that takes: give it a deadline.
-    pub(crate) async fn open(self: &Arc<Self>, channel: &Channel) -> Opened {
+impl Recovery {
+    /// Opens the cursor of a channel. Takes however long it takes: the caller sets a deadline.
+    pub(crate) async fn attach(self: &Arc<Self>, channel: &Channel) -> Attached {
         loop {
-            match self.try_open(channel).await {
-                Ok(opened) => return opened,
+            match self.try_attach(channel).await {
+                Ok(attached) => return attached,
                 Err(error) => {
                     self.metrics.read_errors.inc();
                     tracing::debug!(%channel, %error, "the tail of a channel can't be read yet");
@@ -45,12 +45,12 @@ impl Keep {
         }
     }
 
-    async fn try_open(self: &Arc<Self>, channel: &Channel) -> Result<Opened, ReadError> {
-        let hold = self.hub.hold(channel);
+    async fn try_attach(self: &Arc<Self>, channel: &Channel) -> Result<Attached, ReadError> {
+        let guard = self.hub.guard(channel);
         // Boxed: a session holds the future of its subscription.
         let (epoch, tail) = self.looks.share(channel, Box::pin(self.history.tail(channel))).await?;
         self.sure(self.history.partition(channel), epoch).await;
-        // Asked after the tail, so that it is known to be of this life of the stream.
+        // Asked after the tail, so that the tail is known to be of this epoch.
         let (now, state) = self.history.fresh_epoch(self.history.partition(channel)).await?;
         if now != epoch {
             return Err(ReadError::OtherEpoch);
@@ -58,40 +58,43 @@ impl Keep {
         self.come_to(channel, epoch, tail).await?;
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
         let leader = Leader { epoch, first, last: state.last_seq };
-        Ok(Opened { hold, leader, tail })
+        Ok(Attached { guard, leader, tail })
     }
 
-    /// Opens the line if it is not, and waits until it has come to `tail`.
+    /// Opens the cursor if it is not open, and waits until the cursor has come to `tail`.
     async fn come_to(self: &Arc<Self>, channel: &Channel, epoch: Epoch, tail: u64) -> Result<(), ReadError> {
         let there = || self.hub.has_come_to(channel, epoch, tail).then_some(());
         if self.hub.epoch_of(channel) == Some(epoch) && timeout(GRACE, self.hub.when(there)).await.is_ok() {
             return Ok(());
         }
-        if let Some(fetching) = self.hub.open_line(channel, epoch, tail, Instant::now()) {
+        if let Some(fetching) = self.hub.open_cursor(channel, epoch, tail, Instant::now()) {
             self.fetch(fetching, Cause::Subscribe);
         }
-        self.line_at(channel, epoch, tail).await
+        self.cursor_at(channel, epoch, tail).await
     }
 
-    /// Waits until an open line has come to a sequence that is known to exist.
+    /// Waits until an open cursor has come to a sequence that is known to exist.
     pub(super) async fn catch_up_to(
         self: &Arc<Self>,
         channel: &Channel,
         epoch: Epoch,
         seq: u64,
     ) -> Result<(), ReadError> {
-        let at = self.line_at(channel, epoch, seq);
+        let at = self.cursor_at(channel, epoch, seq);
         if let Ok(there) = timeout(GRACE, at).await {
             return there;
         }
         if let Some(fetching) = self.hub.want(channel, seq) {
             self.fetch(fetching, Cause::Subscribe);
         }
-        self.line_at(channel, epoch, seq).await
+        self.cursor_at(channel, epoch, seq).await
     }
 
-    /// Waits. An error: the line is forgotten, or of another life of the stream.
-    async fn line_at(&self, channel: &Channel, epoch: Epoch, seq: u64) -> Result<(), ReadError> {
+    /// Waits until the cursor has come to a sequence.
+    ///
+    /// # Errors
+    /// The cursor is forgotten, or in another epoch.
+    async fn cursor_at(&self, channel: &Channel, epoch: Epoch, seq: u64) -> Result<(), ReadError> {
         let there = || match self.hub.has_come_to(channel, epoch, seq) {
             true => Some(Ok(())),
             false if self.hub.epoch_of(channel) != Some(epoch) => Some(Err(ReadError::OtherEpoch)),

@@ -1,12 +1,12 @@
-//! Keeps up with the list of those who may not log in, as the bus keeps it.
+//! Keeps up with the list of bans on the bus.
 //!
 //! What must always hold: before the first client is taken the whole list was read, up to what the leader of
-//! its stream said after the subscription was proved; every order after that is either heard or found
-//! missing, by the gap before the next one, at each new connection, and by a look at the stream every
+//! its stream said after the subscription was proved. Every ban after that is either heard or found missing:
+//! by the gap before the next ban, at each new connection, and by a look at the stream every
 //! `edge.sweep_interval`.
 //!
-//! The publisher's own order closes the sessions and counts them. An order that the list alone told closes
-//! them too, [`PATIENCE`] later, whether it was heard as a copy or read.
+//! The publisher's own command closes the sessions and counts them. A ban that the list alone told closes
+//! them too, [`PATIENCE`] later, whether the ban was heard as a copy or read.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -24,19 +24,20 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::Core;
-use crate::deny::{Owed, Words};
+use crate::ban_list::Owed;
+use crate::code::CloseReason;
 use crate::hub::Hub;
 use crate::metrics::{Loss, Metrics};
+use crate::node::Node;
 
-/// How long an order of the list waits for the publisher's own, which counts the sessions that it closes.
-/// Several times as long as a publisher waits for an edge.
+/// How long a ban of the list waits for the publisher's own command, which counts the sessions that the
+/// command closes. Several times as long as a publisher waits for an edge.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// When to look after something was heard that should be known already.
+/// When to look at the list after a ban was heard that should be known already.
 const SOON: Duration = Duration::from_secs(1);
-/// The pause after it could not be read, less up to a half.
+/// The pause after the list could not be read, less up to a half.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The first time that the list can't be read is no reason to worry; so many are.
+/// So many failed reads are a reason to worry; the first is none.
 const WORRYING: u32 = 4;
 
 /// Reads the list.
@@ -49,33 +50,32 @@ pub(crate) struct Reader {
     /// Whether the whole list was read since the connection stands.
     read: watch::Sender<bool>,
     /// When the list that was read was made.
-    life: Option<u64>,
+    created: Option<u64>,
     failures: u32,
     /// How often the list is compared with what was read of it.
     every: Duration,
-    /// When sessions are closed that the orders up to this sequence have to do with, as [`Bus::awake`]
-    /// counts.
+    /// When the sessions of bans up to a sequence are closed, as [`Bus::awake`] counts.
     settle: Option<(Instant, u64)>,
 }
 
 impl Reader {
-    /// Subscribes, and reads until the edge is gone, comparing at this interval. What is returned tells
-    /// whether the list is known.
+    /// Subscribes, and reads until the edge is gone, comparing at this interval. The returned receiver
+    /// tells whether the list is known.
     pub(crate) async fn start(
-        core: &Core,
+        node: &Node,
         list: Bans,
         every: Duration,
     ) -> Result<watch::Receiver<bool>, RequestError> {
-        let orders = core.bus.subscribe(subject::DENIED_ALL, None, bus::DEADLINE).await?;
+        let copies = node.bus.subscribe(subject::DENIED_ALL, None, bus::DEADLINE).await?;
         let (read, known) = watch::channel(false);
-        let Core { bus, hub, metrics, drain, gone, .. } = core.clone();
-        let reader = Self { bus, list, hub, metrics, read, life: None, failures: 0, every, settle: None };
-        let state = (reader, orders, gone);
-        drain.supervise("edge-bans", state, |(reader, orders, gone)| Box::pin(reader.keep_up(orders, gone)));
+        let Node { bus, hub, metrics, drain, gone, .. } = node.clone();
+        let reader = Self { bus, list, hub, metrics, read, created: None, failures: 0, every, settle: None };
+        let state = (reader, copies, gone);
+        drain.supervise("edge-bans", state, |(reader, copies, gone)| Box::pin(reader.keep_up(copies, gone)));
         Ok(known)
     }
 
-    async fn keep_up(&mut self, orders: &mut Subscriber, gone: &CancellationToken) {
+    async fn keep_up(&mut self, copies: &mut Subscriber, gone: &CancellationToken) {
         let (mut state, hub) = (self.bus.state(), Arc::clone(&self.hub));
         let work = async {
             let mut look = Instant::now();
@@ -94,7 +94,7 @@ impl Reader {
                     () = sleep_until(settle.unwrap_or(look)), if settle.is_some() => self.close_what_is_owed(),
                     () = sleep_until(look) => look = self.look().await,
                     () = hub.doubt().notified() => look = Instant::now(),
-                    order = orders.next() => match order {
+                    ban = copies.next() => match ban {
                         Some(message) => {
                             if let Some(time) = self.hear(&message) {
                                 look = look.min(Instant::now() + time);
@@ -117,7 +117,7 @@ impl Reader {
             // Had the connection changed meanwhile, the proof would be about another one.
             Ok(()) if *self.bus.state().borrow() == view && view.connected => {
                 self.failures = 0;
-                self.hub.denied().sweep(unix_ms());
+                self.hub.bans().sweep(unix_ms());
                 self.read.send_if_modified(|read| !std::mem::replace(read, true));
                 now + self.every
             }
@@ -135,84 +135,84 @@ impl Reader {
     async fn read_rest(&mut self) -> Result<(), ApiError> {
         self.bus.barrier(bus::DEADLINE).await?;
         let view = self.list.look().await?;
-        let is_other = self.life.replace(view.created) != Some(view.created);
-        let mut cursor = self.hub.denied().resume(is_other, view.last_seq, unix_ms());
+        let is_other = self.created.replace(view.created) != Some(view.created);
+        let mut cursor = self.hub.bans().resume(is_other, view.last_seq, unix_ms());
         let mut found = 0;
         while cursor < view.last_seq {
             let page = self.list.after(cursor).await?;
             let Some(last) = page.last() else { break };
             cursor = last.seq;
             found += page.len();
-            page.iter().for_each(|order| self.take(order));
+            page.iter().for_each(|ban| self.take(ban));
         }
-        self.hub.denied().read_up_to(view.last_seq);
+        self.hub.bans().read_up_to(view.last_seq);
         if found > 0 {
             tracing::debug!(found, "read the list of those who may not log in");
         }
         Ok(())
     }
 
-    /// When to look at the list, if there is a reason to.
+    /// Takes the copy of a ban. Returns when to look at the list, if there is a reason to.
     fn hear(&mut self, message: &Message) -> Option<Duration> {
-        let Some(order) = StoredBan::of_copy(message.headers.as_ref(), &message.payload) else {
-            self.metrics.lost(Loss::BadOrder, 1);
+        let Some(ban) = StoredBan::of_copy(message.headers.as_ref(), &message.payload) else {
+            self.metrics.lost(Loss::BadCommand, 1);
             return None;
         };
-        let next = self.hub.denied().cursor() + 1;
-        match order.seq.cmp(&next) {
+        let next = self.hub.bans().cursor() + 1;
+        match ban.seq.cmp(&next) {
             Ordering::Equal => {
-                self.take(&order);
+                self.take(&ban);
                 None
             }
             Ordering::Greater => Some(Duration::ZERO),
-            // It was read a moment ago, or the list went back.
+            // The ban was read a moment ago, or the list went back.
             Ordering::Less => Some(SOON),
         }
     }
 
-    fn take(&mut self, StoredBan { seq, stored_ms, ban: denial }: &StoredBan) {
-        let read = denial.as_ref().and_then(|denial| Some((Uid::parse(&denial.uid).ok()?, denial)));
-        let Some((uid, denial)) = read else {
-            self.hub.denied().read_up_to(*seq);
-            self.metrics.lost(Loss::BadOrder, 1);
+    fn take(&mut self, StoredBan { seq, stored_ms, ban }: &StoredBan) {
+        let read = ban.as_ref().and_then(|ban| Some((Uid::parse(&ban.uid).ok()?, ban)));
+        let Some((uid, ban)) = read else {
+            self.hub.bans().read_up_to(*seq);
+            self.metrics.lost(Loss::BadCommand, 1);
             return tracing::error!(seq, "an order about who may not log in can't be read");
         };
-        let words: Words = denial.reason.as_deref().map(Into::into);
-        let mut list = self.hub.denied();
+        let reason: CloseReason = ban.reason.as_deref().map(Into::into);
+        let mut list = self.hub.bans();
         let is_news = !list.was_told(&uid, *seq);
-        let taken = list.read(&uid, *seq, denial.until_ms, words.clone(), unix_ms());
+        let taken = list.read(&uid, *seq, ban.until_ms, reason.clone(), unix_ms());
         drop(list);
         if taken.is_err() {
-            self.metrics.lost(Loss::Denial, 1);
+            self.metrics.lost(Loss::Ban, 1);
             tracing::error!(seq, "a ban finds no place: too many users are banned on this edge");
         }
-        // Looked for after the order was taken: whoever logs in later is refused by it.
+        // Looked for after the ban was taken: a login that comes later is refused by the ban.
         if is_news && self.hub.has(&uid) {
-            self.hub.denied().owe(&uid, Owed { seq: *seq, stored: *stored_ms, words });
+            self.hub.bans().owe(&uid, Owed { seq: *seq, stored: *stored_ms, reason });
             self.settle.get_or_insert_with(|| (self.bus.awake().now() + PATIENCE, *seq));
         }
     }
 
-    /// Closes the sessions of orders that no publisher told here within [`PATIENCE`].
+    /// Closes the sessions of bans that no publisher told here within [`PATIENCE`].
     fn close_what_is_owed(&mut self) {
         if self.settle.is_none_or(|(at, _)| at > self.bus.awake().now()) {
             // This process did not run for a while, and nor may the publisher.
             return;
         }
         let Some((_, up_to)) = self.settle.take() else { return };
-        let owed = self.hub.denied().take_owed(up_to);
-        for (uid, Owed { stored, words, .. }) in owed {
-            let denial = self.hub.denied().denies(&uid, unix_ms());
-            let closed = match denial {
-                Some(words) => self.hub.disconnect(&uid, &words),
-                // The ban has ended, or was lifted; whoever came back since may stay.
-                None => self.hub.disconnect_before(&uid, stored, &words),
+        let owed = self.hub.bans().take_owed(up_to);
+        for (uid, Owed { stored, reason, .. }) in owed {
+            let ban = self.hub.bans().banned(&uid, unix_ms());
+            let closed = match ban {
+                Some(reason) => self.hub.disconnect(&uid, &reason),
+                // The ban has ended, or was lifted; sessions that came back since may stay.
+                None => self.hub.disconnect_before(&uid, stored, &reason),
             };
             if closed > 0 {
                 tracing::info!(closed, "the list of those who may not log in closes sessions of a user");
             }
         }
-        let list = self.hub.denied();
+        let list = self.hub.bans();
         if list.owes() {
             self.settle = Some((self.bus.awake().now() + PATIENCE, list.cursor()));
         }
