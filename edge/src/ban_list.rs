@@ -40,7 +40,8 @@ pub(crate) struct BanList {
 pub(crate) struct Owed {
     /// The sequence of the ban in its stream.
     pub(crate) seq: u64,
-    /// When the ban was stored: sessions that began before are closed, whether the ban has ended since or not.
+    /// When the ban was stored: sessions that began before are closed, whether the ban has ended since or
+    /// not.
     pub(crate) stored: u64,
     pub(crate) reason: CloseReason,
 }
@@ -49,7 +50,8 @@ pub(crate) struct Owed {
 struct Ban {
     /// The sequence of the ban in its stream.
     seq: u64,
-    /// The end, which may be past: that a user may log in again is remembered until the stream was read that far.
+    /// The end, which may be past: that a user may log in again is remembered until the stream was read that
+    /// far.
     until: u64,
     reason: CloseReason,
 }
@@ -138,8 +140,8 @@ impl BanList {
         self.users.get(uid).is_some_and(|known| known.seq >= seq)
     }
 
-    /// Remembers a ban that was read and that no publisher told here, of a user who has sessions. So there are
-    /// no more of these than users on this edge.
+    /// Remembers a ban that was read and that no publisher told here, of a user who has sessions. So there
+    /// are no more of these than users on this edge.
     pub(crate) fn owe(&mut self, uid: &Uid, owed: Owed) {
         self.owed.insert(uid.clone(), owed);
     }
@@ -159,9 +161,9 @@ impl BanList {
         self.read = self.read.max(seq);
     }
 
-    /// Returns the sequence up to which the stream needs no reading; `last` is its last sequence. Everything is
-    /// read again if the stream is another one or went back, or if a ban was forgotten that has not run out,
-    /// since the clock was ahead.
+    /// Returns the sequence up to which the stream needs no reading; `last` is its last sequence. Everything
+    /// is read again if the stream is another one or went back, or if a ban was forgotten that has not run
+    /// out, since the clock was ahead.
     pub(crate) fn resume(&mut self, is_other: bool, last: u64, now: u64) -> u64 {
         if is_other || last < self.read || self.forgotten > now {
             self.begin_again();

@@ -1,4 +1,4 @@
-//! What a client is told when something goes wrong: two tables, and the type of a text that stands in for a reason.
+//! What a client is told when something goes wrong: two tables.
 //!
 //! Number, text and advice of an error or a close stand in one row and nowhere else, so that they can't drift
 //! apart. The tables in `deploy/docs/protocol.md` are generated from these, and a test holds them equal.

@@ -123,7 +123,8 @@ impl ControlResponder {
         }
         let banned = list.banned(uid, now).is_some();
         if bans && !banned {
-            // The list as it was read is past this ban and does not have it: the stream may be another one by now.
+            // The list as it was read is past this ban and does not have it: the stream may be another one by
+            // now.
             self.hub.doubt().notify_one();
         }
         banned

@@ -40,7 +40,7 @@ async fn empty(hub: &Hub, window: Duration) {
     let handles = hub.handles();
     let pause = pause(handles.len(), window);
     if hub.following_and_replaying().0 > 0 {
-        // Whoever can go on elsewhere where it is here gets the time to open the new connection first.
+        // A client that can go on elsewhere from its position gets the time to open the new connection first.
         let lead = LEAD.min(window / 4);
         for (index, handle) in (0_u32..).zip(&handles) {
             handle.outbox.announce_close(Instant::now() + lead + pause * index);
@@ -58,7 +58,7 @@ async fn empty(hub: &Hub, window: Duration) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while hub.sessions() > 0 {
         looks.tick().await;
-        // Whoever was in a handshake when the drain began is here now.
+        // A client that was in a handshake when the drain began is here now.
         for handle in hub.handles() {
             handle.outbox.close(CloseCode::Leaving);
         }

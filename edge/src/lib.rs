@@ -8,7 +8,8 @@
 //! | words | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
 //! | | `frame`, `transport` | the socket: frames in, frames out |
 //! | | `metrics`, `spans` | what is counted; spans of traces |
-//! | decisions | `session::state`, `balance::plan`, `ban_list` | one client's conversation; which sessions move; who is banned |
+//! | decisions | `session::state`, `balance::plan` | one client's conversation; which sessions move |
+//! | | `ban_list` | the users who are kept out |
 //! | channel | `session_handle`, `outbox` | what others have of a session; what waits for its client |
 //! | | `channel` | one channel: its subscribers, and how far its messages were handled |
 //! | hub | `admission` | the remote address of a connection, and whether it may begin now |

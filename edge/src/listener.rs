@@ -1,10 +1,10 @@
 //! The client port: takes connections, bounds what is under way, and makes sessions of those that upgrade.
 //!
-//! A connection costs a place until it has upgraded or failed, and has a deadline for it however it behaves.
-//! One address has so many places, and once all are taken the address with the most yields one to each of the
-//! others. Whoever says nothing yields its place to the next client of its own address as well. When there is
-//! no place, the client is told so in a few bytes; when there are too many even for that, it is dropped and
-//! counted.
+//! A connection takes a slot until it has upgraded or failed, and has a deadline however it behaves. One
+//! address has so many slots, and once all are taken the address with the most yields one to each of the
+//! others. A client that says nothing yields its slot to the next client of its own address as well. When
+//! there is no slot, the client is told so in a few bytes; when there are too many even for that, it is
+//! dropped and counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(crate) struct Port {
     pub(crate) drain: Drain,
 }
 
-/// What may be under way.
+/// The slots of what may be under way.
 #[derive(Debug)]
 pub(crate) struct PortSlots {
     handshakes: Arc<Slots>,
@@ -103,7 +103,7 @@ impl Port {
     }
 
     /// The gate first, so that an address pays for what it is refused, too. A proxy's clients enter when it
-    /// has told who they are; until then its places are not taken away from it.
+    /// has told who they are; until then its slots are not taken away from it.
     fn admit(&self, address: SocketAddr, slots: &Arc<Slots>) -> Result<(Remote, Slot), TooMany> {
         let gate = &self.door.gate;
         let (remote, slot) = match gate.visitor_at(address.ip()) {

@@ -40,7 +40,7 @@ pub(crate) enum Refusal {
     Flood,
     /// No first byte in time.
     Silent,
-    /// Its place went to another address, because all were taken and its own had the most.
+    /// The slot went to another address, because all were taken and its own had the most.
     Displaced,
     /// Not finished in time.
     Slow,
@@ -279,7 +279,7 @@ impl Metrics {
         self.message_bytes.inc_by(bytes as u64);
     }
 
-    /// A check of a token took so long, the wait for a place included.
+    /// A check of a token took so long, the wait for a slot included.
     pub(crate) fn login_took(&self, time: Duration) {
         self.login_duration.observe(time.as_secs_f64());
     }

@@ -1,7 +1,7 @@
 //! HTTP, until it is a WebSocket: one request, and either 101 or an answer that says what to do.
 //!
-//! hyper reads the request and is gone after it: what is left is the bare stream, and a place in the hub that
-//! was taken before the 101 was sent. Bounded in time by its caller.
+//! hyper reads the request and is gone after it: what is left is the bare stream, and the session's entry in
+//! the hub, which was made before the 101 was sent. Bounded in time by its caller.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -37,7 +37,7 @@ use crate::hub::Hub;
 use crate::hub::member::Member;
 use crate::metrics::Refusal;
 
-/// How long it is before a full edge may have a place again.
+/// When a client should ask a full edge again.
 const FULL_PAUSE: Duration = Duration::from_secs(5);
 /// The largest request head.
 const MAX_HEAD: usize = 16 << 10;
@@ -163,8 +163,8 @@ impl Door {
         Ok((answer, member, visitor))
     }
 
-    /// Whose connection it is. Whoever comes through a proxy enters the gate here, takes over the place, and
-    /// waits for its turn.
+    /// Returns the visitor whose connection this is. A client that comes through a proxy enters the gate
+    /// here, takes over the slot, and waits for its turn.
     async fn visitor(&self, headers: &HeaderMap, remote: Remote, slot: &Slot) -> Result<Visitor, Refused> {
         let proxy = match remote {
             Remote::Proxy(proxy) => proxy,

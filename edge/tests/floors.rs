@@ -6,7 +6,14 @@ const FLOORS: &[Floor<'_>] = &[
     ("words: what clients are told, what is counted", &["code", "protocol", "spans", "frame", "metrics"]),
     (
         "decisions: pure",
-        &["ban_list", "channel::cursor", "channel::recoverable", "session::state", "session::throttle"],
+        &[
+            "ban_list",
+            "channel::cursor",
+            "channel::recoverable",
+            "session::state",
+            "session::throttle",
+            "balance::plan",
+        ],
     ),
     (
         "channel: what waits for a session, and the sessions of a channel",

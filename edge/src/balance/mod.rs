@@ -1,8 +1,8 @@
 //! Moves sessions to edges that have fewer, and those that are old, a few a second.
 //!
 //! Each edge knows the others' numbers of sessions from their heartbeats, and sends away what it has above
-//! the average; `plan` decides. Whoever recovers goes first: it is told beforehand, opens its new connection,
-//! and misses nothing. The oldest go first, so that nobody moves twice while others stay.
+//! the average; `plan` decides. Sessions that recover go first: their clients are told beforehand, open the
+//! new connection, and miss nothing. The oldest go first, so that nobody moves twice while others stay.
 
 mod plan;
 
@@ -24,14 +24,12 @@ use crate::hub::Choice;
 use crate::metrics::{Loss, MoveReason};
 use crate::node::Node;
 use crate::session_handle::SessionHandle;
-use plan::Plan;
+use plan::{LOOK, Plan};
 
-/// How often it is looked whether somebody should move.
-const LOOK: Duration = Duration::from_millis(250);
 /// How long a session has to open another connection, if it can make use of it.
 const LEAD: Duration = Duration::from_secs(2);
 
-/// Who was told, and when its connection is closed.
+/// A session that was asked to move, and when its connection is closed.
 #[derive(Debug)]
 struct Going {
     at: Instant,

@@ -15,7 +15,8 @@ use shared::ids::NodeId;
 use shared::wire::{EdgeState, Heartbeat};
 use tokio::time::Instant;
 
-use super::LOOK;
+/// How often a round looks whether sessions should move.
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 
 /// Edges whose numbers are kept; beyond, a new one is not looked at until another is gone.
 const MAX_EDGES: usize = 10_000;

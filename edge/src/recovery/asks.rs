@@ -1,7 +1,7 @@
 //! Answers publishers, and fetches what they ask about in vain.
 //!
-//! An answer about stored messages waits until they were handled here. One that has not come after
-//! [`FETCH_AFTER`] is fetched; what is not known by [`ANSWER_BY`] is answered as unknown, before the
+//! An answer about stored messages waits until they were handled here. A message that has not come after
+//! [`FETCH_AFTER`] is fetched. Counts that are not known by [`ANSWER_BY`] are answered as unknown, before the
 //! publisher gives the edge up.
 
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Recovery {
         let epoch = stored.epoch.or_else(|| self.history.epoch(&stored.channel));
         let known = || self.recent.counts(Key::Stored(epoch?, stored.seq));
         match self.hub.seen(&stored.channel, stored.epoch, stored.seq) {
-            // Whoever got it may have left since.
+            // The sessions that got the message may have left since.
             Seen::Nobody => Some(Some(known().unwrap_or_default())),
             Seen::Handled => Some(known()),
             Seen::NotYet => None,

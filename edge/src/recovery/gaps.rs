@@ -1,8 +1,8 @@
 //! The gaps in what this edge heard of one partition's stream: pure.
 //!
 //! An edge hears every live copy, so as long as their sequences follow each other without a gap nothing is
-//! missing, and the tails of the channels here need not be compared. The tracker is also the source of fresh positions
-//! for channels in which nothing happens.
+//! missing, and the tails of the channels here need not be compared. The tracker is also the source of fresh
+//! positions for channels in which nothing happens.
 
 /// What was heard of one partition, and how often something may have been missed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,14 +48,14 @@ impl GapTracker {
         self.count
     }
 
-    /// Returns whether a stream that ends with this sequence may have something that was missed, so that tails
-    /// must be compared.
+    /// Returns whether a stream that ends with this sequence may have something that was missed, so that
+    /// tails must be compared.
     pub(crate) fn may_miss(&self, last: u64) -> bool {
         self.covered < last
     }
 
-    /// Notes that the tails of all channels here were compared with a stream that ended with `last`. `count`: the
-    /// gaps before that.
+    /// Notes that the tails of all channels here were compared with a stream that ended with `last`. `count`:
+    /// the gaps before that.
     pub(crate) fn on_compared(&mut self, last: u64, count: u64) {
         self.covered = self.covered.max(last);
         self.newest = self.newest.max(last);

@@ -75,7 +75,7 @@ impl Doubt {
 }
 
 impl StreamIdentity {
-    /// A copy came. `id` is none if it can't be read.
+    /// Takes a copy. `id` is none if the message can't be read.
     pub(crate) fn on_live(&mut self, channel: &str, seq: u64, id: Option<MessageId>) -> Trust {
         if let Some(doubt) = &mut self.doubt {
             doubt.on_live(channel, seq, id);
@@ -95,8 +95,8 @@ impl StreamIdentity {
         }
     }
 
-    /// The connection to the bus was another one before. True: somebody has to ask. Where nothing was ever
-    /// stored there is nothing to ask about.
+    /// Doubts the stream, since the connection to the bus was another one before. True: somebody has to ask.
+    /// Where nothing was ever stored there is nothing to ask about.
     pub(crate) fn on_interruption(&mut self) -> bool {
         let first = self.doubt.is_none() && self.newest.as_ref().is_some_and(|newest| newest.seq > 0);
         if first {
@@ -105,20 +105,20 @@ impl StreamIdentity {
         first
     }
 
-    /// Whether a stream that ends with this sequence, and is not in doubt, has something newer than was
-    /// heard.
+    /// Returns whether a stream that ends with this sequence, and is not in doubt, has something newer than
+    /// was heard.
     pub(crate) fn is_behind(&self, last: u64) -> bool {
         self.doubt.is_none() && self.newest.as_ref().is_none_or(|newest| newest.seq < last)
     }
 
-    /// The leader has this. It counts as heard: whatever did not come is fetched.
+    /// Notes a message that the leader has. The message counts as heard: what did not come is fetched.
     pub(crate) fn know(&mut self, known: Known) {
         if self.is_behind(known.seq) {
             self.newest = Some(known);
         }
     }
 
-    /// What the stream must have to be trusted. None: it is.
+    /// Returns what the stream must have to be trusted. None: the stream is trusted.
     pub(crate) fn doubt(&self) -> Option<Question> {
         let doubt = self.doubt.as_ref()?;
         match (&self.newest, &doubt.since) {

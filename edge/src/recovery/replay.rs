@@ -1,8 +1,8 @@
 //! Gives one session the stored messages after its position, as fast as it reads, until it can follow.
 //!
 //! Nothing of the channel goes through the outbox during a replay, so however much is stored, it never makes
-//! a session too slow. Each page proves that it is whole, at the time it was read; the last step, from reading to
-//! following, is one step of the hub.
+//! a session too slow. Each page proves that it is whole, at the time it was read; the last step, from
+//! reading to following, is one step of the hub.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -118,8 +118,8 @@ fn cost_of(page: &Page) -> usize {
 }
 
 impl Recovery {
-    /// Finds out whether everything after a position can be given, and reads the first page. Takes however long
-    /// it takes: the caller sets a deadline.
+    /// Finds out whether everything after a position can be given, and reads the first page. Takes however
+    /// long it takes: the caller sets a deadline.
     pub(crate) async fn find(self: &Arc<Self>, channel: &Channel, after: Position) -> Found {
         loop {
             let attached = self.attach(channel).await;

@@ -1,9 +1,9 @@
 //! One session: a task that carries what happens on the socket to the conversation, and its effects back.
 //!
-//! It decides nothing: [`state`] does. It holds its [`Member`] for as long as messages may go to the client,
-//! and gives it back before the socket is shut down, so that no message is counted for a client that sees its
-//! connection ended. Its slot among the sessions is free only once the connection is over, which has a
-//! deadline whatever the client does.
+//! The task decides nothing: [`state`] does. The task holds its [`Member`] for as long as messages may go to
+//! the client, and gives it back before the socket is shut down, so that no message is counted for a client
+//! that sees its connection ended. Its slot among the sessions is free only once the connection is over,
+//! which has a deadline whatever the client does.
 
 mod follow;
 pub(crate) mod state;
@@ -78,16 +78,16 @@ pub(crate) struct Deps {
 /// Why a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The client closed it, or the connection broke.
+    /// The client closed the session, or the connection broke.
     ByClient,
-    /// The conversation, or an order from outside, ends it.
+    /// The conversation, or a command from outside, ends the session.
     With(CloseCode),
 }
 
 /// An op that takes time. Only sessions that have one pay for it.
 type UnderWay = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// What came of it.
+/// What came of an op that takes time.
 enum Outcome {
     Owner(Owner),
     /// The channel, and a guard of its cursor until the session watches it.
@@ -120,9 +120,9 @@ struct Session<S> {
     farewell: Option<Instant>,
     /// Subscriptions whose client must be told that something is missing before them, once messages go again.
     untold: Vec<Untold>,
-    /// Channels of which the client is still given what is stored; the first is read next.
+    /// Replays in progress; the first is read next.
     replays: Vec<Replay>,
-    /// Whether what is stored goes before what is in the outbox, so that neither waits for ever.
+    /// Whether stored messages go before those in the outbox, so that neither wait for ever.
     stored_first: bool,
     /// For how long the process had not run when this was last taken into account.
     asleep: Duration,
@@ -309,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         }
     }
 
-    /// The owner of a token becomes the user of this session, if there is a place.
+    /// Makes the owner of a token the user of this session, if there is a slot.
     fn let_in(&mut self, owner: Owner) -> Verified {
         let (verified, outcome) = match owner {
             Owner::Known { uid, expires_in } => match self.member.log_in(&uid, unix_ms()) {
@@ -371,7 +371,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         };
         let stalled = self.is_stalled();
         let outbox = self.member.outbox();
-        // From here on every offer is refused. An order to close that came first stands.
+        // From here on every offer is refused. A command to close that came first stands.
         outbox.close(code.unwrap_or(CloseCode::Leaving));
         if code.is_some_and(CloseCode::lets_finish) && !self.paused {
             outbox.take(usize::MAX).into_iter().for_each(|frame| self.transport.push(frame));
@@ -394,7 +394,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                 () = async { leaving.await; sleep(LAST_PATIENCE).await } => {}
             }
         }
-        // Before the client can see the end; the place is held until the connection is over.
+        // Before the client can see the end; the slot is held until the connection is over.
         let slot = self.member.leave_hub();
         if code.is_none() {
             self.transport.flush(patience).await;
