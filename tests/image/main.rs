@@ -7,6 +7,7 @@
 mod built;
 mod compose;
 mod contents;
+mod context;
 mod elf;
 mod oci;
 mod root;
