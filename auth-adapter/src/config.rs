@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems, Secret, Span};
@@ -13,7 +12,8 @@ use shared::config::{self, ByteSize, LogConfig, Problems, Secret, Span};
 use crate::breaker::Policy;
 
 /// Settings of one auth-adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Config {
     /// Where your business system checks tokens, e.g. `http://127.0.0.1:8000/websocket_auth` (`--auth-url`).
@@ -70,7 +70,8 @@ pub struct Config {
 }
 
 /// TLS towards the business system. The files are read at the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BusinessTls {
     /// PEM file of the authorities that may sign its certificate, instead of those that the system trusts.
@@ -84,7 +85,8 @@ pub struct BusinessTls {
 
 /// When a business system that fails is left alone, and when it is asked again. Meanwhile remembered tokens
 /// are still good, and for others the answer is "unavailable" at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BreakerConfig {
     /// The share of failures among the latest calls, in percent, at which it is left alone.
@@ -157,7 +159,8 @@ impl BreakerConfig {
 }
 
 /// How the token is sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BodyFormat {
     /// `{"token":"…"}`

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems, Span};
@@ -18,7 +17,8 @@ use crate::hub::{SessionLimits, SessionPolicy};
 use crate::session::state::Limits;
 
 /// Settings of one edge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Config {
     /// Where devices connect (`--listen`). Port 0 takes a free one.
@@ -120,7 +120,7 @@ pub struct Config {
     pub sweep_interval: Duration,
     /// Rules against loss that are switched off. For tests of a debug build; a released program refuses it.
     #[serde(skip_serializing_if = "Faults::is_empty")]
-    #[schemars(skip)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     pub faults: Faults,
     /// How sessions are spread over the edges.
     pub balance: BalanceConfig,

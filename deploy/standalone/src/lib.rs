@@ -11,7 +11,6 @@ pub mod history;
 pub mod key;
 mod plain_http;
 pub mod probe;
-pub mod reference;
 pub mod selftest;
 mod settings;
 

@@ -1,11 +1,10 @@
 //! `message-center`: everything in one process, or each part by itself.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use shared::service::{self, CommonArgs};
-use standalone::{history, key, probe, reference, selftest};
+use standalone::{history, key, probe, selftest};
 
 /// Delivers a business system's messages to every device of a user, over WebSocket
 ///
@@ -45,13 +44,6 @@ enum Part {
     Probe(probe::Probe),
     /// Publishes over REST and receives on a WebSocket, with recovery: exit code 0 if all of it works, 1 if not
     Selftest(selftest::SelfTest),
-    /// Writes the config reference and the sample file of the repository from the types
-    #[command(hide = true)]
-    ConfigDocs {
-        /// The repository
-        #[arg(default_value = ".")]
-        repository: PathBuf,
-    },
 }
 
 #[derive(Debug, Args)]
@@ -182,26 +174,12 @@ async fn program(Cli { part, all }: Cli) -> ExitCode {
         Part::Key(command) => key::run(command),
         Part::Probe(probe) => probe.run().await,
         Part::Selftest(test) => test.run().await,
-        Part::ConfigDocs { repository } => config_docs(&repository),
         Part::Bus(BusArgs { common, listen, data, insecure }) => {
             let flags =
                 keys([("bus.listen", listen), ("bus.store.path", data), ("bus.insecure", truth(insecure))]);
             service::run(common, flags, |s: &standalone::bus::Settings| &s.log, standalone::bus::run).await
         }
         Part::Bench(args) => bench_tool::run(*args).await,
-    }
-}
-
-fn config_docs(repository: &Path) -> ExitCode {
-    match reference::write(repository) {
-        Ok(written) => {
-            written.iter().for_each(|file| println!("{}", file.display()));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
     }
 }
 

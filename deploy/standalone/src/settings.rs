@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, LogConfig, Problems};
@@ -10,7 +9,8 @@ use shared::history::{Full, HistoryConfig};
 use shared::rules::{RuleConfig, default_rules};
 
 /// All sections of the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Settings {
     /// Holds the sockets of devices.
@@ -60,7 +60,8 @@ impl Default for Settings {
 }
 
 /// The demo business system, which runs when `auth_adapter.url` is empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DemoConfig {
     /// Where it answers; if that is taken, on a free port. Must be on loopback.

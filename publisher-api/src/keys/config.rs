@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::config::Problems;
 
@@ -23,7 +22,8 @@ const MAX_FILE: u64 = 4 << 20;
 
 /// `[[publisher_api.keys]]`: one key. Several may have the same name, so that one can take the place of
 /// another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct KeyConfig {
     /// Whose key it is: 1 to 64 letters, digits, `-`, `_`, `.`. Appears in logs and metrics.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_nats::ConnectOptions;
 use embedded_bus::{Credentials, DiskConfig, Stats, Storage, StreamsConfig};
 use prometheus_client::registry::Registry;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::ServerMetrics;
@@ -24,7 +23,8 @@ const LAME_DUCK: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Where the bus is. With a `url` it is out there; without, this process embeds one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BusConfig {
     /// Servers to connect to, e.g. `nats://10.0.0.5:4222` (`--bus-url`); several with a comma between. Empty:
@@ -55,7 +55,8 @@ pub struct BusConfig {
 }
 
 /// What an acknowledgement of the embedded bus waits for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Sync {
     /// For the disk: what was acknowledged outlives a machine that goes down.
@@ -69,7 +70,8 @@ pub enum Sync {
 }
 
 /// Where the embedded bus keeps what is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct StoreConfig {
     /// The folder (`--data`); one process at a time has it. Empty: `message-center run` and `message-center
@@ -148,7 +150,8 @@ impl Default for BusConfig {
 
 /// TLS towards the servers of `bus.url`. `tls://` asks for it, and a server may ask for it too. The files are
 /// read again at each connection, so that they can be renewed while the process runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BusTls {
     /// PEM file of the authorities that may sign the servers' certificates. Empty: those that the system

@@ -5,6 +5,8 @@
 //! that reads the environment.
 
 mod problems;
+#[cfg(feature = "schema")]
+mod schema;
 mod values;
 
 use std::collections::BTreeSet;

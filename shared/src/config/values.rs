@@ -1,11 +1,9 @@
 //! Kinds of values that more than one section has.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A time in words (`250ms`, `20s`, `1h 30m`), for fields that are a [`Duration`]: `#[serde(with = "Span")]`.
@@ -29,29 +27,6 @@ impl Span {
         humantime_serde::deserialize(deserializer)
     }
 }
-
-/// The schema of a value that is written as text of a kind of its own.
-macro_rules! written_as {
-    ($type:ty, $name:literal) => {
-        impl JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> Cow<'static, str> {
-                $name.into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "format": $name })
-            }
-        }
-    };
-}
-
-written_as!(Span, "time");
-written_as!(ByteSize, "size");
-written_as!(Secret, "secret");
 
 /// A value that is never printed: `Debug`, `Serialize` and so `--print-config` write `***`.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -157,7 +132,8 @@ impl<'de> Deserialize<'de> for ByteSize {
 }
 
 /// `[log]`: what is written to standard error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LogConfig {
     /// `text` for people, `json` for machines (an object a line).
@@ -174,7 +150,8 @@ impl Default for LogConfig {
 }
 
 /// How a log line looks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.

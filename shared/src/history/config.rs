@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::jetstream::{Republish, StreamConfig, StreamInfo};
@@ -20,7 +19,8 @@ const GENERATION: &str = "mc-generation";
 const SMALLEST_LIMIT: &str = "mc-min-per-channel";
 
 /// What happens when the store is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Full {
     /// Publishes are refused until there is room.
@@ -31,7 +31,8 @@ pub enum Full {
 }
 
 /// How much is kept, the same for all channels with history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HistoryConfig {
     /// Into how many streams channels are divided. All parts must say the same; changing it is

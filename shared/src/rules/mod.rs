@@ -9,7 +9,6 @@
 
 mod meet;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Problems;
@@ -18,7 +17,8 @@ use crate::subject::fnv1a;
 use meet::{LIMITS, Side, meet};
 
 /// One rule as it stands in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RuleConfig {
     /// What clients name, e.g. `@user` or `{id}@video`. Placeholders match 1 to 128 bytes. A rule all of
     /// whose names an earlier one matches is refused.

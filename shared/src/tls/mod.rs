@@ -19,7 +19,6 @@ use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,7 +32,8 @@ use crate::reload::{Live, POLL};
 use crate::tasks::on_a_thread;
 
 /// Certificate and key of a port. Without them the port speaks plain text.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TlsConfig {
     /// PEM file of the certificate, followed by those between it and the authority. Empty: no TLS.

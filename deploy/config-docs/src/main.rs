@@ -1,32 +1,34 @@
-//! The reference of the configuration and the sample file, made from the types that read it.
+//! Writes the config reference, the sample file and the chart's schema from the types that read the configuration.
 //!
-//! Keys, their order and their defaults come from the serialized settings, everything else from the schema of the same
-//! types, whose words are the doc comments. So neither can name a key that there is not, or miss one that there is.
+//! Keys, their order and their defaults come from the serialized settings. Everything else comes from the schema of the
+//! same types, whose texts are the doc comments. So no page can name a key that does not exist, or miss a key.
 
 mod chart;
 mod render;
 mod schema;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use publisher_api::keys::KeyConfig;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 use shared::config::Settings as _;
+use standalone::Settings;
 
-use crate::Settings;
-
-/// The command that writes both files again.
-pub const COMMAND: &str = "cargo run -- config-docs";
+/// The command that writes the files again.
+const COMMAND: &str = "cargo run -p config-docs";
+/// The folder of the repository, seen from this crate.
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// A file of the repository and what it must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+struct Page {
     /// Relative to the repository.
-    pub path: &'static str,
-    /// The whole of it.
-    pub text: String,
+    path: &'static str,
+    /// The whole text.
+    text: String,
 }
 
 /// One table of the configuration.
@@ -51,8 +53,21 @@ struct Key {
     description: String,
 }
 
-/// Both files as they must be.
-pub fn pages() -> [Page; 2] {
+fn main() -> ExitCode {
+    match write(Path::new(REPOSITORY)) {
+        Ok(written) => {
+            written.iter().for_each(|file| println!("{file}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns the reference and the sample file as they must be.
+fn pages() -> [Page; 2] {
     let schema = schema();
     let sample = sections(&Settings::default(), &schema);
     [
@@ -61,24 +76,22 @@ pub fn pages() -> [Page; 2] {
     ]
 }
 
-/// Writes both files and the chart's schema below `repository`, and names them.
+/// Writes the pages and the chart's schema below `repository`, and returns their paths in it.
 ///
 /// # Errors
-/// It is not the repository, a file can't be written, or a key has no place in the chart's schema.
-pub fn write(repository: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut written = Vec::new();
-    for Page { path, text } in pages() {
+/// A file can't be read or written, or a key has no place in the chart's schema.
+fn write(repository: &Path) -> anyhow::Result<[&'static str; 3]> {
+    let [sample, reference] = pages();
+    let chart = repository.join(chart::PATH);
+    let stands =
+        std::fs::read_to_string(&chart).with_context(|| format!("{} can't be read", chart.display()))?;
+    let chart = Page { path: chart::PATH, text: chart::file(&stands, &schema())? };
+    let pages = [sample, reference, chart];
+    for Page { path, text } in &pages {
         let path = repository.join(path);
-        let what = || format!("{} can't be written; run this in the repository", path.display());
-        std::fs::write(&path, text).with_context(what)?;
-        written.push(path);
+        std::fs::write(&path, text).with_context(|| format!("{} can't be written", path.display()))?;
     }
-    let path = repository.join(chart::PATH);
-    let what = || format!("{} can't be read and written; run this in the repository", path.display());
-    let stands = std::fs::read_to_string(&path).with_context(what)?;
-    std::fs::write(&path, chart::file(&stands, &schema())?).with_context(what)?;
-    written.push(path);
-    Ok(written)
+    Ok(pages.map(|page| page.path))
 }
 
 fn schema() -> Value {
@@ -140,7 +153,7 @@ mod tests {
 
     #[test]
     fn reference_and_sample_are_those_of_the_types() {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let repository = Path::new(REPOSITORY);
         for Page { path, text } in pages() {
             let stands = std::fs::read_to_string(repository.join(path)).unwrap_or_default();
             let differs = text.lines().zip(stands.lines()).find(|(made, stands)| made != stands);
@@ -153,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_schema_of_the_chart_knows_the_keys_of_the_types() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(chart::PATH);
+        let path = Path::new(REPOSITORY).join(chart::PATH);
         let stands = std::fs::read_to_string(path).unwrap();
         let made = chart::file(&stands, &schema()).unwrap();
         let differs = made.lines().zip(stands.lines()).find(|(made, stands)| made != stands);

@@ -79,12 +79,12 @@ fn of_kind(kind: &str) -> anyhow::Result<Value> {
         "whole number" => json!({ "type": "integer", "minimum": 0 }),
         "number" => json!({ "type": "number" }),
         "`true` or `false`" => json!({ "type": "boolean" }),
-        "secret" => bail!("a secret can't be a value of the chart: leave it out in reference/chart.rs"),
+        "secret" => bail!("a secret can't be a value of the chart: leave it out in config-docs/src/chart.rs"),
         names if names.starts_with('`') => {
             let names: Vec<_> = names.split(" or ").map(|name| name.trim_matches('`')).collect();
             json!({ "type": "string", "enum": names })
         }
-        other => bail!("{other:?} has no schema: add it in reference/chart.rs"),
+        other => bail!("{other:?} has no schema: add it in config-docs/src/chart.rs"),
     })
 }
 
