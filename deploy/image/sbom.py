@@ -16,6 +16,8 @@ import tomllib
 import uuid
 
 PACKAGE = "standalone"
+# What deploy/image/build compiles it with.
+FEATURES = f"{PACKAGE}/otlp-grpc"
 
 
 def cargo(*arguments: str) -> str:
@@ -28,7 +30,8 @@ def cargo(*arguments: str) -> str:
 
 def linked(target: str) -> set[tuple[str, str]]:
     """Names and versions of the crates of the program, build scripts and macros included, with the features it has."""
-    tree = cargo("tree", "--package", PACKAGE, "--target", target, "--edges", "normal,build", "--prefix", "none")
+    options = ("--package", PACKAGE, "--features", FEATURES, "--target", target)
+    tree = cargo("tree", *options, "--edges", "normal,build", "--prefix", "none")
     # "serde v1.0.1", "edge v0.1.0 (/path)", "paste v1.0 (proc-macro)", each perhaps with "(*)".
     return {(name, version) for name, version in re.findall(r"^(\S+) v(\S+)", tree, re.MULTILINE)}
 
@@ -58,7 +61,7 @@ def component(package: dict, checksums: dict) -> dict:
 
 
 def document(target: str, program: str, timestamp: int) -> dict:
-    metadata = json.loads(cargo("metadata", "--format-version", "1", "--filter-platform", target))
+    metadata = json.loads(cargo("metadata", "--format-version", "1", "--features", FEATURES, "--filter-platform", target))
     with open("Cargo.lock", "rb") as file:
         lock = tomllib.load(file)["package"]
     checksums = {(entry["name"], entry["version"]): entry.get("checksum") for entry in lock}

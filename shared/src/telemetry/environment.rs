@@ -20,8 +20,29 @@ pub(super) enum Protocol {
     /// OTLP over HTTP, as protobuf.
     Http,
     /// OTLP over gRPC.
+    #[cfg(feature = "otlp-grpc")]
     Grpc,
 }
+
+impl Protocol {
+    /// Names the protocol for `value`. `None`: this build has no such protocol.
+    fn named(value: &str) -> Option<Self> {
+        match value {
+            "http/protobuf" => Some(Self::Http),
+            #[cfg(feature = "otlp-grpc")]
+            "grpc" => Some(Self::Grpc),
+            _ => None,
+        }
+    }
+}
+
+/// Tells what to write in place of a protocol that this build does not have.
+const PROTOCOLS: &str = if cfg!(feature = "otlp-grpc") {
+    "http/protobuf or grpc"
+} else {
+    "http/protobuf; this program was built without gRPC: take a release or an image, or build with \
+     `cargo build --release --features otlp-grpc`"
+};
 
 /// How spans are exported.
 #[derive(Debug, Clone)]
@@ -84,14 +105,11 @@ impl Variables<'_> {
             self.fault("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint, "a URL like http://collector:4318");
         }
         let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-        let protocol = match self.get(&names).as_deref() {
-            None | Some("http/protobuf") => Protocol::Http,
-            Some("grpc") => Protocol::Grpc,
-            Some(other) => {
-                self.fault("OTEL_EXPORTER_OTLP_PROTOCOL", other, "http/protobuf or grpc");
-                Protocol::Http
-            }
-        };
+        let protocol = self.get(&names).unwrap_or_else(|| "http/protobuf".to_owned());
+        let protocol = Protocol::named(&protocol).unwrap_or_else(|| {
+            self.fault("OTEL_EXPORTER_OTLP_PROTOCOL", &protocol, PROTOCOLS);
+            Protocol::Http
+        });
         let names = ["OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
         if let Some(other) = self.get(&names).filter(|value| value != "none") {
             self.fault("OTEL_EXPORTER_OTLP_COMPRESSION", &other, "none, or leave it out");
@@ -191,17 +209,26 @@ mod tests {
         let settings = read(&[
             ENDPOINT,
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces:4317"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "none of ours"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a=b,service.name=x"),
             ("OTEL_TRACES_SAMPLER", "traceidratio"),
             ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
         ]);
         let settings = settings.unwrap().unwrap();
-        assert_eq!((settings.endpoint.as_str(), settings.protocol), ("https://traces:4317", Protocol::Grpc));
+        assert_eq!((settings.endpoint.as_str(), settings.protocol), ("https://traces:4317", Protocol::Http));
         assert_eq!((settings.named, settings.queue, settings.batch), (true, 100, 100));
         assert_eq!(format!("{:?}", settings.sampler), "TraceIdRatioBased(0.5)");
+    }
+
+    #[test]
+    fn grpc_is_taken_by_a_build_that_has_it_and_else_refused_with_what_to_do() {
+        let settings = read(&[ENDPOINT, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
+        #[cfg(feature = "otlp-grpc")]
+        assert_eq!(settings.unwrap().unwrap().protocol, Protocol::Grpc);
+        #[cfg(not(feature = "otlp-grpc"))]
+        assert!(settings.unwrap_err().contains("--features otlp-grpc"));
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
-use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _, WithTonicConfig as _};
+use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 
 use super::environment::{Protocol, TraceSettings};
 
@@ -30,21 +29,26 @@ pub(super) fn exporter(settings: &TraceSettings) -> anyhow::Result<SpanExporter>
                 .context("the HTTP client")?;
             SpanExporter::builder().with_http().with_http_client(client).build()
         }
-        Protocol::Grpc => {
-            let builder = SpanExporter::builder().with_tonic();
-            if secure {
-                let tls = ClientTlsConfig::new();
-                let tls = match pem {
-                    Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
-                    None => tls.with_enabled_roots(),
-                };
-                builder.with_tls_config(tls).build()
-            } else {
-                builder.build()
-            }
-        }
+        #[cfg(feature = "otlp-grpc")]
+        Protocol::Grpc => grpc(secure, pem),
     };
     built.context("OTEL_EXPORTER_OTLP_*")
+}
+
+#[cfg(feature = "otlp-grpc")]
+fn grpc(secure: bool, pem: Option<Vec<u8>>) -> Result<SpanExporter, opentelemetry_otlp::ExporterBuildError> {
+    use opentelemetry_otlp::WithTonicConfig as _;
+    use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
+    let builder = SpanExporter::builder().with_tonic();
+    if !secure {
+        return builder.build();
+    }
+    let tls = ClientTlsConfig::new();
+    let tls = match pem {
+        Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+        None => tls.with_enabled_roots(),
+    };
+    builder.with_tls_config(tls).build()
 }
 
 /// For this client alone: nothing is installed globally. The system's certificates are read only where
