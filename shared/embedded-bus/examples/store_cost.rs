@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use embedded_bus::{Config, DiskConfig, EmbeddedBus, ServeError, Stats, Storage, StreamsConfig, Sync};
+use embedded_bus::{Config, DiskConfig, EmbeddedBus, ServeError, Stats, Storage, StreamsConfig, SyncMode};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -77,14 +77,14 @@ impl Running {
     }
 }
 
-fn disk(path: &Path, sync: Sync) -> Storage {
+fn disk(path: &Path, sync: SyncMode) -> Storage {
     Storage::Disk(DiskConfig { path: path.to_owned(), sync, max_bytes: 10 << 30 })
 }
 
 async fn publishing(folder: &Path) -> Result<(), Failure> {
     let settings = [
-        ("strict", disk(&folder.join("strict"), Sync::Strict)),
-        ("relaxed", disk(&folder.join("relaxed"), Sync::Relaxed)),
+        ("strict", disk(&folder.join("strict"), SyncMode::Strict)),
+        ("relaxed", disk(&folder.join("relaxed"), SyncMode::Relaxed)),
         ("memory", Storage::Memory),
     ];
     for (name, storage) in settings {
@@ -124,7 +124,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 /// Starts on what is there, and prints what that took.
 async fn restart(what: &str, folder: &Path) -> Result<(), Failure> {
     let (before, begun) = (memory(), Instant::now());
-    let bus = Running::start(disk(folder, Sync::Strict)).await?;
+    let bus = Running::start(disk(folder, SyncMode::Strict)).await?;
     let (took, after) = (begun.elapsed(), memory());
     tokio::time::sleep(Duration::from_secs(1)).await;
     let found = bus.stats.streams().first().map_or(0, |stream| stream.messages);
@@ -149,7 +149,7 @@ async fn main() -> Result<(), Failure> {
     publishing(&folder).await?;
 
     let filled = folder.join("filled");
-    let bus = Running::start(disk(&filled, Sync::Strict)).await?;
+    let bus = Running::start(disk(&filled, SyncMode::Strict)).await?;
     bus.make().await?;
     let empty = memory();
     bus.publish(SUBJECTS, 1000).await?;

@@ -7,10 +7,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::handshake::Info;
+use crate::jetstream::StreamQueue;
 use crate::outbox::Outbox;
 use crate::routing::Router;
 use crate::stats::{Stats, add};
-use crate::stream::Inlet;
 
 /// Where a subscription's messages go.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Bus {
     /// Lock order: this one before any outbox; never taken twice by one thread; never held across an await.
     router: RwLock<Router<Target>>,
     /// What waits for the streams, if there are any.
-    pub(crate) inlet: Option<Arc<Inlet>>,
+    pub(crate) stream_queue: Option<Arc<StreamQueue>>,
     /// Every task of every connection.
     pub(crate) tasks: TaskTracker,
     /// A token of it is held by every connection that may still deliver to others.
@@ -49,7 +49,7 @@ impl Bus {
     pub(crate) fn new(config: Config, port: u16) -> Self {
         Self {
             info: Info::new(&config, port),
-            inlet: config.streams.as_ref().map(|streams| Arc::new(Inlet::new(streams))),
+            stream_queue: config.streams.as_ref().map(|streams| Arc::new(StreamQueue::new(streams))),
             config,
             stats: Stats::default(),
             router: RwLock::default(),

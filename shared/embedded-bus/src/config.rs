@@ -3,10 +3,11 @@
 //! Nothing here prints a secret, and comparing one takes the same time wherever the first wrong byte is.
 
 use std::fmt;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::error::BindError;
 
 /// Limits, address and credentials of one bus. Every limit is nats-server's default unless its text says otherwise.
 #[derive(Clone, Debug)]
@@ -95,7 +96,7 @@ pub struct DiskConfig {
     /// The folder. It is made if it is not there; one process at a time has it.
     pub path: PathBuf,
     /// What an acknowledgement waits for.
-    pub sync: Sync,
+    pub sync: SyncMode,
     /// Bytes that all streams may take, above 0. A sixteenth less, and further messages are refused until some have gone.
     /// What nobody needs any more is given back before: whatever a stream's limits keep, up to four fifths of this, fits.
     pub max_bytes: u64,
@@ -103,7 +104,7 @@ pub struct DiskConfig {
 
 /// What an acknowledgement waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncMode {
     /// For the disk: it outlives a machine that goes down.
     Strict,
     /// For the system, which has it on the disk within a second: it outlives a process that is killed. If the machine
@@ -254,66 +255,6 @@ fn same(expected: &str, given: &str) -> bool {
         difference |= byte ^ given.get(index).copied().unwrap_or(!byte);
     }
     std::hint::black_box(difference) == 0
-}
-
-/// Why a bus could not start. The text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// A setting makes no sense.
-    #[error("{0}")]
-    Setting(&'static str),
-    /// Something listens there already.
-    #[error(
-        "can't listen on {0}: the port is taken; stop the program that has it, or set another port (0: any free)"
-    )]
-    PortTaken(SocketAddr),
-    /// This process may not use that port.
-    #[error("can't listen on {0}: not permitted; use a port above 1023, or give this program the right to")]
-    NotPermitted(SocketAddr),
-    /// This machine does not have that address.
-    #[error(
-        "can't listen on {0}: this machine has no such address; use one of its own, 127.0.0.1 or 0.0.0.0"
-    )]
-    NoSuchAddress(SocketAddr),
-    /// What the streams were kept in can't be used.
-    #[error("the streams of the bus can't be opened: {0}")]
-    Streams(String),
-    /// Anything else.
-    #[error("can't listen on {address}: {source}")]
-    Other {
-        /// Where it was to listen.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// Why a bus ended before it was told to. The process that has it is best started anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ServeError {
-    /// The thread that keeps the streams panicked.
-    #[error("the thread of the streams panicked, so nothing would be stored until the bus is started anew")]
-    Streams,
-    /// The task of a connection panicked.
-    #[error(
-        "a panic left the subscriptions half changed, so messages could go astray until the bus is started anew"
-    )]
-    Subscriptions,
-}
-
-impl BindError {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "io::ErrorKind grows; the rest is told in the system's words"
-    )]
-    pub(crate) fn from_io(address: SocketAddr, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::AddrInUse => Self::PortTaken(address),
-            io::ErrorKind::PermissionDenied => Self::NotPermitted(address),
-            io::ErrorKind::AddrNotAvailable => Self::NoSuchAddress(address),
-            _ => Self::Other { address, source },
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::bus::{Bus, Target};
+use crate::jetstream::{Item, Pushed, StreamQueue};
 use crate::outbox::{Outbox, Push};
-use crate::routing::{Claim, QueuePart, Subscription};
+use crate::routing::{Allowance, GroupPart, Subscription};
 use crate::stats::{Stats, add, subtract};
-use crate::stream::{Inlet, Item, Pushed};
 use crate::wire::{Publish, encode};
 
 /// The longest time that a publisher is held back at once.
@@ -40,7 +40,7 @@ pub(crate) struct Batch {
     /// Whether the streams themselves publish. They can't wait for room in their own queue.
     of_streams: bool,
     /// The streams' queue, if this publisher has filled it.
-    full_inlet: Option<Arc<Inlet>>,
+    full_queue: Option<Arc<StreamQueue>>,
     received: u64,
     delivered: u64,
 }
@@ -53,7 +53,7 @@ impl Batch {
             crowded: Vec::new(),
             debt: 0,
             of_streams: false,
-            full_inlet: None,
+            full_queue: None,
             received: 0,
             delivered: 0,
         }
@@ -87,7 +87,7 @@ impl Batch {
 
     /// Whether it is time to settle.
     pub(crate) fn is_full(&self) -> bool {
-        self.delivered >= FULL_BATCH || self.debt >= HOLD_AFTER || self.full_inlet.is_some()
+        self.delivered >= FULL_BATCH || self.debt >= HOLD_AFTER || self.full_queue.is_some()
     }
 
     /// Wakes the receivers and adds up the counters.
@@ -106,7 +106,8 @@ impl Batch {
             self.debt = 0;
             add(&self.stats.counters().publishers_held, 1);
             let deadline = std::time::Instant::now() + HOLD;
-            while std::time::Instant::now() < deadline && self.crowded.iter().any(|outbox| !outbox.has_room())
+            while std::time::Instant::now() < deadline
+                && self.crowded.iter().any(|outbox| !outbox.has_space())
             {
                 std::thread::sleep(HOLD / 10);
             }
@@ -118,16 +119,16 @@ impl Batch {
     /// and for as long as it takes if the streams have too much waiting.
     pub(crate) async fn settle(&mut self) {
         self.wake();
-        if let Some(inlet) = self.full_inlet.take() {
+        if let Some(queue) = self.full_queue.take() {
             add(&self.stats.counters().stream_publishers_held, 1);
-            inlet.wait_for_room().await;
+            queue.wait_for_space().await;
         }
         if self.debt >= HOLD_AFTER {
             self.debt = 0;
             add(&self.stats.counters().publishers_held, 1);
             let deadline = Instant::now() + HOLD;
             for outbox in &self.crowded {
-                outbox.wait_for_room(deadline).await;
+                outbox.wait_for_space(deadline).await;
             }
         }
         self.crowded.clear();
@@ -206,10 +207,10 @@ impl Bus {
             Target::Connection(outbox) => outbox,
             Target::Streams => return self.give_to_streams(subscription, message, batch),
         };
-        match subscription.claim() {
-            Claim::Exhausted => return false,
-            Claim::Last => expired.push(Arc::clone(subscription)),
-            Claim::Granted => {}
+        match subscription.count_one() {
+            Allowance::Exhausted => return false,
+            Allowance::Last => expired.push(Arc::clone(subscription)),
+            Allowance::Granted => {}
         }
         let push = outbox.deliver(message, &subscription.sid);
         batch.note(outbox, push, encode::message_bound(message, &subscription.sid));
@@ -225,12 +226,12 @@ impl Bus {
         message: &Publish<'_>,
         batch: &mut Batch,
     ) -> bool {
-        let Some(inlet) = &self.inlet else { return false };
+        let Some(queue) = &self.stream_queue else { return false };
         let item = Item::copy(&subscription.sid, message);
-        let pushed = if batch.of_streams { inlet.push_if_room(item) } else { inlet.push(item) };
+        let pushed = if batch.of_streams { queue.push_if_space(item) } else { queue.push(item) };
         match pushed {
             Pushed::Taken => {}
-            Pushed::Full => batch.full_inlet = Some(Arc::clone(inlet)),
+            Pushed::Full => batch.full_queue = Some(Arc::clone(queue)),
             Pushed::Refused => add(&self.stats.counters().stream_dropped, 1),
         }
         pushed != Pushed::Refused
@@ -239,7 +240,7 @@ impl Bus {
 
 /// Gives a message to a random member of a group, or the next one that takes it.
 fn give_to_one(
-    group: &[QueuePart<'_, Target>],
+    group: &[GroupPart<'_, Target>],
     give: &mut impl FnMut(&Arc<Subscription<Target>>) -> bool,
 ) -> bool {
     let size: usize = group.iter().map(|(_, members)| members.len()).sum();

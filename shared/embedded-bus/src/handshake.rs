@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::stream::API_LEVEL;
 
 /// What clients judge the protocol by. The operations of this version are spoken.
 pub(crate) const PROTOCOL_VERSION: &str = "2.11.0";
+/// The level of the JetStream API that is spoken, as in nats-server 2.11.
+pub(crate) const API_LEVEL: u32 = 1;
 /// The Go version in INFO, which some clients require.
 const GO_VERSION: &str = "none, this server is written in Rust";
 /// The commit in INFO: nats-server's word for a build that does not know its own.

@@ -11,10 +11,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
-use crate::config::{BindError, Config, ServeError};
+use crate::config::Config;
 use crate::connection;
+use crate::error::{BindError, ServeError};
 use crate::stats::{Stats, add};
-use crate::stream::Worker;
+use crate::stream_worker::StreamWorker;
 use crate::wire::encode;
 
 /// How long to wait after an accept that failed, at first and at most.
@@ -32,7 +33,7 @@ pub struct EmbeddedBus {
     listener: TcpListener,
     address: SocketAddr,
     bus: Arc<Bus>,
-    streams: Option<Worker>,
+    streams: Option<StreamWorker>,
 }
 
 impl EmbeddedBus {
@@ -48,7 +49,7 @@ impl EmbeddedBus {
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let bus = Arc::new(Bus::new(config, address.port()));
-        let streams = Worker::start(&bus).await?;
+        let streams = StreamWorker::start(&bus).await?;
         Ok(Self { listener, address, bus, streams })
     }
 
@@ -74,7 +75,7 @@ impl EmbeddedBus {
         // Only matter if this future is dropped.
         let _ends = (bus.stop.clone().drop_guard(), bus.flush.clone().drop_guard());
         tracing::info!(%address, "bus listens");
-        let streams_ended = streams.as_ref().map(Worker::ended).unwrap_or_default();
+        let streams_ended = streams.as_ref().map(StreamWorker::ended).unwrap_or_default();
         let served = tokio::select! {
             biased;
             () = shutdown.cancelled() => Ok(()),
@@ -111,8 +112,8 @@ impl EmbeddedBus {
     /// Makes the thread of the streams panic, for a test to see what that leads to. A released program does not.
     #[doc(hidden)]
     pub fn streams_panic(&self) -> impl FnOnce() + Send + use<> {
-        let inlet = self.bus.inlet.clone();
-        move || inlet.iter().for_each(|inlet| inlet.panic())
+        let queue = self.bus.stream_queue.clone();
+        move || queue.iter().for_each(|queue| queue.panic())
     }
 }
 

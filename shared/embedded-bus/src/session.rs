@@ -8,9 +8,10 @@ use std::sync::Arc;
 use crate::bus::{Bus, Target};
 use crate::delivery::Batch;
 use crate::handshake::Connect;
+use crate::headers;
 use crate::outbox::Outbox;
+use crate::routing::Subscriber;
 use crate::stats::{add, subtract};
-use crate::stream::headers;
 use crate::subject;
 use crate::wire::{Operation, Publish, WireError, encode};
 
@@ -196,7 +197,8 @@ impl Session {
             return self.complain("maximum subscriptions exceeded");
         }
         // A sid in use stays as it is and is acknowledged, as nats-server does.
-        if router.subscribe((self.id, Target::Connection(Arc::clone(&self.outbox))), pattern, queue, sid) {
+        let target = Target::Connection(Arc::clone(&self.outbox));
+        if router.subscribe(Subscriber { connection: self.id, target }, pattern, queue, sid) {
             add(&self.bus.stats.counters().subscriptions, 1);
         }
         drop(router);

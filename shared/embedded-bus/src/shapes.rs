@@ -6,8 +6,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::config::{DiskConfig, Storage, Sync};
-use crate::storage::{self, Log, LogError, Record, Saved, Store, Told, Why};
+use crate::config::{DiskConfig, Storage, SyncMode};
+use crate::storage::{self, Log, Record, RemovalReason, Replayed, Store, StoreError, StoredStream};
 
 const STREAM: &str = "S";
 /// More than any comparison stores.
@@ -51,18 +51,19 @@ impl DiskLog {
         strict: bool,
         tell: &mut dyn FnMut(Message<'_>),
     ) -> Result<(Self, u64), String> {
-        let sync = if strict { Sync::Strict } else { Sync::Relaxed };
+        let sync = if strict { SyncMode::Strict } else { SyncMode::Relaxed };
         let config = DiskConfig { path: folder.to_owned(), sync, max_bytes: MAX_BYTES };
         let mut store = storage::open(&Storage::Disk(config)).map_err(text)?;
         if store.streams().map_err(text)?.is_empty() {
-            let stream = Saved { name: STREAM.to_owned(), config: Bytes::from_static(b"{}"), created: 1 };
+            let stream =
+                StoredStream { name: STREAM.to_owned(), config: Bytes::from_static(b"{}"), created: 1 };
             let log = store.create(&stream).map_err(text)?;
             return Ok((Self { log, _store: store }, 0));
         }
         let opened = store.open(STREAM, &mut |told| match told {
-            Told::There(record) => tell(plain(&record)),
+            Replayed::Present(record) => tell(plain(&record)),
             // The duplicate window would look at the id here.
-            Told::Stored(_) => {}
+            Replayed::Stored(_) => {}
         });
         let (log, opened) = opened.map_err(text)?;
         Ok((Self { log, _store: store }, opened.last_seq))
@@ -83,7 +84,7 @@ impl DiskLog {
     /// # Errors
     /// What the store says, for people.
     pub fn remove(&mut self, seqs: &[u64]) -> Result<(), String> {
-        self.log.remove(seqs, Why::Limit).map_err(text)
+        self.log.remove(seqs, RemovalReason::Limit).map_err(text)
     }
 
     /// Keeps the ids of messages from this sequence on, whatever becomes of the messages.
@@ -105,7 +106,7 @@ impl DiskLog {
     /// What the store says, for people.
     pub fn read(&mut self, seq: u64) -> Result<Option<usize>, String> {
         let size = |record: Record| record.subject.len() + record.headers.len() + record.payload.len();
-        self.log.read(seq).map(|record| record.map(size)).map_err(|error: LogError| text(error))
+        self.log.read(seq).map(|record| record.map(size)).map_err(|error: StoreError| text(error))
     }
 
     /// What is due by the clock. `now` is in nanoseconds since 1970.

@@ -44,8 +44,12 @@ pub(crate) struct Counters {
     memory: Mutex<MemorySnapshot>,
 }
 
-/// How the store stands, and why the streams can't use it, if so.
-type StoreState = (StoreSnapshot, Option<String>);
+/// The store at the last tick, and why the streams can't use it, if so.
+#[derive(Clone, Debug, Default)]
+struct StoreState {
+    snapshot: StoreSnapshot,
+    error: Option<String>,
+}
 
 /// How the data folder of the streams stood at the last tick, less than a second ago; all zero if they are in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -225,16 +229,16 @@ impl Stats {
 
     /// How the data folder of the streams stood at the last tick.
     pub fn store(&self) -> StoreSnapshot {
-        self.0.store.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.0.store.lock().unwrap_or_else(PoisonError::into_inner).snapshot
     }
 
     /// Why a stream could not be used at the last tick, if one could not: its store failed. It is tried again.
-    pub fn store_fault(&self) -> Option<String> {
-        self.0.store.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    pub fn store_error(&self) -> Option<String> {
+        self.0.store.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
     }
 
-    pub(crate) fn set_store(&self, store: StoreSnapshot, fault: Option<String>) {
-        *self.0.store.lock().unwrap_or_else(PoisonError::into_inner) = (store, fault);
+    pub(crate) fn set_store(&self, snapshot: StoreSnapshot, error: Option<String>) {
+        *self.0.store.lock().unwrap_or_else(PoisonError::into_inner) = StoreState { snapshot, error };
     }
 
     /// What memory the streams took at the last tick.

@@ -6,7 +6,7 @@ mod support;
 
 use std::fmt::Write as _;
 
-use embedded_bus::{Config, DiskConfig, Storage, StreamsConfig, Sync};
+use embedded_bus::{Config, DiskConfig, Storage, StreamsConfig, SyncMode};
 use support::{Raw, Server};
 
 /// How many of each make so much memory that nothing else in this process shows.
@@ -117,7 +117,8 @@ async fn the_memory_that_is_counted_is_what_is_taken() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("data");
     let on_disk =
-        compare("disk", Storage::Disk(DiskConfig { path, sync: Sync::Relaxed, max_bytes: 1 << 30 })).await;
+        compare("disk", Storage::Disk(DiskConfig { path, sync: SyncMode::Relaxed, max_bytes: 1 << 30 }))
+            .await;
     let in_memory = compare("memory", Storage::Memory).await;
     on_disk.server.stop().await;
     in_memory.server.stop().await;

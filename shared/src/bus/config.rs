@@ -115,8 +115,11 @@ impl StoreConfig {
 
     fn storage(&self) -> Storage {
         let Some(path) = self.folder() else { return Storage::Memory };
-        let sync =
-            if self.sync == Sync::Relaxed { embedded_bus::Sync::Relaxed } else { embedded_bus::Sync::Strict };
+        let sync = if self.sync == Sync::Relaxed {
+            embedded_bus::SyncMode::Relaxed
+        } else {
+            embedded_bus::SyncMode::Strict
+        };
         Storage::Disk(DiskConfig { path: path.to_owned(), sync, max_bytes: self.max_bytes.0 })
     }
 

@@ -10,7 +10,7 @@ const PART: &str = "bus store";
 pub(super) fn tell(stats: &Stats, health: &Health) {
     let store = stats.store();
     health.note(PART, note(&store, &stats.memory()));
-    match stats.store_fault() {
+    match stats.store_error() {
         Some(fault) => health.unready(PART, format!("{fault}; see the log, and check the disk")),
         None => health.ready(PART),
     }

@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
-use embedded_bus::{Config, Credentials, DiskConfig, EmbeddedBus, ServeError, Storage, StreamsConfig, Sync};
+use embedded_bus::{
+    Config, Credentials, DiskConfig, EmbeddedBus, ServeError, Storage, StreamsConfig, SyncMode,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,7 +51,7 @@ impl Embedded {
             streams: settings.store.as_ref().map(|folder| StreamsConfig {
                 storage: Storage::Disk(DiskConfig {
                     path: folder.path().to_owned(),
-                    sync: Sync::Strict,
+                    sync: SyncMode::Strict,
                     max_bytes: 1 << 30,
                 }),
                 ..StreamsConfig::default()

@@ -72,7 +72,7 @@ async fn a_publisher_is_held_until_there_is_room_but_not_for_a_dead_receiver() {
     let crowded = Push::Queued { wake: false, crowded: true };
     outbox.deliver(&message(&payload), b"1");
     let start = Instant::now();
-    outbox.wait_for_room(start + Duration::from_millis(10)).await;
+    outbox.wait_for_space(start + Duration::from_millis(10)).await;
     assert_eq!(start.elapsed().as_millis(), 10, "nothing is written, so the deadline ends it");
 
     let reader = async {
@@ -92,7 +92,7 @@ async fn a_publisher_is_held_until_there_is_room_but_not_for_a_dead_receiver() {
     };
     let writing = outbox.write_to(near, CLOSE_DEADLINE);
     let waiting = async {
-        outbox.wait_for_room(Instant::now() + Duration::from_secs(60)).await;
+        outbox.wait_for_space(Instant::now() + Duration::from_secs(60)).await;
         assert!(outbox.lock().pending() <= 500);
         outbox.close(b"");
     };

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{QueuePart, Subscription};
+use super::{GroupPart, Subscription};
 
 type List<T> = Vec<Arc<Subscription<T>>>;
 
@@ -65,7 +65,7 @@ impl<T> Members<T> {
 
     pub(super) fn visit<'a>(
         &'a self,
-        queues: &mut Vec<QueuePart<'a, T>>,
+        queues: &mut Vec<GroupPart<'a, T>>,
         plain: &mut impl FnMut(&'a Arc<Subscription<T>>),
     ) {
         match self {

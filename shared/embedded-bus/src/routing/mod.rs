@@ -40,9 +40,17 @@ pub(crate) struct Subscription<T> {
     position: AtomicUsize,
 }
 
+/// Who subscribes, and where the messages go.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscriber<T> {
+    /// The id of the connection.
+    pub(crate) connection: u64,
+    pub(crate) target: T,
+}
+
 /// Whether a subscription takes one more message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Claim {
+pub(crate) enum Allowance {
     /// Yes.
     Granted,
     /// Yes, and it was its last: remove it.
@@ -53,15 +61,15 @@ pub(crate) enum Claim {
 
 impl<T> Subscription<T> {
     /// Counts one more message, exactly once however many publishers claim at the same time.
-    pub(crate) fn claim(&self) -> Claim {
+    pub(crate) fn count_one(&self) -> Allowance {
         let before = self.delivered.fetch_add(1, Relaxed);
         let max = self.max.load(Relaxed);
         if before >= max {
-            Claim::Exhausted
+            Allowance::Exhausted
         } else if before + 1 == max {
-            Claim::Last
+            Allowance::Last
         } else {
-            Claim::Granted
+            Allowance::Granted
         }
     }
 }
@@ -91,7 +99,7 @@ impl<T> Hash for BySid<T> {
 }
 
 /// The members of one queue group under one pattern. A group may have several such parts.
-pub(crate) type QueuePart<'a, T> = (&'a [u8], &'a [Arc<Subscription<T>>]);
+pub(crate) type GroupPart<'a, T> = (&'a [u8], &'a [Arc<Subscription<T>>]);
 
 /// All subscriptions of a bus.
 #[derive(Debug)]
@@ -122,7 +130,7 @@ impl<T> Router<T> {
     /// Adds a subscription to a valid pattern. `false`, and nothing changes, if the connection uses this sid already.
     pub(crate) fn subscribe(
         &mut self,
-        (connection, target): (u64, T),
+        Subscriber { connection, target }: Subscriber<T>,
         pattern: &[u8],
         queue: Option<&[u8]>,
         sid: &[u8],
@@ -169,7 +177,7 @@ impl<T> Router<T> {
         } else if own.len() < own.capacity() / 8 {
             own.shrink_to_fit();
         }
-        self.unplace(&subscription);
+        self.unindex(&subscription);
         true
     }
 
@@ -187,7 +195,7 @@ impl<T> Router<T> {
         let own = self.connections.remove(&connection).unwrap_or_default();
         let count = own.len();
         for BySid(subscription) in own {
-            self.unplace(&subscription);
+            self.unindex(&subscription);
         }
         // Memory of a peak is given back, at a cost spread over what was removed.
         if self.literal.len() < self.literal.capacity() / 8 {
@@ -201,7 +209,7 @@ impl<T> Router<T> {
     pub(crate) fn matching<'a>(
         &'a self,
         subject: &[u8],
-        queues: &mut Vec<QueuePart<'a, T>>,
+        queues: &mut Vec<GroupPart<'a, T>>,
         plain: &mut impl FnMut(&'a Arc<Subscription<T>>),
     ) {
         if let Some(members) = self.literal.get(subject) {
@@ -217,13 +225,13 @@ impl<T> Router<T> {
     }
 
     /// Takes a subscription out of its place by subject.
-    fn unplace(&mut self, subscription: &Arc<Subscription<T>>) {
+    fn unindex(&mut self, subscription: &Arc<Subscription<T>>) {
         if subject::has_wildcard(&subscription.subject) {
             self.wildcard.remove(subscription);
-        } else if let Entry::Occupied(mut place) = self.literal.entry(Arc::clone(&subscription.subject)) {
-            place.get_mut().remove(subscription);
-            if place.get().is_empty() {
-                place.remove();
+        } else if let Entry::Occupied(mut members) = self.literal.entry(Arc::clone(&subscription.subject)) {
+            members.get_mut().remove(subscription);
+            if members.get().is_empty() {
+                members.remove();
             }
         }
     }

@@ -6,7 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Connection and sid of a subscription.
 type Name = (u64, Vec<u8>);
+
+fn by(connection: u64) -> Subscriber<()> {
+    Subscriber { connection, target: () }
+}
 
 /// What a message would reach: plain subscriptions, and queue groups with their members.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,7 +40,7 @@ fn matched(router: &Router<()>, subject: &str) -> Matched {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum RouterCall {
     Subscribe { connection: u64, pattern: String, queue: Option<String>, sid: String },
     Unsubscribe { connection: u64, sid: String, max: Option<u64> },
     Disconnect(u64),
@@ -80,7 +85,7 @@ fn deliver(router: &mut Router<()>, list: &mut Vec<Naive>, subject: &str) {
     let mut last = Vec::new();
     let mut queues = Vec::new();
     let mut claim = |it: &Arc<Subscription<()>>| {
-        if taking.contains(&(it.connection, it.sid.to_vec())) && it.claim() == Claim::Last {
+        if taking.contains(&(it.connection, it.sid.to_vec())) && it.count_one() == Allowance::Last {
             last.push(Arc::clone(it));
         }
     };
@@ -96,19 +101,19 @@ fn deliver(router: &mut Router<()>, list: &mut Vec<Naive>, subject: &str) {
     list.retain(|it| it.delivered < it.max);
 }
 
-fn apply(router: &mut Router<()>, list: &mut Vec<Naive>, step: &Step) {
+fn apply(router: &mut Router<()>, list: &mut Vec<Naive>, step: &RouterCall) {
     match step {
-        Step::Subscribe { connection, pattern, queue, sid } => {
+        RouterCall::Subscribe { connection, pattern, queue, sid } => {
             let name = (*connection, sid.clone().into_bytes());
             let queue_bytes = queue.as_ref().map(|queue| queue.as_bytes());
-            let fresh = router.subscribe((*connection, ()), pattern.as_bytes(), queue_bytes, sid.as_bytes());
+            let fresh = router.subscribe(by(*connection), pattern.as_bytes(), queue_bytes, sid.as_bytes());
             assert_eq!(fresh, !list.iter().any(|it| it.name == name));
             if fresh {
                 let (pattern, queue) = (pattern.clone(), queue.clone());
                 list.push(Naive { name, pattern, queue, delivered: 0, max: u64::MAX });
             }
         }
-        Step::Unsubscribe { connection, sid, max } => {
+        RouterCall::Unsubscribe { connection, sid, max } => {
             let gone = router.unsubscribe(*connection, sid.as_bytes(), *max);
             let name = (*connection, sid.clone().into_bytes());
             let before = list.len();
@@ -118,29 +123,29 @@ fn apply(router: &mut Router<()>, list: &mut Vec<Naive>, step: &Step) {
             list.retain(|it| it.delivered < it.max);
             assert_eq!(gone, list.len() < before);
         }
-        Step::Disconnect(connection) => {
+        RouterCall::Disconnect(connection) => {
             let count = list.iter().filter(|it| it.name.0 == *connection).count();
             assert_eq!(router.disconnect(*connection), count);
             list.retain(|it| it.name.0 != *connection);
         }
-        Step::Publish(subject) => {
+        RouterCall::Publish(subject) => {
             assert_eq!(matched(router, subject), naive_matched(list, subject), "subject {subject:?}");
             deliver(router, list, subject);
         }
     }
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = RouterCall> {
     let pattern = "[ab*](\\.[ab*]){0,3}(\\.>)?|>";
     let subject = "[ab*](\\.[ab]){0,4}|a\\.\\.b|a\\.>|\\.a|a\\.";
     let sid = "[1-6]";
     prop_oneof![
         6 => (0..4_u64, pattern, proptest::option::weighted(0.3, "[qr]"), sid)
-            .prop_map(|(connection, pattern, queue, sid)| Step::Subscribe { connection, pattern, queue, sid }),
+            .prop_map(|(connection, pattern, queue, sid)| RouterCall::Subscribe { connection, pattern, queue, sid }),
         2 => (0..4_u64, sid, proptest::option::of(1..4_u64))
-            .prop_map(|(connection, sid, max)| Step::Unsubscribe { connection, sid, max }),
-        1 => (0..4_u64).prop_map(Step::Disconnect),
-        8 => subject.prop_map(Step::Publish),
+            .prop_map(|(connection, sid, max)| RouterCall::Unsubscribe { connection, sid, max }),
+        1 => (0..4_u64).prop_map(RouterCall::Disconnect),
+        8 => subject.prop_map(RouterCall::Publish),
     ]
 }
 
@@ -168,7 +173,7 @@ proptest! {
 fn a_group_is_one_even_when_its_members_use_different_patterns() {
     let mut router = Router::default();
     for (sid, pattern) in ["a.b", "a.*", "a.>"].iter().enumerate() {
-        router.subscribe((sid as u64, ()), pattern.as_bytes(), Some(b"workers"), b"1");
+        router.subscribe(by(sid as u64), pattern.as_bytes(), Some(b"workers"), b"1");
     }
     let found = matched(&router, "a.b");
     assert_eq!(found.queues.len(), 1);
@@ -178,9 +183,9 @@ fn a_group_is_one_even_when_its_members_use_different_patterns() {
 #[test]
 fn a_second_subscription_with_the_same_sid_changes_nothing() {
     let mut router = Router::default();
-    assert!(router.subscribe((1, ()), b"a", None, b"7"));
-    assert!(!router.subscribe((1, ()), b"b", None, b"7"));
-    assert!(router.subscribe((2, ()), b"b", None, b"7"));
+    assert!(router.subscribe(by(1), b"a", None, b"7"));
+    assert!(!router.subscribe(by(1), b"b", None, b"7"));
+    assert!(router.subscribe(by(2), b"b", None, b"7"));
     assert_eq!(matched(&router, "a").plain, [(1, b"7".to_vec())].into());
     assert_eq!(matched(&router, "b").plain, [(2, b"7".to_vec())].into());
 }
@@ -189,7 +194,7 @@ fn a_second_subscription_with_the_same_sid_changes_nothing() {
 fn a_very_deep_pattern_neither_overflows_the_stack_nor_stays() {
     let mut router = Router::default();
     let deep = "*.".repeat(200_000) + "*";
-    router.subscribe((1, ()), deep.as_bytes(), None, b"1");
+    router.subscribe(by(1), deep.as_bytes(), None, b"1");
     let subject = "a.".repeat(200_000) + "a";
     assert_eq!(matched(&router, &subject).plain.len(), 1);
     assert_eq!(router.disconnect(1), 1);
@@ -200,7 +205,7 @@ fn a_very_deep_pattern_neither_overflows_the_stack_nor_stays() {
 fn many_subscriptions_of_one_connection_to_one_subject_are_removed_quickly() {
     let mut router = Router::default();
     for sid in 0..100_000 {
-        router.subscribe((1, ()), b"same.subject", None, sid.to_string().as_bytes());
+        router.subscribe(by(1), b"same.subject", None, sid.to_string().as_bytes());
     }
     // With a search per removal these would be 5,000,000,000 steps.
     assert_eq!(router.disconnect(1), 100_000);
@@ -210,25 +215,25 @@ fn many_subscriptions_of_one_connection_to_one_subject_are_removed_quickly() {
 #[test]
 fn a_subscription_with_a_maximum_gives_exactly_that_many() {
     let mut router = Router::default();
-    router.subscribe((1, ()), b"a", None, b"1");
+    router.subscribe(by(1), b"a", None, b"1");
     assert!(!router.unsubscribe(1, b"1", Some(2)));
     let mut found = None;
     router.matching(b"a", &mut Vec::new(), &mut |it| found = Some(Arc::clone(it)));
     let subscription = found.unwrap();
     // Another publisher may still see it before it is removed.
-    let claims = [Claim::Granted, Claim::Last, Claim::Exhausted, Claim::Exhausted];
-    assert_eq!(claims.map(|_| subscription.claim()), claims);
+    let claims = [Allowance::Granted, Allowance::Last, Allowance::Exhausted, Allowance::Exhausted];
+    assert_eq!(claims.map(|_| subscription.count_one()), claims);
     assert!(router.expire(&subscription));
-    router.subscribe((1, ()), b"a", None, b"1");
+    router.subscribe(by(1), b"a", None, b"1");
     assert!(!router.expire(&subscription), "a new subscription with the same sid was taken for the old one");
 }
 
 #[test]
 fn patterns_that_come_and_go_leave_no_memory_behind() {
     let mut router = Router::default();
-    router.subscribe((1, ()), b"stays.*", None, b"0");
+    router.subscribe(by(1), b"stays.*", None, b"0");
     for number in 0..1000 {
-        router.subscribe((1, ()), format!("user.{number}.*.inbox.>").as_bytes(), None, b"1");
+        router.subscribe(by(1), format!("user.{number}.*.inbox.>").as_bytes(), None, b"1");
         assert!(router.unsubscribe(1, b"1", None));
     }
     assert!(router.wildcard.capacity() <= 10, "{} nodes for one pattern", router.wildcard.capacity());

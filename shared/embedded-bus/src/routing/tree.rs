@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::members::Members;
-use super::{QueuePart, Subscription};
+use super::{GroupPart, Subscription};
 use crate::subject;
 
 const ROOT: usize = 0;
@@ -147,7 +147,7 @@ impl<T> Tree<T> {
     pub(super) fn matching<'a>(
         &'a self,
         subject: &[u8],
-        queues: &mut Vec<QueuePart<'a, T>>,
+        queues: &mut Vec<GroupPart<'a, T>>,
         plain: &mut impl FnMut(&'a Arc<Subscription<T>>),
     ) {
         // Each entry: a node, and the part of the subject that is still to be matched below it.

@@ -7,40 +7,40 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Log, LogError, Opened, Record, Saved, Store, Told, Why};
+use super::{Log, Opened, Record, RemovalReason, Replayed, Store, StoreError, StoredStream};
 
 /// Keeps nothing beyond the process.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore;
 
 impl Store for MemoryStore {
-    fn streams(&mut self) -> Result<Vec<Saved>, LogError> {
+    fn streams(&mut self) -> Result<Vec<StoredStream>, StoreError> {
         Ok(Vec::new())
     }
 
     fn open(
         &mut self,
         name: &str,
-        _tell: &mut dyn FnMut(Told<'_>),
-    ) -> Result<(Box<dyn Log>, Opened), LogError> {
-        Err(LogError::Damaged(format!("stream {name:?} is in memory only, and its memory is gone")))
+        _tell: &mut dyn FnMut(Replayed<'_>),
+    ) -> Result<(Box<dyn Log>, Opened), StoreError> {
+        Err(StoreError::Damaged(format!("stream {name:?} is in memory only, and its memory is gone")))
     }
 
-    fn create(&mut self, _stream: &Saved) -> Result<Box<dyn Log>, LogError> {
+    fn create(&mut self, _stream: &StoredStream) -> Result<Box<dyn Log>, StoreError> {
         Ok(Box::new(MemoryLog::default()))
     }
 
-    fn save(&mut self, _stream: &Saved) -> Result<(), LogError> {
+    fn save(&mut self, _stream: &StoredStream) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn delete(&mut self, _name: &str) -> Result<(), LogError> {
+    fn delete(&mut self, _name: &str) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
 #[derive(Debug)]
-struct Kept {
+struct StoredMessage {
     time: u64,
     subject: Arc<[u8]>,
     headers: u32,
@@ -50,7 +50,7 @@ struct Kept {
 
 #[derive(Debug, Default)]
 struct MemoryLog {
-    messages: BTreeMap<u64, Kept>,
+    messages: BTreeMap<u64, StoredMessage>,
     subjects: HashSet<Arc<[u8]>>,
     size: u64,
 }
@@ -58,18 +58,18 @@ struct MemoryLog {
 impl MemoryLog {
     fn drop_all(&mut self, seqs: &[u64]) {
         for seq in seqs {
-            let Some(kept) = self.messages.remove(seq) else { continue };
-            self.size -= kept.body.len() as u64;
+            let Some(stored) = self.messages.remove(seq) else { continue };
+            self.size -= stored.body.len() as u64;
             // One in the set, one here: nobody else has it.
-            if Arc::strong_count(&kept.subject) == 2 {
-                self.subjects.remove(&kept.subject);
+            if Arc::strong_count(&stored.subject) == 2 {
+                self.subjects.remove(&stored.subject);
             }
         }
     }
 }
 
 impl Log for MemoryLog {
-    fn append(&mut self, record: Record) -> Result<(), LogError> {
+    fn append(&mut self, record: Record) -> Result<(), StoreError> {
         let subject = match self.subjects.get(&record.subject[..]) {
             Some(subject) => Arc::clone(subject),
             None => {
@@ -81,34 +81,34 @@ impl Log for MemoryLog {
         let body: Box<[u8]> = [&record.headers[..], &record.payload[..]].concat().into();
         self.size += body.len() as u64;
         let headers = u32::try_from(record.headers.len()).expect("headers are below 64 KiB");
-        self.messages.insert(record.seq, Kept { time: record.time, subject, headers, body });
+        self.messages.insert(record.seq, StoredMessage { time: record.time, subject, headers, body });
         Ok(())
     }
 
-    fn read(&mut self, seq: u64) -> Result<Option<Record>, LogError> {
-        Ok(self.messages.get(&seq).map(|kept| {
-            let (headers, payload) = kept.body.split_at(kept.headers as usize);
+    fn read(&mut self, seq: u64) -> Result<Option<Record>, StoreError> {
+        Ok(self.messages.get(&seq).map(|stored| {
+            let (headers, payload) = stored.body.split_at(stored.headers as usize);
             Record {
                 seq,
-                time: kept.time,
-                subject: Bytes::copy_from_slice(&kept.subject),
+                time: stored.time,
+                subject: Bytes::copy_from_slice(&stored.subject),
                 headers: Bytes::copy_from_slice(headers),
                 payload: Bytes::copy_from_slice(payload),
             }
         }))
     }
 
-    fn forget(&mut self, seqs: &[u64]) -> Result<(), LogError> {
+    fn forget(&mut self, seqs: &[u64]) -> Result<(), StoreError> {
         self.drop_all(seqs);
         Ok(())
     }
 
-    fn remove(&mut self, seqs: &[u64], _why: Why) -> Result<(), LogError> {
+    fn remove(&mut self, seqs: &[u64], _why: RemovalReason) -> Result<(), StoreError> {
         self.drop_all(seqs);
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), LogError> {
+    fn commit(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl Log for MemoryLog {
         self.size
     }
 
-    fn on_tick(&mut self, _now: u64) -> Result<(), LogError> {
+    fn on_tick(&mut self, _now: u64) -> Result<(), StoreError> {
         Ok(())
     }
 }

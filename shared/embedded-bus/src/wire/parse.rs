@@ -131,7 +131,7 @@ impl Parser {
         }
         let end = start + line.total;
         let Some(tail) = input.get(end..end + 2) else {
-            // Told as soon as it is known, not only once the second byte is there.
+            // Replayed as soon as it is known, not only once the second byte is there.
             if input.get(end).is_some_and(|byte| *byte != b'\r') {
                 return Err(WireError::UnknownOperation);
             }

@@ -1,6 +1,6 @@
 //! The few operations on files that the store uses, so that tests can put a disk under it that forgets.
 //!
-//! Nothing is durable before [`OneFile::sync`] (contents and length) and [`Files::sync_folder`] (names) have returned.
+//! Nothing is durable before [`OpenFile::sync`] (contents and length) and [`Files::sync_folder`] (names) have returned.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -11,9 +11,9 @@ use std::path::Path;
 /// Files and folders by name.
 pub(super) trait Files: Send + Sync + fmt::Debug {
     /// A new, empty file; an old one of that name is emptied.
-    fn create(&self, path: &Path) -> io::Result<Box<dyn OneFile>>;
+    fn create(&self, path: &Path) -> io::Result<Box<dyn OpenFile>>;
     /// A file that is there.
-    fn open(&self, path: &Path) -> io::Result<Box<dyn OneFile>>;
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>>;
     /// All of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Bytes of a file.
@@ -39,7 +39,7 @@ pub(super) trait Files: Send + Sync + fmt::Debug {
 }
 
 /// An open file.
-pub(super) trait OneFile: Send + fmt::Debug {
+pub(super) trait OpenFile: Send + fmt::Debug {
     /// Writes all of it.
     fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()>;
     /// Reads as much.
@@ -52,15 +52,15 @@ pub(super) trait OneFile: Send + fmt::Debug {
 
 /// The files of this machine.
 #[derive(Debug)]
-pub(super) struct Real;
+pub(super) struct SystemFiles;
 
-impl Files for Real {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn OneFile>> {
+impl Files for SystemFiles {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Box::new(file))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn OneFile>> {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
@@ -122,7 +122,7 @@ impl Files for Real {
     }
 }
 
-impl OneFile for File {
+impl OpenFile for File {
     fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()> {
         self.write_all_at(data, offset)
     }

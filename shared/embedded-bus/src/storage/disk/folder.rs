@@ -6,8 +6,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::files::{Files as _, Real, replace};
-use crate::storage::LogError;
+use super::files::{Files as _, SystemFiles, replace};
+use crate::storage::StoreError;
 
 pub(super) const LOCK: &str = "lock";
 const FORMAT: &str = "format";
@@ -17,42 +17,62 @@ const BEFORE: &str = "message-center bus data, format 1\n";
 
 /// Takes the folder, making it if it is not there, for this user alone: it holds what is sent to people. It is free again
 /// when what this returns is dropped.
-pub(super) fn take(folder: &Path) -> Result<File, LogError> {
-    let at = folder.display();
+pub(super) fn take(folder: &Path) -> Result<File, StoreError> {
+    make(folder)?;
+    let lock = lock(folder)?;
+    check_format(folder)?;
+    Ok(lock)
+}
+
+/// Makes the folder and those above it, and makes their names durable.
+fn make(folder: &Path) -> Result<(), StoreError> {
     let mut make = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
     let missing: Vec<&Path> = folder.ancestors().take_while(|one| !one.exists()).collect();
-    make.recursive(true).create(folder).map_err(|error| unusable(folder, &error))?;
+    make.recursive(true).create(folder).map_err(|error| unusable(folder, error))?;
     // A folder whose name is not on the disk is gone after a power failure, whatever was synced in it.
     for parent in missing.iter().filter_map(|one| one.parent()) {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        Real.sync_folder(parent).map_err(|error| unusable(parent, &error))?;
+        SystemFiles.sync_folder(parent).map_err(|error| unusable(parent, error))?;
     }
+    Ok(())
+}
+
+/// Locks the folder, and leaves the id of this process in the file of the lock.
+fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK);
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut lock = opened.map_err(|error| unusable(folder, &error))?;
+    let mut lock = opened.map_err(|error| unusable(folder, error))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let other = fs::read_to_string(&path).unwrap_or_default();
-            return Err(LogError::Damaged(format!(
-                "another process (pid {}) has the data folder {at}: stop it, or set another bus.store.path (--data)",
-                if other.trim().is_empty() { "unknown" } else { other.trim() }
+            return Err(StoreError::Damaged(format!(
+                "another process (pid {}) has the data folder {}: stop it, or set another bus.store.path (--data)",
+                if other.trim().is_empty() { "unknown" } else { other.trim() },
+                folder.display()
             )));
         }
-        Err(TryLockError::Error(error)) => return Err(unusable(folder, &error)),
+        Err(TryLockError::Error(error)) => return Err(unusable(folder, error)),
     }
     // For whoever finds the folder taken; of no other use.
     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    Ok(lock)
+}
+
+/// Checks the format of the folder, and writes it into an empty folder or one of the format before.
+fn check_format(folder: &Path) -> Result<(), StoreError> {
+    let at = folder.display();
     match fs::read_to_string(folder.join(FORMAT)) {
         Ok(text) if text == VERSION => {}
         // First: a program of the format before must not take what this one writes for damage.
         Ok(text) if text == BEFORE => {
-            replace(&Real, folder, FORMAT, VERSION.as_bytes()).map_err(|error| unusable(folder, &error))?;
+            replace(&SystemFiles, folder, FORMAT, VERSION.as_bytes())
+                .map_err(|error| unusable(folder, error))?;
         }
         Ok(text) => {
-            return Err(LogError::Damaged(format!(
+            return Err(StoreError::Damaged(format!(
                 "the data folder {at} has another format ({:?}, this program knows {:?}): use the version of this \
                  program that wrote it, or another folder",
                 text.trim(),
@@ -60,24 +80,21 @@ pub(super) fn take(folder: &Path) -> Result<File, LogError> {
             )));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let others = Real.list(folder).map_err(|error| unusable(folder, &error))?;
+            let others = SystemFiles.list(folder).map_err(|error| unusable(folder, error))?;
             if others.iter().any(|name| name != LOCK && name != "format.new" && name != "lost+found") {
-                return Err(LogError::Damaged(format!(
+                return Err(StoreError::Damaged(format!(
                     "{at} is not empty and no data folder of this program: set bus.store.path (--data) to an empty \
                      or a new folder"
                 )));
             }
-            replace(&Real, folder, FORMAT, VERSION.as_bytes()).map_err(|error| unusable(folder, &error))?;
+            replace(&SystemFiles, folder, FORMAT, VERSION.as_bytes())
+                .map_err(|error| unusable(folder, error))?;
         }
-        Err(error) => return Err(unusable(folder, &error)),
+        Err(error) => return Err(unusable(folder, error)),
     }
-    Ok(lock)
+    Ok(())
 }
 
-fn unusable(folder: &Path, error: &io::Error) -> LogError {
-    LogError::Damaged(format!(
-        "the data folder {} can't be used: {error}; give this user the right to write there, set another \
-         bus.store.path (--data), or bus.store.sync = \"memory\" to keep nothing",
-        folder.display()
-    ))
+fn unusable(folder: &Path, source: io::Error) -> StoreError {
+    StoreError::Folder { folder: folder.to_owned(), source }
 }

@@ -9,12 +9,12 @@
 
 use bytes::{BufMut, Bytes};
 
-use crate::storage::{Record, Why};
+use crate::storage::{Record, RemovalReason};
 
 /// Bytes before the kind.
 pub(super) const PREFIX: usize = 12;
 /// Bytes that one sequence takes in a record of removals.
-pub(super) const TOMB: u64 = 8;
+pub(super) const TOMBSTONE: u64 = 8;
 
 const MESSAGE: u8 = 1;
 const REMOVE: u8 = 2;
@@ -38,11 +38,11 @@ impl Salt {
 
 /// What a record says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum LogEntry {
     /// A message was stored.
     Message(Record),
     /// These messages left for good. It tells no age from another limit.
-    Remove(Why, Vec<u64>),
+    Remove(RemovalReason, Vec<u64>),
     /// Sequences up to and including this one may be in use.
     Reserve(u64),
     /// A message was stored and has left; its id still counts. Only sequence, time and the header of the id are kept.
@@ -52,7 +52,7 @@ pub(super) enum Entry {
 /// A record and where the next one begins.
 #[derive(Debug)]
 pub(super) struct Frame {
-    pub(super) entry: Entry,
+    pub(super) entry: LogEntry,
     pub(super) synced: u32,
     /// Offset of the byte behind it.
     pub(super) end: usize,
@@ -100,8 +100,8 @@ fn put_record(out: &mut Vec<u8>, salt: Salt, synced: u32, kind: u8, record: &Rec
 }
 
 /// Appends removals.
-pub(super) fn put_remove(out: &mut Vec<u8>, salt: Salt, synced: u32, why: Why, seqs: &[u64]) {
-    let kind = if why == Why::Order { ERASE } else { REMOVE };
+pub(super) fn put_remove(out: &mut Vec<u8>, salt: Salt, synced: u32, why: RemovalReason, seqs: &[u64]) {
+    let kind = if why == RemovalReason::Request { ERASE } else { REMOVE };
     frame(out, salt, synced, kind, |out| seqs.iter().for_each(|seq| out.put_u64_le(*seq)));
 }
 
@@ -141,7 +141,7 @@ pub(super) fn read_trusted(data: &Bytes, at: usize) -> Option<Frame> {
     Some(Frame { entry, synced, end })
 }
 
-fn body(kind: u8, body: Bytes) -> Option<Entry> {
+fn body(kind: u8, body: Bytes) -> Option<LogEntry> {
     match kind {
         MESSAGE | ID => {
             let (seq, time) = (u64_at(&body, 0)?, u64_at(&body, 8)?);
@@ -159,13 +159,16 @@ fn body(kind: u8, body: Bytes) -> Option<Entry> {
                 headers: body.slice(headers_from..payload_from),
                 payload: body.slice(payload_from..),
             };
-            Some(if kind == MESSAGE { Entry::Message(record) } else { Entry::Id(record) })
+            Some(if kind == MESSAGE { LogEntry::Message(record) } else { LogEntry::Id(record) })
         }
         REMOVE | ERASE if body.len().is_multiple_of(8) => {
-            let why = if kind == ERASE { Why::Order } else { Why::Limit };
-            Some(Entry::Remove(why, (0..body.len()).step_by(8).filter_map(|at| u64_at(&body, at)).collect()))
+            let why = if kind == ERASE { RemovalReason::Request } else { RemovalReason::Limit };
+            Some(LogEntry::Remove(
+                why,
+                (0..body.len()).step_by(8).filter_map(|at| u64_at(&body, at)).collect(),
+            ))
         }
-        RESERVE if body.len() == 8 => Some(Entry::Reserve(u64_at(&body, 0)?)),
+        RESERVE if body.len() == 8 => Some(LogEntry::Reserve(u64_at(&body, 0)?)),
         _ => None,
     }
 }
@@ -202,6 +205,19 @@ const VERSION: u32 = 2;
 /// The version before, whose segments have no salt. This program reads them, and writes to none of them.
 const UNSALTED: u32 = 1;
 
+/// Why the header of a segment can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HeaderError {
+    #[error("it ends within its header")]
+    Short,
+    #[error("it is no segment of a log")]
+    Magic,
+    #[error("its format is not version {VERSION}; was it written by a newer program?")]
+    Version,
+    #[error("the checksum of its header is wrong")]
+    Checksum,
+}
+
 impl Header {
     /// Bytes of a header that this program writes.
     pub(super) const LEN: usize = 36;
@@ -228,29 +244,25 @@ impl Header {
         out
     }
 
-    /// What is wrong with it, if it can't be read.
-    pub(super) fn decode(data: &[u8]) -> Result<Self, String> {
-        let short = || "it ends within its header".to_owned();
-        if data.get(..4).ok_or_else(short)? != MAGIC {
-            return Err("it is no segment of a log".to_owned());
+    /// Reads the header at the beginning of a segment.
+    pub(super) fn decode(data: &[u8]) -> Result<Self, HeaderError> {
+        let short = HeaderError::Short;
+        if data.get(..4).ok_or(short)? != MAGIC {
+            return Err(HeaderError::Magic);
         }
-        let salted = match u32_at(data, 4).ok_or_else(short)? {
+        let salted = match u32_at(data, 4).ok_or(short)? {
             VERSION => true,
             UNSALTED => false,
-            _ => {
-                return Err(format!(
-                    "its format is not version {VERSION}; was it written by a newer program?"
-                ));
-            }
+            _ => return Err(HeaderError::Version),
         };
         let len = if salted { Self::LEN } else { Self::UNSALTED_LEN };
-        let header = data.get(..len).ok_or_else(short)?;
+        let header = data.get(..len).ok_or(short)?;
         if u32_at(header, len - 4) != Some(crc32fast::hash(&header[..len - 4])) {
-            return Err("the checksum of its header is wrong".to_owned());
+            return Err(HeaderError::Checksum);
         }
         let all = (u32_at(header, 8), u64_at(header, 12), u64_at(header, 20));
-        let (Some(number), Some(last_seq), Some(reserved)) = all else { return Err(short()) };
-        let salt = if salted { Salt(u32_at(header, 28).ok_or_else(short)?) } else { Salt::NONE };
+        let (Some(number), Some(last_seq), Some(reserved)) = all else { return Err(short) };
+        let salt = if salted { Salt(u32_at(header, 28).ok_or(short)?) } else { Salt::NONE };
         Ok(Self { number, last_seq, reserved, salt })
     }
 }

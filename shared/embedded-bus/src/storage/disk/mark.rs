@@ -9,21 +9,21 @@ use std::io;
 use std::path::Path;
 
 use super::files::{Files, replace};
-use crate::config::Sync;
+use crate::config::SyncMode;
 
 pub(super) const NAME: &str = "mark";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     Clean { segment: u32, len: u64 },
-    Running { boot: String, sync: Sync, short: bool },
+    Running { boot: String, sync: SyncMode, short: bool },
 }
 
 impl Mark {
     /// The mark in a folder. One that is missing or can't be read counts as the worst that can be.
     pub(super) fn read(files: &dyn Files, folder: &Path) -> Self {
         let data = files.read(&folder.join(NAME)).unwrap_or_default();
-        let worst = Self::Running { boot: String::new(), sync: Sync::Relaxed, short: false };
+        let worst = Self::Running { boot: String::new(), sync: SyncMode::Relaxed, short: false };
         std::str::from_utf8(&data).ok().and_then(Self::parse).unwrap_or(worst)
     }
 
@@ -34,7 +34,7 @@ impl Mark {
                 Some(Self::Clean { segment: segment.parse().ok()?, len: len.parse().ok()? })
             }
             ["running", boot, sync, short] => {
-                let sync = if sync == "strict" { Sync::Strict } else { Sync::Relaxed };
+                let sync = if sync == "strict" { SyncMode::Strict } else { SyncMode::Relaxed };
                 let boot = boot.trim_start_matches("boot=").to_owned();
                 Some(Self::Running { boot, sync, short: short == "short" })
             }
@@ -46,7 +46,7 @@ impl Mark {
         let text = match self {
             Self::Clean { segment, len } => format!("clean {segment} {len}\n"),
             Self::Running { boot, sync, short } => {
-                let sync = if *sync == Sync::Strict { "strict" } else { "relaxed" };
+                let sync = if *sync == SyncMode::Strict { "strict" } else { "relaxed" };
                 format!("running boot={boot} {sync} {}\n", if *short { "short" } else { "whole" })
             }
         };
@@ -66,7 +66,7 @@ impl Mark {
         match self {
             Self::Clean { .. } => false,
             Self::Running { sync, short, .. } => {
-                *short || (*sync == Sync::Relaxed && self.machine_went_down(boot_now))
+                *short || (*sync == SyncMode::Relaxed && self.machine_went_down(boot_now))
             }
         }
     }

@@ -4,14 +4,13 @@
 //! machine that goes down can take something back, and whoever opens the log then is told. The README of this crate has the
 //! format and what was measured.
 
-mod compact;
+mod clock_steps;
 mod files;
 mod folder;
 mod frame;
 mod listing;
 mod log;
 mod mark;
-mod open;
 mod reserve;
 mod scan;
 mod segment;
@@ -19,7 +18,6 @@ mod segments;
 mod shared;
 #[cfg(test)]
 mod sim;
-mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -29,11 +27,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use self::files::{Files, Real, replace};
+use self::files::{Files, SystemFiles, replace};
 use self::log::DiskLog;
 use self::mark::Mark;
 use self::shared::Shared;
-use super::{Log, LogError, Opened, Saved, Store, Told};
+use super::{Log, Opened, Replayed, Store, StoreError, StoredStream};
 use crate::config::DiskConfig;
 use crate::stats::StoreSnapshot;
 
@@ -59,13 +57,14 @@ struct OnDisk {
 
 impl DiskStore {
     /// Takes a data folder, or makes one.
-    pub(crate) fn open(config: &DiskConfig) -> Result<Self, LogError> {
+    pub(crate) fn open(config: &DiskConfig) -> Result<Self, StoreError> {
         let lock = folder::take(&config.path)?;
-        let shared = Shared::new(Box::new(Real), &config.path, config.sync, config.max_bytes, Some(lock));
+        let shared =
+            Shared::new(Box::new(SystemFiles), &config.path, config.sync, config.max_bytes, Some(lock));
         Self::with(shared, log::segment_bytes(config.max_bytes))
     }
 
-    fn with(shared: Arc<Shared>, segment_bytes: u64) -> Result<Self, LogError> {
+    fn with(shared: Arc<Shared>, segment_bytes: u64) -> Result<Self, StoreError> {
         let streams = shared.folder.join(STREAMS);
         shared
             .files
@@ -93,7 +92,7 @@ fn escape(name: &str) -> String {
 }
 
 impl Store for DiskStore {
-    fn streams(&mut self) -> Result<Vec<Saved>, LogError> {
+    fn streams(&mut self) -> Result<Vec<StoredStream>, StoreError> {
         let all = self.shared.folder.join(STREAMS);
         let names = self.files().list(&all).map_err(|error| self.shared.error(&all, error))?;
         let mut saved = Vec::new();
@@ -107,14 +106,13 @@ impl Store for DiskStore {
                 }
                 Err(error) => return Err(self.shared.error(&path, error)),
             };
-            let OnDisk { name, created, config } = serde_json::from_slice(&data).map_err(|why| {
-                LogError::Damaged(format!(
-                    "{} can't be read: {why}. Restore the data folder from a backup, or move the folder of this \
-                     stream away and start with an empty one",
-                    path.display()
-                ))
-            })?;
-            saved.push(Saved { name, config: config.to_string().into(), created });
+            let OnDisk { name, created, config } = serde_json::from_slice(&data).map_err(|source| StoreError::Settings {
+                    what: format!("{} can't be read", path.display()),
+                    source,
+                    advice: ". Restore the data folder from a backup, or move the folder of this stream away and \
+                             start with an empty one",
+                })?;
+            saved.push(StoredStream { name, config: config.to_string().into(), created });
         }
         Ok(saved)
     }
@@ -122,13 +120,13 @@ impl Store for DiskStore {
     fn open(
         &mut self,
         name: &str,
-        tell: &mut dyn FnMut(Told<'_>),
-    ) -> Result<(Box<dyn Log>, Opened), LogError> {
+        tell: &mut dyn FnMut(Replayed<'_>),
+    ) -> Result<(Box<dyn Log>, Opened), StoreError> {
         let (log, opened) = DiskLog::open(&self.shared, name, self.folder(name), self.segment_bytes, tell)?;
         Ok((Box::new(log), opened))
     }
 
-    fn create(&mut self, stream: &Saved) -> Result<Box<dyn Log>, LogError> {
+    fn create(&mut self, stream: &StoredStream) -> Result<Box<dyn Log>, StoreError> {
         self.shared.check()?;
         let folder = self.folder(&stream.name);
         self.clear(&folder)?;
@@ -146,11 +144,13 @@ impl Store for DiskStore {
         Ok(Box::new(log))
     }
 
-    fn save(&mut self, stream: &Saved) -> Result<(), LogError> {
+    fn save(&mut self, stream: &StoredStream) -> Result<(), StoreError> {
         self.shared.check()?;
         let folder = self.folder(&stream.name);
-        let config = serde_json::from_slice(&stream.config).map_err(|why| {
-            LogError::Damaged(format!("the configuration of {:?} is no JSON: {why}", stream.name))
+        let config = serde_json::from_slice(&stream.config).map_err(|source| StoreError::Settings {
+            what: format!("the configuration of {:?} is no JSON", stream.name),
+            source,
+            advice: "",
         })?;
         let on_disk = OnDisk { name: stream.name.clone(), created: stream.created, config };
         let json = Bytes::from(serde_json::to_vec(&on_disk).expect("strings and numbers are always JSON"));
@@ -159,7 +159,7 @@ impl Store for DiskStore {
             .map_err(|error| self.shared.error(&folder, error))
     }
 
-    fn delete(&mut self, name: &str) -> Result<(), LogError> {
+    fn delete(&mut self, name: &str) -> Result<(), StoreError> {
         self.shared.trust(name);
         let folder = self.folder(name);
         self.clear(&folder)
@@ -173,7 +173,7 @@ impl Store for DiskStore {
 impl DiskStore {
     /// A folder without settings is that of a stream which was being made or deleted, of which nobody was told; unless
     /// there are messages in it and nobody deleted it.
-    fn check_unnamed(&self, folder: &std::path::Path) -> Result<(), LogError> {
+    fn check_unnamed(&self, folder: &std::path::Path) -> Result<(), StoreError> {
         let names = self.files().list(folder).map_err(|error| self.shared.error(folder, error))?;
         let is_used = |name: &String| {
             let len =
@@ -183,7 +183,7 @@ impl DiskStore {
         if names.iter().any(|name| name == DELETED) || !names.iter().any(is_used) {
             return Ok(());
         }
-        Err(LogError::Damaged(format!(
+        Err(StoreError::Damaged(format!(
             "{} is missing, and there are messages in its folder. Nothing of it was changed. Restore the data folder from a \
              backup, or move the folder of this stream away and start with an empty one",
             folder.join(CONFIG).display()
@@ -191,7 +191,7 @@ impl DiskStore {
     }
 
     /// Removes a stream's folder. The settings go first: without them it is no stream.
-    fn clear(&self, folder: &std::path::Path) -> Result<(), LogError> {
+    fn clear(&self, folder: &std::path::Path) -> Result<(), StoreError> {
         let files = self.files();
         let attempt = || {
             let mut names = match files.list(folder) {
@@ -254,7 +254,7 @@ impl Simulated {
     pub(crate) fn open(&self) -> Box<dyn Store> {
         let path = std::path::Path::new("/data");
         let shared =
-            Shared::new(Box::new(self.disk.clone()), path, crate::Sync::Strict, self.max_bytes, None);
+            Shared::new(Box::new(self.disk.clone()), path, crate::SyncMode::Strict, self.max_bytes, None);
         Box::new(DiskStore::with(shared, self.segment_bytes).expect("the disk works"))
     }
 

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::frame::{self, Entry, Header, Salt};
+use super::clock_steps::ClockSteps;
+use super::frame::{self, Header, LogEntry, Salt};
 use super::listing;
 use super::mark::Mark;
 use super::segment::{Segment, Span};
 use super::segments::Segments;
 use super::shared::{Shared, Trusted};
-use super::steps::Steps;
-use crate::storage::{LogError, Record, Told, Why};
+use crate::storage::{Record, RemovalReason, Replayed, StoreError};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -41,37 +41,59 @@ fn number(name: &str) -> Option<u32> {
     (digits.len() == 8).then(|| u32::from_str_radix(digits, 16).ok())?
 }
 
-fn damaged(path: &Path, at: usize, what: &str) -> LogError {
-    LogError::Damaged(format!(
+fn damaged(path: &Path, at: usize, what: &str) -> StoreError {
+    StoreError::Damaged(format!(
         "{} is damaged at byte {at}: {what}. Nothing of it was changed. Check the disk; then restore the data folder \
          from a backup, or move the folder of this stream away and start with an empty one",
         path.display()
     ))
 }
 
-/// Reads everything, and tells what was stored. The last use ended as `mark` says; `trusted`: what a write that failed in
-/// this process left behind.
-pub(super) fn scan(
-    shared: &Shared,
-    folder: &Path,
-    (mark, trusted): (&Mark, Option<Trusted>),
-    steps: &Steps,
-    tell: &mut dyn FnMut(Told<'_>),
-) -> Result<Found, LogError> {
-    let tell = &mut |mut record: Record| {
-        record.time = steps.correct(record.seq, record.time);
-        tell(Told::Stored(&record));
-    };
-    let files = &*shared.files;
-    let names = files.list(folder).map_err(|error| shared.error(folder, error))?;
-    for unfinished in names.iter().filter(|name| name.ends_with(".new")) {
-        let path = folder.join(unfinished);
-        files.remove(&path).map_err(|error| shared.error(&path, error))?;
+/// Reads the segments of a log that is being opened.
+pub(super) struct Scanner<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) folder: &'a Path,
+    /// How the last use of the log ended.
+    pub(super) mark: &'a Mark,
+    /// What a failed write of this process left behind.
+    pub(super) trusted: Option<Trusted>,
+    pub(super) steps: &'a ClockSteps,
+}
+
+impl Scanner<'_> {
+    /// Reads all segments, and calls `replay` for every message that was stored.
+    pub(super) fn scan(&self, replay: &mut dyn FnMut(Replayed<'_>)) -> Result<Found, StoreError> {
+        let replay = &mut |mut record: Record| {
+            record.time = self.steps.correct(record.seq, record.time);
+            replay(Replayed::Stored(&record));
+        };
+        let mut found = Found::default();
+        let numbers = self.segment_numbers(&mut found)?;
+        for number in &numbers {
+            self.scan_segment(&mut found, *number, Some(number) == numbers.last(), replay)?;
+        }
+        if let Mark::Clean { segment, .. } = self.mark
+            && numbers.last().is_some_and(|last| last < segment)
+        {
+            return Err(damaged(&self.folder.join(file_name(*segment)), 0, "it is missing"));
+        }
+        Ok(found)
     }
-    let mut numbers: Vec<u32> = names.iter().filter_map(|name| number(name)).collect();
-    numbers.sort_unstable();
-    let listed = listing::read(files, folder).map_err(|error| shared.error(folder, error))?;
-    if let Some(listed) = &listed {
+
+    /// Returns the numbers of the segments to read, in order. Removes unfinished files, and segments whose removal
+    /// was cut off. A listed segment that is missing is damage.
+    fn segment_numbers(&self, found: &mut Found) -> Result<Vec<u32>, StoreError> {
+        let (shared, folder, files) = (self.shared, self.folder, &*self.shared.files);
+        let names = files.list(folder).map_err(|error| shared.error(folder, error))?;
+        for unfinished in names.iter().filter(|name| name.ends_with(".new")) {
+            let path = folder.join(unfinished);
+            files.remove(&path).map_err(|error| shared.error(&path, error))?;
+        }
+        let mut numbers: Vec<u32> = names.iter().filter_map(|name| number(name)).collect();
+        numbers.sort_unstable();
+        let listed = listing::read(files, folder).map_err(|error| shared.error(folder, error))?;
+        found.is_listed = listed.is_some();
+        let Some(listed) = listed else { return Ok(numbers) };
         if let Some(missing) = listed.iter().find(|number| numbers.binary_search(number).is_err()) {
             return Err(damaged(&folder.join(file_name(*missing)), 0, "it is missing"));
         }
@@ -80,52 +102,100 @@ pub(super) fn scan(
             let path = folder.join(file_name(left_over));
             files.remove(&path).map_err(|error| shared.error(&path, error))?;
         }
+        Ok(numbers)
     }
-    let mut found = Found { is_listed: listed.is_some(), ..Found::default() };
-    for number in &numbers {
-        let path = folder.join(file_name(*number));
-        let last = Some(number) == numbers.last();
-        let mut data = Bytes::from(files.read(&path).map_err(|error| shared.error(&path, error))?);
-        if let Some(trusted) = trusted.filter(|trusted| trusted.segment == *number) {
+
+    /// Reads one segment, and decides where its believable part ends.
+    fn scan_segment(
+        &self,
+        found: &mut Found,
+        number: u32,
+        is_last: bool,
+        replay: &mut dyn FnMut(Record),
+    ) -> Result<(), StoreError> {
+        let path = self.folder.join(file_name(number));
+        let read = self.shared.files.read(&path).map_err(|error| self.shared.error(&path, error))?;
+        let mut data = Bytes::from(read);
+        let trusted = self.trusted.filter(|trusted| trusted.segment == number);
+        if let Some(trusted) = trusted {
             data.truncate(usize::try_from(trusted.len).unwrap_or(usize::MAX));
         }
-        if let Mark::Clean { segment, len } = mark
-            && segment == number
+        let ended_well = matches!(self.mark, Mark::Clean { .. });
+        if let Mark::Clean { segment, len } = self.mark
+            && *segment == number
             && *len != data.len() as u64
         {
             let what = format!("it ended well with {len} bytes and has {} now", data.len());
             return Err(damaged(&path, data.len(), &what));
         }
-        let end = one(&mut found, &path, (*number, last), &data, tell)?;
-        let cut_by_hand = trusted.is_some_and(|trusted| trusted.segment == *number);
-        if end < data.len() && matches!(mark, Mark::Clean { .. }) {
+        let end = read_segment(found, SegmentFile { path: &path, number, is_last, data: &data }, replay)?;
+        if end < data.len() && ended_well {
             return Err(damaged(&path, end, "it ended well and can't be read to its end now"));
         }
-        if end < data.len() || cut_by_hand {
-            tell_of_cut(shared, &path, end, data.len());
+        if end < data.len() || trusted.is_some() {
+            self.report_cut(&path, end, data.len());
             found.cut = Some(end as u64);
         }
+        Ok(())
     }
-    if let Mark::Clean { segment, .. } = mark
-        && numbers.last().is_some_and(|last| last < segment)
-    {
-        return Err(damaged(&folder.join(file_name(*segment)), 0, "it is missing"));
+
+    fn report_cut(&self, path: &Path, end: usize, of: usize) {
+        if end < of {
+            self.shared.counts.cut();
+            tracing::warn!(
+                file = %path.display(),
+                at = end,
+                bytes = of - end,
+                "the end of a log was cut off while it was written: it is dropped, and was not acknowledged unless \
+                 somebody changed the file since"
+            );
+        }
     }
-    Ok(found)
+
+    /// Calls `replay` for every message that is alive, in the order of their sequences.
+    pub(super) fn replay_living(
+        &self,
+        segments: &Segments,
+        replay: &mut dyn FnMut(Replayed<'_>),
+    ) -> Result<(), StoreError> {
+        for segment in segments.iter().filter(|segment| segment.alive() > 0) {
+            let path: PathBuf = self.folder.join(file_name(segment.number));
+            let data = self.shared.files.read(&path).map_err(|error| self.shared.error(&path, error))?;
+            let data = Bytes::from(data);
+            for Span { at, .. } in segment.living() {
+                let Some(LogEntry::Message(mut record)) =
+                    frame::read_trusted(&data, at as usize).map(|frame| frame.entry)
+                else {
+                    return Err(damaged(&path, at as usize, "it has changed while it was read"));
+                };
+                record.time = self.steps.correct(record.seq, record.time);
+                replay(Replayed::Present(record));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Takes one segment in. Says where what can be believed ends.
-fn one(
+/// A segment file that was read whole.
+#[derive(Clone, Copy)]
+struct SegmentFile<'a> {
+    path: &'a Path,
+    number: u32,
+    /// Whether it is the newest segment, whose end a crash can have cut off.
+    is_last: bool,
+    data: &'a Bytes,
+}
+
+/// Adds one segment to what was found. Returns the offset where its believable part ends.
+fn read_segment(
     found: &mut Found,
-    path: &Path,
-    (number, last): (u32, bool),
-    data: &Bytes,
-    tell: &mut dyn FnMut(Record),
-) -> Result<usize, LogError> {
+    SegmentFile { path, number, is_last, data }: SegmentFile<'_>,
+    replay: &mut dyn FnMut(Record),
+) -> Result<usize, StoreError> {
     let header = match Header::decode(data) {
         Ok(header) if header.number == number => header,
         Ok(_) => return Err(damaged(path, 0, "it is another segment than its name says")),
-        Err(what) => return Err(damaged(path, 0, &what)),
+        Err(error) => return Err(damaged(path, 0, &error.to_string())),
     };
     found.last_seq = found.last_seq.max(header.last_seq);
     found.reserved = found.reserved.max(header.reserved);
@@ -134,32 +204,30 @@ fn one(
     let mut removals = Vec::new();
     while at < data.len() {
         let Some(frame) = frame::read(data, at, header.salt) else {
-            if !last || is_witnessed(data, at, header.salt) {
+            if !is_last || is_witnessed(data, at, header.salt) {
                 return Err(damaged(path, at, "its checksum is wrong, and it was whole once"));
             }
             break;
         };
         match frame.entry {
-            Entry::Message(record) | Entry::Id(record)
+            LogEntry::Message(record) | LogEntry::Id(record)
                 if segment.is_too_far(record.seq) || record.seq <= found.seen =>
             {
                 return Err(damaged(path, at, "its sequences are out of order"));
             }
-            Entry::Message(record) => {
-                segment.add(
-                    record.seq,
-                    span(at, frame.end).ok_or_else(|| damaged(path, at, "it is too large"))?,
-                );
+            LogEntry::Message(record) => {
+                let span = span(at, frame.end).ok_or_else(|| damaged(path, at, "it is too large"))?;
+                segment.add(record.seq, span);
                 found.seen = record.seq;
-                tell(record);
+                replay(record);
             }
-            Entry::Id(record) => {
+            LogEntry::Id(record) => {
                 segment.add_id(record.seq, (frame.end - at) as u64);
                 found.seen = record.seq;
-                tell(record);
+                replay(record);
             }
-            Entry::Remove(why, seqs) => removals.push((why, seqs)),
-            Entry::Reserve(up_to) => found.reserved = found.reserved.max(up_to),
+            LogEntry::Remove(reason, seqs) => removals.push((reason, seqs)),
+            LogEntry::Reserve(up_to) => found.reserved = found.reserved.max(up_to),
         }
         at = frame.end;
     }
@@ -167,9 +235,9 @@ fn one(
     segment.len = at as u64;
     segment.shrink();
     found.segments.insert(segment);
-    for (why, seqs) in removals {
-        // What was erased is out of its file as soon as something can be written.
-        let clear_by = (why == Why::Order).then_some(0);
+    for (reason, seqs) in removals {
+        // Erased messages leave their file as soon as something can be written.
+        let clear_by = (reason == RemovalReason::Request).then_some(0);
         seqs.into_iter().for_each(|seq| found.segments.remove_message(seq, number, clear_by));
     }
     Ok(at)
@@ -184,41 +252,4 @@ fn span(at: usize, end: usize) -> Option<Span> {
 fn is_witnessed(data: &Bytes, at: usize, salt: Salt) -> bool {
     let reads = |later| frame::read(data, later, salt);
     (at + 1..data.len()).any(|later| reads(later).is_some_and(|frame| frame.synced as usize > at))
-}
-
-fn tell_of_cut(shared: &Shared, path: &Path, end: usize, of: usize) {
-    if end < of {
-        shared.counts.cut();
-        tracing::warn!(
-            file = %path.display(),
-            at = end,
-            bytes = of - end,
-            "the end of a log was cut off while it was written: it is dropped, and was not acknowledged unless somebody \
-             changed the file since"
-        );
-    }
-}
-
-/// Tells every message that is alive, in the order of their sequences.
-pub(super) fn tell(
-    shared: &Shared,
-    folder: &Path,
-    segments: &Segments,
-    steps: &Steps,
-    tell: &mut dyn FnMut(Told<'_>),
-) -> Result<(), LogError> {
-    for segment in segments.iter().filter(|segment| segment.alive() > 0) {
-        let path: PathBuf = folder.join(file_name(segment.number));
-        let data = Bytes::from(shared.files.read(&path).map_err(|error| shared.error(&path, error))?);
-        for (_, Span { at, .. }) in segment.living() {
-            let Some(Entry::Message(mut record)) =
-                frame::read_trusted(&data, at as usize).map(|frame| frame.entry)
-            else {
-                return Err(damaged(&path, at as usize, "it has changed while it was read"));
-            };
-            record.time = steps.correct(record.seq, record.time);
-            tell(Told::There(record));
-        }
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ const DEAD: u32 = 1 << 31;
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Location {
     /// Its sequence, less that of the segment's first message.
     delta: u32,
     /// Its offset in the file, or who says that it is dead.
@@ -26,6 +26,14 @@ pub(super) struct Span {
     pub(super) len: u32,
 }
 
+/// A message that is gone and still in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dead {
+    pub(super) seq: u64,
+    /// The segment that holds the record of its removal; 0: none has to.
+    pub(super) by: u32,
+}
+
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u32,
@@ -34,12 +42,12 @@ pub(super) struct Segment {
     /// Bytes of the file.
     pub(super) len: u64,
     base: u64,
-    places: Vec<Place>,
+    locations: Vec<Location>,
     alive: usize,
     /// Bytes of records that nobody needs.
     pub(super) waste: u64,
     /// Removals in this file that have to stay.
-    tombs: u64,
+    tombstones: u64,
     /// The highest sequence of a message whose id the file may hold.
     newest_id: u64,
     /// Bytes of the records that keep no more than an id.
@@ -55,10 +63,10 @@ impl Segment {
             salt,
             len,
             base: 0,
-            places: Vec::new(),
+            locations: Vec::new(),
             alive: 0,
             waste: 0,
-            tombs: 0,
+            tombstones: 0,
             newest_id: 0,
             ids: 0,
             due: None,
@@ -67,21 +75,21 @@ impl Segment {
 
     /// The sequence of its first message, if a message ever was in it.
     pub(super) fn base(&self) -> Option<u64> {
-        (!self.places.is_empty()).then_some(self.base)
+        (!self.locations.is_empty()).then_some(self.base)
     }
 
     /// Whether a sequence is too far from the first to be remembered here.
     pub(super) fn is_too_far(&self, seq: u64) -> bool {
-        !self.places.is_empty() && seq - self.base > u64::from(u32::MAX)
+        !self.locations.is_empty() && seq - self.base > u64::from(u32::MAX)
     }
 
     /// A message is here. Sequences grow.
     pub(super) fn add(&mut self, seq: u64, Span { at, len }: Span) {
-        if self.places.is_empty() {
+        if self.locations.is_empty() {
             self.base = seq;
         }
         let delta = u32::try_from(seq - self.base).expect("asked for by is_too_far");
-        self.places.push(Place { delta, at, len });
+        self.locations.push(Location { delta, at, len });
         self.alive += 1;
         self.newest_id = self.newest_id.max(seq);
     }
@@ -94,25 +102,25 @@ impl Segment {
 
     fn position(&self, seq: u64) -> Option<usize> {
         let delta = u32::try_from(seq.checked_sub(self.base)?).ok()?;
-        self.places.binary_search_by_key(&delta, |place| place.delta).ok()
+        self.locations.binary_search_by_key(&delta, |location| location.delta).ok()
     }
 
     /// Where a message is that is alive.
     pub(super) fn find(&self, seq: u64) -> Option<Span> {
-        let Place { at, len, .. } = self.places[self.position(seq)?];
+        let Location { at, len, .. } = self.locations[self.position(seq)?];
         (at & DEAD == 0).then_some(Span { at, len })
     }
 
     /// A message is gone; `by` is the segment that says so, 0: none has to. Whether it was alive.
     pub(super) fn kill(&mut self, seq: u64, by: u32) -> bool {
         let Some(position) = self.position(seq) else { return false };
-        let place = &mut self.places[position];
-        if place.at & DEAD != 0 {
+        let location = &mut self.locations[position];
+        if location.at & DEAD != 0 {
             return false;
         }
-        place.at = DEAD | by;
+        location.at = DEAD | by;
         self.alive -= 1;
-        self.waste += u64::from(place.len);
+        self.waste += u64::from(location.len);
         true
     }
 
@@ -123,17 +131,17 @@ impl Segment {
 
     /// Whether the removal of a message by segment `by` has to stay.
     pub(super) fn is_killed_by(&self, seq: u64, by: u32) -> bool {
-        self.position(seq).is_some_and(|position| self.places[position].at == DEAD | by)
+        self.position(seq).is_some_and(|position| self.locations[position].at == DEAD | by)
     }
 
     /// Removals in this file have to stay.
-    pub(super) fn add_tombs(&mut self, count: u64) {
-        self.tombs += count;
+    pub(super) fn add_tombstones(&mut self, count: u64) {
+        self.tombstones += count;
     }
 
     /// A removal in this file is of no use any more: what it removed is not in any file.
-    pub(super) fn drop_tomb(&mut self, bytes: u64) {
-        self.tombs = self.tombs.saturating_sub(1);
+    pub(super) fn drop_tombstone(&mut self, bytes: u64) {
+        self.tombstones = self.tombstones.saturating_sub(1);
         self.waste += bytes;
     }
 
@@ -144,7 +152,7 @@ impl Segment {
 
     /// Whether nothing in this file is of any use. Ids of messages from sequence `ids_from` on are.
     pub(super) fn is_useless(&self, ids_from: u64) -> bool {
-        self.alive == 0 && self.tombs == 0 && !self.may_hold_ids(ids_from)
+        self.alive == 0 && self.tombstones == 0 && !self.may_hold_ids(ids_from)
     }
 
     /// Bytes that rewriting the file would give back. Ids of messages from sequence `ids_from` on have to stay.
@@ -152,20 +160,20 @@ impl Segment {
         self.waste + if self.may_hold_ids(ids_from) { 0 } else { self.ids }
     }
 
-    /// The dead messages that are still in the file, and who says so: a segment, or 0.
-    pub(super) fn dead(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.places
+    /// The dead messages that are still in the file.
+    pub(super) fn dead(&self) -> impl Iterator<Item = Dead> {
+        self.locations
             .iter()
-            .filter(|place| place.at & DEAD != 0)
-            .map(|place| (self.base + u64::from(place.delta), place.at & !DEAD))
+            .filter(|location| location.at & DEAD != 0)
+            .map(|location| Dead { seq: self.base + u64::from(location.delta), by: location.at & !DEAD })
     }
 
-    /// The sequences of the messages that are alive, and where they are.
-    pub(super) fn living(&self) -> impl Iterator<Item = (u64, Span)> {
-        self.places
+    /// Where the messages are that are alive, in the order of their sequences.
+    pub(super) fn living(&self) -> impl Iterator<Item = Span> {
+        self.locations
             .iter()
-            .filter(|place| place.at & DEAD == 0)
-            .map(|place| (self.base + u64::from(place.delta), Span { at: place.at, len: place.len }))
+            .filter(|location| location.at & DEAD == 0)
+            .map(|location| Span { at: location.at, len: location.len })
     }
 
     /// How many messages are alive.
@@ -175,6 +183,6 @@ impl Segment {
 
     /// Gives back what growing took too much.
     pub(super) fn shrink(&mut self) {
-        self.places.shrink_to_fit();
+        self.locations.shrink_to_fit();
     }
 }

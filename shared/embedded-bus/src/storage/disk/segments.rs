@@ -86,9 +86,9 @@ impl Segments {
         });
         let Some(by) = self.all.get_mut(&by) else { return };
         if killed {
-            by.add_tombs(1);
+            by.add_tombstones(1);
         } else {
-            by.waste += frame::TOMB;
+            by.waste += frame::TOMBSTONE;
         }
     }
 }

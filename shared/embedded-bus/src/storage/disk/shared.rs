@@ -12,16 +12,16 @@ use std::time::Duration;
 use super::files::{self, Files};
 use super::folder::LOCK;
 use super::reserve::Reserve;
-use crate::config::Sync;
+use crate::config::SyncMode;
 use crate::stats::StoreSnapshot;
-use crate::storage::{Claim, LogError};
+use crate::storage::{Priority, StoreError};
 
 /// Bytes of the disk that messages do not take: removals, compaction and configurations have to find room.
 const SPARE: u64 = 16 << 20;
 /// The part of `max_bytes` that only removals, bans and compaction use.
 const RESERVED_PART: u64 = 16;
 /// How long nothing is tried after the disk was full, in nanoseconds. (A quota says nothing of the room that is left.)
-const WAIT_FOR_ROOM: u64 = 2_000_000_000;
+const WAIT_FOR_SPACE: u64 = 2_000_000_000;
 
 /// Bytes of a segment that can be trusted after a write or a sync failed.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Trusted {
 pub(super) struct Shared {
     pub(super) files: Box<dyn Files>,
     pub(super) folder: PathBuf,
-    pub(super) sync: Sync,
+    pub(super) sync: SyncMode,
     max_bytes: u64,
     used: AtomicU64,
     full: AtomicBool,
@@ -49,7 +49,7 @@ pub(super) struct Shared {
     since_look: AtomicU64,
     trusted: Mutex<HashMap<String, Trusted>>,
     reserve: Reserve,
-    pub(super) counts: Counts,
+    pub(super) counts: StoreCounters,
     /// The folder is this process's until the last log is closed: one that still ends must not write beside another's.
     lock: Option<File>,
     /// The folder is not the one any more that this process took.
@@ -58,7 +58,7 @@ pub(super) struct Shared {
 
 /// What is counted about a data folder.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct StoreCounters {
     segments: AtomicU64,
     free: AtomicU64,
     syncs: AtomicU64,
@@ -72,7 +72,7 @@ pub(super) struct Counts {
     failed_rewrites: AtomicU64,
 }
 
-impl Counts {
+impl StoreCounters {
     /// There are more or fewer segment files.
     pub(super) fn segments(&self, before: usize, after: usize) {
         self.segments.fetch_add((after as u64).wrapping_sub(before as u64), Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl Shared {
     pub(super) fn new(
         files: Box<dyn Files>,
         folder: &Path,
-        sync: Sync,
+        sync: SyncMode,
         max_bytes: u64,
         lock: Option<File>,
     ) -> Arc<Self> {
@@ -134,7 +134,7 @@ impl Shared {
             since_look: AtomicU64::new(0),
             trusted: Mutex::default(),
             reserve,
-            counts: Counts::default(),
+            counts: StoreCounters::default(),
             lock,
             lost: AtomicBool::new(false),
         })
@@ -147,39 +147,39 @@ impl Shared {
     }
 
     /// Whether one more message of so many bytes may be stored.
-    pub(super) fn room(&self, bytes: u64, claim: Claim) -> Result<(), LogError> {
+    pub(super) fn check_space(&self, bytes: u64, priority: Priority) -> Result<(), StoreError> {
         // Much can come between two ticks.
         if self.since_look.load(Ordering::Relaxed) > SPARE / 4 {
             self.look_at_disk();
         }
-        let in_limit = self.is_in_limit(bytes, claim);
+        let in_limit = self.is_in_limit(bytes, priority);
         // Where the disk is full, a write that may use the reserve is tried.
-        if in_limit && (claim == Claim::Reserved || !self.is_disk_full()) {
+        if in_limit && (priority == Priority::Reserved || !self.is_disk_full()) {
             return Ok(());
         }
-        if !in_limit && claim == Claim::Common {
+        if !in_limit && priority == Priority::Common {
             let before = self.refused.load(Ordering::Relaxed);
             if before == 0 || bytes < before {
                 self.refused.store(bytes.max(1), Ordering::Relaxed);
             }
         }
-        Err(LogError::Full(self.folder.clone()))
+        Err(StoreError::Full(self.folder.clone()))
     }
 
-    fn is_in_limit(&self, bytes: u64, claim: Claim) -> bool {
-        self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit(claim)
+    fn is_in_limit(&self, bytes: u64, priority: Priority) -> bool {
+        self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit(priority)
     }
 
     /// Whether a message of a size that was lately wanted has no room.
     fn refuses(&self) -> bool {
         let refused = self.refused.load(Ordering::Relaxed);
-        self.is_disk_full() || refused > 0 && !self.is_in_limit(refused, Claim::Common)
+        self.is_disk_full() || refused > 0 && !self.is_in_limit(refused, Priority::Common)
     }
 
-    fn limit(&self, claim: Claim) -> u64 {
-        match claim {
-            Claim::Common => self.max_bytes - self.max_bytes / RESERVED_PART,
-            Claim::Reserved => self.max_bytes,
+    fn limit(&self, priority: Priority) -> u64 {
+        match priority {
+            Priority::Common => self.max_bytes - self.max_bytes / RESERVED_PART,
+            Priority::Reserved => self.max_bytes,
         }
     }
 
@@ -191,7 +191,7 @@ impl Shared {
     /// The share of the limit that is used, in percent.
     pub(super) fn percent_used(&self) -> u64 {
         let used = u128::from(self.used.load(Ordering::Relaxed)) * 100;
-        u64::try_from(used / u128::from(self.limit(Claim::Common).max(1))).unwrap_or(100)
+        u64::try_from(used / u128::from(self.limit(Priority::Common).max(1))).unwrap_or(100)
     }
 
     /// Runs what writes; it may use the reserve if the disk is full.
@@ -250,11 +250,11 @@ impl Shared {
     ///
     /// # Errors
     /// It was removed or replaced: what is written goes into files that nobody will find, or that others write.
-    pub(super) fn check(&self) -> Result<(), LogError> {
+    pub(super) fn check(&self) -> Result<(), StoreError> {
         if !self.lost.load(Ordering::Relaxed) {
             return Ok(());
         }
-        Err(LogError::Damaged(format!(
+        Err(StoreError::Damaged(format!(
             "the data folder {} was removed or replaced under this process, which stores nothing any more: end it, put \
              the folder back, and start again",
             self.folder.display()
@@ -277,13 +277,13 @@ impl Shared {
         if !self.is_ours() {
             self.lost.store(true, Ordering::Relaxed);
         }
-        if self.is_in_limit(self.refused.load(Ordering::Relaxed), Claim::Common) {
+        if self.is_in_limit(self.refused.load(Ordering::Relaxed), Priority::Common) {
             self.refused.store(0, Ordering::Relaxed);
         }
         if self.full.load(Ordering::Relaxed) {
             let look_again = self.look_again.load(Ordering::Relaxed);
             if look_again == 0 {
-                return self.look_again.store(now + WAIT_FOR_ROOM, Ordering::Relaxed);
+                return self.look_again.store(now + WAIT_FOR_SPACE, Ordering::Relaxed);
             }
             if now < look_again {
                 return;
@@ -324,12 +324,12 @@ impl Shared {
     }
 
     /// What the system said, in words of the store.
-    pub(super) fn error(&self, path: &Path, source: io::Error) -> LogError {
+    pub(super) fn error(&self, path: &Path, source: io::Error) -> StoreError {
         self.counts.errors.fetch_add(1, Ordering::Relaxed);
         if files::is_full(&source) {
             self.is_full();
-            return LogError::Full(self.folder.clone());
+            return StoreError::Full(self.folder.clone());
         }
-        LogError::Io { path: path.to_owned(), source }
+        StoreError::Io { path: path.to_owned(), source }
     }
 }

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::files::{Files, OneFile};
+use super::files::{Files, OpenFile};
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -31,7 +31,7 @@ enum Naming {
 }
 
 #[derive(Debug, Default)]
-struct Disk {
+struct SimState {
     inodes: Vec<Inode>,
     durable_names: HashMap<PathBuf, usize>,
     names: BTreeMap<PathBuf, usize>,
@@ -69,7 +69,7 @@ fn name(names: &mut HashMap<PathBuf, usize>, naming: &Naming) {
     }
 }
 
-impl Disk {
+impl SimState {
     fn change(&mut self) -> io::Result<()> {
         self.changes += 1;
         if self.changes >= self.cut_at {
@@ -104,34 +104,34 @@ impl Disk {
 
 /// The disk, and all who use it.
 #[derive(Clone, Debug)]
-pub(super) struct Sim(Arc<Mutex<Disk>>);
+pub(super) struct Sim(Arc<Mutex<SimState>>);
 
 impl Sim {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Disk { cut_at: u64::MAX, free: u64::MAX, ..Disk::default() })))
+        Self(Arc::new(Mutex::new(SimState { cut_at: u64::MAX, free: u64::MAX, ..SimState::default() })))
     }
 
-    fn disk(&self) -> MutexGuard<'_, Disk> {
+    fn state(&self) -> MutexGuard<'_, SimState> {
         self.0.lock().unwrap()
     }
 
     pub(super) fn cut_after(&self, changes: u64) {
-        let mut disk = self.disk();
-        disk.cut_at = disk.changes + changes;
+        let mut state = self.state();
+        state.cut_at = state.changes + changes;
     }
 
     pub(super) fn fail_after(&self, changes: u64, kind: ErrorKind) {
-        let mut disk = self.disk();
-        disk.fail_at = Some((disk.changes + changes, kind));
+        let mut state = self.state();
+        state.fail_at = Some((state.changes + changes, kind));
     }
 
     pub(super) fn set_free(&self, free: u64) {
-        self.disk().free = free;
+        self.state().free = free;
     }
 
     /// Files may grow by so many bytes from now on.
     pub(super) fn set_left(&self, left: u64) {
-        self.disk().left = Some(left);
+        self.state().left = Some(left);
     }
 
     /// Another program takes all the room that is left.
@@ -141,21 +141,21 @@ impl Sim {
 
     /// What all files hold that have a name.
     pub(super) fn contents(&self) -> Vec<u8> {
-        let disk = self.disk();
-        disk.names.values().flat_map(|inode| disk.inodes[*inode].current.clone()).collect()
+        let state = self.state();
+        state.names.values().flat_map(|inode| state.inodes[*inode].current.clone()).collect()
     }
 
     /// The process is gone, the machine is not.
     pub(super) fn kill(&self) {
-        self.disk().cut_at = u64::MAX;
+        self.state().cut_at = u64::MAX;
     }
 
     /// The machine is started again; what was not synced is there or not.
     pub(super) fn power(&self, random: &mut fastrand::Rng) {
-        let mut disk = self.disk();
-        disk.cut_at = u64::MAX;
-        disk.boots += 1;
-        for inode in &mut disk.inodes {
+        let mut state = self.state();
+        state.cut_at = u64::MAX;
+        state.boots += 1;
+        for inode in &mut state.inodes {
             let unsynced = std::mem::take(&mut inode.unsynced);
             for change in unsynced {
                 match (random.u8(..3), change) {
@@ -172,81 +172,81 @@ impl Sim {
             }
             inode.current = inode.durable.clone();
         }
-        for naming in std::mem::take(&mut disk.unsynced) {
+        for naming in std::mem::take(&mut state.unsynced) {
             if random.bool() {
-                name(&mut disk.durable_names, &naming);
+                name(&mut state.durable_names, &naming);
             }
         }
-        disk.names = disk.durable_names.clone().into_iter().collect();
+        state.names = state.durable_names.clone().into_iter().collect();
     }
 
-    /// Changes one byte on the disk.
+    /// Changes one byte on the state.
     pub(super) fn damage(&self, path: &Path, at: usize) {
-        let mut disk = self.disk();
-        let inode = disk.inode(path).unwrap();
-        disk.inodes[inode].current[at] ^= 0x55;
+        let mut state = self.state();
+        let inode = state.inode(path).unwrap();
+        state.inodes[inode].current[at] ^= 0x55;
     }
 
     pub(super) fn size(&self, path: &Path) -> usize {
-        let disk = self.disk();
-        disk.inodes[disk.inode(path).unwrap()].current.len()
+        let state = self.state();
+        state.inodes[state.inode(path).unwrap()].current.len()
     }
 }
 
 #[derive(Debug)]
-struct Opened(Sim, usize);
+struct SimFile(Sim, usize);
 
 impl Files for Sim {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn OneFile>> {
-        let mut disk = self.disk();
-        disk.change()?;
+    fn create(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
+        let mut state = self.state();
+        state.change()?;
         // A name that is there gets another file here: harsher than to empty the old one.
-        disk.inodes.push(Inode::default());
-        let inode = disk.inodes.len() - 1;
-        disk.names.insert(path.to_owned(), inode);
-        disk.unsynced.push(Naming::Link(path.to_owned(), inode));
-        Ok(Box::new(Opened(self.clone(), inode)))
+        state.inodes.push(Inode::default());
+        let inode = state.inodes.len() - 1;
+        state.names.insert(path.to_owned(), inode);
+        state.unsynced.push(Naming::Link(path.to_owned(), inode));
+        Ok(Box::new(SimFile(self.clone(), inode)))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn OneFile>> {
-        let inode = self.disk().inode(path)?;
-        Ok(Box::new(Opened(self.clone(), inode)))
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
+        let inode = self.state().inode(path)?;
+        Ok(Box::new(SimFile(self.clone(), inode)))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let disk = self.disk();
-        Ok(disk.inodes[disk.inode(path)?].current.clone())
+        let state = self.state();
+        Ok(state.inodes[state.inode(path)?].current.clone())
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {
-        let disk = self.disk();
-        Ok(disk.inodes[disk.inode(path)?].current.len() as u64)
+        let state = self.state();
+        Ok(state.inodes[state.inode(path)?].current.len() as u64)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.change()?;
-        let inode = disk.inode(from)?;
-        disk.names.remove(from);
-        let old = disk.names.insert(to.to_owned(), inode);
-        disk.unsynced.push(Naming::Rename(from.to_owned(), to.to_owned(), inode));
-        old.into_iter().for_each(|old| disk.lose(old));
+        let mut state = self.state();
+        state.change()?;
+        let inode = state.inode(from)?;
+        state.names.remove(from);
+        let old = state.names.insert(to.to_owned(), inode);
+        state.unsynced.push(Naming::Rename(from.to_owned(), to.to_owned(), inode));
+        old.into_iter().for_each(|old| state.lose(old));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.change()?;
-        let inode = disk.inode(path)?;
-        disk.names.remove(path);
-        disk.unsynced.push(Naming::Unlink(path.to_owned()));
-        disk.lose(inode);
+        let mut state = self.state();
+        state.change()?;
+        let inode = state.inode(path)?;
+        state.names.remove(path);
+        state.unsynced.push(Naming::Unlink(path.to_owned()));
+        state.lose(inode);
         Ok(())
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let disk = self.disk();
-        let inside = disk.names.keys().filter_map(|path| path.strip_prefix(folder).ok());
+        let state = self.state();
+        let inside = state.names.keys().filter_map(|path| path.strip_prefix(folder).ok());
         let mut names: Vec<String> =
             inside.filter_map(|rest| Some(rest.iter().next()?.to_string_lossy().into_owned())).collect();
         names.dedup();
@@ -254,52 +254,52 @@ impl Files for Sim {
     }
 
     fn create_folder(&self, _: &Path) -> io::Result<()> {
-        self.disk().change()
+        self.state().change()
     }
 
     fn remove_folder(&self, _: &Path) -> io::Result<()> {
-        self.disk().change()
+        self.state().change()
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.change()?;
-        let (synced, rest) = std::mem::take(&mut disk.unsynced).into_iter().partition(|naming| {
+        let mut state = self.state();
+        state.change()?;
+        let (synced, rest) = std::mem::take(&mut state.unsynced).into_iter().partition(|naming| {
             let (Naming::Link(path, _) | Naming::Rename(_, path, _) | Naming::Unlink(path)) = naming;
             path.parent() == Some(folder)
         });
-        disk.unsynced = rest;
+        state.unsynced = rest;
         let synced: Vec<Naming> = synced;
-        synced.iter().for_each(|naming| name(&mut disk.durable_names, naming));
+        synced.iter().for_each(|naming| name(&mut state.durable_names, naming));
         Ok(())
     }
 
     fn hold(&self, path: &Path, bytes: u64) -> io::Result<()> {
-        let there = self.disk().inode(path).is_ok();
+        let there = self.state().inode(path).is_ok();
         let mut file = if there { self.open(path)? } else { self.create(path)? };
         file.set_len(bytes)
     }
 
     fn free(&self, _: &Path) -> io::Result<u64> {
-        let disk = self.disk();
-        Ok(disk.left.map_or(disk.free, |left| left.min(disk.free)))
+        let state = self.state();
+        Ok(state.left.map_or(state.free, |left| left.min(state.free)))
     }
 
     fn boot_id(&self) -> String {
-        self.disk().boots.to_string()
+        self.state().boots.to_string()
     }
 }
 
-impl Opened {
+impl SimFile {
     fn change(&self, change: Change) -> io::Result<()> {
-        let mut disk = self.0.disk();
-        let before = disk.inodes[self.1].current.len();
+        let mut state = self.0.state();
+        let before = state.inodes[self.1].current.len();
         let after = match &change {
             Change::Write(at, bytes) => before.max(at + bytes.len()),
             Change::Length(len) => *len,
         };
-        let failed = disk.change().and_then(|()| disk.resize(before, after));
-        let inode = &mut disk.inodes[self.1];
+        let failed = state.change().and_then(|()| state.resize(before, after));
+        let inode = &mut state.inodes[self.1];
         if let (Err(_), Change::Write(at, bytes)) = (&failed, &change) {
             // A write that fails may have written some.
             let some = Change::Write(*at, bytes[..bytes.len() / 2].to_vec());
@@ -313,15 +313,15 @@ impl Opened {
     }
 }
 
-impl OneFile for Opened {
+impl OpenFile for SimFile {
     fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()> {
         self.change(Change::Write(usize::try_from(offset).unwrap(), data.to_vec()))
     }
 
     fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()> {
-        let disk = self.0.disk();
+        let state = self.0.state();
         let from = usize::try_from(offset).unwrap();
-        let there = disk.inodes[self.1].current.get(from..from + data.len());
+        let there = state.inodes[self.1].current.get(from..from + data.len());
         data.copy_from_slice(there.ok_or(ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -331,13 +331,13 @@ impl OneFile for Opened {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut disk = self.0.disk();
-        if let Err(error) = disk.change() {
+        let mut state = self.0.state();
+        if let Err(error) = state.change() {
             // As Linux does: what it could not write counts as written, and is only in memory.
-            disk.inodes[self.1].unsynced.clear();
+            state.inodes[self.1].unsynced.clear();
             return Err(error);
         }
-        let inode = &mut disk.inodes[self.1];
+        let inode = &mut state.inodes[self.1];
         for change in std::mem::take(&mut inode.unsynced) {
             apply(&mut inode.durable, &change);
         }

@@ -25,12 +25,12 @@ fn an_end_that_was_cut_off_while_it_was_written_is_dropped() {
     assert!(opened.last_seq >= last, "the sequence of the lost one is not used again: {opened:?}");
 }
 
-/// What a publisher could put into a message: records that claim that the file was on the disk up to `synced`.
+/// What a publisher could put into a message: records that priority that the file was on the disk up to `synced`.
 fn forged(synced: u32) -> Vec<u8> {
     let mut payload = Vec::new();
     for seq in [1, 2, 1 << 40] {
         frame::put_message(&mut payload, Salt::NONE, synced, &record(seq, 20));
-        frame::put_remove(&mut payload, Salt::random(), synced, Why::Limit, &[1, seq]);
+        frame::put_remove(&mut payload, Salt::random(), synced, RemovalReason::Limit, &[1, seq]);
         frame::put_reserve(&mut payload, Salt::NONE, synced, seq);
     }
     payload
@@ -41,7 +41,7 @@ fn records_in_a_payload_are_not_taken_for_the_logs_own_when_its_write_was_cut_of
     // Torn in the last byte, in the fields before the subject, and in the length.
     for torn in [None, Some(frame::PREFIX + 2), Some(1)] {
         let sim = Sim::new();
-        let mut log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
+        let mut log = store(&sim, SyncMode::Strict).unwrap().create(&saved()).unwrap();
         log.append(record(1, 10)).unwrap();
         log.commit().unwrap();
         let at = sim.size(&segment(1));
@@ -61,7 +61,7 @@ fn records_in_a_payload_are_not_taken_for_the_logs_own_when_its_write_was_cut_of
 #[test]
 fn segments_without_a_salt_are_read_and_not_written_to() {
     let sim = Sim::new();
-    let log = store(&sim, Sync::Strict).unwrap().create(&saved()).unwrap();
+    let log = store(&sim, SyncMode::Strict).unwrap().create(&saved()).unwrap();
     sim.cut_after(1);
     drop(log);
     sim.kill();
@@ -76,7 +76,7 @@ fn segments_without_a_salt_are_read_and_not_written_to() {
     file.sync().unwrap();
     drop(file);
     let mut told = Vec::new();
-    let opened = store(&sim, Sync::Strict).unwrap().open("S", &mut |one| there(one, &mut told)).unwrap();
+    let opened = store(&sim, SyncMode::Strict).unwrap().open("S", &mut |one| there(one, &mut told)).unwrap();
     let (mut log, Opened { last_seq, .. }) = opened;
     assert_eq!(told, (1..=3).map(|seq| record(seq, 50)).collect::<Vec<_>>());
     assert_eq!(log.read(2).unwrap(), Some(record(2, 50)));
@@ -89,18 +89,18 @@ fn segments_without_a_salt_are_read_and_not_written_to() {
 
 #[test]
 fn a_folder_of_the_format_before_becomes_one_of_this() {
-    let place = tempfile::tempdir().unwrap();
-    drop(folder::take(place.path()).unwrap());
-    let now = std::fs::read_to_string(place.path().join("format")).unwrap();
-    std::fs::write(place.path().join("format"), "message-center bus data, format 1\n").unwrap();
-    drop(folder::take(place.path()).unwrap());
-    assert_eq!(std::fs::read_to_string(place.path().join("format")).unwrap(), now);
+    let parent = tempfile::tempdir().unwrap();
+    drop(folder::take(parent.path()).unwrap());
+    let now = std::fs::read_to_string(parent.path().join("format")).unwrap();
+    std::fs::write(parent.path().join("format"), "message-center bus data, format 1\n").unwrap();
+    drop(folder::take(parent.path()).unwrap());
+    assert_eq!(std::fs::read_to_string(parent.path().join("format")).unwrap(), now);
 }
 
 #[test]
 fn a_log_that_ended_well_and_is_shorter_now_is_damaged() {
     let sim = Sim::new();
-    let mut log = store(&sim, Sync::Relaxed).unwrap().create(&saved()).unwrap();
+    let mut log = store(&sim, SyncMode::Relaxed).unwrap().create(&saved()).unwrap();
     log.append(record(1, 10)).unwrap();
     log.commit().unwrap();
     drop(log);
@@ -114,8 +114,8 @@ fn a_log_that_ended_well_and_is_shorter_now_is_damaged() {
 fn a_new_folder_is_for_its_user_alone_and_one_that_is_there_keeps_its_mode() {
     use std::os::unix::fs::PermissionsExt;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let place = tempfile::tempdir().unwrap();
-    let data = place.path().join("some/data");
+    let parent = tempfile::tempdir().unwrap();
+    let data = parent.path().join("some/data");
     drop(folder::take(&data).unwrap());
     assert_eq!(mode(&data), 0o700);
     std::fs::set_permissions(&data, PermissionsExt::from_mode(0o750)).unwrap();
@@ -125,13 +125,13 @@ fn a_new_folder_is_for_its_user_alone_and_one_that_is_there_keeps_its_mode() {
 
 #[test]
 fn a_folder_that_is_no_data_folder_is_left_alone() {
-    let place = tempfile::tempdir().unwrap();
-    std::fs::write(place.path().join("letter.txt"), "mine").unwrap();
-    assert!(folder::take(place.path()).unwrap_err().to_string().contains("not empty"));
+    let parent = tempfile::tempdir().unwrap();
+    std::fs::write(parent.path().join("letter.txt"), "mine").unwrap();
+    assert!(folder::take(parent.path()).unwrap_err().to_string().contains("not empty"));
     let other = tempfile::tempdir().unwrap();
     std::fs::write(other.path().join("format"), "message-center bus data, format 9\n").unwrap();
     assert!(folder::take(other.path()).unwrap_err().to_string().contains("another format"));
-    let file = place.path().join("letter.txt/data");
+    let file = parent.path().join("letter.txt/data");
     assert!(folder::take(&file).unwrap_err().to_string().contains("bus.store.path"));
 }
 
@@ -158,7 +158,7 @@ fn a_segment_or_the_settings_that_are_gone_are_noticed() {
         let newest = (1..100).take_while(|one| Files::open(&sim, &segment(*one)).is_ok()).last().unwrap();
         let gone = if gone == "newest" { format!("{newest:08x}.log") } else { gone.to_owned() };
         Files::remove(&sim, &Path::new(FOLDER).join("streams/S").join(&gone)).unwrap();
-        let mut disks = store(&sim, Sync::Strict).unwrap();
+        let mut disks = store(&sim, SyncMode::Strict).unwrap();
         let opened = disks.streams().and_then(|_| disks.open("S", &mut |_| {}));
         let error = opened.unwrap_err().to_string();
         assert!(error.contains(&gone) && error.contains("missing") && error.contains("backup"), "{error}");
@@ -170,11 +170,11 @@ fn a_stream_whose_deletion_was_cut_off_is_no_damage() {
     for changes in 1..12 {
         let sim = Sim::new();
         filled(&sim);
-        let mut disks = store(&sim, Sync::Strict).unwrap();
+        let mut disks = store(&sim, SyncMode::Strict).unwrap();
         sim.cut_after(changes);
         let _ = disks.delete("S");
         sim.kill();
-        let mut disks = store(&sim, Sync::Strict).unwrap();
+        let mut disks = store(&sim, SyncMode::Strict).unwrap();
         if disks.streams().unwrap().is_empty() {
             drop(disks.create(&saved()).unwrap());
         }

@@ -1,0 +1,247 @@
+//! One connection: reads operations, keeps its timers, and ends it.
+//!
+//! Whatever the peer does, at the end its subscriptions are gone and the gauges are right. Memory is bounded by one
+//! line, one payload and the outbox; every wait has a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use sockets::Acknowledged;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::outbox::{LATE, Outbox};
+use crate::session::{Fatal, Session};
+use crate::stats::{add, subtract};
+use crate::wire::encode;
+use crate::wire::parse::Parser;
+
+/// Room for one read, at first and at most.
+const SMALLEST_READ: usize = 2 << 10;
+const LARGEST_READ: usize = 64 << 10;
+/// How long a refused peer's input is read and thrown away, so that the error reaches it before a reset does.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Why a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The peer closed it, or the network did.
+    Peer,
+    /// The server closes it.
+    Fatal(Fatal),
+    /// Its outbox is closed: a slow consumer, or a socket that can't be written to.
+    Cut,
+    /// The bus ends.
+    Shutdown,
+}
+
+/// Takes a connection off all books, even if its task panics.
+struct Registration {
+    bus: Arc<Bus>,
+    id: u64,
+    outbox: Arc<Outbox>,
+}
+
+impl Registration {
+    fn unsubscribe_all(&self) {
+        let removed = self.bus.router_mut().disconnect(self.id);
+        subtract(&self.bus.stats.counters().subscriptions, removed as u64);
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.bus.on_panic(self.id);
+        }
+        self.unsubscribe_all();
+        self.outbox.close(&[]);
+        subtract(&self.bus.stats.counters().connections, 1);
+    }
+}
+
+/// Serves one connection until it ends. `id` is unlike that of any other; the connection is counted already.
+pub(crate) async fn serve<R, W>(bus: Arc<Bus>, id: u64, client_ip: String, mut reader: R, writer: W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Acknowledged + Send + Unpin + 'static,
+{
+    let gone = bus.stop.child_token();
+    let outbox = Arc::new(Outbox::new(id, bus.config.max_pending_bytes, bus.stats.clone(), gone.clone()));
+    let registration = Registration { bus: Arc::clone(&bus), id, outbox: Arc::clone(&outbox) };
+    let reading = bus.readers.token();
+    outbox.answer(&encode::info(&bus.info.json(id, &client_ip, false)));
+    let (queue, deadline) = (Arc::clone(&outbox), bus.config.write_deadline);
+    let writing = bus.tasks.spawn(async move { queue.write_to(writer, deadline).await });
+
+    let mut session = Session::new(Arc::clone(&bus), id, Arc::clone(&outbox));
+    let farewell = || encode::info(&bus.info.json(id, &client_ip, true));
+    let end = read(&bus, &mut session, &mut reader, (&gone, &farewell)).await;
+    drop(session);
+    let last_words = match end {
+        End::Peer | End::Cut => Vec::new(),
+        End::Fatal(fatal) => {
+            count(&bus, id, fatal);
+            encode::error(fatal.text())
+        }
+        End::Shutdown => {
+            drop(reading);
+            bus.flush.cancelled().await;
+            Vec::new()
+        }
+    };
+    registration.unsubscribe_all();
+    outbox.close(&last_words);
+    // A panic of the writer ends this connection and no other.
+    if writing.await.is_err_and(|error| error.is_panic()) {
+        bus.on_panic(id);
+    }
+    if matches!(end, End::Fatal(_)) {
+        linger(&mut reader).await;
+    }
+}
+
+/// Reads and carries out operations until there is a reason to end.
+async fn read<R: AsyncRead + Unpin>(
+    bus: &Bus,
+    session: &mut Session,
+    reader: &mut R,
+    (gone, farewell): (&CancellationToken, &(dyn Fn() -> Vec<u8> + std::marker::Sync)),
+) -> End {
+    let config = &bus.config;
+    let mut parser = Parser::new(config.max_control_line, config.max_payload);
+    let mut buffer = BytesMut::new();
+    let mut read_size = SMALLEST_READ;
+    let mut active = false;
+    let first = if session.is_admitted() { config.ping_interval } else { config.auth_timeout };
+    let timer = sleep_until(Instant::now() + first);
+    tokio::pin!(timer);
+    let cancelled = gone.cancelled();
+    tokio::pin!(cancelled);
+    let mut told = false;
+    let mut was_admitted = session.is_admitted();
+    loop {
+        buffer.reserve(read_size);
+        let filled = buffer.capacity();
+        tokio::select! {
+            biased;
+            () = bus.leaving.cancelled(), if !told => {
+                told = true;
+                session.tell(&farewell());
+                continue;
+            }
+            () = &mut cancelled => return if bus.stop.is_cancelled() { End::Shutdown } else { End::Cut },
+            () = &mut timer => {
+                let now = Instant::now();
+                if now.saturating_duration_since(timer.deadline()) > LATE {
+                    // The process did not run: what the peer said meanwhile is read before the peer is judged.
+                    timer.as_mut().reset(now + LATE);
+                    continue;
+                }
+                if !session.is_admitted() {
+                    return End::Fatal(Fatal::AuthenticationTimeout);
+                }
+                if let Err(fatal) = session.on_interval(std::mem::take(&mut active)) {
+                    return End::Fatal(fatal);
+                }
+                session.batch().wake();
+                timer.as_mut().reset(Instant::now() + config.ping_interval);
+                continue;
+            }
+            read = reader.read_buf(&mut buffer) => match read {
+                Ok(0) | Err(_) => return End::Peer,
+                Ok(count) => {
+                    add(&bus.stats.counters().bytes_in, count as u64);
+                    active = true;
+                    read_size = next_read_size(read_size, count, buffer.len() == filled);
+                }
+            },
+        }
+        if let Err(fatal) = carry_out(session, &mut parser, &mut buffer, gone).await {
+            return End::Fatal(fatal);
+        }
+        if session.is_admitted() && !was_admitted {
+            was_admitted = true;
+            timer.as_mut().reset(Instant::now() + config.ping_interval);
+        }
+        if buffer.is_empty() && buffer.capacity() > 2 * read_size {
+            buffer = BytesMut::new();
+        }
+    }
+}
+
+/// Reads grow while they fill the room they have, and shrink when they need little of it.
+fn next_read_size(read_size: usize, count: usize, full: bool) -> usize {
+    if full {
+        (read_size * 2).min(LARGEST_READ)
+    } else if count < read_size / 4 {
+        (read_size / 2).max(SMALLEST_READ)
+    } else {
+        read_size
+    }
+}
+
+/// Carries out every whole operation in the buffer and leaves the rest there.
+async fn carry_out(
+    session: &mut Session,
+    parser: &mut Parser,
+    buffer: &mut BytesMut,
+    gone: &CancellationToken,
+) -> Result<(), Fatal> {
+    let mut used = 0;
+    loop {
+        session.screen(&buffer[used..])?;
+        let Some((operation, taken)) = parser.next(&buffer[used..]).map_err(Fatal::Wire)? else { break };
+        session.handle(operation)?;
+        used += taken;
+        if session.batch().is_full() {
+            settle(session, gone).await;
+            if gone.is_cancelled() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    buffer.advance(used);
+    settle(session, gone).await;
+    Ok(())
+}
+
+/// Wakes receivers and waits as long as this publisher has to, but not beyond its end.
+async fn settle(session: &mut Session, gone: &CancellationToken) {
+    tokio::select! {
+        biased;
+        () = session.batch().settle() => {}
+        () = gone.cancelled() => {}
+    }
+}
+
+fn count(bus: &Bus, connection: u64, fatal: Fatal) {
+    let counters = bus.stats.counters();
+    let counter = match fatal {
+        Fatal::Authorization | Fatal::AuthenticationTimeout => &counters.authorization_failures,
+        Fatal::Stale => &counters.stale_connections,
+        Fatal::Wire(_)
+        | Fatal::Connect
+        | Fatal::ClientProtocol
+        | Fatal::NoRespondersWithoutHeaders
+        | Fatal::HeadersNotSupported
+        | Fatal::ClientError => &counters.protocol_errors,
+    };
+    add(counter, 1);
+    tracing::debug!(connection, reason = fatal.text(), "connection closed by the bus");
+}
+
+/// Closing a socket with unread input resets it, and a reset may overtake the error that was just written.
+async fn linger<R: AsyncRead + Unpin>(reader: &mut R) {
+    let mut scrap = [0; 4096];
+    let until_closed = async { while matches!(reader.read(&mut scrap).await, Ok(1..)) {} };
+    // It is over either way.
+    let _ = timeout(LINGER, until_closed).await;
+}
+
+#[cfg(test)]
+mod tests;

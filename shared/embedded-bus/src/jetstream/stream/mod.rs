@@ -1,0 +1,482 @@
+//! One stream: its configuration, what it holds, and the log that keeps its messages.
+//!
+//! What is stored here is visible to requests at once and durable after [`Stream::commit`]. When the log fails, the stream
+//! says so to everyone until it was read anew from the log: what the log did not keep must not be believed.
+
+mod load;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use self::load::{SavedSettings, TimeCap};
+use super::clock::Offset;
+use super::config::StreamConfig;
+use super::error::ApiError;
+use super::republish::{self, Transform};
+use super::state::{Filter, Limits, Purge, StreamState};
+use crate::headers::Expectations;
+use crate::storage::{Log, Priority, Reclaimable, Record, RemovalReason, Store, StoreError};
+
+/// How long a stream whose store failed stores nothing, at first and at most, in nanoseconds. To read it anew may take
+/// seconds, and a full disk does not empty itself at once.
+const FIRST_PAUSE: u64 = 1_000_000_000;
+const LAST_PAUSE: u64 = 30_000_000_000;
+/// Bytes of a record in a log besides the message's own, about.
+const RECORD_OVERHEAD: u64 = 64;
+/// The most bytes of a header block, as for nats-server.
+const LARGEST_HEADERS: usize = u16::MAX as usize;
+
+/// A message that is to be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) subject: Bytes,
+    pub(crate) headers: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+impl Message {
+    /// Bytes of all of it.
+    fn len(&self) -> usize {
+        self.subject.len() + self.headers.len() + self.payload.len()
+    }
+}
+
+/// What is known of a message before its stream looks at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admission {
+    /// Whether it may use room that is kept back.
+    pub(crate) priority: Priority,
+    /// There is no memory for more.
+    pub(crate) no_memory: bool,
+    /// It is the mark of those whose place it takes, which were erased.
+    pub(crate) erases: bool,
+}
+
+/// A copy of a stored message, on its way to whoever listens.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LiveCopy {
+    pub(crate) subject: Bytes,
+    pub(crate) headers: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PublishOutcome {
+    Stored {
+        seq: u64,
+        copy: Option<LiveCopy>,
+    },
+    /// It is there already, or was lately.
+    Duplicate {
+        seq: u64,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) name: Arc<str>,
+    pub(crate) config: StreamConfig,
+    /// By the time of day, in nanoseconds since 1970.
+    pub(crate) created: u64,
+    /// Messages below this sequence had gone when the configuration was last changed.
+    floor: u64,
+    time_caps: Vec<TimeCap>,
+    pub(crate) state: StreamState,
+    /// None: it can't be opened.
+    log: Option<Box<dyn Log>>,
+    republish: Option<Republish>,
+    /// Whether something waits for a commit.
+    dirty: bool,
+    /// Why it can't be used until it was read anew.
+    failed: Option<ApiError>,
+    pause: Pause,
+    /// From the clock of the streams, which everything in `state` goes by, to the time of day.
+    offset: Offset,
+    /// By how much the clock was set that the log may not have for good yet, in nanoseconds.
+    uncommitted_step: i64,
+}
+
+/// How live copies are made.
+#[derive(Debug)]
+struct Republish {
+    transform: Transform,
+    headers_only: bool,
+}
+
+/// The time after a failure.
+#[derive(Debug)]
+struct Pause {
+    /// Why nothing is stored until `ends`.
+    why: Option<ApiError>,
+    /// By the clock of the streams, in nanoseconds.
+    ends: u64,
+    /// How long the next one is, in nanoseconds.
+    next: u64,
+}
+
+impl Stream {
+    /// A new one, empty.
+    pub(crate) fn create(
+        store: &mut dyn Store,
+        config: StreamConfig,
+        now: u64,
+        offset: Offset,
+    ) -> Result<Self, StoreError> {
+        let mut stream =
+            Self::new(SavedSettings { config, floor: 0, time_caps: Vec::new() }, offset.wall(now));
+        stream.offset = offset;
+        stream.log = Some(store.create(&stream.saved())?);
+        Ok(stream)
+    }
+
+    fn new(SavedSettings { config, floor, time_caps }: SavedSettings, created: u64) -> Self {
+        Self {
+            name: config.name.as_str().into(),
+            state: StreamState::new(
+                Limits::of(&config),
+                first_seq_of_empty(&config, floor).saturating_sub(1),
+            ),
+            republish: republish_of(&config),
+            config,
+            created,
+            floor,
+            time_caps,
+            log: None,
+            dirty: false,
+            failed: None,
+            pause: Pause { why: None, ends: 0, next: FIRST_PAUSE },
+            offset: Offset::default(),
+            uncommitted_step: 0,
+        }
+    }
+
+    /// Bytes that the log takes.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.log.as_ref().map_or(0, |log| log.size())
+    }
+
+    /// Why it can't be used, for people; it is tried again.
+    pub(crate) fn error(&self, now: u64) -> Option<String> {
+        let paused = self.pause.why.as_ref().filter(|_| now < self.pause.ends);
+        let why = self.failed.as_ref().or(paused)?;
+        Some(format!("stream {}: {}", self.name, why.description))
+    }
+
+    /// Whether its messages can be read and stored.
+    pub(crate) fn usable(&self) -> Result<(), ApiError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Other settings. They are kept when this returns.
+    pub(crate) fn reconfigure(
+        &mut self,
+        store: &mut dyn Store,
+        config: StreamConfig,
+    ) -> Result<(), ApiError> {
+        self.usable()?;
+        let before = std::mem::replace(&mut self.config, config);
+        if let Err(error) = store.save(&self.saved()) {
+            tracing::error!(stream = &*self.name, %error, "the configuration of a stream can't be kept");
+            self.config = before;
+            return Err(ApiError::from(&error));
+        }
+        self.republish = republish_of(&self.config);
+        let evicted = self.state.set_limits(Limits::of(&self.config));
+        self.dirty = true;
+        self.with_log(
+            |log| if evicted.is_empty() { Ok(()) } else { log.remove(&evicted, RemovalReason::Limit) },
+        )
+    }
+
+    /// Stores a message if it may be.
+    pub(crate) fn publish(
+        &mut self,
+        message: &Message,
+        Admission { priority, no_memory, erases }: Admission,
+        now: u64,
+    ) -> Result<PublishOutcome, ApiError> {
+        self.usable()?;
+        if let Some(why) = &self.pause.why {
+            if now < self.pause.ends {
+                return Err(why.clone());
+            }
+            self.pause.why = None;
+        }
+        let expectations = Expectations::read(&message.headers);
+        if let Some(seq) = self.check_expectations(&expectations, message, now)? {
+            return Ok(PublishOutcome::Duplicate { seq });
+        }
+        if no_memory {
+            return Err(ApiError::no_memory());
+        }
+        self.check_space(message, priority)?;
+        self.append(message, &expectations, priority, erases, now)
+    }
+
+    /// Appends a message whose expectations hold, and removes what has to go for it.
+    fn append(
+        &mut self,
+        message: &Message,
+        expectations: &Expectations<'_>,
+        priority: Priority,
+        erases: bool,
+        now: u64,
+    ) -> Result<PublishOutcome, ApiError> {
+        let Message { subject, headers, payload } = message.clone();
+        let size = self.config.size_of(subject.len(), headers.len(), payload.len());
+        let (mut removed, mut cleared_up_to) = (Vec::new(), None);
+        match self.state.admit(&subject, size, expectations.rollup.is_some()) {
+            // The messages to erase make room for the mark of their erasure, and no others do.
+            Err(_) if erases && priority == Priority::Reserved && self.state.bytes_of(&subject) >= size => {
+                cleared_up_to = self.state.last_of(Filter::One(&subject));
+                removed = self.state.purge(Purge { filter: Filter::One(&subject), before: None, keep: 0 });
+            }
+            admitted => admitted?,
+        }
+        let appended = self.state.append(now, &subject, size, expectations.message_id);
+        removed.extend(appended.evicted);
+        self.dirty = true;
+        let time = self.offset.wall(self.state.last_time());
+        let record = Record { seq: appended.seq, time, subject, headers, payload };
+        let copy = self.copy(&record, cleared_up_to.unwrap_or(appended.previous));
+        let rolled_up = expectations.rollup.map(|rollup| match rollup {
+            b"all" => Filter::All,
+            _ => Filter::One(&message.subject),
+        });
+        if let Some(filter) = rolled_up {
+            removed.extend(self.state.purge(Purge { filter, before: Some(appended.seq), keep: 0 }));
+        }
+        // Messages that a rollup or an erasure mark replaces are removed by request, whichever limit they fell to.
+        let by_request = rolled_up.is_some() || erases;
+        let reason = if by_request { RemovalReason::Request } else { RemovalReason::Limit };
+        self.with_log(|log| {
+            log.append(record)?;
+            if removed.is_empty() { Ok(()) } else { log.remove(&removed, reason) }
+        })?;
+        Ok(PublishOutcome::Stored { seq: appended.seq, copy })
+    }
+
+    /// Whether the store takes another message. That it is full is no failure: all that is there can be read.
+    pub(crate) fn check_space(&self, message: &Message, priority: Priority) -> Result<(), ApiError> {
+        let bytes = message.len() as u64 + RECORD_OVERHEAD;
+        self.log
+            .as_ref()
+            .map_or(Ok(()), |log| log.check_space(bytes, priority))
+            .map_err(|error| ApiError::from(&error))
+    }
+
+    /// What [`Stream::reclaim`] would give back.
+    pub(crate) fn reclaimable(&self) -> Option<Reclaimable> {
+        self.usable().ok()?;
+        self.log.as_ref()?.reclaimable()
+    }
+
+    /// Gives room of its log back at once. How many bytes.
+    pub(crate) fn reclaim(&mut self, now: u64) -> Result<u64, ApiError> {
+        let ids_from = self.state.first_seq_in_window(now);
+        self.with_log(|log| {
+            log.keep_ids_from(ids_from);
+            log.reclaim()
+        })
+    }
+
+    /// Whether what a message asks for holds, in nats-server's order. The sequence it has already, if it is a duplicate.
+    fn check_expectations(
+        &mut self,
+        expectations: &Expectations<'_>,
+        message: &Message,
+        now: u64,
+    ) -> Result<Option<u64>, ApiError> {
+        if self.config.sealed {
+            return Err(ApiError::sealed());
+        }
+        let refused = [
+            (expectations.batch, ApiError::atomic_disabled as fn() -> ApiError),
+            (expectations.ttl, ApiError::ttl_disabled),
+            (expectations.counter, ApiError::counters_disabled),
+            (expectations.schedule, ApiError::schedules_disabled),
+        ];
+        if let Some((_, error)) = refused.iter().find(|(asked, _)| *asked) {
+            return Err(error());
+        }
+        if expectations.expected_stream.is_some_and(|expected| expected != self.name.as_bytes()) {
+            return Err(ApiError::expected_stream());
+        }
+        if let Some(id) = expectations.message_id
+            && let Some(seq) = self.state.duplicate(id, now)
+        {
+            return Ok(Some(seq));
+        }
+        self.check_sequences(expectations, &message.subject)?;
+        self.check_rollup(expectations)?;
+        let size = (message.headers.len() + message.payload.len()) as u64;
+        if StreamConfig::limit(self.config.max_msg_size.into()).is_some_and(|limit| size > limit) {
+            return Err(ApiError::too_large());
+        }
+        if message.headers.len() > LARGEST_HEADERS {
+            return Err(ApiError::headers_too_large());
+        }
+        Ok(None)
+    }
+
+    fn check_sequences(&self, expectations: &Expectations<'_>, subject: &[u8]) -> Result<(), ApiError> {
+        // What is no number is no sequence that could be right.
+        let wrong = |expected: &[u8], last: u64| {
+            std::str::from_utf8(expected).ok().and_then(|text| text.parse().ok()) != Some(last)
+        };
+        if let Some(expected) = expectations.expected_last_in_subject {
+            let of = expectations.expected_subject.unwrap_or(subject);
+            let last = self.state.last_of(Filter::of(of)).unwrap_or(0);
+            if wrong(expected, last) {
+                return Err(ApiError::wrong_last_sequence(last));
+            }
+        } else if expectations.expected_subject.is_some() {
+            return Err(ApiError::sequence_missing());
+        }
+        let last = self.state.last_seq();
+        if expectations.expected_last.is_some_and(|expected| wrong(expected, last)) {
+            return Err(ApiError::wrong_last_sequence(last));
+        }
+        let last_id = self.state.last_id().unwrap_or_default();
+        if expectations.expected_last_id.is_some_and(|expected| expected != last_id) {
+            return Err(ApiError::wrong_last_msg_id(&String::from_utf8_lossy(last_id)));
+        }
+        Ok(())
+    }
+
+    fn check_rollup(&self, expectations: &Expectations<'_>) -> Result<(), ApiError> {
+        match expectations.rollup {
+            None => Ok(()),
+            Some(_) if !self.config.allow_rollup_hdrs || self.config.deny_purge => {
+                Err(ApiError::rollup_failed("rollup not permitted"))
+            }
+            Some(b"sub" | b"all") => Ok(()),
+            Some(other) => {
+                let other = String::from_utf8_lossy(other);
+                Err(ApiError::rollup_failed(format!("rollup value invalid: {other:?}")))
+            }
+        }
+    }
+
+    fn copy(&self, record: &Record, previous: u64) -> Option<LiveCopy> {
+        let Republish { transform, headers_only } = self.republish.as_ref()?;
+        let subject = transform.apply(&record.subject)?.into();
+        let headers = republish::headers(&self.name, record, previous, *headers_only);
+        let payload = if *headers_only { Bytes::new() } else { record.payload.clone() };
+        Some(LiveCopy { subject, headers, payload })
+    }
+
+    /// Reads a message.
+    pub(crate) fn read(&mut self, seq: u64) -> Result<Option<Record>, ApiError> {
+        let Some(meta) = self.state.get(seq) else { return Ok(None) };
+        let time = self.wall(meta.time);
+        let found = self.with_log(|log| log.read(seq))?;
+        Ok(found.map(|record| Record { time, ..record }))
+    }
+
+    /// Removes a message; `false` if it is not there.
+    pub(crate) fn remove(&mut self, seq: u64) -> Result<bool, ApiError> {
+        self.usable()?;
+        if !self.state.remove(seq) {
+            return Ok(false);
+        }
+        self.dirty = true;
+        self.with_log(|log| log.remove(&[seq], RemovalReason::Request))?;
+        Ok(true)
+    }
+
+    /// Removes many messages, and says how many.
+    pub(crate) fn purge(&mut self, purge: Purge<'_>) -> Result<u64, ApiError> {
+        self.usable()?;
+        let removed = self.state.purge(purge);
+        if !removed.is_empty() {
+            self.dirty = true;
+            self.with_log(|log| log.remove(&removed, RemovalReason::Request))?;
+        }
+        Ok(removed.len() as u64)
+    }
+
+    /// What is due by the clock.
+    pub(crate) fn on_tick(&mut self, now: u64) {
+        if self.failed.is_some() {
+            return;
+        }
+        let expired = self.state.expire(now);
+        let ids_from = self.state.first_seq_in_window(now);
+        // Whatever fails here is kept in `failed`.
+        let _ = self.with_log(|log| {
+            log.keep_ids_from(ids_from);
+            if !expired.is_empty() {
+                log.forget(&expired)?;
+            }
+            log.on_tick(now)
+        });
+    }
+
+    /// The time of day at a time of its state.
+    pub(crate) fn wall(&self, steady: u64) -> u64 {
+        self.offset.wall(steady)
+    }
+
+    /// The time of its state at a time of day.
+    pub(crate) fn steady(&self, wall: u64) -> u64 {
+        self.offset.steady(wall)
+    }
+
+    /// The system's clock was set by so many nanoseconds. What is stored keeps its age.
+    pub(crate) fn on_step(&mut self, store: &mut dyn Store, offset: Offset, by: i64) {
+        self.offset = offset;
+        self.uncommitted_step = self.uncommitted_step.saturating_add(by);
+        self.dirty = true;
+        // Whatever fails here is kept in `failed`, and the log is told when it was opened again.
+        let _ = self.with_log(|log| log.on_step(by));
+        for cap in &mut self.time_caps {
+            cap.time = cap.time.saturating_add_signed(by);
+        }
+        if !self.time_caps.is_empty() {
+            self.save_time_caps(store);
+        }
+    }
+
+    /// Makes durable what happened since the last time; whether there was anything.
+    pub(crate) fn commit(&mut self) -> bool {
+        if !std::mem::take(&mut self.dirty) || self.failed.is_some() {
+            return false;
+        }
+        // Whatever fails here is kept in `failed`.
+        if self.with_log(|log| log.commit()).is_ok() {
+            self.pause.next = FIRST_PAUSE;
+            self.uncommitted_step = 0;
+        }
+        true
+    }
+
+    fn with_log<T>(
+        &mut self,
+        act: impl FnOnce(&mut dyn Log) -> Result<T, StoreError>,
+    ) -> Result<T, ApiError> {
+        self.usable()?;
+        let Some(log) = &mut self.log else {
+            return Err(ApiError::store_failed("the stream's store is not open"));
+        };
+        act(&mut **log).map_err(|error| {
+            tracing::error!(stream = &*self.name, %error, "the store of a stream failed");
+            let error = ApiError::from(&error);
+            self.failed = Some(error.clone());
+            error
+        })
+    }
+}
+
+/// The sequence that a stream without messages begins with: an update may have changed `first_seq`, but not the sequences.
+fn first_seq_of_empty(config: &StreamConfig, floor: u64) -> u64 {
+    if floor > 0 { floor } else { config.first_seq }
+}
+
+fn republish_of(config: &StreamConfig) -> Option<Republish> {
+    let republish = config.republish.as_ref()?;
+    let transform = Transform::new(&republish.src, &republish.dest)?;
+    Some(Republish { transform, headers_only: republish.headers_only })
+}

@@ -1,0 +1,542 @@
+//! A day of a mixed store by a clock of its own: large and small messages, hot and cold channels, limits, erasures, bans,
+//! restarts, kills and a store that is full, beside one in memory that never ended.
+//!
+//! Both are told the same and have to answer the same; every hour all that they hold is compared. What the store refuses
+//! for want of room, the other one is not told.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Harness, NOW, block};
+use crate::config::{DiskConfig, Storage, SyncMode};
+use crate::jetstream::request::{OutputKind, Route};
+use crate::jetstream::state::Filter;
+use crate::storage;
+
+const SECOND: u64 = 1_000_000_000;
+const HOUR: u64 = 3600 * SECOND;
+const MIB: u64 = 1 << 20;
+/// As the thread of the streams does it.
+const TICK: u64 = SECOND / 5;
+const WINDOW: u64 = 20 * 60 * SECOND;
+const AGE: u64 = 6 * HOUR;
+
+/// What the store may take: whatever is alive fits as long as this much of the limit is not reached by it.
+mod allowed {
+    use super::MIB;
+
+    /// Bytes on the disk for each byte that is alive.
+    const PER_LIVE_BYTE: f64 = 1.25;
+    /// And this much for all.
+    const BESIDES: u64 = MIB;
+    /// Files of all streams for each MiB of the limit, and this many for all.
+    const FILES_PER_MIB: u64 = 8;
+    const FILES_BESIDES: u64 = 32;
+
+    /// Whether a message may be refused.
+    pub(super) fn refusal(live: u64, limit: u64) -> bool {
+        live as f64 * PER_LIVE_BYTE + BESIDES as f64 > limit as f64
+    }
+
+    /// How many bytes the files may have at a limit.
+    pub(super) fn bytes(limit: u64) -> u64 {
+        limit + BESIDES
+    }
+
+    pub(super) fn files(limit: u64) -> u64 {
+        FILES_BESIDES + FILES_PER_MIB * limit / MIB
+    }
+}
+
+/// How much happens.
+#[derive(Clone, Copy)]
+struct Plan {
+    seed: u64,
+    /// Messages in an hour.
+    rate: u64,
+    /// Bytes of the largest message.
+    large: u64,
+    /// The limit of bytes of the stream, and of the store.
+    history: u64,
+    limit: u64,
+}
+
+const SHORT: Plan = Plan { seed: 1, rate: 400, large: 200_000, history: 5 * MIB + MIB / 8, limit: 8 * MIB };
+
+struct Day {
+    plan: Plan,
+    random: fastrand::Rng,
+    parent: tempfile::TempDir,
+    /// The store's folder in it, another one after each kill.
+    folder: PathBuf,
+    limit: u64,
+    /// None: it is closed.
+    disk: Option<Harness>,
+    memory: Harness,
+    now: u64,
+    number: u64,
+    /// Ids and subjects of what was stored lately.
+    recent: VecDeque<(u64, u64, String)>,
+    erased: HashSet<u64>,
+    stored_bytes: u64,
+    refused: u64,
+    highest: f64,
+    /// Bytes written for kills.
+    copied: u64,
+    /// What is going on, for whoever reads that something failed.
+    doing: &'static str,
+}
+
+fn settings(history: u64) -> Value {
+    json!({
+        "name": "M", "subjects": ["u.>"], "max_msgs_per_subject": 10, "max_age": AGE, "max_bytes": history,
+        "duplicate_window": WINDOW, "allow_direct": true,
+    })
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).expect("a copy");
+        }
+    }
+}
+
+/// Bytes and number of the files in a folder.
+fn files(folder: &Path) -> (u64, u64) {
+    let (mut bytes, mut count) = (0, 0);
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let about = entry.metadata().expect("a file");
+        let (more, others) = if about.is_dir() { files(&entry.path()) } else { (about.len(), 1) };
+        (bytes, count) = (bytes + more, count + others);
+    }
+    (bytes, count)
+}
+
+/// Bytes that this process has had written to disks; 0 where that is not known.
+fn written() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+}
+
+impl Day {
+    fn new(plan: Plan, parent: tempfile::TempDir) -> Self {
+        let memory = Harness::new(storage::open(&Storage::Memory).expect("memory"));
+        let folder = parent.path().join("0");
+        let mut day = Self {
+            plan,
+            random: fastrand::Rng::with_seed(plan.seed),
+            parent,
+            folder,
+            limit: plan.limit,
+            disk: None,
+            memory,
+            now: NOW,
+            number: 0,
+            recent: VecDeque::new(),
+            erased: HashSet::new(),
+            stored_bytes: 0,
+            refused: 0,
+            highest: 0.0,
+            copied: 0,
+            doing: "the beginning",
+        };
+        day.open();
+        let bans = json!({ "max_msgs_per_subject": 1, "allow_rollup_hdrs": true, "allow_direct": true });
+        for harness in [day.disk.as_mut().expect("open"), &mut day.memory] {
+            harness.make("M", "u.>", settings(plan.history));
+            harness.make("D", "deny.>", bans.clone());
+        }
+        day
+    }
+
+    fn open(&mut self) {
+        let sync = if self.random.bool() { SyncMode::Strict } else { SyncMode::Relaxed };
+        let config = DiskConfig { path: self.folder.clone(), sync, max_bytes: self.limit };
+        let store = storage::open(&Storage::Disk(config)).expect("the folder is free");
+        self.disk = Some(Harness::opened_at(store, self.now));
+    }
+
+    fn context(&self) -> String {
+        let hour = (self.now - NOW) as f64 / HOUR as f64;
+        format!("seed {}, hour {hour:.2}, message {}, {}", self.plan.seed, self.number, self.doing)
+    }
+
+    /// Bytes that are alive, as limits count them.
+    fn live(&self) -> u64 {
+        self.memory.streams.streams.values().map(|stream| stream.state.bytes()).sum()
+    }
+
+    /// Time goes by; more ticks than one, so that what is due in steps can be done.
+    fn wait(&mut self, time: u64) {
+        self.now += time;
+        for _ in 0..3 {
+            self.now += TICK;
+            let now = self.now;
+            for harness in [self.disk.as_mut().expect("open"), &mut self.memory] {
+                harness.now = now;
+                harness.streams.on_tick(now);
+                assert!(harness.streams.settle(now).is_empty(), "nobody asked");
+            }
+        }
+        while self.recent.front().is_some_and(|(time, ..)| time + WINDOW <= self.now) {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The process ends and is there again.
+    fn restart(&mut self, killed: bool) {
+        if killed {
+            // What a process leaves that is killed now.
+            let next = self.parent.path().join(self.number.to_string() + "-" + &self.now.to_string());
+            let so_far = written();
+            copy(&self.folder, &next);
+            self.copied += written() - so_far;
+            let before = std::mem::replace(&mut self.folder, next);
+            self.disk = None;
+            fs::remove_dir_all(before).expect("removed");
+        } else {
+            self.disk = None;
+        }
+        self.open();
+        self.wait(0);
+        self.repeat_some(40);
+        self.compare();
+    }
+
+    /// Answers to a few messages that become durable together.
+    fn tell(&mut self, stream: &str, messages: &[(String, String, String)]) -> Vec<bool> {
+        let (context, live, limit) = (self.context(), self.live(), self.limit);
+        let (disk, memory) = (self.disk.as_mut().expect("open"), &mut self.memory);
+        (disk.now, memory.now) = (self.now, self.now);
+        for (subject, headers, payload) in messages {
+            disk.send(Route::Publish(stream), subject, headers, payload);
+        }
+        let answers = disk.streams.settle(self.now);
+        assert_eq!(answers.len(), messages.len(), "{context}");
+        let mut stored = Vec::new();
+        for (answer, (subject, headers, payload)) in answers.iter().zip(messages) {
+            assert_eq!(answer.kind, OutputKind::Ack, "{context}");
+            let told: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+            if told["error"]["err_code"] == 10_077 {
+                assert!(
+                    allowed::refusal(live, limit),
+                    "{context}: {told} with {live} bytes alive at a limit of {limit}, files of {:?}",
+                    files(&self.folder)
+                );
+                self.refused += 1;
+                stored.push(false);
+                continue;
+            }
+            let expected = memory.give(Route::Publish(stream), subject, headers, payload);
+            let expected: Value = serde_json::from_slice(&expected[0].payload).expect("JSON");
+            assert_eq!(told, expected, "{context}");
+            assert_eq!(told["error"], Value::Null, "{context}");
+            self.stored_bytes += (subject.len() + headers.len() + payload.len()) as u64;
+            stored.push(true);
+        }
+        stored
+    }
+
+    /// A subject: few channels get much, many are told of once.
+    fn subject(&mut self) -> String {
+        match self.random.u8(..10) {
+            0..3 => format!("u.hot{}", self.random.u8(..3)),
+            3..7 => format!("u.user{}", self.random.u16(..2_000)),
+            _ => format!("u.new{}", self.number),
+        }
+    }
+
+    fn message(&mut self) -> (String, String, String) {
+        self.number += 1;
+        let size = match self.random.u8(..50) {
+            0 => self.random.u64(self.plan.large / 2..=self.plan.large),
+            1..10 => self.random.u64(1_000..4_000),
+            _ => self.random.u64(2..400),
+        };
+        // The large ones go to few, of whom each holds up to ten.
+        let subject = if size > 10_000 { format!("u.hot{}", self.random.u8(..6)) } else { self.subject() };
+        let id = self.number.to_string();
+        let payload = format!("{id:0>8}").repeat(usize::try_from(size / 8 + 1).expect("small"));
+        (subject, block(&[("Nats-Msg-Id", &id)]), payload)
+    }
+
+    /// Publishes a few messages at once.
+    fn publish(&mut self) {
+        let messages: Vec<_> = (0..self.random.u8(1..8)).map(|_| self.message()).collect();
+        let first = self.number + 1 - messages.len() as u64;
+        let stored = self.tell("M", &messages);
+        for ((number, (subject, ..)), stored) in (first..).zip(messages).zip(stored) {
+            if stored {
+                self.recent.push_back((self.now, number, subject));
+            }
+        }
+    }
+
+    /// Repeats some of what was stored within the duplicate window: both must know it.
+    fn repeat_some(&mut self, count: usize) {
+        for _ in 0..count.min(self.recent.len()) {
+            let (_, number, subject) = self.recent[self.random.usize(..self.recent.len())].clone();
+            let headers = block(&[("Nats-Msg-Id", &number.to_string())]);
+            let (now, context) = (self.now, self.context());
+            let answer = |harness: &mut Harness| {
+                harness.now = now;
+                let outputs = harness.give(Route::Publish("M"), &subject, &headers, "again");
+                String::from_utf8_lossy(&outputs[0].payload).into_owned()
+            };
+            let expected = answer(&mut self.memory);
+            assert!(expected.contains(r#""duplicate": true"#), "{context}: {expected}");
+            let told = answer(self.disk.as_mut().expect("open"));
+            assert_eq!(told, expected, "{context}: message {number} is repeated");
+        }
+    }
+
+    /// Asks both, who must answer the same.
+    fn ask(&mut self, call: &str, body: &Value) -> Value {
+        let (context, now) = (self.context(), self.now);
+        let ask = |harness: &mut Harness| {
+            harness.now = now;
+            let mut answer = harness.ask(call, &body.to_string());
+            // Not known once that message and its file are gone.
+            if let Some(state) = answer.get_mut("state") {
+                state["last_ts"] = Value::Null;
+            }
+            answer
+        };
+        let (expected, told) = (ask(&mut self.memory), ask(self.disk.as_mut().expect("open")));
+        assert_eq!(told, expected, "{context}");
+        told
+    }
+
+    /// Somebody has messages erased: one, or all of a channel. That needs no room.
+    fn erase(&mut self) {
+        let stream = &self.memory.streams.streams["M"];
+        let last = stream.state.last_seq();
+        if last == 0 {
+            return;
+        }
+        let from = self.random.u64(1..=last);
+        let Some(seq) = stream.state.next_of(Filter::All, from) else { return };
+        if self.random.u8(..4) > 0 {
+            let told = self.ask("STREAM.MSG.DELETE.M", &json!({ "seq": seq }));
+            assert_eq!(told["success"], true, "{}: {told}", self.context());
+            self.erased.insert(seq);
+            return;
+        }
+        let subject = format!("u.user{}", self.random.u16(..2_000));
+        self.erase_all_of(&subject);
+    }
+
+    fn erase_all_of(&mut self, subject: &str) {
+        let state = &self.memory.streams.streams["M"].state;
+        let mut next = state.next_of(Filter::One(subject.as_bytes()), 0);
+        while let Some(seq) = next {
+            self.erased.insert(seq);
+            next = state.next_of(Filter::One(subject.as_bytes()), seq + 1);
+        }
+        let told = self.ask("STREAM.PURGE.M", &json!({ "filter": subject }));
+        assert_eq!(told["success"], true, "{}: {told}", self.context());
+    }
+
+    /// A user is kept out, or let in again.
+    fn ban(&mut self) {
+        let subject = format!("deny.user{}", self.random.u8(..50));
+        let until = json!({ "until": self.now }).to_string();
+        self.tell("D", &[(subject, block(&[("Nats-Rollup", "sub")]), until)]);
+    }
+
+    /// Everything that both hold, and what the files take.
+    fn compare(&mut self) {
+        let context = self.context();
+        for name in ["M", "D"] {
+            let disk = self.disk.as_mut().expect("open").streams.streams.get_mut(name).expect("the stream");
+            let memory = self.memory.streams.streams.get_mut(name).expect("the stream");
+            let (mut next, mut found) =
+                (memory.state.next_of(Filter::All, 0), disk.state.next_of(Filter::All, 0));
+            while let Some(seq) = next {
+                assert_eq!(found, next, "{context}: messages of {name}");
+                let (there, expected) = (disk.read(seq), memory.read(seq));
+                assert!(there.is_ok() && there == expected, "{context}: message {seq} of {name}");
+                next = memory.state.next_of(Filter::All, seq + 1);
+                found = disk.state.next_of(Filter::All, seq + 1);
+            }
+            assert_eq!(found, None, "{context}: {name} has what had gone");
+            assert_eq!(disk.state.last_seq(), memory.state.last_seq(), "{context}: {name}");
+            assert_eq!(disk.state.ids_in_window(), memory.state.ids_in_window(), "{context}: ids of {name}");
+        }
+        let disk = &self.disk.as_ref().expect("open").streams.streams["M"];
+        let back = self.erased.iter().find(|seq| disk.state.get(**seq).is_some());
+        assert_eq!(back, None, "{context}: it was erased");
+        self.look_at_files();
+    }
+
+    fn look_at_files(&mut self) {
+        let (bytes, count) = files(&self.folder);
+        let (context, live) = (self.context(), self.live());
+        self.highest = self.highest.max(bytes as f64 / live.max(MIB) as f64);
+        // A lower limit than what is there has to be is nothing that could be kept.
+        if self.limit == self.plan.limit {
+            let most = allowed::bytes(self.limit);
+            assert!(bytes <= most, "{context}: {bytes} bytes on the disk for {live} that are alive");
+        }
+        let most = allowed::files(self.plan.limit);
+        assert!(count <= most, "{context}: {count} files");
+    }
+
+    /// An hour like any other, with something that happens in the middle.
+    fn hour(&mut self, number: u64) {
+        self.doing = "an hour of messages";
+        let ends = NOW + (number + 1) * HOUR;
+        let pause = HOUR / (self.plan.rate / 4);
+        let event = self.now + self.random.u64(..HOUR / 2);
+        let mut happened = false;
+        while self.now + pause < ends {
+            self.publish();
+            match self.random.u8(..40) {
+                0 => self.erase(),
+                1 => self.ban(),
+                2..6 => self.repeat_some(1),
+                _ => {}
+            }
+            self.wait(pause - 3 * TICK);
+            if !happened && self.now >= event {
+                happened = true;
+                match number % 6 {
+                    1 => self.restart(false),
+                    3 | 5 => self.restart(true),
+                    _ => {}
+                }
+            }
+        }
+        self.repeat_some(20);
+        self.compare();
+    }
+
+    /// The limit is below what is there: nothing is stored, and everything else works, over restarts too.
+    fn is_full(&mut self) {
+        self.doing = "a full store";
+        self.limit = MIB / 2;
+        assert!(self.live() > 2 * self.limit, "{}: more is alive", self.context());
+        self.restart(false);
+        let (refused, number) = (self.refused, self.number);
+        for round in 0..40 {
+            self.publish();
+            self.erase();
+            self.wait(30 * SECOND);
+            if round == 20 {
+                self.restart(true);
+            }
+        }
+        assert_eq!(self.refused - refused, self.number - number, "{}: all are refused", self.context());
+        self.compare();
+        self.limit = self.plan.limit;
+        self.doing = "a store that has room again";
+        self.restart(false);
+    }
+
+    /// The stream may hold more than the store: it is refused at the store's limit, and not before.
+    fn reaches_the_limit(&mut self) {
+        self.doing = "a stream that grows up to the store's limit";
+        self.ask("STREAM.UPDATE.M", &settings(self.plan.limit * 4));
+        let refused = self.refused;
+        for _ in 0..self.plan.limit / 10_000 {
+            self.number += 1;
+            let payload = "x".repeat(20_000);
+            self.tell("M", &[(format!("u.grows{}", self.number), block(&[]), payload)]);
+            self.wait(SECOND);
+            if self.refused > refused + 20 {
+                break;
+            }
+        }
+        assert!(self.refused > refused, "{}: the limit holds", self.context());
+        self.compare();
+        for _ in 0..10 {
+            self.erase();
+        }
+        self.restart(true);
+        self.doing = "a stream that has to fit again";
+        self.ask("STREAM.UPDATE.M", &settings(self.plan.history));
+        for _ in 0..50 {
+            self.wait(SECOND);
+        }
+        self.compare();
+    }
+
+    /// Much to one channel pushes out what came before it; the ids of that stay in the window for their time, whatever
+    /// became of the messages and their files.
+    fn burst(&mut self) {
+        self.doing = "a burst to one channel";
+        for _ in 0..600 {
+            self.number += 1;
+            let (subject, id) = ("u.burst".to_owned(), self.number.to_string());
+            let message = (subject.clone(), block(&[("Nats-Msg-Id", &id)]), "burst".repeat(600));
+            if self.tell("M", &[message]) == [true] {
+                self.recent.push_back((self.now, self.number, subject));
+            }
+            self.wait(SECOND / 10);
+        }
+        self.erase_all_of("u.burst");
+        for _ in 0..50 {
+            self.wait(0);
+        }
+        self.restart(true);
+        self.repeat_some(400);
+    }
+
+    fn pass(&mut self) {
+        for number in 0..24 {
+            match number {
+                4 | 12 | 20 => self.burst(),
+                9 => self.is_full(),
+                15 => self.reaches_the_limit(),
+                _ => {}
+            }
+            self.hour(number);
+        }
+    }
+}
+
+fn pass(plan: Plan, parent: tempfile::TempDir) {
+    let before = written();
+    let mut day = Day::new(plan, parent);
+    day.pass();
+    println!(
+        "seed {}: {} messages of {} MiB, {} refused; files of at most {:.2} bytes for each that was alive; the process wrote \
+         {:.2} bytes to disks for each",
+        plan.seed,
+        day.number,
+        day.stored_bytes / MIB,
+        day.refused,
+        day.highest,
+        (written() - before - day.copied) as f64 / day.stored_bytes as f64,
+    );
+}
+
+#[test]
+fn a_day_of_a_mixed_store_loses_nothing_and_stays_within_its_room() {
+    // Syncs cost nothing in memory, and nothing here is about a machine that goes down.
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    pass(SHORT, parent.expect("a folder"));
+}
+
+#[test]
+fn long_days_of_a_mixed_store_lose_nothing_and_stay_within_their_room() {
+    if std::env::var_os("MC_TEST_LONG").is_none() {
+        return;
+    }
+    for seed in 2..4 {
+        let plan = Plan { seed, rate: 8_000, history: 52 * MIB, limit: 80 * MIB, ..SHORT };
+        pass(plan, tempfile::tempdir().expect("a folder"));
+    }
+}
