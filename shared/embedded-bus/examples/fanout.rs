@@ -1,8 +1,9 @@
-//! What a delivered message costs: `cargo run --release -p embedded-bus --example fanout`.
+//! The cost of a delivered message: `cargo run --release -p embedded-bus --example fanout`.
 //!
-//! Publishes to one subscriber and then to a hundred, over loopback sockets in this one process, and prints the CPU time
-//! of the whole process per delivered message. The raw clients of this program only copy bytes, but their share, and the
-//! kernel's for both ends, is included. CPU time is read from /proc, so it is for Linux.
+//! Publishes to one subscriber and then to a hundred, over loopback sockets in this one process, and prints
+//! the CPU time of the whole process per delivered message. That includes the share of the raw clients, which
+//! only copy bytes, and of the kernel for both ends. CPU time is read from /proc, so the example is for
+//! Linux.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ const DELIVERIES: usize = 2_000_000;
 /// CPU time that this process has used so far, user and kernel.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field may hold blanks, but ends with the last parenthesis. A tick is a hundredth of a second.
+    // The second field may hold blanks, but ends with the last parenthesis. A tick is a hundredth of a
+    // second.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     Duration::from_millis(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10)
 }
@@ -33,7 +35,7 @@ async fn connect(bus: std::net::SocketAddr, then: &str) -> std::io::Result<TcpSt
     Ok(stream)
 }
 
-/// Publishes until `subscribers` together got [`DELIVERIES`] messages.
+/// Publishes until `subscribers` together have received [`DELIVERIES`] messages.
 async fn measure(bus: std::net::SocketAddr, subscribers: usize) -> std::io::Result<()> {
     let message = format!("PUB fanout {PAYLOAD}\r\n{}\r\n", "x".repeat(PAYLOAD));
     let delivered = format!("MSG fanout 1 {PAYLOAD}\r\n{}\r\n", "x".repeat(PAYLOAD)).len();

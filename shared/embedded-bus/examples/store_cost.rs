@@ -1,9 +1,12 @@
-//! What the store costs: `cargo run --release -p embedded-bus --example store_cost [folder]`.
+//! The cost of the store: `cargo run --release -p embedded-bus --example store_cost [folder]`.
 //!
-//! Publishes to streams on the disk through async-nats over a loopback socket in this one process, strict, relaxed and in
-//! memory, one at a time and a thousand in flight. Then stores a million messages to 100,000 subjects, ends the bus well,
-//! and starts it anew; and ends it as `kill -9` would, by copying the folder while it runs, and starts it on the copy.
-//! Memory is read from /proc, so it is for Linux. The folder decides which disk is measured; it must not exist.
+//! Publishes to streams through async-nats over a loopback socket in this one process: on the disk, strict
+//! and relaxed, and in memory; one at a time, and a thousand in flight. Then stores a million messages to
+//! 100,000 subjects and starts the bus anew, once after a clean end and once as after `kill -9`, on a copy of
+//! the folder that was made while the bus ran.
+//!
+//! Memory is read from /proc, so the example is for Linux. The folder decides which disk is measured; it must
+//! not exist.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -54,7 +57,7 @@ impl Running {
         if answer.contains("\"error\"") { Err(answer.into()) } else { Ok(()) }
     }
 
-    /// Publishes `count` messages, `window` at a time in flight; messages per second.
+    /// Publishes `count` messages, `window` at a time in flight. Returns messages per second.
     async fn publish(&self, count: usize, window: usize) -> Result<f64, Failure> {
         let payload = Bytes::from(vec![b'x'; PAYLOAD]);
         let begun = Instant::now();
@@ -92,7 +95,7 @@ async fn publishing(folder: &Path) -> Result<(), Failure> {
         bus.make().await?;
         let one = bus.publish(2_000, 1).await?;
         let many = bus.publish(200_000, 1000).await?;
-        // What was counted is told at ticks.
+        // The figures are updated at ticks.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let (store, all) = (bus.stats.store(), bus.stats.snapshot());
         let commits = all.stream_stored as f64 / all.stream_commits.max(1) as f64;
@@ -121,7 +124,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Starts on what is there, and prints what that took.
+/// Starts on the stored messages, and prints the cost.
 async fn restart(what: &str, folder: &Path) -> Result<(), Failure> {
     let (before, begun) = (memory(), Instant::now());
     let bus = Running::start(disk(folder, SyncMode::Strict)).await?;
@@ -141,7 +144,8 @@ async fn restart(what: &str, folder: &Path) -> Result<(), Failure> {
 async fn main() -> Result<(), Failure> {
     let folder =
         std::env::args().nth(1).map_or_else(|| std::env::temp_dir().join("store-cost"), PathBuf::from);
-    // Run again by itself with one more word, it starts on what is there, in a process that has measured nothing else.
+    // Run again by itself with one more argument, the example starts on the stored messages, in a process
+    // that has measured nothing else.
     if let Some(what) = std::env::args().nth(2) {
         return restart(&what, &folder).await;
     }
@@ -164,7 +168,7 @@ async fn main() -> Result<(), Failure> {
         (full - with_subjects) / (MESSAGES - SUBJECTS) as f64,
         bus.stats.store().bytes as f64 / MESSAGES as f64
     );
-    // As a process that is killed leaves it.
+    // The copy is what a killed process leaves.
     let killed = folder.join("killed");
     copy(&filled, &killed)?;
     bus.end().await?;

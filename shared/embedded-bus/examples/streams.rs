@@ -1,8 +1,9 @@
-//! What a stored message costs: `cargo run --release -p embedded-bus --example streams`.
+//! The cost of a stored message: `cargo run --release -p embedded-bus --example streams`.
 //!
-//! Publishes 200 bytes to one of 100,000 subjects with copies to other subjects, through async-nats over a loopback
-//! socket in this one process: one at a time, and a thousand in flight. Then fills a stream and prints the memory of the
-//! process per message and per subject. Memory is read from /proc, so it is for Linux.
+//! Publishes 200 bytes to one of 100,000 subjects, without and with live copies, through async-nats over a
+//! loopback socket in this one process: one at a time, and a thousand in flight. Then fills a stream and
+//! prints the memory of the process per message and per subject. Memory is read from /proc, so the example is
+//! for Linux.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,7 +35,8 @@ async fn make(client: &async_nats::Client, name: &str, copies: &str) -> Result<(
     if answer.contains("\"error\"") { Err(answer.into()) } else { Ok(()) }
 }
 
-/// Publishes `count` messages, `window` at a time in flight, each to the next of `subjects`.
+/// Publishes `count` messages, `window` at a time in flight, each to the next of `subjects`. Returns messages
+/// per second.
 async fn publish(
     client: &async_nats::Client,
     name: &str,

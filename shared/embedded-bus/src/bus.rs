@@ -1,4 +1,4 @@
-//! What all connections of one bus share.
+//! State that all connections of one bus share.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -12,12 +12,12 @@ use crate::outbox::Outbox;
 use crate::routing::Router;
 use crate::stats::{Stats, add};
 
-/// Where a subscription's messages go.
+/// The receiver of a subscription's messages.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    /// To a client.
+    /// A client.
     Connection(Arc<Outbox>),
-    /// To the streams of this bus.
+    /// The streams of this bus.
     Streams,
 }
 
@@ -27,19 +27,20 @@ pub(crate) struct Bus {
     pub(crate) config: Config,
     pub(crate) info: Info,
     pub(crate) stats: Stats,
-    /// Lock order: this one before any outbox; never taken twice by one thread; never held across an await.
+    /// Lock order: this lock before that of any outbox; never taken twice by one thread; never held across an
+    /// await.
     router: RwLock<Router<Target>>,
-    /// What waits for the streams, if there are any.
+    /// Messages and requests that wait for the streams, if there are any.
     pub(crate) stream_queue: Option<Arc<StreamQueue>>,
     /// Every task of every connection.
     pub(crate) tasks: TaskTracker,
-    /// A token of it is held by every connection that may still deliver to others.
+    /// Tokens of the connections that may still deliver to others.
     pub(crate) readers: TaskTracker,
-    /// Precedes `stop`: connections are told that the bus ends, and are served on.
+    /// Cancelled before `stop`: connections are told that the bus ends, and served on.
     pub(crate) leaving: CancellationToken,
-    /// Ends reading.
+    /// Ends the reading of all connections.
     pub(crate) stop: CancellationToken,
-    /// Follows `stop`: no reader is left, so what waits now is all there will be.
+    /// Cancelled after `stop`: no reader is left, so no further output will come.
     pub(crate) flush: CancellationToken,
     /// Cancelled when a panic left the subscriptions half changed.
     pub(crate) broken: CancellationToken,
@@ -62,7 +63,8 @@ impl Bus {
         }
     }
 
-    /// A connection's task panicked. That ends the connection; and the bus, if it was changing the subscriptions.
+    /// Counts a panic that ended the task of a connection. The bus ends too if the task was changing the
+    /// subscriptions.
     pub(crate) fn on_panic(&self, connection: u64) {
         add(&self.stats.counters().connection_panics, 1);
         tracing::error!(connection, "a panic ended a connection of the bus");
@@ -71,12 +73,12 @@ impl Bus {
         }
     }
 
-    /// The subscriptions, to look at. A panic elsewhere does not close the bus for everyone.
+    /// Locks the subscriptions for reading. A panic elsewhere does not close the bus for everyone.
     pub(crate) fn router(&self) -> RwLockReadGuard<'_, Router<Target>> {
         self.router.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The subscriptions, to change.
+    /// Locks the subscriptions for a change.
     pub(crate) fn router_mut(&self) -> RwLockWriteGuard<'_, Router<Target>> {
         self.router.write().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,6 @@
-//! What a bus is told at its start, and why a start can fail.
+//! The settings of a bus.
 //!
-//! Nothing here prints a secret, and comparing one takes the same time wherever the first wrong byte is.
+//! No text here prints a secret. Comparing a secret takes the same time wherever the first wrong byte is.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,61 +9,92 @@ use std::time::Duration;
 
 use crate::error::BindError;
 
-/// Limits, address and credentials of one bus. Every limit is nats-server's default unless its text says otherwise.
+/// Limits, address and credentials of one bus. Every limit is nats-server's default unless its text says
+/// otherwise.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen. Port 0 takes any free one, see [`crate::EmbeddedBus::local_addr`].
+    /// The address to listen on. Port 0 takes any free port, see [`crate::EmbeddedBus::local_addr`].
     pub listen: SocketAddr,
-    /// What a client has to present.
+    /// The credentials that a client has to present.
     pub credentials: Credentials,
-    /// The name in INFO.
+    /// The server's name in INFO.
     pub server_name: String,
-    /// Bytes of headers and payload that one message may have, at least 1. A larger one ends its connection.
+    /// Bytes of headers and payload of one message, at least 1. A larger message ends its connection.
     pub max_payload: usize,
-    /// Bytes that may wait for one connection. Beyond them it is cut off as a slow consumer. At least twice `max_payload`.
+    /// Bytes that may wait for one connection, at least twice `max_payload`. Beyond that the connection is
+    /// cut off as a slow consumer.
     pub max_pending_bytes: usize,
-    /// Bytes that the arguments of one protocol line may have. A longer line ends its connection.
+    /// Bytes of arguments in one protocol line. A longer line ends its connection.
     pub max_control_line: usize,
-    /// Connections at the same time. Further ones are told so and closed.
+    /// Connections at the same time. Further clients are told so and closed.
     pub max_connections: usize,
-    /// Subscriptions per connection, 0 for no limit. Further ones are refused, the connection stays.
-    /// (nats-server has no limit unless told.)
+    /// Subscriptions of one connection; 0: no limit. Further subscriptions are refused, and the connection
+    /// stays. (nats-server has no limit unless told.)
     pub max_subscriptions: usize,
-    /// How long a connection may be silent before it is sent a PING.
+    /// How long a connection may be silent before the bus sends a PING.
     pub ping_interval: Duration,
     /// PINGs that may be unanswered. One interval after the last of them the connection is closed as stale.
     pub max_pings_out: u32,
     /// How long a new connection may take to present its credentials, if they are required.
     pub auth_timeout: Duration,
-    /// How long a socket may take no byte while some wait for it. Then it is cut off as a slow consumer.
+    /// How long a socket may take no byte while some wait. After that the connection is cut off as a slow
+    /// consumer.
     pub write_deadline: Duration,
-    /// How long connections go on being served after they were told that the bus ends, so that clients can finish or
-    /// move. It ends sooner once all have gone. 0: it ends at once. (nats-server: 10 s if signalled so, else at once.)
+    /// How long connections are served on after they were told that the bus ends, so that clients can finish
+    /// or move. The time ends sooner once all clients have gone. 0: the bus ends at once. (nats-server: 10 s
+    /// if told by a signal, else 0.)
     pub lame_duck: Duration,
-    /// Streams, if this bus is to have any.
+    /// The streams, if this bus has any.
     pub streams: Option<StreamsConfig>,
 }
 
-/// Where streams are kept and what they may cost.
+/// How streams are stored, and the limits of all streams together.
+///
+/// # Example
+///
+/// Creates a stream in memory, by the API that JetStream clients use, and stores a message.
+///
+/// ```
+/// use embedded_bus::{Config, EmbeddedBus, StreamsConfig};
+/// # use tokio_util::sync::CancellationToken;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let streams = Some(StreamsConfig::default());
+/// let bus = EmbeddedBus::bind(Config { listen: "127.0.0.1:0".parse()?, streams, ..Config::default() }).await?;
+/// # let (address, stats, shutdown) = (bus.local_addr(), bus.stats(), CancellationToken::new());
+/// # tokio::spawn(bus.serve(shutdown));
+/// # let client = async_nats::connect(format!("nats://{address}")).await?;
+/// let settings = r#"{"name":"ORDERS","subjects":["orders.>"]}"#;
+/// client.request("$JS.API.STREAM.CREATE.ORDERS", settings.into()).await?;
+/// let acknowledgement = client.request("orders.7", "paid".into()).await?;
+/// assert_eq!(acknowledgement.payload, r#"{"stream":"ORDERS","seq":1}"#);
+/// assert_eq!(stats.snapshot().stream_stored, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct StreamsConfig {
-    /// Where their messages are.
+    /// Where messages are stored.
     pub storage: Storage,
-    /// How many streams there may be, at least 1. Further ones are refused.
+    /// Streams at the same time, at least 1. Further ones are refused.
     pub max_streams: usize,
-    /// Messages and requests that may wait for the streams, at least 1. Whoever publishes more waits for room.
+    /// Messages and requests that may wait for the streams, at least 1. A publisher that fills the queue
+    /// waits.
     pub max_queued: usize,
-    /// Bytes of what waits for the streams, at least 1. One message of each connection may go over it.
+    /// Bytes of messages and requests that may wait for the streams, at least 1. One message of each
+    /// connection may exceed the limit.
     pub max_queued_bytes: usize,
-    /// Bytes of memory that messages, subjects and message ids may take, by estimate, above 0; with the messages
-    /// themselves, if those are in memory. At that, further messages are refused until some have gone.
+    /// Bytes of memory for messages, subjects and message ids, by estimate, above 0. Payloads count if they
+    /// are stored in memory. At the limit further messages are refused until some have gone.
     pub max_memory: u64,
-    /// Streams whose messages may use what is kept back for them when there is no room for others: small ones that must
-    /// not wait, e.g. of who is kept out. Kept back are a sixteenth of [`DiskConfig::max_bytes`] and as much memory as a
-    /// sixteenth of `max_memory` beyond it.
+    /// Streams that may use reserved space: small ones whose messages must not be refused, e.g. the list of
+    /// bans. Reserved are a sixteenth of [`DiskConfig::max_bytes`], and a sixteenth of `max_memory` on top of
+    /// it.
     pub reserved_streams: Vec<String>,
-    /// A header of messages that stand for all others of their subject, which were erased: they may, too, in whichever
-    /// stream. At the limits of a stream those others make room for them. Empty: none.
+    /// A header that marks a message as the replacement of all erased messages of its subject. Such a message
+    /// may use reserved space in any stream. At a limit of its stream the erased messages make room for it.
+    /// Empty: no header.
     pub reserved_header: String,
 }
 
@@ -81,34 +112,45 @@ impl Default for StreamsConfig {
     }
 }
 
-/// Where the messages of streams are.
+/// Where the messages of streams are stored.
 #[derive(Clone, Debug)]
 pub enum Storage {
-    /// In memory: they end with the process.
+    /// In memory: messages end with the process.
     Memory,
     /// In a folder.
     Disk(DiskConfig),
 }
 
-/// A folder that keeps the messages of streams.
+/// A folder for the messages of streams.
+///
+/// ```
+/// use embedded_bus::{Config, DiskConfig, Storage, StreamsConfig, SyncMode};
+///
+/// let disk = DiskConfig { path: "/var/lib/bus".into(), sync: SyncMode::Strict, max_bytes: 10 << 30 };
+/// let streams = StreamsConfig { storage: Storage::Disk(disk), ..StreamsConfig::default() };
+/// let config = Config { streams: Some(streams), ..Config::default() };
+/// # drop(config);
+/// ```
 #[derive(Clone, Debug)]
 pub struct DiskConfig {
-    /// The folder. It is made if it is not there; one process at a time has it.
+    /// The folder. The bus makes it if it is missing. One process at a time may use it.
     pub path: PathBuf,
-    /// What an acknowledgement waits for.
+    /// The durability that an acknowledgement promises.
     pub sync: SyncMode,
-    /// Bytes that all streams may take, above 0. A sixteenth less, and further messages are refused until some have gone.
-    /// What nobody needs any more is given back before: whatever a stream's limits keep, up to four fifths of this, fits.
+    /// Bytes of all streams on the disk, above 0. From fifteen sixteenths on, further messages are refused
+    /// until some have gone. Space without use is given back before that: messages within the limits of their
+    /// streams fit, up to four fifths of `max_bytes`.
     pub max_bytes: u64,
 }
 
-/// What an acknowledgement waits for.
+/// The durability that an acknowledgement promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncMode {
-    /// For the disk: it outlives a machine that goes down.
+    /// Acknowledged messages are on the disk and survive a crash of the machine.
     Strict,
-    /// For the system, which has it on the disk within a second: it outlives a process that is killed. If the machine
-    /// goes down, messages of the last second may be missing, and the streams then count as created anew.
+    /// Acknowledged messages are with the system, which writes them to the disk within a second. They survive
+    /// a crash of the process. After a crash of the machine messages of the last second may be missing, and
+    /// the streams then count as created anew.
     Relaxed,
 }
 
@@ -134,7 +176,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The first rule that these settings break.
+    /// Returns an error for the first rule that these settings break.
     pub(crate) fn check(&self) -> Result<(), BindError> {
         let rules = [
             (self.max_payload > 0, "max_payload is 0: nothing could be published; set at least 1"),
@@ -192,7 +234,15 @@ impl StreamsConfig {
     }
 }
 
-/// What a client has to present in CONNECT.
+/// The credentials that a client has to present in CONNECT.
+///
+/// Their `Debug` names the kind and never the secret:
+///
+/// ```
+/// use embedded_bus::Credentials;
+///
+/// assert_eq!(format!("{:?}", Credentials::Token("secret".to_owned())), "Token(***)");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// Nothing.
@@ -209,7 +259,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// Whether a client has to present anything.
+    /// Whether a client has to present credentials.
     pub(crate) fn required(&self) -> bool {
         !matches!(self, Self::None)
     }
@@ -222,13 +272,14 @@ impl Credentials {
         }
     }
 
-    /// Whether this is what was asked for. Absent and empty are both wrong.
+    /// Whether a client's credentials are right. Absent and empty ones are wrong.
     pub(crate) fn accept(&self, token: Option<&str>, user: Option<&str>, password: Option<&str>) -> bool {
         match self {
             Self::None => true,
             Self::Token(expected) => same(expected, token.unwrap_or_default()),
             Self::UserPassword { user: expected_user, password: expected_password } => {
-                // Both are always compared, so that the time does not tell a wrong user from a wrong password.
+                // Both are always compared, so that the time does not tell a wrong user from a wrong
+                // password.
                 same(expected_user, user.unwrap_or_default())
                     & same(expected_password, password.unwrap_or_default())
             }
@@ -236,7 +287,7 @@ impl Credentials {
     }
 }
 
-/// Names the kind, never the secret.
+/// Names the kind of credentials, never the secret.
 impl fmt::Debug for Credentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

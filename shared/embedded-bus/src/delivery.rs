@@ -1,11 +1,12 @@
-//! One message to everyone who hears its subject.
+//! Delivery of one message to everyone who subscribed to its subject.
 //!
-//! Under the router's read lock a message is appended to each receiver's outbox; nobody is waited for. Receivers are
-//! woken once per batch, so that a burst leaves in few writes. A publisher that fills a receiver's outbox beyond three
-//! quarters is held back for at most [`HOLD`] per [`HOLD_AFTER`] bytes, as long as that receiver takes anything at all.
+//! Under the router's read lock a message is appended to each receiver's outbox, without waiting for anybody.
+//! Receivers are woken once a batch, so that a burst leaves in few writes. A publisher that fills a
+//! receiver's outbox beyond three quarters is held back for at most [`HOLD`] per [`HOLD_AFTER`] bytes, as
+//! long as the receiver takes anything at all.
 //!
-//! [`Bus::deliver`] is the one place where a message enters routing. The streams of this process stand in the router
-//! beside the connections: what is for them is copied into their queue, and a publisher that fills it waits for room.
+//! [`Bus::deliver`] is the only way into routing. The streams of this process stand in the router beside the
+//! connections: a message for them is copied into their queue, and a publisher that fills the queue waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,23 +24,23 @@ use crate::wire::{Publish, encode};
 const HOLD: Duration = Duration::from_millis(10);
 /// Bytes that a publisher adds to nearly full outboxes before it is held back.
 const HOLD_AFTER: usize = 64 << 10;
-/// After so many deliveries a batch is settled, so that one publisher does not keep a thread, or its receivers
-/// waiting, for long.
+/// Deliveries after which a batch is settled, so that one publisher blocks neither a thread nor its receivers
+/// for long.
 const FULL_BATCH: u64 = 4096;
 
-/// What one publisher has queued for others since it last settled.
+/// Deliveries of one publisher since it last settled.
 #[derive(Debug)]
 pub(crate) struct Batch {
     stats: Stats,
-    /// Receivers whose writer this publisher has to wake.
+    /// Receivers whose writers have to be woken.
     sleeping: Vec<Arc<Outbox>>,
-    /// Receivers that are nearly full.
+    /// Receivers whose outboxes are nearly full.
     crowded: Vec<Arc<Outbox>>,
-    /// Bytes added to nearly full receivers since this publisher was last held back.
+    /// Bytes added to nearly full outboxes since this publisher was last held back.
     debt: usize,
-    /// Whether the streams themselves publish. They can't wait for room in their own queue.
+    /// Whether the streams themselves publish. They can't wait for free space in their own queue.
     of_streams: bool,
-    /// The streams' queue, if this publisher has filled it.
+    /// The queue of the streams, if this publisher has filled it.
     full_queue: Option<Arc<StreamQueue>>,
     received: u64,
     delivered: u64,
@@ -59,7 +60,7 @@ impl Batch {
         }
     }
 
-    /// Of the thread of the streams.
+    /// Returns a batch of the stream worker.
     pub(crate) fn of_streams(stats: Stats) -> Self {
         let mut batch = Self::new(stats);
         batch.of_streams = true;
@@ -71,7 +72,7 @@ impl Batch {
         self.received += 1;
     }
 
-    /// Keeps in mind what `push` asks for.
+    /// Remembers the consequences of a push.
     pub(crate) fn note(&mut self, outbox: &Arc<Outbox>, push: Push, size: usize) {
         let Push::Queued { wake, crowded } = push else { return };
         if wake {
@@ -90,7 +91,7 @@ impl Batch {
         self.delivered >= FULL_BATCH || self.debt >= HOLD_AFTER || self.full_queue.is_some()
     }
 
-    /// Wakes the receivers and adds up the counters.
+    /// Wakes the receivers and updates the counters.
     pub(crate) fn wake(&mut self) {
         for outbox in self.sleeping.drain(..) {
             outbox.wake();
@@ -99,7 +100,8 @@ impl Batch {
         add(&self.stats.counters().messages_out, std::mem::take(&mut self.delivered));
     }
 
-    /// The same from a thread of the process itself, which is held back the same way but may not wait for more.
+    /// Does the same on a thread of the process itself. It is held back the same way, but never waits for the
+    /// streams.
     pub(crate) fn settle_blocking(&mut self) {
         self.wake();
         if self.debt >= HOLD_AFTER {
@@ -115,8 +117,8 @@ impl Batch {
         self.crowded.clear();
     }
 
-    /// Wakes the receivers, and holds the publisher back: for a moment if it fills one of them faster than it drains,
-    /// and for as long as it takes if the streams have too much waiting.
+    /// Wakes the receivers and holds the publisher back: for a moment if it fills a receiver faster than that
+    /// one drains, and without a bound while the queue of the streams is full.
     pub(crate) async fn settle(&mut self) {
         self.wake();
         if let Some(queue) = self.full_queue.take() {
@@ -135,7 +137,7 @@ impl Batch {
     }
 }
 
-/// A publisher that ends in the middle of a batch still owes the wake-ups.
+/// Wakes the receivers of a publisher that ends in the middle of a batch.
 impl Drop for Batch {
     fn drop(&mut self) {
         self.wake();
@@ -143,8 +145,8 @@ impl Drop for Batch {
 }
 
 impl Bus {
-    /// Queues a message for every matching subscription and one member of each matching queue group. Subscriptions of
-    /// `except` get none. Tells whether it reached anybody.
+    /// Queues a message for every matching subscription and one member of each matching queue group, except
+    /// for subscriptions of the connection `except`. Returns whether anybody received it.
     pub(crate) fn deliver(&self, message: &Publish<'_>, except: Option<u64>, batch: &mut Batch) -> bool {
         let mut expired = Vec::new();
         let mut reached = false;
@@ -172,7 +174,7 @@ impl Bus {
         reached
     }
 
-    /// Tells the publisher of a request, by a 503 to its own subscription on `reply`, that nobody is there to take it.
+    /// Answers a request that nobody receives: sends a 503 to the publisher's own subscription on `reply`.
     pub(crate) fn answer_no_responders(
         &self,
         connection: u64,
@@ -195,7 +197,8 @@ impl Bus {
         add(&self.stats.counters().no_responders, 1);
     }
 
-    /// Queues a message for one subscription, unless it had all it asked for or its connection is closing.
+    /// Queues a message for one subscription, unless that one has reached its maximum or its connection is
+    /// closing.
     fn give(
         &self,
         subscription: &Arc<Subscription<Target>>,
@@ -219,7 +222,8 @@ impl Bus {
         given
     }
 
-    /// Copies a message into the queue of the streams. `false` if they have ended: then nobody is there to answer.
+    /// Copies a message into the queue of the streams. Returns false if they have ended, so that nobody will
+    /// answer.
     fn give_to_streams(
         &self,
         subscription: &Subscription<Target>,
@@ -238,7 +242,7 @@ impl Bus {
     }
 }
 
-/// Gives a message to a random member of a group, or the next one that takes it.
+/// Gives a message to a random member of a group, or to the next member that takes it.
 fn give_to_one(
     group: &[GroupPart<'_, Target>],
     give: &mut impl FnMut(&Arc<Subscription<Target>>) -> bool,

@@ -1,4 +1,4 @@
-//! Why a bus can't start, can't go on, or can't use its store.
+//! Errors: why a bus can't start, can't go on, or can't use its store.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ pub enum BindError {
     /// A setting makes no sense.
     #[error("{0}")]
     Setting(&'static str),
-    /// Something listens there already.
+    /// Another program listens on this address.
     #[error(
         "can't listen on {0}: the port is taken; stop the program that has it, or set another port (0: any free)"
     )]
@@ -23,15 +23,15 @@ pub enum BindError {
         "can't listen on {0}: this machine has no such address; use one of its own, 127.0.0.1 or 0.0.0.0"
     )]
     NoSuchAddress(SocketAddr),
-    /// What the streams were kept in can't be used.
+    /// The stored streams can't be opened.
     #[error("the streams of the bus can't be opened: {0}")]
     Streams(#[from] StreamsError),
-    /// Anything else.
+    /// The system refused for another reason.
     #[error("can't listen on {address}: {source}")]
     Other {
-        /// Where it was to listen.
+        /// The address to listen on.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -45,15 +45,15 @@ pub enum StreamsError {
     /// The thread that opened them panicked.
     #[error("the thread that opens them panicked; see the log")]
     Panicked,
-    /// Their store can't be used.
+    /// The store can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why a bus ended before it was told to. The process that has it is best started anew.
+/// Why a bus ended before it was told to. The process should be restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ServeError {
-    /// The thread that keeps the streams panicked.
+    /// The stream worker panicked.
     #[error("the thread of the streams panicked, so nothing would be stored until the bus is started anew")]
     Streams,
     /// The task of a connection panicked.
@@ -81,20 +81,20 @@ impl BindError {
 /// Why the store of the streams can't do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk is full, or the limit is reached. Nothing that was appended since the last commit is kept.
+    /// The disk is full, or the limit is reached. Nothing appended since the last commit is stored.
     #[error("no room for {}: the disk is full or bus.store.max_bytes is reached; free some room, or raise it", .0.display())]
     Full(PathBuf),
     /// A file or folder can't be trusted. The text names it, and says what is wrong and what to do.
     #[error("{0}")]
     Damaged(String),
-    /// The settings of a stream are no JSON of the right shape.
+    /// The settings of a stream are no JSON of the expected shape.
     #[error("{what}: {source}{advice}")]
     Settings {
-        /// Which settings.
+        /// The settings that can't be read.
         what: String,
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
-        /// What to do, with the punctuation before it; may be empty.
+        /// Advice, with the punctuation before it; may be empty.
         advice: &'static str,
     },
     /// The data folder can't be made, taken or read.
@@ -106,15 +106,15 @@ pub enum StoreError {
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The system refused. Nothing that was appended since the last commit may be called stored.
+    /// The system refused an operation. Nothing appended since the last commit may be called stored.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -1,4 +1,5 @@
-//! Arbitrary bytes from one client, without a socket: what the fuzz target and the test over its corpus run.
+//! Entry point of fuzzing: arbitrary bytes from one client, without a socket. The fuzz target and the test
+//! over its corpus run it.
 
 use std::sync::Arc;
 
@@ -13,11 +14,11 @@ use crate::wire::parse::Parser;
 const MAX_CONTROL_LINE: usize = 512;
 const MAX_PAYLOAD: usize = 1024;
 
-/// Takes `input` as what one client sends, in three different ways of cutting it, and carries out what it asks for.
+/// Reads `input` as the bytes of one client, cut into chunks in three ways, and carries out the operations.
 /// Returns the number of operations and errors in it.
 ///
 /// # Panics
-/// If the parser, the session or the routing breaks one of its promises.
+/// Panics if the parser, the session or the routing breaks one of its promises.
 pub fn check_bytes(input: &[u8]) -> usize {
     let whole = read(input, input.len());
     for chunk in [1, 2 + input.len() % 11] {

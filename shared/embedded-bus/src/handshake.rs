@@ -1,19 +1,20 @@
-//! INFO and CONNECT: what the two sides tell each other.
+//! INFO and CONNECT: how server and client introduce themselves.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 
-/// What clients judge the protocol by. The operations of this version are spoken.
+/// The version by which clients judge the protocol. The operations of this version are spoken.
 pub(crate) const PROTOCOL_VERSION: &str = "2.11.0";
 /// The level of the JetStream API that is spoken, as in nats-server 2.11.
 pub(crate) const API_LEVEL: u32 = 1;
 /// The Go version in INFO, which some clients require.
 const GO_VERSION: &str = "none, this server is written in Rust";
-/// The commit in INFO: nats-server's word for a build that does not know its own.
+/// The commit in INFO: nats-server's text for a build that does not know its commit.
 const GIT_COMMIT: &str = "not set";
 
-/// INFO without what differs between connections, in the order in which nats-server writes the fields.
+/// The fields of INFO, in the order in which nats-server writes them. Those of one connection are added by
+/// [`Info::json`].
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Info {
     server_id: String,
@@ -28,16 +29,16 @@ pub(crate) struct Info {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     auth_required: bool,
     max_payload: usize,
-    /// Whether there are streams.
+    /// Whether the server has streams.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     jetstream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_ip: Option<String>,
-    /// The level of the stream API, sent without streams as well.
+    /// The level of the JetStream API. It is sent without streams as well.
     api_lvl: u32,
-    /// "Lame duck mode": this server is about to go.
+    /// "Lame duck mode": the server is about to end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     ldm: bool,
 }
@@ -66,12 +67,12 @@ impl Info {
         }
     }
 
-    /// This server's own name, unlike that of any other and new at each start.
+    /// Returns the id of this server: unique, and new at each start.
     pub(crate) fn server_id(&self) -> &str {
         &self.server_id
     }
 
-    /// The JSON for one connection.
+    /// Returns the JSON for one connection.
     pub(crate) fn json(&self, client_id: u64, client_ip: &str, ldm: bool) -> String {
         let info =
             Self { client_id: Some(client_id), client_ip: Some(client_ip.to_owned()), ldm, ..self.clone() };
@@ -79,7 +80,7 @@ impl Info {
     }
 }
 
-/// What a client says in CONNECT, as far as it matters here. What is absent or null stays as it was.
+/// The fields of CONNECT that matter here. An absent field, or null, leaves its setting as it was.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Connect {
@@ -95,9 +96,9 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
-    /// Reads the JSON; `None` if it is none. `null` is an empty CONNECT, as for nats-server.
+    /// Reads the JSON; `None` if it can't be read. `null` is an empty CONNECT, as in nats-server.
     pub(crate) fn read(json: &[u8]) -> Option<Self> {
-        // A struct could be read from an array too, which no client means.
+        // Serde would read a struct from an array too, which no client means.
         if json.first() == Some(&b'[') {
             return None;
         }

@@ -1,15 +1,17 @@
-//! Header blocks: finding what matters for a stream, and adding what a stream adds.
+//! Header blocks: finding the headers that matter for a stream, and adding a stream's own.
 //!
-//! A block is `NATS/1.0`, lines of `Name: value` and an empty line. Names count as spelled: nats-server does the same.
+//! A block is `NATS/1.0`, lines of `Name: value` and an empty line. Names are case-sensitive, as in
+//! nats-server.
 
-/// What a block begins with.
+/// The beginning of a block.
 const VERSION: &[u8] = b"NATS/1.0\r\n";
-/// How a block ends.
+/// The end of a line, and an empty line at the end of a block.
 const END: &[u8] = b"\r\n";
-/// The destination that switches tracing off.
+/// The trace destination that switches tracing off.
 const TRACE_DISABLED: &[u8] = b"trace disabled";
 
-/// The names and values of a block, in order, without blanks around the values. What is no header line is skipped.
+/// Returns the names and values of a block, in order, without blanks around the values. Skips lines without a
+/// colon.
 pub(crate) fn lines(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     block.split(|byte| *byte == b'\n').skip(1).filter_map(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -18,13 +20,13 @@ pub(crate) fn lines(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The id that makes a publish the same as an earlier one.
+/// Returns the id by which a repeated publish is known.
 pub(crate) fn message_id(block: &[u8]) -> Option<&[u8]> {
     let found = lines(block).find(|(name, _)| *name == b"Nats-Msg-Id")?.1;
     (!found.is_empty()).then_some(found)
 }
 
-/// Whether a message is only to be traced: nats-server follows its way and delivers it to nobody.
+/// Whether a message is only traced. nats-server then follows its path and delivers it to nobody.
 pub(crate) fn is_trace_only(block: &[u8]) -> bool {
     let (mut asked, mut dest) = (None, None);
     for (name, value) in lines(block) {
@@ -39,7 +41,7 @@ pub(crate) fn is_trace_only(block: &[u8]) -> bool {
     has_dest && asked.is_some_and(is_on)
 }
 
-/// What a message asks of the stream before it is stored. Empty values count as absent.
+/// Conditions that a message sets for its own storing. Empty values count as absent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expectations<'a> {
     pub(crate) message_id: Option<&'a [u8]>,
@@ -56,7 +58,7 @@ pub(crate) struct Expectations<'a> {
 }
 
 impl<'a> Expectations<'a> {
-    /// Reads them; of several lines with one name the first counts.
+    /// Reads the conditions. Of several lines with one name the first counts.
     pub(crate) fn read(block: &'a [u8]) -> Self {
         let mut expectations = Self::default();
         for (name, value) in lines(block) {
@@ -95,7 +97,7 @@ impl<'a> Expectations<'a> {
     }
 }
 
-/// A block with more lines behind its own.
+/// A block with further lines behind its own.
 #[derive(Debug)]
 pub(crate) struct Extended(Vec<u8>);
 
@@ -111,7 +113,7 @@ impl Extended {
         Self(out)
     }
 
-    /// Begins with a word about how something went.
+    /// Begins with a status line.
     pub(crate) fn status(text: &str) -> Self {
         Self(format!("NATS/1.0 {text}\r\n").into_bytes())
     }
@@ -130,14 +132,14 @@ impl Extended {
         self.line(name, value.to_string())
     }
 
-    /// The block.
+    /// Ends the block.
     pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.extend_from_slice(END);
         self.0
     }
 }
 
-/// A block that only says how something went.
+/// Returns a block of only a status line.
 pub(crate) fn status(text: &str) -> Vec<u8> {
     Extended::status(text).end()
 }

@@ -1,4 +1,4 @@
-//! Listens, lets connections in, and ends them all.
+//! The server: listens, admits connections, and ends them all.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,16 +18,16 @@ use crate::stats::{Stats, add};
 use crate::stream_worker::StreamWorker;
 use crate::wire::encode;
 
-/// How long to wait after an accept that failed, at first and at most.
+/// Pause after an accept that failed, at first and at most.
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(1);
-/// How long the end may take: for what is being read, for what waits to be stored, and for what has to be written. All
-/// are over sooner: by the deadlines of the connections themselves, and by the bound of the streams' queue.
+/// Bounds on each stage of the end: reading, storing what waits, writing. All end sooner, by the deadlines of
+/// the connections and by the bound of the streams' queue.
 const STOP_READING: Duration = Duration::from_secs(1);
 const STOP_STORING: Duration = Duration::from_secs(10);
 const STOP_WRITING: Duration = Duration::from_secs(5);
 
-/// A bus that listens. It serves while [`EmbeddedBus::serve`] runs.
+/// A bus that listens. [`EmbeddedBus::serve`] serves its clients.
 #[derive(Debug)]
 pub struct EmbeddedBus {
     listener: TcpListener,
@@ -37,12 +37,25 @@ pub struct EmbeddedBus {
 }
 
 impl EmbeddedBus {
-    /// Takes the port and reads the streams that are kept. Clients that connect from now on wait until
-    /// [`EmbeddedBus::serve`] is called.
+    /// Binds the port and opens the stored streams. Clients that connect from now on wait until
+    /// [`EmbeddedBus::serve`] runs.
     ///
     /// # Errors
-    /// If a setting makes no sense, the address can't be listened on, or the streams can't be read. The text says what
-    /// to do.
+    /// Fails if a setting makes no sense, the address can't be listened on, or the streams can't be opened.
+    /// The text of the error says what to do.
+    ///
+    /// ```
+    /// use embedded_bus::{BindError, Config, EmbeddedBus};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let config = Config { listen: taken.local_addr()?, ..Config::default() };
+    /// let error = EmbeddedBus::bind(config).await.expect_err("the port is taken");
+    /// assert!(matches!(error, BindError::PortTaken(_)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         config.check()?;
         let failed = |error| BindError::from_io(config.listen, error);
@@ -53,26 +66,28 @@ impl EmbeddedBus {
         Ok(Self { listener, address, bus, streams })
     }
 
-    /// Where it listens, with the port it got if it asked for 0.
+    /// The address that the bus listens on, with the real port if [`Config::listen`] asked for port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// A handle on its counters.
+    /// Returns a handle on the counters.
     pub fn stats(&self) -> Stats {
         self.bus.stats.clone()
     }
 
-    /// Serves until `shutdown` is cancelled, and returns once every connection has ended: each is told by an INFO with
-    /// `ldm`, is served for [`Config::lame_duck`] unless all go sooner, gets what waits for it, and is closed. After
-    /// `lame_duck` that takes a few seconds at most. Dropping the future instead ends
-    /// the connections without waiting for them.
+    /// Serves clients until `shutdown` is cancelled, and returns once every connection has ended.
+    ///
+    /// At the end each connection is told by an INFO with `ldm`, and is served for [`Config::lame_duck`], or
+    /// less if all clients leave sooner. Then its pending output is written and it is closed, which takes a
+    /// few seconds at most. Dropping the future ends the connections without waiting for them.
     ///
     /// # Errors
-    /// It ended, in the same way, before it was told to: something panicked that it can't go on without.
+    /// Fails if a panic left the bus unable to go on. The bus then ends in the same way, before it was told
+    /// to.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServeError> {
         let Self { listener, address, bus, streams } = self;
-        // Only matter if this future is dropped.
+        // Takes effect only if this future is dropped.
         let _ends = (bus.stop.clone().drop_guard(), bus.flush.clone().drop_guard());
         tracing::info!(%address, "bus listens");
         let streams_ended = streams.as_ref().map(StreamWorker::ended).unwrap_or_default();
@@ -95,7 +110,8 @@ impl EmbeddedBus {
         if timeout(STOP_READING, bus.readers.wait()).await.is_err() {
             tracing::warn!("a connection was still publishing when the bus ended");
         }
-        // Nobody publishes any more: what waits is stored and acknowledged before the connections are flushed.
+        // No client publishes any more, so all queued messages are stored and acknowledged before the
+        // connections are flushed.
         if let Some(streams) = streams
             && timeout(STOP_STORING, streams.end()).await.is_err()
         {
@@ -109,7 +125,8 @@ impl EmbeddedBus {
         served
     }
 
-    /// Makes the thread of the streams panic, for a test to see what that leads to. A released program does not.
+    /// Returns a function that makes the stream worker panic, for a test of the consequences. It does nothing
+    /// in a release build.
     #[doc(hidden)]
     pub fn streams_panic(&self) -> impl FnOnce() + Send + use<> {
         let queue = self.bus.stream_queue.clone();
@@ -117,7 +134,7 @@ impl EmbeddedBus {
     }
 }
 
-/// Lets connections in, for ever.
+/// Admits connections, for ever.
 async fn accept(listener: &TcpListener, bus: &Arc<Bus>) -> Infallible {
     let mut retry = FIRST_RETRY;
     let mut id = 0;
@@ -128,7 +145,7 @@ async fn accept(listener: &TcpListener, bus: &Arc<Bus>) -> Infallible {
                 id += 1;
                 admit(bus, id, stream, peer);
             }
-            // Most often there are no file descriptors left. Those who are connected go on.
+            // Most often the process has no file descriptors left. Open connections go on.
             Err(error) => {
                 add(&bus.stats.counters().accept_errors, 1);
                 tracing::warn!(%error, retry_ms = retry.as_millis() as u64, "can't accept a connection");
@@ -160,7 +177,8 @@ fn admit(bus: &Arc<Bus>, id: u64, stream: TcpStream, peer: SocketAddr) {
     bus.tasks.spawn(serving);
 }
 
-/// Says why and closes. A new socket takes these few bytes at once; one that does not is closed without them.
+/// Tells a refused client why, and closes the socket. A new socket takes these few bytes at once; if it does
+/// not, it is closed without them.
 fn refuse(stream: TcpStream) {
     let said = stream.into_std().and_then(|mut stream| {
         io::Write::write_all(&mut stream, &encode::error("maximum connections exceeded"))

@@ -1,7 +1,8 @@
-//! One client's conversation: what each operation does.
+//! One client's conversation: the effect of each operation.
 //!
-//! Synchronous, without a socket or a clock. Operations are carried out in the order they came, so everything one
-//! connection publishes reaches each subscriber in that order. Receivers are woken when the batch is settled.
+//! A session is synchronous, without a socket or a clock. Operations are carried out in the order of their
+//! arrival, so each subscriber receives the messages of one connection in the order of publishing. Receivers
+//! are woken when the batch is settled.
 
 use std::sync::Arc;
 
@@ -15,35 +16,35 @@ use crate::stats::{add, subtract};
 use crate::subject;
 use crate::wire::{Operation, Publish, WireError, encode};
 
-/// Why a connection is closed by the server.
+/// Why the server closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fatal {
-    /// It does not speak the protocol or exceeds a limit.
+    /// The client does not speak the protocol, or exceeds a limit.
     Wire(WireError),
-    /// CONNECT has no JSON that can be used.
+    /// The JSON of CONNECT can't be read.
     Connect,
-    /// A version of the protocol that does not exist.
+    /// CONNECT names a version of the protocol that does not exist.
     ClientProtocol,
-    /// A 503 is a header, so it can't be asked for without headers.
+    /// CONNECT asks for 503 answers without headers, which carry them.
     NoRespondersWithoutHeaders,
-    /// HPUB from a client that did not say it knows headers.
+    /// HPUB from a client whose CONNECT did not ask for headers.
     HeadersNotSupported,
-    /// The client said -ERR.
+    /// The client sent -ERR.
     ClientError,
-    /// Wrong or no credentials.
+    /// The credentials are wrong or missing.
     Authorization,
-    /// No credentials in time.
+    /// The credentials did not come in time.
     AuthenticationTimeout,
     /// PINGs went unanswered.
     Stale,
 }
 
 impl Fatal {
-    /// What the client is told.
+    /// Returns the text of the -ERR that the client gets.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Wire(error) => error.text(),
-            // nats-server closes without a word here.
+            // nats-server closes without any text here.
             Self::Connect | Self::ClientError => "Parser Error",
             Self::ClientProtocol => "invalid client protocol",
             Self::NoRespondersWithoutHeaders => "no responders requires headers support",
@@ -96,12 +97,12 @@ impl Session {
         self.admitted
     }
 
-    /// What is queued for others and not yet settled.
+    /// Returns the deliveries that are not settled yet.
     pub(crate) fn batch(&mut self) -> &mut Batch {
         &mut self.batch
     }
 
-    /// Refuses whatever is not the beginning of a CONNECT from a client that has not logged in.
+    /// Refuses input of a client that has not logged in, unless it begins like CONNECT.
     pub(crate) fn screen(&self, input: &[u8]) -> Result<(), Fatal> {
         match input.first() {
             Some(first) if !self.admitted && !first.eq_ignore_ascii_case(&b'C') => Err(Fatal::Authorization),
@@ -129,7 +130,7 @@ impl Session {
         Ok(())
     }
 
-    /// An interval has passed; `active` if anything came in it. Asks a silent client whether it is there.
+    /// Ends an interval, in which the client was `active` or silent. A silent client gets a PING.
     pub(crate) fn on_interval(&mut self, active: bool) -> Result<(), Fatal> {
         if active {
             self.pings_out = 0;
@@ -142,7 +143,7 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what no operation asked for, at once.
+    /// Sends bytes at once that answer no operation.
     pub(crate) fn tell(&mut self, bytes: &[u8]) {
         self.answer(bytes);
         self.batch.wake();
@@ -196,7 +197,7 @@ impl Session {
             drop(router);
             return self.complain("maximum subscriptions exceeded");
         }
-        // A sid in use stays as it is and is acknowledged, as nats-server does.
+        // A sid in use keeps its subscription and is acknowledged, as in nats-server.
         let target = Target::Connection(Arc::clone(&self.outbox));
         if router.subscribe(Subscriber { connection: self.id, target }, pattern, queue, sid) {
             add(&self.bus.stats.counters().subscriptions, 1);

@@ -1,7 +1,6 @@
-//! The log of one stream on a disk, by itself and in plain types: what `tests/store-shapes` in the workspace compares with
-//! other shapes of a store.
+//! The log of one stream on a disk, without a bus and in plain types. `tests/store-shapes` in the workspace
+//! compares it with other shapes of a store.
 
-use std::fmt::Display;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -10,13 +9,13 @@ use crate::config::{DiskConfig, Storage, SyncMode};
 use crate::storage::{self, Log, Record, RemovalReason, Replayed, Store, StoreError, StoredStream};
 
 const STREAM: &str = "S";
-/// More than any comparison stores.
+/// A limit that no comparison reaches.
 const MAX_BYTES: u64 = 1 << 40;
 
-/// A message in plain parts.
+/// A message as plain fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Its place in the stream, from 1.
+    /// The sequence, from 1.
     pub seq: u64,
     /// When it was stored, in nanoseconds since 1970.
     pub time: u64,
@@ -24,7 +23,7 @@ pub struct Message<'a> {
     pub subject: &'a [u8],
     /// The header block.
     pub headers: &'a [u8],
-    /// What was published.
+    /// The payload.
     pub payload: &'a [u8],
 }
 
@@ -32,89 +31,91 @@ pub struct Message<'a> {
 #[derive(Debug)]
 pub struct DiskLog {
     log: Box<dyn Log>,
-    /// Dropped after the log, which it counts.
+    last_seq: u64,
+    /// Dropped after the log, because it counts the log.
     _store: Box<dyn Store>,
 }
 
-fn text(error: impl Display) -> String {
-    error.to_string()
-}
-
 impl DiskLog {
-    /// Opens what is in a folder, or begins there. Each message that is there is told of, in the order of sequences. Also
-    /// gives the highest sequence that may be in use.
+    /// Opens the log in a folder, or begins one there. Calls `replay` for each message, in the order of
+    /// sequences.
     ///
     /// # Errors
-    /// What the store says, for people.
+    /// Fails with the error of the store.
     pub fn open(
         folder: &Path,
         strict: bool,
-        tell: &mut dyn FnMut(Message<'_>),
-    ) -> Result<(Self, u64), String> {
+        replay: &mut dyn FnMut(Message<'_>),
+    ) -> Result<Self, StoreError> {
         let sync = if strict { SyncMode::Strict } else { SyncMode::Relaxed };
         let config = DiskConfig { path: folder.to_owned(), sync, max_bytes: MAX_BYTES };
-        let mut store = storage::open(&Storage::Disk(config)).map_err(text)?;
-        if store.streams().map_err(text)?.is_empty() {
+        let mut store = storage::open(&Storage::Disk(config))?;
+        if store.streams()?.is_empty() {
             let stream =
                 StoredStream { name: STREAM.to_owned(), config: Bytes::from_static(b"{}"), created: 1 };
-            let log = store.create(&stream).map_err(text)?;
-            return Ok((Self { log, _store: store }, 0));
+            let log = store.create(&stream)?;
+            return Ok(Self { log, last_seq: 0, _store: store });
         }
-        let opened = store.open(STREAM, &mut |told| match told {
-            Replayed::Present(record) => tell(plain(&record)),
-            // The duplicate window would look at the id here.
+        let opened = store.open(STREAM, &mut |replayed| match replayed {
+            Replayed::Present(record) => replay(plain(&record)),
+            // The duplicate window of a stream would remember the id.
             Replayed::Stored(_) => {}
         });
-        let (log, opened) = opened.map_err(text)?;
-        Ok((Self { log, _store: store }, opened.last_seq))
+        let (log, opened) = opened?;
+        Ok(Self { log, last_seq: opened.last_seq, _store: store })
+    }
+
+    /// Returns the highest sequence that may have been in use when the log was opened.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
     }
 
     /// Adds a message behind all others.
     ///
     /// # Errors
-    /// What the store says, for people.
-    pub fn append(&mut self, message: Message<'_>) -> Result<(), String> {
+    /// Fails with the error of the store.
+    pub fn append(&mut self, message: Message<'_>) -> Result<(), StoreError> {
         let Message { seq, time, subject, headers, payload } = message;
         let [subject, headers, payload] = [subject, headers, payload].map(Bytes::copy_from_slice);
-        self.log.append(Record { seq, time, subject, headers, payload }).map_err(text)
+        self.log.append(Record { seq, time, subject, headers, payload })
     }
 
     /// Removes messages for good.
     ///
     /// # Errors
-    /// What the store says, for people.
-    pub fn remove(&mut self, seqs: &[u64]) -> Result<(), String> {
-        self.log.remove(seqs, RemovalReason::Limit).map_err(text)
+    /// Fails with the error of the store.
+    pub fn remove(&mut self, seqs: &[u64]) -> Result<(), StoreError> {
+        self.log.remove(seqs, RemovalReason::Limit)
     }
 
-    /// Keeps the ids of messages from this sequence on, whatever becomes of the messages.
-    pub fn keep_ids_from(&mut self, seq: u64) {
-        self.log.keep_ids_from(seq);
+    /// Retains the ids of messages from this sequence on, even after the messages are removed.
+    pub fn retain_ids_from(&mut self, seq: u64) {
+        self.log.retain_ids_from(seq);
     }
 
-    /// Makes everything since the last time durable, as far as the setting promises.
+    /// Makes everything since the last commit durable, as far as the setting promises.
     ///
     /// # Errors
-    /// What the store says, for people.
-    pub fn commit(&mut self) -> Result<(), String> {
-        self.log.commit().map_err(text)
+    /// Fails with the error of the store.
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        self.log.commit()
     }
 
-    /// Bytes of the message with this sequence, all parts; `None` if it is not there.
+    /// Returns the bytes of the message with this sequence, all fields together; `None` if it is not there.
     ///
     /// # Errors
-    /// What the store says, for people.
-    pub fn read(&mut self, seq: u64) -> Result<Option<usize>, String> {
+    /// Fails with the error of the store.
+    pub fn read(&mut self, seq: u64) -> Result<Option<usize>, StoreError> {
         let size = |record: Record| record.subject.len() + record.headers.len() + record.payload.len();
-        self.log.read(seq).map(|record| record.map(size)).map_err(|error: StoreError| text(error))
+        self.log.read(seq).map(|record| record.map(size))
     }
 
-    /// What is due by the clock. `now` is in nanoseconds since 1970.
+    /// Does the work that is due by the clock. `now` is in nanoseconds since 1970.
     ///
     /// # Errors
-    /// What the store says, for people.
-    pub fn tick(&mut self, now: u64) -> Result<(), String> {
-        self.log.on_tick(now).map_err(text)
+    /// Fails with the error of the store.
+    pub fn tick(&mut self, now: u64) -> Result<(), StoreError> {
+        self.log.on_tick(now)
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a bus counts about itself.
+//! Counters of a bus.
 //!
-//! Counters only grow; `connections` and `subscriptions` are what stands now. Nothing is dropped without being in one.
+//! Counters only grow; `connections` and `subscriptions` are gauges. Every dropped message is in a counter.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,72 +51,73 @@ struct StoreState {
     error: Option<String>,
 }
 
-/// How the data folder of the streams stood at the last tick, less than a second ago; all zero if they are in memory.
+/// The data folder of the streams at the last tick, less than a second ago; all zero if streams are in
+/// memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreSnapshot {
     /// Bytes of the files of all streams.
     pub bytes: u64,
-    /// Bytes that they may have.
+    /// Bytes that the files may have.
     pub max_bytes: u64,
-    /// Bytes that are free on their disk.
+    /// Bytes that are free on the disk.
     pub free_bytes: u64,
     /// Segment files.
     pub segments: u64,
-    /// Whether messages are refused for want of room.
+    /// Whether messages are refused for want of space.
     pub full: bool,
-    /// Messages that were refused for want of room.
+    /// Messages that were refused for want of space.
     pub refused: u64,
     /// Times that a file was synced.
     pub syncs: u64,
-    /// Microseconds that took, in total.
+    /// Microseconds that the syncs took, in total.
     pub sync_micros: u64,
-    /// Microseconds that the last one took.
+    /// Microseconds that the last sync took.
     pub last_sync_micros: u64,
     /// Times that the system refused to write, to sync or to read.
     pub errors: u64,
-    /// Files whose end had been cut off while it was written, and was dropped when they were opened.
+    /// Files whose end a crash had cut off; the incomplete end was dropped when they were opened.
     pub cuts: u64,
-    /// Bytes of the files that nobody needs, and that are not given back yet.
+    /// Bytes in the files that are of no use and not given back yet.
     pub wasted_bytes: u64,
-    /// Bytes that were copied to give room back.
+    /// Bytes that were copied to give space back.
     pub rewritten_bytes: u64,
-    /// Files that were replaced by ones without what nobody needs.
+    /// Files that were replaced by copies without useless bytes.
     pub rewrites: u64,
-    /// Times that room could not be given back, e.g. for want of room for the copy. It is tried again.
+    /// Times that space could not be given back, e.g. for want of space for the copy. It is tried again.
     pub failed_rewrites: u64,
 }
 
-/// What memory the streams took at the last tick, less than a second ago, by estimate.
+/// Memory of the streams at the last tick, less than a second ago, by estimate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemorySnapshot {
-    /// Bytes for messages, subjects and message ids; with the messages themselves, if those are in memory.
+    /// Bytes for messages, subjects and message ids. Payloads count if they are stored in memory.
     pub bytes: u64,
-    /// Bytes that they may take.
+    /// Limit of `bytes`.
     pub max_bytes: u64,
     /// Whether messages are refused for want of memory.
     pub full: bool,
 }
 
-/// What one stream held at the last tick, less than a second ago.
+/// One stream at the last tick, less than a second ago.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamSnapshot {
-    /// Its name.
+    /// The stream's name.
     pub name: String,
-    /// Messages that it holds.
+    /// Messages in the stream.
     pub messages: u64,
-    /// Their bytes, as its limits count them.
+    /// Bytes of the messages, as the limits of the stream count them.
     pub bytes: u64,
-    /// The limit of `bytes`; 0: none.
+    /// Limit of `bytes`; 0: none.
     pub max_bytes: u64,
     /// Subjects that have messages.
     pub subjects: u64,
     /// Message ids in the duplicate window.
     pub ids: u64,
-    /// The lowest sequence.
+    /// The lowest sequence in the stream.
     pub first_seq: u64,
-    /// The highest sequence that was given.
+    /// The highest sequence that was given to a message.
     pub last_seq: u64,
-    /// Bytes that it takes where it is kept.
+    /// Bytes of the stream's log, on the disk or in memory.
     pub log_bytes: u64,
 }
 
@@ -125,17 +126,17 @@ pub struct StreamSnapshot {
 pub struct Snapshot {
     /// Connections that are open.
     pub connections: u64,
-    /// Subscriptions that stand, of all connections.
+    /// Subscriptions of all connections.
     pub subscriptions: u64,
-    /// Connections that were let in since the start.
+    /// Connections that were admitted since the start.
     pub connections_accepted: u64,
     /// Connections that were turned away because there were too many.
     pub connections_refused: u64,
-    /// Times that the system did not give an incoming connection, e.g. for want of file descriptors.
+    /// Times that accepting a connection failed, e.g. for want of file descriptors.
     pub accept_errors: u64,
     /// Connections closed for wrong, missing or late credentials.
     pub authorization_failures: u64,
-    /// Connections closed because what they sent is not the protocol or exceeds a limit.
+    /// Connections closed because their bytes are not the protocol or exceed a limit.
     pub protocol_errors: u64,
     /// Connections closed because they did not answer PINGs.
     pub stale_connections: u64,
@@ -145,9 +146,10 @@ pub struct Snapshot {
     pub connection_panics: u64,
     /// Messages that clients published.
     pub messages_in: u64,
-    /// Messages queued for a subscriber: one published message counts once for each.
+    /// Messages queued for subscribers: one published message counts once for each subscriber.
     pub messages_out: u64,
-    /// Of `messages_out`, those whose connection ended before they were surely written, and those that no longer fit.
+    /// Of `messages_out`, messages that may not have been written before their connection ended, and messages
+    /// without space in the outbox.
     pub messages_discarded: u64,
     /// 503 answers given because nobody was there to receive a request.
     pub no_responders: u64,
@@ -157,28 +159,28 @@ pub struct Snapshot {
     pub bytes_out: u64,
     /// Times that a publisher was held back for a moment because a receiver was nearly full.
     pub publishers_held: u64,
-    /// Messages that streams stored.
+    /// Messages stored by streams.
     pub stream_stored: u64,
-    /// Messages that streams had already, by their ids.
+    /// Messages that streams had already, by their message ids.
     pub stream_duplicates: u64,
     /// Messages that streams refused: a limit, an expectation that did not hold, or a store that failed.
     pub stream_refused: u64,
-    /// Times that a stream made durable what it had taken.
+    /// Times that a stream made messages durable.
     pub stream_commits: u64,
-    /// Microseconds that took, in total.
+    /// Microseconds that those commits took, in total.
     pub stream_commit_micros: u64,
     /// Times that a stream's store failed and was read anew.
     pub stream_failures: u64,
-    /// Messages dropped because the streams had ended, or because a stream's copies came back to streams faster than
-    /// they were stored.
+    /// Messages dropped because the streams had ended, or because live copies came back to streams faster
+    /// than they were stored.
     pub stream_dropped: u64,
     /// Times that the system's clock was set by a second or more while the streams ran.
     pub clock_steps: u64,
-    /// Times that a publisher had to wait because too much waited for the streams.
+    /// Times that a publisher waited because the queue of the streams was full.
     pub stream_publishers_held: u64,
     /// Messages and requests that wait for the streams.
     pub stream_queued: u64,
-    /// Their bytes.
+    /// Bytes of `stream_queued`.
     pub stream_queued_bytes: u64,
 }
 
@@ -218,7 +220,7 @@ impl Stats {
         }
     }
 
-    /// What each stream held at the last tick, by name.
+    /// Returns each stream as of the last tick, by name.
     pub fn streams(&self) -> Vec<StreamSnapshot> {
         self.0.streams.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -227,12 +229,13 @@ impl Stats {
         *self.0.streams.lock().unwrap_or_else(PoisonError::into_inner) = streams;
     }
 
-    /// How the data folder of the streams stood at the last tick.
+    /// Returns the data folder of the streams as of the last tick.
     pub fn store(&self) -> StoreSnapshot {
         self.0.store.lock().unwrap_or_else(PoisonError::into_inner).snapshot
     }
 
-    /// Why a stream could not be used at the last tick, if one could not: its store failed. It is tried again.
+    /// Returns why a stream's store failed, if one could not be used at the last tick. The bus tries again by
+    /// itself.
     pub fn store_error(&self) -> Option<String> {
         self.0.store.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
     }
@@ -241,7 +244,7 @@ impl Stats {
         *self.0.store.lock().unwrap_or_else(PoisonError::into_inner) = StoreState { snapshot, error };
     }
 
-    /// What memory the streams took at the last tick.
+    /// Returns the memory of the streams as of the last tick.
     pub fn memory(&self) -> MemorySnapshot {
         *self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -260,7 +263,7 @@ pub(crate) fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Relaxed);
 }
 
-/// Takes away from a gauge.
+/// Subtracts from a gauge.
 pub(crate) fn subtract(gauge: &AtomicU64, amount: u64) {
     gauge.fetch_sub(amount, Relaxed);
 }

@@ -1,7 +1,7 @@
-//! The one thread that owns all streams of a bus.
+//! The stream worker: the one thread that owns all streams of a bus.
 //!
-//! It ends when its queue is closed and empty: everything that was taken is then stored, told and acknowledged. Whatever
-//! ends it, the queue is closed, so that nobody waits for it in vain.
+//! The worker ends when its queue is closed and empty: all accepted messages are then stored and
+//! acknowledged. However it ends, it closes the queue, so that nobody waits in vain.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,18 +21,18 @@ use crate::routing::Subscriber;
 use crate::storage;
 use crate::wire::Publish;
 
-/// How often the clock is looked at.
+/// How often the streams do the work that is due by the clock.
 const TICK: Duration = Duration::from_millis(200);
-/// Bytes of outputs that are collected before they are made durable and leave.
+/// Bytes of outputs that are collected before a commit.
 const FULL_OUTPUT: usize = 4 << 20;
-/// Messages that are taken before they are made durable.
+/// Messages that are handled before a commit.
 const FULL_BATCH: usize = 4096;
-/// The part of a connection's pending bytes that one answer may fill.
+/// One answer may fill this fraction of a connection's pending bytes.
 const ANSWER_PART: usize = 4;
-/// The connection that the routes of the streams belong to. Those of clients count from 1.
+/// The connection id of the streams' routes. The ids of clients count from 1.
 const OWN: u64 = 0;
 
-/// A running thread.
+/// A handle on the running thread.
 #[derive(Debug)]
 pub(crate) struct StreamWorker {
     queue: Arc<StreamQueue>,
@@ -41,7 +41,7 @@ pub(crate) struct StreamWorker {
 }
 
 impl StreamWorker {
-    /// Starts the thread, if the bus is to have streams, and waits until it has opened them.
+    /// Starts the thread if the bus has streams, and waits until they are open.
     pub(crate) async fn start(bus: &Arc<Bus>) -> Result<Option<Self>, BindError> {
         let (Some(config), Some(queue)) = (bus.config.streams.clone(), &bus.stream_queue) else {
             return Ok(None);
@@ -61,7 +61,7 @@ impl StreamWorker {
                         running.run(&thread_queue);
                     }
                 }
-                // Nobody waits for it any more if this can't be sent.
+                // If this can't be sent, nobody waits for it any more.
                 Err(error) => drop(tell_opened.send(Err(error))),
             }
         };
@@ -75,26 +75,26 @@ impl StreamWorker {
         }
     }
 
-    /// Takes nothing more, and waits until all that was taken is stored and told.
+    /// Accepts nothing more, and waits until all accepted messages are stored and answered.
     pub(crate) async fn end(self) {
         self.queue.close();
         self.ended.cancelled().await;
     }
 
-    /// Tells when the thread is gone.
+    /// Returns a token that is cancelled when the thread is gone.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.ended.clone()
     }
 }
 
-/// A bus that is dropped ends its thread too.
+/// Ends the thread of a bus that is dropped.
 impl Drop for StreamWorker {
     fn drop(&mut self) {
         self.queue.close();
     }
 }
 
-/// Nobody is to wait for a thread that has ended.
+/// Closes the queue when the thread ends, so that nobody waits for it.
 struct CloseGuard(Arc<StreamQueue>);
 
 impl Drop for CloseGuard {
@@ -119,7 +119,7 @@ fn open(bus: &Arc<Bus>, config: &StreamsConfig) -> Result<Running, StoreError> {
         },
         memory: MemoryBound {
             max: config.max_memory,
-            keeps_messages: matches!(config.storage, Storage::Memory),
+            holds_messages: matches!(config.storage, Storage::Memory),
         },
     };
     let set = clock::wall();
@@ -129,7 +129,7 @@ fn open(bus: &Arc<Bus>, config: &StreamsConfig) -> Result<Running, StoreError> {
     Ok(Running { bus: Arc::clone(bus), streams, clock, batch: Batch::of_streams(bus.stats.clone()) })
 }
 
-/// With which time the clock of the streams begins while the system's is not set.
+/// Returns the first time of the streams' clock while the system's clock is not set.
 fn unset(streams: &Streams) -> u64 {
     let begins_at = streams.newest().max(time::now());
     tracing::warn!(
@@ -167,7 +167,7 @@ impl Running {
         self.note_depth(queue);
     }
 
-    /// Notices when the system's clock was set. Nothing may wait for a commit then.
+    /// Notices when the system's clock was set. Called only while nothing waits for a commit.
     fn look_at_clock(&mut self) {
         if let Some(reading) = self.clock.look() {
             self.streams.look_at_clock(reading);
@@ -189,7 +189,7 @@ impl Running {
         self.flush();
     }
 
-    /// Makes durable what was taken, and lets out what it gave rise to.
+    /// Commits the handled messages, and sends the outputs.
     fn flush(&mut self) {
         for output in self.streams.settle(self.clock.now()) {
             self.send(&output);

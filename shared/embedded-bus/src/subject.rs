@@ -1,12 +1,13 @@
-//! Subjects: which are valid, which have wildcards, and what matches what.
+//! Subjects and patterns: validity, wildcards, matching.
 //!
-//! A subject is bytes, not text: tokens between dots, none of them empty. A token `*` stands for any one token, a last
-//! token `>` for one or more. Elsewhere inside a token both are ordinary bytes, as in `a*b`.
+//! A subject is bytes, not text: tokens between dots, none of them empty. A token `*` stands for any one
+//! token, and `>` as the last token for one or more. Inside a longer token both are ordinary bytes, as in
+//! `a*b`.
 
 const ONE: &[u8] = b"*";
 const REST: &[u8] = b">";
 
-/// The tokens of a subject, in order.
+/// Returns the tokens of a subject, in order.
 pub(crate) fn tokens(subject: &[u8]) -> impl Iterator<Item = &[u8]> {
     subject.split(|byte| *byte == b'.')
 }
@@ -23,7 +24,7 @@ pub(crate) fn is_well_formed(subject: &[u8]) -> bool {
     previous != b'.'
 }
 
-/// Whether one may subscribe to it.
+/// Whether a client may subscribe to this pattern.
 pub(crate) fn is_valid_pattern(pattern: &[u8]) -> bool {
     let mut ended = false;
     for token in tokens(pattern) {
@@ -35,14 +36,14 @@ pub(crate) fn is_valid_pattern(pattern: &[u8]) -> bool {
     true
 }
 
-/// Whether a message may have it as its subject in pedantic mode: well formed and without wildcards.
+/// Whether pedantic mode accepts this subject for a message: well formed and without wildcards.
 pub(crate) fn is_valid_literal(subject: &[u8]) -> bool {
     tokens(subject).all(|token| !token.is_empty() && !is_wildcard(token))
 }
 
 /// Whether a valid pattern has a wildcard.
 pub(crate) fn has_wildcard(pattern: &[u8]) -> bool {
-    // Most patterns have neither byte, and finding that out needs no splitting.
+    // Most patterns contain neither byte, and that check needs no splitting.
     pattern.iter().any(|byte| matches!(byte, b'*' | b'>')) && tokens(pattern).any(is_wildcard)
 }
 
@@ -51,12 +52,12 @@ pub(crate) fn is_wildcard(token: &[u8]) -> bool {
     token == ONE || token == REST
 }
 
-/// Whether this token stands for everything that follows.
+/// Whether this token stands for all tokens that follow.
 pub(crate) fn is_rest(token: &[u8]) -> bool {
     token == REST
 }
 
-/// Whether any subject is for both patterns.
+/// Whether any subject matches both patterns.
 pub(crate) fn collide(one: &[u8], other: &[u8]) -> bool {
     let (mut these, mut those) = (tokens(one), tokens(other));
     loop {
@@ -69,8 +70,8 @@ pub(crate) fn collide(one: &[u8], other: &[u8]) -> bool {
     }
 }
 
-/// Whether a message with this subject is for a subscription to this pattern. The definition in its shortest form;
-/// [`crate::routing`] answers the same for many patterns at once and is tested against it.
+/// Whether a subject matches a pattern. This is the definition in its shortest form; [`crate::routing`] gives
+/// the same answer for many patterns at once and is tested against it.
 pub(crate) fn matches(pattern: &[u8], subject: &[u8]) -> bool {
     let (mut wanted, mut given) = (tokens(pattern), tokens(subject));
     loop {

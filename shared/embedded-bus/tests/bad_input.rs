@@ -1,4 +1,5 @@
-//! Peers that break the protocol, by mistake or on purpose. They lose their connection; nobody else notices.
+//! Clients that break the protocol, by mistake or on purpose. They lose their connection, and nobody else
+//! notices.
 
 mod support;
 
@@ -6,7 +7,7 @@ use embedded_bus::Config;
 use support::{CONNECT, Raw, Server};
 use tokio::io::AsyncWriteExt as _;
 
-/// Sends this to a fresh connection and tells what the bus says before it closes.
+/// Sends this on a fresh connection and returns what the bus says before it closes.
 async fn fate(server: &Server, input: impl AsRef<[u8]>) -> String {
     let mut peer = Raw::open(server.address).await;
     // The bus may close before it has read everything.
@@ -54,7 +55,7 @@ async fn a_line_without_end_is_not_collected() {
         assert_eq!(said, "-ERR 'maximum control line exceeded'\r\n", "{start}");
     }
     server.expect_healthy().await;
-    // A fraction of what was sent was read before the end.
+    // Only a fraction of the input was read before the end.
     assert!(server.stats.snapshot().bytes_in < 5 << 20, "{:?}", server.stats.snapshot());
 }
 
@@ -134,7 +135,7 @@ async fn a_peer_that_only_asks_and_never_reads_is_cut_off() {
     let server = Server::with(config).await;
     let mut peer = server.raw().await;
     let pings = "PING\r\n".repeat(10_000);
-    // Its PONGs fill the sockets' buffers first, then the bound.
+    // The PONGs fill the buffers of the sockets first, then the outbox.
     while peer.stream.write_all(pings.as_bytes()).await.is_ok() {
         if server.stats.snapshot().slow_consumers > 0 {
             break;

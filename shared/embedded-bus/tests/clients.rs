@@ -15,7 +15,7 @@ async fn next(subscriber: &mut Subscriber) -> async_nats::Message {
     timeout(DEADLINE, subscriber.next()).await.expect("no message came").expect("the subscription ended")
 }
 
-/// Subscribes, and waits until the bus knows.
+/// Subscribes, and waits until the bus has the subscription.
 async fn subscribe(server: &Server, client: &async_nats::Client, subject: &str) -> Subscriber {
     let before = server.stats.snapshot().subscriptions;
     let subscriber = client.subscribe(subject.to_owned()).await.expect("subscribed");

@@ -1,4 +1,4 @@
-//! Many subscriptions, many bytes, slow receivers.
+//! Many subscriptions, many bytes, and slow receivers.
 
 mod support;
 
@@ -131,7 +131,7 @@ async fn shutdown_ends_in_time_even_with_a_receiver_that_never_reads() {
     assert!(stopped.is_ok(), "the end took more than ten seconds");
 }
 
-/// A consumer of `flood` whose system takes next to nothing that it does not read.
+/// Returns a consumer of `flood` whose system buffers next to nothing.
 #[cfg(target_os = "linux")]
 async fn narrow(server: &Server) -> Raw {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
@@ -145,7 +145,7 @@ async fn narrow(server: &Server) -> Raw {
     raw
 }
 
-/// A third of what the system holds for a consumer is more than the first one takes in the time.
+/// The system buffers more for a consumer than the first one takes within the deadline.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_takes_little_without_a_pause_is_kept_and_one_that_takes_nothing_is_cut_off() {

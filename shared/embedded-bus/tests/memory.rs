@@ -1,4 +1,4 @@
-//! What streams take of the machine's memory against what the bound on it counts. Reads /proc, so it is for Linux.
+//! The memory that streams take, compared with the estimate that is bounded. Reads /proc, so it is for Linux.
 
 #![cfg(target_os = "linux")]
 
@@ -9,11 +9,11 @@ use std::fmt::Write as _;
 use embedded_bus::{Config, DiskConfig, Storage, StreamsConfig, SyncMode};
 use support::{Raw, Server};
 
-/// How many of each make so much memory that nothing else in this process shows.
+/// Numbers so large that the rest of the process's memory does not show.
 const CHANNELS: usize = 150_000;
 const MESSAGES: usize = 400_000;
 const IDS: usize = 300_000;
-/// Messages that wait at a time, so that what waits takes little.
+/// Messages in flight, few so that waiting ones take little memory.
 const CHUNK: usize = 2_000;
 
 /// Bytes of memory that this process has in use.
@@ -35,12 +35,12 @@ impl Filling {
         let server = Server::with(Config { streams, ..Config::default() }).await;
         let client = server.raw().await;
         let mut this = Self { server, client, stored: 0 };
-        // Whatever is made once is there before anything is measured.
+        // Allocations that are made only once come before the measurement.
         this.fill("WARM", 10 * CHUNK, |number| (format!("WARM.{}", number % 10), None)).await;
         this
     }
 
-    /// Publishes to a new stream, and gives the growth of the memory and of what is counted.
+    /// Publishes to a new stream. Returns the growth of the memory and of the estimate.
     async fn fill(
         &mut self,
         name: &str,
@@ -77,7 +77,7 @@ impl Filling {
         (resident() - before, self.counted().await - counted)
     }
 
-    /// What the bus counts, once it has looked at everything that was stored.
+    /// Returns the estimate, once it includes everything that was stored.
     async fn counted(&self) -> f64 {
         let mut last = u64::MAX;
         loop {
@@ -92,7 +92,7 @@ impl Filling {
     }
 }
 
-/// Gives what was filled, so that nothing that it has is used again for another.
+/// Returns the filled bus, so that no memory of it is used again for another one.
 async fn compare(what: &str, storage: Storage) -> Filling {
     let mut filling = Filling::start(storage).await;
     let channels =

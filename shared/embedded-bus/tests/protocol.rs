@@ -31,7 +31,7 @@ async fn a_request_without_responders_is_answered_by_503_to_the_asker_alone() {
     asker.send("SUB inbox.* 0\r\nPUB nobody inbox.1 1\r\nx\r\n").await;
     asker.sync("HMSG inbox.1 0 38 38\r\nNATS/1.0 503\r\nNats-Subject: nobody\r\n\r\n\r\n").await;
     other.sync("").await;
-    // Without a subscription of its own to answer on, nobody is told.
+    // A publisher without a subscription for the answer gets no 503.
     asker.send("PUB nobody elsewhere 1\r\nx\r\nPUB $JS.API.INFO inbox.2 0\r\n\r\n").await;
     asker.sync("HMSG inbox.2 0 44 44\r\nNATS/1.0 503\r\nNats-Subject: $JS.API.INFO\r\n\r\n\r\n").await;
     assert_eq!(server.stats.snapshot().no_responders, 2);
@@ -81,7 +81,7 @@ async fn a_queue_group_gives_each_message_to_one_member() {
         counts[usize::from(sid.as_bytes()[0] - b'0')] += 1;
     }
     assert_eq!((counts[1] + counts[2], counts[3], counts[4]), (200, 200, 200), "{counts:?}");
-    // Both members are chosen; that one gets less than 40 of 200 is beyond chance.
+    // Both members are chosen: fewer than 40 of 200 for one of them is beyond chance.
     assert!(counts[1].min(counts[2]) >= 40, "{counts:?}");
 }
 

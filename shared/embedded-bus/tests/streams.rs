@@ -47,7 +47,7 @@ fn header(message: &Message, name: &str) -> String {
     headers.get(name).unwrap_or_else(|| panic!("no {name} in {headers:?}")).to_string()
 }
 
-/// Sequences of a batch, and its closing status.
+/// Returns the sequences of a batch, and its closing status.
 async fn direct(client: &Client, stream: &str, body: Value) -> (Vec<u64>, Message) {
     let inbox = client.new_inbox();
     let mut answers = client.subscribe(inbox.clone()).await.expect("subscribed");
@@ -142,7 +142,7 @@ async fn what_was_published_before_the_end_is_acknowledged_before_the_connection
         client.publish_with_reply("log.a", inbox.clone(), vec![b'x'; 1000].into()).await.expect("published");
     }
     client.flush().await.expect("flushed");
-    // One answer says that the bus has begun to read them.
+    // The first answer says that the bus has begun to read the messages.
     timeout(DEADLINE, acks.next()).await.expect("no ack").expect("the subscription ended");
     let stats = server.stats.clone();
     server.stop().await;

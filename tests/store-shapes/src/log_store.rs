@@ -15,10 +15,11 @@ struct Log {
 }
 
 pub fn open(folder: &Path, strict: bool, tell: &mut dyn FnMut(Found<'_>)) -> Done<(Box<dyn Store>, u64)> {
-    let (log, last) = DiskLog::open(folder, strict, &mut |told| {
+    let log = DiskLog::open(folder, strict, &mut |told| {
         let Message { seq, time, subject, headers, payload } = told;
         tell(Found { seq, time, subject, headers, payload });
     })?;
+    let last = log.last_seq();
     Ok((Box::new(Log { log, newest: (0, last) }), last))
 }
 
@@ -33,14 +34,14 @@ impl Store for Log {
                 self.log.remove(&[removes])?;
             }
         }
-        self.log.keep_ids_from(batch.window_from);
+        self.log.retain_ids_from(batch.window_from);
         self.newest = batch.messages.last().map_or(self.newest, |message| (message.time, message.seq));
         Ok(self.log.commit()?)
     }
 
     fn tick(&mut self, now: u64) -> Done {
         if now >= self.newest.0 + WINDOW {
-            self.log.keep_ids_from(self.newest.1 + 1);
+            self.log.retain_ids_from(self.newest.1 + 1);
         }
         Ok(self.log.tick(now)?)
     }

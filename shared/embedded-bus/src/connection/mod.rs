@@ -1,7 +1,7 @@
-//! One connection: reads operations, keeps its timers, and ends it.
+//! One connection: reads operations, keeps the timers, and ends it.
 //!
-//! Whatever the peer does, at the end its subscriptions are gone and the gauges are right. Memory is bounded by one
-//! line, one payload and the outbox; every wait has a deadline.
+//! Whatever the client does, at the end its subscriptions are gone and the gauges are right. Memory is
+//! bounded by one line, one payload and the outbox. Every wait has a deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,26 +19,27 @@ use crate::stats::{add, subtract};
 use crate::wire::encode;
 use crate::wire::parse::Parser;
 
-/// Room for one read, at first and at most.
+/// Bytes of one read, at first and at most.
 const SMALLEST_READ: usize = 2 << 10;
 const LARGEST_READ: usize = 64 << 10;
-/// How long a refused peer's input is read and thrown away, so that the error reaches it before a reset does.
+/// How long input of a refused client is read and dropped, so that the error reaches the client before a
+/// reset does.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// The peer closed it, or the network did.
+    /// The client closed the connection, or the network failed.
     Peer,
-    /// The server closes it.
+    /// The server closes the connection.
     Fatal(Fatal),
-    /// Its outbox is closed: a slow consumer, or a socket that can't be written to.
+    /// The outbox is closed: a slow consumer, or a socket that can't be written to.
     Cut,
     /// The bus ends.
     Shutdown,
 }
 
-/// Takes a connection off all books, even if its task panics.
+/// Removes a connection from the subscriptions and the gauges when dropped, even if its task panics.
 struct Registration {
     bus: Arc<Bus>,
     id: u64,
@@ -63,7 +64,7 @@ impl Drop for Registration {
     }
 }
 
-/// Serves one connection until it ends. `id` is unlike that of any other; the connection is counted already.
+/// Serves one connection until it ends. `id` is unique. The caller has counted the connection.
 pub(crate) async fn serve<R, W>(bus: Arc<Bus>, id: u64, client_ip: String, mut reader: R, writer: W)
 where
     R: AsyncRead + Unpin,
@@ -104,7 +105,7 @@ where
     }
 }
 
-/// Reads and carries out operations until there is a reason to end.
+/// Reads and carries out operations until the connection has to end.
 async fn read<R: AsyncRead + Unpin>(
     bus: &Bus,
     session: &mut Session,
@@ -137,7 +138,7 @@ async fn read<R: AsyncRead + Unpin>(
             () = &mut timer => {
                 let now = Instant::now();
                 if now.saturating_duration_since(timer.deadline()) > LATE {
-                    // The process did not run: what the peer said meanwhile is read before the peer is judged.
+                    // The process did not run. Input that came meanwhile is read before the client is judged.
                     timer.as_mut().reset(now + LATE);
                     continue;
                 }
@@ -173,7 +174,8 @@ async fn read<R: AsyncRead + Unpin>(
     }
 }
 
-/// Reads grow while they fill the room they have, and shrink when they need little of it.
+/// Returns the size of the next read: twice as much after a full read, half as much after a read below a
+/// quarter.
 fn next_read_size(read_size: usize, count: usize, full: bool) -> usize {
     if full {
         (read_size * 2).min(LARGEST_READ)
@@ -184,7 +186,7 @@ fn next_read_size(read_size: usize, count: usize, full: bool) -> usize {
     }
 }
 
-/// Carries out every whole operation in the buffer and leaves the rest there.
+/// Carries out every complete operation in the buffer and leaves the rest there.
 async fn carry_out(
     session: &mut Session,
     parser: &mut Parser,
@@ -210,7 +212,7 @@ async fn carry_out(
     Ok(())
 }
 
-/// Wakes receivers and waits as long as this publisher has to, but not beyond its end.
+/// Settles the batch of the session, but waits no longer than the connection lives.
 async fn settle(session: &mut Session, gone: &CancellationToken) {
     tokio::select! {
         biased;
@@ -235,11 +237,12 @@ fn count(bus: &Bus, connection: u64, fatal: Fatal) {
     tracing::debug!(connection, reason = fatal.text(), "connection closed by the bus");
 }
 
-/// Closing a socket with unread input resets it, and a reset may overtake the error that was just written.
+/// Reads and drops input before the close. Closing a socket with unread input resets it, and a reset may
+/// overtake the error that was just written.
 async fn linger<R: AsyncRead + Unpin>(reader: &mut R) {
     let mut scrap = [0; 4096];
     let until_closed = async { while matches!(reader.read(&mut scrap).await, Ok(1..)) {} };
-    // It is over either way.
+    // The connection ends either way.
     let _ = timeout(LINGER, until_closed).await;
 }
 

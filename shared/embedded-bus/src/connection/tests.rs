@@ -1,4 +1,4 @@
-//! A connection on one end of a pipe, with a paused clock: timers, end and books.
+//! A connection on one end of a pipe, with a paused clock: its timers, its end, and the gauges.
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, ReadHalf, WriteHalf};
 
@@ -36,7 +36,7 @@ impl Client {
         self.writer.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// The next line, `None` once the connection is closed.
+    /// Returns the next line; `None` once the connection is closed.
     async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let deadline = Duration::from_secs(3600);
@@ -134,7 +134,7 @@ async fn shutdown_tells_flushes_and_closes() {
         let info = client.line().await.unwrap();
         assert!(info.starts_with("INFO {") && info.contains("\"ldm\":true"), "{info}");
     }
-    // Who was told is served on.
+    // A client that was told of the end is served on.
     one.send("PUB a 5\r\nworld\r\nPING\r\n").await;
     one.expect(&["PONG"]).await;
     bus.stop.cancel();

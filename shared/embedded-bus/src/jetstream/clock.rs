@@ -1,8 +1,9 @@
-//! The clock that streams go by: it never jumps, whatever becomes of the system's.
+//! The clock of the streams, which never jumps, whatever happens to the system's clock.
 //!
-//! It begins with the time of day at its start and goes on by elapsed time, the time in which the machine was suspended
-//! included. Ages, the duplicate window and every wait are differences of this clock, so a step of the system's clock moves
-//! none of them. What is told and what is kept is in the time of day: the two differ by an [`Offset`].
+//! The clock begins with the time of day and goes on by elapsed time, including the time in which the machine
+//! was suspended. Ages, the duplicate window and every wait are differences of this clock, so a step of the
+//! system's clock moves none of them. Times in answers and in the store are in the time of day, which differs
+//! from this clock by an [`Offset`].
 
 use std::time::Duration;
 #[cfg(not(target_os = "linux"))]
@@ -10,14 +11,15 @@ use std::time::Instant;
 
 use super::time;
 
-/// A time of day before this, 2026-01-01, means that the clock was never set: a machine without a battery begins in 1970.
+/// A time of day before 2026-01-01 means that the clock was never set: a machine without a battery begins in
+/// 1970.
 const SET: u64 = 1_767_225_600_000_000_000;
 /// A difference below this, in nanoseconds, is no step: clocks are read one after the other, and slewed.
 const STEP: u64 = 1_000_000_000;
-/// Two clocks that were read with more than this between them, in nanoseconds, say nothing about each other.
+/// Two clocks read further apart than this, in nanoseconds, can't be compared.
 const APART: u64 = 100_000_000;
 
-/// A clock that begins now.
+/// The clock of the streams.
 #[derive(Debug)]
 pub(crate) struct Clock {
     base: u64,
@@ -30,21 +32,21 @@ impl Clock {
         Self { base, begun: Moment::now() }
     }
 
-    /// Nanoseconds since 1970 by this clock. Never less than before.
+    /// Returns nanoseconds since 1970 by this clock, never less than before.
     pub(crate) fn now(&self) -> u64 {
         let elapsed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.base.saturating_add(elapsed)
     }
 
-    /// Reads both clocks. Returns nothing if the time of day is not set, or if the process stood still while the two
-    /// clocks were read.
+    /// Reads both clocks. Returns nothing if the time of day is not set, or if the process stood still
+    /// between the two readings.
     pub(crate) fn look(&self) -> Option<Reading> {
         let (before, wall, after) = (self.now(), wall(), self.now());
         (after - before <= APART).then_some(Reading { now: after, wall: wall? })
     }
 }
 
-/// Two clocks that were read together.
+/// Two clocks that were read together, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
     /// The clock of the streams.
@@ -53,17 +55,17 @@ pub(crate) struct Reading {
     pub(crate) wall: u64,
 }
 
-/// The time of day, in nanoseconds since 1970; none: it was never set.
+/// Returns the time of day in nanoseconds since 1970; `None` if it was never set.
 pub(crate) fn wall() -> Option<u64> {
     Some(time::now()).filter(|now| *now >= SET)
 }
 
-/// By how much the time of day is ahead of the clock of the streams, in nanoseconds.
+/// The lead of the time of day over the clock of the streams, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offset(i64);
 
 impl Offset {
-    /// Follows the time of day, and tells by how much it was set if that was a step.
+    /// Follows the time of day. Returns by how much it was set, if that was a step.
     pub(crate) fn follow(&mut self, Reading { now, wall }: Reading) -> Option<i64> {
         let by = i64::try_from(i128::from(wall) - i128::from(self.wall(now))).ok()?;
         if by.unsigned_abs() < STEP {
@@ -73,18 +75,18 @@ impl Offset {
         Some(by)
     }
 
-    /// The time of day at a time of the streams' clock.
+    /// Converts a time of the streams' clock to the time of day.
     pub(crate) fn wall(self, steady: u64) -> u64 {
         steady.saturating_add_signed(self.0)
     }
 
-    /// The time of the streams' clock at a time of day.
+    /// Converts a time of day to a time of the streams' clock.
     pub(crate) fn steady(self, wall: u64) -> u64 {
         wall.saturating_add_signed(self.0.saturating_neg())
     }
 }
 
-/// A step in words: whole seconds, and which way.
+/// Describes a step in words: whole seconds, and the direction.
 pub(crate) fn words(by: i64) -> String {
     let length = humantime::format_duration(Duration::from_secs(by.unsigned_abs() / STEP));
     format!("{length} {}", if by < 0 { "back" } else { "ahead" })
@@ -108,7 +110,7 @@ impl Moment {
     }
 }
 
-/// A moment of the clock that never goes back; elsewhere it may stand still while the machine is suspended.
+/// A moment of a monotonic clock. It may stand still while the machine is suspended.
 #[cfg(not(target_os = "linux"))]
 #[derive(Clone, Copy, Debug)]
 struct Moment(Instant);

@@ -1,7 +1,8 @@
-//! Direct reads: messages as messages, one or many, without JSON around them.
+//! Direct reads: one stored message or many, sent as messages and not as JSON.
 //!
-//! A batch is told as messages and a closing `204 EOB` that says what is left; nothing found is one `404`. Pending counts
-//! what lies behind the message that tells it. Source: NATS' ADR-31, and nats-server's answers as captured.
+//! A batch is answered with its messages and a closing `204 EOB` that says how many are left; without a match
+//! the answer is one `404`. The pending count of a message counts the matches behind it. Source: NATS ADR-31,
+//! and captured answers of nats-server.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -12,10 +13,10 @@ use super::time;
 use crate::headers::{self, Extended};
 use crate::storage::Record;
 
-/// Subjects that one request may ask the last message of.
+/// Subjects whose last messages one request may ask for.
 const MOST_SUBJECTS: usize = 1024;
 
-/// What a request for messages may say.
+/// The body of a request for messages.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct GetRequest {
@@ -84,7 +85,7 @@ impl GetRequest {
         self.batch.unwrap_or(0)
     }
 
-    /// Whether the message's headers are wanted.
+    /// Whether the headers of the messages are wanted.
     pub(crate) fn wants_headers(&self) -> bool {
         self.no_hdr != Some(true)
     }
@@ -97,7 +98,7 @@ impl GetRequest {
             && self.start_time.is_none()
     }
 
-    /// Whether parts of it exclude each other.
+    /// Whether fields of the request exclude each other.
     fn contradicts_itself(&self) -> bool {
         let with_last =
             self.seq() > 0 || self.next().is_some() || self.start_time.is_some() || self.batch() > 0;
@@ -107,12 +108,12 @@ impl GetRequest {
             || (self.seq() > 0 && self.start_time.is_some())
     }
 
-    /// Whether it asks for one message in a way that is clear.
+    /// Whether the request clearly asks for one message.
     pub(crate) fn asks_for_one(&self) -> bool {
         !self.is_empty() && !self.contradicts_itself() && self.batch() == 0 && self.subjects().is_empty()
     }
 
-    /// Where to begin, by sequence or by time; `None`: nothing is that young.
+    /// Returns the sequence to begin with, by sequence or by time; `None` if no message is that young.
     fn begin(&self, stream: &Stream) -> Result<Option<u64>, RequestError> {
         match &self.start_time {
             None => Ok(Some(self.seq())),
@@ -123,7 +124,7 @@ impl GetRequest {
         }
     }
 
-    /// The sequence of the one message that is asked for.
+    /// Returns the sequence of the one message that the request asks for.
     pub(crate) fn find_one(&self, stream: &Stream) -> Result<Option<u64>, RequestError> {
         let state = &stream.state;
         if let Some(subject) = self.last() {
@@ -136,7 +137,7 @@ impl GetRequest {
         })
     }
 
-    /// Up to which sequence the last messages are asked for.
+    /// Returns the sequence up to which a request for last messages looks.
     fn up_to(&self, stream: &Stream) -> Result<u64, RequestError> {
         let state = &stream.state;
         match (&self.up_to_time, self.up_to_seq.unwrap_or(0)) {
@@ -153,19 +154,19 @@ impl GetRequest {
         }
     }
 
-    /// Bytes that the answer may have before its last message.
+    /// Returns the bytes that an answer may have before its last message.
     fn max_bytes(&self, bound: usize) -> usize {
         let asked = usize::try_from(self.max_bytes.unwrap_or(0)).unwrap_or(0);
         if asked == 0 { bound } else { asked.min(bound) }
     }
 }
 
-/// Answers a direct read. `last_of`: the subject that is part of the request's own. `bound`: bytes that one answer may
-/// have.
+/// Answers a direct read. `last_of` is a subject that came as part of the request's own subject. `bound`
+/// limits the bytes of the answer.
 pub(crate) fn answer(stream: &mut Stream, last_of: Option<&[u8]>, body: &[u8], bound: usize) -> Vec<Answer> {
     match try_answer(stream, last_of, body, bound) {
         Ok(answers) => answers,
-        Err(unclear) => vec![Answer::status(unclear.text())],
+        Err(error) => vec![Answer::status(error.text())],
     }
 }
 
@@ -256,7 +257,7 @@ fn last_of_each(
     Ok(answers.end(Some(up_to)))
 }
 
-/// The messages of a batch as they are told.
+/// The messages of a batch.
 struct Answers {
     messages: Vec<Answer>,
     pending: u64,
@@ -276,7 +277,7 @@ impl Answers {
         self.bytes >= self.max_bytes
     }
 
-    /// False: it can't be read.
+    /// Adds a message. Returns false if it can't be read.
     fn add(&mut self, stream: &mut Stream, seq: u64) -> bool {
         let Some(record) = read(stream, Some(seq)) else { return false };
         self.pending = self.pending.saturating_sub(1);
@@ -289,7 +290,8 @@ impl Answers {
         true
     }
 
-    /// Ends the answer at a message that can't be read, as nats-server does, so that nobody takes it for a whole one.
+    /// Ends the answer at a message that can't be read, as nats-server does, so that nobody takes the answer
+    /// for a complete one.
     fn break_off(mut self) -> Vec<Answer> {
         self.messages.push(Answer::status("404 Message Not Found"));
         self.messages
@@ -307,7 +309,8 @@ impl Answers {
     }
 }
 
-/// A message that can't be read is told as gone; the stream knows that its store failed, and answers so in the end.
+/// Reads a message. One that can't be read counts as gone; the stream knows that its store failed, and turns
+/// the answer into an error when it settles.
 fn read(stream: &mut Stream, seq: Option<u64>) -> Option<Record> {
     stream.read(seq?).unwrap_or(None)
 }

@@ -1,19 +1,19 @@
-//! What the stream API answers when it can't do what it was asked: nats-server's codes and texts.
+//! Errors of the JetStream API, with the codes and texts of nats-server.
 //!
-//! Source: nats-server's errors.json, and its answers as captured.
+//! Source: nats-server's errors.json, and its captured answers.
 
 use serde::Serialize;
 
 use crate::storage::StoreError;
 
-/// An error as it stands in an answer.
+/// An error as it is written in an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ApiError {
-    /// Like an HTTP status.
+    /// The code, like an HTTP status.
     pub(crate) code: u16,
-    /// What exactly.
+    /// The code of the exact error.
     pub(crate) err_code: u16,
-    /// In words.
+    /// The text.
     pub(crate) description: String,
 }
 
@@ -42,7 +42,7 @@ impl ApiError {
         Self::new(404, 10_037, "no message found")
     }
 
-    /// In words of its own: none of nats-server's says that there are streams and no consumers.
+    /// This text is the bus's own: no text of nats-server says that there are streams and no consumers.
     pub(crate) fn no_consumers() -> Self {
         Self::new(500, 10_012, "the embedded bus has no consumers; a NATS server has")
     }
@@ -119,13 +119,13 @@ impl ApiError {
         Self::new(503, 10_077, why)
     }
 
-    /// Whether it says that a publisher's expectation did not hold. That is how publishers take turns, and how anybody learns
-    /// where a subject ends.
+    /// Whether a publisher's expectation did not hold. Publishers take turns that way, and learn where a
+    /// subject ends.
     pub(crate) fn is_expectation(&self) -> bool {
         matches!(self.err_code, 10_060 | 10_070 | 10_071)
     }
 
-    /// Whether it says that a limit of the stream keeps a message out.
+    /// Whether a limit of the stream keeps the message out.
     pub(crate) fn is_limit(&self) -> bool {
         matches!(&*self.description, MAX_BYTES | MAX_MESSAGES)
     }
@@ -138,17 +138,17 @@ impl ApiError {
         Self::store_failed(MAX_MESSAGES)
     }
 
-    /// There is no memory for one more message.
+    /// Returned when there is no memory for one more message.
     pub(crate) fn no_memory() -> Self {
         Self::store_failed(NO_MEMORY)
     }
 
-    /// Whether it says that the store has no room.
+    /// Whether the store has no space, on the disk or in memory.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full_disk() || self.description == NO_MEMORY
     }
 
-    /// Whether it says that the store has no room on the disk.
+    /// Whether the store has no space on the disk.
     pub(crate) fn is_full_disk(&self) -> bool {
         self.description == FULL
     }
@@ -186,7 +186,7 @@ impl ApiError {
     }
 }
 
-/// Clients are not told where files lie; the log says it.
+/// Clients do not learn where files lie; the log says it.
 const FULL: &str = "no space left on device";
 const MAX_BYTES: &str = "maximum bytes exceeded";
 const MAX_MESSAGES: &str = "maximum messages exceeded";

@@ -1,29 +1,31 @@
-//! How much memory streams take, and the bound on it.
+//! The memory of streams, and its bound.
 //!
-//! An estimate by what there is: messages, subjects and message ids are what an operator can plan with, and a bound that
-//! goes by them refuses the same whatever an allocator does. `tests/memory.rs` compares it with the real memory.
+//! The memory is estimated from the numbers of messages, subjects and message ids: an operator can plan with
+//! these, and the bound then refuses the same whatever an allocator does. `tests/memory.rs` compares the
+//! estimate with the real memory.
 
 use crate::stats::MemorySnapshot;
 use crate::storage::Priority;
 
-/// Bytes for each message: its place in the stream and in its subject, and where it lies on the disk.
+/// Bytes of each message: its entries by sequence and by subject, and its location on the disk.
 const MESSAGE: u64 = 52;
-/// Bytes for each subject beside its name.
+/// Bytes of each subject besides its name.
 const SUBJECT: u64 = 144;
-/// Bytes for each message id in the duplicate window beside the id.
+/// Bytes of each message id in the duplicate window besides the id.
 const ID: u64 = 128;
-/// The same again where messages are in memory, beside their own bytes and the subject's name.
-const KEPT_MESSAGE: u64 = 112;
-const KEPT_SUBJECT: u64 = 64;
-/// The part of the bound that is kept for what an operator relies on.
+/// Further bytes of each message and subject if messages are stored in memory, besides their own bytes and
+/// the subject's name.
+const MESSAGE_IN_MEMORY: u64 = 112;
+const SUBJECT_IN_MEMORY: u64 = 64;
+/// This fraction of the bound is added for reserved messages.
 const RESERVE: u64 = 16;
 
-/// What takes memory.
+/// Numbers from which the memory of a stream is estimated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemoryCounts {
     pub(crate) messages: u64,
     pub(crate) subjects: u64,
-    /// Bytes of their names.
+    /// Bytes of the subjects' names.
     pub(crate) names: u64,
     pub(crate) ids: u64,
     /// Bytes of the ids.
@@ -35,68 +37,69 @@ impl MemoryCounts {
         self.messages * MESSAGE + self.subjects * SUBJECT + self.names + self.ids * ID + self.id_bytes
     }
 
-    fn kept(self, bytes: u64) -> u64 {
-        self.messages * KEPT_MESSAGE + self.subjects * KEPT_SUBJECT + self.names + bytes
+    fn messages_in_memory(self, bytes: u64) -> u64 {
+        self.messages * MESSAGE_IN_MEMORY + self.subjects * SUBJECT_IN_MEMORY + self.names + bytes
     }
 }
 
-/// What memory is limited to.
+/// The limit of memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MemoryBound {
     /// Bytes.
     pub(crate) max: u64,
     /// Whether the messages themselves are in memory, too.
-    pub(crate) keeps_messages: bool,
+    pub(crate) holds_messages: bool,
 }
 
-/// The memory of all streams against its bound.
+/// The memory of all streams, and its bound.
 #[derive(Debug)]
 pub(crate) struct Memory {
     bound: MemoryBound,
     used: u64,
-    /// Whether it was told that the bound is near, and that it is reached.
-    told_near: bool,
-    told_full: bool,
+    /// Whether the log said already that the bound is near, or reached.
+    warned_near: bool,
+    reported_full: bool,
 }
 
 impl Memory {
     pub(crate) fn new(bound: MemoryBound) -> Self {
-        Self { bound, used: 0, told_near: false, told_full: false }
+        Self { bound, used: 0, warned_near: false, reported_full: false }
     }
 
-    /// What a stream takes whose log has so many bytes.
+    /// Returns the memory of a stream whose log has `log_bytes`.
     pub(crate) fn of(&self, counts: MemoryCounts, log_bytes: u64) -> u64 {
-        counts.index() + if self.bound.keeps_messages { counts.kept(log_bytes) } else { 0 }
+        counts.index() + if self.bound.holds_messages { counts.messages_in_memory(log_bytes) } else { 0 }
     }
 
-    /// A stream has become larger or smaller.
+    /// Notes that a stream became larger or smaller.
     pub(crate) fn changed(&mut self, before: u64, after: u64) {
         self.used = (self.used + after).saturating_sub(before);
     }
 
-    /// Whether there is none for one more message. Some may take a sixteenth more than others.
+    /// Whether there is no memory for one more message. Reserved messages may use a sixteenth more than
+    /// others.
     pub(crate) fn refuses(&self, priority: Priority) -> bool {
         let kept_back = if priority == Priority::Reserved { self.bound.max / RESERVE } else { 0 };
         self.used >= self.bound.max.saturating_add(kept_back)
     }
 
-    /// MemoryCounts anew, and says once each what an operator should know.
+    /// Sets the memory in use, and logs once each that the bound is near or reached.
     pub(crate) fn recount(&mut self, used: u64) {
         self.used = used;
         let (limit, eighth) = (self.bound.max, self.bound.max / 8);
-        if used >= limit && !std::mem::replace(&mut self.told_full, true) {
+        if used >= limit && !std::mem::replace(&mut self.reported_full, true) {
             tracing::error!(
                 used,
                 limit,
                 "what is stored takes all of bus.store.max_memory: nothing new is stored until some has gone; raise it \
                  if the machine has the memory, or keep less history"
             );
-        } else if used < limit - eighth && std::mem::take(&mut self.told_full) {
+        } else if used < limit - eighth && std::mem::take(&mut self.reported_full) {
             tracing::info!(used, limit, "there is memory for new messages again");
         }
         if used < limit / 10 * 7 {
-            self.told_near = false;
-        } else if used >= limit / 10 * 8 && !std::mem::replace(&mut self.told_near, true) {
+            self.warned_near = false;
+        } else if used >= limit / 10 * 8 && !std::mem::replace(&mut self.warned_near, true) {
             tracing::warn!(
                 used,
                 limit,
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_sixteenth_is_kept_for_what_an_operator_relies_on() {
-        let mut memory = Memory::new(MemoryBound { max: 1600, keeps_messages: false });
+        let mut memory = Memory::new(MemoryBound { max: 1600, holds_messages: false });
         for (used, is_refused, is_reserved_refused) in
             [(1599, false, false), (1600, true, false), (1699, true, false), (1700, true, true)]
         {

@@ -1,12 +1,12 @@
 //! Streams as JetStream has them: messages that are stored, replayed and counted.
 //!
 //! Nothing here has a thread or a socket. Published messages and requests wait in one bounded queue
-//! ([`StreamQueue`]). The stream worker takes them as one batch: [`Streams`] changes state, appends to the logs,
-//! commits, and only then hands out live copies and answers, in the order in which they were made. So nobody hears
-//! of a message that a crash could take back.
+//! ([`StreamQueue`]). The stream worker takes them as one batch: [`Streams`] changes state, appends to the
+//! logs, commits, and only then hands out live copies and answers, in the order in which they were made. So
+//! nobody hears of a message that a crash could take back.
 //!
-//! `stream` is one stream: `state` is what it holds, `config` its settings. `publish`, `api` and `direct` answer,
-//! `republish` makes live copies, `settle` commits.
+//! `stream` is one stream: `state` is what it holds, `config` its settings. `publish`, `api` and `direct`
+//! answer, `republish` makes live copies, `settle` commits.
 
 mod api;
 pub(crate) mod clock;

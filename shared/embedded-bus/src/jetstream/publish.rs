@@ -1,6 +1,6 @@
-//! Storing a published message, and what its publisher is answered.
+//! Storing a published message, and answering its publisher.
 //!
-//! Answers are byte for byte what nats-server writes, because old clients compare text.
+//! Answers are byte for byte those of nats-server, because old clients compare text.
 
 use std::sync::Arc;
 
@@ -52,8 +52,8 @@ impl Streams {
         }
     }
 
-    /// Stores a message. Without free space it tries again after reclaiming some, and then with reserved space if the
-    /// message may use that.
+    /// Stores a message. Without free space it tries again after reclaiming some, and then with reserved
+    /// space if the message may use that.
     fn store(&mut self, name: &str, message: &Message, now: u64) -> Result<PublishOutcome, ApiError> {
         let erases = self.bounds.reserved.is_erasure_mark(message);
         let mut result = self.try_to_store(name, message, Priority::Common, erases, now);
@@ -84,8 +84,8 @@ impl Streams {
         result
     }
 
-    /// Reclaims disk space where that costs least, until a message has space. Returns whether it has. After a failure
-    /// nothing is tried before something changes, because each refused message would try it.
+    /// Reclaims disk space where that costs least, until a message has space. Returns whether it has. After a
+    /// failure nothing is tried until something changes, because each refused message would try again.
     fn reclaim_space(&mut self, name: &str, message: &Message, now: u64) -> bool {
         if self.nothing_to_reclaim {
             return false;

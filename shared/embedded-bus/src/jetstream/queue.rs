@@ -1,8 +1,8 @@
-//! What waits for the thread of the streams: bounded by number and by bytes.
+//! The queue in front of the stream worker, bounded by number and by bytes.
 //!
-//! Pushing never waits, so that it can be done under the router's lock; a publisher that is told the queue is full waits
-//! for room before it reads on, so that each connection goes over the bounds by one message at most. What one connection
-//! pushes leaves in that order.
+//! Pushing never waits, so that it can happen under the router's lock. A publisher that learns that the queue
+//! is full waits for free space before it reads on, so each connection exceeds the bounds by one message at
+//! most. Items of one connection leave in the order of pushing.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,27 +13,27 @@ use tokio::sync::Notify;
 use super::request::Item;
 use crate::config::StreamsConfig;
 
-/// What became of something pushed.
+/// The result of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
     Taken,
-    /// Taken, but no more before there is room.
+    /// The item is in the queue, and the publisher has to wait before the next one.
     Full,
     /// The streams have ended.
     Refused,
 }
 
-/// What was taken out.
+/// The result of taking.
 #[derive(Debug)]
 pub(crate) enum Taken {
     Items(VecDeque<Item>),
-    /// Nothing came in time.
+    /// No item came in time.
     Nothing,
-    /// Nothing is left and nothing will come.
+    /// The queue is empty and closed.
     Ended,
 }
 
-/// How much waits in the queue.
+/// Number and bytes of the waiting items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Depth {
     pub(crate) items: usize,
@@ -45,7 +45,7 @@ struct Waiting {
     items: VecDeque<Item>,
     bytes: usize,
     closed: bool,
-    /// A test makes whoever takes something out panic.
+    /// Whether the next take has to panic, for a test.
     panics: bool,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct StreamQueue {
     max_bytes: usize,
     /// Innermost lock: nothing else is locked while it is held.
     waiting: Mutex<Waiting>,
-    /// Wakes the thread.
+    /// Wakes the stream worker.
     filled: Condvar,
     /// Wakes publishers.
     space: Notify,
@@ -73,7 +73,7 @@ impl StreamQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Every change of the queue is whole before anything could panic.
+        // Every change of the queue is complete before anything could panic.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -85,7 +85,7 @@ impl StreamQueue {
         self.push_into(self.lock(), item)
     }
 
-    /// For the one publisher that can't wait, because it is the one who makes room.
+    /// Pushes an item of the stream worker, which can't wait because only it makes free space.
     pub(crate) fn push_if_space(&self, item: Item) -> Pushed {
         let waiting = self.lock();
         if self.is_full(&waiting) {
@@ -112,12 +112,13 @@ impl StreamQueue {
         if full { Pushed::Full } else { Pushed::Taken }
     }
 
-    /// Waits until there is room or the streams have ended. Whoever waits is to give up when its own reason is gone.
+    /// Waits until there is free space or the streams have ended. The caller stops waiting when its
+    /// connection ends.
     pub(crate) async fn wait_for_space(&self) {
         loop {
             let space = self.space.notified();
             tokio::pin!(space);
-            // Registered before looking, so that no wake-up falls in between.
+            // Registered before the check, so that no wake-up is lost in between.
             space.as_mut().enable();
             {
                 let waiting = self.lock();
@@ -129,7 +130,7 @@ impl StreamQueue {
         }
     }
 
-    /// Takes all that waits; waits for something for `patience` at most.
+    /// Takes all items. Waits for the first one for `patience` at most.
     pub(crate) fn take(&self, patience: Duration) -> Taken {
         let waiting = self.lock();
         let waited = self
@@ -150,20 +151,20 @@ impl StreamQueue {
         Taken::Items(items)
     }
 
-    /// Makes the thread panic at the next take, in a debug build.
+    /// Makes the stream worker panic at its next take, in a debug build.
     pub(crate) fn panic(&self) {
         self.lock().panics = true;
         self.filled.notify_one();
     }
 
-    /// Nothing more is taken; what waits still can be taken out.
+    /// Closes the queue: further items are refused, and waiting ones can still be taken.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_one();
         self.space.notify_waiters();
     }
 
-    /// Returns how much waits.
+    /// Returns the number and the bytes of the waiting items.
     pub(crate) fn depth(&self) -> Depth {
         let waiting = self.lock();
         Depth { items: waiting.items.len(), bytes: waiting.bytes }

@@ -1,8 +1,8 @@
-//! Copies of stored messages: where they go and which headers they get.
+//! Live copies of stored messages: their subjects and headers.
 //!
-//! A destination is the source's subject rewritten: `*`, `$n` and `{{wildcard(n)}}` stand for what the source's
-//! wildcards matched, a last `>` for the rest. Nats-Last-Sequence is the previous sequence of the message's own subject,
-//! so that whoever hears one subject can tell that something is missing.
+//! A destination rewrites the subject of the source: `*`, `$n` and `{{wildcard(n)}}` stand for tokens that
+//! the wildcards of the source matched, a last `>` for the rest. Nats-Last-Sequence is the previous sequence
+//! of the message's own subject, so that a subscriber of one subject notices a gap.
 
 use bytes::Bytes;
 
@@ -21,13 +21,14 @@ pub(crate) struct Transform {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum DestinationToken {
     Literal(Box<[u8]>),
-    /// What the wildcard of this number, from 0, matched.
+    /// The token that the wildcard with this number, from 0, matched.
     Wildcard(usize),
     Rest,
 }
 
 impl Transform {
-    /// `None` if the two do not fit: a wildcard of the source that is not used, or one that does not exist.
+    /// Returns `None` if the two do not fit: a wildcard of the source is not used, or a wildcard is used that
+    /// does not exist.
     pub(crate) fn new(source: &str, destination: &str) -> Option<Self> {
         let source = if source.is_empty() { ">" } else { source };
         let valid = |text: &str| {
@@ -60,7 +61,7 @@ impl Transform {
         fits.then(|| Self { source: source.as_bytes().into(), tokens })
     }
 
-    /// The subject of the copy; `None` if this one is not to be copied.
+    /// Returns the subject of the copy; `None` if the message is not to be copied.
     pub(crate) fn apply(&self, given: &[u8]) -> Option<Vec<u8>> {
         if !subject::matches(&self.source, given) {
             return None;
@@ -92,7 +93,7 @@ impl Transform {
     }
 }
 
-/// The number in `$n` or `{{wildcard(n)}}`.
+/// Reads the number of `$n` or `{{wildcard(n)}}`.
 fn wildcard(token: &str) -> Option<usize> {
     if let Some(number) = token.strip_prefix('$') {
         return number.parse().ok();
@@ -103,7 +104,7 @@ fn wildcard(token: &str) -> Option<usize> {
     name.eq_ignore_ascii_case("wildcard").then(|| inner[open + 1..].strip_suffix(')')?.trim().parse().ok())?
 }
 
-/// The headers of a copy. `previous`: the sequence before it of its subject, 0 for none.
+/// Returns the headers of a copy. `previous` is the sequence before it of its subject; 0: none.
 pub(crate) fn headers(stream: &str, record: &Record, previous: u64, headers_only: bool) -> Bytes {
     let block = Extended::of(&record.headers)
         .line("Nats-Stream", stream)

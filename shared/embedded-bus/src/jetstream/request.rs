@@ -1,4 +1,4 @@
-//! What waits for the streams, what leaves them, and which subjects lead to them.
+//! Items that wait for the streams, outputs that leave them, and routes that lead to them.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use bytes::{Bytes, BytesMut};
 use super::stream::Message;
 use crate::wire::Publish;
 
-/// Something that was published to a subject which leads to the streams.
+/// A message that was published to a route of the streams.
 #[derive(Debug)]
 pub(crate) struct Item {
-    /// The sid of the route that it came by.
+    /// The sid of the route.
     pub(crate) route: Box<[u8]>,
     pub(crate) reply: Option<Bytes>,
     pub(crate) message: Message,
 }
 
 impl Item {
-    /// Copies a message out of its read buffer, all of it into one place.
+    /// Copies a message out of its read buffer, into one allocation.
     pub(crate) fn copy(route: &[u8], publish: &Publish<'_>) -> Self {
         let reply = publish.reply.unwrap_or_default();
         let size = publish.subject.len() + reply.len() + publish.headers.len() + publish.payload.len();
@@ -32,7 +32,7 @@ impl Item {
         Self { route: route.into(), reply, message: Message { subject, headers, payload } }
     }
 
-    /// Bytes that it takes, about.
+    /// Returns the bytes of the item, about.
     pub(crate) fn size(&self) -> usize {
         let message = &self.message;
         let reply = self.reply.as_ref().map_or(0, Bytes::len);
@@ -40,19 +40,19 @@ impl Item {
     }
 }
 
-/// Why a message is here.
+/// The purpose of a message, by its route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
-    /// It asks the API: the number of its endpoint.
+    /// A request to the API, with the number of its endpoint.
     Api(usize),
-    /// It is to be stored in this stream.
+    /// A message to store in this stream.
     Publish(&'a str),
-    /// It asks this stream for messages.
+    /// A direct read of this stream.
     Direct(&'a str),
 }
 
 impl<'a> Route<'a> {
-    /// The sid of the route, with a number that makes it unlike those of the same kind.
+    /// Returns the sid of the route. `number` tells routes of one kind apart.
     pub(crate) fn sid(self, number: usize) -> Vec<u8> {
         match self {
             Self::Api(endpoint) => format!("a {endpoint} {number}"),
@@ -73,30 +73,30 @@ impl<'a> Route<'a> {
     }
 }
 
-/// A subject that begins or ends to lead to the streams.
+/// A change of the routes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RouteChange {
     Open { pattern: String, sid: Vec<u8> },
     Close { sid: Vec<u8> },
 }
 
-/// What a message that leaves is, and so what stands in its place if the store failed.
+/// The kind of an output, which decides what is sent in its place if the store failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputKind {
-    /// A copy of a stored message.
+    /// A live copy of a stored message.
     Copy,
-    /// The answer to whoever had it stored.
+    /// The answer to a publisher.
     Ack,
     /// An answer of the API, with its type.
     Api(&'static str),
-    /// A message that was asked for, or the word that there is none.
+    /// A stored message that was asked for, or the status that there is none.
     Direct,
 }
 
-/// A message that leaves once everything before it is kept.
+/// A message that leaves after the commit.
 #[derive(Debug)]
 pub(crate) struct Output {
-    /// The stream that it tells of.
+    /// The stream that the output is about.
     pub(crate) stream: Option<Arc<str>>,
     pub(crate) kind: OutputKind,
     pub(crate) subject: Bytes,

@@ -1,26 +1,26 @@
-//! Who may use the room and the memory that are kept back when there is none for others.
+//! Messages that may use reserved space and memory when there is none for others.
 
 use super::stream::Message;
 use crate::headers;
 use crate::storage::Priority;
 
-/// What an operator relies on when all else is refused.
+/// Streams and messages that an operator relies on when everything else is refused.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reserved {
     /// Streams, by name.
     pub(crate) streams: Vec<String>,
-    /// A header of messages in whichever stream; empty: none.
+    /// A header of messages in any stream; empty: none.
     pub(crate) header: String,
 }
 
 impl Reserved {
-    /// Whether a message stands for all others of its subject, which were erased.
+    /// Whether a message replaces all erased messages of its subject.
     pub(crate) fn is_erasure_mark(&self, message: &Message) -> bool {
         !self.header.is_empty()
             && headers::lines(&message.headers).any(|(name, _)| name == self.header.as_bytes())
     }
 
-    /// Whether a message to a stream of this name may; `is_erasure_mark`: see [`Reserved::is_erasure_mark`].
+    /// Returns the priority of a message. `is_erasure_mark`: see [`Reserved::is_erasure_mark`].
     pub(crate) fn priority_of(&self, stream: &str, is_erasure_mark: bool) -> Priority {
         if is_erasure_mark || self.streams.iter().any(|own| own == stream) {
             Priority::Reserved

@@ -1,4 +1,4 @@
-//! The commit of what the streams have taken, and what leaves afterwards.
+//! The commit: makes durable what the streams have taken, and hands out the outputs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::headers;
 use crate::stats::add;
 
 impl Streams {
-    /// Makes everything durable, and returns the outputs to send. Outputs of a stream whose store failed turn into
-    /// errors, and the stream is read anew.
+    /// Makes everything durable, and returns the outputs to send. Outputs of a stream whose store failed turn
+    /// into errors, and the stream is read anew.
     pub(crate) fn settle(&mut self, now: u64) -> Vec<Output> {
         self.commit();
         let outputs = self.take_outputs();
@@ -51,7 +51,7 @@ impl Streams {
         }
     }
 
-    /// Reads streams anew whose store failed. Returns why it failed, by stream.
+    /// Reads streams anew whose store failed. Returns the errors by stream.
     fn recover_failed(&mut self, now: u64) -> BTreeMap<Arc<str>, ApiError> {
         let mut failed = BTreeMap::new();
         for stream in self.streams.values_mut() {
@@ -65,11 +65,11 @@ impl Streams {
     }
 }
 
-/// Counts messages whose commit failed.
+/// Messages whose commit failed.
 #[derive(Debug, Default)]
 struct Refused {
     messages: u64,
-    /// Of these, messages without free space.
+    /// Of these, messages refused for want of free space.
     full: u64,
 }
 
@@ -82,7 +82,7 @@ impl Refused {
     }
 }
 
-/// Returns what is sent if the stream could not store what an output tells. A live copy is sent in no form.
+/// Returns the output to send in place of one whose stream failed. A live copy is not replaced.
 fn error_in_place_of(output: Output, error: &ApiError) -> Option<Output> {
     let (headers, payload) = match output.kind {
         OutputKind::Copy => return None,

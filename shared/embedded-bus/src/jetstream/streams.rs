@@ -1,8 +1,11 @@
-//! All streams of a bus: takes what waits, one by one, and says what leaves once it is kept.
+//! All streams of a bus: handles items one by one, and collects outputs that leave after the commit.
 //!
-//! Without a thread or a socket. [`Streams::handle`] and [`Streams::on_tick`] change state and collect outputs;
-//! [`Streams::settle`] makes everything durable and only then hands the outputs out, in the order they were collected.
-//! If a stream's store fails, whatever it collected since then turns into errors and it is read anew.
+//! [`Streams`] has no thread and no socket. [`Streams::handle`] and [`Streams::on_tick`] change state and
+//! collect outputs. [`Streams::settle`] makes everything durable and only then hands the outputs out, in the
+//! order of collecting. If a stream's store fails, its outputs since the last commit turn into errors, and
+//! the stream is read anew.
+//!
+//! The methods are spread over files: `publish` stores, `api` answers requests, `settle` commits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,22 +24,22 @@ use crate::stats::{Stats, StoreSnapshot, StreamSnapshot, add};
 use crate::storage::{Store, StoreError};
 use crate::subject;
 
-/// Settings that don't change.
+/// Fixed limits and settings of all streams.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
-    /// How many streams there may be.
+    /// Streams at the same time.
     pub(crate) max_streams: usize,
-    /// Bytes of messages that one request may be answered with; one more message may go over it.
+    /// Bytes of the messages in one answer; one more message may exceed it.
     pub(crate) max_answer: usize,
-    /// Who leads the streams: this server.
+    /// The leader of the streams: the id of this server.
     pub(crate) leader: String,
-    /// What may use what is kept back.
+    /// Streams and messages that may use reserved space.
     pub(crate) reserved: Reserved,
-    /// What memory they may take.
+    /// The limit of memory.
     pub(crate) memory: memory::MemoryBound,
 }
 
-/// What the API counts about itself.
+/// Counters of the API.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ApiCount {
     pub(crate) total: u64,
@@ -52,21 +55,21 @@ pub(crate) struct Streams {
     /// From the clock of the streams to the time of day.
     pub(super) offset: Offset,
     pub(super) stats: Stats,
-    /// What a request has caused besides its answer, which goes first.
+    /// An advisory that a request has caused. The answer of the request goes first.
     pub(super) advisory: Option<Output>,
     outputs: Vec<Output>,
     output_bytes: usize,
     routes: Vec<RouteChange>,
-    /// Messages that were refused because the store is full.
+    /// Messages refused because the store is full.
     pub(super) refused_full: u64,
-    /// Whether room was looked for in vain since anything changed.
+    /// Whether an attempt to reclaim space failed and nothing has changed since.
     pub(super) nothing_to_reclaim: bool,
     pub(super) memory: Memory,
 }
 
 impl Streams {
-    /// Opens everything that is kept. [`Streams::take_routes`] then has the subjects that lead here. `now` is the time of
-    /// day, with which the clock of the streams begins; if that is not set, the clock begins with [`Streams::newest`].
+    /// Opens all stored streams. [`Streams::take_routes`] then returns their routes. The clock of the streams
+    /// begins with the time of day `now`; if that is not set, with [`Streams::newest`].
     pub(crate) fn open(
         mut store: Box<dyn Store>,
         bounds: Bounds,
@@ -100,20 +103,20 @@ impl Streams {
         Ok(this)
     }
 
-    /// MemoryCounts anew what memory all streams take.
+    /// Estimates anew the memory of all streams.
     fn count_memory(&mut self) {
         let all = self.streams.values();
         let used = all.map(|stream| self.memory.of(stream.state.memory(), stream.log_size())).sum();
         self.memory.recount(used);
     }
 
-    /// When the newest message of all was stored.
+    /// Returns when the newest message of all streams was stored.
     pub(crate) fn newest(&self) -> u64 {
         self.streams.values().map(|stream| stream.state.last_time()).max().unwrap_or(0)
     }
 
-    /// Compares the time of day with the clock of the streams. If it was set, every message keeps its age, and the logs are
-    /// told.
+    /// Compares the time of day with the clock of the streams. If the time of day was set, every message
+    /// keeps its age, and the logs note the step.
     pub(crate) fn look_at_clock(&mut self, reading: Reading) {
         let Some(by) = self.offset.follow(reading) else { return };
         add(&self.stats.counters().clock_steps, 1);
@@ -126,7 +129,7 @@ impl Streams {
         }
     }
 
-    /// Carries out one thing that waited.
+    /// Handles one item of the queue.
     pub(crate) fn handle(&mut self, item: &Item, now: u64) {
         match Route::read(&item.route) {
             Some(Route::Publish(stream)) => self.publish(stream, item, now),
@@ -136,7 +139,8 @@ impl Streams {
         }
     }
 
-    /// The stream was deleted after the message was queued: it is answered as if it had come later.
+    /// Answers a message whose stream was deleted after the message was queued, as if the message had come
+    /// later.
     pub(super) fn answer_no_stream(&mut self, item: &Item) {
         add(&self.stats.counters().stream_dropped, 1);
         let Some(reply) = &item.reply else { return };
@@ -171,18 +175,18 @@ impl Streams {
         self.outputs.push(output);
     }
 
-    /// Takes out what is to be sent.
+    /// Takes out the outputs to send.
     pub(super) fn take_outputs(&mut self) -> Vec<Output> {
         self.output_bytes = 0;
         std::mem::take(&mut self.outputs)
     }
 
-    /// Bytes of what is collected, about.
+    /// Returns the bytes of the collected outputs, about.
     pub(crate) fn output_bytes(&self) -> usize {
         self.output_bytes
     }
 
-    /// Subjects that begin or end to lead here. They are to be changed before the next outputs leave.
+    /// Takes out the changes of routes. They must be made before the next outputs leave.
     pub(crate) fn take_routes(&mut self) -> Vec<RouteChange> {
         std::mem::take(&mut self.routes)
     }
@@ -202,14 +206,14 @@ impl Streams {
         }));
     }
 
-    /// Whether a subject of these is a subject of another stream.
+    /// Whether a subject of this configuration is a subject of another stream.
     pub(super) fn overlaps(&self, config: &StreamConfig) -> bool {
         let others = self.streams.values().filter(|other| other.config.name != config.name);
         let mut theirs = others.flat_map(|other| &other.config.subjects);
         theirs.any(|one| config.subjects.iter().any(|own| subject::collide(own.as_bytes(), one.as_bytes())))
     }
 
-    /// What is due by the clock. Tells what the streams hold.
+    /// Does the work that is due by the clock, and publishes the snapshots.
     pub(crate) fn on_tick(&mut self, now: u64) {
         self.nothing_to_reclaim = false;
         for stream in self.streams.values_mut() {
@@ -249,7 +253,7 @@ impl Streams {
         self.streams.len()
     }
 
-    /// Looks for a message that the log does not have, or a count that is wrong.
+    /// Returns a description of the first message that is missing in the log, or of a wrong count.
     pub(super) fn check(&mut self) -> Option<String> {
         self.streams.values_mut().find_map(|stream| {
             let all = crate::jetstream::state::Filter::All;
@@ -266,7 +270,7 @@ impl Streams {
     }
 }
 
-/// The subjects that lead to a stream.
+/// Returns the routes that lead to a stream.
 fn opened(config: &StreamConfig) -> Vec<RouteChange> {
     let name = &config.name;
     let mut routes: Vec<RouteChange> = Vec::new();

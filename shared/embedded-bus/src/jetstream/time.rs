@@ -1,26 +1,26 @@
-//! Times as the stream protocol writes them: RFC 3339 with up to nine digits after the second.
+//! Times as the JetStream API writes them: RFC 3339 with up to nine digits after the second.
 //!
-//! Everything inside is nanoseconds since 1970, in UTC.
+//! Inside, times are nanoseconds since 1970, in UTC.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What a stream without messages tells as the time of its first and last one.
+/// The time of the first and last message of an empty stream.
 pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// The time of day as the system has it, in nanoseconds since 1970. It may jump either way: see `clock`.
+/// Returns the system's time of day, in nanoseconds since 1970. It may jump either way: see `clock`.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Writes a time; zeros at its end are left out.
+/// Writes a time, without zeros at its end.
 pub(crate) fn format(nanos: u64) -> String {
     let whole = humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(nanos)).to_string();
     let digits = whole.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
     format!("{digits}Z")
 }
 
-/// Reads a time, in UTC or with an offset such as `+02:00`. Before 1970 counts as 1970.
+/// Reads a time, in UTC or with an offset such as `+02:00`. A time before 1970 counts as 1970.
 pub(crate) fn parse(text: &str) -> Option<u64> {
     if text == NEVER {
         return Some(0);
@@ -37,7 +37,7 @@ pub(crate) fn parse(text: &str) -> Option<u64> {
     Some(u64::try_from(nanos).unwrap_or(0))
 }
 
-/// Seconds east of UTC, of `+hh:mm` or `-hh:mm`.
+/// Reads the seconds east of UTC of `+hh:mm` or `-hh:mm`.
 fn offset(zone: &str) -> Option<i64> {
     let sign = match zone.as_bytes().first()? {
         b'+' => 1,

@@ -1,8 +1,9 @@
-//! What one connection has yet to be sent, and the task that sends it.
+//! The bytes that one connection has yet to be sent, and the task that writes them.
 //!
-//! Anyone may append; nobody waits to do so. Appended bytes leave in that order, many in one write. No more than `bound`
-//! bytes ever wait: whoever would exceed them is cut off instead, as a slow consumer, and costs the others nothing.
-//! After [`Outbox::close`] nothing more is taken, and what waits has [`CLOSE_DEADLINE`] to leave.
+//! Any thread may append, and appending never waits. Bytes leave in the order of appending, many in one
+//! write. At most `bound` bytes wait: a connection that would exceed them is cut off as a slow consumer, at
+//! no cost to others. After [`Outbox::close`] nothing more is accepted, and the pending bytes have
+//! [`CLOSE_DEADLINE`] to leave.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,14 +18,15 @@ use tokio_util::sync::CancellationToken;
 use crate::stats::{Stats, add};
 use crate::wire::{Publish, encode};
 
-/// How long a closing connection may take to accept what still waits for it.
+/// How long a closing connection may take to accept its pending bytes.
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// A receiver whose socket takes nothing for this long is not waited for. The system lets a socket that was full take
-/// more only once a good part of its own buffer is free, so a healthy receiver stands still for tens of milliseconds.
+/// Publishers do not wait for a receiver whose socket takes nothing for this long. The system reports space
+/// in a full socket only once a good part of its own buffer is free, so a healthy receiver stands still for
+/// tens of milliseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// A timer this late means that the process did not run for a while.
 pub(crate) const LATE: Duration = Duration::from_millis(500);
-/// A buffer that grew beyond this is given back once it is empty.
+/// The capacity that an empty buffer retains; more is given back.
 const RETAINED_CAPACITY: usize = 16 << 10;
 
 /// The pending bytes of one connection.
@@ -33,11 +35,12 @@ pub(crate) struct Outbox {
     connection: u64,
     bound: usize,
     stats: Stats,
-    /// Lock order: the router's lock before this one; never two outboxes at a time; never held across an await.
+    /// Lock order: the router's lock before this one; never two outboxes at a time; never held across an
+    /// await.
     state: Mutex<Backlog>,
-    /// Wakes the writer: there is something, or it has to close.
+    /// Wakes the writer: bytes were appended, or the outbox closes.
     writer: Notify,
-    /// Wakes publishers that were held back: there is room again.
+    /// Wakes publishers that were held back: there is space again.
     space: Notify,
     /// Cancelled when the connection can't go on, so that its reader ends too.
     gone: CancellationToken,
@@ -52,13 +55,13 @@ struct Backlog {
     /// Bytes that the writer has taken and not yet written.
     writing: usize,
     writing_messages: u64,
-    /// When the socket last took something, or was last given something after it had taken all.
+    /// When the socket last took bytes, or was last given some after it had taken all.
     progress: Option<Instant>,
-    /// Whether the writer is at work, or somebody has promised to wake it.
+    /// Whether the writer is at work, or a publisher has promised to wake it.
     awake: bool,
-    /// Whether a publisher may be waiting for room.
+    /// Whether a publisher may be waiting for space.
     crowded: bool,
-    /// Until when to flush, once it closes.
+    /// The deadline for writing the rest, once the outbox closes.
     close_by: Option<Instant>,
 }
 
@@ -67,16 +70,17 @@ impl Backlog {
         self.waiting.len() + self.writing
     }
 
-    /// Whether waiting for its socket makes sense.
+    /// Whether publishers should wait for this socket.
     fn is_responsive(&self) -> bool {
         self.progress.is_none_or(|progress| progress.elapsed() < PATIENCE)
     }
 }
 
-/// What became of something appended.
+/// The result of appending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Push {
-    /// It waits. If `wake`, the caller has to call [`Outbox::wake`] soon. If `crowded`, it should slow down.
+    /// The bytes wait. With `wake` the caller has to call [`Outbox::wake`] soon; with `crowded` it should
+    /// slow down.
     Queued { wake: bool, crowded: bool },
     /// The connection is closing.
     Refused,
@@ -92,7 +96,7 @@ enum NextWrite {
 enum WriteFailure {
     /// The socket took nothing for too long.
     Deadline,
-    /// The peer is gone.
+    /// The client is gone.
     Broken,
 }
 
@@ -111,7 +115,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Backlog> {
-        // Every change of the state is whole before anything could panic.
+        // Every change of the backlog is complete before anything could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,7 +156,8 @@ impl Outbox {
         Push::Queued { wake, crowded }
     }
 
-    /// Ends a slow consumer: what waits is dropped, so that it can be told why behind what is being written.
+    /// Cuts off a slow consumer: drops the pending bytes, so that the reason follows right behind the bytes
+    /// being written.
     fn cut_off(&self, mut state: MutexGuard<'_, Backlog>, reason: &str) {
         let pending = state.pending();
         add(&self.stats.counters().slow_consumers, 1);
@@ -171,12 +176,12 @@ impl Outbox {
         );
     }
 
-    /// Lets the writer look again.
+    /// Wakes the writer.
     pub(crate) fn wake(&self) {
         self.writer.notify_one();
     }
 
-    /// Takes nothing more, except these last words; what waits still has [`CLOSE_DEADLINE`].
+    /// Accepts nothing more, except these last words. The pending bytes still have [`CLOSE_DEADLINE`].
     pub(crate) fn close(&self, last_words: &[u8]) {
         let mut state = self.lock();
         if state.close_by.is_none() {
@@ -188,18 +193,18 @@ impl Outbox {
         self.space.notify_waiters();
     }
 
-    /// Waits until at most half of the bound is pending, or until the deadline.
+    /// Whether at most half of the bound is pending, or nothing more is accepted.
     pub(crate) fn has_space(&self) -> bool {
         let state = self.lock();
         state.close_by.is_some() || state.pending() <= self.bound / 2
     }
 
-    /// Waits until [`Outbox::has_space`], or the deadline.
+    /// Waits until [`Outbox::has_space`], or until the deadline.
     pub(crate) async fn wait_for_space(&self, deadline: Instant) {
         loop {
             let space = self.space.notified();
             tokio::pin!(space);
-            // Registered before looking, so that no wake-up falls in between.
+            // Registered before the check, so that no wake-up is lost in between.
             space.as_mut().enable();
             if self.has_space() {
                 return;
@@ -223,7 +228,7 @@ impl Outbox {
                     self.writer.notified().await;
                 }
                 NextWrite::Done => {
-                    // The peer may have stopped listening; the connection ends either way.
+                    // The client may have stopped reading; the connection ends either way.
                     let _ = timeout(CLOSE_DEADLINE, socket.shutdown()).await;
                     break;
                 }
@@ -281,11 +286,11 @@ impl Outbox {
                     Err(_) => {
                         let now = Instant::now();
                         if deadline == look && now.saturating_duration_since(deadline) > LATE {
-                            // The process did not run for a while, so the peer has its time from now.
+                            // The process did not run for a while, so the client's time begins now.
                             progress.wrote(now);
                             continue;
                         }
-                        // A socket that was full tells of room late; the kernel knows what left it.
+                        // A full socket reports space late; the kernel knows how many bytes left it.
                         progress.look(now, socket.acknowledged());
                         let closes = close_by.is_some_and(|close_by| close_by <= now);
                         if closes || progress.since() + write_deadline <= now {
@@ -303,7 +308,7 @@ impl Outbox {
                     }
                     Ok(Ok(_) | Err(_)) => return Err(WriteFailure::Broken),
                 },
-                // While it writes nobody wakes it but `close` and `cut_off`: the deadline has changed.
+                // While the writer writes, only `close` and `cut_off` wake it: the deadline has changed.
                 () = self.writer.notified() => {}
             }
         }
@@ -322,7 +327,7 @@ impl Outbox {
         }
     }
 
-    /// Nothing will be written any more: counts what is lost and frees it.
+    /// Ends writing: counts the lost messages and frees their bytes.
     fn end(&self) {
         let mut state = self.lock();
         state.close_by.get_or_insert_with(Instant::now);

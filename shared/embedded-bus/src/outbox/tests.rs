@@ -1,4 +1,4 @@
-//! The outbox without a network: pipes and a clock that only moves when asked.
+//! The outbox without a network: pipes, and a clock that only moves when asked.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ async fn a_publisher_is_held_until_there_is_room_but_not_for_a_dead_receiver() {
     assert_eq!(start.elapsed().as_millis(), 10, "nothing is written, so the deadline ends it");
 
     let reader = async {
-        // The first byte is all that the socket takes for now.
+        // The socket takes only the first byte for now.
         tokio::time::advance(PATIENCE - Duration::from_millis(1)).await;
         assert_eq!(outbox.deliver(&message(b""), b"1"), crowded);
         tokio::time::advance(Duration::from_millis(1)).await;

@@ -1,7 +1,7 @@
-//! The subscriptions to one and the same pattern.
+//! The subscriptions to one pattern.
 //!
-//! Nearly always there is exactly one, which needs no allocation. Inserting and removing take constant time: each
-//! subscription knows its position in the list that holds it.
+//! Nearly always there is exactly one, which needs no allocation. Inserting and removing take constant time:
+//! each subscription knows its position in the list that holds it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) enum Members<T> {
 #[derive(Debug)]
 pub(super) struct Groups<T> {
     plain: List<T>,
-    /// Never an empty list.
+    /// No list is empty.
     queues: HashMap<Arc<[u8]>, List<T>>,
 }
 
@@ -94,7 +94,7 @@ impl<T> Groups<T> {
     }
 }
 
-/// Removes a subscription by its position; the last one takes its place.
+/// Removes a subscription by its position. The last one moves there.
 fn take_out<T>(list: &mut List<T>, subscription: &Arc<Subscription<T>>) {
     let position = subscription.position.load(Relaxed);
     debug_assert!(

@@ -1,9 +1,10 @@
-//! Who hears what: subscriptions by subject, and by connection.
+//! Routing: subscriptions by subject, and by connection.
 //!
-//! Literal subjects are in one hash map, patterns with wildcards in a tree of tokens. What always holds: a subscription
-//! is in its place by subject if and only if it is in the set of its connection. Removing one costs the length of its
-//! subject, removing a connection the number of its own subscriptions. No socket and no lock here; `T` is whatever the
-//! caller delivers to, so a component inside the process can stand beside connections.
+//! Literal subjects are in one hash map, patterns with wildcards in a tree of tokens. Invariant: a
+//! subscription is in the index by subject if and only if it is in the set of its connection. Removing a
+//! subscription costs the length of its subject; removing a connection costs the number of its own
+//! subscriptions. The router has no socket and no lock. `T` is the receiver of messages, so a component
+//! inside the process can stand beside connections.
 
 mod members;
 #[cfg(test)]
@@ -24,23 +25,23 @@ use tree::Tree;
 /// One subscription of one connection.
 #[derive(Debug)]
 pub(crate) struct Subscription<T> {
-    /// Which connection.
+    /// The id of the connection.
     pub(crate) connection: u64,
-    /// Where its messages go.
+    /// The receiver of its messages.
     pub(crate) target: T,
-    /// What the client calls it.
+    /// The client's name for it.
     pub(crate) sid: Box<[u8]>,
     subject: Arc<[u8]>,
     queue: Option<Arc<[u8]>>,
-    /// Messages given to it. Beyond `max` it counts on but gives nothing.
+    /// Messages counted for it. Beyond `max` the count goes on, and no message is delivered.
     delivered: AtomicU64,
-    /// After how many it ends; `u64::MAX` for never.
+    /// Messages after which the subscription ends; `u64::MAX`: never.
     max: AtomicU64,
-    /// Where it is in the list that holds it. Written only while the router is borrowed mutably.
+    /// Position in the list that holds it. Written only while the router is borrowed mutably.
     position: AtomicUsize,
 }
 
-/// Who subscribes, and where the messages go.
+/// Connection and receiver of a new subscription.
 #[derive(Clone, Debug)]
 pub(crate) struct Subscriber<T> {
     /// The id of the connection.
@@ -51,16 +52,16 @@ pub(crate) struct Subscriber<T> {
 /// Whether a subscription takes one more message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allowance {
-    /// Yes.
+    /// The subscription takes the message.
     Granted,
-    /// Yes, and it was its last: remove it.
+    /// The subscription takes the message, and has to be removed: it was the last one.
     Last,
-    /// No, it had all it asked for.
+    /// The subscription had its maximum.
     Exhausted,
 }
 
 impl<T> Subscription<T> {
-    /// Counts one more message, exactly once however many publishers claim at the same time.
+    /// Counts one more message, exactly once however many publishers do so at the same time.
     pub(crate) fn count_one(&self) -> Allowance {
         let before = self.delivered.fetch_add(1, Relaxed);
         let max = self.max.load(Relaxed);
@@ -74,7 +75,7 @@ impl<T> Subscription<T> {
     }
 }
 
-/// A subscription in the set of its connection, found by its sid without a second copy of it.
+/// A subscription in the set of its connection, found by its sid without a second copy of the sid.
 #[derive(Debug)]
 struct BySid<T>(Arc<Subscription<T>>);
 
@@ -98,7 +99,7 @@ impl<T> Hash for BySid<T> {
     }
 }
 
-/// The members of one queue group under one pattern. A group may have several such parts.
+/// Name and members of one queue group under one pattern. A group may have several such parts.
 pub(crate) type GroupPart<'a, T> = (&'a [u8], &'a [Arc<Subscription<T>>]);
 
 /// All subscriptions of a bus.
@@ -117,17 +118,18 @@ impl<T> Default for Router<T> {
 
 #[expect(clippy::mutable_key_type, reason = "a subscription is hashed by its sid, which never changes")]
 impl<T> Router<T> {
-    /// Subscriptions of this connection.
+    /// Returns the number of subscriptions of a connection.
     pub(crate) fn count(&self, connection: u64) -> usize {
         self.connections.get(&connection).map_or(0, HashSet::len)
     }
 
-    /// Whether this connection uses this sid.
+    /// Whether the connection uses this sid.
     pub(crate) fn has(&self, connection: u64, sid: &[u8]) -> bool {
         self.connections.get(&connection).is_some_and(|own| own.contains(sid))
     }
 
-    /// Adds a subscription to a valid pattern. `false`, and nothing changes, if the connection uses this sid already.
+    /// Adds a subscription to a valid pattern. If the connection uses this sid already, nothing changes and
+    /// `false` is returned.
     pub(crate) fn subscribe(
         &mut self,
         Subscriber { connection, target }: Subscriber<T>,
@@ -140,7 +142,7 @@ impl<T> Router<T> {
             return false;
         }
         let literal = !subject::has_wildcard(pattern);
-        // A subject that is known already is shared, not kept twice.
+        // A known subject is shared, not stored twice.
         let shared =
             literal.then(|| self.literal.get_key_value(pattern)).flatten().map(|(key, _)| Arc::clone(key));
         let subscription = Arc::new(Subscription {
@@ -162,7 +164,7 @@ impl<T> Router<T> {
         true
     }
 
-    /// Ends a subscription, at once or after `max` messages in total. Tells whether it is gone now.
+    /// Ends a subscription, at once or after `max` messages in total. Returns whether it is gone now.
     pub(crate) fn unsubscribe(&mut self, connection: u64, sid: &[u8], max: Option<u64>) -> bool {
         let Some(own) = self.connections.get_mut(&connection) else { return false };
         if let (Some(max), Some(BySid(subscription))) = (max, own.get(sid)) {
@@ -190,22 +192,22 @@ impl<T> Router<T> {
         stands && self.unsubscribe(subscription.connection, &subscription.sid, None)
     }
 
-    /// Removes all subscriptions of a connection and tells how many there were.
+    /// Removes all subscriptions of a connection and returns how many there were.
     pub(crate) fn disconnect(&mut self, connection: u64) -> usize {
         let own = self.connections.remove(&connection).unwrap_or_default();
         let count = own.len();
         for BySid(subscription) in own {
             self.unindex(&subscription);
         }
-        // Memory of a peak is given back, at a cost spread over what was removed.
+        // Shrinking costs no more than the removals that it follows, and gives back the memory of a peak.
         if self.literal.len() < self.literal.capacity() / 8 {
             self.literal.shrink_to_fit();
         }
         count
     }
 
-    /// Visits all plain subscriptions that match, literal ones first, and collects the queue groups that do. A subject
-    /// with an empty token matches nothing.
+    /// Visits all plain subscriptions that match, literal ones first, and collects the matching queue groups.
+    /// A subject with an empty token matches nothing.
     pub(crate) fn matching<'a>(
         &'a self,
         subject: &[u8],
@@ -219,12 +221,12 @@ impl<T> Router<T> {
             self.wildcard.matching(subject, queues, plain);
         }
         if queues.len() > 1 {
-            // Parts of one group lie side by side.
+            // Brings the parts of one group side by side.
             queues.sort_unstable_by_key(|(name, _)| *name);
         }
     }
 
-    /// Takes a subscription out of its place by subject.
+    /// Removes a subscription from the index by subject.
     fn unindex(&mut self, subscription: &Arc<Subscription<T>>) {
         if subject::has_wildcard(&subscription.subject) {
             self.wildcard.remove(subscription);

@@ -1,4 +1,4 @@
-//! Routing against a list that is gone through each time, and what its memory must do.
+//! Routing compared with a list that is searched each time, and the memory of the router.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ fn by(connection: u64) -> Subscriber<()> {
     Subscriber { connection, target: () }
 }
 
-/// What a message would reach: plain subscriptions, and queue groups with their members.
+/// The receivers of a message: plain subscriptions, and queue groups with their members.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Matched {
     plain: BTreeSet<Name>,
@@ -56,7 +56,7 @@ struct Naive {
     max: u64,
 }
 
-/// The same, as a list that is gone through each time.
+/// The receivers of a message by the list.
 fn naive_matched(list: &[Naive], subject: &str) -> Matched {
     let mut found = Matched::default();
     let hit = |it: &&Naive| {
@@ -220,7 +220,7 @@ fn a_subscription_with_a_maximum_gives_exactly_that_many() {
     let mut found = None;
     router.matching(b"a", &mut Vec::new(), &mut |it| found = Some(Arc::clone(it)));
     let subscription = found.unwrap();
-    // Another publisher may still see it before it is removed.
+    // A second publisher may still see the subscription before it is removed.
     let claims = [Allowance::Granted, Allowance::Last, Allowance::Exhausted, Allowance::Exhausted];
     assert_eq!(claims.map(|_| subscription.count_one()), claims);
     assert!(router.expire(&subscription));

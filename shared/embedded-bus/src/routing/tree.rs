@@ -1,7 +1,7 @@
 //! Patterns with wildcards, as a tree of their tokens.
 //!
-//! Nodes lie in one list and point to each other by index, so that neither matching nor dropping a deep tree recurses:
-//! a client decides how deep it is. A node without members and children does not stay.
+//! Nodes lie in one list and refer to each other by index, so that neither matching nor dropping a deep tree
+//! recurses: clients decide how deep it is. Nodes without members and children are removed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ const ROOT: usize = 0;
 #[derive(Debug)]
 pub(super) struct Tree<T> {
     nodes: Vec<Node<T>>,
-    /// Indices of nodes that are not in use.
+    /// Indices of unused nodes.
     free: Vec<usize>,
 }
 
 #[derive(Debug)]
 struct Node<T> {
     parent: usize,
-    /// What leads here from the parent.
+    /// The token that leads here from the parent.
     token: Arc<[u8]>,
     children: HashMap<Arc<[u8]>, usize>,
-    /// The child that `*` leads to.
+    /// The child for `*`.
     any: Option<usize>,
-    /// Patterns that end here.
+    /// Subscriptions whose pattern ends here.
     here: Members<T>,
-    /// Patterns that end with `>` behind this node.
+    /// Subscriptions whose pattern ends with `>` behind this node.
     rest: Members<T>,
 }
 
@@ -81,7 +81,7 @@ impl<T> Tree<T> {
         self.nodes[at].here.insert(subscription);
     }
 
-    /// Nodes that exist, in use or not.
+    /// Returns the number of nodes, used or not.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.nodes.len()
@@ -126,7 +126,7 @@ impl<T> Tree<T> {
         self.prune(at);
     }
 
-    /// Removes `at` and what is above it, as far as unused.
+    /// Removes `at` and the nodes above it, as far as they are unused.
     fn prune(&mut self, mut at: usize) {
         while at != ROOT && self.nodes[at].is_unused() {
             let (parent, token) = (self.nodes[at].parent, Arc::clone(&self.nodes[at].token));
@@ -143,14 +143,14 @@ impl<T> Tree<T> {
         }
     }
 
-    /// Visits what matches a well-formed subject.
+    /// Visits the subscriptions that match a well-formed subject.
     pub(super) fn matching<'a>(
         &'a self,
         subject: &[u8],
         queues: &mut Vec<GroupPart<'a, T>>,
         plain: &mut impl FnMut(&'a Arc<Subscription<T>>),
     ) {
-        // Each entry: a node, and the part of the subject that is still to be matched below it.
+        // Each entry: a node, and the rest of the subject to match below it.
         let mut open = vec![(ROOT, Some(subject))];
         while let Some((at, remaining)) = open.pop() {
             let node = &self.nodes[at];

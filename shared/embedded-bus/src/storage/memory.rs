@@ -1,6 +1,7 @@
-//! Streams that live as long as the process.
+//! Streams in memory, which live as long as the process.
 //!
-//! A message costs its headers and its payload in one allocation; its subject is shared with all of that subject.
+//! A message costs its headers and its payload in one allocation. Its subject is shared by all messages of
+//! the subject.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Log, Opened, Record, RemovalReason, Replayed, Store, StoreError, StoredStream};
 
-/// Keeps nothing beyond the process.
+/// A store that keeps nothing beyond the process.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore;
 
@@ -21,7 +22,7 @@ impl Store for MemoryStore {
     fn open(
         &mut self,
         name: &str,
-        _tell: &mut dyn FnMut(Replayed<'_>),
+        _replay: &mut dyn FnMut(Replayed<'_>),
     ) -> Result<(Box<dyn Log>, Opened), StoreError> {
         Err(StoreError::Damaged(format!("stream {name:?} is in memory only, and its memory is gone")))
     }
@@ -60,7 +61,7 @@ impl MemoryLog {
         for seq in seqs {
             let Some(stored) = self.messages.remove(seq) else { continue };
             self.size -= stored.body.len() as u64;
-            // One in the set, one here: nobody else has it.
+            // One reference is in the set, the other one here: no further message has this subject.
             if Arc::strong_count(&stored.subject) == 2 {
                 self.subjects.remove(&stored.subject);
             }
@@ -103,7 +104,7 @@ impl Log for MemoryLog {
         Ok(())
     }
 
-    fn remove(&mut self, seqs: &[u64], _why: RemovalReason) -> Result<(), StoreError> {
+    fn remove(&mut self, seqs: &[u64], _reason: RemovalReason) -> Result<(), StoreError> {
         self.drop_all(seqs);
         Ok(())
     }

@@ -1,25 +1,25 @@
-//! Writes the server's operations into a buffer that somebody else sends.
+//! Writes the server's operations into a buffer.
 
 use super::Publish;
 
-/// Answer to PING.
+/// The answer to PING.
 pub(crate) const PONG: &[u8] = b"PONG\r\n";
-/// Asks whether the client is still there.
+/// The question whether the client is still there.
 pub(crate) const PING: &[u8] = b"PING\r\n";
-/// Acknowledges an operation in verbose mode.
+/// The acknowledgement of an operation in verbose mode.
 pub(crate) const OK: &[u8] = b"+OK\r\n";
 
-/// An error with its text between quotes.
+/// Returns -ERR with its text between quotes.
 pub(crate) fn error(text: &str) -> Vec<u8> {
     format!("-ERR '{text}'\r\n").into_bytes()
 }
 
-/// INFO with its JSON.
+/// Returns INFO with its JSON.
 pub(crate) fn info(json: &str) -> Vec<u8> {
     format!("INFO {json} \r\n").into_bytes()
 }
 
-/// The most bytes that [`message`] appends.
+/// Returns an upper bound on the bytes that [`message`] appends.
 pub(crate) fn message_bound(message: &Publish<'_>, sid: &[u8]) -> usize {
     // "HMSG", five blanks, two numbers of up to 20 digits and two line ends make 53 at most.
     let reply = message.reply.map_or(0, <[u8]>::len);
@@ -50,7 +50,7 @@ pub(crate) fn message(out: &mut Vec<u8>, message: &Publish<'_>, sid: &[u8], with
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the answer to a request on `subject` that nobody is there to take.
+/// Appends the 503 answer to a request on `subject` that nobody receives.
 pub(crate) fn no_responders(out: &mut Vec<u8>, reply: &[u8], sid: &[u8], subject: &[u8]) {
     let headers = [b"NATS/1.0 503\r\nNats-Subject: ", subject, b"\r\n\r\n"].concat();
     let answer = Publish { subject: reply, reply: None, headers: &headers, payload: &[], with_headers: true };

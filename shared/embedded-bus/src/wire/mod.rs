@@ -7,7 +7,7 @@ pub(crate) mod parse;
 #[cfg(test)]
 mod tests;
 
-/// One operation of a client. It borrows from the bytes it was read from.
+/// One operation of a client. It borrows from the bytes that it was read from.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Operation<'a> {
     /// CONNECT with its JSON.
@@ -20,21 +20,22 @@ pub(crate) enum Operation<'a> {
     Publish(Publish<'a>),
     /// SUB.
     Subscribe {
-        /// What to hear. Not checked yet.
+        /// The pattern, not checked yet.
         subject: &'a [u8],
         /// The queue group to join.
         queue: Option<&'a [u8]>,
-        /// What the client calls this subscription.
+        /// The client's name for this subscription.
         sid: &'a [u8],
     },
     /// UNSUB.
     Unsubscribe {
-        /// Which subscription.
+        /// The subscription to end.
         sid: &'a [u8],
-        /// After how many messages in total; at once if absent. (nats-server takes an unreadable number as absent.)
+        /// Messages in total after which it ends; at once if absent. (nats-server takes an unreadable number
+        /// as absent.)
         max: Option<u64>,
     },
-    /// INFO or +OK, which a client has no reason to send and nats-server lets pass.
+    /// INFO or +OK. A client has no reason to send them, and nats-server ignores them.
     Ignored,
     /// -ERR: the client gives up.
     ClientError,
@@ -43,33 +44,33 @@ pub(crate) enum Operation<'a> {
 /// One message on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Publish<'a> {
-    /// Where to.
+    /// The subject that it is published to.
     pub(crate) subject: &'a [u8],
-    /// Where an answer is expected.
+    /// The subject for answers.
     pub(crate) reply: Option<&'a [u8]>,
-    /// The header block as sent, empty if there is none.
+    /// The header block as sent; empty if there is none.
     pub(crate) headers: &'a [u8],
-    /// What follows the headers.
+    /// The bytes behind the headers.
     pub(crate) payload: &'a [u8],
-    /// Whether it came as HPUB, even with an empty header block.
+    /// Whether the message came as HPUB, even with an empty header block.
     pub(crate) with_headers: bool,
 }
 
-/// Why a connection can't go on. Once given, it is given for ever.
+/// Why a connection can't go on. The first error of a connection stays its error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WireError {
-    /// No verb of the protocol, or a payload that does not end where it said.
+    /// An unknown verb, or a payload that does not end where its length said.
     UnknownOperation,
-    /// Known verb, wrong arguments.
+    /// A known verb with wrong arguments.
     Arguments,
-    /// The line is longer than allowed.
+    /// A line longer than the limit.
     ControlLine,
-    /// The message is larger than allowed.
+    /// A message larger than the limit.
     Payload,
 }
 
 impl WireError {
-    /// What the client is told.
+    /// Returns the text of the -ERR that the client gets.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::UnknownOperation => "Unknown Protocol Operation",

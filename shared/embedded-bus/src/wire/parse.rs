@@ -1,24 +1,24 @@
-//! Takes the bytes of one client apart into operations.
+//! Splits the bytes of one client into operations.
 //!
-//! However the bytes are cut into chunks, the operations and the error are the same. Nothing is allocated, an error is
-//! final, and more than one line plus one payload never has to be kept: both are refused by their length before the
-//! rest of them is waited for.
+//! However the bytes are cut into chunks, the operations and the error are the same. Parsing allocates
+//! nothing, and an error is final. At most one line and one payload have to be buffered: both are refused by
+//! their length before the rest of them has come.
 
 use super::{Operation, Publish, WireError};
 
-/// nats-server reads no longer numbers.
+/// Digits of a size. nats-server reads no longer numbers.
 const SIZE_DIGITS: usize = 9;
-/// The most arguments that a line may have (HPUB with reply).
+/// The most arguments of a line (HPUB with reply).
 const MAX_ARGUMENTS: usize = 4;
 
-/// Where one client's bytes are in the protocol.
+/// The state of parsing one client's bytes.
 #[derive(Debug)]
 pub(crate) struct Parser {
     max_control_line: usize,
     max_payload: usize,
-    /// Bytes at the front known to hold no end of line.
+    /// Bytes at the front that contain no end of line.
     scanned: usize,
-    /// Bytes without which there is no point in looking again.
+    /// Bytes without which another attempt is pointless.
     need: usize,
     failed: Option<WireError>,
 }
@@ -37,7 +37,7 @@ enum Verb {
     Err,
 }
 
-/// The most frequent first.
+/// The verbs, the most frequent first.
 const VERBS: [(&[u8], Verb); 10] = [
     (b"PUB", Verb::Pub),
     (b"HPUB", Verb::HPub),
@@ -56,14 +56,14 @@ impl Parser {
         Self { max_control_line, max_payload, scanned: 0, need: 1, failed: None }
     }
 
-    /// How many bytes the next operation takes at least, as far as it is known.
+    /// Returns how many bytes the next operation takes at least, as far as known.
     #[cfg(test)]
     pub(super) fn need(&self) -> usize {
         self.need
     }
 
-    /// The operation at the front of `input` and how many bytes it took, or `None` if there is more to come. Between
-    /// two operations `input` may only grow at its end.
+    /// Returns the operation at the front of `input` and the bytes it took, or `None` if it is incomplete.
+    /// Between two operations `input` may only grow at its end.
     pub(crate) fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<(Operation<'a>, usize)>, WireError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -117,7 +117,7 @@ impl Parser {
         Ok(Some((operation, line)))
     }
 
-    /// A PUB or HPUB whose line ends before `start`.
+    /// Reads a PUB or HPUB whose line ends before `start`.
     fn publish<'a>(
         &mut self,
         input: &'a [u8],
@@ -131,7 +131,7 @@ impl Parser {
         }
         let end = start + line.total;
         let Some(tail) = input.get(end..end + 2) else {
-            // Replayed as soon as it is known, not only once the second byte is there.
+            // Reported as soon as it is known, without waiting for the second byte.
             if input.get(end).is_some_and(|byte| *byte != b'\r') {
                 return Err(WireError::UnknownOperation);
             }
@@ -154,7 +154,7 @@ impl Parser {
     }
 }
 
-/// The verb and where its arguments begin; `None` if it is not whole yet.
+/// Returns the verb and the offset of its arguments; `None` if the verb is incomplete.
 fn verb(input: &[u8]) -> Result<Option<(Verb, usize)>, WireError> {
     let mut possible = false;
     for (text, verb) in VERBS {
@@ -167,7 +167,7 @@ fn verb(input: &[u8]) -> Result<Option<(Verb, usize)>, WireError> {
             continue;
         }
         let separated = match verb {
-            // These are taken whatever follows them, as nats-server does.
+            // These verbs need no separator behind them, as in nats-server.
             Verb::Ping | Verb::Pong | Verb::Ok | Verb::Err | Verb::Connect => Some(true),
             Verb::Pub | Verb::HPub | Verb::Sub | Verb::Unsub | Verb::Info => {
                 input.get(seen).map(|byte| matches!(byte, b' ' | b'\t'))
@@ -182,7 +182,7 @@ fn verb(input: &[u8]) -> Result<Option<(Verb, usize)>, WireError> {
     if possible { Ok(None) } else { Err(WireError::UnknownOperation) }
 }
 
-/// The arguments of a line: split on runs of blanks, of which any may lead or trail.
+/// The arguments of a line, separated by runs of blanks, which may also lead or trail.
 struct Arguments<'a> {
     found: [&'a [u8]; MAX_ARGUMENTS],
     count: usize,
@@ -249,7 +249,7 @@ impl<'a> PublishLine<'a> {
     }
 }
 
-/// A decimal number of at most nine digits.
+/// Reads a decimal number of at most nine digits.
 fn size(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || digits.len() > SIZE_DIGITS {
         return None;

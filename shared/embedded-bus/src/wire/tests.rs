@@ -1,4 +1,4 @@
-//! Any way of cutting the bytes reads the same; arbitrary bytes never panic; what each fault is called.
+//! Any way of cutting the bytes reads the same, arbitrary bytes never panic, and each error has its name.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,8 @@ use super::*;
 const LINE: usize = 64;
 const PAYLOAD: usize = 100;
 
-/// Everything in `input`, fed in these chunks, as text; the error, if any, is the last entry.
+/// Reads all of `input`, fed in these chunks. Returns the operations as text, and the error, if any, as the
+/// last entry.
 fn read(input: &[u8], chunks: &[usize]) -> Vec<String> {
     let mut parser = Parser::new(LINE, PAYLOAD);
     let (mut seen, mut buffer, mut fed) = (Vec::new(), Vec::new(), 0);

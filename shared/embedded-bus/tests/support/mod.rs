@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Nothing here takes that long unless it is broken.
+/// No step takes that long unless something is broken.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A CONNECT as async-nats sends it.
@@ -33,7 +33,7 @@ impl Server {
         Self::with(Config::default()).await
     }
 
-    /// On a free port, unless `config` names one.
+    /// Starts a bus on a free port, unless `config` names a port.
     pub async fn with(mut config: Config) -> Self {
         if config.listen == Config::default().listen {
             config.listen.set_port(0);
@@ -71,7 +71,7 @@ impl Server {
         self.stats.snapshot()
     }
 
-    /// Still serves, and neither a connection nor a subscription was left behind.
+    /// Checks that the bus still serves, and that no connection and no subscription was left behind.
     pub async fn expect_healthy(&self) {
         let mut probe = self.raw().await;
         probe.send("SUB still.alive 1\r\nPUB still.alive 2\r\nhi\r\n").await;
@@ -113,7 +113,7 @@ impl Raw {
             .expect("sent");
     }
 
-    /// Everything up to and including `end`.
+    /// Returns everything up to and including `end`.
     pub async fn until(&mut self, end: &str) -> String {
         let mut seen = Vec::new();
         while !seen.ends_with(end.as_bytes()) {
@@ -127,7 +127,7 @@ impl Raw {
         String::from_utf8(seen).expect("text")
     }
 
-    /// Sends PING and checks what comes before its PONG.
+    /// Sends PING and checks the bytes before its PONG.
     pub async fn sync(&mut self, expected: &str) {
         self.send("PING\r\n").await;
         self.expect(&format!("{expected}PONG\r\n")).await;
@@ -141,7 +141,7 @@ impl Raw {
         assert_eq!(String::from_utf8_lossy(&seen), expected);
     }
 
-    /// Everything until the connection is closed.
+    /// Returns everything until the connection is closed.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut seen = Vec::new();
         loop {
@@ -152,7 +152,7 @@ impl Raw {
         }
     }
 
-    /// That the bus says this error and closes.
+    /// Checks that the bus says this error and closes.
     pub async fn expect_end(&mut self, error: &str) {
         let rest = self.rest().await;
         assert_eq!(String::from_utf8_lossy(&rest), format!("-ERR '{error}'\r\n"));

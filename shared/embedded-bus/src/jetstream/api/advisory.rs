@@ -1,4 +1,4 @@
-//! `$JS.EVENT.ADVISORY.STREAM.>`: tells whoever listens that a stream was made, changed or deleted.
+//! `$JS.EVENT.ADVISORY.STREAM.>`: advisories that a stream was created, changed or deleted.
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    /// The token in the subject.
+    /// Returns the token in the subject.
     fn token(self) -> &'static str {
         match self {
             Self::Create => "CREATED",
@@ -36,7 +36,8 @@ struct Advisory<'a> {
 }
 
 impl Streams {
-    /// Leaves an advisory behind the answer. The action is durable already, so no later failure of the stream takes it back.
+    /// Leaves an advisory to be sent behind the answer. The action is durable already, so no later failure of
+    /// the stream undoes it.
     pub(super) fn advise(&mut self, name: &str, action: Action, now: u64) {
         let advisory = Advisory {
             r#type: "io.nats.jetstream.advisory.v1.stream_action",

@@ -1,4 +1,4 @@
-//! Requests about what a stream holds: one message read or deleted, many purged.
+//! Requests about the messages of a stream: read or delete one, purge many.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -47,7 +47,7 @@ struct PurgeRequest {
 #[serde(default, deny_unknown_fields)]
 struct DeleteRequest {
     seq: Option<u64>,
-    /// Whether the bytes may stay where they are. They are gone for readers either way.
+    /// Whether the bytes may stay in their file. Readers can't see them either way.
     #[serde(rename = "no_erase")]
     _no_erase: Option<bool>,
 }
@@ -103,7 +103,7 @@ impl Streams {
         }
         let beyond = seq > stream.state.last_seq();
         if !stream.remove(seq)? {
-            // The two stores of nats-server don't agree.
+            // The two stores of nats-server answer differently.
             return Err(match (stream.config.storage, beyond) {
                 (StorageKind::Memory, _) => ApiError::sequence_not_found(seq),
                 (StorageKind::File, true) => ApiError::delete_failed("stream store EOF"),

@@ -1,7 +1,8 @@
-//! `$JS.API.>`: which requests there are and how they are answered.
+//! `$JS.API.>`: the requests and their answers.
 //!
-//! Codes, texts and shapes are nats-server's. What is not in [`ENDPOINTS`] is a subject like any other, so whoever asks is
-//! told at once that nobody is there; nats-server lets them wait.
+//! Codes, texts and shapes are those of nats-server. A subject that is not in [`ENDPOINTS`] is a subject like
+//! any other, so a client that asks there is told at once that nobody receives it; nats-server lets the
+//! client wait.
 
 mod advisory;
 mod messages;
@@ -19,7 +20,7 @@ use super::request::{Item, Output, OutputKind, Route};
 use super::streams::Streams;
 use super::time;
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Account,
@@ -36,16 +37,16 @@ pub(crate) enum Endpoint {
     CreateConsumer,
     /// Asks about a consumer, which can't be found.
     FindConsumer(&'static str),
-    /// Asks for all consumers of a stream, which are none, with the entries of a page.
+    /// Asks for all consumers of a stream, of which there are none, with the entries of a page.
     ListConsumers(&'static str, usize),
-    /// Asks for what a cluster does.
+    /// Asks for an action of a cluster.
     Cluster(&'static str),
 }
 
 /// The type of the answer to a request that pauses a consumer.
 const PAUSE: &str = "consumer_pause_response";
 
-/// The subjects of all requests. Where one has a wildcard, the first token that stands for is the name of the stream.
+/// The subjects of all requests. The token for the first wildcard is the name of the stream.
 pub(crate) const ENDPOINTS: [(&str, Endpoint); 21] = [
     ("$JS.API.INFO", Endpoint::Account),
     ("$JS.API.STREAM.CREATE.*", Endpoint::Create),
@@ -71,7 +72,7 @@ pub(crate) const ENDPOINTS: [(&str, Endpoint); 21] = [
 ];
 
 impl Endpoint {
-    /// The type that answers carry.
+    /// Returns the type of the answer.
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Account => "account_info_response",
@@ -89,7 +90,7 @@ impl Endpoint {
         }
     }
 
-    /// What stands beside an error.
+    /// Returns the fields beside an error.
     fn beside_error(self) -> Value {
         match self {
             Self::Info => json!({ "total": 0, "offset": 0, "limit": 0 }),
@@ -126,7 +127,7 @@ struct Envelope<'a, T> {
     body: T,
 }
 
-/// Done, and there is nothing to say.
+/// The body of an answer without a result.
 #[derive(Serialize)]
 struct Done {
     success: bool,
@@ -137,22 +138,23 @@ fn write<T: Serialize>(kind: &str, error: Option<&ApiError>, body: T) -> Bytes {
     serde_json::to_vec(&envelope).expect("answers have nothing that is not JSON").into()
 }
 
-/// An error without anything beside it.
+/// Returns an error without fields beside it.
 pub(crate) fn failure(kind: &str, error: &ApiError) -> Bytes {
     write(kind, Some(error), json!({}))
 }
 
-/// Reads the body of a request; an empty one and `null` ask for nothing in particular.
+/// Reads the body of a request. An empty body and `null` count as `{}`.
 pub(crate) fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     match body.trim_ascii() {
         b"" | b"null" => Ok(T::default()),
-        // A struct could be read from an array too, which no client means.
+        // Serde would read a struct from an array too, which no client means.
         [b'[', ..] => Err(ApiError::invalid_json("an object is expected")),
         body => first_value(body),
     }
 }
 
-/// Reads the body of a request that nats-server answers whatever it says, unless it begins like an object or a list.
+/// Reads the body of a request that nats-server answers whatever the body is. An error is possible only if
+/// the body begins like an object or an array.
 pub(crate) fn read_or_ignore<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     match body.trim_ascii_start() {
         [b'{' | b'[', ..] => read(body),
@@ -160,13 +162,13 @@ pub(crate) fn read_or_ignore<T: DeserializeOwned + Default>(body: &[u8]) -> Resu
     }
 }
 
-/// Reads the value that a body begins with. As for nats-server, what follows the value does not count.
+/// Reads the first JSON value of a body. As in nats-server, the bytes behind the value do not count.
 pub(crate) fn first_value<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     T::deserialize(&mut serde_json::Deserializer::from_slice(body)).map_err(ApiError::invalid_json)
 }
 
 impl Streams {
-    /// Refuses requests about consumers of a stream that is not there.
+    /// Refuses requests about consumers of a missing stream.
     fn having_consumers(&self, name: &str) -> Result<(), ApiError> {
         if self.streams.contains_key(name) { Ok(()) } else { Err(ApiError::no_stream()) }
     }

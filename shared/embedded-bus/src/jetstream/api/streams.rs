@@ -1,4 +1,4 @@
-//! Requests about streams as a whole: made, changed, told of, listed, deleted.
+//! Requests about whole streams: create, update, info, names, list, delete.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::jetstream::streams::Streams;
 use crate::jetstream::time;
 use crate::subject;
 
-/// How many of each an answer lists, as for nats-server.
+/// Entries of one answer, as in nats-server.
 const NAMES: usize = 1024;
 const LIST: usize = 256;
 const SUBJECTS: usize = 100_000;
@@ -146,7 +146,7 @@ struct AccountApi {
 struct Names {
     #[serde(flatten)]
     page: Page,
-    /// `null` if there are none, as nats-server says it.
+    /// `null` if there are none, as in nats-server.
     streams: Option<Vec<String>>,
 }
 
@@ -328,7 +328,7 @@ impl Streams {
         }
         let stream = self.streams.remove(name).ok_or_else(ApiError::no_stream)?;
         let config = stream.config.clone();
-        // Its log is closed before what it kept is deleted.
+        // The log is closed before its files are deleted.
         drop(stream);
         self.close_routes(&config);
         self.store.delete(name).map_err(|error| {
@@ -340,7 +340,7 @@ impl Streams {
         Ok(write(endpoint.kind(), None, Done { success: true }))
     }
 
-    /// The streams that may have this subject, or all.
+    /// Returns the streams whose subjects match, or all streams.
     fn having<'a>(&'a self, asked: Option<&'a str>) -> Vec<&'a Stream> {
         let asked = asked.filter(|subject| !subject.is_empty());
         let has = |stream: &&Stream| {

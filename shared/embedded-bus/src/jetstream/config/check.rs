@@ -1,4 +1,4 @@
-//! The rules of a configuration, with nats-server's words for what breaks them.
+//! The rules of a configuration, with nats-server's texts for those that are broken.
 
 use super::{Compression, Discard, Retention, SERVER_KEYS, StreamConfig};
 use crate::handshake::{API_LEVEL, PROTOCOL_VERSION};
@@ -6,9 +6,9 @@ use crate::jetstream::error::ApiError;
 use crate::jetstream::republish::Transform;
 use crate::subject;
 
-/// The duplicate window of a stream that names none, in nanoseconds.
+/// The duplicate window if a configuration names none, in nanoseconds.
 const DEFAULT_WINDOW: i64 = 120_000_000_000;
-/// No age and no window may be shorter, in nanoseconds.
+/// The shortest age and duplicate window, in nanoseconds.
 const SHORTEST: i64 = 100_000_000;
 const LONGEST_NAME: usize = 255;
 const LONGEST_DESCRIPTION: usize = 4 << 10;
@@ -19,7 +19,7 @@ const SYSTEM: &str = "$SYS.>";
 type Checked<T = ()> = Result<T, ApiError>;
 
 impl StreamConfig {
-    /// Checks what a request asks for and fills in what it leaves open.
+    /// Checks the configuration of a request and fills in defaults.
     pub(crate) fn check(mut self) -> Checked<Self> {
         self.check_name()?;
         self.fill_in()?;
@@ -32,7 +32,7 @@ impl StreamConfig {
         Ok(self)
     }
 
-    /// Checks a change; `self` passed [`StreamConfig::check`].
+    /// Checks a change of the configuration `old`. `self` passed [`StreamConfig::check`].
     pub(crate) fn check_update_of(&self, old: &Self) -> Checked {
         let rules = [
             (self.storage == old.storage, "change storage type"),
@@ -106,7 +106,7 @@ impl StreamConfig {
         Ok(())
     }
 
-    /// What nats-server can and this bus can not is refused: a setting that does nothing would be worse.
+    /// Refuses settings of nats-server that this bus does not have: a setting without effect would be worse.
     fn refuse_what_is_not_here(&mut self) -> Checked {
         if self.sources.as_array().is_some_and(Vec::is_empty) {
             self.sources = serde_json::Value::Null;
@@ -198,7 +198,7 @@ impl StreamConfig {
     }
 
     fn check_republish(&self) -> Checked {
-        // Without a destination nothing is republished, as for nats-server.
+        // Without a destination nothing is republished, as in nats-server.
         let Some(republish) = self.republish.as_ref().filter(|republish| !republish.dest.is_empty()) else {
             return Ok(());
         };
@@ -216,7 +216,7 @@ impl StreamConfig {
         }
     }
 
-    /// Says which server it is that set the stream up, as nats-server does.
+    /// Adds the server's level and version to the metadata, as nats-server does.
     fn stamp(&mut self) {
         for (key, value) in [
             ("level", API_LEVEL.to_string()),

@@ -1,7 +1,8 @@
-//! How a stream is set up: what a request says, what it means, and what may be changed later.
+//! The configuration of a stream: reading, defaults, and allowed changes.
 //!
-//! A configuration that passed [`StreamConfig::check`] is whole: every default is in it, every limit is a positive number
-//! or -1 for none, and nothing in it is ignored by this bus. Field names and texts are nats-server's.
+//! A configuration that passed [`StreamConfig::check`] is complete: every default is filled in, every limit
+//! is a positive number or -1 for none, and this bus ignores no field. Field names and texts are those of
+//! nats-server.
 
 mod check;
 #[cfg(test)]
@@ -79,7 +80,8 @@ pub(crate) struct StreamConfig {
     persist_mode: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) metadata: BTreeMap<String, String>,
-    /// Not part of a configuration, but allowed beside it in a request: this bus always refuses what it would ignore.
+    /// No field of a configuration, but allowed beside it in a request. This bus always refuses fields that
+    /// it would ignore.
     #[serde(skip_serializing)]
     pedantic: bool,
 }
@@ -130,7 +132,7 @@ impl Default for StreamConfig {
     }
 }
 
-/// When messages leave. Only `limits` is kept here: the others need consumers.
+/// When messages leave. Only `limits` is supported: the others need consumers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Retention {
@@ -139,17 +141,18 @@ pub(crate) enum Retention {
     Workqueue,
 }
 
-/// Who has to go when there is no room.
+/// The message that has to go at a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Discard {
     /// The oldest messages.
     Old,
-    /// The new one is refused.
+    /// The new message is refused.
     New,
 }
 
-/// What was asked for. Where messages really are is for the bus to say; it matters for how their size is counted.
+/// The kind of storage that a client asked for. The bus decides where messages really are; the kind decides
+/// how their size is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StorageKind {
@@ -164,7 +167,7 @@ enum Compression {
     S2,
 }
 
-/// Where copies of stored messages go.
+/// Sources and destinations of live copies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RepublishConfig {
@@ -190,7 +193,7 @@ fn is_nothing(value: &u64) -> bool {
 }
 
 impl StreamConfig {
-    /// Reads a request. `null` anywhere at the top is as good as nothing: clients write it.
+    /// Reads a request. A `null` field counts as absent, because clients write it.
     pub(crate) fn read(json: &[u8]) -> Result<Self, ApiError> {
         if json.trim_ascii().is_empty() {
             return Ok(Self::default());
@@ -206,7 +209,7 @@ impl StreamConfig {
         serde_json::from_value(value).map_err(ApiError::invalid_json)
     }
 
-    /// Whether both say the same; what servers add to the metadata does not count.
+    /// Whether two configurations are equal, without the keys that servers add to the metadata.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let own = |config: &Self| {
             let mut config = config.clone();
@@ -217,12 +220,12 @@ impl StreamConfig {
         own(self) == own(other)
     }
 
-    /// The limit that an entry states.
+    /// Returns the limit in a field; `None` if there is none.
     pub(crate) fn limit(value: i64) -> Option<u64> {
         u64::try_from(value).ok().filter(|limit| *limit > 0)
     }
 
-    /// Bytes that a message counts for, as nats-server counts for this kind of storage.
+    /// Returns the bytes that a message counts for, as nats-server counts for this kind of storage.
     pub(crate) fn size_of(&self, subject: usize, headers: usize, payload: usize) -> u64 {
         let frame = match self.storage {
             StorageKind::Memory => 16,

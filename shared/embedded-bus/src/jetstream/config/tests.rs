@@ -1,4 +1,4 @@
-//! Requests as clients write them, and what nats-server answered to each: captured from 2.15.1.
+//! Requests as clients write them, and the answers of nats-server 2.15.1 as captured.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn what_async_nats_sends_becomes_what_nats_server_answers() {
         "allow_rollup_hdrs": false, "consumer_limits": {}, "allow_msg_ttl": false,
     });
     assert_eq!(answered, expected);
-    // What a client sends back is the same stream, and so is what was kept.
+    // A configuration that a client sends back is the same, and so is a stored one.
     let again = serde_json::to_vec(&config).unwrap();
     assert!(StreamConfig::read(&again).unwrap().check().unwrap().is_same(&config));
     assert_eq!(serde_json::from_slice::<StreamConfig>(&again).unwrap(), config);

@@ -1,22 +1,23 @@
-//! Which messages a stream has, in the order of their sequences: 24 bytes each.
+//! The messages of a stream in the order of their sequences, 24 bytes each.
 //!
-//! They lie in blocks, so that one in the middle can go without moving all others. A block never stays less than half
-//! used unless it is the last, and never empty; its entries' sequences grow, and so do those of the blocks.
+//! Messages lie in blocks, so that one in the middle can be removed without moving all others. No block is
+//! empty, and only the last one may be less than half used. Sequences grow within a block and from block to
+//! block.
 
 use std::collections::VecDeque;
 
-/// Entries of a block.
+/// Entries of a full block.
 const BLOCK: usize = 1024;
-/// The size of an entry that is gone.
+/// The size of an entry whose message is gone.
 const GONE: u32 = u32::MAX;
 
-/// What is known of a message without reading it.
+/// The facts about a message that are known without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) seq: u64,
     /// When it was stored, by the clock of the streams.
     pub(crate) time: u64,
-    /// The number of its subject.
+    /// The slot of its subject.
     pub(crate) subject: u32,
     /// Bytes that it counts for.
     pub(crate) size: u32,
@@ -24,9 +25,9 @@ pub(crate) struct Meta {
 
 #[derive(Debug, Default)]
 struct Block {
-    /// Gone ones included.
+    /// Entries, including those of gone messages.
     metas: Vec<Meta>,
-    /// Those before this index are gone.
+    /// All entries before this index are gone.
     start: usize,
     live: usize,
 }
@@ -60,7 +61,7 @@ impl Messages {
         self.live
     }
 
-    /// Adds one behind all others.
+    /// Adds a message behind all others.
     pub(crate) fn push(&mut self, meta: Meta) {
         debug_assert!(self.last().is_none_or(|last| last.seq < meta.seq));
         match self.blocks.back_mut() {
@@ -86,7 +87,7 @@ impl Messages {
         self.blocks.back()?.live().next_back()
     }
 
-    /// Those from a sequence on.
+    /// Returns the messages from a sequence on.
     pub(crate) fn from(&self, seq: u64) -> impl Iterator<Item = Meta> {
         let block = self.block_of(seq);
         let own = self.blocks.get(block).map_or(&[][..], |block| {
@@ -97,7 +98,7 @@ impl Messages {
         own.iter().chain(others).copied().filter(|meta| meta.size != GONE)
     }
 
-    /// How many there are from a sequence on.
+    /// Counts the messages from a sequence on.
     pub(crate) fn count_from(&self, seq: u64) -> u64 {
         let block = self.block_of(seq);
         let Some(own) = self.blocks.get(block) else { return 0 };
@@ -105,7 +106,8 @@ impl Messages {
         (here + self.blocks.range(block + 1..).map(|block| block.live).sum::<usize>()) as u64
     }
 
-    /// The first one that was stored at this time or later. Times don't run backwards in a stream.
+    /// Returns the first message that was stored at this time or later. Times never fall in the order of
+    /// sequences.
     pub(crate) fn first_at(&self, time: u64) -> Option<u64> {
         let ends_before = |block: &Block| block.metas.last().is_some_and(|meta| meta.time < time);
         let block = self.blocks.partition_point(ends_before);
@@ -113,7 +115,7 @@ impl Messages {
         rest.find(|meta| meta.time >= time).map(|meta| meta.seq)
     }
 
-    /// Whatever counts as stored later than this counts as stored then.
+    /// Caps times: a message with a later time counts as stored at `time`.
     pub(crate) fn cap(&mut self, time: u64) {
         let all = self.blocks.iter_mut().rev().flat_map(|block| block.metas.iter_mut().rev());
         for meta in all.take_while(|meta| meta.time > time) {
@@ -142,7 +144,7 @@ impl Messages {
         Some(removed)
     }
 
-    /// Puts a block and the one behind it into one, or the one before it and it, if they fit.
+    /// Merges a block with the one behind it, and with the one before it, if the two fit into one.
     fn join(&mut self, at: usize) {
         for first in [at, at.wrapping_sub(1)] {
             let fits = match (self.blocks.get(first), self.blocks.get(first.wrapping_add(1))) {
@@ -158,7 +160,7 @@ impl Messages {
         }
     }
 
-    /// The block that has this sequence if any has; the first one, if all lie behind it.
+    /// Returns the block that would hold this sequence; the first one if all sequences are higher.
     fn block_of(&self, seq: u64) -> usize {
         self.blocks.partition_point(|block| block.first_seq() <= seq).saturating_sub(1)
     }
@@ -170,7 +172,7 @@ impl Messages {
         (block.metas[index].size != GONE).then_some((at, index))
     }
 
-    /// Bytes that this takes, about.
+    /// Returns the bytes in use, about.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.blocks.iter().map(|block| block.metas.capacity() * size_of::<Meta>() + size_of::<Block>()).sum()

@@ -1,8 +1,9 @@
-//! What a stream holds and when something has to go: pure, without the messages themselves, a disk or a clock.
+//! The state of a stream: its messages by sequence and by subject, its limits and its duplicate window. The
+//! state is pure: it has no payloads, no disk and no clock.
 //!
-//! What always holds after every call: no limit is exceeded, sequences only grow, and the two views, by sequence and by
-//! subject, name the same messages. The order of limits is nats-server's: per subject first, then messages, then bytes.
-//! What leaves is told to the caller, who tells the log.
+//! Invariants after every call: no limit is exceeded, sequences only grow, and the views by sequence and by
+//! subject name the same messages. Limits apply in nats-server's order: per subject, then messages, then
+//! bytes. Calls return the messages that left, and the caller tells the log.
 //!
 //! Times are those of the streams' clock, and never fall in the order of sequences.
 
@@ -23,10 +24,10 @@ pub(crate) use subjects::Filter;
 use subjects::Subjects;
 use window::Window;
 
-/// Messages that are looked at one by one before subjects are.
+/// Messages to look at one by one before a search goes over to subjects.
 const NEAR: usize = 1024;
 
-/// What a stream may hold.
+/// The limits of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) messages: Option<u64>,
@@ -34,9 +35,9 @@ pub(crate) struct Limits {
     pub(crate) per_subject: Option<u64>,
     /// Nanoseconds.
     pub(crate) age: Option<u64>,
-    /// Whether a new message is refused when there is no room, instead of pushing out the oldest.
+    /// Whether a new message is refused at a limit, instead of pushing out the oldest.
     pub(crate) refuse: bool,
-    /// Whether that holds for the limit per subject too.
+    /// Whether `refuse` applies to the limit per subject too.
     pub(crate) refuse_per_subject: bool,
     /// Nanoseconds.
     pub(crate) window: u64,
@@ -56,17 +57,17 @@ impl Limits {
     }
 }
 
-/// What became of a new message.
+/// The result of appending a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Appended {
     pub(crate) seq: u64,
-    /// The sequence before it of its subject, 0 for none.
+    /// The sequence before it of its subject; 0: none.
     pub(crate) previous: u64,
-    /// Who had to go for it, possibly itself.
+    /// The messages that it pushed out, possibly itself.
     pub(crate) evicted: Vec<u64>,
 }
 
-/// The message that was stored last, whatever became of it.
+/// The message that was stored last. It may have been removed since.
 #[derive(Debug)]
 pub(crate) struct LastStored {
     pub(crate) seq: u64,
@@ -74,17 +75,17 @@ pub(crate) struct LastStored {
     pub(crate) id: Option<Box<[u8]>>,
 }
 
-/// What purging is limited to.
+/// The extent of a purge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Purge<'a> {
     pub(crate) filter: Filter<'a>,
     /// Only messages below this sequence.
     pub(crate) before: Option<u64>,
-    /// Only so that this many are left of what the filter names.
+    /// Messages of the filter that have to be left.
     pub(crate) keep: u64,
 }
 
-/// One stream's state.
+/// The state of one stream.
 #[derive(Debug)]
 pub(crate) struct StreamState {
     limits: Limits,
@@ -98,7 +99,7 @@ pub(crate) struct StreamState {
 }
 
 impl StreamState {
-    /// Empty; the first message gets the sequence after `last_seq`.
+    /// Returns an empty state. The first message gets the sequence after `last_seq`.
     pub(crate) fn new(limits: Limits, last_seq: u64) -> Self {
         Self {
             window: Window::new(limits.window),
@@ -128,13 +129,13 @@ impl StreamState {
         self.window.len()
     }
 
-    /// The sequence of the oldest message whose id is in the window; `u64::MAX`: there is none.
+    /// Returns the sequence of the oldest message whose id is in the window; `u64::MAX`: there is none.
     pub(crate) fn first_seq_in_window(&mut self, now: u64) -> u64 {
         self.window.expire(now);
         self.window.first_seq().unwrap_or(u64::MAX)
     }
 
-    /// What of it takes memory.
+    /// Returns the numbers from which the memory is estimated.
     pub(crate) fn memory(&self) -> MemoryCounts {
         MemoryCounts {
             messages: self.len(),
@@ -149,22 +150,22 @@ impl StreamState {
         self.last_seq
     }
 
-    /// When the last message was stored, even if it is gone; 0: there never was one.
+    /// Returns when the last message was stored, even if that message is gone; 0: there never was a message.
     pub(crate) fn last_time(&self) -> u64 {
         self.last_time
     }
 
-    /// The id of the message that was stored last, if it had one.
+    /// Returns the id of the message that was stored last, if it had one.
     pub(crate) fn last_id(&self) -> Option<&[u8]> {
         self.last_id.as_deref()
     }
 
-    /// The first message; none if the stream is empty.
+    /// Returns the first message.
     pub(crate) fn first(&self) -> Option<Meta> {
         self.messages.first()
     }
 
-    /// The lowest sequence that is or can be there.
+    /// Returns the first sequence that has a message, or will have one.
     pub(crate) fn first_seq(&self) -> u64 {
         match self.messages.first() {
             Some(first) => first.seq,
@@ -173,13 +174,13 @@ impl StreamState {
         }
     }
 
-    /// What was stored with this message id within the window.
+    /// Returns the sequence that was stored with this message id within the window.
     pub(crate) fn duplicate(&mut self, id: &[u8], now: u64) -> Option<u64> {
         self.window.get(id, now)
     }
 
-    /// Whether a stream that refuses new messages has room for this one. `rolls_up`: it takes the place of the others of
-    /// its subject.
+    /// Checks whether a stream that refuses new messages has space for a message. `rolls_up`: the message
+    /// replaces the others of its subject.
     pub(crate) fn admit(&self, subject: &[u8], size: u64, rolls_up: bool) -> Result<(), ApiError> {
         if !self.limits.refuse {
             return Ok(());
@@ -202,7 +203,7 @@ impl StreamState {
         Ok(())
     }
 
-    /// Bytes of all messages of a subject.
+    /// Returns the bytes of all messages of a subject.
     pub(crate) fn bytes_of(&self, subject: &[u8]) -> u64 {
         let own = self.subjects.get(subject).into_iter().flat_map(|own| &own.seqs);
         own.filter_map(|seq| self.messages.get(*seq)).map(|message| u64::from(message.size)).sum()
@@ -218,8 +219,8 @@ impl StreamState {
         self.restore(seq, time, subject, size)
     }
 
-    /// Adds a message that was there before, with a sequence above all others. The same limits leave the same messages. What
-    /// was stored before it can't be younger: a clock that was ahead then is not believed.
+    /// Adds a stored message with a sequence above all others. The same limits leave the same messages.
+    /// Earlier messages are made no younger than this one: the clock was ahead when they were stored.
     pub(crate) fn restore(&mut self, seq: u64, time: u64, subject: &[u8], size: u64) -> Appended {
         let previous = self.subjects.get(subject).and_then(|own| own.seqs.back().copied()).unwrap_or(0);
         let slot = self.subjects.push(subject, seq);
@@ -237,7 +238,8 @@ impl StreamState {
         Appended { seq, previous, evicted }
     }
 
-    /// A message was stored, whatever became of it. In the order of sequences. What is too old `now` is not remembered.
+    /// Notes in the order of sequences that a message was stored, which may be gone. Ids too old `now` are
+    /// not remembered.
     pub(crate) fn remember(&mut self, id: Option<&[u8]>, seq: u64, time: u64, now: u64) {
         self.window.cap(time);
         self.window.expire(now);
@@ -246,7 +248,7 @@ impl StreamState {
         }
     }
 
-    /// No message will get a sequence up to this one. `last`: what was stored last.
+    /// Gives no new message a sequence up to `last_seq`. `last` is the message that was stored last.
     pub(crate) fn go_on_after(&mut self, last_seq: u64, last: Option<LastStored>) {
         if let Some(last) = last.filter(|last| last.seq >= self.last_seq) {
             self.messages.cap(last.time);
@@ -255,14 +257,14 @@ impl StreamState {
         self.last_seq = self.last_seq.max(last_seq);
     }
 
-    /// Nothing was stored later than now.
+    /// Caps times: no message counts as stored later than now.
     pub(crate) fn cap_times(&mut self, now: u64) {
         self.messages.cap(now);
         self.window.cap(now);
         self.last_time = self.last_time.min(now);
     }
 
-    /// Other limits; tells who has to go.
+    /// Changes the limits. Returns the messages that had to go.
     pub(crate) fn set_limits(&mut self, limits: Limits) -> Vec<u64> {
         self.limits = limits;
         self.window.set_span(limits.window);
@@ -280,7 +282,7 @@ impl StreamState {
         evicted
     }
 
-    /// Ends what is too old; tells who has to go.
+    /// Removes expired messages and ids. Returns the messages.
     pub(crate) fn expire(&mut self, now: u64) -> Vec<u64> {
         self.window.expire(now);
         let mut evicted = Vec::new();
@@ -294,12 +296,12 @@ impl StreamState {
         evicted
     }
 
-    /// Removes one message; `false` if it is not there.
+    /// Removes one message. Returns false if it is not there.
     pub(crate) fn remove(&mut self, seq: u64) -> bool {
         self.take(seq, &mut Vec::new())
     }
 
-    /// Removes what a purge names, and tells what that was.
+    /// Removes the messages of a purge, and returns them.
     pub(crate) fn purge(&mut self, purge: Purge<'_>) -> Vec<u64> {
         let mut named: Vec<u64> = match purge.filter {
             Filter::All => self.messages.from(0).map(|meta| meta.seq).collect(),
@@ -323,7 +325,7 @@ impl StreamState {
         self.messages.get(seq)
     }
 
-    /// The last message that a filter names.
+    /// Returns the last message that a filter matches.
     pub(crate) fn last_of(&self, filter: Filter<'_>) -> Option<u64> {
         match filter {
             Filter::All => self.messages.last().map(|meta| meta.seq),
@@ -333,7 +335,7 @@ impl StreamState {
         }
     }
 
-    /// The first message from a sequence on that a filter names.
+    /// Returns the first message from a sequence on that a filter matches.
     pub(crate) fn next_of(&self, filter: Filter<'_>, from: u64) -> Option<u64> {
         match filter {
             Filter::All => self.messages.from(from).next().map(|meta| meta.seq),
@@ -341,14 +343,15 @@ impl StreamState {
             Filter::Pattern(pattern) => {
                 let matches =
                     |meta: &Meta| crate::subject::matches(pattern, &self.subjects.at(meta.subject).name);
-                // Where many match one is near; otherwise there are fewer subjects to look at than messages.
+                // If many messages match, one is near. Otherwise there are fewer subjects than messages to
+                // look at.
                 let near = self.messages.from(from).take(NEAR).find(matches).map(|meta| meta.seq);
                 near.or_else(|| self.subjects.matching(filter).filter_map(|own| own.next(from)).min())
             }
         }
     }
 
-    /// How many messages from a sequence on a filter names.
+    /// Counts the messages from a sequence on that a filter matches.
     pub(crate) fn count_from(&self, filter: Filter<'_>, from: u64) -> u64 {
         match filter {
             Filter::All => self.messages.count_from(from),
@@ -358,7 +361,8 @@ impl StreamState {
         }
     }
 
-    /// The last message up to a sequence of each subject that a filter names, in order; `None`: more than `most`.
+    /// Returns, in order, the last message up to a sequence of each matching subject; `None`: there are more
+    /// than `most`.
     pub(crate) fn last_of_each(&self, filters: &[Filter<'_>], up_to: u64, most: usize) -> Option<Vec<u64>> {
         let mut found = std::collections::BTreeSet::new();
         for filter in filters {
@@ -372,24 +376,24 @@ impl StreamState {
         Some(found.into_iter().collect())
     }
 
-    /// The first message that was stored at this time or later.
+    /// Returns the first message that was stored at this time or later.
     pub(crate) fn first_at(&self, time: u64) -> Option<u64> {
         self.messages.first_at(time)
     }
 
-    /// How many messages each subject has that a filter names.
+    /// Counts the messages of each matching subject.
     pub(crate) fn counts(&self, filter: Filter<'_>) -> BTreeMap<String, u64> {
         let matching = self.subjects.matching(filter);
         matching.map(|own| (String::from_utf8_lossy(&own.name).into_owned(), own.seqs.len() as u64)).collect()
     }
 
-    /// How many sequences between the first and the last message have none.
+    /// Counts the sequences between the first and the last message that have no message.
     pub(crate) fn deleted_count(&self) -> u64 {
         let first = self.first_seq();
         if self.messages.len() == 0 { 0 } else { self.last_seq - first + 1 - self.len() }
     }
 
-    /// Which sequences those are, `most` at most.
+    /// Returns the sequences between the first and the last message that have no message, `most` at most.
     pub(crate) fn deleted(&self, most: usize) -> Vec<u64> {
         if self.messages.len() == 0 {
             return Vec::new();
@@ -415,7 +419,7 @@ impl StreamState {
         }
     }
 
-    /// Makes room by the limits of messages and bytes.
+    /// Removes the oldest messages beyond the limits of messages and bytes.
     fn trim(&mut self, evicted: &mut Vec<u64>) {
         let over = |state: &Self| {
             state.limits.messages.is_some_and(|limit| state.len() > limit)

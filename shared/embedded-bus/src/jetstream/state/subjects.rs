@@ -1,11 +1,12 @@
-//! Which sequences each subject of a stream has. The name of a subject is kept once, however many messages it has.
+//! The sequences of each subject of a stream. The name of a subject is stored once, however many messages it
+//! has.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::subject;
 
-/// What to look for: one subject, those of a pattern, or all.
+/// A choice of subjects: one, those of a pattern, or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filter<'a> {
     All,
@@ -14,12 +15,12 @@ pub(crate) enum Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// From the text of a request; an empty one stands for all.
+    /// Reads the text of a request; an empty text means all.
     pub(crate) fn new(text: &'a str) -> Self {
         Self::of(text.as_bytes())
     }
 
-    /// From a subject or pattern as bytes.
+    /// Reads a subject or a pattern as bytes.
     pub(crate) fn of(bytes: &'a [u8]) -> Self {
         match bytes {
             b"" | b">" => Self::All,
@@ -40,7 +41,7 @@ impl<'a> Filter<'a> {
 #[derive(Debug)]
 pub(crate) struct Subject {
     pub(crate) name: Arc<[u8]>,
-    /// In order; empty only in a slot that is free.
+    /// In order; empty only in a free slot.
     pub(crate) seqs: VecDeque<u64>,
 }
 
@@ -59,7 +60,7 @@ impl Subjects {
         self.by_name.len()
     }
 
-    /// Bytes of all names.
+    /// Returns the bytes of all names.
     pub(crate) fn name_bytes(&self) -> usize {
         self.name_bytes
     }
@@ -72,7 +73,7 @@ impl Subjects {
         &self.slots[slot as usize]
     }
 
-    /// Notes a message behind all others of its subject, and says where the subject is.
+    /// Adds a message behind all others of its subject. Returns the slot of the subject.
     pub(crate) fn push(&mut self, name: &[u8], seq: u64) -> u32 {
         if let Some(slot) = self.by_name.get(name) {
             self.slots[*slot as usize].seqs.push_back(seq);
@@ -118,7 +119,7 @@ impl Subjects {
         }
     }
 
-    /// Those that a filter lets through, in no order.
+    /// Returns the subjects that a filter matches, in no order.
     pub(crate) fn matching<'a>(&'a self, filter: Filter<'a>) -> Box<dyn Iterator<Item = &'a Subject> + 'a> {
         match filter {
             Filter::One(name) => Box::new(self.get(name).into_iter()),
@@ -131,12 +132,12 @@ impl Subjects {
 }
 
 impl Subject {
-    /// The first of its sequences that is not below this one.
+    /// Returns the first sequence of the subject that is not below `from`.
     pub(crate) fn next(&self, from: u64) -> Option<u64> {
         self.seqs.get(self.below(from)).copied()
     }
 
-    /// The last of its sequences that is not above this one.
+    /// Returns the last sequence of the subject that is not above `to`.
     pub(crate) fn last_up_to(&self, to: u64) -> Option<u64> {
         match self.seqs.back() {
             Some(last) if *last <= to => Some(*last),
@@ -144,7 +145,7 @@ impl Subject {
         }
     }
 
-    /// How many of its sequences are below this one.
+    /// Counts the sequences of the subject below `seq`.
     pub(crate) fn below(&self, seq: u64) -> usize {
         self.seqs.partition_point(|own| *own < seq)
     }

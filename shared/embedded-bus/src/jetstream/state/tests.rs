@@ -1,4 +1,4 @@
-//! The state agrees with a model that keeps a plain list and does everything the long way.
+//! The state compared with a model: a plain list that does everything the long way.
 
 use proptest::prelude::*;
 
@@ -25,11 +25,11 @@ impl Model {
     fn of<'a>(&'a self, pattern: &'a str) -> impl DoubleEndedIterator<Item = &'a ModelMessage> {
         self.messages
             .iter()
-            .filter(move |messages| crate::subject::matches(pattern.as_bytes(), messages.subject.as_bytes()))
+            .filter(move |message| crate::subject::matches(pattern.as_bytes(), message.subject.as_bytes()))
     }
 
     fn bytes(&self) -> u64 {
-        self.messages.iter().map(|messages| messages.size).sum()
+        self.messages.iter().map(|message| message.size).sum()
     }
 
     fn is_refused(&self, subject: &str, size: u64) -> bool {
@@ -49,11 +49,11 @@ impl Model {
     fn trim(&mut self) {
         if let Some(limit) = self.limits.per_subject {
             let subjects: std::collections::BTreeSet<String> =
-                self.messages.iter().map(|messages| messages.subject.clone()).collect();
+                self.messages.iter().map(|message| message.subject.clone()).collect();
             for subject in subjects {
                 while self.of(&subject).count() as u64 > limit {
-                    let first = self.of(&subject).next().map(|messages| messages.seq).unwrap();
-                    self.messages.retain(|messages| messages.seq != first);
+                    let first = self.of(&subject).next().map(|message| message.seq).unwrap();
+                    self.messages.retain(|message| message.seq != first);
                 }
             }
         }
@@ -108,9 +108,9 @@ fn name(subject: u8) -> String {
     format!("log.{}.{subject}", subject % 2)
 }
 
-/// What a step gives in both: the sequences that left, and nothing else that differs.
+/// Makes a call in both. Both must give the same sequences that left, and the same answers.
 fn apply(state: &mut StreamState, model: &mut Model, step: &StateCall, now: &mut u64) {
-    let before: Vec<u64> = model.messages.iter().map(|messages| messages.seq).collect();
+    let before: Vec<u64> = model.messages.iter().map(|message| message.seq).collect();
     let mut left = match step {
         StateCall::Publish { subject, size, id } => {
             let (subject, id) = (name(*subject), id.map(|id| format!("id-{id}")));
@@ -127,7 +127,7 @@ fn apply(state: &mut StreamState, model: &mut Model, step: &StateCall, now: &mut
             if refused {
                 return;
             }
-            let previous = model.of(&subject).next_back().map_or(0, |messages| messages.seq);
+            let previous = model.of(&subject).next_back().map_or(0, |message| message.seq);
             model.last_seq += 1;
             let seq = model.last_seq;
             model.messages.push(ModelMessage { seq, time: *now, subject: subject.clone(), size: *size });
@@ -146,23 +146,23 @@ fn apply(state: &mut StreamState, model: &mut Model, step: &StateCall, now: &mut
         StateCall::Remove(which) => {
             let seq = which.index(usize::try_from(model.last_seq).unwrap() + 2) as u64;
             let there = before.contains(&seq);
-            model.messages.retain(|messages| messages.seq != seq);
+            model.messages.retain(|message| message.seq != seq);
             assert_eq!(state.remove(seq), there);
             if there { vec![seq] } else { Vec::new() }
         }
         StateCall::Purge { subject, before, keep } => {
             let subject = subject.map(name);
             let pattern = subject.as_deref().unwrap_or(">");
-            let mut named: Vec<u64> = model.of(pattern).map(|messages| messages.seq).collect();
+            let mut named: Vec<u64> = model.of(pattern).map(|message| message.seq).collect();
             named.retain(|seq| before.is_none_or(|before| *seq < before));
             named.truncate(named.len().saturating_sub(usize::try_from(*keep).unwrap()));
-            model.messages.retain(|messages| !named.contains(&messages.seq));
+            model.messages.retain(|message| !named.contains(&message.seq));
             state.purge(Purge { filter: Filter::new(pattern), before: *before, keep: *keep })
         }
         StateCall::Wait(span) => {
             *now += span;
             if let Some(age) = model.limits.age {
-                model.messages.retain(|messages| messages.time + age > *now);
+                model.messages.retain(|message| message.time + age > *now);
             }
             state.expire(*now)
         }
@@ -177,26 +177,26 @@ fn apply(state: &mut StreamState, model: &mut Model, step: &StateCall, now: &mut
 }
 
 fn gone(before: &[u64], model: &Model) -> Vec<u64> {
-    before.iter().copied().filter(|seq| !model.messages.iter().any(|messages| messages.seq == *seq)).collect()
+    before.iter().copied().filter(|seq| !model.messages.iter().any(|message| message.seq == *seq)).collect()
 }
 
-/// Every question gives the same answer.
+/// Compares the answers to every question.
 fn compare(state: &StreamState, model: &Model) {
     assert_eq!((state.len(), state.bytes()), (model.messages.len() as u64, model.bytes()));
     assert_eq!(state.last_seq(), model.last_seq);
-    let first = model.messages.first().map(|messages| messages.seq);
+    let first = model.messages.first().map(|message| message.seq);
     assert_eq!(state.first_seq(), first.unwrap_or(if model.last_seq == 0 { 0 } else { model.last_seq + 1 }));
-    let seqs: Vec<u64> = model.messages.iter().map(|messages| messages.seq).collect();
+    let seqs: Vec<u64> = model.messages.iter().map(|message| message.seq).collect();
     let deleted: Vec<u64> =
         (first.unwrap_or(1)..=model.last_seq).filter(|seq| !seqs.contains(seq) && first.is_some()).collect();
     assert_eq!((state.deleted(usize::MAX), state.deleted_count()), (deleted.clone(), deleted.len() as u64));
     for pattern in [">", "log.0.>", "log.*.3", "log.1.3", "none.>"] {
         let filter = Filter::new(pattern);
-        let of: Vec<u64> = model.of(pattern).map(|messages| messages.seq).collect();
+        let of: Vec<u64> = model.of(pattern).map(|message| message.seq).collect();
         assert_eq!(state.last_of(filter), of.last().copied());
         let mut counts = BTreeMap::new();
-        for messages in model.of(pattern) {
-            *counts.entry(messages.subject.clone()).or_insert(0) += 1;
+        for message in model.of(pattern) {
+            *counts.entry(message.subject.clone()).or_insert(0) += 1;
         }
         assert_eq!(state.counts(filter), counts);
         for from in [0, 1, model.last_seq / 2, model.last_seq, model.last_seq + 1] {
@@ -206,7 +206,7 @@ fn compare(state: &StreamState, model: &Model) {
             let mut last_of_each: Vec<u64> = counts
                 .keys()
                 .filter_map(|subject| {
-                    model.of(subject).rfind(|messages| messages.seq <= from).map(|messages| messages.seq)
+                    model.of(subject).rfind(|message| message.seq <= from).map(|message| message.seq)
                 })
                 .collect();
             last_of_each.sort_unstable();
@@ -215,11 +215,11 @@ fn compare(state: &StreamState, model: &Model) {
         let most = counts.len().saturating_sub(1);
         assert_eq!(state.last_of_each(&[filter], u64::MAX, most).is_none(), !counts.is_empty());
     }
-    for messages in &model.messages {
-        let meta = state.get(messages.seq).unwrap();
-        assert_eq!((meta.time, u64::from(meta.size)), (messages.time, messages.size));
-        let at = model.messages.iter().find(|other| other.time >= messages.time).unwrap();
-        assert_eq!(state.first_at(messages.time), Some(at.seq));
+    for message in &model.messages {
+        let meta = state.get(message.seq).unwrap();
+        assert_eq!((meta.time, u64::from(meta.size)), (message.time, message.size));
+        let at = model.messages.iter().find(|other| other.time >= message.time).unwrap();
+        assert_eq!(state.first_at(message.time), Some(at.seq));
     }
 }
 

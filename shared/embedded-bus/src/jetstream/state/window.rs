@@ -1,6 +1,6 @@
-//! The duplicate window: which message ids were stored lately, and as what.
+//! The duplicate window: the message ids that were stored lately, with their sequences.
 //!
-//! An id counts until the window has passed since its message was stored, whatever became of that message.
+//! An id counts until the window has passed since its message was stored, whatever became of the message.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ struct StoredId {
 pub(crate) struct Window {
     span: u64,
     ids: HashMap<Arc<[u8]>, u64>,
-    /// The same, oldest first.
+    /// The ids, oldest first.
     order: VecDeque<StoredId>,
     /// Bytes of the ids.
     id_bytes: usize,
 }
 
 impl Window {
-    /// `span` in nanoseconds.
+    /// Returns an empty window of `span` nanoseconds.
     pub(crate) fn new(span: u64) -> Self {
         Self { span, ..Self::default() }
     }
@@ -36,24 +36,24 @@ impl Window {
         self.ids.len()
     }
 
-    /// The sequence of the oldest.
+    /// Returns the sequence of the oldest id.
     pub(crate) fn first_seq(&self) -> Option<u64> {
         self.ids.get(&self.order.front()?.id).copied()
     }
 
-    /// Bytes of all ids.
+    /// Returns the bytes of all ids.
     pub(crate) fn id_bytes(&self) -> usize {
         self.id_bytes
     }
 
-    /// The sequence that was stored with this id.
+    /// Returns the sequence that was stored with this id.
     pub(crate) fn get(&mut self, id: &[u8], now: u64) -> Option<u64> {
         self.expire(now);
         self.ids.get(id).copied()
     }
 
-    /// Notes an id, in the order of times. One that is there already counts anew: it is told twice of a log whose clock was
-    /// set back since.
+    /// Notes an id, in the order of times. A known id counts anew: it comes twice from a log whose clock was
+    /// set back between the two messages.
     pub(crate) fn insert(&mut self, id: &[u8], seq: u64, time: u64) {
         let id: Arc<[u8]> = id.into();
         if self.ids.insert(Arc::clone(&id), seq).is_some() {
@@ -64,14 +64,14 @@ impl Window {
         self.order.push_back(StoredId { time, id });
     }
 
-    /// Whatever counts as stored later than this counts as stored then.
+    /// Caps times: an id with a later time counts as stored at `time`.
     pub(crate) fn cap(&mut self, time: u64) {
         for own in self.order.iter_mut().rev().take_while(|own| own.time > time) {
             own.time = time;
         }
     }
 
-    /// Forgets what is too old.
+    /// Forgets ids whose window has passed.
     pub(crate) fn expire(&mut self, now: u64) {
         while let Some(StoredId { time, id }) = self.order.front()
             && time.saturating_add(self.span) <= now

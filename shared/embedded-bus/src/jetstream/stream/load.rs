@@ -1,4 +1,5 @@
-//! Reading a stream from its log, at a start and after its store failed, and what is saved besides its messages.
+//! Reading a stream from its log, at a start and after its store failed, and what is saved besides its
+//! messages.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,16 +12,16 @@ use crate::jetstream::state::{LastStored, Limits, StreamState};
 use crate::storage::{Log, Opened, Record, RemovalReason, Replayed, Store, StoreError, StoredStream};
 
 const SECOND: u64 = 1_000_000_000;
-/// Starts at most that are remembered because they found the clock set back.
+/// At most so many starts are remembered that found messages of the future.
 const MOST_TIME_CAPS: usize = 16;
 
-/// What is saved of a stream besides its messages, in [`StoredStream::config`].
+/// The content of [`StoredStream::config`]: everything saved of a stream besides its messages.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedSettings {
     pub(super) config: StreamConfig,
-    /// The stream's first sequence when this was saved. Expired messages may still lie in the log. A longer `max_age`,
-    /// set later, must not bring some of them back: the stream would begin with a sequence behind which others are
-    /// missing.
+    /// The stream's first sequence when this was saved. Expired messages may still lie in the log. A longer
+    /// `max_age`, set later, must not bring some of them back: the stream would begin with a sequence behind
+    /// which others are missing.
     pub(super) floor: u64,
     /// In the order of sequences and of times.
     #[serde(default, rename = "latest", skip_serializing_if = "Vec::is_empty")]
@@ -29,15 +30,15 @@ pub(super) struct SavedSettings {
 
 /// An upper bound on the time when messages up to a sequence were stored, by the time of day.
 ///
-/// Noted at a start that found messages of the future, because the clock had been ahead. Without the note each further
-/// start would take those messages for new ones.
+/// Noted at a start that found messages of the future, because the clock had been ahead. Without the note
+/// each further start would take those messages for new ones.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct TimeCap {
     pub(super) seq: u64,
     pub(super) time: u64,
 }
 
-/// What a replay of the log found besides the state.
+/// The log after a replay.
 struct ReplayedLog {
     log: Box<dyn Log>,
     opened: Opened,
@@ -63,8 +64,8 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Reads everything anew from the log. Times become those of the clock of the streams. A message stored later is
-    /// never older than one before it, and in the end no message is from the future.
+    /// Reads everything anew from the log. Times become those of the clock of the streams. A message stored
+    /// later is never older than one before it, and in the end no message is from the future.
     fn load(&mut self, store: &mut dyn Store, now: Option<u64>) -> Result<(), StoreError> {
         // Closed before the log is opened again: there is never more than one log of a stream.
         self.log = None;
@@ -145,8 +146,8 @@ impl Stream {
         }
     }
 
-    /// Gives the stream a new time of creation, so that clients who remember a position in it notice: acknowledged
-    /// messages may be missing.
+    /// Gives the stream a new time of creation, because acknowledged messages may be missing. Clients that
+    /// remember a position in the stream notice the change.
     fn renew(&mut self, store: &mut dyn Store, opened: Opened, now: u64) -> Result<(), StoreError> {
         self.created = self.offset.wall(now).max(self.created + 1);
         store.save(&self.saved())?;
@@ -167,9 +168,10 @@ impl Stream {
         StoredStream { name: (*self.name).to_owned(), config: config.into(), created: self.created }
     }
 
-    /// Reads the log anew after it failed, unless that failed just now. Returns whether it was tried.
+    /// Reads the log anew after it failed, unless an attempt failed just now. Returns whether it was tried.
     ///
-    /// After a failure the stream stays unusable. After a success it stores nothing for a while.
+    /// After a failed attempt the stream stays unusable. After a successful one it stores nothing for a
+    /// while.
     pub(crate) fn recover(&mut self, store: &mut dyn Store, now: u64) -> bool {
         if self.log.is_none() && now < self.pause.ends {
             return false;

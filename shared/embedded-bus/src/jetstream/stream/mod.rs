@@ -1,7 +1,10 @@
-//! One stream: its configuration, what it holds, and the log that keeps its messages.
+//! One stream: its configuration, its state, and the log of its messages.
 //!
-//! What is stored here is visible to requests at once and durable after [`Stream::commit`]. When the log fails, the stream
-//! says so to everyone until it was read anew from the log: what the log did not keep must not be believed.
+//! A stored message is visible to requests at once, and durable after [`Stream::commit`]. After a failure of
+//! the log the stream answers everyone with that error until it was read anew: messages that the log did not
+//! store must not be believed.
+//!
+//! `load` reads a stream from its log.
 
 mod load;
 
@@ -18,16 +21,16 @@ use super::state::{Filter, Limits, Purge, StreamState};
 use crate::headers::Expectations;
 use crate::storage::{Log, Priority, Reclaimable, Record, RemovalReason, Store, StoreError};
 
-/// How long a stream whose store failed stores nothing, at first and at most, in nanoseconds. To read it anew may take
-/// seconds, and a full disk does not empty itself at once.
+/// How long a stream stores nothing after its store failed, at first and at most, in nanoseconds. Reading it
+/// anew may take seconds, and a full disk does not empty itself at once.
 const FIRST_PAUSE: u64 = 1_000_000_000;
 const LAST_PAUSE: u64 = 30_000_000_000;
 /// Bytes of a record in a log besides the message's own, about.
 const RECORD_OVERHEAD: u64 = 64;
-/// The most bytes of a header block, as for nats-server.
+/// The most bytes of a header block, as in nats-server.
 const LARGEST_HEADERS: usize = u16::MAX as usize;
 
-/// A message that is to be stored.
+/// A message to be stored.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) subject: Bytes,
@@ -36,24 +39,24 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Bytes of all of it.
+    /// Bytes of subject, headers and payload.
     fn len(&self) -> usize {
         self.subject.len() + self.headers.len() + self.payload.len()
     }
 }
 
-/// What is known of a message before its stream looks at it.
+/// Facts about a message before its stream looks at it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admission {
-    /// Whether it may use room that is kept back.
+    /// Whether the message may use reserved space.
     pub(crate) priority: Priority,
-    /// There is no memory for more.
+    /// Whether there is no memory for one more message.
     pub(crate) no_memory: bool,
-    /// It is the mark of those whose place it takes, which were erased.
+    /// Whether the message replaces all erased messages of its subject.
     pub(crate) erases: bool,
 }
 
-/// A copy of a stored message, on its way to whoever listens.
+/// A live copy of a stored message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct LiveCopy {
     pub(crate) subject: Bytes,
@@ -61,14 +64,14 @@ pub(crate) struct LiveCopy {
     pub(crate) payload: Bytes,
 }
 
-/// What became of a message.
+/// The result of publishing a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PublishOutcome {
     Stored {
         seq: u64,
         copy: Option<LiveCopy>,
     },
-    /// It is there already, or was lately.
+    /// A message with the same id is in the stream, or was lately.
     Duplicate {
         seq: u64,
     },
@@ -78,23 +81,23 @@ pub(crate) enum PublishOutcome {
 pub(crate) struct Stream {
     pub(crate) name: Arc<str>,
     pub(crate) config: StreamConfig,
-    /// By the time of day, in nanoseconds since 1970.
+    /// When the stream was created, by the time of day, in nanoseconds since 1970.
     pub(crate) created: u64,
     /// Messages below this sequence had gone when the configuration was last changed.
     floor: u64,
     time_caps: Vec<TimeCap>,
     pub(crate) state: StreamState,
-    /// None: it can't be opened.
+    /// `None`: the log can't be opened.
     log: Option<Box<dyn Log>>,
     republish: Option<Republish>,
-    /// Whether something waits for a commit.
+    /// Whether anything waits for a commit.
     dirty: bool,
-    /// Why it can't be used until it was read anew.
+    /// Why the stream can't be used until it was read anew.
     failed: Option<ApiError>,
     pause: Pause,
-    /// From the clock of the streams, which everything in `state` goes by, to the time of day.
+    /// From the clock of the streams, which `state` goes by, to the time of day.
     offset: Offset,
-    /// By how much the clock was set that the log may not have for good yet, in nanoseconds.
+    /// Steps of the system's clock that the log may not have durably yet, in nanoseconds.
     uncommitted_step: i64,
 }
 
@@ -105,19 +108,19 @@ struct Republish {
     headers_only: bool,
 }
 
-/// The time after a failure.
+/// The pause after a failure.
 #[derive(Debug)]
 struct Pause {
     /// Why nothing is stored until `ends`.
     why: Option<ApiError>,
     /// By the clock of the streams, in nanoseconds.
     ends: u64,
-    /// How long the next one is, in nanoseconds.
+    /// Length of the next pause, in nanoseconds.
     next: u64,
 }
 
 impl Stream {
-    /// A new one, empty.
+    /// Creates a stream without messages.
     pub(crate) fn create(
         store: &mut dyn Store,
         config: StreamConfig,
@@ -152,24 +155,24 @@ impl Stream {
         }
     }
 
-    /// Bytes that the log takes.
+    /// Returns the bytes of the log.
     pub(crate) fn log_size(&self) -> u64 {
         self.log.as_ref().map_or(0, |log| log.size())
     }
 
-    /// Why it can't be used, for people; it is tried again.
+    /// Returns why the stream can't be used, for people. The bus tries again by itself.
     pub(crate) fn error(&self, now: u64) -> Option<String> {
         let paused = self.pause.why.as_ref().filter(|_| now < self.pause.ends);
         let why = self.failed.as_ref().or(paused)?;
         Some(format!("stream {}: {}", self.name, why.description))
     }
 
-    /// Whether its messages can be read and stored.
+    /// Whether messages can be read and stored.
     pub(crate) fn usable(&self) -> Result<(), ApiError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Other settings. They are kept when this returns.
+    /// Changes the configuration. It is durable when this returns.
     pub(crate) fn reconfigure(
         &mut self,
         store: &mut dyn Store,
@@ -190,7 +193,7 @@ impl Stream {
         )
     }
 
-    /// Stores a message if it may be.
+    /// Stores a message if its expectations and the limits allow it.
     pub(crate) fn publish(
         &mut self,
         message: &Message,
@@ -215,7 +218,7 @@ impl Stream {
         self.append(message, &expectations, priority, erases, now)
     }
 
-    /// Appends a message whose expectations hold, and removes what has to go for it.
+    /// Appends a message whose expectations hold, and removes the messages that it pushes out.
     fn append(
         &mut self,
         message: &Message,
@@ -228,7 +231,7 @@ impl Stream {
         let size = self.config.size_of(subject.len(), headers.len(), payload.len());
         let (mut removed, mut cleared_up_to) = (Vec::new(), None);
         match self.state.admit(&subject, size, expectations.rollup.is_some()) {
-            // The messages to erase make room for the mark of their erasure, and no others do.
+            // Only the messages to erase make room for the mark of their erasure.
             Err(_) if erases && priority == Priority::Reserved && self.state.bytes_of(&subject) >= size => {
                 cleared_up_to = self.state.last_of(Filter::One(&subject));
                 removed = self.state.purge(Purge { filter: Filter::One(&subject), before: None, keep: 0 });
@@ -248,7 +251,8 @@ impl Stream {
         if let Some(filter) = rolled_up {
             removed.extend(self.state.purge(Purge { filter, before: Some(appended.seq), keep: 0 }));
         }
-        // Messages that a rollup or an erasure mark replaces are removed by request, whichever limit they fell to.
+        // Messages that a rollup or an erasure mark replaces are removed by request, whichever limit they
+        // fell to.
         let by_request = rolled_up.is_some() || erases;
         let reason = if by_request { RemovalReason::Request } else { RemovalReason::Limit };
         self.with_log(|log| {
@@ -258,7 +262,8 @@ impl Stream {
         Ok(PublishOutcome::Stored { seq: appended.seq, copy })
     }
 
-    /// Whether the store takes another message. That it is full is no failure: all that is there can be read.
+    /// Whether the store has space for another message. A full store is no failed store: all messages can be
+    /// read.
     pub(crate) fn check_space(&self, message: &Message, priority: Priority) -> Result<(), ApiError> {
         let bytes = message.len() as u64 + RECORD_OVERHEAD;
         self.log
@@ -267,22 +272,23 @@ impl Stream {
             .map_err(|error| ApiError::from(&error))
     }
 
-    /// What [`Stream::reclaim`] would give back.
+    /// Returns what [`Stream::reclaim`] would give back.
     pub(crate) fn reclaimable(&self) -> Option<Reclaimable> {
         self.usable().ok()?;
         self.log.as_ref()?.reclaimable()
     }
 
-    /// Gives room of its log back at once. How many bytes.
+    /// Gives space of the log back at once. Returns how many bytes.
     pub(crate) fn reclaim(&mut self, now: u64) -> Result<u64, ApiError> {
         let ids_from = self.state.first_seq_in_window(now);
         self.with_log(|log| {
-            log.keep_ids_from(ids_from);
+            log.retain_ids_from(ids_from);
             log.reclaim()
         })
     }
 
-    /// Whether what a message asks for holds, in nats-server's order. The sequence it has already, if it is a duplicate.
+    /// Checks the expectations of a message, in nats-server's order. Returns the sequence of the original if
+    /// the message is a duplicate.
     fn check_expectations(
         &mut self,
         expectations: &Expectations<'_>,
@@ -322,7 +328,7 @@ impl Stream {
     }
 
     fn check_sequences(&self, expectations: &Expectations<'_>, subject: &[u8]) -> Result<(), ApiError> {
-        // What is no number is no sequence that could be right.
+        // A text that is no number can't be the right sequence.
         let wrong = |expected: &[u8], last: u64| {
             std::str::from_utf8(expected).ok().and_then(|text| text.parse().ok()) != Some(last)
         };
@@ -376,7 +382,7 @@ impl Stream {
         Ok(found.map(|record| Record { time, ..record }))
     }
 
-    /// Removes a message; `false` if it is not there.
+    /// Removes a message. Returns false if it is not there.
     pub(crate) fn remove(&mut self, seq: u64) -> Result<bool, ApiError> {
         self.usable()?;
         if !self.state.remove(seq) {
@@ -387,7 +393,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// Removes many messages, and says how many.
+    /// Removes many messages, and returns how many.
     pub(crate) fn purge(&mut self, purge: Purge<'_>) -> Result<u64, ApiError> {
         self.usable()?;
         let removed = self.state.purge(purge);
@@ -398,16 +404,16 @@ impl Stream {
         Ok(removed.len() as u64)
     }
 
-    /// What is due by the clock.
+    /// Does the work that is due by the clock.
     pub(crate) fn on_tick(&mut self, now: u64) {
         if self.failed.is_some() {
             return;
         }
         let expired = self.state.expire(now);
         let ids_from = self.state.first_seq_in_window(now);
-        // Whatever fails here is kept in `failed`.
+        // A failure is remembered in `failed`.
         let _ = self.with_log(|log| {
-            log.keep_ids_from(ids_from);
+            log.retain_ids_from(ids_from);
             if !expired.is_empty() {
                 log.forget(&expired)?;
             }
@@ -415,22 +421,22 @@ impl Stream {
         });
     }
 
-    /// The time of day at a time of its state.
+    /// Converts a time of the state to the time of day.
     pub(crate) fn wall(&self, steady: u64) -> u64 {
         self.offset.wall(steady)
     }
 
-    /// The time of its state at a time of day.
+    /// Converts a time of day to a time of the state.
     pub(crate) fn steady(&self, wall: u64) -> u64 {
         self.offset.steady(wall)
     }
 
-    /// The system's clock was set by so many nanoseconds. What is stored keeps its age.
+    /// Follows a step of the system's clock by so many nanoseconds. Stored messages keep their ages.
     pub(crate) fn on_step(&mut self, store: &mut dyn Store, offset: Offset, by: i64) {
         self.offset = offset;
         self.uncommitted_step = self.uncommitted_step.saturating_add(by);
         self.dirty = true;
-        // Whatever fails here is kept in `failed`, and the log is told when it was opened again.
+        // A failure is remembered in `failed`, and the log learns of the step when it was opened again.
         let _ = self.with_log(|log| log.on_step(by));
         for cap in &mut self.time_caps {
             cap.time = cap.time.saturating_add_signed(by);
@@ -440,12 +446,12 @@ impl Stream {
         }
     }
 
-    /// Makes durable what happened since the last time; whether there was anything.
+    /// Makes all changes durable. Returns whether there were any.
     pub(crate) fn commit(&mut self) -> bool {
         if !std::mem::take(&mut self.dirty) || self.failed.is_some() {
             return false;
         }
-        // Whatever fails here is kept in `failed`.
+        // A failure is remembered in `failed`.
         if self.with_log(|log| log.commit()).is_ok() {
             self.pause.next = FIRST_PAUSE;
             self.uncommitted_step = 0;
@@ -470,7 +476,8 @@ impl Stream {
     }
 }
 
-/// The sequence that a stream without messages begins with: an update may have changed `first_seq`, but not the sequences.
+/// Returns the first sequence of a stream without messages. An update may have changed `first_seq`, but not
+/// the sequences.
 fn first_seq_of_empty(config: &StreamConfig, floor: u64) -> u64 {
     if floor > 0 { floor } else { config.first_seq }
 }

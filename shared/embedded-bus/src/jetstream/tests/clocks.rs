@@ -1,4 +1,4 @@
-//! The system's clock jumps either way, and ages and the duplicate window go on by the time that has passed.
+//! Jumps of the system's clock in either direction: ages and the duplicate window go on by elapsed time.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -17,16 +17,23 @@ const WINDOW: u64 = 60 * SECOND;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
-/// A machine with a clock that goes on and one that people set.
+/// The start of a process: elapsed time, and the time of day.
+#[derive(Clone, Copy)]
+struct Begin {
+    passed: u64,
+    wall: u64,
+}
+
+/// A machine with a clock that goes on steadily and a clock that people set.
 struct Machine {
     store: FailingStore,
     harness: Harness,
     /// Nanoseconds that have passed.
     passed: u64,
-    /// By how much the time of day is wrong, in nanoseconds.
+    /// The error of the time of day, in nanoseconds.
     wrong: i64,
     /// When the process began, and the time of day then.
-    begun: (u64, u64),
+    begun: Begin,
 }
 
 impl Machine {
@@ -35,17 +42,16 @@ impl Machine {
         let mut harness = Harness::new(Box::new(store.clone()));
         let limits = json!({ "max_age": AGE, "duplicate_window": WINDOW, "allow_direct": true });
         harness.make("S", "s.>", limits);
-        Self { store, harness, passed: 0, wrong: 0, begun: (0, NOW) }
+        Self { store, harness, passed: 0, wrong: 0, begun: Begin { passed: 0, wall: NOW } }
     }
 
     fn wall(&self) -> u64 {
         (NOW + self.passed).saturating_add_signed(self.wrong)
     }
 
-    /// What the worker does at a tick.
+    /// Does the stream worker's work of a tick.
     fn look(&mut self) {
-        let (began_at, wall_then) = self.begun;
-        self.harness.now = wall_then + (self.passed - began_at);
+        self.harness.now = self.begun.wall + (self.passed - self.begun.passed);
         let reading = Reading { now: self.harness.now, wall: self.wall() };
         self.harness.streams.look_at_clock(reading);
         self.harness.streams.on_tick(self.harness.now);
@@ -67,12 +73,12 @@ impl Machine {
     }
 
     fn restart(&mut self) {
-        self.begun = (self.passed, self.wall());
+        self.begun = Begin { passed: self.passed, wall: self.wall() };
         self.harness = Harness::opened_at(Box::new(self.store.clone()), self.wall());
         self.look();
     }
 
-    /// Publishes, and says what is answered: a sequence, and whether it is a duplicate.
+    /// Publishes, and returns the answer: a sequence, and whether it is a duplicate.
     fn publish(&mut self, id: &str) -> (u64, bool) {
         let headers = [("Nats-Msg-Id", id)];
         let answer = self.harness.publish("s.a", if id.is_empty() { &[] } else { &headers }, "x");
@@ -80,7 +86,7 @@ impl Machine {
         (answer["seq"].as_u64().expect("stored"), answer["duplicate"] == true)
     }
 
-    /// The sequences that are there.
+    /// Returns the sequences of the stream.
     fn there(&mut self) -> Vec<u64> {
         let info = self.harness.ask("STREAM.INFO.S", "");
         let (first, last) = (&info["state"]["first_seq"], &info["state"]["last_seq"]);
@@ -201,7 +207,7 @@ fn while_the_clock_is_not_set_nothing_ends_because_of_it() {
     let store = Box::new(machine.store.clone());
     let streams = Streams::open(store, bounds(), Stats::default(), None).expect("opened");
     assert_eq!(streams.newest(), machine.wall());
-    machine.begun = (machine.passed, streams.newest());
+    machine.begun = Begin { passed: machine.passed, wall: streams.newest() };
     machine.harness = Harness { now: streams.newest(), streams };
     assert_eq!((machine.publish("k"), machine.there()), ((2, true), vec![1, 2]));
     machine.jump(DAY);
@@ -216,7 +222,7 @@ enum ClockEvent {
     Wait(u64),
     /// The clock is set while the process runs.
     Jump(i64),
-    /// The process ends, and begins after so many seconds with a clock that was set by so much.
+    /// The process ends. It starts again after so many seconds, with a clock that was set by so many.
     Restart(u64, i64),
 }
 
@@ -238,14 +244,14 @@ fn step() -> impl Strategy<Value = ClockEvent> {
 struct ModelMessage {
     seq: u64,
     id: Option<u8>,
-    /// What had passed when it counts as stored; below 0: before there was anything.
+    /// Elapsed time at which the message counts as stored; below 0: before the test began.
     at: i64,
-    /// The time of day that is kept of it.
+    /// The time of day in the log.
     kept: u64,
-    /// Whether it is there, and whether its id counts.
+    /// Whether the message is there, and whether its id counts.
     lives: bool,
     counts: bool,
-    /// Whether the stream begins behind it for good, and whether the log has forgotten it.
+    /// Whether the stream begins behind the message for good, and whether the log has forgotten it.
     passed_by: bool,
     removed: bool,
 }
@@ -253,41 +259,41 @@ struct ModelMessage {
 #[derive(Debug, Default)]
 struct Model {
     messages: Vec<ModelMessage>,
-    /// Whether it is noted up to when messages were stored at the latest.
+    /// Whether the stream has noted a cap on the times of its messages.
     noted: bool,
 }
 
 impl Model {
-    /// Ages are of time that has passed, whatever any clock shows.
+    /// Expires by elapsed time, whatever any clock shows.
     fn expire(&mut self, passed: u64) {
-        for messages in &mut self.messages {
-            let age = passed.cast_signed() - messages.at;
-            messages.lives &= age < AGE.cast_signed();
-            messages.counts &= age < WINDOW.cast_signed();
+        for message in &mut self.messages {
+            let age = passed.cast_signed() - message.at;
+            message.lives &= age < AGE.cast_signed();
+            message.counts &= age < WINDOW.cast_signed();
         }
     }
 
-    /// Only what is kept and the time of day are known. What was stored later is not older, what had gone when the last
-    /// one was stored stays gone, and nothing is of the future.
+    /// Restarts with only the times in the log and the time of day. A message stored later is not older than
+    /// one before it, messages that had expired when the last one was stored stay gone, and no message is
+    /// from the future.
     fn restart(&mut self, passed: u64, wall: u64) {
-        let last =
-            self.messages.iter().rfind(|messages| !messages.removed).map_or(0, |messages| messages.kept);
+        let last = self.messages.iter().rfind(|message| !message.removed).map_or(0, |message| message.kept);
         let mut earliest = u64::MAX;
-        self.messages.iter_mut().for_each(|messages| messages.counts &= !messages.removed);
-        for messages in self.messages.iter_mut().rev().filter(|messages| !messages.removed) {
-            earliest = earliest.min(messages.kept);
+        self.messages.iter_mut().for_each(|message| message.counts &= !message.removed);
+        for message in self.messages.iter_mut().rev().filter(|message| !message.removed) {
+            earliest = earliest.min(message.kept);
             let gone = |span: u64| earliest + span <= wall.max(last);
-            messages.counts = !gone(WINDOW);
-            messages.removed = gone(AGE) || messages.passed_by;
-            messages.lives = !messages.removed;
-            messages.at = passed.cast_signed() - (wall - earliest.min(wall)).cast_signed();
+            message.counts = !gone(WINDOW);
+            message.removed = gone(AGE) || message.passed_by;
+            message.lives = !message.removed;
+            message.at = passed.cast_signed() - (wall - earliest.min(wall)).cast_signed();
         }
-        // That the clock was ahead is found once, and noted.
+        // A clock that was ahead is noticed once, and noted.
         if last >= wall + SECOND {
             self.noted = true;
-            self.messages.iter_mut().for_each(|messages| messages.kept = messages.kept.min(wall));
+            self.messages.iter_mut().for_each(|message| message.kept = message.kept.min(wall));
         }
-        // Of several with one id the last counts.
+        // Of several messages with one id the last counts.
         for index in 0..self.messages.len() {
             let later = self.messages[index + 1..].iter().any(|other| other.id == self.messages[index].id);
             self.messages[index].counts &= !later;
@@ -306,7 +312,7 @@ proptest! {
                 ClockEvent::Publish(id) => {
                     let name = id.map(|id| format!("id-{id}")).unwrap_or_default();
                     let (seq, duplicate) = machine.publish(&name);
-                    let known = model.messages.iter().find(|messages| messages.counts && messages.id == id && id.is_some());
+                    let known = model.messages.iter().find(|message| message.counts && message.id == id && id.is_some());
                     prop_assert_eq!((Some(seq), duplicate), match known {
                         Some(known) => (Some(known.seq), true),
                         None => (Some(model.messages.len() as u64 + 1), false),
@@ -319,10 +325,10 @@ proptest! {
                 ClockEvent::Wait(seconds) => machine.wait(seconds),
                 ClockEvent::Jump(seconds) => {
                     machine.jump(seconds);
-                    for messages in &mut model.messages {
-                        messages.kept = messages.kept.saturating_add_signed(seconds * SECOND.cast_signed());
-                        // The note is written anew, and where the stream begins with it.
-                        messages.passed_by |= model.noted && !messages.lives;
+                    for message in &mut model.messages {
+                        message.kept = message.kept.saturating_add_signed(seconds * SECOND.cast_signed());
+                        // The note is written anew, together with the first sequence of the stream.
+                        message.passed_by |= model.noted && !message.lives;
                     }
                 }
                 ClockEvent::Restart(down, seconds) => {
@@ -333,7 +339,7 @@ proptest! {
                 }
             }
             model.expire(machine.passed);
-            let lives: Vec<u64> = model.messages.iter().filter(|messages| messages.lives).map(|messages| messages.seq).collect();
+            let lives: Vec<u64> = model.messages.iter().filter(|message| message.lives).map(|message| message.seq).collect();
             prop_assert_eq!(machine.there(), lives);
             prop_assert_eq!(machine.harness.streams.check(), None);
         }

@@ -1,8 +1,8 @@
-//! A day of a mixed store by a clock of its own: large and small messages, hot and cold channels, limits, erasures, bans,
-//! restarts, kills and a store that is full, beside one in memory that never ended.
+//! A day of a mixed store by a clock of its own: large and small messages, hot and cold channels, limits,
+//! erasures, bans, restarts, kills and a full store, beside a store in memory that never ended.
 //!
-//! Both are told the same and have to answer the same; every hour all that they hold is compared. What the store refuses
-//! for want of room, the other one is not told.
+//! Both stores get the same messages and must answer the same. Every hour all their messages are compared. A
+//! message that the disk refuses for want of space is not given to the memory.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -19,20 +19,20 @@ use crate::storage;
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3600 * SECOND;
 const MIB: u64 = 1 << 20;
-/// As the thread of the streams does it.
+/// The interval of the stream worker.
 const TICK: u64 = SECOND / 5;
 const WINDOW: u64 = 20 * 60 * SECOND;
 const AGE: u64 = 6 * HOUR;
 
-/// What the store may take: whatever is alive fits as long as this much of the limit is not reached by it.
+/// The bounds of the store: everything alive fits while this much of the limit is not reached.
 mod allowed {
     use super::MIB;
 
     /// Bytes on the disk for each byte that is alive.
     const PER_LIVE_BYTE: f64 = 1.25;
-    /// And this much for all.
+    /// Bytes on the disk besides.
     const BESIDES: u64 = MIB;
-    /// Files of all streams for each MiB of the limit, and this many for all.
+    /// Files of all streams for each MiB of the limit, and besides.
     const FILES_PER_MIB: u64 = 8;
     const FILES_BESIDES: u64 = 32;
 
@@ -41,7 +41,7 @@ mod allowed {
         live as f64 * PER_LIVE_BYTE + BESIDES as f64 > limit as f64
     }
 
-    /// How many bytes the files may have at a limit.
+    /// Returns the bytes that the files may have at a limit.
     pub(super) fn bytes(limit: u64) -> u64 {
         limit + BESIDES
     }
@@ -51,7 +51,7 @@ mod allowed {
     }
 }
 
-/// How much happens.
+/// The amount of work.
 #[derive(Clone, Copy)]
 struct Plan {
     seed: u64,
@@ -59,34 +59,42 @@ struct Plan {
     rate: u64,
     /// Bytes of the largest message.
     large: u64,
-    /// The limit of bytes of the stream, and of the store.
+    /// The limits of bytes of the stream and of the store.
     history: u64,
     limit: u64,
 }
 
 const SHORT: Plan = Plan { seed: 1, rate: 400, large: 200_000, history: 5 * MIB + MIB / 8, limit: 8 * MIB };
 
+/// A message that was stored lately; its number is its id.
+#[derive(Clone)]
+struct Recent {
+    time: u64,
+    number: u64,
+    subject: String,
+}
+
 struct Day {
     plan: Plan,
     random: fastrand::Rng,
     parent: tempfile::TempDir,
-    /// The store's folder in it, another one after each kill.
+    /// The store's folder in `parent`, a new one after each kill.
     folder: PathBuf,
     limit: u64,
-    /// None: it is closed.
+    /// `None`: the store is closed.
     disk: Option<Harness>,
     memory: Harness,
     now: u64,
     number: u64,
-    /// Ids and subjects of what was stored lately.
-    recent: VecDeque<(u64, u64, String)>,
+    /// Time, id and subject of messages that were stored lately.
+    recent: VecDeque<Recent>,
     erased: HashSet<u64>,
     stored_bytes: u64,
     refused: u64,
     highest: f64,
-    /// Bytes written for kills.
+    /// Bytes written by the copies that stand for kills.
     copied: u64,
-    /// What is going on, for whoever reads that something failed.
+    /// The current step, named in failures.
     doing: &'static str,
 }
 
@@ -110,7 +118,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Bytes and number of the files in a folder.
+/// Returns bytes and number of the files in a folder.
 fn files(folder: &Path) -> (u64, u64) {
     let (mut bytes, mut count) = (0, 0);
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -122,7 +130,7 @@ fn files(folder: &Path) -> (u64, u64) {
     (bytes, count)
 }
 
-/// Bytes that this process has had written to disks; 0 where that is not known.
+/// Returns the bytes that this process has had written to disks; 0 where that is not known.
 fn written() -> u64 {
     let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
@@ -172,12 +180,12 @@ impl Day {
         format!("seed {}, hour {hour:.2}, message {}, {}", self.plan.seed, self.number, self.doing)
     }
 
-    /// Bytes that are alive, as limits count them.
+    /// Returns the bytes that are alive, as limits count them.
     fn live(&self) -> u64 {
         self.memory.streams.streams.values().map(|stream| stream.state.bytes()).sum()
     }
 
-    /// Time goes by; more ticks than one, so that what is due in steps can be done.
+    /// Lets time pass, with several ticks, so that work in steps can go on.
     fn wait(&mut self, time: u64) {
         self.now += time;
         for _ in 0..3 {
@@ -189,15 +197,15 @@ impl Day {
                 assert!(harness.streams.settle(now).is_empty(), "nobody asked");
             }
         }
-        while self.recent.front().is_some_and(|(time, ..)| time + WINDOW <= self.now) {
+        while self.recent.front().is_some_and(|recent| recent.time + WINDOW <= self.now) {
             self.recent.pop_front();
         }
     }
 
-    /// The process ends and is there again.
+    /// Ends the process and starts it again.
     fn restart(&mut self, killed: bool) {
         if killed {
-            // What a process leaves that is killed now.
+            // The state that a process leaves when it is killed now.
             let next = self.parent.path().join(self.number.to_string() + "-" + &self.now.to_string());
             let so_far = written();
             copy(&self.folder, &next);
@@ -214,7 +222,7 @@ impl Day {
         self.compare();
     }
 
-    /// Answers to a few messages that become durable together.
+    /// Publishes a few messages that become durable together. Returns which of them were stored.
     fn tell(&mut self, stream: &str, messages: &[(String, String, String)]) -> Vec<bool> {
         let (context, live, limit) = (self.context(), self.live(), self.limit);
         let (disk, memory) = (self.disk.as_mut().expect("open"), &mut self.memory);
@@ -248,7 +256,7 @@ impl Day {
         stored
     }
 
-    /// A subject: few channels get much, many are told of once.
+    /// Picks a subject: few channels get much, many get one message.
     fn subject(&mut self) -> String {
         match self.random.u8(..10) {
             0..3 => format!("u.hot{}", self.random.u8(..3)),
@@ -264,7 +272,7 @@ impl Day {
             1..10 => self.random.u64(1_000..4_000),
             _ => self.random.u64(2..400),
         };
-        // The large ones go to few, of whom each holds up to ten.
+        // Large messages go to few channels, each of which holds up to ten.
         let subject = if size > 10_000 { format!("u.hot{}", self.random.u8(..6)) } else { self.subject() };
         let id = self.number.to_string();
         let payload = format!("{id:0>8}").repeat(usize::try_from(size / 8 + 1).expect("small"));
@@ -278,15 +286,15 @@ impl Day {
         let stored = self.tell("M", &messages);
         for ((number, (subject, ..)), stored) in (first..).zip(messages).zip(stored) {
             if stored {
-                self.recent.push_back((self.now, number, subject));
+                self.recent.push_back(Recent { time: self.now, number, subject });
             }
         }
     }
 
-    /// Repeats some of what was stored within the duplicate window: both must know it.
+    /// Repeats some messages of the duplicate window: both stores must know them.
     fn repeat_some(&mut self, count: usize) {
         for _ in 0..count.min(self.recent.len()) {
-            let (_, number, subject) = self.recent[self.random.usize(..self.recent.len())].clone();
+            let Recent { number, subject, .. } = self.recent[self.random.usize(..self.recent.len())].clone();
             let headers = block(&[("Nats-Msg-Id", &number.to_string())]);
             let (now, context) = (self.now, self.context());
             let answer = |harness: &mut Harness| {
@@ -301,13 +309,13 @@ impl Day {
         }
     }
 
-    /// Asks both, who must answer the same.
+    /// Asks both stores, which must answer the same.
     fn ask(&mut self, call: &str, body: &Value) -> Value {
         let (context, now) = (self.context(), self.now);
         let ask = |harness: &mut Harness| {
             harness.now = now;
             let mut answer = harness.ask(call, &body.to_string());
-            // Not known once that message and its file are gone.
+            // Not known once the message and its file are gone.
             if let Some(state) = answer.get_mut("state") {
                 state["last_ts"] = Value::Null;
             }
@@ -318,7 +326,7 @@ impl Day {
         told
     }
 
-    /// Somebody has messages erased: one, or all of a channel. That needs no room.
+    /// Erases one message, or all of a channel. That needs no free space.
     fn erase(&mut self) {
         let stream = &self.memory.streams.streams["M"];
         let last = stream.state.last_seq();
@@ -348,14 +356,14 @@ impl Day {
         assert_eq!(told["success"], true, "{}: {told}", self.context());
     }
 
-    /// A user is kept out, or let in again.
+    /// Bans a user, or lifts the ban.
     fn ban(&mut self) {
         let subject = format!("deny.user{}", self.random.u8(..50));
         let until = json!({ "until": self.now }).to_string();
         self.tell("D", &[(subject, block(&[("Nats-Rollup", "sub")]), until)]);
     }
 
-    /// Everything that both hold, and what the files take.
+    /// Compares all messages of both stores, and checks the files.
     fn compare(&mut self) {
         let context = self.context();
         for name in ["M", "D"] {
@@ -384,7 +392,7 @@ impl Day {
         let (bytes, count) = files(&self.folder);
         let (context, live) = (self.context(), self.live());
         self.highest = self.highest.max(bytes as f64 / live.max(MIB) as f64);
-        // A lower limit than what is there has to be is nothing that could be kept.
+        // A limit below the bytes that have to stay can't be kept.
         if self.limit == self.plan.limit {
             let most = allowed::bytes(self.limit);
             assert!(bytes <= most, "{context}: {bytes} bytes on the disk for {live} that are alive");
@@ -393,7 +401,7 @@ impl Day {
         assert!(count <= most, "{context}: {count} files");
     }
 
-    /// An hour like any other, with something that happens in the middle.
+    /// Passes an ordinary hour, with one event in the middle.
     fn hour(&mut self, number: u64) {
         self.doing = "an hour of messages";
         let ends = NOW + (number + 1) * HOUR;
@@ -422,7 +430,8 @@ impl Day {
         self.compare();
     }
 
-    /// The limit is below what is there: nothing is stored, and everything else works, over restarts too.
+    /// Sets the limit below the bytes that are there: nothing is stored, and everything else works, over
+    /// restarts too.
     fn is_full(&mut self) {
         self.doing = "a full store";
         self.limit = MIB / 2;
@@ -444,7 +453,7 @@ impl Day {
         self.restart(false);
     }
 
-    /// The stream may hold more than the store: it is refused at the store's limit, and not before.
+    /// Lets the stream hold more than the store: messages are refused at the store's limit, and not before.
     fn reaches_the_limit(&mut self) {
         self.doing = "a stream that grows up to the store's limit";
         self.ask("STREAM.UPDATE.M", &settings(self.plan.limit * 4));
@@ -472,8 +481,8 @@ impl Day {
         self.compare();
     }
 
-    /// Much to one channel pushes out what came before it; the ids of that stay in the window for their time, whatever
-    /// became of the messages and their files.
+    /// Publishes much to one channel, which pushes out its earlier messages. Their ids stay in the window for
+    /// its time, whatever becomes of the messages and their files.
     fn burst(&mut self) {
         self.doing = "a burst to one channel";
         for _ in 0..600 {
@@ -481,7 +490,7 @@ impl Day {
             let (subject, id) = ("u.burst".to_owned(), self.number.to_string());
             let message = (subject.clone(), block(&[("Nats-Msg-Id", &id)]), "burst".repeat(600));
             if self.tell("M", &[message]) == [true] {
-                self.recent.push_back((self.now, self.number, subject));
+                self.recent.push_back(Recent { time: self.now, number: self.number, subject });
             }
             self.wait(SECOND / 10);
         }
@@ -524,7 +533,7 @@ fn pass(plan: Plan, parent: tempfile::TempDir) {
 
 #[test]
 fn a_day_of_a_mixed_store_loses_nothing_and_stays_within_its_room() {
-    // Syncs cost nothing in memory, and nothing here is about a machine that goes down.
+    // Syncs cost nothing in memory, and no test here crashes the machine.
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     pass(SHORT, parent.expect("a folder"));

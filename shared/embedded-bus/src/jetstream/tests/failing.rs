@@ -1,4 +1,4 @@
-//! What is said and kept when the store fails, is opened anew, or has lost something.
+//! Answers and stored messages when the store fails, is opened anew, or has lost something.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use crate::jetstream::streams::Streams;
 use crate::stats::Stats;
 use crate::storage::{Log, Opened, Record, RemovalReason, Replayed, Store, StoreError, StoredStream};
 
-/// A store that can be made to fail, and keeps only what was committed.
+/// A store that can be made to fail, and stores only what was committed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FailingStore(Arc<Mutex<Contents>>);
 
@@ -30,7 +30,7 @@ struct FailingLog {
     store: FailingStore,
     waiting: Vec<Record>,
     removed: Vec<u64>,
-    /// By how much what is kept counts as stored later.
+    /// By how much stored messages count as stored later.
     step: i64,
 }
 
@@ -52,13 +52,13 @@ impl Store for FailingStore {
     fn open(
         &mut self,
         _: &str,
-        tell: &mut dyn FnMut(Replayed<'_>),
+        replay: &mut dyn FnMut(Replayed<'_>),
     ) -> Result<(Box<dyn Log>, Opened), StoreError> {
-        let kept = self.contents();
-        kept.records.iter().for_each(|record| tell(Replayed::Stored(record)));
-        kept.records.iter().for_each(|record| tell(Replayed::Present(record.clone())));
-        let opened = Opened { last_seq: kept.highest, may_miss_some: kept.misses_some };
-        drop(kept);
+        let contents = self.contents();
+        contents.records.iter().for_each(|record| replay(Replayed::Stored(record)));
+        contents.records.iter().for_each(|record| replay(Replayed::Present(record.clone())));
+        let opened = Opened { last_seq: contents.highest, may_miss_some: contents.misses_some };
+        drop(contents);
         Ok((self.log(), opened))
     }
 
@@ -68,9 +68,9 @@ impl Store for FailingStore {
     }
 
     fn save(&mut self, stream: &StoredStream) -> Result<(), StoreError> {
-        let mut kept = self.contents();
-        kept.saved.retain(|saved| saved.name != stream.name);
-        kept.saved.push(stream.clone());
+        let mut contents = self.contents();
+        contents.saved.retain(|saved| saved.name != stream.name);
+        contents.saved.push(stream.clone());
         Ok(())
     }
 
@@ -88,9 +88,9 @@ impl Log for FailingLog {
     }
 
     fn read(&mut self, seq: u64) -> Result<Option<Record>, StoreError> {
-        let kept = self.store.contents();
-        let readable = |record: &&Record| record.seq == seq && kept.unreadable != Some(seq);
-        Ok(kept.records.iter().chain(&self.waiting).find(readable).cloned())
+        let contents = self.store.contents();
+        let readable = |record: &&Record| record.seq == seq && contents.unreadable != Some(seq);
+        Ok(contents.records.iter().chain(&self.waiting).find(readable).cloned())
     }
 
     fn forget(&mut self, _: &[u64]) -> Result<(), StoreError> {
@@ -103,13 +103,13 @@ impl Log for FailingLog {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        let mut kept = self.store.contents();
-        if kept.fails {
+        let mut contents = self.store.contents();
+        if contents.fails {
             return Err(StoreError::Full("disk".into()));
         }
-        later(&mut kept.records, std::mem::take(&mut self.step));
-        kept.records.append(&mut self.waiting);
-        kept.records.retain(|record| !self.removed.contains(&record.seq));
+        later(&mut contents.records, std::mem::take(&mut self.step));
+        contents.records.append(&mut self.waiting);
+        contents.records.retain(|record| !self.removed.contains(&record.seq));
         Ok(())
     }
 

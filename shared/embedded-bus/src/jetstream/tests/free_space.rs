@@ -1,4 +1,4 @@
-//! What a store does whose room is short: of its own limit, or of the disk's.
+//! A store that is short of space, by its own limit or on the disk.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ fn is_stored(answer: &str) -> bool {
     answer.contains("\"seq\"") && !answer.contains("error")
 }
 
-/// The sequence that an acknowledgement names.
+/// Returns the sequence that an acknowledgement names.
 fn seq_of(answer: &str) -> u64 {
     serde_json::from_str::<Value>(answer).expect("JSON")["seq"].as_u64().expect("a sequence")
 }
@@ -33,14 +33,14 @@ fn holds(disk: &storage::Simulated, text: &str) -> bool {
     disk.contents().windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-/// A text that is in nothing else.
+/// Returns a text that no other message has.
 fn text(number: usize, len: usize) -> String {
     format!("<{number}>").repeat(len)[..len].to_owned()
 }
 
 #[test]
 fn a_store_does_not_fill_with_what_is_dead() {
-    // One large channel that keeps one message, and users who come and go with two bytes each.
+    // One large channel with one message, and users who come and go with two bytes each.
     let disk = storage::Simulated::limited(12 * MIB as u64);
     let mut harness = Harness::new(disk.open());
     harness.make(
@@ -69,19 +69,19 @@ fn whatever_is_alive_fits_up_to_four_fifths_of_the_limit() {
         let (max_bytes, mut random) = (2 * MIB, fastrand::Rng::with_seed(seed));
         let disk = storage::Simulated::limited(max_bytes as u64);
         let mut harness = Harness::new(disk.open());
-        // Four fifths at the most, in messages of very different sizes that are replaced in any order.
+        // Up to four fifths of the limit, in messages of very different sizes that are replaced in any order.
         harness.make("S", "s.>", json!({ "max_msgs_per_subject": 1, "discard": "new" }));
         let (mut alive, mut all, mut stored) = (std::collections::HashMap::new(), 0, 0_usize);
         while stored < 6 * max_bytes {
             let size = if random.u8(..50) == 0 { random.usize(..60_000) } else { random.usize(..400) };
             let subject = random.u32(..5_000);
             let before = alive.get(&subject).copied().unwrap_or(0);
-            // Once there is as much as there may be, a message is replaced by one that is not larger.
+            // At four fifths a message is replaced by one that is not larger.
             let room = max_bytes / 5 * 4 - all + before;
             if room < 100 {
                 continue;
             }
-            // A record's overhead, and that of the removal of the one before.
+            // The overhead of a record, and of the removal of the message before.
             let size = size.min(room - 100);
             let answer = harness.publish(&format!("s.{subject:05}"), &[], &"x".repeat(size));
             assert!(is_stored(&answer), "seed {seed}, {stored} stored, {all} alive: {answer}");
@@ -149,7 +149,7 @@ fn a_stream_at_its_limit_is_erased_from_and_nothing_of_the_text_stays() {
         before,
         "no other channel lost anything"
     );
-    // As whoever erases does: one of them has made room for the mark, the others go with this.
+    // One message has made room for the mark, and this purge removes the others, as an erasure does.
     harness.ask("STREAM.PURGE.S", &json!({ "filter": "s.a", "seq": seq_of(&answer) }).to_string());
     tick(&mut harness, 2 * MINUTE);
     tick(&mut harness, TICK);
@@ -182,7 +182,7 @@ fn a_disk_that_others_fill_has_no_file_rewritten_for_each_message_that_is_refuse
     for number in 0..6_000 {
         harness.publish(&format!("s.{number}"), &[], &text(number, 1_500));
     }
-    // Too little of each file for a tick, and enough for a message that wants room.
+    // Too little waste in each file for a tick, and enough for a message that wants space.
     for number in (0..6_000).step_by(9) {
         harness.publish(&format!("s.{number}"), &[], "");
     }
@@ -212,7 +212,7 @@ fn on_a_full_disk_everything_but_growing_goes_on() {
     tick(&mut harness, TICK);
     disk.fill();
     for _ in 0..30 {
-        // Also while room is wanted for what can be given back: there is none for a copy.
+        // Rewriting is wanted too, but the disk has no space for a copy.
         tick(&mut harness, TICK);
     }
     let refused = harness.publish("s.1", &[], &text(1, 300));

@@ -1,4 +1,4 @@
-//! Memory is bounded as bytes are: what is new is refused, and everything else goes on.
+//! The bound on memory: new messages are refused, and everything else goes on.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn opened(store: &FailingStore, now: u64) -> (Harness, Stats) {
     (Harness { streams, now }, stats)
 }
 
-/// Publishes to new subjects until one is refused, and says how many were not.
+/// Publishes to new subjects until a message is refused, and returns how many were stored.
 fn fill(harness: &mut Harness) -> usize {
     for number in 0.. {
         let answer = harness.publish(&format!("s.{number}"), &[("Nats-Msg-Id", &format!("m{number}"))], "x");
@@ -95,7 +95,7 @@ fn streams_that_take_more_than_they_may_are_opened_all_the_same() {
 fn messages_that_are_in_memory_count_with_their_bytes() {
     let mut bounds = small();
     bounds.memory.max = 10_000;
-    bounds.memory.keeps_messages = true;
+    bounds.memory.holds_messages = true;
     let store = crate::storage::open(&crate::Storage::Memory).expect("memory");
     let streams = Streams::open(store, bounds, Stats::default(), Some(NOW)).expect("opened");
     let mut harness = Harness { streams, now: NOW };

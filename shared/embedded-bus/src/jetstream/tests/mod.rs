@@ -1,4 +1,4 @@
-//! What a bus with streams answers, without a thread: each request beside what nats-server 2.15.1 answered to it.
+//! The answers of a bus with streams, without a thread: each request beside the answer of nats-server 2.15.1.
 
 mod clocks;
 mod day;
@@ -23,7 +23,7 @@ use crate::wire::Publish;
 const NOW: u64 = 1_500_000_000_000_000_000;
 
 fn bounds() -> Bounds {
-    let memory = memory::MemoryBound { max: 1 << 30, keeps_messages: false };
+    let memory = memory::MemoryBound { max: 1 << 30, holds_messages: false };
     let reserved = Reserved { streams: vec!["BANS".to_owned()], header: "Erased".to_owned() };
     Bounds { max_streams: 3, max_answer: 1 << 20, leader: "L".to_owned(), reserved, memory }
 }
@@ -42,7 +42,7 @@ impl Harness {
         Self { streams: Streams::open(store, bounds(), Stats::default(), Some(now)).expect("opened"), now }
     }
 
-    /// With a stream `S` on `s.>`, with these settings besides.
+    /// Makes a stream `S` on `s.>`, with these further settings.
     fn with(settings: Value) -> Self {
         let mut harness = Self::new(storage::open(&crate::Storage::Memory).expect("memory"));
         harness.make("S", "s.>", settings);
@@ -67,7 +67,7 @@ impl Harness {
         self.streams.handle(&Item::copy(&route.sid(0), &publish), self.now);
     }
 
-    /// What leaves after one thing was carried out.
+    /// Handles one item, and returns the outputs.
     fn give(&mut self, route: Route<'_>, subject: &str, headers: &str, payload: &str) -> Vec<Output> {
         self.send(route, subject, headers, payload);
         self.streams.settle(self.now)
@@ -90,7 +90,7 @@ impl Harness {
         String::from_utf8(ack.payload.into()).expect("text")
     }
 
-    /// A direct read: header blocks and payloads as text, line ends as `|`, times left out.
+    /// Reads directly. Returns header blocks and payloads as text, with line ends as `|` and without times.
     fn direct(&mut self, rest: &str, body: &str) -> Vec<String> {
         let outputs = self.give(Route::Direct("S"), &format!("$JS.API.DIRECT.GET.S{rest}"), "", body);
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).replace("\r\n", "|");

@@ -1,4 +1,5 @@
-//! A stream on a disk that is closed, killed and opened again at any moment answers as one in memory that never was.
+//! A stream on a disk that is closed, killed and opened again at any moment answers like one in memory that
+//! never was.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use crate::jetstream::request::Route;
 use crate::storage;
 
 const SECOND: u64 = 1_000_000_000;
-/// Segments that are given back and rewritten all the time, and one that takes everything.
+/// A size with which segments are rewritten and unlinked all the time, and one that takes everything.
 const SMALL: u64 = 1_500;
 const LARGE: u64 = 32 << 20;
 
@@ -20,11 +21,11 @@ enum StreamCall {
     Publish(u8, usize, Option<u8>, bool),
     Delete(u64),
     Purge(Option<u8>, Option<u64>, Option<u64>),
-    /// Time goes by, in tenths of seconds.
+    /// Time passes, in tenths of seconds.
     Wait(u64),
-    /// Other limits: age in seconds, messages of a subject, messages, bytes.
+    /// A change of limits: age in seconds, messages of a subject, messages, bytes.
     Limits(u64, i64, i64, i64),
-    /// The process ends, well or by kill -9, and is there again.
+    /// The process ends, well or by kill -9, and starts again.
     Restart(bool),
 }
 
@@ -53,13 +54,13 @@ fn limits(age: u64, own: i64, all: i64, bytes: i64) -> Value {
     })
 }
 
-/// Without the time of the last message: it is not known once that message and its file are gone.
+/// Removes the time of the last message, which is not known once that message and its file are gone.
 fn known(mut info: Value) -> Value {
     info["state"]["last_ts"] = Value::Null;
     info
 }
 
-/// Everything that can be asked.
+/// Returns the answers to every question.
 fn all(harness: &mut Harness) -> BTreeMap<String, Value> {
     let info = known(harness.ask("STREAM.INFO.S", r#"{"deleted_details":true,"subjects_filter":">"}"#));
     let mut told = BTreeMap::from([("info".to_owned(), info)]);
@@ -78,7 +79,7 @@ fn all(harness: &mut Harness) -> BTreeMap<String, Value> {
     told
 }
 
-/// What is answered to a step, copies and acknowledgements.
+/// Returns the answers to a call, live copies and acknowledgements.
 fn carry_out(harness: &mut Harness, step: &StreamCall) -> Vec<String> {
     match step {
         StreamCall::Publish(subject, size, id, rollup) => {
@@ -124,7 +125,7 @@ fn carry_out(harness: &mut Harness, step: &StreamCall) -> Vec<String> {
             vec![known(harness.ask("STREAM.UPDATE.S", &config.to_string())).to_string()]
         }
         StreamCall::Restart(_) => {
-            // Whoever opens a stream looks at the clock.
+            // A stream looks at the clock when it is opened.
             harness.streams.on_tick(harness.now);
             Vec::new()
         }

@@ -1,7 +1,8 @@
-//! When the system's clock was set: the file `steps` in the folder of a log.
+//! Steps of the system's clock: the file `steps` in the folder of a log.
 //!
-//! The time in a message's record is what the clock said. Each line here says that the clock was set when a certain message
-//! was the newest, and by how much; what was stored before counts as stored so much later. So ages outlive a restart.
+//! The record of a message has the time of the clock as it was. Each line of the file says that the clock was
+//! set while a certain message was the newest, and by how much: messages up to it count as stored that much
+//! later. So ages outlive a restart.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +10,8 @@ use std::path::Path;
 use super::files::{Files, replace};
 
 pub(super) const NAME: &str = "steps";
-/// Lines that are kept. What was stored before the oldest of more is corrected by less than it should be.
+/// Lines of the file at most. Messages before the oldest of more steps are corrected by less than they should
+/// be.
 const MOST: usize = 1_000;
 
 /// One time that the system's clock was set.
@@ -40,7 +42,8 @@ impl ClockSteps {
         Ok(Self(String::from_utf8_lossy(&data).lines().filter_map(step).collect()))
     }
 
-    /// Notes that the clock was set by `by` when `last_seq` was the newest message and `first_seq` the oldest.
+    /// Notes that the clock was set by `by` when `last_seq` was the newest message and `first_seq` the
+    /// oldest.
     pub(super) fn add(&mut self, first_seq: u64, last_seq: u64, by: i64) {
         self.0.retain(|step| step.last_seq >= first_seq);
         match self.0.last_mut() {

@@ -1,6 +1,7 @@
-//! The few operations on files that the store uses, so that tests can put a disk under it that forgets.
+//! The few file operations of the store, so that tests can put a forgetful disk under it.
 //!
-//! Nothing is durable before [`OpenFile::sync`] (contents and length) and [`Files::sync_folder`] (names) have returned.
+//! Nothing is durable before [`OpenFile::sync`] (contents and length) and [`Files::sync_folder`] (names) have
+//! returned.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -10,41 +11,41 @@ use std::path::Path;
 
 /// Files and folders by name.
 pub(super) trait Files: Send + Sync + fmt::Debug {
-    /// A new, empty file; an old one of that name is emptied.
+    /// Creates an empty file, or empties the file of that name.
     fn create(&self, path: &Path) -> io::Result<Box<dyn OpenFile>>;
-    /// A file that is there.
+    /// Opens an existing file.
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>>;
-    /// All of a file.
+    /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Bytes of a file.
+    /// Returns the bytes of a file.
     fn len(&self, path: &Path) -> io::Result<u64>;
-    /// Another name; a file that had it is gone.
+    /// Renames a file. It replaces a file of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// A file loses its name.
+    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// The names in a folder, in any order.
+    /// Returns the names in a folder, in any order.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
-    /// A folder, unless it is there.
+    /// Creates a folder, unless it is there.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
-    /// A folder loses its name; it must be empty.
+    /// Removes an empty folder.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
-    /// A file that takes so many bytes of the disk, whatever is in it; one that is there is made longer or shorter.
+    /// Makes a file take so many bytes of the disk, whatever its content, by making it longer or shorter.
     fn hold(&self, path: &Path, bytes: u64) -> io::Result<()>;
-    /// Bytes that may still be written.
+    /// Returns the bytes that may still be written.
     fn free(&self, path: &Path) -> io::Result<u64>;
-    /// Another text after each start of the machine; empty: it can't be known.
+    /// Returns an id that is new after each start of the machine; empty: unknown.
     fn boot_id(&self) -> String;
 }
 
 /// An open file.
 pub(super) trait OpenFile: Send + fmt::Debug {
-    /// Writes all of it.
+    /// Writes all of `data`.
     fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()>;
-    /// Reads as much.
+    /// Fills `data`.
     fn read_at(&self, data: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Cuts off.
+    /// Cuts the file off, or extends it.
     fn set_len(&mut self, len: u64) -> io::Result<()>;
     /// Makes contents and length durable.
     fn sync(&mut self) -> io::Result<()>;
@@ -140,12 +141,12 @@ impl OpenFile for File {
     }
 }
 
-/// Whether an operation failed for want of room on the disk.
+/// Whether an operation failed for want of space on the disk.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Replaces a small file, so that there is always the old one or the new one, whole.
+/// Replaces a small file, so that at any time either the old or the new one is there, complete.
 pub(super) fn replace(files: &dyn Files, folder: &Path, name: &str, data: &[u8]) -> io::Result<()> {
     let (new, old) = (folder.join(format!("{name}.new")), folder.join(name));
     let mut file = files.create(&new)?;

@@ -1,6 +1,6 @@
-//! The data folder: whose it is, and in which format.
+//! The data folder: its lock and its format.
 //!
-//! One process at a time has it, by a lock that ends with the process however that ends.
+//! One process at a time has the folder, by a lock that ends with the process, however that ends.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -12,11 +12,11 @@ use crate::storage::StoreError;
 pub(super) const LOCK: &str = "lock";
 const FORMAT: &str = "format";
 const VERSION: &str = "message-center bus data, format 2\n";
-/// The format before, which is read and written on in the new one.
+/// The previous format. A folder of it is written on in the new one.
 const BEFORE: &str = "message-center bus data, format 1\n";
 
-/// Takes the folder, making it if it is not there, for this user alone: it holds what is sent to people. It is free again
-/// when what this returns is dropped.
+/// Takes the folder. It is made if it is missing, for this user alone, because it holds messages to people.
+/// The folder is free again when the returned file is dropped.
 pub(super) fn take(folder: &Path) -> Result<File, StoreError> {
     make(folder)?;
     let lock = lock(folder)?;
@@ -31,7 +31,7 @@ fn make(folder: &Path) -> Result<(), StoreError> {
     std::os::unix::fs::DirBuilderExt::mode(&mut make, 0o700);
     let missing: Vec<&Path> = folder.ancestors().take_while(|one| !one.exists()).collect();
     make.recursive(true).create(folder).map_err(|error| unusable(folder, error))?;
-    // A folder whose name is not on the disk is gone after a power failure, whatever was synced in it.
+    // A power failure takes a folder whose name is not on the disk, whatever was synced in it.
     for parent in missing.iter().filter_map(|one| one.parent()) {
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         SystemFiles.sync_folder(parent).map_err(|error| unusable(parent, error))?;
@@ -56,7 +56,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         }
         Err(TryLockError::Error(error)) => return Err(unusable(folder, error)),
     }
-    // For whoever finds the folder taken; of no other use.
+    // The id only serves the text for a process that finds the folder taken.
     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
     Ok(lock)
 }
@@ -66,7 +66,8 @@ fn check_format(folder: &Path) -> Result<(), StoreError> {
     let at = folder.display();
     match fs::read_to_string(folder.join(FORMAT)) {
         Ok(text) if text == VERSION => {}
-        // First: a program of the format before must not take what this one writes for damage.
+        // Replaced before anything is written: a program of the old format must not take new files for
+        // damage.
         Ok(text) if text == BEFORE => {
             replace(&SystemFiles, folder, FORMAT, VERSION.as_bytes())
                 .map_err(|error| unusable(folder, error))?;

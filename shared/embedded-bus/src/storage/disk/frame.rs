@@ -1,11 +1,13 @@
-//! One record of a segment, as bytes.
+//! The format of one record of a segment.
 //!
-//! `length u32 | checksum u32 | synced u32 | kind u8 | body`, little-endian. The length is that of everything behind the
-//! checksum, which covers it and the length, and begins with the salt of the segment. `synced` says up to which offset this
-//! segment was known to be on the disk when the record was written: a later record so bears witness that bytes before that
-//! offset were whole once. What is wrong there is damage; what is wrong beyond every witness is a write that a crash cut off.
+//! `length u32 | checksum u32 | synced u32 | kind u8 | body`, little-endian. The length counts everything
+//! behind the checksum. The checksum covers the length and everything behind itself, and begins with the salt
+//! of the segment. `synced` is the offset up to which the segment was known to be on the disk when the record
+//! was written. So each record bears witness that the bytes before that offset were complete once: an error
+//! there is damage. An error beyond every witness is a write that a crash cut off.
 //!
-//! The salt is random and in no message, so bytes that a publisher chose are no record of the log, wherever they lie.
+//! The salt is random and in no message, so bytes that a publisher chose are never a record of the log,
+//! wherever they lie.
 
 use bytes::{BufMut, Bytes};
 
@@ -13,7 +15,7 @@ use crate::storage::{Record, RemovalReason};
 
 /// Bytes before the kind.
 pub(super) const PREFIX: usize = 12;
-/// Bytes that one sequence takes in a record of removals.
+/// Bytes of one sequence in a record of removals.
 pub(super) const TOMBSTONE: u64 = 8;
 
 const MESSAGE: u8 = 1;
@@ -22,39 +24,40 @@ const RESERVE: u8 = 3;
 const ID: u8 = 4;
 const ERASE: u8 = 5;
 
-/// What the checksums of a segment begin with.
+/// The beginning of all checksums of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Salt(u32);
 
 impl Salt {
-    /// That of segments of version 1.
+    /// The salt of segments of version 1.
     pub(super) const NONE: Self = Self(0);
 
-    /// One that nobody knows.
+    /// Returns a salt that nobody knows.
     pub(super) fn random() -> Self {
         Self(fastrand::u32(1..))
     }
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LogEntry {
-    /// A message was stored.
+    /// A stored message.
     Message(Record),
-    /// These messages left for good. It tells no age from another limit.
+    /// Messages that were removed for good. Age is not told from another limit.
     Remove(RemovalReason, Vec<u64>),
     /// Sequences up to and including this one may be in use.
     Reserve(u64),
-    /// A message was stored and has left; its id still counts. Only sequence, time and the header of the id are kept.
+    /// The id of a message that was removed while its id still counts. The record has only the sequence, the
+    /// time and the header of the id.
     Id(Record),
 }
 
-/// A record and where the next one begins.
+/// A record, and where the next one begins.
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) entry: LogEntry,
     pub(super) synced: u32,
-    /// Offset of the byte behind it.
+    /// Offset of the next record.
     pub(super) end: usize,
 }
 
@@ -82,7 +85,7 @@ pub(super) fn put_message(out: &mut Vec<u8>, salt: Salt, synced: u32, record: &R
     put_record(out, salt, synced, MESSAGE, record);
 }
 
-/// Appends what is kept of a message that has left, for the sake of its id.
+/// Appends what remains of a removed message, for the sake of its id.
 pub(super) fn put_id(out: &mut Vec<u8>, salt: Salt, synced: u32, record: &Record) {
     put_record(out, salt, synced, ID, record);
 }
@@ -100,24 +103,24 @@ fn put_record(out: &mut Vec<u8>, salt: Salt, synced: u32, kind: u8, record: &Rec
 }
 
 /// Appends removals.
-pub(super) fn put_remove(out: &mut Vec<u8>, salt: Salt, synced: u32, why: RemovalReason, seqs: &[u64]) {
-    let kind = if why == RemovalReason::Request { ERASE } else { REMOVE };
+pub(super) fn put_remove(out: &mut Vec<u8>, salt: Salt, synced: u32, reason: RemovalReason, seqs: &[u64]) {
+    let kind = if reason == RemovalReason::Request { ERASE } else { REMOVE };
     frame(out, salt, synced, kind, |out| seqs.iter().for_each(|seq| out.put_u64_le(*seq)));
 }
 
-/// Appends how far sequences may be in use.
+/// Appends the sequence up to which sequences may be in use.
 pub(super) fn put_reserve(out: &mut Vec<u8>, salt: Salt, synced: u32, up_to: u64) {
     frame(out, salt, synced, RESERVE, |out| out.put_u64_le(up_to));
 }
 
-/// The record that begins at `at`; `None` if there is no whole one. `data` is a segment from its first byte.
+/// Reads the record at `at`; `None` if there is no complete one. `data` is a segment from its first byte.
 pub(super) fn read(data: &Bytes, at: usize, salt: Salt) -> Option<Frame> {
-    // A cheap sign of nonsense first: a search for records tries every byte.
+    // A cheap test first: a search for records tries every byte.
     let synced = u32_at(data, at.checked_add(8)?)?;
     if synced as usize > at { None } else { read_alone(data, at, salt) }
 }
 
-/// The same for a part of a segment.
+/// Reads the record at `at` of a part of a segment.
 pub(super) fn read_alone(data: &Bytes, at: usize, salt: Salt) -> Option<Frame> {
     let (length, sum) = (u32_at(data, at)?, u32_at(data, at + 4)?);
     let end = (at + 8).checked_add(length as usize)?;
@@ -130,7 +133,7 @@ pub(super) fn read_alone(data: &Bytes, at: usize, salt: Salt) -> Option<Frame> {
     Some(Frame { entry, synced, end })
 }
 
-/// The record at `at` of bytes whose checksum was tested before.
+/// Reads the record at `at` of bytes whose checksum was tested before.
 pub(super) fn read_trusted(data: &Bytes, at: usize) -> Option<Frame> {
     let end = (at + 8).checked_add(u32_at(data, at)? as usize)?;
     if end > data.len() {
@@ -162,9 +165,9 @@ fn body(kind: u8, body: Bytes) -> Option<LogEntry> {
             Some(if kind == MESSAGE { LogEntry::Message(record) } else { LogEntry::Id(record) })
         }
         REMOVE | ERASE if body.len().is_multiple_of(8) => {
-            let why = if kind == ERASE { RemovalReason::Request } else { RemovalReason::Limit };
+            let reason = if kind == ERASE { RemovalReason::Request } else { RemovalReason::Limit };
             Some(LogEntry::Remove(
-                why,
+                reason,
                 (0..body.len()).step_by(8).filter_map(|at| u64_at(&body, at)).collect(),
             ))
         }
@@ -173,7 +176,7 @@ fn body(kind: u8, body: Bytes) -> Option<LogEntry> {
     }
 }
 
-/// The length of the record whose first bytes these are.
+/// Returns the length of the record that begins with `prefix`.
 pub(super) fn length(prefix: &[u8]) -> Option<usize> {
     Some(u32_at(prefix, 0)? as usize + 8)
 }
@@ -189,20 +192,20 @@ fn u64_at(data: &[u8], at: usize) -> Option<u64> {
 /// The first bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Segments are read in the order of their numbers.
+    /// The position of the segment in the log.
     pub(super) number: u32,
     /// The highest sequence of all segments before.
     pub(super) last_seq: u64,
     /// Sequences up to and including this one may be in use.
     pub(super) reserved: u64,
-    /// What the checksums of the segment's records begin with.
+    /// The beginning of the checksums of the segment's records.
     pub(super) salt: Salt,
 }
 
 const MAGIC: &[u8; 4] = b"MCLG";
 /// The version of the format that this program writes.
 const VERSION: u32 = 2;
-/// The version before, whose segments have no salt. This program reads them, and writes to none of them.
+/// The previous version, whose segments have no salt. This program reads them, and does not write to them.
 const UNSALTED: u32 = 1;
 
 /// Why the header of a segment can't be read.

@@ -1,7 +1,7 @@
-//! Which segments a log has: the file `segments` in its folder, so that one that is gone is noticed.
+//! The list of a log's segments: the file `segments` in its folder, so that a missing segment is noticed.
 //!
-//! A segment that is newer than all in the list was begun just before the process ended. One that is older than the newest
-//! in it, and not in it, was being unlinked.
+//! A segment newer than all in the list was begun just before the process ended. A segment that is older than
+//! the newest in the list, and not in it, was being unlinked.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,7 @@ use super::files::{Files, replace};
 
 pub(super) const NAME: &str = "segments";
 
-/// The numbers that are listed; `None`: there is no list.
+/// Returns the listed numbers; `None`: there is no list.
 pub(super) fn read(files: &dyn Files, folder: &Path) -> io::Result<Option<BTreeSet<u32>>> {
     let data = match files.read(&folder.join(NAME)) {
         Ok(data) => data,

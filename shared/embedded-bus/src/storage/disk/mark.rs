@@ -1,9 +1,10 @@
 //! How the last use of a log ended: the file `mark` in its folder.
 //!
-//! While a log is open its mark says `running`, with the kernel's boot id (another one after each start of the machine)
-//! and what acknowledgements waited for. A clean end replaces it. So whoever opens a log knows whether the process ended
-//! well, was killed (the system still had everything that was written) or the machine went down (only what was synced is
-//! certain). `short` stays until whoever was told that messages may be missing has taken note of it.
+//! While a log is open its mark says `running`, with the kernel's boot id (new at each start of the machine)
+//! and with what acknowledgements waited for. A clean end replaces the mark. So the next opening knows
+//! whether the process ended well, was killed (the system still had everything that was written) or the
+//! machine crashed (only synced bytes are certain). `short` stays until the stream has taken note that
+//! messages may be missing.
 
 use std::io;
 use std::path::Path;
@@ -20,7 +21,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    /// The mark in a folder. One that is missing or can't be read counts as the worst that can be.
+    /// Reads the mark in a folder. A missing or unreadable one counts as the worst case.
     pub(super) fn read(files: &dyn Files, folder: &Path) -> Self {
         let data = files.read(&folder.join(NAME)).unwrap_or_default();
         let worst = Self::Running { boot: String::new(), sync: SyncMode::Relaxed, short: false };
@@ -53,7 +54,7 @@ impl Mark {
         replace(files, folder, NAME, text.as_bytes())
     }
 
-    /// Whether the machine may have gone down while the log was open.
+    /// Whether the machine may have crashed while the log was open.
     pub(super) fn machine_went_down(&self, boot_now: &str) -> bool {
         match self {
             Self::Clean { .. } => false,

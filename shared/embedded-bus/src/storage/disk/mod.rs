@@ -1,8 +1,8 @@
-//! Streams on a disk: one folder for each, with segment files of checksummed records and an index in memory.
+//! Streams on a disk: a folder for each, with segment files of checksummed records, and an index in memory.
 //!
-//! Strict: nothing is called kept before it was synced. Relaxed: it is written, and synced within a second, so that only a
-//! machine that goes down can take something back, and whoever opens the log then is told. The README of this crate has the
-//! format and what was measured.
+//! Strict: every acknowledged message was synced. Relaxed: it was written, and is synced within a second, so
+//! only a crash of the machine can take it back, and the next opening reports that. The README of this crate
+//! describes the format and the measurements.
 
 mod clock_steps;
 mod files;
@@ -37,7 +37,7 @@ use crate::stats::StoreSnapshot;
 
 const STREAMS: &str = "streams";
 const CONFIG: &str = "stream.json";
-/// What lies in the folder of a stream that is being deleted.
+/// A file in the folder of a stream that is being deleted.
 const DELETED: &str = "deleted";
 
 /// All streams in one data folder.
@@ -47,7 +47,7 @@ pub(crate) struct DiskStore {
     segment_bytes: u64,
 }
 
-/// A stream's settings as they lie on the disk.
+/// The settings of a stream as they lie on the disk.
 #[derive(Serialize, Deserialize)]
 struct OnDisk {
     name: String,
@@ -83,7 +83,7 @@ impl DiskStore {
     }
 }
 
-/// A stream's name as a folder's: what could be more than a name there is written as `%` and its code.
+/// Returns the name of a stream's folder. Each byte with a meaning in paths is written as `%` and its code.
 fn escape(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     name.bytes()
@@ -120,9 +120,9 @@ impl Store for DiskStore {
     fn open(
         &mut self,
         name: &str,
-        tell: &mut dyn FnMut(Replayed<'_>),
+        replay: &mut dyn FnMut(Replayed<'_>),
     ) -> Result<(Box<dyn Log>, Opened), StoreError> {
-        let (log, opened) = DiskLog::open(&self.shared, name, self.folder(name), self.segment_bytes, tell)?;
+        let (log, opened) = DiskLog::open(&self.shared, name, self.folder(name), self.segment_bytes, replay)?;
         Ok((Box::new(log), opened))
     }
 
@@ -135,7 +135,7 @@ impl Store for DiskStore {
             .create_folder(&folder)
             .and_then(|()| self.files().sync_folder(&parent))
             .and_then(|()| {
-                // A mark before all else, so that a log without one is known to have lost it.
+                // The mark comes first, so that a log without one is known to have lost it.
                 Mark::Clean { segment: 0, len: 0 }.write(self.files(), &folder)
             })
             .map_err(|error| self.shared.error(&folder, error))?;
@@ -171,8 +171,8 @@ impl Store for DiskStore {
 }
 
 impl DiskStore {
-    /// A folder without settings is that of a stream which was being made or deleted, of which nobody was told; unless
-    /// there are messages in it and nobody deleted it.
+    /// Checks a folder without settings. It belongs to a stream that was being created or deleted, of which
+    /// nobody was replayed. If it holds messages and was not deleted, the settings are lost.
     fn check_unnamed(&self, folder: &std::path::Path) -> Result<(), StoreError> {
         let names = self.files().list(folder).map_err(|error| self.shared.error(folder, error))?;
         let is_used = |name: &String| {
@@ -190,7 +190,7 @@ impl DiskStore {
         )))
     }
 
-    /// Removes a stream's folder. The settings go first: without them it is no stream.
+    /// Removes a stream's folder. The settings go first: a folder without them is no stream.
     fn clear(&self, folder: &std::path::Path) -> Result<(), StoreError> {
         let files = self.files();
         let attempt = || {
@@ -216,7 +216,7 @@ impl DiskStore {
     }
 }
 
-/// A simulated disk, for tests of what is above.
+/// A simulated disk, for tests of the streams.
 #[cfg(test)]
 pub(crate) struct Simulated {
     disk: sim::Sim,
@@ -230,27 +230,27 @@ impl Simulated {
         Self { disk: sim::Sim::new(), segment_bytes, max_bytes: 1 << 30 }
     }
 
-    /// For a data folder that may take so many bytes.
+    /// Returns a disk for a data folder that may take so many bytes.
     pub(crate) fn limited(max_bytes: u64) -> Self {
         Self { disk: sim::Sim::new(), segment_bytes: log::segment_bytes(max_bytes), max_bytes }
     }
 
-    /// Another program takes all the room of the disk.
+    /// Lets another program take all free space.
     pub(crate) fn fill(&self) {
         self.disk.fill();
     }
 
-    /// The disk has so many bytes free.
+    /// Sets the free bytes of the disk.
     pub(crate) fn set_left(&self, bytes: u64) {
         self.disk.set_left(bytes);
     }
 
-    /// What all files hold.
+    /// Returns the bytes of all files.
     pub(crate) fn contents(&self) -> Vec<u8> {
         self.disk.contents()
     }
 
-    /// A store on it.
+    /// Opens a store on the disk.
     pub(crate) fn open(&self) -> Box<dyn Store> {
         let path = std::path::Path::new("/data");
         let shared =
@@ -258,7 +258,7 @@ impl Simulated {
         Box::new(DiskStore::with(shared, self.segment_bytes).expect("the disk works"))
     }
 
-    /// Ends who has a store as `kill -9` does: nothing that it does at its end reaches the disk.
+    /// Ends the user of a store like `kill -9`: its last writes do not reach the disk.
     pub(crate) fn kill<T>(&self, user: T) {
         self.disk.cut_after(1);
         drop(user);

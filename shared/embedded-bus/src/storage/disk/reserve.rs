@@ -1,7 +1,8 @@
-//! Bytes of the disk that this process holds, so that others who fill it can't keep erasures and bans from being written.
+//! Disk space that this process holds in reserve, so that erasures and bans can be written on a disk that
+//! others fill.
 //!
-//! A file of zeros beside the streams. When a write finds no room, the file is made shorter by a little more than the write
-//! needs; when there is room again, it grows back.
+//! The reserve is a file of zeros beside the streams. When a write finds no space, the file is made shorter
+//! by a little more than the write needs. When there is space again, the file grows back.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,30 +10,31 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::files::{Files, is_full};
 
-/// Bytes that are held at most.
+/// Bytes of the reserve at most.
 const MOST: u64 = 4 << 20;
-/// Bytes that one write is given at least.
+/// Bytes that one write gets at least.
 const PIECE: u64 = 256 << 10;
 
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
-    /// Bytes that are to be held.
+    /// Bytes of a full reserve.
     whole: u64,
     held: AtomicU64,
-    /// The filesystem can't hold room.
+    /// Whether the filesystem can't reserve space.
     unsupported: AtomicBool,
 }
 
 impl Reserve {
-    /// For a folder that may take so many bytes. What an earlier process held there counts.
+    /// Returns the reserve of a folder that may take so many bytes. It includes the file of an earlier
+    /// process.
     pub(super) fn new(files: &dyn Files, folder: &Path, max_bytes: u64) -> Self {
         let path = folder.join("reserve");
         let held = files.len(&path).unwrap_or(0).into();
         Self { path, whole: MOST.min(max_bytes / 16), held, unsupported: AtomicBool::new(false) }
     }
 
-    /// Runs what writes; again with some of the reserve given up, as long as there is no room.
+    /// Runs a write. Without free space it runs again, with some of the reserve given up each time.
     pub(super) fn for_write<T>(
         &self,
         files: &dyn Files,
@@ -46,7 +48,7 @@ impl Reserve {
         }
     }
 
-    /// Gives some up. Whether there was any.
+    /// Gives some of the reserve up. Returns whether there was any.
     fn spend(&self, files: &dyn Files) -> bool {
         let held = self.held.load(Ordering::Relaxed);
         let rest = held.saturating_sub(PIECE.max(self.whole / 8));
@@ -57,7 +59,7 @@ impl Reserve {
         true
     }
 
-    /// Takes what is missing, if so many bytes are free beyond what messages leave free.
+    /// Restores the reserve if so many bytes are free beyond those that messages leave free.
     pub(super) fn refill(&self, files: &dyn Files, free: u64) {
         let held = self.held.load(Ordering::Relaxed);
         if held >= self.whole || free < self.whole || self.unsupported.load(Ordering::Relaxed) {

@@ -1,7 +1,7 @@
-//! Reads all segments of a log when it is opened, and decides what of them can be believed.
+//! Reads all segments of a log that is being opened, and decides which bytes to believe.
 //!
-//! Whatever is wrong before a byte that was durable is damage, and nothing is opened; what is wrong at the very end, where
-//! a crash can have cut a write off, is cut off.
+//! An error before a byte that was durable is damage, and nothing is opened. An error at the very end, where
+//! a crash can have cut off a write, is cut off.
 
 use std::path::{Path, PathBuf};
 
@@ -16,19 +16,19 @@ use super::segments::Segments;
 use super::shared::{Shared, Trusted};
 use crate::storage::{Record, RemovalReason, Replayed, StoreError};
 
-/// What was found.
+/// The findings of a scan.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) segments: Segments,
-    /// The highest sequence that was seen or is told of.
+    /// The highest sequence in a message or a header.
     pub(super) last_seq: u64,
-    /// The highest sequence of a message, or of what is left of one.
+    /// The highest sequence of a message, or of the id that remains of one.
     seen: u64,
     /// Sequences up to and including this one may have been in use.
     pub(super) reserved: u64,
     /// Whether there is a list of all segments.
     pub(super) is_listed: bool,
-    /// The newest segment ends here, and what its file has behind that has to go before anything is written.
+    /// Where the newest segment has to be cut off before anything is written.
     pub(super) cut: Option<u64>,
 }
 
@@ -80,8 +80,8 @@ impl Scanner<'_> {
         Ok(found)
     }
 
-    /// Returns the numbers of the segments to read, in order. Removes unfinished files, and segments whose removal
-    /// was cut off. A listed segment that is missing is damage.
+    /// Returns the numbers of the segments to read, in order. Removes unfinished files, and segments whose
+    /// removal was cut off. A listed segment that is missing is damage.
     fn segment_numbers(&self, found: &mut Found) -> Result<Vec<u32>, StoreError> {
         let (shared, folder, files) = (self.shared, self.folder, &*self.shared.files);
         let names = files.list(folder).map_err(|error| shared.error(folder, error))?;
@@ -247,8 +247,8 @@ fn span(at: usize, end: usize) -> Option<Span> {
     Some(Span { at: u32::try_from(at).ok()?, len: u32::try_from(end - at).ok()? })
 }
 
-/// Whether a record behind `at` was written when `at` was known to be on the disk. What only looks like a record, because
-/// a publisher put it into a message, lacks the salt.
+/// Whether a later record was written when the bytes at `at` were known to be on the disk. Bytes of a
+/// publisher that look like a record lack the salt.
 fn is_witnessed(data: &Bytes, at: usize, salt: Salt) -> bool {
     let reads = |later| frame::read(data, later, salt);
     (at + 1..data.len()).any(|later| reads(later).is_some_and(|frame| frame.synced as usize > at))

@@ -1,19 +1,20 @@
-//! What is known of one segment file: where its messages lie, and what of it is of no use any more.
+//! The index of one segment file: where its messages lie, and how much of it is useless.
 //!
-//! Twelve bytes for each record of a message that is in the file, whether it is still alive or not: a dead one remembers
-//! which segment holds the record of its removal, because that must stay for as long as the message can be read anew.
+//! Each message record in the file takes twelve bytes, whether the message is alive or dead. A dead message
+//! remembers the segment with the record of its removal, because that record must stay for as long as the
+//! message can be read anew.
 
 use super::frame::Salt;
 
-/// Set in a place: the message is gone. The rest is then the number of the segment that says so, 0 if none has to.
+/// Set in `at` of a dead message. The other bits are then the segment with its removal; 0: none is needed.
 const DEAD: u32 = 1 << 31;
 
-/// Where a message is.
+/// Where a message is, or who removed it.
 #[derive(Clone, Copy, Debug)]
 struct Location {
     /// Its sequence, less that of the segment's first message.
     delta: u32,
-    /// Its offset in the file, or who says that it is dead.
+    /// Its offset in the file, or [`DEAD`] and the segment with its removal.
     at: u32,
     /// Bytes of its record.
     len: u32,
@@ -26,33 +27,33 @@ pub(super) struct Span {
     pub(super) len: u32,
 }
 
-/// A message that is gone and still in the file.
+/// A message that is removed and still in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dead {
     pub(super) seq: u64,
-    /// The segment that holds the record of its removal; 0: none has to.
+    /// The segment with the record of its removal; 0: none is needed.
     pub(super) by: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u32,
-    /// What the checksums in the file begin with.
+    /// The beginning of the checksums in the file.
     pub(super) salt: Salt,
     /// Bytes of the file.
     pub(super) len: u64,
     base: u64,
     locations: Vec<Location>,
     alive: usize,
-    /// Bytes of records that nobody needs.
+    /// Bytes of useless records.
     pub(super) waste: u64,
     /// Removals in this file that have to stay.
     tombstones: u64,
     /// The highest sequence of a message whose id the file may hold.
     newest_id: u64,
-    /// Bytes of the records that keep no more than an id.
+    /// Bytes of the records that hold only an id.
     ids: u64,
-    /// When what is dead has to be out of the file at the latest, by the clock of [`crate::storage::Log::on_tick`].
+    /// When the dead messages have to be out of the file, by the clock of [`crate::storage::Log::on_tick`].
     pub(super) due: Option<u64>,
 }
 
@@ -73,17 +74,17 @@ impl Segment {
         }
     }
 
-    /// The sequence of its first message, if a message ever was in it.
+    /// Returns the sequence of the first message, if the segment ever had one.
     pub(super) fn base(&self) -> Option<u64> {
         (!self.locations.is_empty()).then_some(self.base)
     }
 
-    /// Whether a sequence is too far from the first to be remembered here.
+    /// Whether a sequence is too far from the first one for the index.
     pub(super) fn is_too_far(&self, seq: u64) -> bool {
         !self.locations.is_empty() && seq - self.base > u64::from(u32::MAX)
     }
 
-    /// A message is here. Sequences grow.
+    /// Adds a message. Sequences grow.
     pub(super) fn add(&mut self, seq: u64, Span { at, len }: Span) {
         if self.locations.is_empty() {
             self.base = seq;
@@ -94,7 +95,7 @@ impl Segment {
         self.newest_id = self.newest_id.max(seq);
     }
 
-    /// The id of a message that has left is here, and no more of it.
+    /// Adds the id of a removed message.
     pub(super) fn add_id(&mut self, seq: u64, len: u64) {
         self.newest_id = self.newest_id.max(seq);
         self.ids += len;
@@ -105,13 +106,14 @@ impl Segment {
         self.locations.binary_search_by_key(&delta, |location| location.delta).ok()
     }
 
-    /// Where a message is that is alive.
+    /// Returns where a living message is.
     pub(super) fn find(&self, seq: u64) -> Option<Span> {
         let Location { at, len, .. } = self.locations[self.position(seq)?];
         (at & DEAD == 0).then_some(Span { at, len })
     }
 
-    /// A message is gone; `by` is the segment that says so, 0: none has to. Whether it was alive.
+    /// Marks a message as dead. `by` is the segment with its removal; 0: none is needed. Returns whether it
+    /// was alive.
     pub(super) fn kill(&mut self, seq: u64, by: u32) -> bool {
         let Some(position) = self.position(seq) else { return false };
         let location = &mut self.locations[position];
@@ -124,7 +126,7 @@ impl Segment {
         true
     }
 
-    /// What is dead has to be out of the file by then, if not earlier.
+    /// Sets the time when the dead have to be out of the file, if that is earlier than the current one.
     pub(super) fn clear_by(&mut self, when: u64) {
         self.due = Some(self.due.map_or(when, |due| due.min(when)));
     }
@@ -134,12 +136,12 @@ impl Segment {
         self.position(seq).is_some_and(|position| self.locations[position].at == DEAD | by)
     }
 
-    /// Removals in this file have to stay.
+    /// Counts removals in this file that have to stay.
     pub(super) fn add_tombstones(&mut self, count: u64) {
         self.tombstones += count;
     }
 
-    /// A removal in this file is of no use any more: what it removed is not in any file.
+    /// Counts a removal in this file as useless: its message is in no file any more.
     pub(super) fn drop_tombstone(&mut self, bytes: u64) {
         self.tombstones = self.tombstones.saturating_sub(1);
         self.waste += bytes;
@@ -150,17 +152,18 @@ impl Segment {
         self.newest_id >= ids_from
     }
 
-    /// Whether nothing in this file is of any use. Ids of messages from sequence `ids_from` on are.
+    /// Whether the file is useless. Ids of messages from sequence `ids_from` on are needed.
     pub(super) fn is_useless(&self, ids_from: u64) -> bool {
         self.alive == 0 && self.tombstones == 0 && !self.may_hold_ids(ids_from)
     }
 
-    /// Bytes that rewriting the file would give back. Ids of messages from sequence `ids_from` on have to stay.
+    /// Returns the bytes that a rewrite would give back. Ids of messages from sequence `ids_from` on have to
+    /// stay.
     pub(super) fn reclaimable(&self, ids_from: u64) -> u64 {
         self.waste + if self.may_hold_ids(ids_from) { 0 } else { self.ids }
     }
 
-    /// The dead messages that are still in the file.
+    /// Returns the dead messages that are still in the file.
     pub(super) fn dead(&self) -> impl Iterator<Item = Dead> {
         self.locations
             .iter()
@@ -168,7 +171,7 @@ impl Segment {
             .map(|location| Dead { seq: self.base + u64::from(location.delta), by: location.at & !DEAD })
     }
 
-    /// Where the messages are that are alive, in the order of their sequences.
+    /// Returns where the living messages are, in the order of their sequences.
     pub(super) fn living(&self) -> impl Iterator<Item = Span> {
         self.locations
             .iter()
@@ -176,12 +179,12 @@ impl Segment {
             .map(|location| Span { at: location.at, len: location.len })
     }
 
-    /// How many messages are alive.
+    /// Returns the number of living messages.
     pub(super) fn alive(&self) -> usize {
         self.alive
     }
 
-    /// Gives back what growing took too much.
+    /// Gives back memory that growing took too much.
     pub(super) fn shrink(&mut self) {
         self.locations.shrink_to_fit();
     }

@@ -1,20 +1,21 @@
-//! All segments of a log, found by their number and by the sequences in them.
+//! All segments of a log, by number and by sequence.
 
 use std::collections::BTreeMap;
 
 use super::frame;
 use super::segment::{Segment, Span};
 
-/// A message and its file: segments with higher numbers hold higher sequences.
+/// The segments. Higher numbers hold higher sequences.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
     all: BTreeMap<u32, Segment>,
-    /// Their numbers by the sequence of their first message. Those without a message are not in it.
+    /// Numbers of the segments by the sequence of their first message. Segments without a message are not in
+    /// it.
     bases: BTreeMap<u64, u32>,
 }
 
 impl Segments {
-    /// Takes a segment in, in place of one with the same number, which is given back.
+    /// Adds a segment. Returns the segment of the same number that it replaces.
     pub(super) fn insert(&mut self, segment: Segment) -> Option<Segment> {
         let old = self.remove(segment.number);
         if let Some(base) = segment.base() {
@@ -24,7 +25,7 @@ impl Segments {
         old
     }
 
-    /// Forgets one.
+    /// Removes a segment.
     pub(super) fn remove(&mut self, number: u32) -> Option<Segment> {
         let old = self.all.remove(&number)?;
         if let Some(base) = old.base() {
@@ -41,7 +42,7 @@ impl Segments {
         self.all.get_mut(&number)
     }
 
-    /// In the order of their numbers.
+    /// Returns the segments in the order of their numbers.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Segment> {
         self.all.values()
     }
@@ -50,12 +51,12 @@ impl Segments {
         self.all.len()
     }
 
-    /// The newest one's number.
+    /// Returns the number of the newest segment.
     pub(super) fn last(&self) -> Option<u32> {
         self.all.keys().next_back().copied()
     }
 
-    /// A message is in this segment.
+    /// Adds a message to a segment.
     pub(super) fn add(&mut self, number: u32, seq: u64, span: Span) {
         let Some(segment) = self.all.get_mut(&number) else { return };
         if segment.base().is_none() {
@@ -64,18 +65,18 @@ impl Segments {
         segment.add(seq, span);
     }
 
-    /// The segment that a message would be in.
+    /// Returns the number of the segment that would hold a message.
     pub(super) fn holder(&self, seq: u64) -> Option<u32> {
         self.bases.range(..=seq).next_back().map(|(_, number)| *number)
     }
 
-    /// The same, to change it.
+    /// Returns the segment that would hold a message.
     pub(super) fn holder_mut(&mut self, seq: u64) -> Option<&mut Segment> {
         let number = self.holder(seq)?;
         self.all.get_mut(&number)
     }
 
-    /// Marks a message as removed by segment `by`. Its text has to be out of its file at `clear_by`, if that is said.
+    /// Marks a message as removed by segment `by`. `clear_by` is when its text has to be out of its file.
     pub(super) fn remove_message(&mut self, seq: u64, by: u32, clear_by: Option<u64>) {
         let killed = self.holder_mut(seq).is_some_and(|segment| {
             let killed = segment.kill(seq, by);

@@ -1,4 +1,4 @@
-//! What the logs of one data folder have in common: how much room there is, and what a failed write left behind.
+//! State that the logs of one data folder share: its space, and the consequences of failed writes.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -16,19 +16,20 @@ use crate::config::SyncMode;
 use crate::stats::StoreSnapshot;
 use crate::storage::{Priority, StoreError};
 
-/// Bytes of the disk that messages do not take: removals, compaction and configurations have to find room.
+/// Bytes of the disk that messages leave free for removals, compaction and configurations.
 const SPARE: u64 = 16 << 20;
-/// The part of `max_bytes` that only removals, bans and compaction use.
+/// This fraction of `max_bytes` is left for removals, bans and compaction.
 const RESERVED_PART: u64 = 16;
-/// How long nothing is tried after the disk was full, in nanoseconds. (A quota says nothing of the room that is left.)
+/// How long nothing is tried after the disk was full, in nanoseconds. (A quota does not say how much space is
+/// left.)
 const WAIT_FOR_SPACE: u64 = 2_000_000_000;
 
-/// Bytes of a segment that can be trusted after a write or a sync failed.
+/// The certain bytes of a segment after a write or a sync failed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trusted {
     pub(super) segment: u32,
     pub(super) len: u64,
-    /// Acknowledged messages were behind it.
+    /// Whether acknowledged messages were behind them.
     pub(super) lost: bool,
 }
 
@@ -40,23 +41,23 @@ pub(super) struct Shared {
     max_bytes: u64,
     used: AtomicU64,
     full: AtomicBool,
-    /// When room is looked for again, in nanoseconds since 1970; 0: not set yet.
+    /// When free space is looked for again, in nanoseconds since 1970; 0: not set yet.
     look_again: AtomicU64,
     told: AtomicBool,
-    /// Bytes of the smallest message that the limit has no room for; 0: there is none.
+    /// Bytes of the smallest message that the limit has no space for; 0: none.
     refused: AtomicU64,
-    /// Bytes added since it was last looked how much is free.
+    /// Bytes added since free space was last looked up.
     since_look: AtomicU64,
     trusted: Mutex<HashMap<String, Trusted>>,
     reserve: Reserve,
     pub(super) counts: StoreCounters,
-    /// The folder is this process's until the last log is closed: one that still ends must not write beside another's.
+    /// Held until the last log is closed: a log that is still ending must not write beside another process.
     lock: Option<File>,
-    /// The folder is not the one any more that this process took.
+    /// Whether the folder was removed or replaced under this process.
     lost: AtomicBool,
 }
 
-/// What is counted about a data folder.
+/// Counters of a data folder.
 #[derive(Debug, Default)]
 pub(super) struct StoreCounters {
     segments: AtomicU64,
@@ -73,12 +74,12 @@ pub(super) struct StoreCounters {
 }
 
 impl StoreCounters {
-    /// There are more or fewer segment files.
+    /// Counts a change of the number of segment files.
     pub(super) fn segments(&self, before: usize, after: usize) {
         self.segments.fetch_add((after as u64).wrapping_sub(before as u64), Ordering::Relaxed);
     }
 
-    /// A sync of a file took so long.
+    /// Counts a sync of a file.
     pub(super) fn synced(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.last_sync_micros.store(micros, Ordering::Relaxed);
@@ -86,27 +87,27 @@ impl StoreCounters {
         self.syncs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Files of a log hold more or fewer bytes of no use.
+    /// Counts a change of the useless bytes of a log.
     pub(super) fn wasted(&self, before: u64, after: u64) {
         self.waste.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    /// So many bytes of a file were copied into its new version.
+    /// Counts bytes that were copied into the new version of a file.
     pub(super) fn copied(&self, bytes: u64) {
         self.rewritten.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A file was replaced by one without what is dead.
+    /// Counts a file that was rewritten.
     pub(super) fn rewrote(&self) {
         self.rewrites.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Room could not be given back.
+    /// Counts an attempt to give space back that failed.
     pub(super) fn failed_to_rewrite(&self) {
         self.failed_rewrites.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The end of a file was cut off when it was opened.
+    /// Counts a file whose end was cut off when it was opened.
     pub(super) fn cut(&self) {
         self.cuts.fetch_add(1, Ordering::Relaxed);
     }
@@ -140,20 +141,20 @@ impl Shared {
         })
     }
 
-    /// A log has become larger or smaller.
+    /// Counts a change of the size of a log.
     pub(super) fn resized(&self, before: u64, after: u64) {
         self.since_look.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
         self.used.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    /// Whether one more message of so many bytes may be stored.
+    /// Checks whether one more message of so many bytes may be stored.
     pub(super) fn check_space(&self, bytes: u64, priority: Priority) -> Result<(), StoreError> {
-        // Much can come between two ticks.
+        // Many bytes can come between two ticks.
         if self.since_look.load(Ordering::Relaxed) > SPARE / 4 {
             self.look_at_disk();
         }
         let in_limit = self.is_in_limit(bytes, priority);
-        // Where the disk is full, a write that may use the reserve is tried.
+        // On a full disk a write that may use the reserve is tried.
         if in_limit && (priority == Priority::Reserved || !self.is_disk_full()) {
             return Ok(());
         }
@@ -170,7 +171,7 @@ impl Shared {
         self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit(priority)
     }
 
-    /// Whether a message of a size that was lately wanted has no room.
+    /// Whether a message of a size that was refused lately would be refused again.
     fn refuses(&self) -> bool {
         let refused = self.refused.load(Ordering::Relaxed);
         self.is_disk_full() || refused > 0 && !self.is_in_limit(refused, Priority::Common)
@@ -183,23 +184,23 @@ impl Shared {
         }
     }
 
-    /// Whether the disk has less room than messages have to leave.
+    /// Whether the disk has fewer free bytes than messages have to leave.
     pub(super) fn is_disk_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// The share of the limit that is used, in percent.
+    /// Returns the share of the limit in use, in percent.
     pub(super) fn percent_used(&self) -> u64 {
         let used = u128::from(self.used.load(Ordering::Relaxed)) * 100;
         u64::try_from(used / u128::from(self.limit(Priority::Common).max(1))).unwrap_or(100)
     }
 
-    /// Runs what writes; it may use the reserve if the disk is full.
+    /// Runs a write, which may use the reserve if the disk is full.
     pub(super) fn write<T>(&self, attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         self.reserve.for_write(&*self.files, attempt)
     }
 
-    /// How it stands now.
+    /// Returns the current figures.
     pub(super) fn snapshot(&self) -> StoreSnapshot {
         let counts = &self.counts;
         StoreSnapshot {
@@ -221,7 +222,7 @@ impl Shared {
         }
     }
 
-    /// A write found no room.
+    /// Notes that a write found no space.
     pub(super) fn is_full(&self) {
         self.look_again.store(0, Ordering::Relaxed);
         if !self.full.swap(true, Ordering::Relaxed) {
@@ -232,10 +233,10 @@ impl Shared {
         }
     }
 
-    /// Whether the disk has room.
+    /// Looks up the free space of the disk. Returns whether there is enough.
     fn look_at_disk(&self) -> bool {
         self.since_look.store(0, Ordering::Relaxed);
-        // Where that can't be asked, a write will tell.
+        // If the system can't say, a write will find out.
         let free = self.files.free(&self.folder).unwrap_or(u64::MAX);
         self.counts.free.store(free, Ordering::Relaxed);
         if free < SPARE {
@@ -246,10 +247,11 @@ impl Shared {
         free >= SPARE
     }
 
-    /// Whether the folder is still the one that this process took.
+    /// Checks that the folder is still the one that this process took.
     ///
     /// # Errors
-    /// It was removed or replaced: what is written goes into files that nobody will find, or that others write.
+    /// Fails if the folder was removed or replaced: writes would go into files that nobody will find, or that
+    /// another process writes.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if !self.lost.load(Ordering::Relaxed) {
             return Ok(());
@@ -272,7 +274,7 @@ impl Shared {
         }
     }
 
-    /// Looks at whether the folder is there, and how much room there is.
+    /// Looks whether the folder is there, and how much space is free.
     pub(super) fn look(&self, now: u64) {
         if !self.is_ours() {
             self.lost.store(true, Ordering::Relaxed);
@@ -295,7 +297,7 @@ impl Shared {
         self.warn();
     }
 
-    /// Says once that the limit is near, and again only after it was far.
+    /// Logs once that the limit is near, and again only after it was far.
     fn warn(&self) {
         let (used, limit) = (self.used.load(Ordering::Relaxed), self.max_bytes);
         if used < limit / 10 * 7 {
@@ -310,7 +312,7 @@ impl Shared {
         }
     }
 
-    /// A log must not be believed beyond this when it is opened again.
+    /// Notes how far a log may be believed when it is opened again.
     pub(super) fn distrust(&self, name: &str, trusted: Trusted) {
         self.trusted.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_insert(trusted);
     }
@@ -323,7 +325,7 @@ impl Shared {
         self.trusted.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    /// What the system said, in words of the store.
+    /// Turns an error of the system into one of the store.
     pub(super) fn error(&self, path: &Path, source: io::Error) -> StoreError {
         self.counts.errors.fetch_add(1, Ordering::Relaxed);
         if files::is_full(&source) {

@@ -1,7 +1,7 @@
-//! A disk for tests that forgets what was not synced, and fails when it is told to.
+//! A disk for tests that forgets unsynced changes, and fails on demand.
 //!
-//! At a power cut each unsynced write is kept, dropped or torn, each unsynced name kept or dropped, by a seeded choice of
-//! their own. (Folders are always kept.) Killing the process keeps everything.
+//! At a power cut each unsynced write is kept, dropped or torn, and each unsynced name kept or dropped, by a
+//! seeded choice for each. (Folders are always kept.) Killing the process keeps everything.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
@@ -38,13 +38,13 @@ struct SimState {
     unsynced: Vec<Naming>,
     boots: u64,
     changes: u64,
-    /// Every change from this one on fails: the power is gone.
+    /// Every change from this one on fails, as after a power cut.
     cut_at: u64,
     /// This one change fails.
     fail_at: Option<(u64, ErrorKind)>,
-    /// What is said of the room that is left.
+    /// Free space as reported.
     free: u64,
-    /// Bytes that files may grow by before there is no room.
+    /// Bytes by which files may grow.
     left: Option<u64>,
 }
 
@@ -81,7 +81,7 @@ impl SimState {
         }
     }
 
-    /// A file that was so long becomes so long.
+    /// Resizes a file, within the free space.
     fn resize(&mut self, before: usize, after: usize) -> io::Result<()> {
         let Some(left) = &mut self.left else { return Ok(()) };
         let all = *left + before as u64;
@@ -89,7 +89,7 @@ impl SimState {
         Ok(())
     }
 
-    /// A file has lost a name.
+    /// Frees a file that has lost its last name.
     fn lose(&mut self, inode: usize) {
         if !self.names.values().any(|other| *other == inode) {
             let len = self.inodes[inode].current.len();
@@ -102,7 +102,7 @@ impl SimState {
     }
 }
 
-/// The disk, and all who use it.
+/// A handle on the disk.
 #[derive(Clone, Debug)]
 pub(super) struct Sim(Arc<Mutex<SimState>>);
 
@@ -129,28 +129,28 @@ impl Sim {
         self.state().free = free;
     }
 
-    /// Files may grow by so many bytes from now on.
+    /// Lets files grow by so many bytes from now on.
     pub(super) fn set_left(&self, left: u64) {
         self.state().left = Some(left);
     }
 
-    /// Another program takes all the room that is left.
+    /// Lets another program take all free space.
     pub(super) fn fill(&self) {
         self.set_left(0);
     }
 
-    /// What all files hold that have a name.
+    /// Returns the bytes of all files that have a name.
     pub(super) fn contents(&self) -> Vec<u8> {
         let state = self.state();
         state.names.values().flat_map(|inode| state.inodes[*inode].current.clone()).collect()
     }
 
-    /// The process is gone, the machine is not.
+    /// Ends the process, and not the machine.
     pub(super) fn kill(&self) {
         self.state().cut_at = u64::MAX;
     }
 
-    /// The machine is started again; what was not synced is there or not.
+    /// Cuts the power and starts the machine again.
     pub(super) fn power(&self, random: &mut fastrand::Rng) {
         let mut state = self.state();
         state.cut_at = u64::MAX;
@@ -180,7 +180,7 @@ impl Sim {
         state.names = state.durable_names.clone().into_iter().collect();
     }
 
-    /// Changes one byte on the state.
+    /// Changes one byte on the disk.
     pub(super) fn damage(&self, path: &Path, at: usize) {
         let mut state = self.state();
         let inode = state.inode(path).unwrap();
@@ -200,7 +200,7 @@ impl Files for Sim {
     fn create(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
         let mut state = self.state();
         state.change()?;
-        // A name that is there gets another file here: harsher than to empty the old one.
+        // An existing name gets a new file, which is harsher than emptying the old one.
         state.inodes.push(Inode::default());
         let inode = state.inodes.len() - 1;
         state.names.insert(path.to_owned(), inode);
@@ -301,7 +301,7 @@ impl SimFile {
         let failed = state.change().and_then(|()| state.resize(before, after));
         let inode = &mut state.inodes[self.1];
         if let (Err(_), Change::Write(at, bytes)) = (&failed, &change) {
-            // A write that fails may have written some.
+            // A failed write may have written some bytes.
             let some = Change::Write(*at, bytes[..bytes.len() / 2].to_vec());
             apply(&mut inode.current, &some);
             inode.unsynced.push(some);
@@ -333,7 +333,7 @@ impl OpenFile for SimFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.0.state();
         if let Err(error) = state.change() {
-            // As Linux does: what it could not write counts as written, and is only in memory.
+            // As in Linux, pages that could not be written count as clean, and exist only in memory.
             state.inodes[self.1].unsynced.clear();
             return Err(error);
         }

@@ -1,9 +1,9 @@
-//! Gives disk space back: removes segments without any use, and rewrites segments with much waste. At a tick this
-//! goes a step further; when a message finds no space, one segment is rewritten at once.
+//! Gives disk space back: removes segments without any use, and rewrites segments with much waste. At a tick
+//! this goes a step further; when a message finds no space, one segment is rewritten at once.
 //!
-//! No space is given back before the removals that allow it are on the disk. The record of a removal stays until
-//! the file without the removed message is on the disk, so a removed message never returns, whatever a crash takes
-//! back. A failure is no failure of the log: compaction is tried again later.
+//! No space is given back before the removals that allow it are on the disk. The record of a removal stays
+//! until the file without the removed message is on the disk, so a removed message never returns, whatever a
+//! crash takes back. A failure is no failure of the log: compaction is tried again later.
 
 use std::io::ErrorKind;
 
@@ -83,8 +83,8 @@ impl DiskLog {
         Ok(before.saturating_sub(self.size))
     }
 
-    /// Finds the segment, of those worth rewriting, that gives most back for its cost. A segment that is already being
-    /// rewritten comes first.
+    /// Finds the segment, of those worth rewriting, that gives most back for its cost. A segment that is
+    /// already being rewritten comes first.
     fn best(&self, is_worth_it: impl Fn(&Segment, Reclaimable) -> bool) -> Option<Candidate> {
         if self.now < self.retry.at {
             return None;
@@ -132,7 +132,8 @@ impl DiskLog {
             budget = self.go_on(compaction, budget)?;
         }
         while self.compaction.is_none() {
-            // Each unlinked file may have held the last message that the removals in another file are kept for.
+            // Each unlinked file may have held the last message that the removals in another file are kept
+            // for.
             while self.unlink_useless()? {}
             let Some(number) = self.next_to_rewrite().filter(|_| budget > 0) else { return Ok(()) };
             self.begin_to_write()?;
@@ -235,7 +236,8 @@ impl DiskLog {
         let salt = segment.salt;
         let header_len = Header { number, last_seq: 0, reserved: 0, salt }.len();
         let (path, files) = (self.path(number), &self.shared.files);
-        // The rewritten active segment is appended to, so its header has to say what that of a new segment would.
+        // The rewritten active segment is appended to, so its header has to say what that of a new segment
+        // would.
         let own = Header { number, last_seq: self.last_seq, reserved: self.reserved, salt };
         let attempt = || {
             let from = files.open(&path)?;
@@ -285,7 +287,8 @@ impl DiskLog {
         }
     }
 
-    /// Copies the needed records of the next `budget` bytes. Returns whether the old file was read to its end.
+    /// Copies the needed records of the next `budget` bytes. Returns whether the old file was read to its
+    /// end.
     fn step(&self, compaction: &mut Compaction, budget: u64) -> std::io::Result<bool> {
         let Some(old) = self.segments.get(compaction.number) else { return Ok(true) };
         let data = read_some(compaction, old.len, budget)?;
@@ -310,7 +313,8 @@ impl DiskLog {
         Ok(compaction.at >= old.len)
     }
 
-    /// Copies the needed part of a record, which lies at `offset` of segment `old`. `out` is appended to segment `new`.
+    /// Copies the needed part of a record, which lies at `offset` of segment `old`. `out` is appended to
+    /// segment `new`.
     fn copy(&self, old: &Segment, record: Frame, offset: u64, new: &mut Segment, out: &mut Vec<u8>) {
         let from = out.len();
         match record.entry {

@@ -4,8 +4,8 @@
 //! sync nothing works until the log was opened again. Opening cuts off the bytes behind the last good commit,
 //! because a file whose sync failed may have lost its newest bytes and still show them.
 //!
-//! This file holds [`DiskLog`] and how it writes. `operations` implements [`crate::storage::Log`] for it, `open`
-//! opens it, `compact` gives disk space back.
+//! This file holds [`DiskLog`] and how it writes. `operations` implements [`crate::storage::Log`] for it,
+//! `open` opens it, `compact` gives disk space back.
 
 mod compact;
 mod open;
@@ -64,7 +64,7 @@ pub(super) struct DiskLog {
     synced: u64,
     /// When the next sync is due, by the clock of `on_tick`.
     sync_due: Option<u64>,
-    /// The highest sequence of a message in the log.
+    /// The highest sequence of a message, or the sequence after which the log goes on.
     last_seq: u64,
     /// Sequences up to and including this one are durably noted as in use.
     reserved: u64,
@@ -148,8 +148,8 @@ impl DiskLog {
         Ok(())
     }
 
-    /// Ends the use of this log after an error; `len` bytes of the active file are certain. Opening the log again
-    /// believes only those.
+    /// Ends the use of this log after an error; `len` bytes of the active file are certain. Opening the log
+    /// again believes only those.
     fn fail(&mut self, path: &Path, error: std::io::Error, len: u64) -> StoreError {
         self.broken = true;
         self.pending = Vec::new();
@@ -161,7 +161,8 @@ impl DiskLog {
             // Should this write fail too, `distrust` has told the process already.
             let _ = mark.write(&*self.shared.files, &self.folder);
         }
-        // At once, too, in case this process ends before. Preparation it again does the same, and tells if it can't be done.
+        // Cut off at once, in case this process ends before the log is opened again. Opening it repeats the
+        // cut, and reports a failure.
         let _ = self.file.set_len(len);
         self.shared.error(path, error)
     }

@@ -18,7 +18,8 @@ use crate::storage::disk::shared::Shared;
 use crate::storage::{Opened, Replayed, StoreError};
 
 impl DiskLog {
-    /// Opens the log in a folder, or begins one with its first segment. Calls `replay` for everything in the log.
+    /// Opens the log in a folder, or begins one with its first segment. Calls `replay` for everything in the
+    /// log.
     pub(in crate::storage::disk) fn open(
         shared: &Arc<Shared>,
         name: &str,
@@ -106,7 +107,8 @@ impl DiskLog {
         })
     }
 
-    /// Does what the first write has to do, unless it is done. After a failure the log is as before, and can be read.
+    /// Does what the first write has to do, unless it is done. After a failure the log is as before, and can
+    /// be read.
     pub(super) fn begin_to_write(&mut self) -> Result<(), StoreError> {
         self.check()?;
         let Some(Preparation { cut, roll, .. }) = &mut self.preparation else { return Ok(()) };

@@ -11,7 +11,8 @@ use crate::storage::{Log, Priority, Reclaimable, Record, RemovalReason, StoreErr
 const BLOCK: u64 = 65_536;
 /// How long acknowledged messages may be unsynced in the relaxed setting, in nanoseconds. Ticks come on top.
 const SYNC_AFTER: u64 = 500_000_000;
-/// How long an erased, or an expired, message may stay in a file before the file is rewritten, in nanoseconds.
+/// How long an erased message, or an expired one, may stay in a file before the file is rewritten, in
+/// nanoseconds.
 const ERASED_WITHIN: u64 = 60_000_000_000;
 const EXPIRED_WITHIN: u64 = 3_600_000_000_000;
 
@@ -28,7 +29,7 @@ impl Log for DiskLog {
             self.reserved = record.seq + BLOCK;
             frame::put_reserve(&mut self.pending, salt, witness, self.reserved);
             if self.shared.sync == SyncMode::Relaxed {
-                // Must be on the disk before anybody hears of a sequence in this block.
+                // This record must be on the disk before anybody hears of a sequence in its block.
                 self.grow(before);
                 self.sync()?;
                 return self.append(record);
@@ -82,12 +83,12 @@ impl Log for DiskLog {
         Ok(())
     }
 
-    fn remove(&mut self, seqs: &[u64], why: RemovalReason) -> Result<(), StoreError> {
+    fn remove(&mut self, seqs: &[u64], reason: RemovalReason) -> Result<(), StoreError> {
         self.begin_to_write()?;
         let (before, salt, witness) = (self.end(), self.salt(), self.witness());
-        frame::put_remove(&mut self.pending, salt, witness, why, seqs);
+        frame::put_remove(&mut self.pending, salt, witness, reason, seqs);
         self.grow(before);
-        let clear_by = match why {
+        let clear_by = match reason {
             RemovalReason::Limit => None,
             RemovalReason::Age => Some(self.now.saturating_add(EXPIRED_WITHIN)),
             RemovalReason::Request => Some(self.now.saturating_add(ERASED_WITHIN)),
@@ -98,7 +99,7 @@ impl Log for DiskLog {
         if self.pending.len() >= WRITE_AT { self.write() } else { Ok(()) }
     }
 
-    fn keep_ids_from(&mut self, seq: u64) {
+    fn retain_ids_from(&mut self, seq: u64) {
         self.ids_from = seq;
     }
 

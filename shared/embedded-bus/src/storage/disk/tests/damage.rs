@@ -1,4 +1,5 @@
-//! What is found at a start: files and folders that are damaged, gone, of another format, or somebody else's.
+//! Damage that a start finds: files and folders that are changed, gone, of another format, or another
+//! program's.
 
 use super::*;
 
@@ -25,7 +26,7 @@ fn an_end_that_was_cut_off_while_it_was_written_is_dropped() {
     assert!(opened.last_seq >= last, "the sequence of the lost one is not used again: {opened:?}");
 }
 
-/// What a publisher could put into a message: records that priority that the file was on the disk up to `synced`.
+/// Returns a payload that looks like records, which claim that the file was on the disk up to `synced`.
 fn forged(synced: u32) -> Vec<u8> {
     let mut payload = Vec::new();
     for seq in [1, 2, 1 << 40] {
@@ -139,7 +140,7 @@ fn a_folder_that_is_no_data_folder_is_left_alone() {
 fn a_log_is_read_on_a_full_disk_and_its_sequences_are_not_used_again() {
     let sim = Sim::new();
     let last = filled(&sim);
-    // Torn, so that the next opening would like to begin a new segment.
+    // Torn, so that the next opening wants to begin a new segment.
     let active = (1..100).map(segment).take_while(|path| Files::open(&sim, path).is_ok()).last().unwrap();
     sim.damage(&active, sim.size(&active) - 1);
     sim.fill();

@@ -1,4 +1,4 @@
-//! What a log gives back of the disk, and when it takes nothing more.
+//! The space that a log gives back, and the limits at which it takes nothing more.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn room_is_given_back_and_what_was_removed_stays_away() {
     let sim = Sim::new();
     let mut disks = store(&sim, SyncMode::Strict).unwrap();
     let mut log = disks.create(&saved()).unwrap();
-    log.keep_ids_from(u64::MAX);
+    log.retain_ids_from(u64::MAX);
     for seq in 1..=2_000 {
         log.append(record(seq, 100)).unwrap();
         if seq > 50 && seq % 100 != 0 {
@@ -49,7 +49,7 @@ fn the_limit_of_bytes_refuses_and_what_leaves_makes_room() {
     let sim = Sim::new();
     let shared = Shared::new(Box::new(sim), Path::new(FOLDER), SyncMode::Strict, 5_000, None);
     let mut log = DiskStore::with(shared, SEGMENT).unwrap().create(&saved()).unwrap();
-    log.keep_ids_from(u64::MAX);
+    log.retain_ids_from(u64::MAX);
     let mut seq = 0;
     while log.check_space(0, Priority::Common).is_ok() {
         seq += 1;
@@ -69,7 +69,7 @@ fn the_room_of_the_newest_file_is_given_back_too_once_it_is_mostly_waste() {
     let shared = Shared::new(Box::new(sim.clone()), Path::new(FOLDER), SyncMode::Strict, 1 << 30, None);
     let mut disks = DiskStore::with(shared, 64 << 20).unwrap();
     let mut log = disks.create(&saved()).unwrap();
-    log.keep_ids_from(u64::MAX);
+    log.retain_ids_from(u64::MAX);
     for seq in 1..=20_000 {
         log.append(record(seq, 100)).unwrap();
     }
@@ -91,12 +91,12 @@ fn the_room_of_the_newest_file_is_given_back_too_once_it_is_mostly_waste() {
 
 #[test]
 fn a_steady_stream_takes_a_bounded_part_of_the_disk() {
-    // Seven subjects with at most ten messages each, of which some also grow too old: whatever comes, files stay small.
+    // Seven subjects with at most ten messages each, some of which expire: files stay small whatever comes.
     let sim = Sim::new();
     let mut log = store(&sim, SyncMode::Strict).unwrap().create(&saved()).unwrap();
     let mut alive: std::collections::VecDeque<u64> = std::collections::VecDeque::new();
     let (mut most, mut seq) = (0, 0);
-    log.keep_ids_from(u64::MAX);
+    log.retain_ids_from(u64::MAX);
     for tick in 1..=3_000_u64 {
         for _ in 0..5 {
             seq += 1;
@@ -128,7 +128,7 @@ fn a_newest_file_that_is_not_worth_it_yet_keeps_no_other_from_being_rewritten() 
     let sim = Sim::new();
     let shared = Shared::new(Box::new(sim), Path::new(FOLDER), SyncMode::Strict, 1 << 30, None);
     let mut log = DiskStore::with(shared, 4 << 20).unwrap().create(&saved()).unwrap();
-    log.keep_ids_from(u64::MAX);
+    log.retain_ids_from(u64::MAX);
     let mut seq = 0;
     while log.size() < (4 << 20) {
         seq += 1;

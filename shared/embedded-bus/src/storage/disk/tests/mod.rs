@@ -1,4 +1,4 @@
-//! The store on a disk that loses what was not synced, fails, fills up and rots.
+//! The store on a disk that loses unsynced changes, fails, fills up and rots.
 
 mod damage;
 mod free_space;
@@ -51,21 +51,21 @@ fn there(told: Replayed<'_>, to: &mut Vec<Record>) {
     }
 }
 
-/// What was promised.
+/// The promises that a log has made.
 #[derive(Default)]
 struct Model {
-    /// Commit returned.
+    /// Committed.
     kept: BTreeMap<u64, Record>,
-    /// Appended since.
+    /// Appended since the last commit.
     open: BTreeMap<u64, Record>,
-    /// Removed, not committed; or forgotten: there or not.
+    /// Removed and not committed, or forgotten: may be there or not.
     loose: BTreeMap<u64, Record>,
     removed_open: Vec<u64>,
     /// Removed and committed. Where a commit does not wait for the disk, a power cut may bring them back.
     gone: BTreeMap<u64, Record>,
-    /// The highest sequence that anybody was told.
+    /// The highest sequence that was acknowledged.
     highest: u64,
-    /// Sequences from which on ids were to be kept.
+    /// Ids of messages from this sequence on have to stay.
     ids_from: u64,
     /// Committed and in that window.
     ids: std::collections::BTreeSet<u64>,
@@ -83,7 +83,7 @@ impl Model {
         self.highest = self.highest.max(self.kept.keys().next_back().copied().unwrap_or(0));
     }
 
-    /// Compares what a log tells with what was promised, and goes on with that.
+    /// Compares the messages of a log with the promises, and goes on with those messages.
     fn check(&mut self, (stored, told): (&[u64], &[Record]), opened: Opened, may_miss: bool, context: &str) {
         self.ids = self.ids.split_off(&self.ids_from);
         let lost: Vec<&u64> = self.ids.iter().filter(|id| stored.binary_search(id).is_err()).collect();
@@ -134,7 +134,7 @@ fn use_it(
         }
         let some: Vec<u64> = model.kept.keys().copied().filter(|_| random.u8(..4) == 0).take(12).collect();
         let forget = random.u8(..5) == 0;
-        let why = if random.bool() { RemovalReason::Request } else { RemovalReason::Limit };
+        let reason = if random.bool() { RemovalReason::Request } else { RemovalReason::Limit };
         if !some.is_empty() {
             for seq in &some {
                 if forget {
@@ -144,7 +144,7 @@ fn use_it(
                     model.removed_open.push(*seq);
                 }
             }
-            if forget { log.forget(&some)? } else { log.remove(&some, why)? }
+            if forget { log.forget(&some)? } else { log.remove(&some, reason)? }
         }
         log.commit()?;
         model.committed();
@@ -152,7 +152,7 @@ fn use_it(
             let pause = if random.u8(..4) == 0 { 50_000_000_000 } else { 800_000_000 };
             *now += random.u64(..pause);
             model.ids_from = next.saturating_sub(random.u64(10..40)).max(model.ids_from);
-            log.keep_ids_from(model.ids_from);
+            log.retain_ids_from(model.ids_from);
             if random.u8(..4) == 0 {
                 log.reclaim()?;
             }
@@ -185,7 +185,7 @@ fn survive(seed: u64, sync: SyncMode, end: End) {
         let mut ended_well = true;
         for attempt in 0..3 {
             let (mut stored, mut told) = (Vec::new(), Vec::new());
-            // The last attempt is to end well.
+            // The last attempt has to end well.
             if attempt < 2 {
                 let when = random.u64(1..120);
                 match end {
@@ -200,7 +200,7 @@ fn survive(seed: u64, sync: SyncMode, end: End) {
                 there(one, &mut told);
             });
             let result = opened.and_then(|(mut log, opened)| {
-                // A fault may have struck while the log ended.
+                // The failure may have come while the log ended.
                 let may_miss = sync == SyncMode::Relaxed
                     && match end {
                         End::Kill => false,
@@ -266,7 +266,7 @@ fn segment(number: u32) -> PathBuf {
     Path::new(FOLDER).join(format!("streams/S/{number:08x}.log"))
 }
 
-/// A log of some segments, and what is in it; the process was killed.
+/// Fills a log of some segments and kills the process. Returns the last sequence.
 fn filled(sim: &Sim) -> u64 {
     let mut disks = store(sim, SyncMode::Strict).unwrap();
     let mut log = disks.create(&saved()).unwrap();
