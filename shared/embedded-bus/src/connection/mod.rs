@@ -136,20 +136,13 @@ async fn read<R: AsyncRead + Unpin>(
             }
             () = &mut cancelled => return if bus.stop.is_cancelled() { End::Shutdown } else { End::Cut },
             () = &mut timer => {
-                let now = Instant::now();
-                if now.saturating_duration_since(timer.deadline()) > LATE {
-                    // The process did not run. Input that came meanwhile is read before the client is judged.
-                    timer.as_mut().reset(now + LATE);
-                    continue;
-                }
-                if !session.is_admitted() {
-                    return End::Fatal(Fatal::AuthenticationTimeout);
-                }
-                if let Err(fatal) = session.on_interval(std::mem::take(&mut active)) {
-                    return End::Fatal(fatal);
-                }
-                session.batch().wake();
-                timer.as_mut().reset(Instant::now() + config.ping_interval);
+                let late = Instant::now().saturating_duration_since(timer.deadline()) > LATE;
+                let next = match on_timer(session, late, &mut active) {
+                    Ok(()) if late => LATE,
+                    Ok(()) => config.ping_interval,
+                    Err(fatal) => return End::Fatal(fatal),
+                };
+                timer.as_mut().reset(Instant::now() + next);
                 continue;
             }
             read = reader.read_buf(&mut buffer) => match read {
@@ -172,6 +165,20 @@ async fn read<R: AsyncRead + Unpin>(
             buffer = BytesMut::new();
         }
     }
+}
+
+/// Judges the client when its timer has run out. `active` says whether input came since the last time.
+fn on_timer(session: &mut Session, late: bool, active: &mut bool) -> Result<(), Fatal> {
+    if late {
+        // The process did not run. Input that came meanwhile is read before the client is judged.
+        return Ok(());
+    }
+    if !session.is_admitted() {
+        return Err(Fatal::AuthenticationTimeout);
+    }
+    session.on_interval(std::mem::take(active))?;
+    session.batch().wake();
+    Ok(())
 }
 
 /// Returns the size of the next read: twice as much after a full read, half as much after a read below a

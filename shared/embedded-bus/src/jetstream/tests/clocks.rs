@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::failing::FailingStore;
-use super::{Harness, NOW, bounds};
+use super::harness::{Harness, NOW, bounds};
 use crate::jetstream::clock::Reading;
 use crate::jetstream::request::Route;
 use crate::jetstream::streams::Streams;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::{Harness, NOW, bounds, error};
+use super::harness::{Harness, NOW, bounds, error};
 use crate::jetstream::api;
 use crate::jetstream::request::{OutputKind, Route};
 use crate::jetstream::streams::Streams;

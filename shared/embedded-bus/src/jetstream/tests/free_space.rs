@@ -1,8 +1,10 @@
 //! A store that is short of space, by its own limit or on the disk.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::*;
+use super::harness::Harness;
+use crate::jetstream::request::Route;
+use crate::storage;
 
 const MIB: usize = 1 << 20;
 /// A tick, in nanoseconds.

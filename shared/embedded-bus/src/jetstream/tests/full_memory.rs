@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::failing::FailingStore;
-use super::{Harness, NOW, bounds, error};
+use super::harness::{Harness, NOW, bounds, error};
 use crate::jetstream::request::{OutputKind, Route};
 use crate::jetstream::streams::{Bounds, Streams};
 use crate::stats::Stats;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Harness, block};
+use super::harness::{Harness, block};
 use crate::jetstream::request::Route;
 use crate::storage;
 

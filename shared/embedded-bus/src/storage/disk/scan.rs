@@ -32,6 +32,15 @@ pub(super) struct Found {
     pub(super) cut: Option<u64>,
 }
 
+impl Found {
+    /// Marks messages as removed by segment `by`.
+    fn remove(&mut self, seqs: Vec<u64>, by: u32, reason: RemovalReason) {
+        // Erased messages leave their file as soon as something can be written.
+        let clear_by = (reason == RemovalReason::Request).then_some(0);
+        seqs.into_iter().for_each(|seq| self.segments.remove_message(seq, by, clear_by));
+    }
+}
+
 pub(super) fn file_name(number: u32) -> String {
     format!("{number:08x}.log")
 }
@@ -192,11 +201,10 @@ fn read_segment(
     SegmentFile { path, number, is_last, data }: SegmentFile<'_>,
     replay: &mut dyn FnMut(Record),
 ) -> Result<usize, StoreError> {
-    let header = match Header::decode(data) {
-        Ok(header) if header.number == number => header,
-        Ok(_) => return Err(damaged(path, 0, "it is another segment than its name says")),
-        Err(error) => return Err(damaged(path, 0, &error.to_string())),
-    };
+    let header = Header::decode(data).map_err(|error| damaged(path, 0, &error.to_string()))?;
+    if header.number != number {
+        return Err(damaged(path, 0, "it is another segment than its name says"));
+    }
     found.last_seq = found.last_seq.max(header.last_seq);
     found.reserved = found.reserved.max(header.reserved);
     let mut segment = Segment::new(number, header.salt, data.len() as u64);
@@ -236,9 +244,7 @@ fn read_segment(
     segment.shrink();
     found.segments.insert(segment);
     for (reason, seqs) in removals {
-        // Erased messages leave their file as soon as something can be written.
-        let clear_by = (reason == RemovalReason::Request).then_some(0);
-        seqs.into_iter().for_each(|seq| found.segments.remove_message(seq, number, clear_by));
+        found.remove(seqs, number, reason);
     }
     Ok(at)
 }
