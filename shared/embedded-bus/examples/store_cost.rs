@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-type Failure = Box<dyn std::error::Error + Send + std::marker::Sync>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const SUBJECTS: usize = 100_000;
 const MESSAGES: usize = 1_000_000;

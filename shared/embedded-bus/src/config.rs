@@ -56,15 +56,16 @@ pub struct Config {
 ///
 /// ```
 /// use embedded_bus::{Config, EmbeddedBus, StreamsConfig};
-/// # use tokio_util::sync::CancellationToken;
+/// use tokio_util::sync::CancellationToken;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let streams = Some(StreamsConfig::default());
 /// let bus = EmbeddedBus::bind(Config { listen: "127.0.0.1:0".parse()?, streams, ..Config::default() }).await?;
-/// # let (address, stats, shutdown) = (bus.local_addr(), bus.stats(), CancellationToken::new());
-/// # tokio::spawn(bus.serve(shutdown));
-/// # let client = async_nats::connect(format!("nats://{address}")).await?;
+/// let (address, stats, shutdown) = (bus.local_addr(), bus.stats(), CancellationToken::new());
+/// tokio::spawn(bus.serve(shutdown));
+/// let client = async_nats::connect(format!("nats://{address}")).await?;
+///
 /// let settings = r#"{"name":"ORDERS","subjects":["orders.>"]}"#;
 /// client.request("$JS.API.STREAM.CREATE.ORDERS", settings.into()).await?;
 /// let acknowledgement = client.request("orders.7", "paid".into()).await?;

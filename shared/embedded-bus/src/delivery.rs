@@ -86,7 +86,7 @@ impl Batch {
         }
     }
 
-    /// Whether it is time to settle.
+    /// Whether the batch has to be settled.
     pub(crate) fn is_full(&self) -> bool {
         self.delivered >= FULL_BATCH || self.debt >= HOLD_AFTER || self.full_queue.is_some()
     }

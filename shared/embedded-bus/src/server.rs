@@ -140,10 +140,10 @@ async fn accept(listener: &TcpListener, bus: &Arc<Bus>) -> Infallible {
     let mut id = 0;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
+            Ok((stream, remote)) => {
                 retry = FIRST_RETRY;
                 id += 1;
-                admit(bus, id, stream, peer);
+                admit(bus, id, stream, remote);
             }
             // Most often the process has no file descriptors left. Open connections go on.
             Err(error) => {
@@ -156,24 +156,24 @@ async fn accept(listener: &TcpListener, bus: &Arc<Bus>) -> Infallible {
     }
 }
 
-fn admit(bus: &Arc<Bus>, id: u64, stream: TcpStream, peer: SocketAddr) {
+fn admit(bus: &Arc<Bus>, id: u64, stream: TcpStream, remote: SocketAddr) {
     let counters = bus.stats.counters();
     let open = counters.connections.load(std::sync::atomic::Ordering::Relaxed);
     if open >= bus.config.max_connections as u64 {
         add(&counters.connections_refused, 1);
-        tracing::debug!(%peer, open, "connection refused, there are too many");
+        tracing::debug!(peer = %remote, open, "connection refused, there are too many");
         refuse(stream);
         return;
     }
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "connection was gone at once");
+        tracing::debug!(peer = %remote, %error, "connection was gone at once");
         return;
     }
     add(&counters.connections, 1);
     add(&counters.connections_accepted, 1);
     let (reader, writer) = stream.into_split();
     let serving =
-        connection::serve(Arc::clone(bus), id, peer.ip().to_canonical().to_string(), reader, writer);
+        connection::serve(Arc::clone(bus), id, remote.ip().to_canonical().to_string(), reader, writer);
     bus.tasks.spawn(serving);
 }
 

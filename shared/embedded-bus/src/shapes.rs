@@ -17,7 +17,7 @@ const MAX_BYTES: u64 = 1 << 40;
 pub struct Message<'a> {
     /// The sequence, from 1.
     pub seq: u64,
-    /// When it was stored, in nanoseconds since 1970.
+    /// Time of storing, in nanoseconds since 1970.
     pub time: u64,
     /// The subject.
     pub subject: &'a [u8],

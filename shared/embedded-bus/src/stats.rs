@@ -98,7 +98,7 @@ pub struct MemorySnapshot {
     pub full: bool,
 }
 
-/// One stream at the last tick, less than a second ago.
+/// A stream at the last tick, less than a second ago.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamSnapshot {
     /// The stream's name.

@@ -9,12 +9,12 @@ use tokio::io::AsyncWriteExt as _;
 
 /// Sends this on a fresh connection and returns what the bus says before it closes.
 async fn fate(server: &Server, input: impl AsRef<[u8]>) -> String {
-    let mut peer = Raw::open(server.address).await;
+    let mut client = Raw::open(server.address).await;
     // The bus may close before it has read everything.
-    let _ = peer.stream.write_all(CONNECT.as_bytes()).await;
-    let _ = peer.stream.write_all(input.as_ref()).await;
-    let _ = peer.stream.shutdown().await;
-    String::from_utf8_lossy(&peer.rest().await).into_owned()
+    let _ = client.stream.write_all(CONNECT.as_bytes()).await;
+    let _ = client.stream.write_all(input.as_ref()).await;
+    let _ = client.stream.shutdown().await;
+    String::from_utf8_lossy(&client.rest().await).into_owned()
 }
 
 #[tokio::test]
@@ -82,20 +82,20 @@ async fn operations_cut_anywhere_are_put_together() {
 }
 
 #[tokio::test]
-async fn a_peer_that_vanishes_in_the_middle_leaves_nothing() {
+async fn a_client_that_vanishes_in_the_middle_leaves_nothing() {
     let server = Server::start().await;
     for input in ["PUB a 1000000\r\nhalf", "SUB a", "CONNECT {", "HPUB a 12 20\r\nNATS/1.0\r\n"] {
-        let mut peer = server.raw().await;
-        peer.send(format!("SUB x.> 1\r\nSUB y q 2\r\n{input}")).await;
+        let mut client = server.raw().await;
+        client.send(format!("SUB x.> 1\r\nSUB y q 2\r\n{input}")).await;
         server.until(|stats| stats.subscriptions == 2).await;
-        drop(peer);
+        drop(client);
         server.until(|stats| stats.subscriptions == 0 && stats.connections == 0).await;
     }
     server.expect_healthy().await;
 }
 
 #[tokio::test]
-async fn random_bytes_from_many_peers_leave_the_bus_alive() {
+async fn random_bytes_from_many_clients_leave_the_bus_alive() {
     let server = Server::with(Config { max_payload: 1000, ..Config::default() }).await;
     let mut random = fastrand::Rng::with_seed(4222);
     let words = [
@@ -130,13 +130,13 @@ async fn random_bytes_from_many_peers_leave_the_bus_alive() {
 }
 
 #[tokio::test]
-async fn a_peer_that_only_asks_and_never_reads_is_cut_off() {
+async fn a_client_that_only_asks_and_never_reads_is_cut_off() {
     let config = Config { max_payload: 1000, max_pending_bytes: 100_000, ..Config::default() };
     let server = Server::with(config).await;
-    let mut peer = server.raw().await;
+    let mut client = server.raw().await;
     let pings = "PING\r\n".repeat(10_000);
     // The PONGs fill the buffers of the sockets first, then the outbox.
-    while peer.stream.write_all(pings.as_bytes()).await.is_ok() {
+    while client.stream.write_all(pings.as_bytes()).await.is_ok() {
         if server.stats.snapshot().slow_consumers > 0 {
             break;
         }

@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_millis(200);
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     /// The client closed the connection, or the network failed.
-    Peer,
+    Client,
     /// The server closes the connection.
     Fatal(Fatal),
     /// The outbox is closed: a slow consumer, or a socket that can't be written to.
@@ -83,7 +83,7 @@ where
     let end = read(&bus, &mut session, &mut reader, (&gone, &farewell)).await;
     drop(session);
     let last_words = match end {
-        End::Peer | End::Cut => Vec::new(),
+        End::Client | End::Cut => Vec::new(),
         End::Fatal(fatal) => {
             count(&bus, id, fatal);
             encode::error(fatal.text())
@@ -110,12 +110,11 @@ async fn read<R: AsyncRead + Unpin>(
     bus: &Bus,
     session: &mut Session,
     reader: &mut R,
-    (gone, farewell): (&CancellationToken, &(dyn Fn() -> Vec<u8> + std::marker::Sync)),
+    (gone, farewell): (&CancellationToken, &(dyn Fn() -> Vec<u8> + Sync)),
 ) -> End {
     let config = &bus.config;
     let mut parser = Parser::new(config.max_control_line, config.max_payload);
-    let mut buffer = BytesMut::new();
-    let mut read_size = SMALLEST_READ;
+    let mut buffer = ReadBuffer::default();
     let mut active = false;
     let first = if session.is_admitted() { config.ping_interval } else { config.auth_timeout };
     let timer = sleep_until(Instant::now() + first);
@@ -125,8 +124,7 @@ async fn read<R: AsyncRead + Unpin>(
     let mut told = false;
     let mut was_admitted = session.is_admitted();
     loop {
-        buffer.reserve(read_size);
-        let filled = buffer.capacity();
+        buffer.bytes.reserve(buffer.next_read);
         tokio::select! {
             biased;
             () = bus.leaving.cancelled(), if !told => {
@@ -145,25 +143,23 @@ async fn read<R: AsyncRead + Unpin>(
                 timer.as_mut().reset(Instant::now() + next);
                 continue;
             }
-            read = reader.read_buf(&mut buffer) => match read {
-                Ok(0) | Err(_) => return End::Peer,
+            read = reader.read_buf(&mut buffer.bytes) => match read {
+                Ok(0) | Err(_) => return End::Client,
                 Ok(count) => {
                     add(&bus.stats.counters().bytes_in, count as u64);
                     active = true;
-                    read_size = next_read_size(read_size, count, buffer.len() == filled);
+                    buffer.adapt(count);
                 }
             },
         }
-        if let Err(fatal) = carry_out(session, &mut parser, &mut buffer, gone).await {
+        if let Err(fatal) = carry_out(session, &mut parser, &mut buffer.bytes, gone).await {
             return End::Fatal(fatal);
         }
         if session.is_admitted() && !was_admitted {
             was_admitted = true;
             timer.as_mut().reset(Instant::now() + config.ping_interval);
         }
-        if buffer.is_empty() && buffer.capacity() > 2 * read_size {
-            buffer = BytesMut::new();
-        }
+        buffer.release();
     }
 }
 
@@ -181,15 +177,33 @@ fn on_timer(session: &mut Session, late: bool, active: &mut bool) -> Result<(), 
     Ok(())
 }
 
-/// Returns the size of the next read: twice as much after a full read, half as much after a read below a
-/// quarter.
-fn next_read_size(read_size: usize, count: usize, full: bool) -> usize {
-    if full {
-        (read_size * 2).min(LARGEST_READ)
-    } else if count < read_size / 4 {
-        (read_size / 2).max(SMALLEST_READ)
-    } else {
-        read_size
+/// The input of a connection, and the size of its reads.
+struct ReadBuffer {
+    bytes: BytesMut,
+    next_read: usize,
+}
+
+impl Default for ReadBuffer {
+    fn default() -> Self {
+        Self { bytes: BytesMut::new(), next_read: SMALLEST_READ }
+    }
+}
+
+impl ReadBuffer {
+    /// Doubles the size of reads after a full one, and halves it after one below a quarter.
+    fn adapt(&mut self, count: usize) {
+        if self.bytes.len() == self.bytes.capacity() {
+            self.next_read = (self.next_read * 2).min(LARGEST_READ);
+        } else if count < self.next_read / 4 {
+            self.next_read = (self.next_read / 2).max(SMALLEST_READ);
+        }
+    }
+
+    /// Gives an empty buffer back that is much larger than the next read.
+    fn release(&mut self) {
+        if self.bytes.is_empty() && self.bytes.capacity() > 2 * self.next_read {
+            self.bytes = BytesMut::new();
+        }
     }
 }
 

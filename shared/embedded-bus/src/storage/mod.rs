@@ -22,7 +22,7 @@ use crate::stats::StoreSnapshot;
 pub(crate) struct Record {
     /// The sequence, from 1.
     pub(crate) seq: u64,
-    /// When it was stored, by the time of day, in nanoseconds since 1970.
+    /// Time of storing, by the time of day, in nanoseconds since 1970.
     pub(crate) time: u64,
     /// The subject.
     pub(crate) subject: Bytes,
@@ -102,10 +102,10 @@ pub(crate) trait Log: Send + fmt::Debug {
     fn forget(&mut self, seqs: &[u64]) -> Result<(), StoreError>;
 
     /// Removes messages for good. They stay gone once `commit` has returned, in whatever order space is
-    /// reclaimed: a message that returned would make a stream look complete, and would undo an erasure. A
-    /// stream at its limits calls this for each new message, so it has to be as cheap as appending a few
-    /// bytes. No sequence is used again because of it. Messages removed by request or age are out of all
-    /// files in a bounded time.
+    /// reclaimed: a message that returned would make a stream look as if nothing before the message were
+    /// missing, and would undo an erasure. A stream at its limits calls this for each new message, so it has to
+    /// be as cheap as appending a few bytes. No sequence is used again because of it. Messages removed by
+    /// request or age are out of all files in a bounded time.
     fn remove(&mut self, seqs: &[u64], reason: RemovalReason) -> Result<(), StoreError>;
 
     /// Retains the ids of messages from this sequence on, even if the messages go, and reports them at the
@@ -161,7 +161,7 @@ pub(crate) struct StoredStream {
     pub(crate) name: String,
     /// The configuration as the stream wrote it (JSON).
     pub(crate) config: Bytes,
-    /// When it was created, in nanoseconds since 1970.
+    /// Time of creation, in nanoseconds since 1970.
     pub(crate) created: u64,
 }
 

@@ -6,7 +6,7 @@ use crate::jetstream::request::{Output, OutputKind};
 use crate::jetstream::streams::Streams;
 use crate::jetstream::time;
 
-/// What happened to a stream.
+/// An action on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Action {

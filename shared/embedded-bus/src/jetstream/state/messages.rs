@@ -15,7 +15,7 @@ const GONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) seq: u64,
-    /// When it was stored, by the clock of the streams.
+    /// Time of storing, by the clock of the streams.
     pub(crate) time: u64,
     /// The slot of its subject.
     pub(crate) subject: u32,

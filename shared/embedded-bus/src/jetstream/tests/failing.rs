@@ -30,7 +30,7 @@ struct FailingLog {
     store: FailingStore,
     waiting: Vec<Record>,
     removed: Vec<u64>,
-    /// By how much stored messages count as stored later.
+    /// Nanoseconds by which stored messages count as stored later.
     step: i64,
 }
 

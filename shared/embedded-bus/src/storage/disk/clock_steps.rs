@@ -14,16 +14,16 @@ pub(super) const NAME: &str = "steps";
 /// be.
 const MOST: usize = 1_000;
 
-/// One time that the system's clock was set.
+/// One step of the system's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ClockStep {
     /// The newest message at that time.
     last_seq: u64,
-    /// By how many nanoseconds messages up to it count as stored later.
+    /// Nanoseconds by which messages up to `last_seq` count as stored later.
     by: i64,
 }
 
-/// The times that the system's clock was set, in the order of sequences.
+/// The steps of the system's clock, in the order of sequences.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ClockSteps(Vec<ClockStep>);
 

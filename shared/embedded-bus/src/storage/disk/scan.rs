@@ -64,7 +64,7 @@ pub(super) struct Scanner<'a> {
     pub(super) folder: &'a Path,
     /// How the last use of the log ended.
     pub(super) mark: &'a Mark,
-    /// What a failed write of this process left behind.
+    /// The certain bytes after a failed write of this process.
     pub(super) trusted: Option<Trusted>,
     pub(super) steps: &'a ClockSteps,
 }
@@ -190,7 +190,7 @@ impl Scanner<'_> {
 struct SegmentFile<'a> {
     path: &'a Path,
     number: u32,
-    /// Whether it is the newest segment, whose end a crash can have cut off.
+    /// Whether this is the newest segment, whose end a crash can have cut off.
     is_last: bool,
     data: &'a Bytes,
 }

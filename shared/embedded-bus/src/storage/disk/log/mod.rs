@@ -70,7 +70,7 @@ pub(super) struct DiskLog {
     reserved: u64,
     /// Whether a write or a sync failed: the log must be opened again.
     broken: bool,
-    /// What the first write has to do before anything else; `None` once that is done.
+    /// Work of the first write before anything else; `None` once it is done.
     preparation: Option<Preparation>,
     steps: ClockSteps,
     /// Whether `steps` is not on the disk yet.
@@ -94,7 +94,7 @@ pub(super) struct DiskLog {
     since_tick: u64,
 }
 
-/// What the first write has to do before anything else. Opening alone changes nothing on the disk.
+/// Work of the first write before anything else. Opening alone changes nothing on the disk.
 #[derive(Debug)]
 struct Preparation {
     /// Where the active file has to be cut off.
@@ -113,7 +113,7 @@ struct Compaction {
     to: Box<dyn OpenFile>,
     /// Bytes of the old file that were read.
     at: u64,
-    /// What the new file holds.
+    /// The index of the new file.
     segment: Segment,
 }
 

@@ -1,4 +1,4 @@
-//! What a stream asks of its log: [`Log`] for [`DiskLog`].
+//! The operations of a log: [`Log`] for [`DiskLog`].
 
 use super::{DiskLog, Preparation, WRITE_AT};
 use crate::config::SyncMode;

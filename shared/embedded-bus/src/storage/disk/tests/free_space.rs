@@ -11,7 +11,7 @@ fn room_is_given_back_and_what_was_removed_stays_away() {
     for seq in 1..=2_000 {
         log.append(record(seq, 100)).unwrap();
         if seq > 50 && seq % 100 != 0 {
-            // One of each hundred stays for ever.
+            // One message of each hundred stays for ever.
             if (seq - 50) % 100 != 0 {
                 log.remove(&[seq - 50], RemovalReason::Limit).unwrap();
             }
