@@ -54,7 +54,7 @@ pub(crate) fn images(test: &str) -> Option<&'static Built> {
     tools::find_optional("MC_TEST_BUILDAH", test)?;
     Some(BUILT.get_or_init(|| {
         let folder = target_folder().join("image-test");
-        let profile = if std::env::var_os("MC_TEST_LONG").is_some() { "release" } else { "dev" };
+        let profile = if std::env::var_os("MC_TEST_LONG").is_some() { "dist" } else { "dev" };
         let out = folder.to_str().expect("the path is text");
         let done = build(&["--arch", "amd64,arm64", "--profile", profile, "--out", out]);
         let said = String::from_utf8_lossy(&done.stderr);
