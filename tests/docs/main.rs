@@ -4,6 +4,7 @@
 //! Links to other sites are not followed: whether they answer is not decided here.
 
 mod page;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::fs;
