@@ -13,7 +13,7 @@
 //! | `shares` | places that keys share |
 //! | [`error`], [`problem`] | every reason for a refusal, and its code |
 //! | [`keys`] | who calls, and what they may do |
-//! | `metrics`, `traced` | what is counted; spans of traces |
+//! | `metrics`, `spans` | what is counted; spans of traces |
 //! | `guard`, `routes`, `serve` | who is let in; the route table; connections |
 //!
 //! It holds no client sockets and keeps nothing that a restart may not lose.
@@ -23,9 +23,9 @@ mod connmix;
 mod control;
 mod edges;
 pub mod error;
+mod fuzz;
 mod guard;
 mod history;
-mod hostile;
 mod idempotency;
 pub mod keys;
 mod metrics;
@@ -36,7 +36,7 @@ mod receipts;
 mod routes;
 mod serve;
 mod shares;
-mod traced;
+mod spans;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Settings};
-pub use hostile::{check_bytes, check_key_bytes};
+pub use fuzz::{check_bytes, check_key_bytes};
 use shares::Shares;
 
 use control::Control;

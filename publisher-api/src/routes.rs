@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::native::{self, channels, openapi, publish, users};
 use crate::publisher::Publisher;
 use crate::shares::Shares;
-use crate::traced;
+use crate::spans;
 
 /// Path of the publishing call.
 pub(crate) const PUBLISH_PATH: &str = "/v1/mesh/publish";
@@ -77,7 +77,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     router
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
-        .layer(middleware::from_fn(traced::request))
+        .layer(middleware::from_fn(spans::request))
         .with_state(app)
 }
 

@@ -43,7 +43,7 @@ use crate::metrics::Via;
 use crate::publisher::lanes::Lanes;
 use crate::publisher::{Accepted, Counting, HandedOver};
 use crate::routes::App;
-use crate::traced;
+use crate::spans;
 
 /// Answers that wait to be written, at most; then nothing more is read.
 const QUEUE: usize = 64;
@@ -379,7 +379,7 @@ impl<'a> Conversation<'a> {
             }
         };
         let admitted = publish.and_then(|publish| caller.admit_publish(&publish.channel).map(|()| publish));
-        let span = traced::frame(trace);
+        let span = spans::frame(trace);
         let publisher = &self.app.publisher;
         let handed_over = match admitted {
             Ok(publish) if publisher.keeps(&publish.channel) => {

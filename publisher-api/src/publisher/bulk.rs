@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::lanes::Lanes;
-use super::stored::stored_at;
+use super::store::stored_at;
 use super::{Counting, Publisher};
 use crate::connmix::Publish;
 use crate::error::Refusal;
@@ -33,7 +33,7 @@ use crate::keys::Caller;
 use crate::metrics::Outcome;
 use crate::receipts::{Receipt, Which};
 use crate::shares::Owner;
-use crate::traced;
+use crate::spans;
 
 /// Messages that go out before the counts of any of them are known.
 const WAVE: usize = 1_024;
@@ -285,7 +285,7 @@ impl Publisher {
         let (began, held) = (Instant::now(), GaugeGuard::new(&self.metrics.in_flight));
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: self.ids.next(), kind, payload };
-        self.send(&channel, &message).instrument(traced::bus(&message)).await?;
+        self.send(&channel, &message).instrument(spans::bus(&message)).await?;
         self.metrics.handed_over(message.payload.len(), began.elapsed());
         tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
         let answer = asks.then(|| self.asker.ask(Which::Live(message.id)));

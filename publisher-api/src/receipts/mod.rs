@@ -26,7 +26,7 @@ use tracing::Instrument as _;
 
 use crate::edges::Edges;
 use crate::metrics::{Loss, Metrics};
-use crate::traced;
+use crate::spans;
 pub(crate) use gather::{Gathering, Receipt, Taken};
 
 /// Messages that one ask names at most: 35 KiB of JSON, or 450 KiB if all are stored and have the longest
@@ -173,7 +173,7 @@ impl Desk {
         let reply = format!("{}.{}", self.inbox, self.last);
         let ask = Ask { v: shared::wire::VERSION, ids, stored }.encode();
         let trace = questions.iter().find_map(|question| question.trace.clone());
-        let span = traced::ask(trace, questions.len());
+        let span = spans::ask(trace, questions.len());
         let headers = span.in_scope(trace::bus_headers);
         let sent = self.bus.publish(subject::ASK, Some(reply), headers, ask);
         let sent = self.bus.awake().timeout(self.times.deadline, sent).instrument(span).await;

@@ -7,7 +7,7 @@
 
 pub(crate) mod bulk;
 pub(crate) mod lanes;
-mod stored;
+mod store;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,9 +35,9 @@ use crate::keys::Caller;
 use crate::metrics::Metrics;
 use crate::receipts::{Asker, Receipt, Which};
 use crate::shares::{NoShare, Share, Shares};
-use crate::traced;
+use crate::spans;
 use bulk::BulkPlaces;
-pub(crate) use stored::Accepted;
+pub(crate) use store::Accepted;
 
 /// What headers add to a payload, at most, in bytes.
 const HEADERS_BYTES: usize = 1_024;
@@ -207,7 +207,7 @@ impl Publisher {
         if self.keeps(&publish.channel) {
             return self.keep(self.accept(caller, publish, id)?, counting).await;
         }
-        let span = traced::publish();
+        let span = spans::publish();
         let mut handed_over = self.take(caller, publish, counting).instrument(span.clone()).await?;
         handed_over.span = span;
         Ok(handed_over)
@@ -224,7 +224,7 @@ impl Publisher {
         let held = GaugeGuard::new(&self.metrics.in_flight);
         let Publish { channel, kind, payload } = publish;
         let message = LiveMessage { id: self.ids.next(), kind, payload };
-        self.send(&channel, &message).instrument(traced::bus(&message)).await?;
+        self.send(&channel, &message).instrument(spans::bus(&message)).await?;
         self.metrics.handed_over(message.payload.len(), began.elapsed());
         tracing::debug!(message_id = %message.id, %channel, bytes = message.payload.len(), "published");
         let asks = self.asks(counting);

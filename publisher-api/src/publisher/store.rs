@@ -25,7 +25,7 @@ use crate::keys::Caller;
 use crate::metrics::Outcome;
 use crate::receipts::Which;
 use crate::shares::Share;
-use crate::traced;
+use crate::spans;
 
 /// "maximum message size exceeded"; it has two numbers.
 const MESSAGE_TOO_LARGE: [u64; 2] = [10_054, 10_097];
@@ -70,7 +70,7 @@ impl Publisher {
             message,
             began,
             deadline: self.store_deadline(),
-            span: traced::publish(),
+            span: spans::publish(),
             slot,
             held: GaugeGuard::new(&self.metrics.in_flight),
         })
@@ -110,7 +110,7 @@ impl Publisher {
         message: &LiveMessage,
         deadline: Instant,
     ) -> Result<(Position, bool), Refusal> {
-        let (span, began, tries) = (traced::store(message), Instant::now(), AtomicU64::new(0));
+        let (span, began, tries) = (spans::store(message), Instant::now(), AtomicU64::new(0));
         let stored = tokio::select! {
             stored = self.try_to_store(channel, message, &tries, deadline).instrument(span.clone()) => stored,
             () = self.leaving() => Err(self.store_away()),
