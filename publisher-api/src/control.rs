@@ -1,4 +1,4 @@
-//! Asks and orders all edges about users, and gathers what they answer.
+//! Asks and commands all edges about users, and gathers their answers.
 //!
 //! Every question ends, at the latest when the deadline has passed, and says which edges are missing. An
 //! answer that does not fit the question counts as none.
@@ -25,7 +25,7 @@ use crate::keys::Caller;
 use crate::metrics::{Loss, Metrics};
 use crate::shares::{Share, Shares};
 
-/// How long writing on the list of those who may not log in may take.
+/// How long storing a ban may take.
 const DENY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Bounds of questions about users.
@@ -44,9 +44,9 @@ pub(crate) struct Limits {
 pub(crate) struct Control {
     bus: Bus,
     edges: Arc<Edges>,
-    places: Arc<Shares>,
+    slots: Arc<Shares>,
     limits: Limits,
-    denials: Bans,
+    bans: Bans,
     complaints: LogThrottle,
     metrics: Arc<Metrics>,
 }
@@ -69,18 +69,18 @@ impl Control {
         bus: Bus,
         edges: Arc<Edges>,
         limits: Limits,
-        denials: Bans,
+        bans: Bans,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let places = Shares::new(limits.at_a_time);
-        Self { bus, edges, places, limits, denials, complaints: LogThrottle::default(), metrics }
+        let slots = Shares::new(limits.at_a_time);
+        Self { bus, edges, slots, limits, bans, complaints: LogThrottle::default(), metrics }
     }
 
-    /// Writes on the list of those who may not log in for how long this user may not; 0: it may. Edges that
-    /// start later read it there.
+    /// Stores a ban: for how long this user may not log in. 0 ends a ban. Edges that start later read the list of
+    /// bans.
     ///
     /// # Errors
-    /// Codes 107 and 108. After the latter it may stand there all the same.
+    /// Codes 107 and 108. After 108 the ban may be stored all the same.
     pub(crate) async fn deny(
         &self,
         caller: &Caller,
@@ -88,14 +88,14 @@ impl Control {
         reason: Option<&str>,
         time: Duration,
     ) -> Result<StoredAt, Refusal> {
-        let _place = self.place(caller)?;
+        let _slot = self.slot(caller)?;
         self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         // What has ended is in the past for every clock.
         let until_ms = if time == 0 { 0 } else { clock::unix_ms().saturating_add(time) };
-        let denial =
+        let ban =
             Ban { v: VERSION, uid: uid.as_str().to_owned(), until_ms, reason: reason.map(str::to_owned) };
-        match self.denials.store(uid, &denial, self.bus.awake().now() + DENY_DEADLINE).await {
+        match self.bans.store(uid, &ban, self.bus.awake().now() + DENY_DEADLINE).await {
             Ok(seq) => Ok(StoredAt { seq, until_ms }),
             Err(error @ BanError::Full) => {
                 if let Some(users) = self.complaints.due() {
@@ -118,22 +118,22 @@ impl Control {
         }
     }
 
-    fn place(&self, caller: &Caller) -> Result<Share, Refusal> {
+    fn slot(&self, caller: &Caller) -> Result<Share, Refusal> {
         let limit = self.limits.at_a_time;
-        self.places.take(&caller.owner()).map_err(|none| caller.no_place(none, "questions", limit))
+        self.slots.take(&caller.owner()).map_err(|none| caller.no_slot(none, "questions", limit))
     }
 
-    /// Puts a question or an order about `users` users to every edge.
+    /// Puts a question or a command about `users` users to every edge.
     ///
     /// # Errors
-    /// Codes 107 and 108. After the latter, some edges may have heard it all the same.
+    /// Codes 107 and 108. After 108, some edges may have heard the question all the same.
     pub(crate) async fn ask(
         &self,
         caller: &Caller,
-        order: Command,
+        command: Command,
         users: usize,
     ) -> Result<Gathered, Refusal> {
-        let _place = self.place(caller)?;
+        let _slot = self.slot(caller)?;
         self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
         let expected = self.edges.expected();
         if expected.nobody() {
@@ -143,7 +143,7 @@ impl Control {
         let inbox = self.bus.new_inbox();
         let subscribed = self.bus.subscribe(inbox.clone(), None, self.limits.bus_wait).await;
         let mut answers = subscribed.map_err(|_| Refusal::Unavailable)?;
-        let question = Wire { v: VERSION, command: order }.encode();
+        let question = Wire { v: VERSION, command }.encode();
         let sent = self.bus.publish(subject::CONTROL_ALL, Some(inbox), None, question).await;
         sent.map_err(|_| Refusal::Unavailable)?;
         let (mut awaited, mut gathered) = (Awaited::new(expected), Gathered::default());

@@ -1,11 +1,11 @@
 //! `Idempotency-Key`: a call that is repeated with the same key, here or at another publisher-api, stores
 //! nothing twice.
 //!
-//! Two things make it so. The ids of a call's messages are made from the key, so the store knows them again
-//! within its duplicate window. And before anything is stored, the key is claimed for the body: a message at
-//! a subject of its own that is stored only if there is none, so of two bodies with one key exactly one wins,
-//! wherever they came in. Claims are kept for longer than the ids of the messages behind them, so no body is
-//! ever taken for a repeat of another. Calls with one key in this process go one after the other.
+//! Two rules ensure this. The ids of a call's messages are made from the key, so the store recognizes them within
+//! its duplicate window. And before anything is stored, the key is claimed for the body. A claim is a message at a
+//! subject of its own, stored only if the subject is empty. So of two bodies with one key exactly one wins,
+//! wherever they came in. Claims last longer than the ids of the messages behind them, so no body is ever taken
+//! for a repeat of another. Calls with one key in this process go one after the other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,14 +25,14 @@ use shared::subject;
 use tokio::sync::{Mutex as Turns, OnceCell, OwnedMutexGuard};
 use tokio::time::Instant;
 
-use crate::error::Refusal;
+use crate::error::{Refusal, StoreRefusal};
 use crate::metrics::{Keyed, Metrics};
 
 /// The header, as HTTP's working group drafts it (draft-ietf-httpapi-idempotency-key-header).
 pub(crate) const HEADER: &str = "idempotency-key";
 /// The longest key, in bytes.
 const MAX_KEY: usize = 255;
-/// What a cluster calls [`WRONG_LAST_SEQUENCE`] while another claim is on its way.
+/// The cluster's form of [`WRONG_LAST_SEQUENCE`] while another claim is on its way.
 const WRONG_LAST_SEQUENCE_IN_FLIGHT: u64 = 10_164;
 /// How long one try may take.
 const TRY: Duration = Duration::from_secs(3);
@@ -62,8 +62,8 @@ impl Key {
         Ok(Some(Self(hash(&[owner.as_bytes(), key]))))
     }
 
-    /// The id of the message that the call with this key has for a channel. `index`: the message's place in a
-    /// batch.
+    /// Returns the id of the message that the call with this key has for a channel. `index`: the number of the
+    /// message in a batch.
     pub(crate) fn message_id(&self, channel: &Channel, index: usize) -> MessageId {
         let hash = hash(&[&self.0, channel.as_str().as_bytes(), &(index as u64).to_be_bytes()]);
         let mut id = [0; 16];
@@ -72,7 +72,7 @@ impl Key {
     }
 }
 
-/// A hash of several texts that no other division into texts has.
+/// Hashes several texts. No other division into texts has the same hash.
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -87,11 +87,11 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
 struct Claim {
     /// Hash of path and body.
     body: String,
-    /// The call that stored it, so that it knows itself again after a try whose answer was lost.
+    /// The call that stored this claim, so that the call recognizes itself after a try whose answer was lost.
     by: MessageId,
 }
 
-/// What a claim turned out to be.
+/// The outcome of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Claimed {
     First,
@@ -104,35 +104,54 @@ enum Claimed {
 pub(crate) struct Idempotency {
     bus: Bus,
     stream: StreamConfig,
-    /// Set once the stream is there as it should be.
+    /// Set once the stream exists with the configured limits.
     made: OnceCell<()>,
     /// Names calls.
     ids: shared::ids::MessageIds,
-    seats: Arc<Seats>,
+    open: Arc<OpenKeys>,
     metrics: Arc<Metrics>,
 }
 
-/// Keys in use here, and by how many calls. Held only for a map operation.
-type Seats = Mutex<HashMap<Key, (usize, Arc<Turns<()>>)>>;
+/// The keys in use here. The lock is held only for an operation of the map.
+type OpenKeys = Mutex<HashMap<Key, OpenKey>>;
 
-/// A call with a key, from when it came.
-#[derive(Debug)]
-struct Seat {
-    key: Key,
-    seats: Arc<Seats>,
-    _held: GaugeGuard,
+/// A key in use.
+#[derive(Debug, Default)]
+struct OpenKey {
+    /// Calls with this key, the waiting ones included.
+    calls: usize,
+    turns: Arc<Turns<()>>,
 }
 
-impl Drop for Seat {
+/// Counts a call among those of its key, from its arrival until the drop of this guard.
+#[derive(Debug)]
+struct OpenCall {
+    key: Key,
+    keys: Arc<OpenKeys>,
+    _gauge: GaugeGuard,
+}
+
+impl Drop for OpenCall {
     fn drop(&mut self) {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((calls, _)) = seats.get_mut(&self.key) {
-            *calls -= 1;
-            if *calls == 0 {
-                seats.remove(&self.key);
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = keys.get_mut(&self.key) {
+            open.calls -= 1;
+            if open.calls == 0 {
+                keys.remove(&self.key);
             }
         }
     }
+}
+
+/// A call that came with a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyedCall<'a> {
+    /// The key.
+    pub(crate) key: &'a Key,
+    /// The path of the call.
+    pub(crate) path: &'a str,
+    /// The body of the call, as it came.
+    pub(crate) body: &'a [u8],
 }
 
 /// The right to make the call with a key; others with the same wait until it is dropped.
@@ -140,7 +159,7 @@ impl Drop for Seat {
 pub(crate) struct Turn {
     repeat: bool,
     _turn: OwnedMutexGuard<()>,
-    _seat: Seat,
+    _call: OpenCall,
 }
 
 impl Turn {
@@ -177,22 +196,17 @@ impl Idempotency {
             metadata: std::collections::BTreeMap::new(),
             others: serde_json::Map::new(),
         };
-        let (made, ids, seats) = (OnceCell::new(), shared::ids::MessageIds::random(), Arc::default());
-        Self { bus, stream, made, ids, seats, metrics }
+        let (made, ids, open) = (OnceCell::new(), shared::ids::MessageIds::random(), Arc::default());
+        Self { bus, stream, made, ids, open, metrics }
     }
 
     /// Waits for calls with the same key in this process, and claims the key for this path and body.
     ///
     /// # Errors
     /// The key was used for another body (422), or the store can't tell until `deadline` (108).
-    pub(crate) async fn begin(
-        &self,
-        key: &Key,
-        path: &str,
-        body: &[u8],
-        deadline: Instant,
-    ) -> Result<Turn, Refusal> {
-        let (seat, turns) = self.sit(*key);
+    pub(crate) async fn begin(&self, call: KeyedCall<'_>, deadline: Instant) -> Result<Turn, Refusal> {
+        let KeyedCall { key, path, body } = call;
+        let (open, turns) = self.open(*key);
         let began = self.bus.awake().now();
         let away = || Refusal::StoreUnavailable(deadline.saturating_duration_since(began));
         let turn = self.bus.awake().timeout_at(deadline, turns.lock_owned()).await.map_err(|_| away())?;
@@ -206,24 +220,24 @@ impl Idempotency {
         });
         match claimed {
             Ok(Claimed::Conflict) => Err(Refusal::KeyReused),
-            Ok(claimed) => Ok(Turn { repeat: claimed == Claimed::Repeat, _turn: turn, _seat: seat }),
+            Ok(claimed) => Ok(Turn { repeat: claimed == Claimed::Repeat, _turn: turn, _call: open }),
             Err(Some(refusal)) => Err(refusal),
             Err(None) => Err(away()),
         }
     }
 
-    fn sit(&self, key: Key) -> (Seat, Arc<Turns<()>>) {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let (calls, turns) = seats.entry(key).or_default();
-        *calls += 1;
-        let turns = Arc::clone(turns);
+    fn open(&self, key: Key) -> (OpenCall, Arc<Turns<()>>) {
+        let mut keys = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = keys.entry(key).or_default();
+        open.calls += 1;
+        let turns = Arc::clone(&open.turns);
         (
-            Seat { key, seats: Arc::clone(&self.seats), _held: GaugeGuard::new(&self.metrics.keyed_open) },
+            OpenCall { key, keys: Arc::clone(&self.open), _gauge: GaugeGuard::new(&self.metrics.keyed_open) },
             turns,
         )
     }
 
-    /// Tries until `deadline`; the error is `None` when that has passed.
+    /// Tries until `deadline`. The error is `None` if the deadline has passed.
     async fn claim(&self, key: &Key, claim: &Claim, deadline: Instant) -> Result<Claimed, Option<Refusal>> {
         let subject = subject::key(&key.0);
         let (awake, mut pause) = (self.bus.awake(), FIRST_PAUSE);
@@ -233,11 +247,12 @@ impl Idempotency {
                 Ok(Err(error)) => error,
                 Err(_) => return Err(None),
             };
-            if error.is_full() {
-                return Err(Some(Refusal::StoreFull));
-            }
-            if !error.passes() {
-                return Err(Some(Refusal::StoreRefused(error.to_string())));
+            match &error {
+                StoreRefusal::Api(error) if error.is_full() => return Err(Some(Refusal::StoreFull)),
+                StoreRefusal::Api(error) if error.passes() => {}
+                StoreRefusal::Api(_) | StoreRefusal::Mismatch(_) | StoreRefusal::Claim(_) => {
+                    return Err(Some(Refusal::StoreRefused(error)));
+                }
             }
             let next = awake.now() + pause;
             if next >= deadline {
@@ -249,32 +264,32 @@ impl Idempotency {
         }
     }
 
-    async fn try_to_claim(&self, subject: &str, claim: &Claim) -> Result<Claimed, ApiError> {
-        self.bus.connected(TRY).await?;
+    async fn try_to_claim(&self, subject: &str, claim: &Claim) -> Result<Claimed, StoreRefusal> {
+        self.bus.connected(TRY).await.map_err(ApiError::from)?;
         self.made.get_or_try_init(|| self.make()).await?;
         let mut headers = async_nats::HeaderMap::new();
+        // 0: only if the subject has no message.
         headers.insert(headers::EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
-        let payload = serde_json::to_vec(claim).map_err(|error| ApiError::Unreadable(error.to_string()))?;
+        let payload = serde_json::to_vec(claim).map_err(StoreRefusal::Claim)?;
         match self.bus.store(subject.to_owned(), headers, payload.into(), TRY).await {
             Ok(_) => Ok(Claimed::First),
             Err(ApiError::Api { err_code: WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_IN_FLIGHT, .. }) => {
                 self.compare(subject, claim).await
             }
             Err(ApiError::NoLeader | ApiError::NoStream) => {
-                // Somebody may have removed it.
+                // The stream may have been removed.
                 self.make().await?;
-                Err(ApiError::NoStream)
+                Err(ApiError::NoStream.into())
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
-    async fn compare(&self, subject: &str, claim: &Claim) -> Result<Claimed, ApiError> {
+    async fn compare(&self, subject: &str, claim: &Claim) -> Result<Claimed, StoreRefusal> {
         let found = self.bus.get_message(subject::KEY_STREAM, Get::Last(subject), TRY).await?;
-        // It was forgotten just now, or is not stored yet: claim again.
-        let Some(found) = found else { return Err(ApiError::Timeout) };
-        let found: Claim = serde_json::from_slice(&found.payload)
-            .map_err(|error| ApiError::Unreadable(error.to_string()))?;
+        // The claim expired just now, or is not stored yet: claim again.
+        let Some(found) = found else { return Err(ApiError::Timeout.into()) };
+        let found: Claim = serde_json::from_slice(&found.payload).map_err(StoreRefusal::Claim)?;
         Ok(if found.by == claim.by {
             Claimed::First
         } else if found.body == claim.body {

@@ -10,9 +10,9 @@
 //! | `receipts` | asks the edges to how many sessions a message went |
 //! | `control` | asks and orders all edges about users |
 //! | `edges` | which edges live |
-//! | `shares` | places that keys share |
-//! | [`error`], [`problem`] | every reason for a refusal, and its code |
-//! | [`keys`] | who calls, and what they may do |
+//! | `shares` | slots that keys share |
+//! | [`error`] | every reason for a refusal, with its code and problem |
+//! | [`keys`], `scope` | who calls, and what they may do |
 //! | `metrics`, `spans` | what is counted; spans of traces |
 //! | `guard`, `routes`, `serve` | who is let in; the route table; connections |
 //!
@@ -30,10 +30,10 @@ mod idempotency;
 pub mod keys;
 mod metrics;
 mod native;
-pub mod problem;
 mod publisher;
 mod receipts;
 mod routes;
+mod scope;
 mod serve;
 mod shares;
 mod spans;
@@ -183,8 +183,8 @@ async fn publisher(
         bus_wait: config.bus_wait,
         deadline: config.answer_deadline,
     };
-    let denials = Bans::new(bus, history.config().replicas);
-    let control = Control::new(bus.clone(), Arc::clone(&edges), questions, denials, Arc::clone(metrics));
+    let bans = Bans::new(bus, history.config().replicas);
+    let control = Control::new(bus.clone(), Arc::clone(&edges), questions, bans, Arc::clone(metrics));
     let keyed = Idempotency::new(
         bus.clone(),
         history.config(),

@@ -17,7 +17,7 @@ use crate::control::Control;
 use crate::error::Refusal;
 use crate::guard::Guard;
 use crate::idempotency::Idempotency;
-use crate::keys::Keys;
+use crate::keys::{Caller, Keys};
 use crate::metrics::Metrics;
 use crate::native::{self, channels, openapi, publish, users};
 use crate::publisher::Publisher;
@@ -87,7 +87,7 @@ async fn refuse_method(
     path: &'static str,
     allowed: &'static str,
 ) -> Response {
-    refuse(&app, uri.path(), Refusal::Method { path, allowed })
+    refuse(&app, uri.path(), Refusal::Method { path, allowed: allowed.into() })
 }
 
 /// Refuses a request that no call was made by, in the words of those who use this path.
@@ -95,11 +95,11 @@ fn refuse(app: &App, path: &str, refusal: Refusal) -> Response {
     if native::is_native(path) { native::refuse(app, &refusal) } else { http::refuse(app, refusal) }
 }
 
-/// Lets in whom neither origin nor host nor key speaks against. Handlers find the [`crate::keys::Caller`] in
+/// Lets in whom neither origin nor host nor key speaks against. Handlers find the [`Caller`] in
 /// the extensions of the request.
 async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let checked = app.guard.check(&request);
-    match checked.and_then(|()| app.keys.caller(request.headers())) {
+    match checked.and_then(|()| Caller::of(&app.keys, request.headers())) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await

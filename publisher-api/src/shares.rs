@@ -1,21 +1,20 @@
-//! Places that keys share: so many in all, of which nobody can take so many that others find none.
+//! Slots that keys share: a bounded number, of which no key can take so many that others find none.
 //!
-//! A key gets another place only while it has fewer than are free. So one key alone has at most half of all,
-//! two that want all have a third each, and whoever has little always finds a place. Nobody has to be told
-//! how many keys there will be. Where there is only one name of a key, or none is needed, there is nobody to
-//! share with.
+//! A key gets another slot only while it has fewer than are free. So one key alone has at most half of all slots,
+//! two keys that want all have a third each, and a key that has few always finds a slot. The number of keys need
+//! not be known. Where there is only one name of a key, or no key is needed, there is nobody to share with.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whose share a place is taken from: the name of a key. `None`: there is nobody to share with.
+/// Whose share a slot is taken from: the name of a key. `None`: there is nobody to share with.
 pub(crate) type Owner = Option<Arc<str>>;
 
-/// The places of one kind of work.
+/// The slots of one kind of work.
 #[derive(Debug)]
 pub(crate) struct Shares {
     most: usize,
-    /// Held only to change the books.
+    /// The lock is held only to change the books.
     books: Mutex<Books>,
 }
 
@@ -25,35 +24,35 @@ struct Books {
     owners: HashMap<Arc<str>, usize>,
 }
 
-/// A place, until it is dropped.
+/// A slot, given back when this guard is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     shares: Arc<Shares>,
     owner: Owner,
 }
 
-/// Why there is no place.
+/// Why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoShare {
-    /// All are taken.
+    /// All slots are taken.
     Full,
-    /// What is free is for others.
+    /// The free slots are for others.
     Others,
 }
 
 impl Shares {
-    /// So many places.
+    /// Makes `most` slots.
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, books: Mutex::default() })
     }
 
-    /// Takes a place.
+    /// Takes a slot.
     ///
     /// # Errors
-    /// There is none for this owner.
+    /// There is no slot for this owner.
     pub(crate) fn take(self: &Arc<Self>, owner: &Owner) -> Result<Share, NoShare> {
         let mut books = self.books();
-        books.room(self.most, owner)?;
+        books.check(self.most, owner)?;
         books.taken += 1;
         if let Some(owner) = owner {
             *books.owners.entry(Arc::clone(owner)).or_default() += 1;
@@ -61,12 +60,12 @@ impl Shares {
         Ok(Share { shares: Arc::clone(self), owner: owner.clone() })
     }
 
-    /// Says whether there is a place, without taking it.
+    /// Says whether there is a slot, without taking it.
     ///
     /// # Errors
-    /// There is none for this owner.
-    pub(crate) fn room(&self, owner: &Owner) -> Result<(), NoShare> {
-        self.books().room(self.most, owner)
+    /// There is no slot for this owner.
+    pub(crate) fn check(&self, owner: &Owner) -> Result<(), NoShare> {
+        self.books().check(self.most, owner)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -75,7 +74,7 @@ impl Shares {
 }
 
 impl Books {
-    fn room(&self, most: usize, owner: &Owner) -> Result<(), NoShare> {
+    fn check(&self, most: usize, owner: &Owner) -> Result<(), NoShare> {
         let free = most.saturating_sub(self.taken);
         let has = owner.as_ref().and_then(|owner| self.owners.get(owner)).copied().unwrap_or(0);
         match free {
@@ -110,7 +109,7 @@ mod tests {
         Some(number.to_string().into())
     }
 
-    /// As many places as there are for these owners, who take turns until nobody gets another.
+    /// Takes slots for these owners, who take turns until nobody gets another.
     fn taken_by(shares: &Arc<Shares>, owners: usize) -> Vec<Vec<Share>> {
         let mut taken: Vec<Vec<Share>> = (0..owners).map(|_| Vec::new()).collect();
         loop {
@@ -129,7 +128,7 @@ mod tests {
         let shares = Shares::new(3);
         let all: Vec<_> = (0..3).map(|_| shares.take(&None).unwrap()).collect();
         assert_eq!(shares.take(&None).unwrap_err(), NoShare::Full);
-        assert_eq!(shares.room(&owner(1)), Err(NoShare::Full));
+        assert_eq!(shares.check(&owner(1)), Err(NoShare::Full));
         drop(all);
         assert_eq!(shares.books().taken, 0);
     }
@@ -140,14 +139,14 @@ mod tests {
             let shares = Shares::new(4_096);
             let taken = taken_by(&shares, owners);
             assert!(taken.iter().all(|taken| taken.len().abs_diff(each) <= 1), "{owners} keys");
-            assert_eq!(shares.room(&owner(0)), Err(NoShare::Others));
-            assert_eq!(shares.room(&owner(99)), Ok(()));
+            assert_eq!(shares.check(&owner(0)), Err(NoShare::Others));
+            assert_eq!(shares.check(&owner(99)), Ok(()));
         }
     }
 
     proptest! {
         #[test]
-        fn a_newcomer_finds_a_place_whatever_keys_took_before(
+        fn a_newcomer_finds_a_slot_whatever_keys_took_before(
             most in 1_usize..100, wants in prop::collection::vec(0_usize..6, 0..300),
         ) {
             let shares = Shares::new(most);
@@ -156,7 +155,7 @@ mod tests {
                 taken.extend(shares.take(&owner(number)).ok());
                 // Each key leaves half of what it finds, at least.
                 let keys = shares.books().owners.len();
-                prop_assert!(shares.room(&owner(99)).is_ok() || most < 1 << keys);
+                prop_assert!(shares.check(&owner(99)).is_ok() || most < 1 << keys);
             }
             taken.clear();
             prop_assert!(shares.books().taken == 0 && shares.books().owners.is_empty());

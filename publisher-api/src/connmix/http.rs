@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{Publish, http_answer};
 use crate::error::{Code, Refusal};
 use crate::guard::check_content_type;
-use crate::idempotency::Key;
+use crate::idempotency::{Key, KeyedCall};
 use crate::keys::{Caller, Scope};
 use crate::metrics::Via;
 use crate::publisher::Counting;
@@ -118,7 +118,8 @@ async fn answer(
             false,
         ));
     };
-    let turn = app.keyed.begin(&key, PUBLISH_PATH, &body, app.publisher.store_deadline()).await?;
+    let call = KeyedCall { key: &key, path: PUBLISH_PATH, body: &body };
+    let turn = app.keyed.begin(call, app.publisher.store_deadline()).await?;
     let id = key.message_id(&publish.channel, 0);
     let handed_over = app.publisher.hand_over(caller, publish, Some(id), Counting::Wanted).await?;
     let duplicate = turn.is_repeat() && handed_over.stored().is_some_and(|(_, duplicate)| duplicate);
@@ -181,7 +182,9 @@ pub(crate) fn advise(headers: &mut HeaderMap, refusal: &Refusal) {
     if refusal.code() == Code::BadKey {
         headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
     }
-    if let Refusal::Method { allowed, .. } = refusal {
-        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    if let Refusal::Method { allowed, .. } = refusal
+        && let Ok(allowed) = HeaderValue::try_from(&**allowed)
+    {
+        headers.insert(header::ALLOW, allowed);
     }
 }

@@ -80,7 +80,7 @@ pub(crate) async fn upgrade(
     }
     let place = match app.sockets.take(&caller.owner()) {
         Ok(place) => place,
-        Err(none) => return http::refuse(&app, caller.no_place(none, "sockets", app.config.max_sockets)),
+        Err(none) => return http::refuse(&app, caller.no_slot(none, "sockets", app.config.max_sockets)),
     };
     let (upgrade, drain) = (hyper::upgrade::on(&mut request), app.drain.clone());
     drain.spawn("publisher-socket", async move {

@@ -1,17 +1,19 @@
-//! The sender of a request, whose key was valid when it came.
+//! The sender of a request, whose key was valid when the request came.
 //!
-//! A socket asks [`Caller::current`] before each call, so that a key that was revoked stops working there
-//! too.
+//! A socket asks [`Caller::current`] before each call, so that a revoked key stops working there too.
 
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use shared::ids::Channel;
 
+use super::credentials::Credentials;
 use super::metrics::Reason;
-use super::scope::Scope;
+use super::secret::SecretHash;
 use super::store::Keys;
 use super::table::Key;
 use crate::error::Refusal;
+use crate::scope::Scope;
 use crate::shares::{NoShare, Owner};
 
 /// Who calls. Cheap to clone.
@@ -23,8 +25,29 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub(super) fn new(keys: Arc<Keys>, key: Option<Arc<Key>>) -> Self {
-        Self { keys, key }
+    /// Finds out who sent a request with these headers.
+    ///
+    /// # Errors
+    /// Code 105: no key, an unreadable key, or a key that is not valid.
+    pub(crate) fn of(keys: &Arc<Keys>, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let table = keys.table();
+        if table.is_empty() {
+            return Ok(Self { keys: Arc::clone(keys), key: None });
+        }
+        let credentials =
+            Credentials::read(headers).inspect_err(|_| keys.metrics.refused(None, Reason::Malformed))?;
+        let Some(Credentials { name, secret }) = credentials else {
+            keys.metrics.refused(None, Reason::Missing);
+            return Err(Refusal::NoKey);
+        };
+        let key = table.find(&SecretHash::of(secret.expose()));
+        match key.filter(|key| name.as_deref().is_none_or(|name| name == key.name())) {
+            Some(key) => Ok(Self { keys: Arc::clone(keys), key: Some(Arc::clone(key)) }),
+            None => {
+                keys.metrics.refused(None, Reason::Invalid);
+                Err(Refusal::WrongKey)
+            }
+        }
     }
 
     /// The name of the key; `anonymous` where none are configured.
@@ -32,13 +55,13 @@ impl Caller {
         self.key.as_ref().map_or("anonymous", |key| key.name())
     }
 
-    /// Whose share of the places it has what it does.
+    /// Whose share of the slots the work of this sender takes.
     pub(crate) fn owner(&self) -> Owner {
         self.key.as_ref().filter(|_| self.keys.table().is_shared()).map(|key| key.shared_name())
     }
 
-    /// Counts that there was no place for this sender, and says so.
-    pub(crate) fn no_place(&self, none: NoShare, what: &'static str, limit: usize) -> Refusal {
+    /// Counts that there was no slot for this sender, and returns the refusal.
+    pub(crate) fn no_slot(&self, none: NoShare, what: &'static str, limit: usize) -> Refusal {
         match (none, &self.key) {
             (NoShare::Others, Some(key)) => {
                 self.keys.metrics.refused(Some(key.shared_name()), Reason::Share);

@@ -7,9 +7,9 @@ use shared::config::Problems;
 
 use super::pattern::Pattern;
 use super::rate::{MAX_RATE, Rate};
-use super::scope::Scope;
 use super::secret::SecretHash;
 use super::table::{Key, Table};
+use crate::scope::Scope;
 
 /// Keys at most, in the configuration and the file together.
 const MAX_KEYS: usize = 10_000;

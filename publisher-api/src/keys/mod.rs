@@ -4,11 +4,11 @@
 //! | --- | --- |
 //! | `config` | keys as they are configured, and their faults |
 //! | `secret` | how a secret is made, hashed, recognized |
-//! | `scope`, `pattern`, `rate` | what a key permits: calls, channels, messages a second |
+//! | `pattern`, `rate` | what a key permits: channels, messages a second (the calls are in `scope.rs`) |
 //! | `credentials` | what a request says about its sender |
 //! | `table` | the keys that are valid now |
-//! | `caller` | the sender of a request, checked |
-//! | `store` | the one table in use, and how another takes its place |
+//! | `store` | the one table in use, and how another replaces it |
+//! | `caller` | the sender of a request, checked against the table |
 //! | `new` | a new key, for `message-center key new` |
 //!
 //! Secrets are kept nowhere: not in the configuration, a log, a metric or a `Debug`. Without keys everybody
@@ -21,15 +21,16 @@ mod metrics;
 mod new;
 mod pattern;
 mod rate;
-mod scope;
 mod secret;
 mod store;
 mod table;
+#[cfg(test)]
+mod tests;
 
+pub use crate::scope::Scope;
 pub use caller::Caller;
 pub use config::KeyConfig;
 pub(crate) use credentials::Credentials;
 pub use new::{NewKey, Place};
-pub use scope::Scope;
 pub use secret::{SecretHash, check as check_secret, generate as generate_secret};
 pub(crate) use store::Keys;

@@ -9,8 +9,8 @@ use shared::ids::Channel;
 
 use super::pattern::Pattern;
 use super::rate::{Limiter, Rate};
-use super::scope::Scope;
 use super::secret::SecretHash;
+use crate::scope::Scope;
 
 /// A key, ready to be used.
 #[derive(Debug, Clone)]

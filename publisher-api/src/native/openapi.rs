@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::{channels, message, publish, users};
+use crate::error::Problem;
 use crate::metrics::Via;
-use crate::problem::Problem;
 use crate::routes::App;
 
 /// Problems that every call may answer.

@@ -19,7 +19,7 @@ use super::target::{Entries, Target};
 use super::{MAX_MESSAGES, MAX_TARGETS, body, respond};
 use crate::connmix::Publish;
 use crate::error::Refusal;
-use crate::idempotency::Key;
+use crate::idempotency::{Key, KeyedCall};
 use crate::keys::{Caller, Scope};
 use crate::publisher::Counting;
 use crate::publisher::bulk::{Delivery, Sent};
@@ -83,9 +83,9 @@ pub(crate) async fn publish(
         let (key, body) = read(&app, &caller, &headers, body).await?;
         let message = Message::parse(&body, app.config.max_message.as_usize())?;
         let counting = Counting::of(message.receipt);
+        let keyed = key.as_ref().map(|key| KeyedCall { key, path: PATH, body: &body });
         let Done { mut messages, receipts, refused, duplicate } =
-            send(&app, &caller, vec![Ok(message)], counting, key.as_ref().map(|key| (key, PATH, &body[..])))
-                .await?;
+            send(&app, &caller, vec![Ok(message)], counting, keyed).await?;
         if let Some(refusal) = refused {
             return Err(refusal);
         }
@@ -118,7 +118,7 @@ pub(crate) async fn batch(
     let outcome = async {
         let (key, body) = read(&app, &caller, &headers, body).await?;
         let (messages, counting) = read_batch(&body, app.config.max_message.as_usize())?;
-        let keyed = key.as_ref().map(|key| (key, BATCH_PATH, &body[..]));
+        let keyed = key.as_ref().map(|key| KeyedCall { key, path: BATCH_PATH, body: &body });
         let Done { messages, receipts, refused, duplicate } =
             send(&app, &caller, messages, counting, keyed).await?;
         // Only what is the same for all and passes by itself; anything else is told in its place.
@@ -197,13 +197,13 @@ enum Place {
     Refused(Refusal),
 }
 
-/// Sends what can be sent. `keyed`: the `Idempotency-Key` of the call, its path and its body.
+/// Sends what can be sent. `keyed`: the call, if it has an `Idempotency-Key`.
 async fn send(
     app: &App,
     caller: &Caller,
     messages: Vec<Result<Message, Refusal>>,
     counting: Counting,
-    keyed: Option<(&Key, &str, &[u8])>,
+    keyed: Option<KeyedCall<'_>>,
 ) -> Result<Done, Refusal> {
     let mut deliveries = Vec::new();
     let mut plan = Vec::with_capacity(messages.len());
@@ -216,7 +216,7 @@ async fn send(
                     (None, Ok(channel)) => match caller.require_channel(&channel) {
                         Err(refusal) => Place::Refused(refusal),
                         Ok(()) => {
-                            let id = keyed.map(|(key, ..)| key.message_id(&channel, index));
+                            let id = keyed.map(|call| call.key.message_id(&channel, index));
                             let publish = Publish { channel, kind, payload: payload.clone() };
                             deliveries.push(Delivery { publish, id });
                             Place::Delivery(deliveries.len() - 1)
@@ -237,8 +237,8 @@ async fn send(
     let deadline = keyed.map(|_| app.publisher.store_deadline());
     // Held until everything is sent, so that a repeat meanwhile finds it all.
     let turn = match (keyed, deadline) {
-        (Some((key, path, body)), Some(deadline)) if !deliveries.is_empty() => {
-            Some(app.keyed.begin(key, path, body, deadline).await?)
+        (Some(call), Some(deadline)) if !deliveries.is_empty() => {
+            Some(app.keyed.begin(call, deadline).await?)
         }
         (Some(_) | None, _) => None,
     };

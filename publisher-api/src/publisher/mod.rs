@@ -184,7 +184,7 @@ impl Publisher {
     /// # Errors
     /// Code 107.
     pub(crate) fn has_room(&self, caller: &Caller) -> Result<(), Refusal> {
-        self.slots.room(&caller.owner()).map_err(|none| self.no_slot(caller, none))
+        self.slots.check(&caller.owner()).map_err(|none| self.no_slot(caller, none))
     }
 
     fn slot(&self, caller: &Caller) -> Result<Share, Refusal> {
@@ -192,7 +192,7 @@ impl Publisher {
     }
 
     fn no_slot(&self, caller: &Caller, none: NoShare) -> Refusal {
-        caller.no_place(none, "publishes", self.limits.in_flight)
+        caller.no_slot(none, "publishes", self.limits.in_flight)
     }
 
     /// Hands the message to the bus, behind all that this caller handed over before, or to the store. `id`:

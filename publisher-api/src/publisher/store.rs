@@ -20,7 +20,7 @@ use tracing::{Instrument as _, Span};
 
 use super::{Counting, HandedOver, Publisher};
 use crate::connmix::Publish;
-use crate::error::Refusal;
+use crate::error::{Refusal, StoreRefusal};
 use crate::keys::Caller;
 use crate::metrics::Outcome;
 use crate::receipts::Which;
@@ -166,7 +166,9 @@ impl Publisher {
         let known = state.wait_for(|state| !matches!(state, HistoryState::Opening { .. }));
         match self.bus.awake().timeout_at(deadline, known).await {
             Ok(Ok(state)) => match &*state {
-                HistoryState::Mismatch { why } => Err(Refusal::StoreRefused(why.clone())),
+                HistoryState::Mismatch { why } => {
+                    Err(Refusal::StoreRefused(StoreRefusal::Mismatch(why.clone())))
+                }
                 HistoryState::Ready(_) | HistoryState::Opening { .. } => Ok(()),
             },
             Ok(Err(_)) | Err(_) => Err(self.store_away()),
@@ -205,7 +207,7 @@ impl Publisher {
                 let limit = self.bus.max_payload().saturating_sub(super::HEADERS_BYTES);
                 Refusal::TooLarge { what: "the message, for this store,", limit }
             }
-            StoreError::Refused(error) => Refusal::StoreRefused(error.to_string()),
+            StoreError::Refused(error) => Refusal::StoreRefused(error.into()),
         }
     }
 }

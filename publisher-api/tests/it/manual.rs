@@ -10,7 +10,7 @@ fn the_table_of_codes_is_that_of_the_code() {
 
 #[test]
 fn the_table_of_problems_is_that_of_the_code() {
-    let table = publisher_api::problem::problem_table();
+    let table = publisher_api::error::problem_table();
     assert!(MANUAL.contains(&table), "put this table into deploy/docs/publishing.md:\n{table}");
 }
 

@@ -1,11 +1,11 @@
-//! The kinds of refusals: one row each, from which the numbers of connmix's calls and the problems of the
-//! native ones are both taken.
+//! The kinds of refusals: one row each, from which both the codes of connmix's calls and the problems of the
+//! native calls are taken.
 //!
-//! A kind is finer than a number: 101 is many things. Its name never changes once it was published.
+//! A kind is finer than a code: 101 covers many kinds. The name of a kind never changes once it is published.
 
 use axum::http::StatusCode;
 
-use crate::error::{Code, Refusal};
+use super::code::Code;
 
 /// A kind of refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -194,52 +194,6 @@ impl Problem {
             }
         };
         ProblemRow { name, status, title, code }
-    }
-}
-
-impl Refusal {
-    /// Its kind.
-    pub fn problem(&self) -> Problem {
-        match self {
-            Self::NotJson(_) => Problem::InvalidJson,
-            Self::NotObject(_)
-            | Self::Missing { .. }
-            | Self::WrongType { .. }
-            | Self::UnknownType
-            | Self::NotBase64(_)
-            | Self::BadEcho(_)
-            | Self::UnknownMethod
-            | Self::BinaryFrame
-            | Self::BrokenBody
-            | Self::BadHost
-            | Self::NoHandshake(_)
-            | Self::Shape(_)
-            | Self::Native(_) => Problem::InvalidRequest,
-            Self::ContentType(_) => Problem::UnsupportedMediaType,
-            Self::SlowBody(_) => Problem::RequestTimeout,
-            Self::Method { .. } => Problem::MethodNotAllowed,
-            Self::BadChannel(_) | Self::BadTarget(_) => Problem::InvalidChannel,
-            Self::BadUser(_) => Problem::InvalidUser,
-            Self::Idempotency => Problem::IdempotencyUnavailable,
-            Self::TooLarge { .. } | Self::LargeBody(_) | Self::TooLong { .. } => Problem::TooLarge,
-            Self::NoKey | Self::BadCredentials(_) | Self::WrongKey => Problem::InvalidKey,
-            Self::Origin => Problem::ForbiddenOrigin,
-            Self::Host => Problem::ForbiddenHost,
-            Self::MissingScope { .. } => Problem::MissingScope,
-            Self::ForbiddenChannel { .. } => Problem::ForbiddenChannel,
-            Self::TooFast { .. } => Problem::RateLimited,
-            Self::TooMany { .. } | Self::Share { .. } => Problem::TooManyInFlight,
-            Self::Unavailable | Self::NoList | Self::StoreUnavailable(_) | Self::StoreRefused(_) => {
-                Problem::Unavailable
-            }
-            Self::Behind { full: false } => Problem::Unavailable,
-            Self::StoreFull | Self::Behind { full: true } => Problem::StoreFull,
-            Self::KeyReused => Problem::IdempotencyKeyReused,
-            Self::NotWhole => Problem::HistoryNotWhole,
-            Self::NoHistory => Problem::NoHistory,
-            Self::NotSupported { .. } => Problem::NotSupported,
-            Self::UnknownPath => Problem::NotFound,
-        }
     }
 }
 

@@ -1,153 +1,35 @@
-//! What a publisher is told when its request is refused: one table of codes, one list of reasons.
+//! Refusals: the reasons for which a request is not served, with their codes and problems.
 //!
-//! A reason knows its code, a code knows its HTTP status and whether to come again, so that number, status
-//! and advice can't drift apart. The manual's table is made from this one.
+//! | module | holds |
+//! | --- | --- |
+//! | `code` | the codes of connmix's calls |
+//! | `problem` | the kinds of refusals, which the native calls answer as problems |
+//!
+//! A reason knows its kind, a kind knows its code, and a code knows its HTTP status and whether to come again. So
+//! code, status and advice can't drift apart.
+
+mod code;
+mod problem;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use shared::bus::jetstream::ApiError;
 use shared::handshake::Fault;
 use shared::ids::NameError;
 
-use crate::keys::Scope;
+pub use code::{Code, Row, code_table};
+pub use problem::{Problem, ProblemRow, problem_table};
 
-/// The numbers that publishers see as `E.c`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    /// 101
-    BadRequest,
-    /// 103
-    BadChannel,
-    /// 104
-    TooLarge,
-    /// 105
-    BadKey,
-    /// 106
-    Forbidden,
-    /// 107
-    TooMany,
-    /// 108
-    Unavailable,
-    /// 109
-    NotSupported,
-}
-
-/// What belongs to a code.
-#[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// `E.c`.
-    pub number: u16,
-    /// Status over HTTP. Clients of the original look at `E` only, hence the many 200s.
-    pub status: StatusCode,
-    /// Whether and when the same request may succeed later.
-    pub retry_after: Option<Duration>,
-    /// What it means and what to do, for the manual.
-    pub meaning: &'static str,
-}
-
-impl Code {
-    /// Every code.
-    pub const ALL: [Self; 8] = [
-        Self::BadRequest,
-        Self::BadChannel,
-        Self::TooLarge,
-        Self::BadKey,
-        Self::Forbidden,
-        Self::TooMany,
-        Self::Unavailable,
-        Self::NotSupported,
-    ];
-
-    /// Its row in the table.
-    pub const fn row(self) -> Row {
-        const SOON: Option<Duration> = Some(Duration::from_secs(1));
-        let (number, status, retry_after, meaning) = match self {
-            Self::BadRequest => (
-                101,
-                StatusCode::OK,
-                None,
-                "The JSON or one of its fields is wrong. `m` names it; mend the request.",
-            ),
-            Self::BadChannel => (
-                103,
-                StatusCode::OK,
-                None,
-                "`c` is no channel name: 1 to 200 bytes without control characters, and without blanks but for a uid's \
-                 behind `user:`.",
-            ),
-            Self::TooLarge => (
-                104,
-                StatusCode::OK,
-                None,
-                "The message is larger than `publisher_api.max_message`. Send less, or a link.",
-            ),
-            Self::BadKey => (
-                105,
-                StatusCode::UNAUTHORIZED,
-                None,
-                "No key, one that can't be read, or one that is not valid (any more). Never answered while no keys are configured.",
-            ),
-            Self::Forbidden => (
-                106,
-                StatusCode::FORBIDDEN,
-                None,
-                "Not permitted: the key lacks a scope or may not name the channel, or the request names an origin or a host that is not allowed.",
-            ),
-            Self::TooMany => (
-                107,
-                StatusCode::TOO_MANY_REQUESTS,
-                SOON,
-                "Too many publishes or sockets at once, in all or for the share of the key, or more messages a second than the key may publish. Come again after the pause that is named.",
-            ),
-            Self::Unavailable => (
-                108,
-                StatusCode::SERVICE_UNAVAILABLE,
-                SOON,
-                "The bus or the store can't be reached, or the store is full; `m` says which. Come again after a pause.",
-            ),
-            Self::NotSupported => (
-                109,
-                StatusCode::OK,
-                None,
-                "A call of the original that is not offered here. `m` names what to use instead.",
-            ),
-        };
-        Row { number, status, retry_after, meaning }
-    }
-
-    /// `E.c` as text, for labels.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::BadRequest => "101",
-            Self::BadChannel => "103",
-            Self::TooLarge => "104",
-            Self::BadKey => "105",
-            Self::Forbidden => "106",
-            Self::TooMany => "107",
-            Self::Unavailable => "108",
-            Self::NotSupported => "109",
-        }
-    }
-}
-
-/// The table of codes in Markdown, as it stands in the manual.
-pub fn code_table() -> String {
-    let mut table = String::from("| `E.c` | HTTP | come again? | meaning |\n| --- | --- | --- | --- |\n");
-    for row in Code::ALL.map(Code::row) {
-        let again = if row.retry_after.is_some() { "yes" } else { "no" };
-        let line = format!("| {} | {} | {again} | {} |\n", row.number, row.status.as_u16(), row.meaning);
-        table.push_str(&line);
-    }
-    table
-}
+use crate::scope::Scope;
 
 /// Why a request is refused. Its text is `E.m`: a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Not JSON at all, or not UTF-8.
     #[error("this is not JSON: {0}; send a JSON object in UTF-8, made by a JSON library")]
-    NotJson(serde_json::Error),
+    NotJson(#[source] serde_json::Error),
     /// JSON, but no object.
     #[error("a JSON object is expected, like {0}")]
     NotObject(&'static str),
@@ -174,7 +56,7 @@ pub enum Refusal {
     UnknownType,
     /// `d` of a binary message can't be decoded.
     #[error("\"d\" must be standard base64 with padding, because \"t\" is \"binary\": {0}")]
-    NotBase64(base64::DecodeError),
+    NotBase64(#[source] base64::DecodeError),
     /// `i` can't be echoed.
     #[error("\"i\" must be a string, a number, a boolean or null of at most {0} bytes")]
     BadEcho(usize),
@@ -203,18 +85,18 @@ pub enum Refusal {
     LargeBody(usize),
     /// Not a WebSocket handshake where one is needed.
     #[error("this path is for WebSockets ({0}); to publish over HTTP, POST to /v1/mesh/publish")]
-    NoHandshake(Fault),
+    NoHandshake(#[source] Fault),
     /// A method of HTTP that the path does not take.
     #[error("{path} takes {allowed} only")]
     Method {
         /// The path.
         path: &'static str,
-        /// The method to use.
-        allowed: &'static str,
+        /// The methods to use, as the header `Allow` lists them.
+        allowed: Arc<str>,
     },
     /// `c` is no channel name.
     #[error("\"c\" is no channel name: {0}")]
-    BadChannel(NameError),
+    BadChannel(#[source] NameError),
     /// The message, or the request around it, is too large.
     #[error("{what} is larger than {limit} bytes, which is the limit; send less, or a link to it")]
     TooLarge {
@@ -326,7 +208,7 @@ pub enum Refusal {
     #[error(
         "the store did not take the message: {0}; mend that where the bus and its streams are set up, then send it again"
     )]
-    StoreRefused(String),
+    StoreRefused(#[source] StoreRefusal),
     /// A message before it was not stored, and it must not overtake that.
     #[error(
         "an earlier message of this call to the same channel was not stored{}, so this one was held back to keep their \
@@ -361,16 +243,16 @@ pub enum Refusal {
     },
     /// JSON whose fields are not those of the call.
     #[error("the JSON does not fit the call: {0}; /openapi.json says what belongs there")]
-    Shape(serde_json::Error),
+    Shape(#[source] serde_json::Error),
     /// Something in a native call that the text says.
     #[error("{0}")]
     Native(&'static str),
     /// A target that is no channel name.
     #[error("this is no channel name: {0}")]
-    BadTarget(NameError),
+    BadTarget(#[source] NameError),
     /// A target or a path that names no user.
     #[error("this is no user: {0}")]
-    BadUser(NameError),
+    BadUser(#[source] NameError),
     /// Repeats can't be recognized without history.
     #[error(
         "a target of this call has no history, so there is nothing to remember an Idempotency-Key by; leave the header out, \
@@ -392,6 +274,20 @@ pub enum Refusal {
     UnknownPath,
 }
 
+/// Why the store can't be used as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreRefusal {
+    /// The streams are set up for something else.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The store answered with an error that a retry does not change.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A claim of an `Idempotency-Key` can't be written or read.
+    #[error("the bus answered what can't be read: {0}")]
+    Claim(#[source] serde_json::Error),
+}
+
 fn got(content_type: Option<&str>) -> String {
     content_type.map_or_else(|| "; there is none".to_owned(), |got| format!("; it is {got:?}"))
 }
@@ -402,7 +298,51 @@ fn seconds(time: Duration) -> u64 {
 }
 
 impl Refusal {
-    /// The code that it is answered with.
+    /// Returns the kind of this refusal.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::NotJson(_) => Problem::InvalidJson,
+            Self::NotObject(_)
+            | Self::Missing { .. }
+            | Self::WrongType { .. }
+            | Self::UnknownType
+            | Self::NotBase64(_)
+            | Self::BadEcho(_)
+            | Self::UnknownMethod
+            | Self::BinaryFrame
+            | Self::BrokenBody
+            | Self::BadHost
+            | Self::NoHandshake(_)
+            | Self::Shape(_)
+            | Self::Native(_) => Problem::InvalidRequest,
+            Self::ContentType(_) => Problem::UnsupportedMediaType,
+            Self::SlowBody(_) => Problem::RequestTimeout,
+            Self::Method { .. } => Problem::MethodNotAllowed,
+            Self::BadChannel(_) | Self::BadTarget(_) => Problem::InvalidChannel,
+            Self::BadUser(_) => Problem::InvalidUser,
+            Self::Idempotency => Problem::IdempotencyUnavailable,
+            Self::TooLarge { .. } | Self::LargeBody(_) | Self::TooLong { .. } => Problem::TooLarge,
+            Self::NoKey | Self::BadCredentials(_) | Self::WrongKey => Problem::InvalidKey,
+            Self::Origin => Problem::ForbiddenOrigin,
+            Self::Host => Problem::ForbiddenHost,
+            Self::MissingScope { .. } => Problem::MissingScope,
+            Self::ForbiddenChannel { .. } => Problem::ForbiddenChannel,
+            Self::TooFast { .. } => Problem::RateLimited,
+            Self::TooMany { .. } | Self::Share { .. } => Problem::TooManyInFlight,
+            Self::Unavailable | Self::NoList | Self::StoreUnavailable(_) | Self::StoreRefused(_) => {
+                Problem::Unavailable
+            }
+            Self::Behind { full: false } => Problem::Unavailable,
+            Self::StoreFull | Self::Behind { full: true } => Problem::StoreFull,
+            Self::KeyReused => Problem::IdempotencyKeyReused,
+            Self::NotWhole => Problem::HistoryNotWhole,
+            Self::NoHistory => Problem::NoHistory,
+            Self::NotSupported { .. } => Problem::NotSupported,
+            Self::UnknownPath => Problem::NotFound,
+        }
+    }
+
+    /// Returns the code with which connmix's calls answer this refusal.
     pub fn code(&self) -> Code {
         self.problem().row().code
     }
