@@ -12,7 +12,6 @@ use shared::history::HistoryConfig;
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::tls::TlsConfig;
 
-use crate::edges::roster::Times;
 use crate::keys::{self, KeyConfig};
 
 /// What a message needs on the bus besides its payload, in bytes.
@@ -273,11 +272,6 @@ impl Config {
     /// The largest request, in bytes: escaping can make six bytes of one.
     pub(crate) fn request_bytes(&self) -> usize {
         self.max_message.as_usize().saturating_mul(6).saturating_add(4_096)
-    }
-
-    pub(crate) fn times(&self) -> Times {
-        let (silent_after, named_for) = (self.silent_after, self.named_for);
-        Times { heartbeat: self.heartbeat, silent_after, named_for, one_edge: false }
     }
 }
 

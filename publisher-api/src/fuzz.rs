@@ -1,30 +1,32 @@
-//! Arbitrary bytes from a publisher, without a socket: what the fuzz target and the test over its corpus run.
+//! Entry points of fuzzing: arbitrary bytes from a publisher, without a socket. The fuzz targets and the tests over
+//! their corpora call them.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
-use crate::connmix::{Call, Publish, http_answer, ws_answer};
+use crate::connmix::{Call, http_answer, read_message, ws_answer};
 use crate::error::Code;
 use crate::keys::{self, Credentials, SecretHash};
+use crate::publisher::Message;
 
 const LIMIT: usize = 256;
 
-/// Takes `input` as the body of a publish and as a frame of a publishing socket. Returns how many of them are
+/// Reads `input` as the body of a publish and as a frame of a publishing socket. Returns how many of them are
 /// good.
 ///
 /// # Panics
-/// If a parser breaks one of its promises: what is too long or not a channel is refused, an answer is JSON.
+/// A parser breaks one of its promises: it refuses what is too long or no channel, and an answer is JSON.
 pub fn check_bytes(input: &[u8]) -> usize {
-    let body = Publish::parse(input, LIMIT);
+    let body = read_message(input, LIMIT);
     let mut good = usize::from(body.as_ref().is_ok_and(is_sound));
     if let Err(refusal) = body {
         let answer: Value = serde_json::from_str(&http_answer(&Err(refusal))).expect("an answer is JSON");
         assert!(answer["E"]["c"].is_u64() && answer["E"]["m"].is_string(), "{answer}");
     }
     if let Ok(text) = std::str::from_utf8(input) {
-        let Call { echo, publish, .. } = Call::parse(text, LIMIT);
-        good += usize::from(publish.as_ref().is_ok_and(is_sound));
-        if let Err(refusal) = publish {
+        let Call { echo, message, .. } = Call::parse(text, LIMIT);
+        good += usize::from(message.as_ref().is_ok_and(is_sound));
+        if let Err(refusal) = message {
             let answer: Value =
                 serde_json::from_str(&ws_answer(&Err(refusal), echo)).expect("an answer is JSON");
             assert_eq!(answer.get("i").is_some(), echo.is_some(), "{answer}");
@@ -33,11 +35,12 @@ pub fn check_bytes(input: &[u8]) -> usize {
     good
 }
 
-/// Takes `input` as the header `Authorization`, as a file of keys and as a hash. Returns how many of them are
+/// Reads `input` as the header `Authorization`, as a file of keys and as a hash. Returns how many of them are
 /// good.
 ///
 /// # Panics
-/// If a reader breaks one of its promises: what can't be read is refused with code 105 or named by the file.
+/// A reader breaks one of its promises: an unreadable header is refused with code 105, an unreadable file names
+/// its problems.
 pub fn check_key_bytes(input: &[u8]) -> usize {
     let mut good = 0;
     if let Ok(value) = HeaderValue::from_bytes(input) {
@@ -66,9 +69,9 @@ pub fn check_key_bytes(input: &[u8]) -> usize {
     good
 }
 
-fn is_sound(publish: &Publish) -> bool {
-    assert!(publish.payload.len() <= LIMIT, "{} bytes", publish.payload.len());
-    let channel = publish.channel.as_str();
+fn is_sound(message: &Message) -> bool {
+    assert!(message.payload.len() <= LIMIT, "{} bytes", message.payload.len());
+    let channel = message.channel.as_str();
     assert!((1..=200).contains(&channel.len()) && !channel.contains(char::is_control), "{channel:?}");
     true
 }

@@ -4,12 +4,13 @@
 //! rebinding the `Host` of its own site; back ends send neither.
 
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Request, header};
+use axum::http::{HeaderValue, Request, header};
 
 use shared::reload::Live;
 
 use crate::config::Config;
 use crate::error::Refusal;
+use crate::http::text;
 
 /// What is let in.
 #[derive(Debug, Clone)]
@@ -56,24 +57,6 @@ fn allows_host(names: &[String], host: &Authority) -> bool {
         })
 }
 
-/// A header as text; what is not text matches nothing.
-fn text(value: &HeaderValue) -> &str {
-    value.to_str().unwrap_or("\u{0}")
-}
-
-/// Whether a body is declared as JSON.
-pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let given = headers.get(header::CONTENT_TYPE).map(text);
-    let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_json = essence == "application/json"
-        || essence.strip_prefix("application/").is_some_and(|subtype| subtype.ends_with("+json"));
-    if is_json {
-        Ok(())
-    } else {
-        Err(Refusal::ContentType(given.map(|given| given.chars().take(80).collect())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +65,7 @@ mod tests {
         let (allowed_origins, allowed_hosts) = (origins.to_vec(), hosts.to_vec());
         Guard::new(Config { allowed_origins, allowed_hosts, ..Config::default() }.into(), loopback)
     }
-    use axum::http::{HeaderName, Version};
+    use axum::http::{HeaderMap, HeaderName, Version};
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         pairs
@@ -166,17 +149,5 @@ mod tests {
         {
             assert_eq!(from(origin), Err("origin"), "{origin}");
         }
-    }
-
-    #[test]
-    fn a_body_must_be_declared_as_json() {
-        for good in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
-            assert!(check_content_type(&headers(&[("content-type", good)])).is_ok(), "{good}");
-        }
-        for bad in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {
-            let refusal = check_content_type(&headers(&[("content-type", bad)])).unwrap_err();
-            assert!(refusal.to_string().contains(&format!("it is {bad:?}")), "{refusal}");
-        }
-        assert!(check_content_type(&HeaderMap::new()).unwrap_err().to_string().contains("there is none"));
     }
 }

@@ -1,23 +1,34 @@
 //! The API through which back ends publish, over HTTP and WebSocket.
 //!
+//! The floors of these modules, and which module may use which, are in ARCHITECTURE.md. From the top down:
+//!
 //! | module | holds |
 //! | --- | --- |
-//! | `connmix` | the calls: what a request says, how an answer looks, both doors |
-//! | `native` | the native calls: publish to many, batches, who is online, disconnect; their description (OpenAPI) |
-//! | `publisher` | the one place where a checked publish becomes a message on the bus |
-//! | `idempotency` | calls that are repeated with the same key |
-//! | `history` | readiness by the history |
+//! | `openapi` | the document of `/openapi.json` |
+//! | `routes` | the route table: one row a call |
+//! | `fuzz` | entry points of fuzzing |
+//! | `connmix` | the dialect of connmix: its requests and answers, over HTTP and WebSocket |
+//! | `native` | the native dialect: publish to many, batches, history, who is online, disconnect |
+//! | `app` | what handlers need |
+//! | `publisher` | the one place where a checked message goes to the bus or the store, and gets its receipt |
+//! | `guard` | origins and hosts that are let in |
+//! | `control` | asks and commands all edges about users |
 //! | `receipts` | asks the edges to how many sessions a message went |
-//! | `control` | asks and orders all edges about users |
+//! | `config` | `[publisher_api]` |
+//! | `idempotency` | calls that are repeated with the same key |
 //! | `edges` | which edges live |
-//! | `shares` | slots that keys share |
+//! | [`keys`] | who calls, and what they may do |
+//! | `http` | bodies, JSON and headers, for both dialects |
+//! | `serve` | connections |
 //! | [`error`] | every reason for a refusal, with its code and problem |
-//! | [`keys`], `scope` | who calls, and what they may do |
+//! | `history` | readiness by the history |
+//! | `shares` | slots that keys share |
+//! | `scope` | what a key may permit |
 //! | `metrics`, `spans` | what is counted; spans of traces |
-//! | `guard`, `routes`, `serve` | who is let in; the route table; connections |
 //!
-//! It holds no client sockets and keeps nothing that a restart may not lose.
+//! This part holds no client sockets and no state that a restart may not lose.
 
+mod app;
 mod config;
 mod connmix;
 mod control;
@@ -26,10 +37,12 @@ pub mod error;
 mod fuzz;
 mod guard;
 mod history;
+mod http;
 mod idempotency;
 pub mod keys;
 mod metrics;
 mod native;
+mod openapi;
 mod publisher;
 mod receipts;
 mod routes;
@@ -57,22 +70,21 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Settings};
+pub use edges::PART;
 pub use fuzz::{check_bytes, check_key_bytes};
-use shares::Shares;
 
+use app::App;
 use control::Control;
 use edges::Edges;
 use edges::roster::Times;
 use guard::Guard;
+use http::Bodies;
 use idempotency::Idempotency;
 use keys::Keys;
 use metrics::Metrics;
-use publisher::{Limits, Means, Publisher};
+use publisher::{Deps, Limits, Publisher};
 use receipts::{AskTimes, Asker};
-use routes::App;
-
-/// How this part is named in logs, readiness and bus connections.
-pub const PART: &str = "publisher-api";
+use shares::Shares;
 
 /// A running publisher-api. It leaves with the drain that it was started on.
 #[derive(Debug)]
@@ -115,13 +127,13 @@ impl PublisherApi {
                 Box::pin(history::keep_ready(history, health, grace, drain))
             });
         }
-        let work = publisher(&config, rules, &bus, history, &health, &metrics, drain)
+        let services = publisher(&config, rules, &bus, history, &health, &metrics, drain)
             .await
             .context("the bus takes no subscriptions")?;
         keys.watch(drain);
         let state = (live.clone(), Arc::clone(&keys), drain.clone());
         drain.supervise("publisher-keys", state, |(live, keys, drain)| Box::pin(apply(live, keys, drain)));
-        serve(live, listener, tls, work, metrics, keys, drain);
+        serve(live, listener, tls, services, metrics, keys, drain);
         tracing::info!(%address, "publisher-api listens");
         Ok(Self { address })
     }
@@ -154,10 +166,15 @@ async fn publisher(
     health: &Health,
     metrics: &Arc<Metrics>,
     drain: &Drain,
-) -> Result<Work, bus::RequestError> {
+) -> Result<Services, bus::RequestError> {
     // Heartbeats are heard until the last receipt is out, which is later than the drain begins.
     let asked = CancellationToken::new();
-    let times = Times { one_edge: bus.is_closed(), ..config.times() };
+    let times = Times {
+        heartbeat: config.heartbeat,
+        silent_after: config.silent_after,
+        named_for: config.named_for,
+        one_edge: bus.is_closed(),
+    };
     let digest = rules.digest().to_owned();
     let edges = Edges::start(bus, times, digest, Arc::clone(metrics), drain, asked.clone()).await?;
     let ask = AskTimes { window: config.ask_window, deadline: config.answer_deadline };
@@ -194,12 +211,12 @@ async fn publisher(
         Arc::clone(metrics),
     );
     let (bus, rules, faults, drain) = (bus.clone(), rules.clone(), config.faults.clone(), drain.clone());
-    let means = Means { bus, history, rules, edges, asker, faults, drain };
-    Ok(Work { publisher: Publisher::new(means, limits, Arc::clone(metrics)), control, keyed })
+    let deps = Deps { bus, history, rules, edges, asker, faults, drain };
+    Ok(Services { publisher: Publisher::new(deps, limits, Arc::clone(metrics)), control, keyed })
 }
 
-/// What calls are done by.
-struct Work {
+/// Services that handlers use.
+struct Services {
     publisher: Publisher,
     control: Control,
     keyed: Idempotency,
@@ -209,7 +226,7 @@ fn serve(
     live: Live<Config>,
     listener: TcpListener,
     tls: Option<Acceptor>,
-    Work { publisher, control, keyed }: Work,
+    Services { publisher, control, keyed }: Services,
     metrics: Arc<Metrics>,
     keys: Arc<Keys>,
     drain: &Drain,
@@ -224,6 +241,7 @@ fn serve(
         write_timeout: config.write_timeout,
     };
     let sockets = Shares::new(config.max_sockets);
+    let bodies = Bodies::new(config.body_timeout, config.request_bytes(), drain.clone());
     let app = App {
         publisher,
         control,
@@ -231,9 +249,10 @@ fn serve(
         config,
         guard,
         keys,
+        bodies,
         metrics: Arc::clone(&metrics),
         sockets,
-        openapi: native::openapi::document().to_string().into(),
+        openapi: openapi::document(&routes::table()).to_string().into(),
         drain: drain.clone(),
     };
     serve::start(listener, tls, routes::router(Arc::new(app)), bounds, metrics, drain);

@@ -1,103 +1,217 @@
-//! The route table, and what holds for every request.
+//! The route table: one row a call. The router, the answers to requests without a call, and `/openapi.json` are all
+//! made from these rows.
+//!
+//! A new call is a handler, its answer types, and a row.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
+use axum::handler::Handler;
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
-use bytes::Bytes;
-use shared::drain::Drain;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::{Extension, Router};
 
-use crate::config::Config;
-use crate::connmix::{self, http, ws};
-use crate::control::Control;
-use crate::error::Refusal;
-use crate::guard::Guard;
-use crate::idempotency::Idempotency;
-use crate::keys::{Caller, Keys};
-use crate::metrics::Metrics;
+use crate::app::App;
+use crate::connmix;
+use crate::error::{Problem, Refusal};
+use crate::http::Description;
+use crate::keys::Caller;
 use crate::native::{self, channels, openapi, publish, users};
-use crate::publisher::Publisher;
-use crate::shares::Shares;
+use crate::scope::Scope;
 use crate::spans;
 
-/// Path of the publishing call.
-pub(crate) const PUBLISH_PATH: &str = "/v1/mesh/publish";
-/// Path of a call of the original that is not offered.
-const SEND_PATH: &str = "/v1/mesh/send";
-/// Path of the publishing socket.
-pub(crate) const SOCKET_PATH: &str = "/ws/v1";
-
-/// What requests need.
-#[derive(Debug)]
-pub(crate) struct App {
-    pub(crate) publisher: Publisher,
-    pub(crate) control: Control,
-    pub(crate) keyed: Idempotency,
-    pub(crate) config: Arc<Config>,
-    pub(crate) guard: Guard,
-    pub(crate) keys: Arc<Keys>,
-    pub(crate) metrics: Arc<Metrics>,
-    /// One place a WebSocket.
-    pub(crate) sockets: Arc<Shares>,
-    /// What `/openapi.json` answers.
-    pub(crate) openapi: Bytes,
-    pub(crate) drain: Drain,
+/// How callers speak, and how they are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Refusals are codes. Requests to unknown paths are answered so as well.
+    Connmix,
+    /// Refusals are problems (RFC 9457).
+    Native,
 }
 
-/// A path, the methods that it takes, and who answers it.
-type Route = (&'static str, &'static str, MethodRouter<Arc<App>>);
+/// The method of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Post,
+    Delete,
+}
 
-/// Every route there is.
-fn routes() -> [Route; 9] {
+/// A check of a request before the scope of its key.
+type Check = fn(&Request) -> Result<(), Refusal>;
+
+/// One call: where it is, who may make it, who answers it, and what it may answer.
+pub(crate) struct Row {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    handler: MethodRouter<Arc<App>>,
+    pub(crate) dialect: Dialect,
+    /// The scope that a key needs. `None`: any valid key may make this call.
+    scope: Option<Scope>,
+    /// The check that comes before the scope, if there is one.
+    check: Option<Check>,
+    /// The problems that a native call may answer besides [`ANYWHERE`].
+    pub(crate) problems: &'static [&'static [Problem]],
+    /// The description. `None`: OpenAPI can't describe the call.
+    pub(crate) describe: Option<fn() -> Description>,
+}
+
+/// Problems that every native call may answer.
+pub(crate) const ANYWHERE: &[Problem] =
+    &[Problem::InvalidKey, Problem::ForbiddenOrigin, Problem::ForbiddenHost, Problem::MethodNotAllowed];
+/// Problems of calls that have a body.
+const BODY: &[Problem] = &[
+    Problem::InvalidJson,
+    Problem::InvalidRequest,
+    Problem::RequestTimeout,
+    Problem::TooLarge,
+    Problem::UnsupportedMediaType,
+];
+/// Problems of calls that need a scope, a channel and the bus.
+const WORK: &[Problem] =
+    &[Problem::MissingScope, Problem::ForbiddenChannel, Problem::TooManyInFlight, Problem::Unavailable];
+const PUBLISHING: &[Problem] = &[
+    Problem::InvalidUser,
+    Problem::InvalidChannel,
+    Problem::RateLimited,
+    Problem::IdempotencyUnavailable,
+    Problem::IdempotencyKeyReused,
+    Problem::StoreFull,
+];
+const HISTORY: &[Problem] = &[Problem::InvalidChannel, Problem::NoHistory];
+const PAGE: &[Problem] = &[Problem::InvalidRequest, Problem::HistoryNotWhole];
+const USER: &[Problem] = &[Problem::InvalidUser];
+const FULL: &[Problem] = &[Problem::StoreFull];
+
+/// Makes the row of a native call. The attribute `utoipa::path` of its handler describes the call.
+macro_rules! native {
+    ($method:ident $path:literal, $module:ident::$handler:ident, $scope:ident, $problems:expr) => {{
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($module::$handler))]
+        struct Described;
+        let describe = || Description::of(&<Described as utoipa::OpenApi>::openapi());
+        native_row(Method::$method, $path, $module::$handler, Some(Scope::$scope), $problems, describe)
+    }};
+}
+
+/// Every call there is.
+pub(crate) fn table() -> [Row; 10] {
+    let handshake: Check = connmix::ws::check_handshake;
     [
-        (PUBLISH_PATH, "POST", post(http::publish)),
-        (SOCKET_PATH, "GET", get(ws::upgrade)),
-        ("/v1/publish", "POST", post(publish::publish)),
-        ("/v1/publish/batch", "POST", post(publish::batch)),
-        ("/v1/users/{uid}/sessions", "GET", get(users::sessions)),
-        ("/v1/users/sessions", "POST", post(users::sessions_of_many)),
-        ("/v1/users/{uid}/disconnect", "POST", post(users::disconnect)),
-        ("/v1/channels/{channel}/messages", "GET, DELETE", get(channels::messages).delete(channels::erase)),
-        ("/openapi.json", "GET", get(openapi::serve)),
+        connmix_row(Method::Post, "/v1/mesh/publish", connmix::http::publish, None, Some(connmix::describe)),
+        connmix_row(Method::Get, "/ws/v1", connmix::ws::upgrade, Some(handshake), None),
+        native!(Post "/v1/publish", publish::publish, Publish, &[BODY, WORK, PUBLISHING]),
+        native!(Post "/v1/publish/batch", publish::batch, Publish, &[BODY, WORK, PUBLISHING]),
+        native!(Get "/v1/users/{uid}/sessions", users::sessions, Read, &[WORK, USER]),
+        native!(Post "/v1/users/sessions", users::sessions_of_many, Read, &[BODY, WORK]),
+        native!(Post "/v1/users/{uid}/disconnect", users::disconnect, Disconnect, &[BODY, WORK, USER]),
+        native!(Get "/v1/channels/{channel}/messages", channels::messages, Read, &[WORK, HISTORY, PAGE]),
+        native!(Delete "/v1/channels/{channel}/messages", channels::erase, Admin, &[WORK, HISTORY, FULL]),
+        native_row(Method::Get, "/openapi.json", openapi::serve, None, &[], openapi::describe),
     ]
 }
 
+fn native_row<T: 'static>(
+    method: Method,
+    path: &'static str,
+    handler: impl Handler<T, Arc<App>>,
+    scope: Option<Scope>,
+    problems: &'static [&'static [Problem]],
+    describe: fn() -> Description,
+) -> Row {
+    let (handler, describe) = (on(method.filter(), handler), Some(describe));
+    Row { method, path, handler, dialect: Dialect::Native, scope, check: None, problems, describe }
+}
+
+/// Makes the row of a call of connmix, all of which publish. Their descriptions name their codes.
+fn connmix_row<T: 'static>(
+    method: Method,
+    path: &'static str,
+    handler: impl Handler<T, Arc<App>>,
+    check: Option<Check>,
+    describe: Option<fn() -> Description>,
+) -> Row {
+    let (handler, scope) = (on(method.filter(), handler), Some(Scope::Publish));
+    Row { method, path, handler, dialect: Dialect::Connmix, scope, check, problems: &[], describe }
+}
+
+/// Makes the router of all calls.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let router = routes().into_iter().fold(Router::new(), |router, (path, method, handler)| {
-        router.route(path, handler.fallback(move |state, uri| refuse_method(state, uri, path, method)))
-    });
-    let unknown = |State(app): State<Arc<App>>, uri: Uri| async move {
-        let refusal = if uri.path() == SEND_PATH { connmix::no_send() } else { Refusal::UnknownPath };
-        refuse(&app, uri.path(), refusal)
-    };
+    let table = table();
+    let refuser = Refuser::new(Arc::clone(&app), &table);
+    let mut methods: BTreeMap<&'static str, Vec<&'static str>> = BTreeMap::new();
+    for row in &table {
+        methods.entry(row.path).or_default().push(row.method.name());
+    }
+    let mut router = Router::new();
+    for row in table {
+        let permit =
+            Permit { app: Arc::clone(&app), dialect: row.dialect, scope: row.scope, check: row.check };
+        let mut call = row.handler.route_layer(middleware::from_fn_with_state(permit, permit_call));
+        // The first row of a path answers the methods that the path does not take.
+        if let Some(methods) = methods.remove(row.path) {
+            let (refuser, path, allowed) = (refuser.clone(), row.path, Arc::from(methods.join(", ")));
+            call = call.fallback(async move |uri: Uri| {
+                refuser.refuse(uri.path(), Refusal::Method { path, allowed })
+            });
+        }
+        router = router.route(row.path, call);
+    }
+    let unknown = refuser.clone();
     router
-        .fallback(unknown)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
+        .fallback(async move |uri: Uri| unknown.refuse(uri.path(), connmix::unknown_path(uri.path())))
+        .layer(middleware::from_fn_with_state(refuser, admit))
         .layer(middleware::from_fn(spans::request))
         .with_state(app)
 }
 
-async fn refuse_method(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    path: &'static str,
-    allowed: &'static str,
-) -> Response {
-    refuse(&app, uri.path(), Refusal::Method { path, allowed: allowed.into() })
+/// Answers requests for which no call is made, in the dialect of their path.
+#[derive(Clone)]
+struct Refuser {
+    app: Arc<App>,
+    /// Where native calls are: the first two segments of their paths.
+    native: Arc<[&'static str]>,
 }
 
-/// Refuses a request that no call was made by, in the words of those who use this path.
-fn refuse(app: &App, path: &str, refusal: Refusal) -> Response {
-    if native::is_native(path) { native::refuse(app, &refusal) } else { http::refuse(app, refusal) }
+impl Refuser {
+    fn new(app: Arc<App>, table: &[Row]) -> Self {
+        let native = table.iter().filter(|row| row.dialect == Dialect::Native).map(|row| root(row.path));
+        Self { app, native: native.collect() }
+    }
+
+    /// Returns the dialect of a caller that asks for this path, whether the path exists or not.
+    fn dialect(&self, path: &str) -> Dialect {
+        let is_below =
+            |root: &&str| path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if self.native.iter().any(is_below) { Dialect::Native } else { Dialect::Connmix }
+    }
+
+    fn refuse(&self, path: &str, refusal: Refusal) -> Response {
+        self.dialect(path).refuse(&self.app, refusal)
+    }
 }
 
-/// Lets in whom neither origin nor host nor key speaks against. Handlers find the [`Caller`] in
-/// the extensions of the request.
-async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+/// The first two segments of a path.
+fn root(path: &'static str) -> &'static str {
+    path.match_indices('/').nth(2).map_or(path, |(end, _)| &path[..end])
+}
+
+impl Dialect {
+    fn refuse(self, app: &App, refusal: Refusal) -> Response {
+        match self {
+            Self::Connmix => connmix::http::refuse(app, refusal),
+            Self::Native => native::refuse(app, &refusal),
+        }
+    }
+}
+
+/// Admits requests whose origin, host and key are all accepted. Handlers find the [`Caller`] in the extensions of
+/// the request.
+async fn admit(State(refuser): State<Refuser>, mut request: Request, next: Next) -> Response {
+    let app = &refuser.app;
     let checked = app.guard.check(&request);
     match checked.and_then(|()| Caller::of(&app.keys, request.headers())) {
         Ok(caller) => {
@@ -107,33 +221,60 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
         Err(refusal) => {
             tracing::debug!(%refusal, "refused a request");
             let (head, body) = request.into_parts();
-            http::discard(&app, &head.headers, body);
-            refuse(&app, head.uri.path(), refusal)
+            app.bodies.discard(&head.headers, body);
+            refuser.refuse(head.uri.path(), refusal)
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a row demands of a request before its handler.
+#[derive(Clone)]
+struct Permit {
+    app: Arc<App>,
+    dialect: Dialect,
+    scope: Option<Scope>,
+    check: Option<Check>,
+}
 
-    /// A socket is no call that OpenAPI could describe.
-    #[test]
-    fn the_description_has_exactly_the_routes() {
-        let document = openapi::document();
-        let mut described: Vec<(String, String)> = Vec::new();
-        for (path, item) in document["paths"].as_object().unwrap() {
-            for method in item.as_object().unwrap().keys() {
-                described.push((path.clone(), method.to_uppercase()));
-            }
+impl Permit {
+    fn check(&self, request: &Request, caller: &Caller) -> Result<(), Refusal> {
+        self.check.map_or(Ok(()), |check| check(request))?;
+        self.scope.map_or(Ok(()), |scope| caller.require(scope))
+    }
+}
+
+/// Lets a request to its handler if the row permits that.
+async fn permit_call(
+    State(permit): State<Permit>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match permit.check(&request, &caller) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => {
+            let (head, body) = request.into_parts();
+            permit.app.bodies.discard(&head.headers, body);
+            permit.dialect.refuse(&permit.app, refusal)
         }
-        let there = routes().into_iter().filter(|(path, ..)| *path != SOCKET_PATH);
-        let of = |(path, methods, _): Route| {
-            methods.split(", ").map(|method| (path.to_owned(), method.to_owned())).collect::<Vec<_>>()
-        };
-        let mut there: Vec<_> = there.flat_map(of).collect();
-        there.sort();
-        described.sort();
-        assert_eq!(described, there);
+    }
+}
+
+impl Method {
+    /// The name, as in the header `Allow`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    const fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Delete => MethodFilter::DELETE,
+        }
     }
 }

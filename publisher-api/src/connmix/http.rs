@@ -3,51 +3,41 @@
 //! Every answer is JSON with `E`, whatever goes wrong: clients of the original look nowhere else.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
-use axum::body::{Body, BodyDataStream, HttpBody as _};
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{MatchedPath, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::StreamExt as _;
-use tokio::time::timeout;
 
-use super::{Publish, http_answer};
-use crate::error::{Code, Refusal};
-use crate::guard::check_content_type;
-use crate::idempotency::{Key, KeyedCall};
-use crate::keys::{Caller, Scope};
+use super::answer::http_answer;
+use super::call::read_message;
+use crate::app::App;
+use crate::error::Refusal;
+use crate::http::{advise, check_content_type};
+use crate::idempotency::{Key, KeyedCall, Turn};
+use crate::keys::Caller;
 use crate::metrics::Via;
 use crate::publisher::Counting;
 use crate::receipts::Receipt;
-use crate::routes::{App, PUBLISH_PATH};
 
-/// Says `false` when the counts may not be all.
+/// `false` when the counts may not be all.
 const COMPLETE: HeaderName = HeaderName::from_static("mc-complete");
-/// Says `true` when an `Idempotency-Key` was recognized and the message was there before.
+/// `true` when an `Idempotency-Key` was recognized and the message was stored before.
 const DUPLICATE: HeaderName = HeaderName::from_static("mc-duplicate");
-/// Of a body that is too large, this many times the limit is read and thrown away behind the answer, so that
-/// a caller that sends all of it first gets to read why it was refused instead of a broken connection.
-const DISCARD_FACTOR: usize = 8;
-/// A caller from which nothing comes for this long, of a body that is thrown away, reads its answer or is
-/// gone.
-const DISCARD_PAUSE: Duration = Duration::from_secs(1);
 
-/// How to send a key, for clients that ask first.
-const CHALLENGE: HeaderValue =
-    HeaderValue::from_static("Basic realm=\"message center\", charset=\"UTF-8\", Bearer");
-
+/// Publishes one message.
 pub(crate) async fn publish(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
+    path: MatchedPath,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let outcome = match admit(&app, &caller, &headers) {
-        Ok(key) => answer(&app, &caller, key, &headers, body).await,
+        Ok(key) => answer(&app, &caller, key, path.as_str(), &headers, body).await,
         Err(refusal) => {
-            discard(&app, &headers, body);
+            app.bodies.discard(&headers, body);
             Err(refusal)
         }
     };
@@ -59,100 +49,48 @@ pub(crate) async fn publish(
     response
 }
 
-/// What can be said before the body is read.
+/// Checks what can be checked before the body is read.
 fn admit(app: &App, caller: &Caller, headers: &HeaderMap) -> Result<Option<Key>, Refusal> {
-    caller.require(Scope::Publish)?;
     check_content_type(headers)?;
     let key = Key::read(headers, caller.name())?;
-    app.publisher.has_room(caller).map(|()| key)
+    app.publisher.has_slot(caller).map(|()| key)
 }
 
-/// Reads a body that nobody needs, as far as a publish may be long, behind the answer. A caller that is still
-/// sending would find the connection broken, and not read why it was refused.
-pub(crate) fn discard(app: &App, headers: &HeaderMap, body: Body) {
-    discard_rest(app, headers, body.into_data_stream(), app.config.request_bytes());
-}
-
-/// The same for what is left of a body, at most so many bytes. A caller that asks before it sends (`Expect`)
-/// has sent nothing.
-fn discard_rest(app: &App, headers: &HeaderMap, mut rest: BodyDataStream, most: usize) {
-    if headers.contains_key(header::EXPECT) || rest.is_end_stream() {
-        return;
-    }
-    let (patience, drain) = (app.config.body_timeout, app.drain.clone());
-    app.drain.spawn("publisher-discard", async move {
-        let mut left = most;
-        let reading = async {
-            while left > 0
-                && let Ok(Some(Ok(chunk))) = timeout(DISCARD_PAUSE, rest.next()).await
-            {
-                left = left.saturating_sub(chunk.len());
-            }
-        };
-        tokio::select! { _ = timeout(patience, reading) => {}, () = drain.begun() => {} }
-    });
-}
-
-/// Answers a request that no call was made by.
+/// Answers a request for which no call was made.
 pub(crate) fn refuse(app: &App, refusal: Refusal) -> Response {
     respond(app, &Err(refusal))
 }
 
-/// The counts, and whether the message was there before.
+/// Reads and publishes the message. Returns the counts, and whether the message was stored before.
 async fn answer(
     app: &App,
     caller: &Caller,
     key: Option<Key>,
+    path: &str,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Receipt, bool), Refusal> {
-    let body = read(app, headers, body, app.config.request_bytes()).await?;
-    let publish = Publish::parse(&body, app.config.max_message.as_usize())?;
-    if key.is_some() && !app.publisher.keeps(&publish.channel) {
+    let body = app.bodies.read(headers, body, app.config.request_bytes()).await?;
+    let message = read_message(&body, app.config.max_message.as_usize())?;
+    let publisher = &app.publisher;
+    if key.is_some() && !publisher.has_history(&message.channel) {
         return Err(Refusal::Idempotency);
     }
-    caller.admit_publish(&publish.channel)?;
-    let Some(key) = key else {
-        return Ok((
-            app.publisher.hand_over(caller, publish, None, Counting::Wanted).await?.receipt().await,
-            false,
-        ));
-    };
-    let call = KeyedCall { key: &key, path: PUBLISH_PATH, body: &body };
-    let turn = app.keyed.begin(call, app.publisher.store_deadline()).await?;
-    let id = key.message_id(&publish.channel, 0);
-    let handed_over = app.publisher.hand_over(caller, publish, Some(id), Counting::Wanted).await?;
-    let duplicate = turn.is_repeat() && handed_over.stored().is_some_and(|(_, duplicate)| duplicate);
-    Ok((handed_over.receipt().await, duplicate))
-}
-
-/// Reads a body of at most `limit` bytes, in time. One that is longer is refused as soon as that is known.
-pub(crate) async fn read(
-    app: &App,
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-) -> Result<Vec<u8>, Refusal> {
-    let announced = body.size_hint().lower();
-    let (patience, mut chunks, mut whole) = (app.config.body_timeout, body.into_data_stream(), Vec::new());
-    let reading = async {
-        if usize::try_from(announced).is_ok_and(|announced| announced <= limit) {
-            while let Some(chunk) = chunks.next().await {
-                let chunk = chunk.map_err(|_| Refusal::BrokenBody)?;
-                if chunk.len() > limit - whole.len() {
-                    return Err(Refusal::LargeBody(limit));
-                }
-                whole.extend_from_slice(&chunk);
-            }
-            return Ok(());
+    caller.admit_publish(&message.channel)?;
+    // Held until the answer, so that a repeat meanwhile finds the message stored.
+    let turn = match &key {
+        Some(key) => {
+            let call = KeyedCall { key, path, body: &body };
+            Some(app.keyed.begin(call, publisher.store().deadline()).await?)
         }
-        Err(Refusal::LargeBody(limit))
+        None => None,
     };
-    let read = timeout(patience, reading).await.unwrap_or(Err(Refusal::SlowBody(patience)));
-    if let Err(Refusal::LargeBody(_)) = read {
-        discard_rest(app, headers, chunks, limit.saturating_mul(DISCARD_FACTOR));
-    }
-    read.map(|()| whole)
+    let id = key.map(|key| key.message_id(&message.channel, 0));
+    let accepted = publisher.accept(caller, message, id)?;
+    let handed_over = publisher.hand_over(accepted, Counting::Wanted).await?;
+    let is_repeat = turn.as_ref().is_some_and(Turn::is_repeat);
+    let duplicate = is_repeat && handed_over.stored().is_some_and(|stored| stored.duplicate);
+    Ok((handed_over.receipt().await, duplicate))
 }
 
 fn respond(app: &App, outcome: &Result<Receipt, Refusal>) -> Response {
@@ -172,19 +110,4 @@ fn respond(app: &App, outcome: &Result<Receipt, Refusal>) -> Response {
         Err(refusal) => advise(response.headers_mut(), refusal),
     }
     response
-}
-
-/// Says in headers what to do about a refusal.
-pub(crate) fn advise(headers: &mut HeaderMap, refusal: &Refusal) {
-    if let Some(pause) = refusal.retry_after() {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(pause));
-    }
-    if refusal.code() == Code::BadKey {
-        headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
-    }
-    if let Refusal::Method { allowed, .. } = refusal
-        && let Ok(allowed) = HeaderValue::try_from(&**allowed)
-    {
-        headers.insert(header::ALLOW, allowed);
-    }
 }

@@ -2,15 +2,23 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::json;
+use serde_json::value::RawValue;
+use shared::wire::{Counts, Kind};
 
-use super::*;
+use super::answer::{http_answer, ws_answer};
+use super::call::{Call, read_message};
+use crate::error::Refusal;
+use crate::publisher::Message;
+use crate::receipts::Receipt;
 
 const LIMIT: usize = 64;
 
-fn publish(json: &str) -> Result<Publish, Refusal> {
-    Publish::parse(json.as_bytes(), LIMIT)
+fn publish(json: &str) -> Result<Message, Refusal> {
+    read_message(json.as_bytes(), LIMIT)
 }
 
 /// Code and text of the refusal.
@@ -74,7 +82,7 @@ fn every_fault_is_named() {
     ] {
         assert!(refusal(request).starts_with(expected), "{request}\n{}", refusal(request));
     }
-    assert_eq!(Publish::parse(b"{\"c\":\"\xff\"}", LIMIT).unwrap_err().code().row().number, 101);
+    assert_eq!(read_message(b"{\"c\":\"\xff\"}", LIMIT).unwrap_err().code().row().number, 101);
 }
 
 #[test]
@@ -99,8 +107,8 @@ fn deep_nesting_is_refused_without_being_built() {
 }
 
 fn call(json: &str) -> (Option<&str>, String) {
-    let Call { echo, publish, .. } = Call::parse(json, LIMIT);
-    let publish = match publish {
+    let Call { echo, message, .. } = Call::parse(json, LIMIT);
+    let publish = match message {
         Ok(publish) => publish.channel.to_string(),
         Err(refusal) => format!("{} {refusal}", refusal.code().row().number),
     };
@@ -202,7 +210,7 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Publish::parse(&bytes, LIMIT);
+        let _ = read_message(&bytes, LIMIT);
         let _ = Call::parse(&String::from_utf8_lossy(&bytes), LIMIT);
     }
 
@@ -210,8 +218,8 @@ proptest! {
     fn any_json_is_read_or_refused_and_every_answer_is_json(value in any_json()) {
         let text = value.to_string();
         let outcomes = [(None, publish(&text)), {
-            let Call { echo, publish, .. } = Call::parse(&text, LIMIT);
-            (echo, publish)
+            let Call { echo, message, .. } = Call::parse(&text, LIMIT);
+            (echo, message)
         }];
         for (echo, outcome) in outcomes {
             let answer = match outcome {

@@ -22,9 +22,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::PART;
 use crate::metrics::{Loss, Metrics};
 use roster::{Change, Expected, Lapse, Roster, Times};
+
+/// The name of this part in logs, readiness and bus connections.
+pub const PART: &str = "publisher-api";
 
 /// The pause after a proof of the subscription failed.
 const PROOF_PAUSE: Duration = Duration::from_millis(200);
@@ -84,6 +86,12 @@ impl Edges {
     pub(crate) fn expected(&self) -> Expected {
         let state = *self.state.borrow();
         self.lock().expected(state, self.now())
+    }
+
+    /// Whether surely no edge is there. As [`Expected::nobody`] of [`Edges::expected`], without the names.
+    pub(crate) fn is_nobody(&self) -> bool {
+        let state = *self.state.borrow();
+        self.lock().is_nobody(state, self.now())
     }
 
     /// An edge answered: it lives.

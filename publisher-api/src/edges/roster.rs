@@ -90,8 +90,15 @@ pub(crate) struct Roster {
     edges: HashMap<NodeId, Edge>,
     /// Who said bye, and when: a late answer must not bring it back. Forgotten like the silent ones.
     departed: HashMap<NodeId, Instant>,
-    /// Since when heartbeats surely arrive, and on which connection.
-    proved: Option<(u64, Instant)>,
+    proved: Option<Proof>,
+}
+
+/// Since when heartbeats surely arrive.
+#[derive(Debug, Clone, Copy)]
+struct Proof {
+    /// The number of the connection.
+    connects: u64,
+    since: Instant,
 }
 
 impl Roster {
@@ -132,21 +139,28 @@ impl Roster {
 
     /// The subscription to the heartbeats is proved active on the connection number `connects`.
     pub(crate) fn on_proved(&mut self, connects: u64, now: Instant) {
-        self.proved = Some((connects, now));
+        self.proved = Some(Proof { connects, since: now });
     }
 
     /// From when on the roster is certain on the connection number `connects`. `None`: not yet known.
     pub(crate) fn certain_from(&self, connects: u64) -> Option<Instant> {
-        let (proved, since) = self.proved?;
-        (proved == connects).then(|| since + self.times.hearing())
+        let proof = self.proved?;
+        (proof.connects == connects).then(|| proof.since + self.times.hearing())
     }
 
-    /// Who must answer an ask that is sent now.
+    /// Whether no edge can be there that is not known.
+    fn is_certain(&self, bus: BusState, now: Instant) -> bool {
+        bus.connected && self.certain_from(bus.connects).is_some_and(|from| from <= now)
+    }
+
+    /// Whether surely no edge is there.
+    pub(crate) fn is_nobody(&self, bus: BusState, now: Instant) -> bool {
+        self.edges.is_empty() && self.is_certain(bus, now)
+    }
+
+    /// The edges that must answer an ask that is sent now.
     pub(crate) fn expected(&self, bus: BusState, now: Instant) -> Expected {
-        let mut expected = Expected {
-            certain: bus.connected && self.certain_from(bus.connects).is_some_and(|from| from <= now),
-            ..Expected::default()
-        };
+        let mut expected = Expected { certain: self.is_certain(bus, now), ..Expected::default() };
         for (id, edge) in &self.edges {
             if edge.silent { &mut expected.silent } else { &mut expected.live }.push(id.clone());
         }

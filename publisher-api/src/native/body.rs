@@ -4,26 +4,33 @@ use axum::body::Body;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 
-use crate::connmix::{http, object};
+use crate::app::App;
 use crate::error::Refusal;
-use crate::guard::check_content_type;
-use crate::routes::App;
+use crate::http::{check_content_type, object};
 
-/// Reads the body of a call that `admitted` lets in. Whoever is refused gets to read why.
-pub(super) async fn read(
+/// Reads the body of a call. `admitted`: the outcome of checks that need no body. A caller that is refused gets to
+/// read why.
+///
+/// # Errors
+/// The call is not admitted, or the body is not declared as JSON, too large, too slow, or ends early.
+pub(super) async fn read<T>(
     app: &App,
     headers: &HeaderMap,
     body: Body,
-    admitted: Result<(), Refusal>,
-) -> Result<Vec<u8>, Refusal> {
-    if let Err(refusal) = admitted.and_then(|()| check_content_type(headers)) {
-        http::discard(app, headers, body);
-        return Err(refusal);
-    }
-    http::read(app, headers, body, app.config.max_request.as_usize()).await
+    admitted: Result<T, Refusal>,
+) -> Result<(T, Vec<u8>), Refusal> {
+    let admitted = match admitted.and_then(|admitted| check_content_type(headers).map(|()| admitted)) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            app.bodies.discard(headers, body);
+            return Err(refusal);
+        }
+    };
+    let body = app.bodies.read(headers, body, app.config.max_request.as_usize()).await?;
+    Ok((admitted, body))
 }
 
-/// Reads a JSON object. What is JSON but does not fit is told apart from what is no JSON.
+/// Reads a JSON object. JSON that does not fit the call is told apart from what is no JSON.
 pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], example: &'static str) -> Result<T, Refusal> {
     object(json, example).map_err(shape)
 }

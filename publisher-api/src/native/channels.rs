@@ -18,10 +18,11 @@ use shared::ids::{Channel, NameError};
 use shared::wire::Kind;
 use utoipa::{IntoParams, ToSchema};
 
-use super::respond;
+use super::respond::respond;
+use crate::app::App;
 use crate::error::Refusal;
-use crate::keys::{Caller, Scope};
-use crate::routes::App;
+use crate::http::ROUTED;
+use crate::keys::Caller;
 
 /// Messages in one page.
 const MAX_LIMIT: u32 = 1_000;
@@ -49,7 +50,7 @@ pub(crate) struct Which {
 /// A message that is kept. It has `text` or `base64`, as it was published.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = KeptMessage)]
-pub(super) struct Kept {
+pub(super) struct MessageAnswer {
     /// Where recovering clients see it.
     #[schema(example = "2b9f42b420cf6b4c.42")]
     id: String,
@@ -70,12 +71,12 @@ pub(super) struct Kept {
 /// Messages of a channel.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = KeptMessages)]
-pub(super) struct KeptAnswer {
+pub(super) struct MessagesAnswer {
     /// The channel.
     #[schema(example = "user:1001")]
     channel: String,
     /// The oldest first.
-    messages: Vec<Kept>,
+    messages: Vec<MessageAnswer>,
     /// What to give as `after` to read on, now or later.
     #[schema(example = "2b9f42b420cf6b4c.42")]
     next: String,
@@ -100,9 +101,9 @@ pub(super) struct ErasedAnswer {
 }
 
 #[utoipa::path(
-    get, path = "/v1/channels/{channel}/messages", operation_id = "messagesOfChannel", tag = "channels",
+    get, path = ROUTED, operation_id = "messagesOfChannel", tag = "channels",
     params(("channel" = String, Path, description = "The channel, percent-encoded.", example = "user:1001"), Which),
-    responses((status = 200, description = "Messages that are kept.", body = KeptAnswer))
+    responses((status = 200, description = "Messages that are kept.", body = MessagesAnswer))
 )]
 /// Reads the messages of a channel that are kept.
 ///
@@ -115,8 +116,7 @@ pub(crate) async fn messages(
     query: Result<Query<Which>, QueryRejection>,
 ) -> Response {
     let outcome = async {
-        caller.require(Scope::Read)?;
-        let channel = kept_channel(&app, path, &caller)?;
+        let channel = stored_channel(&app, path, &caller)?;
         let (after, limit) = query.map_err(|_| BAD_QUERY).and_then(|Query(which)| which.checked())?;
         read(&app, channel, after, limit).await
     };
@@ -124,7 +124,7 @@ pub(crate) async fn messages(
 }
 
 #[utoipa::path(
-    delete, path = "/v1/channels/{channel}/messages", operation_id = "eraseChannel", tag = "channels",
+    delete, path = ROUTED, operation_id = "eraseChannel", tag = "channels",
     params(("channel" = String, Path, description = "The channel, percent-encoded.", example = "user:1001")),
     responses((status = 200, description = "What was erased.", body = ErasedAnswer))
 )]
@@ -139,17 +139,16 @@ pub(crate) async fn erase(
     RawQuery(query): RawQuery,
 ) -> Response {
     let outcome = async {
-        caller.require(Scope::Admin)?;
         // Whoever means to erase a part must not lose all of it.
         if query.is_some_and(|query| !query.is_empty()) {
             return Err(NO_QUERY);
         }
-        let channel = kept_channel(&app, path, &caller)?;
-        let publisher = &app.publisher;
-        let deadline = publisher.store_deadline();
-        publisher.history_usable(deadline).await?;
-        let erased = publisher.history().erase(&channel, deadline).await;
-        let erased = erased.map_err(|error| publisher.not_stored(error))?;
+        let channel = stored_channel(&app, path, &caller)?;
+        let store = app.publisher.store();
+        let deadline = store.deadline();
+        store.usable(deadline).await?;
+        let erased = store.history().erase(&channel, deadline).await;
+        let erased = erased.map_err(|error| store.refusal(error))?;
         tracing::info!(key = caller.name(), messages = erased.messages, "a channel was erased");
         Ok(ErasedAnswer {
             channel: channel.as_str().to_owned(),
@@ -177,8 +176,8 @@ impl Which {
     }
 }
 
-/// The channel that a path names, if the caller may have to do with it and it has history.
-fn kept_channel(
+/// Returns the channel that a path names, if the caller may use the channel and the channel has history.
+fn stored_channel(
     app: &App,
     path: Result<Path<String>, PathRejection>,
     caller: &Caller,
@@ -186,7 +185,7 @@ fn kept_channel(
     let Path(name) = path.map_err(|_| Refusal::BadTarget(NameError::Character))?;
     let channel = Channel::parse(&name).map_err(Refusal::BadTarget)?;
     caller.require_channel(&channel)?;
-    if app.publisher.keeps(&channel) { Ok(channel) } else { Err(Refusal::NoHistory) }
+    if app.publisher.has_history(&channel) { Ok(channel) } else { Err(Refusal::NoHistory) }
 }
 
 async fn read(
@@ -194,16 +193,14 @@ async fn read(
     channel: Channel,
     after: Option<Position>,
     limit: usize,
-) -> Result<KeptAnswer, Refusal> {
-    let (publisher, history) = (&app.publisher, app.publisher.history());
-    publisher.history_usable(publisher.store_deadline()).await?;
+) -> Result<MessagesAnswer, Refusal> {
+    let (store, history) = (app.publisher.store(), app.publisher.store().history());
+    store.usable(store.deadline()).await?;
     let unreadable = |error: ReadError| match error {
         ReadError::OtherEpoch if after.is_some() => Refusal::NotWhole,
-        ReadError::NotReady | ReadError::OtherEpoch | ReadError::Behind | ReadError::Api(_) => {
-            publisher.store_away()
-        }
+        ReadError::NotReady | ReadError::OtherEpoch | ReadError::Behind | ReadError::Api(_) => store.away(),
     };
-    // Before the channel's tail: what is not known to the tail is beyond this.
+    // Asked before the channel's tail: a message that the tail does not know is beyond this.
     let last = history.fresh(history.partition(&channel)).await.map_err(unreadable)?.last_seq;
     let (epoch, tail) = history.tail(&channel).await.map_err(unreadable)?;
     if after.is_some_and(|after| after.epoch != epoch || after.seq > last.max(tail)) {
@@ -213,7 +210,7 @@ async fn read(
     let limit = PageLimit { messages: limit, bytes: PAGE_BYTES };
     let mut page = history.page(&channel, epoch, from, limit).await.map_err(unreadable)?;
     for _ in 0..TRIES {
-        // A replica that is behind its leader may know none of them yet.
+        // A replica behind its leader may have none of these messages yet.
         if !page.messages.is_empty() || tail <= from || (after.is_some() && !page.whole) {
             break;
         }
@@ -224,22 +221,19 @@ async fn read(
         return Err(Refusal::NotWhole);
     }
     if page.messages.is_empty() && tail > from {
-        return Err(publisher.store_away());
+        return Err(store.away());
     }
     Ok(answer(&channel, page, from.max(last), tail))
 }
 
-/// `caught_up`: up to where there is nothing, if the page is empty.
-fn answer(channel: &Channel, page: Page, caught_up: u64, tail: u64) -> KeptAnswer {
+/// `caught_up`: the sequence up to which there is nothing, if the page is empty.
+fn answer(channel: &Channel, page: Page, caught_up: u64, tail: u64) -> MessagesAnswer {
     let Page { epoch, messages, remaining, .. } = page;
     let seq = messages.last().map_or(caught_up, |message| message.seq);
-    // What stands in place of erased messages is none, and nothing before it is there any more.
-    let begin = messages.iter().rposition(|message| message.erased).map_or(0, |place| place + 1);
-    let show = |message: StoredMessage| {
-        let id = Position { epoch, seq: message.seq }.to_string();
-        kept(id, message)
-    };
-    KeptAnswer {
+    // The mark of an erasure is no message, and nothing before the mark exists any more.
+    let begin = messages.iter().rposition(|message| message.erased).map_or(0, |mark| mark + 1);
+    let show = |message: StoredMessage| show(Position { epoch, seq: message.seq }, message);
+    MessagesAnswer {
         channel: channel.as_str().to_owned(),
         more: remaining > 0 || seq < tail,
         messages: messages.into_iter().skip(begin).map(show).collect(),
@@ -248,15 +242,16 @@ fn answer(channel: &Channel, page: Page, caught_up: u64, tail: u64) -> KeptAnswe
     }
 }
 
-fn kept(id: String, message: StoredMessage) -> Kept {
+fn show(position: Position, message: StoredMessage) -> MessageAnswer {
     let time = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(message.time)).to_string();
-    let mut kept = Kept { id, time, text: None, base64: None, unreadable: None };
+    let mut shown =
+        MessageAnswer { id: position.to_string(), time, text: None, base64: None, unreadable: None };
     match message.message {
         Ok(live) => match (live.kind, std::str::from_utf8(&live.payload)) {
-            (Kind::Text, Ok(text)) => kept.text = Some(text.to_owned()),
-            (Kind::Text | Kind::Binary, _) => kept.base64 = Some(STANDARD.encode(&live.payload)),
+            (Kind::Text, Ok(text)) => shown.text = Some(text.to_owned()),
+            (Kind::Text | Kind::Binary, _) => shown.base64 = Some(STANDARD.encode(&live.payload)),
         },
-        Err(error) => kept.unreadable = Some(error.to_string()),
+        Err(error) => shown.unreadable = Some(error.to_string()),
     }
-    kept
+    shown
 }

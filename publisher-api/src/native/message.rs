@@ -11,8 +11,10 @@ use shared::wire::Kind;
 use utoipa::ToSchema;
 
 use super::body::parse;
+use super::limits::MAX_TARGETS;
 use super::target::{Entries, Target, targets};
 use crate::error::Refusal;
+use crate::http::present;
 
 const EXAMPLE: &str = r#"{"to":{"users":[1001]},"event":"@user","data":{"msg":"Hello"}}"#;
 
@@ -75,27 +77,20 @@ pub(super) struct Body<'a> {
     receipt: Option<bool>,
 }
 
-/// `Some` even for null, which serde would take for nothing.
-fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// A message that can be sent.
+/// A message with its targets, each checked by itself.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct Addressed {
     /// Users first, then channels; at least one.
     pub(super) targets: Vec<Target>,
     /// How plain subscribers receive it.
     pub(super) kind: Kind,
-    /// What goes out, the same for all.
+    /// The bytes that go out, the same for all.
     pub(super) payload: Bytes,
     /// Whether sessions are counted, if the call says so.
     pub(super) receipt: Option<bool>,
 }
 
-impl Message {
+impl Addressed {
     /// Reads a message; `limit` bounds what goes out, in bytes.
     ///
     /// # Errors
@@ -107,8 +102,8 @@ impl Message {
             0 => {
                 return Err(Refusal::Native("\"to\" names nobody; give it \"users\", \"channels\", or both"));
             }
-            many if many > super::MAX_TARGETS => {
-                return Err(Refusal::TooLong { what: "targets", limit: super::MAX_TARGETS });
+            many if many > MAX_TARGETS => {
+                return Err(Refusal::TooLong { what: "targets", limit: MAX_TARGETS });
             }
             _ => {}
         }

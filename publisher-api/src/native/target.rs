@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::ids::{Channel, Uid};
 
-use super::MAX_TARGETS;
+use super::limits::MAX_TARGETS;
 use crate::error::Refusal;
 
 /// How much of a bad target its result repeats, in bytes.

@@ -19,16 +19,19 @@ use super::answer::{
     DisconnectAnswer, EdgeClosed, EdgeSessions, EdgesAnswer, EntryError, ManySessionsAnswer, SessionsAnswer,
     UserResult, UserSessions,
 };
+use super::body;
+use super::limits::MAX_USERS;
+use super::respond::respond;
 use super::target::{Entries, echo, user};
-use super::{MAX_USERS, body, respond};
+use crate::app::App;
 use crate::control::Gathered;
 use crate::error::Refusal;
-use crate::keys::{Caller, Scope};
-use crate::routes::App;
+use crate::http::ROUTED;
+use crate::keys::Caller;
 
 /// The longest time for which a user may be kept out.
 const MAX_DENY: Duration = Duration::from_secs(30 * 24 * 3600);
-/// What a close frame has room for, in bytes.
+/// The longest reason of a close frame, in bytes.
 const MAX_REASON: usize = 123;
 /// The last time that is written with four digits of a year, in milliseconds since 1970.
 const LAST_TIME: u64 = 253_402_300_799_999;
@@ -82,7 +85,7 @@ impl Disconnect {
 }
 
 #[utoipa::path(
-    get, path = "/v1/users/{uid}/sessions", operation_id = "sessionsOfUser", tag = "users",
+    get, path = ROUTED, operation_id = "sessionsOfUser", tag = "users",
     params(("uid" = String, Path, description = "The user's id, percent-encoded.", example = "1001")),
     responses((status = 200, description = "The sessions of the user.", body = SessionsAnswer))
 )]
@@ -95,10 +98,9 @@ pub(crate) async fn sessions(
     path: Result<Path<String>, PathRejection>,
 ) -> Response {
     let outcome = async {
-        caller.require(Scope::Read)?;
         let uid = named(path, &caller)?;
-        let order = Command::Sessions { users: vec![uid.as_str().to_owned()] };
-        let gathered = app.control.ask(&caller, order, 1).await?;
+        let command = Command::Sessions { users: vec![uid.as_str().to_owned()] };
+        let gathered = app.control.ask(&caller, command, 1).await?;
         Ok(SessionsAnswer {
             user: found(&uid, 0, &gathered),
             edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
@@ -109,7 +111,7 @@ pub(crate) async fn sessions(
 }
 
 #[utoipa::path(
-    post, path = "/v1/users/sessions", operation_id = "sessionsOfUsers", tag = "users",
+    post, path = ROUTED, operation_id = "sessionsOfUsers", tag = "users",
     request_body(content = Users<'_>),
     responses((status = 200, description = "The sessions of each user.", body = ManySessionsAnswer))
 )]
@@ -123,7 +125,7 @@ pub(crate) async fn sessions_of_many(
     body: Body,
 ) -> Response {
     let outcome = async {
-        let body = body::read(&app, &headers, body, caller.require(Scope::Read)).await?;
+        let ((), body) = body::read(&app, &headers, body, Ok(())).await?;
         let named = read_users(&body)?;
         let users: Vec<_> = named.into_iter().map(|(name, uid)| (name, permitted(uid, &caller))).collect();
         let asked: Vec<Uid> = users.iter().filter_map(|(_, uid)| uid.as_ref().ok().cloned()).collect();
@@ -133,11 +135,11 @@ pub(crate) async fn sessions_of_many(
             let names = asked.iter().map(|uid| uid.as_str().to_owned()).collect();
             app.control.ask(&caller, Command::Sessions { users: names }, asked.len()).await?
         };
-        let mut place = 0;
+        let mut index = 0;
         let results = users.into_iter().map(|(name, uid)| match uid {
             Ok(uid) => {
-                place += 1;
-                UserResult::Found(found(&uid, place - 1, &gathered))
+                index += 1;
+                UserResult::Found(found(&uid, index - 1, &gathered))
             }
             Err(refusal) => UserResult::Refused { user: name, error: EntryError::of(&refusal) },
         });
@@ -151,7 +153,7 @@ pub(crate) async fn sessions_of_many(
 }
 
 #[utoipa::path(
-    post, path = "/v1/users/{uid}/disconnect", operation_id = "disconnect", tag = "users",
+    post, path = ROUTED, operation_id = "disconnect", tag = "users",
     params(("uid" = String, Path, description = "The user's id, percent-encoded.", example = "1001")),
     request_body(content = Disconnect),
     responses((status = 200, description = "What was closed.", body = DisconnectAnswer))
@@ -169,35 +171,29 @@ pub(crate) async fn disconnect(
     body: Body,
 ) -> Response {
     let outcome = async {
-        let uid = caller.require(Scope::Disconnect).and_then(|()| named(path, &caller));
-        let (uid, admitted) = match uid {
-            Ok(uid) => (Some(uid), Ok(())),
-            Err(refusal) => (None, Err(refusal)),
-        };
-        let body = body::read(&app, &headers, body, admitted).await?;
-        let uid = uid.ok_or(Refusal::BadUser(NameError::Empty))?;
+        let (uid, body) = body::read(&app, &headers, body, named(path, &caller)).await?;
         let (reason, deny_for) = Disconnect::parse(&body)?;
         let milliseconds = deny_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let users = vec![uid.as_str().to_owned()];
-        // First where it is kept: an edge that does not hear the order reads it there.
-        let kept = match deny_for {
+        // Stored first: an edge that does not hear the command reads the ban there.
+        let stored = match deny_for {
             Some(time) => Some(app.control.deny(&caller, &uid, reason.as_deref(), time).await?),
             None => None,
         };
-        let order = Command::Disconnect { users, reason, deny_for_ms: milliseconds, stored: kept };
-        let gathered = app.control.ask(&caller, order, 1).await?;
+        let command = Command::Disconnect { users, reason, deny_for_ms: milliseconds, stored };
+        let gathered = app.control.ask(&caller, command, 1).await?;
         tracing::info!(
             key = caller.name(),
             ?deny_for,
             complete = gathered.complete,
             "a user was disconnected"
         );
-        Ok(closed(&uid, &gathered, kept))
+        Ok(closed(&uid, &gathered, stored))
     };
     respond(&app, outcome.await)
 }
 
-/// The user that a path names, if the caller may have to do with it.
+/// Returns the user that a path names, if the caller may use the user's channel.
 fn named(path: Result<Path<String>, PathRejection>, caller: &Caller) -> Result<Uid, Refusal> {
     let Path(text) = path.map_err(|_| Refusal::BadUser(NameError::Character))?;
     permitted(Uid::parse(&text).map_err(Refusal::BadUser), caller)
@@ -209,7 +205,7 @@ fn permitted(uid: Result<Uid, Refusal>, caller: &Caller) -> Result<Uid, Refusal>
     Ok(uid)
 }
 
-/// What stands in a question, and the user it is.
+/// An entry of a question, and the user it names.
 type Named = (String, Result<Uid, Refusal>);
 
 /// Reads a question about users.
@@ -222,9 +218,10 @@ pub(super) fn read_users(json: &[u8]) -> Result<Vec<Named>, Refusal> {
     }
 }
 
-fn found(uid: &Uid, place: usize, gathered: &Gathered) -> UserSessions {
+/// `index`: the number of the user in the question.
+fn found(uid: &Uid, index: usize, gathered: &Gathered) -> UserSessions {
     let on = gathered.answers.iter().filter_map(|(edge, users)| {
-        let answer = users.get(place).filter(|answer| answer.sessions > 0)?;
+        let answer = users.get(index).filter(|answer| answer.sessions > 0)?;
         let since = answer.since.iter().map(|time| rfc3339(*time)).collect();
         Some(EdgeSessions { edge: edge.as_str().to_owned(), sessions: answer.sessions, since })
     });
@@ -234,7 +231,7 @@ fn found(uid: &Uid, place: usize, gathered: &Gathered) -> UserSessions {
     UserSessions { user: uid.as_str().to_owned(), online: sessions > 0, sessions, on }
 }
 
-fn closed(uid: &Uid, gathered: &Gathered, kept: Option<StoredAt>) -> DisconnectAnswer {
+fn closed(uid: &Uid, gathered: &Gathered, stored: Option<StoredAt>) -> DisconnectAnswer {
     let answers = || gathered.answers.iter().filter_map(|(edge, users)| Some((edge, users.first()?)));
     let mut on: Vec<EdgeClosed> = answers()
         .filter(|(_, answer)| answer.sessions > 0)
@@ -245,7 +242,8 @@ fn closed(uid: &Uid, gathered: &Gathered, kept: Option<StoredAt>) -> DisconnectA
         user: uid.as_str().to_owned(),
         closed: on.iter().map(|edge| edge.closed).sum(),
         on,
-        denied: kept.is_some_and(|kept| kept.until_ms > 0) && answers().all(|(_, answer)| answer.denied),
+        denied: stored.is_some_and(|stored| stored.until_ms > 0)
+            && answers().all(|(_, answer)| answer.denied),
         edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
         complete: gathered.complete,
     }

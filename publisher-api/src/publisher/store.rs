@@ -1,138 +1,114 @@
-//! The store step: a message of a channel with history is acknowledged only once the store says where it is.
+//! The store step: a message of a channel with history is acknowledged only once the store says its position.
 //!
-//! Its id stays the same on every try, so that the store knows a message that it already has. How long is
-//! waited counts from when the message was taken, not from its turn, so that a queue that meets one absence
-//! is refused together.
+//! The id of a message stays the same on every try, so that the store recognizes a message that it already has.
+//! The deadline counts from when the message was accepted, not from its turn. So a queue of messages that meets one
+//! absence is refused together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use shared::bus::Bus;
 use shared::bus::async_nats::HeaderMap;
 use shared::bus::jetstream::ApiError;
-use shared::faults::Fault;
-use shared::gauge::GaugeGuard;
-use shared::history::{HistoryState, Position, StoreError, Stored};
-use shared::ids::{Channel, MessageId};
+use shared::drain::Drain;
+use shared::faults::{Fault, Faults};
+use shared::history::{History, HistoryState, StoreError, Stored};
+use shared::ids::{Channel, MessageIds};
+use shared::log_throttle::LogThrottle;
 use shared::trace::TraceContext;
-use shared::wire::{LiveMessage, StoredRef};
+use shared::wire::LiveMessage;
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
-use super::{Counting, HandedOver, Publisher};
-use crate::connmix::Publish;
+use super::limits::{check_size, payload_limit};
 use crate::error::{Refusal, StoreRefusal};
-use crate::keys::Caller;
-use crate::metrics::Outcome;
-use crate::receipts::Which;
-use crate::shares::Share;
+use crate::metrics::{Metrics, Outcome};
 use crate::spans;
 
-/// "maximum message size exceeded"; it has two numbers.
+/// "maximum message size exceeded", which has two numbers.
 const MESSAGE_TOO_LARGE: [u64; 2] = [10_054, 10_097];
 
-/// A publish to a channel with history that has its place and waits for its turn.
+/// The store of the history, as publishes and calls about history meet it.
 #[derive(Debug)]
-pub(crate) struct Accepted {
-    channel: Channel,
-    message: LiveMessage,
-    began: Instant,
-    /// Until when the store may answer, as [`Publisher::awake`] counts.
-    deadline: Instant,
-    span: Span,
-    slot: Share,
-    held: GaugeGuard,
+pub(crate) struct Store {
+    bus: Bus,
+    history: History,
+    faults: Faults,
+    /// Begins when this part leaves.
+    drain: Drain,
+    /// Other ids for repeats, when a test asks for them.
+    ids: MessageIds,
+    times: StoreTimes,
+    /// An outage of the store is one line in the log, not one a message.
+    complaints: LogThrottle,
+    metrics: Arc<Metrics>,
 }
 
-impl Accepted {
-    /// Where it goes to.
-    pub(crate) fn channel(&self) -> &Channel {
-        &self.channel
-    }
+/// How long a message waits for the store to answer, retries included.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StoreTimes {
+    /// As a rule.
+    pub(super) wait: Duration,
+    /// Once this part leaves.
+    pub(super) leaving: Duration,
 }
 
-impl Publisher {
-    /// Takes a publish to a channel with history. Its order is that of the calls of [`Publisher::keep`].
-    ///
-    /// # Errors
-    /// Code 107: there is no place.
-    pub(crate) fn accept(
-        &self,
-        caller: &Caller,
-        publish: Publish,
-        id: Option<MessageId>,
-    ) -> Result<Accepted, Refusal> {
-        let slot = self.slot(caller)?;
-        let Publish { channel, kind, payload } = publish;
-        let message = LiveMessage { id: id.unwrap_or_else(|| self.ids.next()), kind, payload };
-        let began = Instant::now();
-        Ok(Accepted {
-            channel,
-            message,
-            began,
-            deadline: self.store_deadline(),
-            span: spans::publish(),
-            slot,
-            held: GaugeGuard::new(&self.metrics.in_flight),
-        })
+impl Store {
+    pub(super) fn new(
+        bus: Bus,
+        history: History,
+        faults: Faults,
+        drain: Drain,
+        times: StoreTimes,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (ids, complaints) = (MessageIds::random(), LogThrottle::default());
+        Self { bus, history, faults, drain, ids, times, complaints, metrics }
     }
 
-    /// Stores the message, and asks the edges about it if its counts are wanted.
+    /// The history of channels.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Returns until when a call that begins now may wait for the store, as [`Bus::awake`] counts.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.bus.awake().now() + self.times.wait
+    }
+
+    /// Stores a message, tried until `deadline`.
     ///
     /// # Errors
     /// Codes 104, 108.
-    pub(crate) async fn keep(&self, accepted: Accepted, counting: Counting) -> Result<HandedOver, Refusal> {
-        let Accepted { channel, message, began, deadline, span, slot, held } = accepted;
-        let work = async {
-            let (position, duplicate) = self.store(&channel, &message, deadline).await?;
-            self.metrics.handed_over(message.payload.len(), began.elapsed());
-            let receipt = self.asks(counting).then(|| self.asker.ask(stored_at(&channel, position)));
-            Ok::<_, Refusal>((position, duplicate, receipt))
-        };
-        let (position, duplicate, receipt) = work.instrument(span.clone()).await?;
-        Ok(HandedOver {
-            id: message.id,
-            stored: Some((position, duplicate)),
-            began,
-            receipt,
-            patience: self.limits.receipt,
-            awake: self.bus.awake().clone(),
-            span,
-            metrics: Arc::clone(&self.metrics),
-            _slot: slot,
-            _held: held,
-        })
-    }
-
-    /// Stores a message, tried until `deadline`. Says where it is, and whether it was there before.
     pub(super) async fn store(
         &self,
         channel: &Channel,
         message: &LiveMessage,
         deadline: Instant,
-    ) -> Result<(Position, bool), Refusal> {
+    ) -> Result<Stored, Refusal> {
         let (span, began, tries) = (spans::store(message), Instant::now(), AtomicU64::new(0));
         let stored = tokio::select! {
             stored = self.try_to_store(channel, message, &tries, deadline).instrument(span.clone()) => stored,
-            () = self.leaving() => Err(self.store_away()),
+            () = self.leaving() => Err(self.away()),
         };
         let retries = tries.into_inner().saturating_sub(1);
         self.metrics.store_took(began.elapsed(), retries);
         self.metrics.stored(outcome(&stored));
         span.record("mc.retries", retries);
-        match stored {
+        match &stored {
             Ok(Stored { position, duplicate, .. }) => {
                 span.record("mc.duplicate", duplicate);
                 tracing::debug!(message_id = %message.id, %channel, %position, duplicate, "stored");
-                Ok((position, duplicate))
             }
             Err(refusal) => {
                 span.record("otel.status_code", "ERROR");
                 if let Some(messages) = self.complaints.due() {
                     tracing::warn!(message_id = %message.id, retries, messages, %refusal, "messages are not stored");
                 }
-                Err(refusal)
             }
         }
+        stored
     }
 
     async fn try_to_store(
@@ -142,8 +118,8 @@ impl Publisher {
         tries: &AtomicU64,
         deadline: Instant,
     ) -> Result<Stored, Refusal> {
-        self.history_usable(deadline).await?;
-        self.check_size(message)?;
+        self.usable(deadline).await?;
+        check_size(&self.bus, message)?;
         let mut first = message.headers();
         if let Some(trace) = TraceContext::current() {
             trace.to_bus(&mut first);
@@ -157,11 +133,14 @@ impl Publisher {
             }
         };
         let stored = self.history.store_with(channel, headers, &message.payload, deadline).await;
-        stored.map_err(|error| self.not_stored(error))
+        stored.map_err(|error| self.refusal(error))
     }
 
     /// Waits until history can be used, until `deadline`.
-    pub(crate) async fn history_usable(&self, deadline: Instant) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// Code 108.
+    pub(crate) async fn usable(&self, deadline: Instant) -> Result<(), Refusal> {
         let mut state = self.history.state();
         let known = state.wait_for(|state| !matches!(state, HistoryState::Opening { .. }));
         match self.bus.awake().timeout_at(deadline, known).await {
@@ -171,12 +150,11 @@ impl Publisher {
                 }
                 HistoryState::Ready(_) | HistoryState::Opening { .. } => Ok(()),
             },
-            Ok(Err(_)) | Err(_) => Err(self.store_away()),
+            Ok(Err(_)) | Err(_) => Err(self.away()),
         }
     }
 
-    /// Another id on a repeat: what a test switches on to see that the id is what keeps messages from being
-    /// doubled.
+    /// Test switch: gives a repeat another id, to show that the id is what keeps messages from being doubled.
     fn renamed(&self, message: &LiveMessage, first: &HeaderMap) -> HeaderMap {
         let mut headers = first.clone();
         let other = LiveMessage { id: self.ids.next(), ..message.clone() }.headers();
@@ -188,34 +166,28 @@ impl Publisher {
         headers
     }
 
-    /// Resolves when this part has left for so long that a message had better be refused.
+    /// Resolves when this part has been leaving for so long that a message had better be refused.
     async fn leaving(&self) {
         self.drain.begun().await;
-        sleep(self.limits.store_wait_leaving).await;
+        sleep(self.times.leaving).await;
     }
 
-    pub(crate) fn store_away(&self) -> Refusal {
-        Refusal::StoreUnavailable(self.limits.store_wait)
+    /// The refusal of a call that the store did not answer in time.
+    pub(crate) fn away(&self) -> Refusal {
+        Refusal::StoreUnavailable(self.times.wait)
     }
 
-    /// What a caller is told about an error of the store.
-    pub(crate) fn not_stored(&self, error: StoreError) -> Refusal {
+    /// The refusal that tells a caller about an error of the store.
+    pub(crate) fn refusal(&self, error: StoreError) -> Refusal {
         match error {
             StoreError::Full => Refusal::StoreFull,
-            StoreError::Unavailable(_) => self.store_away(),
+            StoreError::Unavailable(_) => self.away(),
             StoreError::Refused(ApiError::Api { err_code, .. }) if MESSAGE_TOO_LARGE.contains(&err_code) => {
-                let limit = self.bus.max_payload().saturating_sub(super::HEADERS_BYTES);
-                Refusal::TooLarge { what: "the message, for this store,", limit }
+                Refusal::TooLarge { what: "the message, for this store,", limit: payload_limit(&self.bus) }
             }
             StoreError::Refused(error) => Refusal::StoreRefused(error.into()),
         }
     }
-}
-
-/// The question about a stored message.
-pub(super) fn stored_at(channel: &Channel, position: Position) -> Which {
-    let Position { epoch, seq } = position;
-    Which::Stored(StoredRef { channel: channel.clone(), seq, epoch: Some(epoch) })
 }
 
 fn outcome(stored: &Result<Stored, Refusal>) -> Outcome {

@@ -5,8 +5,14 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use sockets::Frames;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
+
+/// A caller's socket.
+pub(super) type Socket = WebSocketStream<Tapped<TokioIo<Upgraded>>>;
 
 /// What reading ends with once a message had more frames than it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
