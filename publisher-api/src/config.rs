@@ -161,7 +161,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Adds what is wrong with these values.
+    /// Adds the problems of these values.
     pub fn validate(&self, problems: &mut Problems) {
         problems.check(self.may_be_open() || self.has_keys(), "publisher_api.listen", || {
             format!(
@@ -275,7 +275,7 @@ impl Config {
     }
 }
 
-/// What the process `publisher-api` reads.
+/// The settings of the process `publisher-api`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {

@@ -51,16 +51,16 @@ pub(crate) struct Control {
     metrics: Arc<Metrics>,
 }
 
-/// What the edges said.
+/// The answers of the edges.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
-    /// One entry an edge that answered; in each, one a user, in the order of the question.
+    /// One entry an edge that answered. Each has one answer a user, in the order of the question.
     pub(crate) answers: Vec<(NodeId, Vec<UserAnswer>)>,
     /// How many edges there are or may be.
     pub(crate) expected: usize,
-    /// Those that did not answer.
+    /// The edges that did not answer.
     pub(crate) missing: Vec<NodeId>,
-    /// Whether no other edge can have anything to say.
+    /// Whether every edge answered, and no other can exist.
     pub(crate) complete: bool,
 }
 
@@ -76,8 +76,8 @@ impl Control {
         Self { bus, edges, slots, limits, bans, complaints: LogThrottle::default(), metrics }
     }
 
-    /// Stores a ban: for how long this user may not log in. 0 ends a ban. Edges that start later read the list of
-    /// bans.
+    /// Stores a ban: for how long this user may not log in. 0 ends a ban. Edges that start later read the
+    /// list of bans.
     ///
     /// # Errors
     /// Codes 107 and 108. After 108 the ban may be stored all the same.
@@ -91,7 +91,7 @@ impl Control {
         let _slot = self.slot(caller)?;
         self.bus.connected(self.limits.bus_wait).await.map_err(|_| Refusal::Unavailable)?;
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        // What has ended is in the past for every clock.
+        // A ban that ended is in the past for every clock.
         let until_ms = if time == 0 { 0 } else { clock::unix_ms().saturating_add(time) };
         let ban =
             Ban { v: VERSION, uid: uid.as_str().to_owned(), until_ms, reason: reason.map(str::to_owned) };

@@ -1,5 +1,5 @@
-//! Entry points of fuzzing: arbitrary bytes from a publisher, without a socket. The fuzz targets and the tests over
-//! their corpora call them.
+//! Entry points of fuzzing: arbitrary bytes from a publisher, without a socket. The fuzz targets and the
+//! tests over their corpora call them.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
@@ -39,8 +39,8 @@ pub fn check_bytes(input: &[u8]) -> usize {
 /// good.
 ///
 /// # Panics
-/// A reader breaks one of its promises: an unreadable header is refused with code 105, an unreadable file names
-/// its problems.
+/// A reader breaks one of its promises: an unreadable header is refused with code 105, an unreadable file
+/// names its problems.
 pub fn check_key_bytes(input: &[u8]) -> usize {
     let mut good = 0;
     if let Ok(value) = HeaderValue::from_bytes(input) {

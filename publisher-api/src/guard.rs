@@ -1,4 +1,4 @@
-//! Keeps foreign web pages out: what `Origin` and `Host` must be.
+//! Keeps foreign web pages out, by `Origin` and `Host`.
 //!
 //! A page in a browser on this machine can reach a loopback port. It always sends an `Origin`, and after DNS
 //! rebinding the `Host` of its own site; back ends send neither.
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::Refusal;
 use crate::http::text;
 
-/// What is let in.
+/// The origins and hosts that are let in.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
     /// Origins and hosts are looked up at each request.
@@ -26,7 +26,10 @@ impl Guard {
         Self { config, loopback }
     }
 
-    /// Lets a request in or says why not.
+    /// Lets a request in.
+    ///
+    /// # Errors
+    /// Code 106; 101 for a bad `Host`.
     pub(crate) fn check<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
         let config = self.config.get();
         let (origins, names) = (&config.allowed_origins, &config.allowed_hosts);

@@ -1,7 +1,7 @@
 //! Readiness by the history: without it no message of a channel with history can be acknowledged.
 //!
-//! A short absence does not make a publisher unready, as with the bus; being set up for something else does
-//! at once.
+//! A short absence does not make a publisher unready, as with the bus. Streams that are set up for something
+//! else do at once.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use shared::health::Health;
 use shared::history::{History, HistoryState};
 use tokio::time::Instant;
 
-/// How this is named in readiness.
+/// The name in readiness.
 pub(crate) const PART: &str = "publisher-api history";
 
 /// Keeps the readiness until the drain begins.

@@ -1,11 +1,11 @@
 //! `Idempotency-Key`: a call that is repeated with the same key, here or at another publisher-api, stores
 //! nothing twice.
 //!
-//! Two rules ensure this. The ids of a call's messages are made from the key, so the store recognizes them within
-//! its duplicate window. And before anything is stored, the key is claimed for the body. A claim is a message at a
-//! subject of its own, stored only if the subject is empty. So of two bodies with one key exactly one wins,
-//! wherever they came in. Claims last longer than the ids of the messages behind them, so no body is ever taken
-//! for a repeat of another. Calls with one key in this process go one after the other.
+//! Two rules ensure this. The ids of a call's messages are made from the key, so the store recognizes them
+//! within its duplicate window. And before anything is stored, the key is claimed for the body. A claim is a
+//! message at a subject of its own, stored only if the subject is empty. So of two bodies with one key
+//! exactly one wins, wherever they came in. Claims last longer than the ids of the messages behind them, so
+//! no body is ever taken for a repeat of another. Calls with one key in this process go one after the other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,8 +62,8 @@ impl Key {
         Ok(Some(Self(hash(&[owner.as_bytes(), key]))))
     }
 
-    /// Returns the id of the message that the call with this key has for a channel. `index`: the number of the
-    /// message in a batch.
+    /// Returns the id of the message that the call with this key has for a channel. `index`: the number of
+    /// the message in a batch.
     pub(crate) fn message_id(&self, channel: &Channel, index: usize) -> MessageId {
         let hash = hash(&[&self.0, channel.as_str().as_bytes(), &(index as u64).to_be_bytes()]);
         let mut id = [0; 16];

@@ -1,4 +1,4 @@
-//! What this part counts. Labels come from small fixed sets, never from a caller.
+//! Metrics of this part. Labels come from small fixed sets, never from a caller.
 
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// Over which door a publish came.
+/// The transport and dialect over which a call came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Via {
     /// `POST /v1/mesh/publish`
@@ -21,7 +21,7 @@ pub(crate) enum Via {
     Native,
 }
 
-/// What could not be used or done, though nobody asked for it to be refused.
+/// Things that could not be used or done, without a call being refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
     BadHeartbeat,
@@ -30,11 +30,11 @@ pub(crate) enum Loss {
     LateAnswer,
     Question,
     Connection,
-    /// A connection on which nothing came.
+    /// A connection on which nothing arrived.
     Silent,
-    /// A connection beyond those that one address may have.
+    /// A connection beyond the limit of its address.
     AddressConnections,
-    /// A connection whose place went to another address.
+    /// A connection whose slot went to another address.
     Displaced,
     SlowHead,
     /// A caller that did not take its answer in time.
@@ -80,17 +80,17 @@ struct State {
     state: &'static str,
 }
 
-/// What became of a message that was to be stored.
+/// The outcome of a message that was to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Stored,
-    /// It was there before, by its id.
+    /// The message was stored before, by its id.
     Duplicate,
     Full,
     TooLarge,
     Unavailable,
     Refused,
-    /// One before it of the same batch and channel was not stored.
+    /// An earlier message of the same batch and channel was not stored.
     Behind,
 }
 
@@ -108,13 +108,13 @@ impl Outcome {
     }
 }
 
-/// What a call with an `Idempotency-Key` turned out to be.
+/// The kind of a call with an `Idempotency-Key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keyed {
-    /// The first with its key.
+    /// The first call with its key.
     First,
     Repeat,
-    /// The key came before with another body.
+    /// The key came before, with another body.
     Conflict,
     /// The store could not tell.
     Unknown,
@@ -143,7 +143,7 @@ pub(crate) struct Metrics {
     store_duration: Histogram,
     store_retries: Counter,
     keyed: Family<OutcomeLabel, Counter>,
-    /// Calls with an `Idempotency-Key` that are under way or wait for one with the same.
+    /// Calls with an `Idempotency-Key` that are under way, or wait for a call with the same key.
     pub(crate) keyed_open: Gauge,
     answers: Family<Answered, Counter>,
     publish_duration: Histogram,
@@ -151,13 +151,13 @@ pub(crate) struct Metrics {
     receipts: Family<Complete, Counter>,
     messages: Counter,
     message_bytes: Counter,
-    /// Publishes answered with counts that may not be all.
+    /// Publishes answered with counts that may be incomplete.
     incomplete: Counter,
     /// Asks sent to the edges.
     pub(crate) asks: Counter,
     losses: Family<Reason, Counter>,
     edges: Family<State, Gauge>,
-    /// Publishes handed over whose receipt is not there yet.
+    /// Publishes that were accepted and whose receipt is not there yet.
     pub(crate) in_flight: Gauge,
     /// Open TCP connections, without those that became sockets.
     pub(crate) connections: Gauge,
@@ -228,12 +228,12 @@ impl Metrics {
         registry.register("idempotent_calls_open", help, self.keyed_open.clone());
     }
 
-    /// A message is stored, or will not be.
+    /// Counts a message that is stored, or will not be.
     pub(crate) fn stored(&self, outcome: Outcome) {
         self.stored.get_or_create(&OutcomeLabel { outcome: outcome.label() }).inc();
     }
 
-    /// How long the store step of a message took, and how often it was tried again.
+    /// Counts a store step: how long it took, and how often it was tried again.
     pub(crate) fn store_took(&self, took: Duration, retries: u64) {
         self.store_duration.observe(took.as_secs_f64());
         self.store_retries.inc_by(retries);
@@ -243,7 +243,7 @@ impl Metrics {
         self.keyed.get_or_create(&OutcomeLabel { outcome: what.label() }).inc();
     }
 
-    /// A call was answered; `code` is `ok`, a number, or the name of a problem.
+    /// Counts an answer. `code`: `ok`, a number, or the name of a problem.
     pub(crate) fn answered(&self, via: Via, code: &'static str) {
         let via = match via {
             Via::Http => "http",
@@ -253,14 +253,14 @@ impl Metrics {
         self.answers.get_or_create(&Answered { via, code }).inc();
     }
 
-    /// The bus has a message of so many bytes.
+    /// Counts a message of `bytes` bytes that the bus has.
     pub(crate) fn handed_over(&self, bytes: usize, took: Duration) {
         self.messages.inc();
         self.message_bytes.inc_by(bytes as u64);
         self.publish_duration.observe(took.as_secs_f64());
     }
 
-    /// The counts of a message are known, or as much of them as ever will be.
+    /// Counts a receipt: the counts of a message are known, or as much of them as ever will be.
     pub(crate) fn received(&self, complete: bool, took: Duration) {
         if !complete {
             self.incomplete.inc();

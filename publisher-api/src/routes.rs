@@ -1,5 +1,5 @@
-//! The route table: one row a call. The router, the answers to requests without a call, and `/openapi.json` are all
-//! made from these rows.
+//! The route table: one row a call. The router, the answers to requests without a call, and `/openapi.json`
+//! are all made from these rows.
 //!
 //! A new call is a handler, its answer types, and a row.
 
@@ -184,8 +184,9 @@ impl Refuser {
 
     /// Returns the dialect of a caller that asks for this path, whether the path exists or not.
     fn dialect(&self, path: &str) -> Dialect {
-        let is_below =
-            |root: &&str| path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let is_below = |root: &&str| {
+            path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         if self.native.iter().any(is_below) { Dialect::Native } else { Dialect::Connmix }
     }
 
@@ -208,8 +209,8 @@ impl Dialect {
     }
 }
 
-/// Admits requests whose origin, host and key are all accepted. Handlers find the [`Caller`] in the extensions of
-/// the request.
+/// Admits requests whose origin, host and key are all accepted. Handlers find the [`Caller`] in the
+/// extensions of the request.
 async fn admit(State(refuser): State<Refuser>, mut request: Request, next: Next) -> Response {
     let app = &refuser.app;
     let checked = app.guard.check(&request);

@@ -1,4 +1,4 @@
-//! What a key permits its owner to do.
+//! The scope of a key: the kind of calls that the key permits.
 
 use std::fmt;
 

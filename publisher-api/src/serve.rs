@@ -1,11 +1,12 @@
 //! Accepts connections and serves HTTP on them.
 //!
-//! There are never more than the places allow, in all and from one address; others wait in the backlog of the
-//! system. Once all are taken, the address that has the most yields an idle one to a newcomer from another.
-//! Whoever asked for nothing of use yet yields to the next from its own address as well: behind a proxy all
-//! have one. Every connection has a deadline for its first byte, for the head of its next request, and for
-//! taking some of its answer. When the drain begins, the port is closed, connections without a whole request
-//! are closed, and the others after its answer.
+//! There are never more connections than slots, in all and from one address; others wait in the backlog of
+//! the system. Once all slots are taken, the address that has the most yields an idle connection to a
+//! newcomer from another address. A connection that asked for nothing of use yet also yields to the next from
+//! its own address: behind a proxy all connections have one address. Every connection has a deadline for its
+//! first byte, for the head of its next request, and for taking some of its answer. When the drain begins,
+//! the port is closed, then connections without a whole request, and the others once their request is
+//! answered.
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -34,18 +35,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::{Loss, Metrics};
 
-/// The pause after the system could not give a connection (too many open files, mostly).
+/// The pause after the system could give no connection (mostly: too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the last answer of a connection may take to be written when this part leaves.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Room for the head of a request.
+/// The longest head of a request, in bytes.
 const HEAD_BYTES: usize = 16 << 10;
 
-/// What connections are bound by.
+/// Bounds of connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) connections: usize,
-    /// From one address; 0: no limit.
+    /// The same from one address. 0: no limit.
     pub(crate) per_address: usize,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) head_timeout: Duration,
@@ -62,12 +63,12 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
     drain: &Drain,
 ) {
-    let places = Arc::new(Slots::new(bounds.connections, bounds.per_address));
-    let state = (listener, tls, router, metrics, places, drain.clone());
-    drain.supervise("publisher-listener", state, move |(listener, tls, router, metrics, places, drain)| {
+    let slots = Arc::new(Slots::new(bounds.connections, bounds.per_address));
+    let state = (listener, tls, router, metrics, slots, drain.clone());
+    drain.supervise("publisher-listener", state, move |(listener, tls, router, metrics, slots, drain)| {
         Box::pin(async move {
             tokio::select! {
-                never = accept(listener, tls, router, bounds, metrics, places, drain) => match never {},
+                never = accept(listener, tls, router, bounds, metrics, slots, drain) => match never {},
                 () = drain.begun() => {}
             }
         })
@@ -80,19 +81,19 @@ async fn accept(
     router: &Router,
     bounds: Bounds,
     metrics: &Arc<Metrics>,
-    places: &Arc<Slots>,
+    slots: &Arc<Slots>,
     drain: &Drain,
 ) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                let Ok(place) = places.wait(address.ip().into()).await else {
+                let Ok(slot) = slots.wait(address.ip().into()).await else {
                     metrics.lost(Loss::AddressConnections);
                     continue;
                 };
                 let tls = tls.clone();
                 let served =
-                    serve(stream, tls, router.clone(), bounds, Arc::clone(metrics), place, drain.clone());
+                    serve(stream, tls, router.clone(), bounds, Arc::clone(metrics), slot, drain.clone());
                 drain.spawn("publisher-connection", served);
             }
             Err(error) => {
@@ -110,14 +111,14 @@ async fn serve(
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
-    place: Slot,
+    slot: Slot,
     drain: Drain,
 ) {
-    let seat = Arc::new(Seat { place, _counted: GaugeGuard::new(&metrics.connections) });
-    let serving = converse(stream, tls, router, bounds, Arc::clone(&metrics), Arc::clone(&seat), drain);
+    let taken = Arc::new(Taken { slot, _gauge: GaugeGuard::new(&metrics.connections) });
+    let serving = converse(stream, tls, router, bounds, Arc::clone(&metrics), Arc::clone(&taken), drain);
     tokio::select! {
         () = serving => {}
-        () = seat.place.lost() => metrics.lost(Loss::Displaced),
+        () = taken.slot.lost() => metrics.lost(Loss::Displaced),
     }
 }
 
@@ -127,13 +128,13 @@ async fn converse(
     router: Router,
     bounds: Bounds,
     metrics: Arc<Metrics>,
-    seat: Arc<Seat>,
+    taken: Arc<Taken>,
     drain: Drain,
 ) {
     // Answers are small and whole; without it the second of two in a row may wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let opened = tokio::select! {
-        opened = open(stream, tls, bounds, &seat.place) => opened,
+        opened = open(stream, tls, bounds, &taken.slot) => opened,
         // Nothing was asked yet.
         () = drain.begun() => return metrics.lost(Loss::Connection),
     };
@@ -146,13 +147,13 @@ async fn converse(
         inner: TowerToHyperService::new(router),
         requests: requests.clone(),
         drain: drain.clone(),
-        seat,
+        taken,
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)
         .max_buf_size(HEAD_BYTES)
-        // Who closes its sending side behind a whole request is answered.
+        // A caller that closes its sending side behind a whole request is answered.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -186,19 +187,14 @@ fn loss(error: &hyper::Error) -> Loss {
     }
 }
 
-/// The connection once its client has said something, and after its TLS handshake if this port speaks TLS.
-async fn open(
-    stream: TcpStream,
-    tls: Option<Acceptor>,
-    bounds: Bounds,
-    place: &Slot,
-) -> Result<Stream, Loss> {
+/// Waits until the client has said something, and does the TLS handshake if this port speaks TLS.
+async fn open(stream: TcpStream, tls: Option<Acceptor>, bounds: Bounds, slot: &Slot) -> Result<Stream, Loss> {
     match timeout(bounds.first_byte_timeout, stream.peek(&mut [0])).await {
         Ok(Ok(1..)) => {}
         Ok(Ok(0) | Err(_)) => return Err(Loss::Connection),
         Err(_) => return Err(Loss::Silent),
     }
-    place.claim(Claim::Begun);
+    slot.claim(Claim::Begun);
     let Some(tls) = tls else { return Ok(stream.into()) };
     match timeout(bounds.head_timeout, tls.accept(stream)).await {
         Ok(shaken) => shaken.map_err(|_| Loss::Connection),
@@ -206,28 +202,29 @@ async fn open(
     }
 }
 
-/// Resolves when all requests have their answers and those had time to be written.
+/// Resolves when all requests have their answers, and the answers had time to be written.
 async fn answered(requests: &TaskTracker) {
     requests.wait().await;
     tokio::time::sleep(LAST_WORDS).await;
 }
 
-/// What a connection takes.
+/// The slot of a connection, and its share of the gauge.
 #[derive(Debug)]
-struct Seat {
-    place: Slot,
-    _counted: GaugeGuard,
+struct Taken {
+    slot: Slot,
+    _gauge: GaugeGuard,
 }
 
-/// Tells how many requests of a connection are being answered, and finishes each of them even if its caller
-/// goes: what was accepted by half would be neither sent nor refused.
+/// Counts the requests of a connection that are being answered, and finishes each of them even if its caller
+/// goes: a request accepted by half would be neither sent nor refused.
 #[derive(Clone)]
 struct Counted {
     inner: TowerToHyperService<Router>,
     requests: TaskTracker,
     drain: Drain,
-    /// Taken until the connection's last request is finished, and not taken away while one is being answered.
-    seat: Arc<Seat>,
+    /// Held until the connection's last request is finished, and not taken away while a request is being
+    /// answered.
+    taken: Arc<Taken>,
 }
 
 impl Service<Request<Incoming>> for Counted {
@@ -238,8 +235,8 @@ impl Service<Request<Incoming>> for Counted {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (answer, counted) = (self.inner.call(request), self.requests.token());
         let (finished, answered) = oneshot::channel();
-        let (seat, held) = (Arc::clone(&self.seat), Arc::clone(&self.seat));
-        seat.place.claim(Claim::Firm);
+        let (taken, held) = (Arc::clone(&self.taken), Arc::clone(&self.taken));
+        taken.slot.claim(Claim::Firm);
         self.drain.spawn("publisher-request", async move {
             let _held = (counted, held);
             // Nobody may be there any more.
@@ -248,10 +245,10 @@ impl Service<Request<Incoming>> for Counted {
         Box::pin(async move {
             let answer = answered.await;
             let answer = answer.unwrap_or_else(|_| Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response()));
-            // Whoever has no key, or asks for what there is not, has no better claim than one who asks for
-            // nothing.
+            // A caller without a key, or with a request for nothing that exists, has no better claim than a
+            // caller that asks for nothing.
             let of_use = answer.as_ref().is_ok_and(|answer| answer.status().is_success());
-            seat.place.claim(if of_use { Claim::Idle } else { Claim::Begun });
+            taken.slot.claim(if of_use { Claim::Idle } else { Claim::Begun });
             answer
         })
     }

@@ -1,8 +1,9 @@
 //! Slots that keys share: a bounded number, of which no key can take so many that others find none.
 //!
-//! A key gets another slot only while it has fewer than are free. So one key alone has at most half of all slots,
-//! two keys that want all have a third each, and a key that has few always finds a slot. The number of keys need
-//! not be known. Where there is only one name of a key, or no key is needed, there is nobody to share with.
+//! A key gets another slot only while it has fewer than are free. So one key alone has at most half of all
+//! slots, two keys that want all have a third each, and a key that has few always finds a slot. The number of
+//! keys need not be known. Where there is only one name of a key, or no key is needed, there is nobody to
+//! share with.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
-//! Spans of a publisher: a call, a publish until its counts are known, and the way onto the bus.
+//! Spans of traces: a call, a publish until its counts are known, and the way onto the bus.
 //!
-//! A call is where a trace begins here, or goes on if its caller sent `traceparent`. What is within is made
-//! only where the trace is kept.
+//! A trace begins with a call, or goes on if its caller sent `traceparent`. The spans within a call are made
+//! only where the trace is sampled.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, Method};
@@ -47,7 +47,7 @@ fn of_caller(headers: &HeaderMap) -> Option<TraceContext> {
     TraceContext::parse(get(trace::TRACEPARENT)?, get(trace::TRACESTATE))
 }
 
-/// A caller may write anything for a method.
+/// Returns the method as a label, since a caller may write anything for a method.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -61,7 +61,7 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// A call over a publishing WebSocket.
+/// Makes the span of a call over a publishing WebSocket.
 pub(crate) fn frame(parent: Option<TraceContext>) -> Span {
     let span = info_span!(target: TARGET, parent: None, "mesh.publish", otel.kind = "server");
     if let Some(parent) = parent {
@@ -70,7 +70,7 @@ pub(crate) fn frame(parent: Option<TraceContext>) -> Span {
     span
 }
 
-/// A checked publish, until its counts are known.
+/// Makes the span of a checked publish, until its counts are known.
 pub(crate) fn publish() -> Span {
     if !trace::is_sampled() {
         return Span::none();
@@ -85,7 +85,7 @@ pub(crate) fn publish() -> Span {
     )
 }
 
-/// A message on its way to the bus.
+/// Makes the span of a message on its way to the bus.
 pub(crate) fn bus(message: &LiveMessage) -> Span {
     if !trace::is_sampled() {
         return Span::none();
@@ -103,7 +103,7 @@ pub(crate) fn bus(message: &LiveMessage) -> Span {
     )
 }
 
-/// A message on its way into the store, retries included.
+/// Makes the span of a message on its way into the store, retries included.
 pub(crate) fn store(message: &LiveMessage) -> Span {
     if !trace::is_sampled() {
         return Span::none();
@@ -124,7 +124,7 @@ pub(crate) fn store(message: &LiveMessage) -> Span {
     )
 }
 
-/// A question to the edges, in the trace of the first of its messages that has one.
+/// Makes the span of an ask, in the trace of the first of its messages that has a trace.
 pub(crate) fn ask(parent: Option<TraceContext>, messages: usize) -> Span {
     let Some(parent) = parent else { return Span::none() };
     let span =

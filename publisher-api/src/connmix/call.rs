@@ -117,7 +117,8 @@ fn parse_parameters(parameters: Option<&str>, limit: usize) -> Result<Message, R
     read_message(parameters.as_bytes(), limit)
 }
 
-/// Returns the refusal of a request to a path that does not exist. A path of the original is told as its method.
+/// Returns the refusal of a request to a path that does not exist. A path of the original is told as its
+/// method.
 pub(crate) fn unknown_path(path: &str) -> Refusal {
     if path == SEND_PATH { no_send() } else { Refusal::UnknownPath }
 }

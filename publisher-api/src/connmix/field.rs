@@ -1,7 +1,7 @@
 //! One field of a request, read without trusting it.
 //!
-//! Whatever stands there is accepted by the parser and named by its type afterwards, so that a refusal can
-//! say what is wrong. Lists and objects are skipped, never built: a hostile request costs no memory.
+//! The parser accepts any value and names its type afterwards, so that a refusal can say what is wrong. Lists
+//! and objects are skipped, never built: a hostile request costs no memory.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 
 use crate::error::Refusal;
 
-/// What stands in a field.
+/// The value of a field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Field {
     /// Nothing, or null.
@@ -17,12 +17,12 @@ pub(crate) enum Field {
     Absent,
     /// A string.
     Text(String),
-    /// Something else, by the name of its type.
+    /// Another value, by the name of its type.
     Other(&'static str),
 }
 
 impl Field {
-    /// The text, or why there is none. `want` completes "it must be".
+    /// Returns the text, or the refusal. `want` completes "it must be".
     pub(crate) fn text(self, field: &'static str, want: &'static str) -> Result<String, Refusal> {
         match self {
             Self::Text(text) => Ok(text),

@@ -5,7 +5,7 @@
 //! | `call` | requests (pure) |
 //! | `answer` | answers (pure) |
 //! | `field` | a field of a request, read without trusting it |
-//! | `http`, `ws` | the two doors |
+//! | `http`, `ws` | the calls over HTTP and over WebSocket |
 //! | `description` | what `/openapi.json` says of these calls |
 
 mod answer;

@@ -1,4 +1,4 @@
-//! Whose answers to one question are still missing. Pure: no sockets, no clock.
+//! The edges whose answers to one question are missing. Pure: no sockets, no clock.
 //!
 //! An answer is whole only if every edge that lives or may live has answered, and no unknown edge is
 //! possible. Each edge counts once.
@@ -16,7 +16,7 @@ pub(crate) struct Awaited {
     silent: HashSet<NodeId>,
     answered: HashSet<NodeId>,
     certain: bool,
-    /// Nobody is known, but somebody may be there: wait for the whole time.
+    /// No edge is known, but one may exist: wait for the whole time.
     open: bool,
 }
 
@@ -38,7 +38,7 @@ impl Awaited {
         !self.open && self.live.is_empty()
     }
 
-    /// An edge answers, known or not. False: it had answered before.
+    /// Takes the answer of an edge, known or not. False: the edge had answered before.
     pub(crate) fn on_answer(&mut self, edge: &NodeId) -> bool {
         if !self.answered.insert(edge.clone()) {
             return false;
@@ -48,7 +48,7 @@ impl Awaited {
         true
     }
 
-    /// The bus says that nobody listens to the question: nobody will answer.
+    /// Takes the word of the bus that nobody listens to the question: nobody will answer.
     pub(crate) fn on_nobody(&mut self) {
         self.open = false;
         self.silent.extend(self.live.drain());
@@ -59,14 +59,14 @@ impl Awaited {
         self.live.len() + self.silent.len() + self.answered.len()
     }
 
-    /// Those that have not answered, by name.
+    /// The edges that have not answered, by name.
     pub(crate) fn missing(&self) -> Vec<NodeId> {
         let mut missing: Vec<NodeId> = self.live.iter().chain(&self.silent).cloned().collect();
         missing.sort();
         missing
     }
 
-    /// Whether all that there are have answered.
+    /// Whether every edge has answered, and no other can exist.
     pub(crate) fn is_whole(&self) -> bool {
         self.certain && self.live.is_empty() && self.silent.is_empty()
     }

@@ -1,8 +1,9 @@
-//! Keeps the roster of edges up to date, and says when it can be relied on.
+//! Keeps the roster of edges up to date, and says when the roster can be relied on.
 //!
-//! A heartbeat is noted before it is acknowledged: an edge takes its first client only after that, so no
-//! client is ever at an edge that is not asked. Readiness follows the bus and the roster. Time is that of
-//! [`Bus::awake`]: nobody is silent while this process does not run to hear it.
+//! A heartbeat is noted before it is acknowledged. An edge takes its first client only after the
+//! acknowledgement, so no client is ever at an edge that is not asked. Readiness follows the bus and the
+//! roster. Time is that of [`Bus::awake`]: no edge counts as silent while this process does not run to hear
+//! it.
 
 pub(crate) mod awaited;
 pub(crate) mod roster;
@@ -31,14 +32,14 @@ pub const PART: &str = "publisher-api";
 /// The pause after a proof of the subscription failed.
 const PROOF_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often in a heartbeat interval it is looked who is silent.
+/// How often in a heartbeat interval to look for silent edges.
 const SWEEPS: u32 = 4;
 
 /// The edges that publishers have to ask.
 #[derive(Debug)]
 pub(crate) struct Edges {
     id: NodeId,
-    /// Held only for operations of the roster, never across an await.
+    /// The lock is held only for operations of the roster, never across an await.
     roster: Mutex<Roster>,
     bus: Bus,
     state: watch::Receiver<BusState>,
@@ -82,19 +83,19 @@ impl Edges {
         Ok(edges)
     }
 
-    /// Who must answer an ask that is sent now.
+    /// The edges that must answer an ask that is sent now.
     pub(crate) fn expected(&self) -> Expected {
         let state = *self.state.borrow();
         self.lock().expected(state, self.now())
     }
 
-    /// Whether surely no edge is there. As [`Expected::nobody`] of [`Edges::expected`], without the names.
+    /// Whether surely no edge exists: [`Expected::nobody`] of [`Edges::expected`], without the names.
     pub(crate) fn is_nobody(&self) -> bool {
         let state = *self.state.borrow();
         self.lock().is_nobody(state, self.now())
     }
 
-    /// An edge answered: it lives.
+    /// Notes that an edge answered, so it is live.
     pub(crate) fn on_answer(&self, edge: &NodeId) {
         let change = self.lock().on_sign(edge, self.now());
         self.tell(edge, change);
@@ -105,7 +106,7 @@ impl Edges {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                // What has come first, then who is silent.
+                // First what has come, then the silent edges.
                 biased;
                 message = heartbeats.next() => match message {
                     Some(message) => self.on_heartbeat(message).await,
@@ -154,8 +155,8 @@ impl Edges {
 
     async fn sweep(&self, heartbeats: &mut Subscriber) {
         if self.lock().is_lapsing(self.now()) {
-            // The missing sign may be on its way through this connection: all that came before the answer is
-            // here then.
+            // The missing sign may be on its way through this connection. Everything that came before the
+            // answer of the barrier is here then.
             let _ = self.bus.barrier(self.times.heartbeat).await;
             while let Some(Some(message)) = heartbeats.next().now_or_never() {
                 self.on_heartbeat(message).await;
@@ -206,7 +207,7 @@ impl Edges {
         health.unready(PART, "leaving");
     }
 
-    /// Returns when to look again; `None`: at the next change of the connection.
+    /// Returns when to look again. `None`: at the next change of the connection.
     async fn while_connected(&self, connects: u64, health: &Health, drain: &Drain) -> Option<Instant> {
         let now = self.now();
         let certain = self.lock().certain_from(connects);
@@ -223,7 +224,7 @@ impl Edges {
                     () = drain.begun() => return None,
                 };
                 let now = self.now();
-                // Had the connection changed meanwhile, the proof would be about another one.
+                // If the connection has changed meanwhile, the proof is about another connection.
                 if proof.is_ok() && *self.state.borrow() == (BusState { connected: true, connects }) {
                     self.lock().on_proved(connects, now);
                     return Some(now);
@@ -243,7 +244,8 @@ impl Edges {
     }
 }
 
-/// A short absence does not make a publisher unready. Returns when to look again.
+/// Judges an absence of the bus: a short absence does not make a publisher unready. Returns when to look
+/// again.
 fn while_away(connects: u64, patience: Instant, now: Instant, health: &Health) -> Option<Instant> {
     if connects == 0 {
         health.unready(PART, "the bus can't be reached yet; trying");

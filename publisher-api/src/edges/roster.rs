@@ -1,9 +1,9 @@
-//! Which edges live, from what they say. Pure: time is told, nothing is sent.
+//! Which edges are live, judged by their signs of life. Pure: time is a parameter, nothing is sent.
 //!
-//! An edge is live from its first sign until it says bye or is silent for too long; then it is named for a
-//! while, because it may still hold sessions. That it is silent is judged by [`Roster::sweep`] alone, for
-//! which its caller first takes in what has come. Who said bye never comes back: an edge has a new id at each
-//! start. The roster is certain only once every living edge had the time to be heard on this connection.
+//! An edge is live from its first sign until it says bye or is silent for too long. A silent edge is named
+//! for a while, because it may still hold sessions. [`Roster::sweep`] alone judges silence, and its caller
+//! first takes in what has come. An edge that said bye never comes back, since an edge has a new id at each
+//! start. The roster is certain only once every live edge had the time to be heard on this connection.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,14 +20,15 @@ pub(crate) struct Times {
     pub(crate) heartbeat: Duration,
     /// After this long without a sign, an edge is not waited for.
     pub(crate) silent_after: Duration,
-    /// After this long without a sign, it is forgotten.
+    /// After this long without a sign, an edge is forgotten.
     pub(crate) named_for: Duration,
-    /// Whether there is one edge at most, which takes no client before this publisher acknowledged it.
+    /// Whether there is at most one edge, which takes no client before this publisher acknowledged its
+    /// heartbeat.
     pub(crate) one_edge: bool,
 }
 
 impl Times {
-    /// How long to listen before every living edge was heard: an interval, and a quarter for a late timer. An
+    /// How long to listen until every live edge was heard: an interval, and a quarter for a late timer. An
     /// edge that was not heard yet and can have no client need not be waited for.
     fn hearing(&self) -> Duration {
         if self.one_edge {
@@ -37,25 +38,25 @@ impl Times {
     }
 }
 
-/// What a sign of life changed.
+/// A change that a sign of life made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     /// The first sign of this edge.
     Appeared,
-    /// It was silent and is not any more.
+    /// The edge was silent and is not any more.
     Returned,
-    /// It said bye.
+    /// The edge said bye.
     Left,
     /// Nothing.
     None,
 }
 
-/// What the passing of time changed.
+/// A change that the passing of time made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lapse {
-    /// It is not waited for any more.
+    /// The edge is not waited for any more.
     Silent,
-    /// It is not named any more.
+    /// The edge is not named any more.
     Forgotten,
 }
 
@@ -68,16 +69,16 @@ struct Edge {
 /// Which edges an ask must be answered by, as known at the moment of asking.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Expected {
-    /// Waited for.
+    /// Edges to wait for.
     pub(crate) live: Vec<NodeId>,
-    /// Silent for too long to be waited for, but not known to be gone.
+    /// Edges that are silent for too long to be waited for, but not known to be gone.
     pub(crate) silent: Vec<NodeId>,
-    /// Whether no other edge can be there. Not certain: just started, or the bus was away.
+    /// Whether no other edge can exist. False just after the start, or when the bus was away.
     pub(crate) certain: bool,
 }
 
 impl Expected {
-    /// Whether it is sure, without asking, that nobody is there.
+    /// Whether surely no edge exists, so that nobody need be asked.
     pub(crate) fn nobody(&self) -> bool {
         self.certain && self.live.is_empty() && self.silent.is_empty()
     }
@@ -88,7 +89,7 @@ impl Expected {
 pub(crate) struct Roster {
     times: Times,
     edges: HashMap<NodeId, Edge>,
-    /// Who said bye, and when: a late answer must not bring it back. Forgotten like the silent ones.
+    /// Edges that said bye, and when: a late answer must not bring them back. Forgotten like silent edges.
     departed: HashMap<NodeId, Instant>,
     proved: Option<Proof>,
 }
@@ -102,12 +103,12 @@ struct Proof {
 }
 
 impl Roster {
-    /// Nobody is known yet.
+    /// Makes a roster without edges.
     pub(crate) fn new(times: Times) -> Self {
         Self { times, edges: HashMap::new(), departed: HashMap::new(), proved: None }
     }
 
-    /// An edge speaks.
+    /// Takes a heartbeat.
     pub(crate) fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) -> Change {
         match heartbeat.state {
             EdgeState::Starting | EdgeState::Serving | EdgeState::Draining => {
@@ -120,7 +121,7 @@ impl Roster {
         }
     }
 
-    /// An edge gives another sign of life: it answers.
+    /// Takes another sign of life: an answer.
     pub(crate) fn on_sign(&mut self, edge: &NodeId, now: Instant) -> Change {
         if self.departed.contains_key(edge) {
             return Change::None;
@@ -137,23 +138,23 @@ impl Roster {
         }
     }
 
-    /// The subscription to the heartbeats is proved active on the connection number `connects`.
+    /// Notes that the subscription to the heartbeats is proved active on the connection number `connects`.
     pub(crate) fn on_proved(&mut self, connects: u64, now: Instant) {
         self.proved = Some(Proof { connects, since: now });
     }
 
-    /// From when on the roster is certain on the connection number `connects`. `None`: not yet known.
+    /// Returns from when on the roster is certain on the connection number `connects`. `None`: not known yet.
     pub(crate) fn certain_from(&self, connects: u64) -> Option<Instant> {
         let proof = self.proved?;
         (proof.connects == connects).then(|| proof.since + self.times.hearing())
     }
 
-    /// Whether no edge can be there that is not known.
+    /// Whether no unknown edge can exist.
     fn is_certain(&self, bus: BusState, now: Instant) -> bool {
         bus.connected && self.certain_from(bus.connects).is_some_and(|from| from <= now)
     }
 
-    /// Whether surely no edge is there.
+    /// Whether surely no edge exists.
     pub(crate) fn is_nobody(&self, bus: BusState, now: Instant) -> bool {
         self.edges.is_empty() && self.is_certain(bus, now)
     }
@@ -167,13 +168,13 @@ impl Roster {
         expected
     }
 
-    /// Whether [`Roster::sweep`] would find somebody silent that was not.
+    /// Whether [`Roster::sweep`] would find an edge silent that was not.
     pub(crate) fn is_lapsing(&self, now: Instant) -> bool {
         let after = self.times.silent_after;
         self.edges.values().any(|edge| !edge.silent && now.saturating_duration_since(edge.heard) >= after)
     }
 
-    /// Lets time pass: says who became silent and forgets who was silent for long.
+    /// Lets time pass: returns the edges that became silent, and forgets edges that were silent for long.
     pub(crate) fn sweep(&mut self, now: Instant) -> Vec<(NodeId, Lapse)> {
         let mut lapses = Vec::new();
         let times = self.times;
@@ -350,6 +351,7 @@ mod tests {
                 let live = quiet.iter().filter(|quiet| **quiet < TIMES.silent_after).count();
                 let named = quiet.iter().filter(|quiet| **quiet < TIMES.named_for).count();
                 prop_assert_eq!(who(&roster.expected(UP, now)), (live, named - live));
+                prop_assert_eq!(roster.is_nobody(UP, now), roster.expected(UP, now).nobody());
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The codes of connmix's calls: one row each, with the HTTP status and whether to come again. The manual's table
-//! is made from these rows.
+//! The codes of connmix's calls: one row each, with the HTTP status and whether to come again. The manual's
+//! table is made from these rows.
 
 use std::time::Duration;
 
@@ -26,16 +26,16 @@ pub enum Code {
     NotSupported,
 }
 
-/// What belongs to a code.
+/// The row of a code in the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     /// `E.c`.
     pub number: u16,
     /// Status over HTTP. Clients of the original look at `E` only, hence the many 200s.
     pub status: StatusCode,
-    /// Whether and when the same request may succeed later.
+    /// After which time the same request may succeed. `None`: never.
     pub retry_after: Option<Duration>,
-    /// What it means and what to do, for the manual.
+    /// The meaning, and what to do, for the manual.
     pub meaning: &'static str,
 }
 
@@ -52,7 +52,7 @@ impl Code {
         Self::NotSupported,
     ];
 
-    /// Its row in the table.
+    /// Returns the row of this code.
     pub const fn row(self) -> Row {
         const SOON: Option<Duration> = Some(Duration::from_secs(1));
         let (number, status, retry_after, meaning) = match self {
@@ -124,7 +124,7 @@ impl Code {
     }
 }
 
-/// The table of codes in Markdown, as it stands in the manual.
+/// Writes the table of codes in Markdown, as it stands in the manual.
 pub fn code_table() -> String {
     let mut table = String::from("| `E.c` | HTTP | come again? | meaning |\n| --- | --- | --- | --- |\n");
     for row in Code::ALL.map(Code::row) {

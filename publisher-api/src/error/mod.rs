@@ -5,8 +5,8 @@
 //! | `code` | the codes of connmix's calls |
 //! | `problem` | the kinds of refusals, which the native calls answer as problems |
 //!
-//! A reason knows its kind, a kind knows its code, and a code knows its HTTP status and whether to come again. So
-//! code, status and advice can't drift apart.
+//! A reason knows its kind, a kind knows its code, and a code knows its HTTP status and whether to come
+//! again. So code, status and advice can't drift apart.
 
 mod code;
 mod problem;
@@ -24,7 +24,7 @@ pub use problem::{Problem, ProblemRow, problem_table};
 
 use crate::scope::Scope;
 
-/// Why a request is refused. Its text is `E.m`: a sentence that says what to do.
+/// The reason for which a request is refused. Its text is `E.m`: a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Not JSON at all, or not UTF-8.
@@ -33,12 +33,12 @@ pub enum Refusal {
     /// JSON, but no object.
     #[error("a JSON object is expected, like {0}")]
     NotObject(&'static str),
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("\"{field}\" is missing; it must be {want}")]
     Missing {
         /// Name of the field.
         field: &'static str,
-        /// What belongs there.
+        /// The expected content.
         want: &'static str,
     },
     /// A field of the wrong type.
@@ -46,12 +46,12 @@ pub enum Refusal {
     WrongType {
         /// Name of the field.
         field: &'static str,
-        /// What was there.
+        /// The content found.
         got: &'static str,
-        /// What belongs there.
+        /// The expected content.
         want: &'static str,
     },
-    /// `t` is none of its two values.
+    /// `t` has neither of its two values.
     #[error("\"t\" must be \"text\" or \"binary\"; leave it out for text")]
     UnknownType,
     /// `d` of a binary message can't be decoded.
@@ -60,7 +60,7 @@ pub enum Refusal {
     /// `i` can't be echoed.
     #[error("\"i\" must be a string, a number, a boolean or null of at most {0} bytes")]
     BadEcho(usize),
-    /// A method that nobody knows.
+    /// An unknown method.
     #[error("\"m\" is unknown; use \"mesh.publish\"")]
     UnknownMethod,
     /// A binary WebSocket frame.
@@ -74,7 +74,7 @@ pub enum Refusal {
     /// The body came too slowly.
     #[error("the body did not arrive within {} s; send it at once", .0.as_secs_f32())]
     SlowBody(Duration),
-    /// The body is no HTTP, or the connection broke while it was read.
+    /// The body is no HTTP, or the connection broke while the body was read.
     #[error(
         "the body is no HTTP, or the connection ended before its last byte; send it with its Content-Length, or in whole \
          chunks"
@@ -100,7 +100,7 @@ pub enum Refusal {
     /// The message, or the request around it, is too large.
     #[error("{what} is larger than {limit} bytes, which is the limit; send less, or a link to it")]
     TooLarge {
-        /// What is too large.
+        /// The thing that is too large.
         what: &'static str,
         /// The limit in bytes.
         limit: usize,
@@ -115,7 +115,7 @@ pub enum Refusal {
         "the header Host names neither localhost, nor a loopback address, nor any of publisher_api.allowed_hosts: add it there"
     )]
     Host,
-    /// No `Host`, several, or one that is none.
+    /// No `Host`, several, or an unreadable `Host`.
     #[error("there must be one header Host, with the name or address of this port as it is reached")]
     BadHost,
     /// No key where one is needed.
@@ -126,7 +126,7 @@ pub enum Refusal {
     /// A header `Authorization` that can't be read.
     #[error("the header Authorization {0}")]
     BadCredentials(&'static str),
-    /// A key that nobody has, or nobody any more.
+    /// A key that is not valid, or not any more.
     #[error(
         "this key is not valid; it was revoked, not copied whole, or belongs to another name: compare it with publisher_api.keys, \
          or make another with message-center key new"
@@ -140,7 +140,7 @@ pub enum Refusal {
     MissingScope {
         /// Name of the key.
         key: Arc<str>,
-        /// What it lacks.
+        /// The missing scope.
         scope: Scope,
     },
     /// A channel that the key may not name.
@@ -158,13 +158,13 @@ pub enum Refusal {
         key: Arc<str>,
         /// Messages a second.
         rate: u32,
-        /// When there is room again.
+        /// After which time a message is let through again.
         after: Duration,
     },
     /// More at once than the configuration allows.
     #[error("too many {what} at once (the limit is {limit}); try again in a moment")]
     TooMany {
-        /// What there is too much of.
+        /// The things of which there are too many.
         what: &'static str,
         /// How many are allowed.
         limit: usize,
@@ -177,7 +177,7 @@ pub enum Refusal {
     Share {
         /// Name of the key.
         key: Arc<str>,
-        /// What there is too much of.
+        /// The things of which there are too many.
         what: &'static str,
         /// How many there are for all keys.
         limit: usize,
@@ -185,7 +185,7 @@ pub enum Refusal {
     /// The bus did not take the message.
     #[error("the bus can't be reached, so the message was not sent; try again in a moment")]
     Unavailable,
-    /// The list of those who may not log in can't be written.
+    /// The list of bans can't be written.
     #[error(
         "the list of users who may not log in can't be written, so nothing was done for certain; repeat the call in a \
          moment"
@@ -197,7 +197,7 @@ pub enum Refusal {
          again, with the same Idempotency-Key if it must not come twice", .0.as_secs_f32()
     )]
     StoreUnavailable(Duration),
-    /// The store has no room.
+    /// The store has no space.
     #[error(
         "the store is full, so the message was not stored; try again later. /readyz and the log of the bus say what is full: \
          make room on the disk, raise bus.store.max_bytes, bus.store.max_memory or history.max_bytes, or set \
@@ -209,22 +209,22 @@ pub enum Refusal {
         "the store did not take the message: {0}; mend that where the bus and its streams are set up, then send it again"
     )]
     StoreRefused(#[source] StoreRefusal),
-    /// A message before it was not stored, and it must not overtake that.
+    /// An earlier message was not stored, and this one must not overtake it.
     #[error(
         "an earlier message of this call to the same channel was not stored{}, so this one was held back to keep their \
          order; send them again", if *.full { ", because the store is full" } else { "" }
     )]
     Behind {
-        /// Whether the earlier one found the store full.
+        /// Whether the earlier message found the store full.
         full: bool,
     },
-    /// The same `Idempotency-Key` came before with another body.
+    /// The same `Idempotency-Key` came before, with another body.
     #[error(
         "this Idempotency-Key was used for a call with another path or body; repeat that one byte for byte, or take a new \
          key"
     )]
     KeyReused,
-    /// `after` is not a place from which everything is there.
+    /// `after` is a position behind which something is missing.
     #[error(
         "not everything after this id is there any more; read without \"after\" what is kept, and reload what is missing \
          from where it came from"
@@ -233,7 +233,7 @@ pub enum Refusal {
     /// A channel without history.
     #[error("this channel keeps no messages; its rule in [[channels]] would need history = true")]
     NoHistory,
-    /// A call of the original that does not exist here.
+    /// A call of the original that is not offered here.
     #[error("{call} is not offered; {instead}")]
     NotSupported {
         /// The call.
@@ -244,7 +244,7 @@ pub enum Refusal {
     /// JSON whose fields are not those of the call.
     #[error("the JSON does not fit the call: {0}; /openapi.json says what belongs there")]
     Shape(#[source] serde_json::Error),
-    /// Something in a native call that the text says.
+    /// A fault in a native call, which the text names.
     #[error("{0}")]
     Native(&'static str),
     /// A target that is no channel name.
@@ -262,7 +262,7 @@ pub enum Refusal {
     /// A list with more entries than allowed.
     #[error("there are more than {limit} {what}, which is the limit; make several calls")]
     TooLong {
-        /// What there is too much of.
+        /// The things of which there are too many.
         what: &'static str,
         /// How many are allowed.
         limit: usize,
@@ -292,7 +292,7 @@ fn got(content_type: Option<&str>) -> String {
     content_type.map_or_else(|| "; there is none".to_owned(), |got| format!("; it is {got:?}"))
 }
 
-/// Whole seconds, rounded up, so that whoever waits for them has waited long enough.
+/// Returns whole seconds, rounded up, so that a caller that waits for them has waited long enough.
 fn seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
@@ -347,7 +347,7 @@ impl Refusal {
         self.problem().row().code
     }
 
-    /// Whether and after how many seconds the same request may succeed, for `Retry-After`.
+    /// Returns after how many seconds the same request may succeed, for `Retry-After`. `None`: never.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the table decides for every other reason")]
     pub fn retry_after(&self) -> Option<u64> {
         match self {
@@ -356,7 +356,8 @@ impl Refusal {
         }
     }
 
-    /// The HTTP status: that of the code, except where the request never reached a call.
+    /// Returns the HTTP status of connmix's calls: that of the code, except where the request never reached a
+    /// call.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the table decides for every other reason")]
     pub fn status(&self) -> StatusCode {
         match self {

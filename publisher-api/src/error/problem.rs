@@ -14,31 +14,31 @@ pub enum Problem {
     InvalidJson,
     /// JSON that says something wrong.
     InvalidRequest,
-    /// Something that is no channel name.
+    /// A text that is no channel name.
     InvalidChannel,
-    /// Something that is no user.
+    /// A text that is no user.
     InvalidUser,
-    /// A promise that can't be given without history.
+    /// An `Idempotency-Key` for a channel without history.
     IdempotencyUnavailable,
-    /// A key that was used for something else.
+    /// An `Idempotency-Key` that was used for another call.
     IdempotencyKeyReused,
-    /// Messages that are not all there any more.
+    /// A page of history with missing messages.
     HistoryNotWhole,
     /// A channel without history.
     NoHistory,
     /// No key, or a wrong one.
     InvalidKey,
-    /// A web page from elsewhere.
+    /// A web page of another origin.
     ForbiddenOrigin,
-    /// A name that is not this machine's.
+    /// A host name that is not this machine's.
     ForbiddenHost,
     /// The key is for other calls.
     MissingScope,
     /// The key is for other channels.
     ForbiddenChannel,
-    /// Nothing is there.
+    /// A path that does not exist.
     NotFound,
-    /// Something is there, but not for this method.
+    /// A path that does not take this method.
     MethodNotAllowed,
     /// The body came too slowly.
     RequestTimeout,
@@ -48,17 +48,17 @@ pub enum Problem {
     UnsupportedMediaType,
     /// More than the key may publish.
     RateLimited,
-    /// More at once than there is room for.
+    /// More at once than there are slots.
     TooManyInFlight,
     /// A call of connmix that does not exist here.
     NotSupported,
     /// The bus or the store is away.
     Unavailable,
-    /// The store has no room.
+    /// The store has no space.
     StoreFull,
 }
 
-/// What belongs to a kind.
+/// The row of a kind in the table.
 #[derive(Debug, Clone, Copy)]
 pub struct ProblemRow {
     /// `code` of a problem: stable, for programs.
@@ -99,7 +99,7 @@ impl Problem {
         Self::StoreFull,
     ];
 
-    /// Its row in the table.
+    /// Returns the row of this kind.
     #[expect(clippy::too_many_lines, reason = "a table, a row each")]
     pub const fn row(self) -> ProblemRow {
         const BAD: StatusCode = StatusCode::BAD_REQUEST;
@@ -197,7 +197,7 @@ impl Problem {
     }
 }
 
-/// The table of problems in Markdown, as it stands in the manual.
+/// Writes the table of problems in Markdown, as it stands in the manual.
 pub fn problem_table() -> String {
     let mut table = String::from("| `code` | HTTP | come again? | title |\n| --- | --- | --- | --- |\n");
     for row in Problem::ALL.map(Problem::row) {

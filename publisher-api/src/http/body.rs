@@ -11,10 +11,11 @@ use tokio::time::timeout;
 use crate::error::Refusal;
 
 /// The multiple of its limit up to which a body that is too large is read and discarded behind the answer. A
-/// caller that sends its whole body first then reads why it is refused, instead of finding a broken connection.
+/// caller that sends its whole body first then reads why it is refused, instead of finding a broken
+/// connection.
 const DISCARD_FACTOR: usize = 8;
-/// The longest pause in a body that is discarded. A caller that sends nothing for this long reads its answer or
-/// is gone.
+/// The longest pause in a body that is discarded. A caller that sends nothing for this long reads its answer
+/// or is gone.
 const DISCARD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads and discards bodies.
@@ -33,7 +34,8 @@ impl Bodies {
         Self { patience, discarded, drain }
     }
 
-    /// Reads a body of at most `limit` bytes, in time. A longer body is refused as soon as its length is known.
+    /// Reads a body of at most `limit` bytes, in time. A longer body is refused as soon as its length is
+    /// known.
     ///
     /// # Errors
     /// The body is too large, too slow, or ends early.
@@ -65,14 +67,14 @@ impl Bodies {
         read.map(|()| whole)
     }
 
-    /// Discards a body that nobody needs, behind the answer. Without this, a caller that is still sending would
-    /// find the connection broken, and not read why it is refused.
+    /// Discards a body that nobody needs, behind the answer. Without this, a caller that is still sending
+    /// would find the connection broken, and not read why it is refused.
     pub(crate) fn discard(&self, headers: &HeaderMap, body: Body) {
         self.discard_rest(headers, body.into_data_stream(), self.discarded);
     }
 
-    /// Discards at most `most` bytes of what is left of a body. A caller that asks before it sends (`Expect`) has
-    /// sent nothing.
+    /// Discards at most `most` bytes of what is left of a body. A caller that asks before it sends (`Expect`)
+    /// has sent nothing.
     fn discard_rest(&self, headers: &HeaderMap, mut rest: BodyDataStream, most: usize) {
         if headers.contains_key(header::EXPECT) || rest.is_end_stream() {
             return;

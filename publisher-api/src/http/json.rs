@@ -5,7 +5,8 @@ use serde_json::value::RawValue;
 
 use crate::error::Refusal;
 
-/// Reads a JSON object. (serde alone would take a list for a struct as well.) `example` is what a refusal shows.
+/// Reads a JSON object. (serde alone would take a list for a struct as well.) `example` is what a refusal
+/// shows.
 ///
 /// # Errors
 /// Code 101: not JSON, JSON that is no object, or an object that is no `T`.

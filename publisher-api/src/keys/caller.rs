@@ -16,7 +16,7 @@ use crate::error::Refusal;
 use crate::scope::Scope;
 use crate::shares::{NoShare, Owner};
 
-/// Who calls. Cheap to clone.
+/// The sender of a request. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Caller {
     keys: Arc<Keys>,
@@ -71,7 +71,7 @@ impl Caller {
         }
     }
 
-    /// The same sender by the keys that are valid now.
+    /// Returns the same sender by the keys that are valid now.
     ///
     /// # Errors
     /// Code 105: the key is not valid any more.
@@ -124,11 +124,11 @@ impl Caller {
         }
     }
 
-    /// Counts so many messages (one a target) against the rate of the key. One call may be for more than
-    /// there is room for at once; the ones after it wait the longer.
+    /// Counts `messages` messages (one a target) against the rate of the key. A call may take more than the
+    /// burst; the calls after it wait the longer.
     ///
     /// # Errors
-    /// Code 107, with the time after which there is room.
+    /// Code 107, with the time after which a message is let through again.
     pub fn admit(&self, messages: u32) -> Result<(), Refusal> {
         let Some(key) = &self.key else { return Ok(()) };
         if let Some(limiter) = key.limiter()
@@ -141,7 +141,7 @@ impl Caller {
         Ok(())
     }
 
-    /// All that publishing one message needs: scope, channel, rate.
+    /// Checks all that publishing one message needs: scope, channel, rate.
     ///
     /// # Errors
     /// Codes 106, 107.

@@ -69,7 +69,7 @@ impl KeyConfig {
         }
     }
 
-    /// The key, if nothing is wrong with it. `place` is what its faults are named by.
+    /// Returns the key, if it has no problems. `place`: the path by which problems name the key.
     fn compile(&self, place: &str, problems: &mut Problems) -> Option<Key> {
         let before = problems.len();
         if let Err(fault) = Self::check_name(&self.name) {
@@ -160,7 +160,7 @@ impl Source<'_> {
     /// All keys together.
     ///
     /// # Errors
-    /// Every fault of every key. A configured file without a key is one: it would open the door to everybody.
+    /// Every problem of every key. A configured file without a key is a problem: it would let everybody in.
     pub(super) fn compile(&self) -> Result<Table, Problems> {
         let mut problems = Problems::default();
         let mut keys: Vec<(String, Key)> = Vec::new();
@@ -197,7 +197,7 @@ impl Source<'_> {
     }
 }
 
-/// Faults of keys that are good by themselves.
+/// Adds the problems that keys have together, though each is good by itself.
 fn check_together(keys: &[(String, Key)], problems: &mut Problems) {
     let mut hashes = std::collections::BTreeMap::new();
     let mut names = std::collections::BTreeMap::new();
@@ -215,7 +215,7 @@ fn check_together(keys: &[(String, Key)], problems: &mut Problems) {
     }
 }
 
-/// Adds what is wrong with the keys; reads the file, if there is one.
+/// Adds the problems of the keys. Reads the file, if there is one.
 pub(crate) fn validate(listed: &[KeyConfig], file: &Path, problems: &mut Problems) {
     let text = if file.as_os_str().is_empty() { Ok(None) } else { read_file(file).map(Some) };
     match text {

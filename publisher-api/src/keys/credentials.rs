@@ -1,6 +1,7 @@
-//! What a request says about its sender: the header `Authorization`, read without trusting it.
+//! The header `Authorization` of a request, read without trusting it.
 //!
-//! Pure. A header that can't be read is a refusal, never taken for none. Nothing read here is ever printed.
+//! Pure. A header that can't be read is a refusal, never taken for a missing header. Nothing read here is
+//! ever printed.
 
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
@@ -20,7 +21,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Who the sender says to be.
+/// The sender's claim of who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     /// The name, where one was given (Basic).
@@ -30,10 +31,10 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Reads `Authorization`. `None`: there is none.
+    /// Reads `Authorization`. `None`: there is no such header.
     ///
     /// # Errors
-    /// [`Refusal::BadCredentials`] names what is wrong with it.
+    /// [`Refusal::BadCredentials`] names the fault.
     pub(crate) fn read(headers: &HeaderMap) -> Result<Option<Self>, Refusal> {
         let mut given = headers.get_all(header::AUTHORIZATION).iter();
         let Some(value) = given.next() else { return Ok(None) };

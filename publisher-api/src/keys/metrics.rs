@@ -1,4 +1,4 @@
-//! What is counted about keys. Names of keys are labels, for there are only those of the configuration.
+//! Metrics of keys. Names of keys may be labels, since there are only those of the configuration.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Why a key did not help.
+/// The reason for which a key did not help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// There was none.
+    /// There was no key.
     Missing,
-    /// It could not be read.
+    /// The key could not be read.
     Malformed,
-    /// Nobody has it, or nobody any more.
+    /// The key is not valid, or not any more.
     Invalid,
-    /// It lacks a scope.
+    /// The key lacks a scope.
     Scope,
-    /// It may not name the channel.
+    /// The key may not name the channel.
     Channel,
-    /// It publishes too fast.
+    /// The key publishes too fast.
     Rate,
-    /// It has its share of the places already.
+    /// The key has its share of the slots already.
     Share,
 }
 

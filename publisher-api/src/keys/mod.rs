@@ -1,18 +1,18 @@
-//! Keys: who a request comes from, and what its sender may do.
+//! Keys: the senders of requests, and what each sender may do.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `config` | keys as they are configured, and their faults |
-//! | `secret` | how a secret is made, hashed, recognized |
+//! | `config` | keys as they are configured, and their problems |
+//! | `secret` | making, hashing and recognizing secrets |
 //! | `pattern`, `rate` | what a key permits: channels, messages a second (the calls are in `scope.rs`) |
-//! | `credentials` | what a request says about its sender |
+//! | `credentials` | the header `Authorization` of a request |
 //! | `table` | the keys that are valid now |
 //! | `store` | the one table in use, and how another replaces it |
 //! | `caller` | the sender of a request, checked against the table |
 //! | `new` | a new key, for `message-center key new` |
 //!
-//! Secrets are kept nowhere: not in the configuration, a log, a metric or a `Debug`. Without keys everybody
-//! may do everything; then the port is on loopback, or its owner said that it is meant.
+//! Secrets are stored nowhere: not in the configuration, a log, a metric or a `Debug`. Without keys everybody
+//! may do everything; then the port is on loopback, or its owner allowed that explicitly.
 
 mod caller;
 pub(crate) mod config;

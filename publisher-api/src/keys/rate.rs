@@ -1,6 +1,6 @@
 //! How many messages a key may publish a second: a bucket of tokens, one for each message.
 //!
-//! A call that finds a token may take more than there are, and the next ones wait until the debt is paid. So
+//! A call that finds a token may take more than there are; later calls wait until the debt is paid. So
 //! the rate holds on average, and a call to 10,000 users needs no bucket of 10,000. (Ready-made limiters
 //! refuse such a call for ever.) [`Bucket`] is pure; the time is told.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The highest rate, in messages a second. Whoever needs more needs no limit.
+/// The highest rate, in messages a second. A key that needs more needs no limit.
 pub(crate) const MAX_RATE: u32 = 1_000_000;
 
 /// Rate and burst.
@@ -31,12 +31,12 @@ impl Rate {
 #[derive(Debug)]
 pub(crate) struct Bucket {
     rate: Rate,
-    /// When it will be full again. In the past: it is full.
+    /// When the bucket will be full again. In the past: the bucket is full.
     full_at: Instant,
 }
 
 impl Bucket {
-    /// A full one.
+    /// Makes a full bucket.
     pub(crate) fn new(rate: Rate, now: Instant) -> Self {
         Self { rate, full_at: now }
     }
@@ -44,7 +44,7 @@ impl Bucket {
     /// Takes `count` tokens.
     ///
     /// # Errors
-    /// There is none now; says in how much time there will be one.
+    /// There is no token now. Says after which time there will be one.
     pub(crate) fn take(&mut self, count: u32, now: Instant) -> Result<(), Duration> {
         let per_token = self.rate.per_token();
         let missing = self.full_at.saturating_duration_since(now);
@@ -61,7 +61,7 @@ impl Bucket {
 #[derive(Debug)]
 pub(crate) struct Limiter {
     pub(crate) rate: Rate,
-    /// Held only for a few additions.
+    /// The lock is held only for a few additions.
     bucket: Mutex<Bucket>,
 }
 

@@ -1,6 +1,6 @@
-//! The one table of keys that is in use, and how another takes its place.
+//! The table of keys in use, and how another replaces it.
 //!
-//! A new table is used whole or not at all: while the configuration or the file is faulty, the keys before
+//! A new table is used whole or not at all: while the configuration or the file has problems, the keys before
 //! stay valid. The file is looked at every few seconds by content, which is what a mounted Kubernetes Secret
 //! needs.
 
@@ -24,14 +24,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The keys.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    /// Held only to clone or replace it.
+    /// The lock is held only to clone or replace the table.
     table: RwLock<Arc<Table>>,
-    /// What the table was made from; held while another is made, so that two do not cross.
+    /// The origin of the table. Locked while another table is made, so that two do not cross.
     origin: Mutex<Origin>,
-    /// Another content of the file, which the latest look found. Whoever writes it may be in the middle of
-    /// it.
+    /// Another content of the file, which the latest look found. Its writer may be in the middle of writing.
     seen: Mutex<Option<Origin>>,
-    /// Whether everybody may come once there are no keys. Decided by where the port was bound, which stays.
+    /// Whether everybody may come once there are no keys. Follows from where the port is bound, which does
+    /// not change.
     may_be_open: bool,
     pub(super) metrics: KeyMetrics,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Keys {
 struct Origin {
     listed: Vec<KeyConfig>,
     file: PathBuf,
-    /// What was last found there, good or not; so that a fault is told once.
+    /// The content that was last found, good or not, so that a problem is told once.
     found: Result<Option<String>, Problems>,
 }
 
@@ -58,10 +58,10 @@ impl Origin {
 }
 
 impl Keys {
-    /// Reads the keys. `may_be_open`: whether everybody may come while there are none.
+    /// Reads the keys. `may_be_open`: whether everybody may come while there are no keys.
     ///
     /// # Errors
-    /// Something is wrong with them.
+    /// The problems of the keys.
     pub(crate) fn load(
         listed: Vec<KeyConfig>,
         file: PathBuf,
@@ -76,7 +76,8 @@ impl Keys {
         Ok(Arc::new(Self { table, origin, seen: Mutex::default(), may_be_open, metrics }))
     }
 
-    /// Takes other keys from the configuration; a faulty list is refused and what was before stays.
+    /// Takes other keys from the configuration. A list with problems is refused, and the keys before stay
+    /// valid.
     pub(crate) fn apply(&self, listed: Vec<KeyConfig>, file: PathBuf) {
         self.replace(Origin::look(listed, file));
     }
@@ -143,8 +144,8 @@ impl Keys {
         }
     }
 
-    /// The last key goes only with a restart: a file that somebody empties or cuts off looks like that, and
-    /// everybody who reaches the port could publish.
+    /// Refuses a table without keys: the last key goes only with a restart. A file that was emptied or cut
+    /// off looks like that, and everybody who reaches the port could publish.
     fn check_closed(&self, table: Table) -> Result<Table, Problems> {
         let mut problems = Problems::default();
         let was_open = self.may_be_open && self.table().is_empty();

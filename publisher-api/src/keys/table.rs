@@ -1,6 +1,6 @@
 //! The keys that are valid now, found by the hash of a secret.
 //!
-//! A table never changes; another takes its place. Limiters go along, so that a reload fills no bucket.
+//! A table never changes; another replaces it. Limiters go along, so that a reload fills no bucket.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl Table {
         table
     }
 
-    /// Takes over the limiters of names whose rate stays as it was.
+    /// Takes over the limiters of names whose rate stays the same.
     pub(super) fn inherit(mut self, old: &Self) -> Self {
         for (name, limiter) in &mut self.limiters {
             if let Some(known) = old.limiters.get(name).filter(|known| known.rate == limiter.rate) {
@@ -96,7 +96,7 @@ impl Table {
         self
     }
 
-    /// The key whose secret has this hash.
+    /// Finds the key whose secret has this hash.
     pub(crate) fn find(&self, hash: &SecretHash) -> Option<&Arc<Key>> {
         self.keys.get(&hash.bucket())?.iter().find(|key| key.hash == *hash)
     }
@@ -105,7 +105,7 @@ impl Table {
         self.count
     }
 
-    /// Whether there are keys of several names, who share the places of this part.
+    /// Whether there are keys of several names, which share the slots of this part.
     pub(crate) fn is_shared(&self) -> bool {
         self.names.len() > 1
     }

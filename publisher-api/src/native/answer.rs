@@ -1,4 +1,4 @@
-//! What native calls answer. These types are also what the description of the calls (OpenAPI) says.
+//! Answers of native calls. Types and comments are also what `/openapi.json` says.
 
 use std::collections::BTreeSet;
 

@@ -8,8 +8,8 @@ use crate::app::App;
 use crate::error::Refusal;
 use crate::http::{check_content_type, object};
 
-/// Reads the body of a call. `admitted`: the outcome of checks that need no body. A caller that is refused gets to
-/// read why.
+/// Reads the body of a call. `admitted`: the outcome of checks that need no body. A caller that is refused
+/// gets to read why.
 ///
 /// # Errors
 /// The call is not admitted, or the body is not declared as JSON, too large, too slow, or ends early.

@@ -29,7 +29,7 @@ const MAX_LIMIT: u32 = 1_000;
 const DEFAULT_LIMIT: u32 = 100;
 /// Bytes in one page; one larger message comes alone.
 const PAGE_BYTES: usize = 1 << 20;
-/// How often a page is read again that a replica behind the leader gave empty.
+/// How often a page is read again, if a replica behind the leader gave it empty.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -139,7 +139,7 @@ pub(crate) async fn erase(
     RawQuery(query): RawQuery,
 ) -> Response {
     let outcome = async {
-        // Whoever means to erase a part must not lose all of it.
+        // A caller that means to erase a part must not lose everything.
         if query.is_some_and(|query| !query.is_empty()) {
             return Err(NO_QUERY);
         }

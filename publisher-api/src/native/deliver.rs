@@ -20,8 +20,8 @@ pub(super) struct Done {
     pub(super) duplicate: bool,
 }
 
-/// Returns what an answer says about the edges: which were counted, and whether the counts are all. Nothing, if no
-/// edge was asked.
+/// Returns what an answer says about the edges: which were counted, and whether the counts are all. Nothing,
+/// if no edge was asked.
 pub(super) fn edges_answer(receipts: &[Receipt], counting: Counting) -> (Option<EdgesAnswer>, Option<bool>) {
     if counting == Counting::Unwanted {
         return (None, None);

@@ -1,4 +1,4 @@
-//! What a native call sends: an event with data, or text or bytes as they are.
+//! The message of a native call: an event with data, or text or bytes as they are.
 //!
 //! `event` and `data` become the text `{"event":…,"data":…}`, with `data` byte for byte as it was sent.
 
@@ -94,7 +94,7 @@ impl Addressed {
     /// Reads a message; `limit` bounds what goes out, in bytes.
     ///
     /// # Errors
-    /// Whatever concerns the message as a whole. A bad target is told in its place.
+    /// A fault of the message as a whole. The fault of a target is told in the target's place.
     pub(super) fn parse(json: &[u8], limit: usize) -> Result<Self, Refusal> {
         let body: Body<'_> = parse(json, EXAMPLE)?;
         let (users, channels) = (&body.to.users, &body.to.channels);

@@ -8,8 +8,8 @@
 //! | `respond` | how a call is answered |
 //! | `body`, `limits`, `message`, `target` | requests within their limits, read without trusting them |
 //!
-//! A success is JSON; every refusal is a problem (RFC 9457) with a name that programs can rely on. Everything a
-//! call asks for is bounded: entries, bytes, and the work under way at a time.
+//! A success is JSON; every refusal is a problem (RFC 9457) with a name that programs can rely on. Everything
+//! a call asks for is bounded: entries, bytes, and the work under way at a time.
 
 mod answer;
 mod body;

@@ -1,7 +1,7 @@
 //! `POST /v1/publish` and `POST /v1/publish/batch`.
 //!
-//! What concerns one target or one message is told in its place; a call is refused as a whole if nothing of
-//! it could be done for one and the same reason.
+//! A fault of one target or one message is told in its place. A call is refused as a whole if nothing of the
+//! call could be done, for one and the same reason.
 
 use std::sync::Arc;
 

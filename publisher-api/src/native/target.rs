@@ -1,6 +1,6 @@
-//! To whom a call goes: users and channels, each checked by itself.
+//! Targets of a call: users and channels, each checked by itself.
 //!
-//! One bad target does not stop the others. A target that is named twice is served once.
+//! A bad target does not stop the others. A target that is named twice is served once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,8 +16,8 @@ use crate::error::Refusal;
 /// How much of a bad target its result repeats, in bytes.
 const MAX_ECHO: usize = 64;
 
-/// Entries of a list as they stand in the JSON, at most [`MAX_TARGETS`] and one: enough to know that there
-/// are more.
+/// Entries of a list as they stand in the JSON. At most [`MAX_TARGETS`] and one, which is enough to know that
+/// there are too many.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entries<'a>(pub(super) Vec<&'a RawValue>);
 
@@ -52,15 +52,15 @@ impl<'de> Visitor<'de> for EntriesVisitor {
 /// One target of a call.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// How its result names it: the channel, or what stood there.
+    /// The name in its result: the channel, or the text that stood there.
     pub(super) name: String,
-    /// Where it goes to, or why it can't.
+    /// The channel, or the refusal.
     pub(super) channel: Result<Channel, Refusal>,
-    /// The earlier target that is the same.
+    /// The index of an equal earlier target.
     pub(super) same_as: Option<usize>,
 }
 
-/// All targets of a call, users first.
+/// Reads all targets of a call, users first.
 pub(super) fn targets(users: &Entries<'_>, channels: &Entries<'_>) -> Vec<Target> {
     let users = users.0.iter().map(|entry| (*entry, user(entry).map(|uid| Channel::of_user(&uid))));
     let channels = channels.0.iter().map(|entry| (*entry, channel(entry)));
@@ -76,7 +76,7 @@ pub(super) fn targets(users: &Entries<'_>, channels: &Entries<'_>) -> Vec<Target
         .collect()
 }
 
-/// A user as a back end writes it: an integer or a string.
+/// Reads a user: an integer or a string.
 pub(super) fn user(entry: &RawValue) -> Result<Uid, Refusal> {
     let value = scalar(entry).unwrap_or(Value::Null);
     Uid::from_json(&value).map_err(Refusal::BadUser)
@@ -89,13 +89,13 @@ fn channel(entry: &RawValue) -> Result<Channel, Refusal> {
     }
 }
 
-/// A value that costs nothing to build.
+/// Reads a value that costs nothing to build.
 fn scalar(entry: &RawValue) -> Option<Value> {
     let text = entry.get();
     (!text.starts_with(['[', '{'])).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// What stood there, not too much of it.
+/// Returns the beginning of what stood there.
 pub(super) fn echo(entry: &RawValue) -> String {
     let text = match scalar(entry) {
         Some(Value::String(text)) => text,

@@ -2,11 +2,11 @@
 //!
 //! Deliveries go out in waves of at most [`WAVE`] messages and [`WAVE_BYTES`]. The next wave begins when the
 //! counts of the wave before are known. So edges that are behind slow the caller down, and not the other way
-//! round. Waves have slots of their own (`wave_slots`): a call for one target is never refused because of them,
-//! and calls for many targets take turns, in the order in which they asked for slots.
+//! round. Waves have slots of their own (`wave_slots`): a call for one target is never refused because of
+//! them, and calls for many targets take turns, in the order in which they asked for slots.
 //!
-//! Within a call, messages to channels without history go to the bus in the order of the deliveries. Messages to
-//! channels with history go to the store at once, but of each channel one after the other. When a message
+//! Within a call, messages to channels without history go to the bus in the order of the deliveries. Messages
+//! to channels with history go to the store at once, but of each channel one after the other. When a message
 //! finally fails, those behind it in its channel are refused, so that none overtakes it.
 
 use std::collections::{HashMap, VecDeque};

@@ -1,9 +1,9 @@
 //! The one way from a checked message to its receipt, with and without history, alone and in a wave.
 //!
-//! A message is accepted first: it gets an id and a slot. Then it is handed over, which keeps the order of the
-//! caller. Without history, handing over is giving the message to the bus connection; the edges are asked about
-//! its id after that. With history, handing over is waiting for the store to say the position; the edges are
-//! asked about that position. The receipt may take its time.
+//! A message is accepted first: it gets an id and a slot. Then it is handed over, which keeps the order of
+//! the caller. Without history, handing over is giving the message to the bus connection; the edges are asked
+//! about its id after that. With history, handing over is waiting for the store to say the position; the
+//! edges are asked about that position. The receipt may take its time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,8 +115,8 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Accepts a message. `id`: of a message that may have been stored before. `store_by`: until when the store
-    /// may answer, if the channel has history; as a rule, as long as for a call that begins now.
+    /// Accepts a message. `id`: of a message that may have been stored before. `store_by`: until when the
+    /// store may answer, if the channel has history; as a rule, as long as for a call that begins now.
     pub(super) fn accept(
         &self,
         message: Message,

@@ -1,8 +1,8 @@
 //! Order within a channel: of one source (a batch, a publishing socket) at most one message a channel is on
-//! its way to the store, and the next goes when that one is settled. Channels do not wait for each other.
+//! its way to the store, and the next goes when that message is settled. Channels do not wait for each other.
 //!
-//! Pure: no sockets, no clock. Its owner bounds how much waits, and promises to call [`Lanes::settled`] for
-//! everything that it was told to send.
+//! Pure: no sockets, no clock. The owner of the lanes bounds how much waits, and promises to call
+//! [`Lanes::settled`] for everything that the lanes told it to send.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,7 +11,7 @@ use shared::ids::Channel;
 /// The lanes of one source.
 #[derive(Debug)]
 pub(crate) struct Lanes<T> {
-    /// Channels of which a message is on its way, with those that wait behind it.
+    /// Channels of which a message is on its way, with the messages that wait behind it.
     lanes: HashMap<Channel, VecDeque<T>>,
     waiting: usize,
 }
@@ -23,7 +23,7 @@ impl<T> Default for Lanes<T> {
 }
 
 impl<T> Lanes<T> {
-    /// Takes a message. `Some`: it is to be sent now; otherwise it waits behind those of its channel.
+    /// Takes a message. `Some`: the message goes now. `None`: it waits behind the messages of its channel.
     pub(crate) fn enter(&mut self, channel: &Channel, message: T) -> Option<T> {
         match self.lanes.get_mut(channel) {
             Some(lane) => {
@@ -38,8 +38,8 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// The message of this channel that was on its way is stored or finally refused. Returns the one to send
-    /// now.
+    /// Notes that the message of this channel on its way is stored or finally refused. Returns the message to
+    /// send now.
     pub(crate) fn settled(&mut self, channel: &Channel) -> Option<T> {
         let next = self.lanes.get_mut(channel)?.pop_front();
         match next {
@@ -49,15 +49,15 @@ impl<T> Lanes<T> {
         next
     }
 
-    /// The message of this channel that was on its way is finally refused, and those behind it shall not
-    /// overtake it. Returns them, in order; the lane is free.
+    /// Notes that the message of this channel on its way is finally refused, and that the messages behind it
+    /// shall not overtake it. Returns these messages, in order; the lane is free.
     pub(crate) fn give_up(&mut self, channel: &Channel) -> VecDeque<T> {
         let behind = self.lanes.remove(channel).unwrap_or_default();
         self.waiting -= behind.len();
         behind
     }
 
-    /// How many wait.
+    /// How many messages wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
@@ -82,9 +82,9 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Enter(usize),
-        /// The so-manieth of those on their way is stored.
+        /// The nth in-flight message is stored.
         Settle(prop::sample::Index),
-        /// It is refused, and what is behind it too.
+        /// The nth in-flight message is refused, and the messages behind it too.
         GiveUp(prop::sample::Index),
     }
 

@@ -1,4 +1,5 @@
-//! The bus step: a message of a channel without history goes to the bus connection, in the order of the calls.
+//! The bus step: a message of a channel without history goes to the bus connection, in the order of the
+//! calls.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -75,8 +76,8 @@ impl Live {
     }
 
     /// Returns until when to wait for the bus, as [`Bus::awake`] counts. All publishes that meet one absence
-    /// share its deadline. So a long absence refuses at once, and a queue of publishes does not wait for each in
-    /// turn.
+    /// share its deadline. So a long absence refuses at once, and a queue of publishes does not wait for each
+    /// in turn.
     fn deadline(&self) -> Instant {
         let (state, now) = (*self.bus.state().borrow(), self.bus.awake().now());
         if state.connected {

@@ -1,4 +1,5 @@
-//! The one place where a checked message goes to the bus or to the store, and gets its receipt. Knows no dialect.
+//! The one place where a checked message goes to the bus or to the store, and gets its receipt. Knows no
+//! dialect.
 //!
 //! | module | holds |
 //! | --- | --- |
@@ -152,9 +153,9 @@ impl Publisher {
         self.pipeline.hand_over(accepted, counting).await
     }
 
-    /// Publishes each delivery, in their order, and returns one result each. Once the bus or the store is found
-    /// away, or there are no slots in time, the rest is refused without being tried. `store_by`: until when all
-    /// of the call may wait for the store; `None`: each wave by itself.
+    /// Publishes each delivery, in their order, and returns one result each. Once the bus or the store is
+    /// found away, or there are no slots in time, the rest is refused without being tried. `store_by`: until
+    /// when all of the call may wait for the store; `None`: each wave by itself.
     pub(crate) async fn publish_all(
         &self,
         caller: &Caller,

@@ -1,8 +1,8 @@
 //! The store step: a message of a channel with history is acknowledged only once the store says its position.
 //!
-//! The id of a message stays the same on every try, so that the store recognizes a message that it already has.
-//! The deadline counts from when the message was accepted, not from its turn. So a queue of messages that meets one
-//! absence is refused together.
+//! The id of a message stays the same on every try, so that the store recognizes a message that it already
+//! has. The deadline counts from when the message was accepted, not from its turn. So a queue of messages
+//! that meets one absence is refused together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,7 @@
 //! The slots of waves, which are waited for in order.
 //!
-//! Of several keys each has half of these slots at most, and its other calls wait apart. So calls of another key
-//! wait for no more than a wave.
+//! Of several keys each has half of these slots at most, and its other calls wait apart. So calls of another
+//! key wait for no more than a wave.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +15,8 @@ use crate::shares::Owner;
 pub(super) struct WaveSlots {
     most: usize,
     all: Arc<Semaphore>,
-    /// What one owner may have, so that it does not wait before others with the rest. The lock is held only to
-    /// look an owner up.
+    /// What one owner may have, so that it does not wait before others with the rest. The lock is held only
+    /// to look an owner up.
     of_owner: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 

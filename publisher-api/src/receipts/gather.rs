@@ -1,8 +1,8 @@
 //! Adds up what the edges answer to one ask. Pure: no sockets, no clock.
 //!
 //! A count is called complete only if every edge that could hold a subscriber has answered and has seen the
-//! message, and no unknown edge is possible. Each edge counts once. An ask names live messages first, stored
-//! ones after.
+//! message, and no unknown edge is possible. Each edge counts once. An ask names live messages first, then
+//! stored messages.
 
 use std::sync::Arc;
 
@@ -12,46 +12,46 @@ use shared::wire::{Answer, Counts};
 use crate::edges::awaited::Awaited;
 use crate::edges::roster::Expected;
 
-/// What became of one message.
+/// The counts of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Receipt {
     /// Sums over the edges that answered.
     pub(crate) counts: Counts,
     /// Whether these sums are all there is.
     pub(crate) complete: bool,
-    /// How many edges were asked, or answered all the same.
+    /// How many edges were asked, or answered unasked.
     pub(crate) expected: usize,
     /// The edges whose answer is missing.
     pub(crate) missing: Arc<[NodeId]>,
 }
 
 impl Receipt {
-    /// Nobody is there, surely.
+    /// The receipt where surely no edge is.
     pub(crate) fn nobody() -> Self {
         Self { counts: Counts::default(), complete: true, expected: 0, missing: Arc::default() }
     }
 
-    /// Nothing is known.
+    /// The receipt where nothing is known.
     pub(crate) fn unknown() -> Self {
         Self { complete: false, ..Self::nobody() }
     }
 }
 
-/// What was made of an answer.
+/// The use of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// It was added.
+    /// The counts were added.
     Added,
-    /// This edge had answered before.
+    /// The edge had answered before.
     Repeated,
-    /// It has more or fewer counts than messages were asked about; they count as not seen.
+    /// The answer has another number of counts than the ask has messages. They count as not seen.
     Malformed,
 }
 
 /// The answers to one ask, as they come in.
 #[derive(Debug)]
 pub(crate) struct Gathering {
-    /// Live messages first; this many.
+    /// The number of live messages, which come first.
     live: usize,
     counts: Vec<Counts>,
     /// Whether every edge that answered had seen the message.
@@ -91,7 +91,7 @@ impl Gathering {
         }
         match answer.stored.len() {
             known if known == stored => self.add(live, &answer.stored),
-            // An edge of before history has looked for none of them.
+            // An edge of a version without history counts no stored messages.
             0 => self.seen[live..].fill(false),
             _ => {
                 self.seen[live..].fill(false);
@@ -110,12 +110,12 @@ impl Gathering {
         }
     }
 
-    /// The bus says that nobody listens to asks: nobody will answer.
+    /// Takes the word of the bus that nobody listens to asks: nobody will answer.
     pub(crate) fn on_nobody(&mut self) {
         self.awaited.on_nobody();
     }
 
-    /// What is known now, one receipt a message.
+    /// Returns the counts known now, one receipt a message.
     pub(crate) fn receipts(&self) -> impl Iterator<Item = Receipt> {
         let (expected, whole) = (self.awaited.expected(), self.awaited.is_whole());
         let missing: Arc<[NodeId]> = self.awaited.missing().into();

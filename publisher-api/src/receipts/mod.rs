@@ -1,9 +1,9 @@
 //! Asks the edges to how many sessions messages went, and hands each publish its receipt.
 //!
-//! One task owns all open asks. An ask travels on the connection that carried its live messages, behind them;
-//! stored messages share it, and need no order with it: edges know them by their sequence.
-//! An ask after a pause goes at once; those that follow within the window share one. Every question gets
-//! its receipt, at the latest when the deadline has passed.
+//! One task owns all open asks. An ask travels on the connection that carried its live messages, behind them.
+//! Stored messages share the ask and need no order with it: edges know them by their sequence. An ask after a
+//! pause goes at once; questions that follow within the window share one ask. Every question gets its
+//! receipt, at the latest when the deadline has passed.
 
 mod gather;
 
@@ -29,29 +29,29 @@ use crate::metrics::{Loss, Metrics};
 use crate::spans;
 pub(crate) use gather::{Gathering, Receipt, Taken};
 
-/// Messages that one ask names at most: 35 KiB of JSON, or 450 KiB if all are stored and have the longest
+/// The most messages that one ask names: 35 KiB of JSON, or 450 KiB if all are stored and have the longest
 /// names.
 const MAX_IDS: usize = 1_024;
 
-/// Which message.
+/// The message that a question is about.
 #[derive(Debug, Clone)]
 pub(crate) enum Which {
-    /// One that was handed to the bus before, on this connection.
+    /// A message that was handed to the bus before, on this connection.
     Live(MessageId),
-    /// One that is stored.
+    /// A stored message.
     Stored(StoredRef),
 }
 
-/// A message to ask about, and who wants to know.
+/// A message to ask about, and the publish that waits for the answer.
 #[derive(Debug)]
 struct Question {
     which: Which,
     answer: oneshot::Sender<Receipt>,
-    /// The publish that wants to know, if its trace is kept.
+    /// The trace of the publish, if the trace is sampled.
     trace: Option<TraceContext>,
 }
 
-/// Takes questions. The task ends when the last of these is gone and every receipt is out.
+/// Takes questions. The task ends when the last asker is dropped and every receipt is out.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     questions: mpsc::Sender<Question>,
@@ -81,7 +81,7 @@ impl Asker {
         let inbox = bus.new_inbox();
         let answers = bus.subscribe(format!("{inbox}.*"), None, bus::DEADLINE).await?;
         let (questions, queue) = mpsc::channel(capacity);
-        let desk = Desk {
+        let task = AskTask {
             bus: bus.clone(),
             edges,
             times,
@@ -92,9 +92,9 @@ impl Asker {
             last: 0,
             open: BTreeMap::new(),
         };
-        // Not begun anew: whoever waits for a receipt would wait for ever.
+        // Not begun anew: publishes that wait for a receipt would wait for ever.
         drain.spawn_vital("publisher-receipts", async move {
-            desk.work(queue, answers).await;
+            task.run(queue, answers).await;
             drop(done);
         });
         Ok(Self { questions, metrics })
@@ -104,14 +104,14 @@ impl Asker {
     pub(crate) fn ask(&self, which: Which) -> oneshot::Receiver<Receipt> {
         let (answer, receipt) = oneshot::channel();
         if self.questions.try_send(Question { which, answer, trace: TraceContext::current() }).is_err() {
-            // There is a place for every publish that may be open; were it not so, its count is unknown.
+            // The queue has space for every publish that may be open. Otherwise the count would be unknown.
             self.metrics.lost(Loss::Question);
         }
         receipt
     }
 }
 
-/// An ask that is out.
+/// An ask under way.
 #[derive(Debug)]
 struct Asked {
     gathering: Gathering,
@@ -121,24 +121,24 @@ struct Asked {
 }
 
 #[derive(Debug)]
-struct Desk {
+struct AskTask {
     bus: Bus,
     edges: Arc<Edges>,
     times: AskTimes,
     inbox: String,
     metrics: Arc<Metrics>,
-    /// What the next ask will be about; at most [`MAX_IDS`].
+    /// The questions of the next ask; at most [`MAX_IDS`].
     batch: Vec<Question>,
     /// When the next ask may go out.
     due: Instant,
     /// Number of the last ask.
     last: u64,
-    /// Asks by number, so the first has the earliest deadline. Holds no more than there are open publishes.
+    /// Asks by number, so that the first has the earliest deadline. No more than there are open publishes.
     open: BTreeMap<u64, Asked>,
 }
 
-impl Desk {
-    async fn work(mut self, mut queue: mpsc::Receiver<Question>, mut answers: Subscriber) {
+impl AskTask {
+    async fn run(mut self, mut queue: mpsc::Receiver<Question>, mut answers: Subscriber) {
         let mut more = true;
         while more || !self.batch.is_empty() || !self.open.is_empty() {
             let space = MAX_IDS - self.batch.len();
@@ -159,13 +159,13 @@ impl Desk {
 
     async fn ask(&mut self) {
         let mut questions = std::mem::take(&mut self.batch);
-        // As they are answered.
+        // In the order of the answers.
         questions.sort_by_key(|question| matches!(question.which, Which::Stored(_)));
         let (mut ids, mut stored) = (Vec::new(), Vec::new());
         for question in &questions {
             match &question.which {
                 Which::Live(id) => ids.push(*id),
-                Which::Stored(place) => stored.push(place.clone()),
+                Which::Stored(message) => stored.push(message.clone()),
             }
         }
         let mut gathering = Gathering::new(ids.len(), stored.len(), self.edges.expected());
@@ -222,7 +222,7 @@ impl Desk {
     }
 
     fn expire(&mut self, answers: &mut Subscriber) {
-        // What has come first, then who has not answered.
+        // First the answers that have come, then the edges that have not answered.
         while let Some(Some(message)) = answers.next().now_or_never() {
             self.on_answer(&message);
         }
@@ -237,7 +237,7 @@ impl Desk {
 
     fn settle(&self, asked: Asked) {
         for (question, receipt) in asked.questions.into_iter().zip(asked.gathering.receipts()) {
-            // Who asked may have gone.
+            // The publish may be gone.
             let _ = question.answer.send(receipt);
         }
     }

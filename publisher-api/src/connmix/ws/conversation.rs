@@ -29,7 +29,7 @@ use crate::spans;
 /// How long to wait for the caller's side of the close handshake.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// An answer that is on its way.
+/// An answer under way.
 type Pending = BoxFuture<'static, String>;
 
 /// An accepted message that waits for its turn at the store.
@@ -47,7 +47,7 @@ struct Settled {
     outcome: Result<HandedOver, Refusal>,
 }
 
-/// How a conversation ended.
+/// The end of a conversation.
 pub(super) struct Ended {
     pub(super) end: End,
     /// Until when the queued answers may be written.
@@ -63,10 +63,11 @@ pub(super) struct Conversation<'a> {
     caller: Caller,
     frames: SplitStream<Socket>,
     queue: mpsc::Sender<Frame>,
-    /// Publishes to channels with history: those that wait, and those on their way to the store.
+    /// Publishes to channels with history that wait for their turn.
     lanes: Lanes<Job>,
+    /// Publishes on their way to the store.
     storing: FuturesUnordered<BoxFuture<'a, Settled>>,
-    /// Publishes whose counts are asked for. With those above, at most `max_in_flight_per_socket`.
+    /// Publishes whose counts are asked for. With the publishes above, at most `max_in_flight_per_socket`.
     open: FuturesUnordered<Pending>,
     heard: Instant,
     ping: Instant,
@@ -112,7 +113,7 @@ impl<'a> Conversation<'a> {
         Ended { end, by, close_by, frames }
     }
 
-    /// Answers what was read, and says why the socket ends.
+    /// Answers the calls that were read, and returns why the socket ends.
     async fn finish(&mut self, end: End) -> End {
         let Some((code, reason)) = end.close() else {
             self.store_the_rest().await;
@@ -153,7 +154,7 @@ impl<'a> Conversation<'a> {
                 () = self.queue.closed() => Err(End::Broken),
                 Some(answer) = self.open.next() => self.send(Frame::from(answer)).await,
                 Some(settled) = self.storing.next() => self.on_settled(settled).await,
-                // Before the frames, of which a flood never ends.
+                // Before the frames, since a flood of frames never ends.
                 () = sleep_until(self.ping) => {
                     self.ping = Instant::now() + config.ping_interval;
                     self.send(Frame::Ping(Bytes::new())).await
@@ -256,8 +257,8 @@ impl<'a> Conversation<'a> {
         }));
     }
 
-    /// Stores the messages that were read although nobody waits for the answers, as without history. Each has had
-    /// its deadline since it was read.
+    /// Stores the messages that were read although nobody waits for the answers, as without history. Each has
+    /// had its deadline since it was read.
     async fn store_the_rest(&mut self) {
         while let Some(Settled { channel, outcome, .. }) = self.storing.next().await {
             drop(outcome);

@@ -1,10 +1,10 @@
 //! `/ws/v1`: many publishes over one socket.
 //!
-//! Messages go to the bus in the order in which they came; those to channels with history go to the store in
-//! the order in which they came for their channel, each when the one before is settled, also after the caller
-//! has left. Answers come as counts are known, in any order. While too many are open, or the caller does not
-//! take its answers, nothing more is read. A socket ends with a close code that says why, and only after
-//! every message that was read has its answer.
+//! Messages go to the bus in the order of their arrival. Messages to channels with history go to the store in
+//! the order of their arrival for their channel, each when the message before is settled, also after the
+//! caller has left. Answers come as counts are known, in any order. While too many calls are open, or the
+//! caller does not take its answers, nothing more is read. A socket ends with a close code that says why, and
+//! only after every message that was read has its answer.
 
 mod conversation;
 mod end;
@@ -40,14 +40,15 @@ use conversation::Conversation;
 use end::End;
 use tapped::{Socket, Tapped};
 
-/// Answers that wait to be written, at most; then nothing more is read.
+/// The most answers that wait to be written. Beyond it nothing more is read.
 const QUEUE: usize = 64;
-/// What one read takes from a socket. The default of the library is eight times that, for every socket.
+/// The most bytes that one read takes from a socket. The library's default is eight times that, for every
+/// socket.
 const READ_BUFFER: usize = 16 << 10;
-/// Pongs and answers that may wait in a socket; the library's default is no bound. Beyond it pongs are left
-/// out.
+/// The most bytes of pongs and answers that wait in a socket. Beyond it pongs are left out. The library's
+/// default is no bound.
 const MAX_WRITE_BUFFER: usize = 256 << 10;
-/// A frame up to this many times the limit is read whole, so that its sender gets to read the refusal.
+/// A frame of up to this many times the limit is read whole, so that its sender gets to read the refusal.
 const DISCARD_FACTOR: usize = 2;
 
 /// Checks the handshake of a request, which comes before its scope.
@@ -140,8 +141,8 @@ struct Written {
     sink: Option<SplitSink<Socket, Frame>>,
 }
 
-/// Writes answers until there are no more. The stream notices a caller that takes none of them for too long. For
-/// all of them together a caller may take as long as it likes.
+/// Writes answers until there are no more. The stream notices a caller that takes none of them for too long.
+/// For all of them together a caller may take as long as it likes.
 async fn write(mut sink: SplitSink<Socket, Frame>, mut answers: mpsc::Receiver<Frame>) -> Written {
     while let Some(answer) = answers.recv().await {
         let written = async {

@@ -1,5 +1,5 @@
-//! A caller's stream below its WebSocket: notices the close frame, also behind what the WebSocket does not
-//! understand, and a message of too many frames.
+//! A caller's stream below its WebSocket. It notices the close frame, also behind bytes that the WebSocket
+//! does not understand, and a message of too many frames.
 
 use std::io;
 use std::pin::Pin;
@@ -14,12 +14,12 @@ use tokio_tungstenite::WebSocketStream;
 /// A caller's socket.
 pub(super) type Socket = WebSocketStream<Tapped<TokioIo<Upgraded>>>;
 
-/// What reading ends with once a message had more frames than it may.
+/// The error of reading once a message has too many frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message came in too many frames")]
 pub(super) struct TooManyFrames;
 
-/// A stream on which nothing but frames comes.
+/// A stream that carries nothing but frames.
 #[derive(Debug)]
 pub(super) struct Tapped<S> {
     stream: S,
@@ -27,13 +27,13 @@ pub(super) struct Tapped<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Tapped<S> {
-    /// For messages of at most so many bytes.
+    /// Watches a stream of messages of at most `largest` bytes.
     pub(super) fn new(stream: S, largest: usize) -> Self {
         Self { stream, frames: Frames::of_messages_up_to(largest) }
     }
 
-    /// Reads until the other side has closed, by a frame or by its end, and then ends the connection. One
-    /// that is dropped with unread bytes would take our last words away from the caller.
+    /// Reads until the other side has closed, by a frame or by its end, and then ends the connection. A
+    /// connection dropped with unread bytes would take our last words away from the caller.
     pub(super) async fn end(&mut self) {
         let mut rest = [0; 512];
         while !self.frames.are_closed()
@@ -41,7 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Tapped<S> {
         {
             self.frames.feed(&rest[..bytes]);
         }
-        // It may be broken already.
+        // The connection may be broken already.
         let _ = self.shutdown().await;
     }
 }
