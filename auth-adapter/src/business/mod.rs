@@ -5,6 +5,9 @@
 mod answer;
 mod tls;
 
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -29,10 +32,10 @@ pub(crate) enum Failure {
     Slow(Duration),
     /// No connection came about: it surely saw nothing of the request.
     #[error("it can't be reached: {0}")]
-    NotReached(String),
+    NotReached(#[source] Cause),
     /// The connection broke after the request was sent, at least in part. It may have been processed.
     #[error("it can't be reached: the connection broke: {0}")]
-    Broken(String),
+    Broken(#[source] Cause),
     #[error("it answered with HTTP status {status}")]
     Status {
         status: u16,
@@ -58,6 +61,43 @@ pub(crate) enum Failure {
     #[error("the edge had given up before it could be asked")]
     Stale,
 }
+
+/// The error of the HTTP client behind a failed call. Its text is the innermost cause, which says what an
+/// operator needs ("Connection refused").
+#[derive(Debug, Clone)]
+pub(crate) struct Cause(Arc<reqwest::Error>);
+
+impl Cause {
+    /// Takes the error without the URL, which may hold a secret.
+    fn new(error: reqwest::Error) -> Self {
+        Self(Arc::new(error.without_url()))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cause: &dyn Error = &*self.0;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        fmt::Display::fmt(cause, f)
+    }
+}
+
+impl Error for Cause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// A cause equals only itself: errors of the client can't be compared.
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Cause {}
 
 impl Failure {
     /// For the counter.
@@ -135,7 +175,7 @@ impl Business {
     }
 
     async fn exchange(&self, token: &str) -> Result<Answer, Failure> {
-        let mut response = self.send(token).await.map_err(|error| failure(&error))?;
+        let mut response = self.send(token).await.map_err(failure)?;
         let status = response.status().as_u16();
         Span::current().record("http.response.status_code", status);
         if status != 200 {
@@ -148,7 +188,7 @@ impl Business {
             };
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(failure)? {
             if body.len() + chunk.len() > MAX_ANSWER {
                 return Err(Failure::TooLarge);
             }
@@ -177,17 +217,12 @@ impl Business {
     }
 }
 
-/// The innermost cause says what an operator needs ("Connection refused"); the URL, which the outer ones
-/// name, may hold a secret.
-fn failure(error: &reqwest::Error) -> Failure {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
+/// Tells a request that surely did not begin from one that may have been processed.
+fn failure(error: reqwest::Error) -> Failure {
     if error.is_connect() {
-        Failure::NotReached(cause.to_string())
+        Failure::NotReached(Cause::new(error))
     } else {
-        Failure::Broken(cause.to_string())
+        Failure::Broken(Cause::new(error))
     }
 }
 

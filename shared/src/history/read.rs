@@ -6,6 +6,7 @@
 //! have been pushed out by later ones.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -71,20 +72,9 @@ pub struct StoredMessage {
     /// Whether it stands in place of messages that were erased, and is none itself.
     pub erased: bool,
     /// The message; an error if it can't be read, for instance because a newer version wrote it.
-    pub message: Result<LiveMessage, Unreadable>,
+    pub message: Result<LiveMessage, Arc<WireError>>,
     /// Whose trace it belongs to.
     pub headers: async_nats::HeaderMap,
-}
-
-/// Why a stored message can't be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unreadable(String);
-
-impl From<WireError> for Unreadable {
-    fn from(error: WireError) -> Self {
-        Self(error.to_string())
-    }
 }
 
 /// Messages of one channel, in order.
@@ -386,6 +376,6 @@ impl Open {
 fn stored(raw: RawMessage) -> StoredMessage {
     let RawMessage { seq, time, headers, payload, .. } = raw;
     let erased = headers.get(headers::ERASED).is_some();
-    let message = LiveMessage::decode(Some(&headers), payload).map_err(Unreadable::from);
+    let message = LiveMessage::decode(Some(&headers), payload).map_err(Arc::new);
     StoredMessage { seq, time, erased, message, headers }
 }

@@ -1,10 +1,10 @@
-//! Several messages by one request, and whether they are all that match.
+//! Many messages by one request, and whether they are all that match.
 //!
-//! A server may end an answer early: at the bytes or the messages that were asked for, at its own bound for
-//! what waits on one connection (64 MB of nats-server, a quarter of `max_pending` of the embedded bus), at a
-//! message that was removed while it read. So every request names its bytes, and an answer can only be used
-//! by saying what becomes of the rest. Each message names the one before it in the answer, so a message that
-//! was lost on the way shows too. Source: NATS' ADR-31, and nats-server's answers as captured.
+//! A server may end an answer early: at the bytes or the messages that the request names, at its own bound for
+//! what waits on one connection (64 MB in nats-server, a quarter of `max_pending` in the embedded bus), or at a
+//! message that was removed during the read. So every request names its bytes, and the type of an answer makes
+//! each caller say what becomes of the rest. Each message names the message before it in the answer, so a
+//! message that was lost on the way shows too. Source: NATS' ADR-31, and nats-server's answers as captured.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use async_nats::Message;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{ApiError, RawMessage, direct, number};
+use super::message::{direct, number};
+use super::{ApiError, RawMessage};
 use crate::bus::Bus;
 use crate::headers;
 
@@ -21,11 +22,11 @@ use crate::headers;
 pub enum Batch<'a> {
     /// Messages of a subject (wildcards allowed) from a sequence on, in order.
     Next {
-        /// Where to begin.
+        /// The lowest sequence.
         seq: u64,
-        /// Of which subject.
+        /// The subject.
         subject: &'a str,
-        /// How many at most.
+        /// The most messages.
         messages: usize,
         /// The answer ends with the message that reaches so many bytes.
         bytes: usize,
@@ -41,30 +42,30 @@ pub enum Batch<'a> {
     },
 }
 
-/// What a batch gave, in the order of the sequences.
+/// The answer to a batch, in the order of the sequences.
 #[derive(Debug, Clone)]
 #[must_use]
 pub enum BatchAnswer {
-    /// Everything that matches, as the answering replica knows.
+    /// All messages that match, as the answering replica knows.
     Whole {
         /// The messages.
         messages: Vec<RawMessage>,
-        /// Up to which sequence the replica looked, if it says so.
+        /// The sequence up to which the replica looked, if it says so.
         up_to: Option<u64>,
     },
-    /// The first of what matches: ask for the rest.
+    /// The first messages that match: ask for the rest.
     Cut {
         /// The messages, at least one.
         messages: Vec<RawMessage>,
-        /// How many match beyond these, at least one, as the replica knows.
+        /// The number of further messages that match, at least one, as the replica knows.
         pending: u64,
-        /// Up to which sequence the replica looked, if it says so.
+        /// The sequence up to which the replica looked, if it says so.
         up_to: Option<u64>,
     },
 }
 
 impl Batch<'_> {
-    /// The request, and how many messages may come.
+    /// Returns the request, and the most messages that may come.
     fn request(&self) -> (Bytes, usize) {
         let (body, most) = match self {
             // A server takes 0 bytes for "as many as you like".
@@ -83,7 +84,8 @@ impl Batch<'_> {
         (body.to_string().into(), most)
     }
 
-    /// What a server says when nothing matches; a message that it could not read is something else.
+    /// Returns the description by which a server says that nothing matches. It describes a message that it could
+    /// not read in another way.
     fn nothing(&self) -> &'static str {
         match self {
             Self::Next { .. } => "Message Not Found",
@@ -93,7 +95,7 @@ impl Batch<'_> {
 }
 
 impl Bus {
-    /// Reads several messages, at any replica.
+    /// Reads many messages from any replica.
     ///
     /// # Errors
     /// See [`ApiError`]; [`ApiError::Timeout`] and [`ApiError::Cut`] too if only a part came.
@@ -139,11 +141,11 @@ fn says(message: &Message, words: &str) -> bool {
     message.description.as_deref().is_some_and(|description| description.trim() == words)
 }
 
-/// An answer as its messages come: pure.
+/// An answer of which the messages are still coming: pure.
 #[derive(Debug, Default)]
 struct Gathered {
     messages: Vec<RawMessage>,
-    /// How many match beyond the last of them.
+    /// The number of messages that match beyond the last one here.
     pending: u64,
 }
 
@@ -153,7 +155,7 @@ impl Gathered {
         self.messages.last().map_or(0, |message| message.seq)
     }
 
-    /// A message came that names the one before it.
+    /// Takes a message, which names the message before it.
     fn add(
         &mut self,
         message: RawMessage,
@@ -166,7 +168,7 @@ impl Gathered {
         Ok(())
     }
 
-    /// The server says that these are all that it sends.
+    /// Takes the server's word that no more messages come.
     fn end(
         self,
         previous: Option<u64>,
@@ -182,7 +184,7 @@ impl Gathered {
         }
     }
 
-    /// The server sends no more, since nothing matches, or since it could not read the next message.
+    /// Takes the server's word that nothing matches, or that it could not read the next message.
     fn not_found(self, nothing_matches: bool) -> Result<BatchAnswer, ApiError> {
         match self.messages {
             messages if messages.is_empty() && nothing_matches => {

@@ -1,4 +1,4 @@
-//! Where a subject of a stream ends.
+//! The last sequence of a subject.
 
 use std::time::Duration;
 
@@ -9,17 +9,18 @@ use super::{ApiError, WRONG_LAST_SEQUENCE};
 use crate::bus::Bus;
 use crate::headers;
 
-/// No sequence is so high, so a message that is to be stored behind it never is. The largest that nats-server
-/// reads without taking it for another number.
+/// A sequence that is never reached, so a message that expects it is never stored: the largest number that
+/// nats-server reads correctly.
 const NEVER: &str = "9223372036854775807";
-/// What a leader says behind [`WRONG_LAST_SEQUENCE`], with the sequence.
+/// How a leader describes [`WRONG_LAST_SEQUENCE`]; the sequence follows.
 const WRONG_LAST: &str = "wrong last sequence: ";
 
 impl Bus {
-    /// The last sequence of a subject of a stream, as the stream's leader knows; 0 if there is none. Its
-    /// message is not read, so how large it is costs nothing: the leader is asked to store an empty message
-    /// behind a sequence that can't be, and says in its refusal which one would be right. `None`: it does not
-    /// say now, since it refuses for another reason.
+    /// Asks the stream's leader for the last sequence of a subject; 0 if the subject has no message. `None`: the
+    /// leader refuses for another reason and does not say.
+    ///
+    /// The message is not read, so its size costs nothing: the leader is asked to store an empty message behind
+    /// an impossible sequence, and names the right one in its refusal.
     ///
     /// # Errors
     /// See [`ApiError`].

@@ -1,5 +1,7 @@
 //! What the parsers of answers take.
 
+use super::message::{nanos, parse_headers};
+use super::stream::ClusterAnswer;
 use super::*;
 
 #[test]
