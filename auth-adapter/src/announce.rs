@@ -1,7 +1,7 @@
-//! Says that this adapter lives, so that all edges ask the same one about the same token.
+//! Sends the heartbeats of this adapter, by which all edges ask the same adapter about the same token.
 //!
-//! It speaks every second, at once when an edge asks who is there, and when the breaker turns. Its last word,
-//! before it takes no more questions, makes the edges ask another one.
+//! A heartbeat is sent every second, at once when an edge asks for one, and when the breaker turns. The last
+//! heartbeat, before the adapter takes no more questions, makes the edges ask another adapter.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::circuit::Circuit;
 use crate::metrics::Metrics;
 
-/// Speaks for one adapter.
+/// Sends the heartbeats of one adapter.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     bus: Bus,
@@ -31,12 +31,12 @@ impl Announcer {
         Self { bus, node: NodeId::random(), circuit, metrics }
     }
 
-    /// Where questions to this adapter alone arrive.
+    /// Returns the subject of questions to this adapter alone.
     pub(crate) fn subject(&self) -> String {
         subject::verify_at(&self.node)
     }
 
-    /// Hears the edges that want to know who is there.
+    /// Subscribes to the edges' requests for heartbeats.
     ///
     /// # Errors
     /// The bus takes no subscription.
@@ -44,7 +44,7 @@ impl Announcer {
         self.bus.subscribe(subject::VERIFY_HELLO, None, bus::DEADLINE).await
     }
 
-    /// Speaks until the drain begins. Questions must arrive before this is called.
+    /// Sends heartbeats until the drain begins. Call it after subscribing to questions.
     pub(crate) async fn speak(&self, hellos: &mut Subscriber, drain: &Drain) {
         let (mut bus, mut phases) = (self.bus.state(), self.circuit.phases());
         let mut beat = interval(AUTH_HEARTBEAT);

@@ -1,7 +1,9 @@
-//! One check at the business system: when it may be made, how often it is tried, and what is told about it.
+//! One token check at the business system: when it may be made, how often it is tried, and its metrics and
+//! logs.
 //!
-//! A second try is made only where the first surely was not seen. A request that broke after it was sent is
-//! not repeated: a token that is good for one use would be used up, and its owner sent away for nothing.
+//! A call is tried again only if the business system surely did not see the first one. A request that broke
+//! after it was sent is not repeated: a token for one use would be used up, and its owner refused for
+//! nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,12 +20,12 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::retry::{self, Budget};
 
-/// Calls the business system, with all bounds.
+/// Calls the business system within all bounds.
 #[derive(Debug)]
 pub(crate) struct Caller {
     business: Business,
     circuit: Arc<Circuit>,
-    /// A permit for each call under way.
+    /// Slots for simultaneous calls.
     places: Semaphore,
     deadline: Duration,
     retries: u32,
@@ -55,9 +57,9 @@ impl Caller {
         }
     }
 
-    /// Asks about a token, unless that can't begin before `until`, when whoever wants to know has given up
-    /// (by the clock that stands still while this process does not run).
-    /// `address` is where the device is; `trusted`: this token was good lately.
+    /// Checks a token, unless the call can't begin before `until`, a moment of
+    /// [`Awake`](shared::awake::Awake) at which the asker gives up. `address` is the address of the device;
+    /// `trusted`: this token was good lately.
     pub(crate) async fn ask(
         &self,
         token: &str,
@@ -67,7 +69,7 @@ impl Caller {
     ) -> Result<Answer, Failure> {
         let ask = self.circuit.ask_of(token, address, trusted);
         self.circuit.check(ask)?;
-        let _place = self.place(until).await?;
+        let _slot = self.slot(until).await?;
         let leave = self.circuit.admit(ask)?;
         let _in_flight = GaugeGuard::new(&self.metrics.in_flight);
         let answer = self.try_all(token).await;
@@ -78,21 +80,21 @@ impl Caller {
         answer
     }
 
-    async fn place(&self, until: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+    async fn slot(&self, until: Instant) -> Result<SemaphorePermit<'_>, Failure> {
         let turn = self.awake.now() + self.deadline;
-        let place = tokio::select! {
+        let slot = tokio::select! {
             biased;
-            place = self.awake.timeout_at(turn.min(until), self.places.acquire()) => place,
+            slot = self.awake.timeout_at(turn.min(until), self.places.acquire()) => slot,
             failure = self.circuit.opened() => return Err(failure),
         };
         if self.awake.now() >= until {
             return Err(Failure::Stale);
         }
-        let Ok(Ok(place)) = place else {
+        let Ok(Ok(slot)) = slot else {
             self.metrics.dropped("no_call_in_time");
             return Err(Failure::Busy(self.deadline));
         };
-        Ok(place)
+        Ok(slot)
     }
 
     async fn try_all(&self, token: &str) -> Result<Answer, Failure> {

@@ -1,8 +1,8 @@
-//! The breakers at work: with a clock, a lock, metrics, and a line in the log for each change.
+//! The circuit breakers at work: with a clock, a lock, metrics, and a line in the log for each change.
 //!
-//! One breaker is for the system, and counts by address; each address that fails has one more, which counts
-//! by token. So what fails for one address alone stops that address alone, and a system that fails for
-//! everybody is left alone.
+//! One breaker is for the business system, and tells failures apart by address. Each address with failures
+//! has a breaker of its own, which tells failures apart by token. So failures of one address stop only that
+//! address, while a system that fails for everybody is left alone.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,46 +16,46 @@ use crate::breaker::{Asker, Breaker, Outcome, Phase, Policy, Ticket};
 use crate::business::{Answer, Failure};
 use crate::metrics::Metrics;
 
-/// Addresses that have a breaker of their own; the least used are forgotten beyond that.
+/// The most addresses with a breaker of their own; beyond, the least used is forgotten.
 const MAX_ADDRESSES: u64 = 16_384;
-/// The share of failures at which an address is stopped, at least: next to nothing succeeds, since others may
-/// be behind it.
+/// The lowest share of failures, in percent, at which an address is stopped: next to nothing succeeds. Other
+/// devices may be behind the address.
 const ADDRESS_PERCENT: u8 = 90;
-/// For so long an address's breaker is kept that nobody uses.
+/// How long an unused breaker of an address is remembered.
 const ADDRESS_IDLE: Duration = Duration::from_secs(600);
 
-/// Says who may ask the business system. Shared by all checks of one adapter.
+/// Decides which checks may call the business system. Shared by all checks of one adapter.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     breaker: Mutex<Breaker>,
     addresses: Cache<u64, Arc<Mutex<Breaker>>>,
     of_address: Policy,
-    /// Makes ids of addresses and tokens.
+    /// Hashes addresses and tokens into ids.
     hasher: RandomState,
-    /// The moment that the breakers' times count from.
+    /// The moment from which the breakers count time.
     origin: Instant,
     phase: watch::Sender<Phase>,
     metrics: Arc<Metrics>,
 }
 
-/// Whose check it is.
+/// The device and the token of a check.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask {
     token: Asker,
-    /// Where the device is, if the edge said so.
+    /// The address of the device, if the edge gave one.
     address: Option<Asker>,
 }
 
 impl Ask {
-    /// What the system's breaker tells failures apart by.
+    /// Returns the asker by which the system's breaker tells failures apart.
     fn asker(self) -> Asker {
         self.address.unwrap_or(self.token)
     }
 }
 
-/// Leave to ask once. Dropped without a word, it counts as abandoned.
+/// The permission for one call. Dropped without an outcome, the call counts as abandoned.
 #[derive(Debug)]
-pub(crate) struct Leave<'a> {
+pub(crate) struct Permit<'a> {
     circuit: &'a Circuit,
     ticket: Ticket,
     of_address: Option<(Arc<Mutex<Breaker>>, Ticket)>,
@@ -81,13 +81,13 @@ impl Circuit {
         }
     }
 
-    /// Whose check it is; `trusted`: this token was good lately.
+    /// Describes a check; `trusted`: this token was good lately.
     pub(crate) fn ask_of(&self, token: &str, address: Option<&str>, trusted: bool) -> Ask {
         let asker = |kind: u8, text: &str| Asker { id: self.hasher.hash_one((kind, text)), trusted };
         Ask { token: asker(0, token), address: address.map(|address| asker(1, address)) }
     }
 
-    /// Whether a check may ask at all, before it waits for anything.
+    /// Checks whether a check may call at all, before it waits for a slot.
     ///
     /// # Errors
     /// [`Failure::Open`] or [`Failure::AddressStopped`].
@@ -103,11 +103,11 @@ impl Circuit {
         }
     }
 
-    /// Leave to ask now.
+    /// Takes the permission for a call now.
     ///
     /// # Errors
     /// [`Failure::Open`] or [`Failure::AddressStopped`].
-    pub(crate) fn admit(&self, ask: Ask) -> Result<Leave<'_>, Failure> {
+    pub(crate) fn admit(&self, ask: Ask) -> Result<Permit<'_>, Failure> {
         let of_address = match ask.address {
             None => None,
             Some(address) => {
@@ -123,7 +123,7 @@ impl Circuit {
         };
         let admitted = self.change(|breaker, now| breaker.admit(ask.asker(), now));
         match admitted {
-            Ok(ticket) => Ok(Leave { circuit: self, ticket, of_address, outcome: Outcome::Abandoned }),
+            Ok(ticket) => Ok(Permit { circuit: self, ticket, of_address, outcome: Outcome::Abandoned }),
             Err(left) => {
                 if let Some((breaker, ticket)) = of_address {
                     lock(&breaker).record(ticket, Outcome::Abandoned, self.now(), 0.0);
@@ -133,28 +133,28 @@ impl Circuit {
         }
     }
 
-    /// Resolves while nobody may ask.
+    /// Waits until the breaker is open.
     pub(crate) async fn opened(&self) -> Failure {
         let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Open).await;
         self.refuse(lock(&self.breaker).refuses(self.now()).unwrap_or_default())
     }
 
-    /// Whether everyone may ask.
+    /// Returns whether every check may call.
     pub(crate) fn is_closed(&self) -> bool {
         *self.phase.borrow() == Phase::Closed
     }
 
-    /// Whether questions are welcome: probes are, since only they can show that the business system is back.
+    /// Returns whether checks are welcome. Probes are: only they can show that the business system is back.
     pub(crate) fn is_able(&self) -> bool {
         lock(&self.breaker).refuses(self.now()).is_none()
     }
 
-    /// Changes of what it does.
+    /// Returns the phase and its changes.
     pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 
-    /// Whether a panic left one of them half changed.
+    /// Returns whether a panic left a breaker half changed.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.breaker.is_poisoned() || self.addresses.iter().any(|(_, breaker)| breaker.is_poisoned())
     }
@@ -175,7 +175,7 @@ impl Circuit {
         let changed = change(&mut breaker, now);
         let phase = breaker.phase();
         if phase != before {
-            // Within the lock, so that changes are told in their order.
+            // Within the lock, so that changes are told in order.
             self.metrics.breaker_turned(phase);
             match phase {
                 Phase::Closed => tracing::info!("the business system answers again; every token is checked"),
@@ -187,7 +187,7 @@ impl Circuit {
             }
             self.phase.send_replace(phase);
             if phase == Phase::Closed {
-                // What was found out about addresses while the system failed says nothing of them.
+                // Failures of addresses while the whole system failed say nothing about the addresses.
                 self.addresses.invalidate_all();
             }
         }
@@ -203,8 +203,8 @@ fn lock(breaker: &Mutex<Breaker>) -> MutexGuard<'_, Breaker> {
     breaker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Leave<'_> {
-    /// Says what came of it.
+impl Permit<'_> {
+    /// Notes the outcome of the call.
     pub(crate) fn done(mut self, answer: Result<&Answer, &Failure>) {
         self.outcome = match answer {
             Ok(_) => Outcome::Good,
@@ -218,7 +218,7 @@ impl Leave<'_> {
     }
 }
 
-impl Drop for Leave<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let (ticket, outcome, jitter) = (self.ticket, self.outcome, fastrand::f64());
         self.circuit.change(|breaker, now| breaker.record(ticket, outcome, now, jitter));

@@ -1,16 +1,17 @@
-//! Answers whose token this is, by asking the business system.
+//! Checks tokens by asking the business system.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | `verify` | takes the edges' questions from the bus and answers them |
-//! | `announce` | says that it lives, so that each token has its one adapter |
-//! | `memory` | one flight a token, and a short memory of yes and no |
-//! | `caller` | one check: when it may be made, and how often it is tried |
-//! | `breaker`, `circuit` | leaves a business system alone that fails, and finds out when it is back |
-//! | `retry` | when to try again, and the budget for it |
-//! | `business` | one call of the business system, and what its answers mean |
+//! | `verify` | answers the token checks of the edges; readiness |
+//! | `announce` | heartbeats, by which each token has one adapter |
+//! | `memory` | one flight per token, and a short memory of yes and no |
+//! | `caller` | one check: when it may call, and how often it is tried |
+//! | `breaker`, `circuit` | stop calls to a failing business system, and find out when it is back |
+//! | `retry` | pauses and budget of retries |
+//! | `business` | one call of the business system, and the meaning of its answers |
+//! | `config`, `metrics` | `[auth_adapter]`; metrics |
 //!
-//! It knows nothing of sockets or channels, and keeps nothing that a restart may not lose.
+//! This part knows nothing of sockets or channels, and has no state that a restart may not lose.
 
 mod announce;
 mod breaker;
@@ -32,15 +33,15 @@ use shared::reload::Live;
 
 pub use config::{BodyFormat, BreakerConfig, BusinessTls, Config, Settings};
 
-/// How this part is named in logs, readiness and bus connections.
+/// The name of this part in logs, readiness and bus connections.
 pub const PART: &str = "auth-adapter";
 
-/// A running auth-adapter. It leaves with the drain that it was started on.
+/// A running auth-adapter, which leaves with the drain of its [`Host`].
 #[derive(Debug)]
 pub struct AuthAdapter {}
 
 impl AuthAdapter {
-    /// Starts answering. Ready, as `health` tells, once the bus is there.
+    /// Starts answering. The part is ready once the edges' questions reach it.
     ///
     /// # Errors
     /// The URL or a header can't be used.

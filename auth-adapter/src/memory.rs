@@ -1,11 +1,11 @@
-//! One flight a token, and a short memory of yes and no.
+//! One flight per token, and a short memory of yes and no.
 //!
-//! However many sockets present a token at once, the business system is asked once; whoever comes meanwhile
-//! gets the same answer. What went wrong is told to those who waited and remembered for nobody. Whoever looks
-//! up must not be cancelled with its asker: it may be the one whose flight the others wait for.
+//! However many sockets present a token at once, the business system is asked once, and all of them get the
+//! same answer. A failure is told to all who wait, and is not remembered. A look-up must not be cancelled
+//! with its asker: others may wait for the same flight.
 //!
-//! No token is remembered, only a fingerprint of it under a secret of this process: what a dump of the memory
-//! shows logs nobody in, and every entry has the same small size, whatever a device sent.
+//! Tokens are not remembered, only their fingerprints under a secret of this process: a dump of the memory
+//! logs nobody in, and every entry has the same small size, whatever a device sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,23 +21,23 @@ use crate::caller::Caller;
 use crate::config::Config;
 use crate::metrics::{Metrics, Source};
 
-/// A token, without the token.
+/// The fingerprint of a token.
 type Fingerprint = [u8; 32];
 
-/// For so long after a yes a token counts as one that the business system knows.
+/// How long after a yes a token counts as known to the business system.
 const TRUSTED_FOR: Duration = Duration::from_secs(3_600);
 
-/// Remembers, and asks where it does not know.
+/// Remembers verdicts, and asks the business system for others.
 #[derive(Debug)]
 pub(crate) struct Memory {
     answers: Cache<Fingerprint, Answer>,
-    /// Tokens that were good lately: a failure to check one is surely no fault of its owner.
+    /// Tokens that were good lately: a failed check of such a token is surely not the owner's fault.
     trusted: Cache<Fingerprint, ()>,
-    /// Until when the business system wants not to be asked about a token.
+    /// The time until which the business system wants no question about a token.
     postponed: Cache<Fingerprint, Instant>,
-    /// The longest that such a wish is followed.
+    /// The longest time for which such a wish is followed.
     longest_wish: Duration,
-    /// Hashed before each token.
+    /// The secret that is hashed before each token.
     secret: [u8; 32],
     caller: Caller,
     metrics: Arc<Metrics>,
@@ -79,8 +79,8 @@ impl Memory {
         Ok(Self { answers, trusted, postponed, longest_wish, secret, caller, metrics })
     }
 
-    /// What is known about a token of a device at `address`, from memory or from the business system; it is
-    /// asked only before `until`, a moment of the clock that stands still while this process does not run.
+    /// Looks up the token of a device at `address`, in memory or at the business system. The call must begin
+    /// before `until`, a moment of [`Awake`](shared::awake::Awake).
     pub(crate) async fn look_up(
         &self,
         token: &str,

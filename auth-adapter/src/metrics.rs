@@ -1,4 +1,4 @@
-//! What an auth-adapter counts. Labels are bounded: never a token, never a uid.
+//! Metrics of an auth-adapter. Labels are bounded: never a token, never a uid.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::breaker::Phase;
 use crate::business::{Answer, Failure};
 
-/// Where an answer came from.
+/// The source of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// Remembered.
+    /// The memory.
     Memory,
-    /// A flight of another question that was under way.
+    /// The flight of another question about the same token.
     SharedFlight,
-    /// The business system was to be asked for it.
+    /// A flight of its own.
     OwnFlight,
 }
 
@@ -48,7 +48,7 @@ struct StateLabel {
     state: &'static str,
 }
 
-/// The counters of one auth-adapter.
+/// The metrics of one auth-adapter.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     verdicts: Family<VerdictLabel, Counter>,
@@ -59,7 +59,7 @@ pub(crate) struct Metrics {
     breaker: Family<StateLabel, Gauge>,
     transitions: Family<StateLabel, Counter>,
     durations: Histogram,
-    /// Questions without an answer yet.
+    /// Unanswered questions.
     pub(crate) waiting: Gauge,
     /// Calls of the business system under way.
     pub(crate) in_flight: Gauge,
@@ -125,13 +125,13 @@ impl Metrics {
         self.retries.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// The breaker turned to this state.
+    /// Counts a turn of the breaker to this phase.
     pub(crate) fn breaker_turned(&self, phase: Phase) {
         self.breaker_is(phase);
         self.transitions.get_or_create(&StateLabel { state: name(phase) }).inc();
     }
 
-    /// The breaker is in this state from now on.
+    /// Shows the present phase of the breaker.
     pub(crate) fn breaker_is(&self, phase: Phase) {
         for candidate in [Phase::Closed, Phase::Open, Phase::HalfOpen] {
             let label = StateLabel { state: name(candidate) };

@@ -1,21 +1,21 @@
-//! Whether to try again, and when. Pure.
+//! The budget and the pauses of retries. Pure.
 //!
-//! Only what the business system surely did not see is tried again, a bounded number of times, after a pause
-//! that differs between callers. A budget keeps the sum small: retries never are more than a share of first
-//! tries, so that a system that refuses every connection is not hit much harder than one that works.
+//! Only calls that the business system surely did not see are tried again, a bounded number of times, after
+//! pauses that differ between callers. A budget bounds the sum: retries are at most a share of first tries,
+//! so that a system that refuses every connection is not hit much harder than a working one.
 
 use std::time::Duration;
 
-/// The pause before the first retry; doubled for each further one.
+/// The pause before the first retry; doubled for each further retry.
 const PAUSE: Duration = Duration::from_millis(50);
-/// What one retry costs.
+/// The cost of a retry.
 const PRICE: u32 = 100;
-/// What each first try adds: a tenth of a retry.
+/// The income from a first try: a tenth of a retry.
 const INCOME: u32 = 10;
-/// The most that can be saved: ten retries. It is there from the start.
+/// The most that can be saved, and the balance at the start: ten retries.
 const SAVINGS: u32 = 10 * PRICE;
 
-/// What all checks of one adapter may spend on retries.
+/// The budget for retries, shared by all checks of one adapter.
 #[derive(Debug)]
 pub(crate) struct Budget {
     saved: u32,
@@ -26,12 +26,12 @@ impl Budget {
         Self { saved: SAVINGS }
     }
 
-    /// A check tries for the first time.
+    /// Counts the first try of a check.
     pub(crate) fn first_try(&mut self) {
         self.saved = (self.saved + INCOME).min(SAVINGS);
     }
 
-    /// Pays for a retry, if it can.
+    /// Pays for a retry. Returns false if the balance is too low.
     pub(crate) fn pay(&mut self) -> bool {
         let left = self.saved.checked_sub(PRICE);
         self.saved = left.unwrap_or(self.saved);
@@ -39,8 +39,8 @@ impl Budget {
     }
 }
 
-/// How long to wait before retry number `retry` (from 0). `jitter` is random, from 0 to 1, and takes up to
-/// half away.
+/// Returns the pause before retry number `retry` (from 0). `jitter` is random, from 0 to 1, and takes away up
+/// to half.
 pub(crate) fn pause(retry: u32, jitter: f64) -> Duration {
     PAUSE.saturating_mul(1 << retry.min(10)).mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }

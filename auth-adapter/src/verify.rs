@@ -1,10 +1,10 @@
-//! Takes the edges' questions from the bus and answers them.
+//! Answers the token checks of the edges.
 //!
-//! An edge that knows the adapters asks the one that a token belongs to; others ask any, in one queue group.
-//! Each question has a place among a bounded number; beyond it the answer is "unavailable" at once, which an
-//! edge tells its client as "try again". Every question that says where its answer goes gets one, unless its
-//! edge has given up by then, and each answer is a task of its own that nobody but the drain waits for: an
-//! edge that gave up cancels nothing for the others who wait for the same token.
+//! An edge that knows the adapters asks the adapter of the token; other edges ask any, in one queue group.
+//! The number of slots for questions is bounded: a question without a slot is answered "unavailable" at once,
+//! which an edge passes on to its client as "try again". Every question with a reply subject is answered,
+//! unless its edge has given up by then. Each answer is a task of its own that only the drain waits for, so
+//! an edge that gives up cancels nothing for other edges that wait for the same token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,26 +34,26 @@ use crate::config::Config;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 
-/// The pause after a failed attempt to subscribe or to prove it.
+/// The pause after a failed attempt to subscribe.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long the questions that were under way to this adapter may take to arrive when it leaves.
+/// How long questions on their way may take to arrive when this adapter leaves.
 const LAST_QUESTIONS: Duration = Duration::from_secs(1);
-/// How long an edge waits that does not say so.
+/// How long an edge waits if the question does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest wait that is believed.
+/// The longest wait of an edge that is believed.
 const MOST_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Where questions are answered.
-struct Desk {
+/// Answers token checks.
+struct VerifyResponder {
     memory: Memory,
     bus: Bus,
     metrics: Arc<Metrics>,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     max_token: usize,
     complaints: LogThrottle,
 }
 
-/// Starts answering on `drain`; `health` says when questions arrive here.
+/// Starts the responder on `drain`; `health` tells when questions arrive.
 pub(crate) fn start(
     config: &Config,
     memory: Memory,
@@ -63,23 +63,29 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
     drain: &Drain,
 ) {
-    let places = Arc::new(Semaphore::new(config.max_waiting));
-    let desk = Arc::new(Desk {
+    let slots = Arc::new(Semaphore::new(config.max_waiting));
+    let responder = Arc::new(VerifyResponder {
         memory,
         bus,
         metrics,
-        places,
+        slots,
         max_token: config.max_token.as_usize(),
         complaints: LogThrottle::default(),
     });
-    // Not begun anew: questions that came to it would be lost, and the edges ask another one.
-    drain.spawn_vital("auth-questions", serve(desk, announcer, health, config.bus_grace, drain.clone()));
+    // Not begun anew: its questions would be lost, and the edges ask another adapter.
+    drain.spawn_vital("auth-questions", serve(responder, announcer, health, config.bus_grace, drain.clone()));
 }
 
-/// Answers until the drain begins; then no new question is taken, and those taken are answered.
-async fn serve(desk: Arc<Desk>, announcer: Announcer, health: Health, bus_grace: Duration, drain: Drain) {
+/// Answers until the drain begins; then takes no new question, and answers the earlier ones.
+async fn serve(
+    responder: Arc<VerifyResponder>,
+    announcer: Announcer,
+    health: Health,
+    bus_grace: Duration,
+    drain: Drain,
+) {
     let subscribed = tokio::select! {
-        subscribed = subscribe(&desk.bus, &announcer) => Some(subscribed),
+        subscribed = subscribe(&responder.bus, &announcer) => Some(subscribed),
         () = drain.begun() => None,
     };
     let Some((mut of_all, mut of_this, hellos)) = subscribed else { return };
@@ -87,8 +93,8 @@ async fn serve(desk: Arc<Desk>, announcer: Announcer, health: Health, bus_grace:
     drain.supervise("auth-heartbeats", state, |(announcer, hellos, drain)| {
         Box::pin(announcer.speak(hellos, drain))
     });
-    // Behind the subscription, so that what proves the connection proves the subscription too.
-    let state = (desk.bus.clone(), health.clone(), drain.clone());
+    // After the subscriptions, so that the proof covers them.
+    let state = (responder.bus.clone(), health.clone(), drain.clone());
     drain.supervise("auth-readiness", state, move |(bus, health, drain)| {
         Box::pin(keep_ready(bus, health, bus_grace, drain))
     });
@@ -104,13 +110,13 @@ async fn serve(desk: Arc<Desk>, announcer: Announcer, health: Health, bus_grace:
             );
             return health.unready(PART, "the bus client gave the connection up");
         };
-        desk.take(question, &drain).await;
+        responder.take(question, &drain).await;
     }
     let last = async {
         if of_all.drain().await.is_ok() && of_this.drain().await.is_ok() {
             let mut questions = stream::select(of_all, of_this);
             while let Some(question) = questions.next().await {
-                desk.take(question, &drain).await;
+                responder.take(question, &drain).await;
             }
         }
     };
@@ -119,7 +125,7 @@ async fn serve(desk: Arc<Desk>, announcer: Announcer, health: Health, bus_grace:
     }
 }
 
-/// Questions to any adapter, questions to this one, and edges that want to know who is there.
+/// Subscribes to questions to any adapter, questions to this adapter, and requests for heartbeats.
 async fn subscribe(bus: &Bus, announcer: &Announcer) -> (Subscriber, Subscriber, Subscriber) {
     loop {
         let subscribed = async {
@@ -136,7 +142,7 @@ async fn subscribe(bus: &Bus, announcer: &Announcer) -> (Subscriber, Subscriber,
     }
 }
 
-impl Desk {
+impl VerifyResponder {
     async fn take(self: &Arc<Self>, question: Message, drain: &Drain) {
         let Some(reply) = question.reply else { return self.metrics.dropped("no_reply_subject") };
         let request = match VerifyRequest::decode(&question.payload) {
@@ -150,36 +156,35 @@ impl Desk {
                     .await;
             }
         };
-        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             return self.decline(reply, "too_many_waiting", "too many questions wait".into()).await;
         };
         let patience = request.patience_ms.map_or(PATIENCE, Duration::from_millis);
         let patience = patience.min(MOST_PATIENCE);
-        // While this process does not run, nobody gives up: the edge's time goes by the same kind of clock.
+        // While this process does not run, no edge gives up: edges use the same kind of clock.
         let awake = self.bus.awake().clone();
         let until = awake.now() + patience;
-        let place = (permit, GaugeGuard::new(&self.metrics.waiting));
-        let desk = Arc::clone(self);
+        let slot = (permit, GaugeGuard::new(&self.metrics.waiting));
+        let responder = Arc::clone(self);
         let span = span(question.headers.as_ref());
         let judged = async move {
-            let verdict = desk.judge(&request.token, request.from.as_deref(), until).await;
+            let verdict = responder.judge(&request.token, request.from.as_deref(), until).await;
             match verdict {
-                Some(verdict) if awake.now() < until => desk.answer(reply, verdict).await,
-                Some(_) | None => desk.metrics.dropped("edge_gave_up"),
+                Some(verdict) if awake.now() < until => responder.answer(reply, verdict).await,
+                Some(_) | None => responder.metrics.dropped("edge_gave_up"),
             }
-            drop(place);
+            drop(slot);
         };
         drain.spawn("auth-check", judged.instrument(span));
     }
 
-    /// Answers in place rather than in a task: tasks without a place would have no bound.
+    /// Answers directly rather than in a task: tasks without a slot would have no bound.
     async fn decline(&self, reply: Subject, counted_as: &'static str, reason: String) {
         self.metrics.dropped(counted_as);
         self.answer(reply, Verdict::Unavailable { reason }).await;
     }
 
-    /// `None`: it was too late to find out. `until`: by the clock that stands still while this process does
-    /// not run.
+    /// Checks a token. `None`: it was too late. `until` is a moment of [`Awake`].
     async fn judge(&self, token: &str, from: Option<&str>, until: Instant) -> Option<Verdict> {
         if !may_be_asked(token, self.max_token) {
             return Some(Verdict::Unknown);
@@ -189,7 +194,7 @@ impl Desk {
             Ok(Answer::Yes { uid, expires }) => {
                 let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
                 match left.map(|left| u64::try_from(left).unwrap_or(u64::MAX)) {
-                    // Remembered until the very end.
+                    // The login expires in this very millisecond.
                     Some(0) => Verdict::Unknown,
                     expires_in_ms => Verdict::Known { uid: uid.to_string(), expires_in_ms },
                 }
@@ -215,13 +220,13 @@ impl Desk {
     }
 }
 
-/// Whether a token is worth a question. No issuer makes one with control characters, and a business system
-/// may stumble over them: some databases refuse a NUL with an error.
+/// Returns whether a token is worth a call. No issuer makes tokens with control characters, and a business
+/// system may stumble over them: some databases fail on a NUL.
 fn may_be_asked(token: &str, max_token: usize) -> bool {
     (1..=max_token).contains(&token.len()) && !token.chars().any(char::is_control)
 }
 
-/// The check of a token, in the trace of the login that asks, if the trace is sampled.
+/// Makes the span of a token check, in the trace of the login, if the trace is sampled.
 fn span(headers: Option<&HeaderMap>) -> Span {
     let context = trace::is_on().then(|| TraceContext::from_bus(headers)).flatten();
     let Some(context) = context.filter(TraceContext::is_sampled) else { return Span::none() };
@@ -230,8 +235,8 @@ fn span(headers: Option<&HeaderMap>) -> Span {
     span
 }
 
-/// Ready while the questions of the edges reach this adapter. A business system that is away is no reason
-/// against it: another adapter would fare no better.
+/// Tells readiness: the adapter is ready while the questions of the edges reach it. A business system that is
+/// away is no reason against readiness, since another adapter would fare no better.
 async fn keep_ready(bus: &Bus, health: &Health, grace: Duration, drain: &Drain) {
     let (told, proof) = watch::channel(Proof::default());
     let prove = proof::keep(bus, |proof| {

@@ -1,9 +1,9 @@
-//! Time as it counts against others: without the time in which this process itself did not run.
+//! A clock that leaves out the time in which this process did not run.
 //!
-//! A process that was stopped, or a machine that paused or was too busy, finds all its deadlines past when it
-//! goes on, though nobody had a chance to keep them. Judgements by elapsed time therefore go by this clock: a
-//! look every `TICK` notices that a look came much too late, and that time counts as one tick. The real time
-//! stays right for what does not depend on anybody's chance, as the end of a login.
+//! A process that was stopped, or whose machine paused or was too busy, finds all deadlines past when it runs
+//! again, although nobody had a chance to meet them. Others are therefore judged by this clock. It looks at
+//! the time every `TICK`; a look that comes much too late shows that the process did not run, and the gap
+//! counts as one tick. Real time stays right where nobody needs a chance, as for the end of a login.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,28 +16,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drain::Drain;
 
-/// How often the clock looks whether the process runs.
+/// The interval between two looks at the time.
 const TICK: Duration = Duration::from_millis(50);
-/// A look that comes later than this after the one before means that the process did not run.
+/// The gap between two looks beyond which the process counts as not running.
 const STALL: Duration = Duration::from_millis(150);
 /// The clock. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Awake {
-    /// Held for one look.
+    /// Locked for one look.
     count: Arc<Mutex<Count>>,
 }
 
-/// What the looks have shown. Pure: time is told.
+/// The result of the looks so far. Pure: the caller gives the time.
 #[derive(Debug)]
 struct Count {
-    /// When it was last seen that the process runs; none once nobody looks regularly any more.
+    /// The time of the latest look; `None` once the clock looks no longer.
     seen: Option<Instant>,
-    /// The time before that in which it did not run.
+    /// The time until then in which the process did not run.
     asleep: Duration,
 }
 
 impl Count {
-    /// The process runs. Says for how long it did not, up to now.
+    /// Notes a look, and returns the time in which the process did not run.
     fn look(&mut self, now: Instant) -> Duration {
         if let Some(seen) = &mut self.seen {
             let gap = now.saturating_duration_since(*seen);
@@ -51,7 +51,7 @@ impl Count {
 }
 
 impl Awake {
-    /// Looks until the drain begins. From then on all time counts.
+    /// Starts the clock, which looks until the drain begins. From then on all time counts.
     pub fn start(drain: &Drain) -> Self {
         let awake = Self::new(Instant::now());
         let state = (Looking(awake.clone()), drain.token());
@@ -63,12 +63,12 @@ impl Awake {
         Self { count: Arc::new(Mutex::new(Count { seen: Some(now), asleep: Duration::ZERO })) }
     }
 
-    /// For how long the process has not run since this clock began. Never less than before.
+    /// Returns the time in which the process has not run since the start of this clock. It never decreases.
     pub fn asleep(&self) -> Duration {
         self.look().1
     }
 
-    /// The moment as it counts: to be compared with other moments of this clock only.
+    /// Returns the present moment of this clock. It can be compared only with other moments of this clock.
     pub fn now(&self) -> Instant {
         let (now, asleep) = self.look();
         now.checked_sub(asleep).unwrap_or(now)
@@ -76,12 +76,12 @@ impl Awake {
 
     fn look(&self) -> (Instant, Duration) {
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read under the lock, so that looks come in their order.
+        // Read under the lock, so that looks are in order.
         let now = Instant::now();
         (now, count.look(now))
     }
 
-    /// When a moment of this clock comes, if the process runs until then.
+    /// Converts a moment of this clock into real time, if the process runs until then.
     pub fn real(&self, moment: Instant) -> Instant {
         moment + self.asleep()
     }
@@ -101,7 +101,7 @@ impl Awake {
         }
     }
 
-    /// Waits for a future for so long as this clock counts.
+    /// Waits for a future for a time of this clock.
     pub fn timeout<F: Future>(&self, patience: Duration, future: F) -> Timeout<'_, F> {
         self.timeout_at(self.now() + patience, future)
     }
@@ -112,14 +112,13 @@ impl Awake {
     }
 }
 
-/// A future was not done in the time that counts.
+/// A future did not finish in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it was not done in time")]
 pub struct Late;
 
 pin_project! {
-    /// What [`Awake::timeout`] gives. A future of its own, since an async function would hold the other one
-    /// twice.
+    /// The future of [`Awake::timeout`]. An async function would hold the inner future twice.
     #[derive(Debug)]
     pub struct Timeout<'a, F> {
         #[pin]
@@ -149,7 +148,7 @@ impl<F: Future> Future for Timeout<'_, F> {
     }
 }
 
-/// Lets all time count once nobody looks regularly any more, so that no wait lasts for ever.
+/// Lets all time count once the clock looks no longer, so that no wait lasts for ever.
 struct Looking(Awake);
 
 impl Looking {

@@ -177,8 +177,8 @@ impl Bans {
         }
     }
 
-    /// Returns whether there is room for one more ban. A full list loses ended bans, those that ended long ago
-    /// first.
+    /// Returns whether there is room for one more ban. A full list loses ended bans, those that ended long
+    /// ago first.
     async fn has_room(&self, now: u64, deadline: Instant) -> Result<bool, ApiError> {
         let mut bans = self.look().await?.bans;
         for then in [now.saturating_sub(SLACK.as_secs() * 1_000), now] {
@@ -215,8 +215,8 @@ impl Bans {
         Ok(left)
     }
 
-    /// Returns the next bans after a sequence. The result is empty only if the leader of the stream says that no
-    /// more are stored.
+    /// Returns the next bans after a sequence. The result is empty only if the leader of the stream says that
+    /// no more are stored.
     ///
     /// # Errors
     /// See [`ApiError`].

@@ -1,8 +1,8 @@
-//! Rules against loss that can be switched off, and tasks that can be ended, so that tests can show what that
-//! leads to.
+//! Test switches: rules against loss that can be turned off, and tasks that can be ended, so that tests can
+//! show the consequences.
 //!
-//! Only in builds with debug assertions: a released program refuses the setting, and has no way to end a
-//! task.
+//! Only builds with debug assertions have them: a released program refuses the setting, and has no way to end
+//! a task.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,17 +36,17 @@ pub enum Fault {
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Whether this rule is switched off.
+    /// Returns whether this rule is turned off.
     pub fn has(&self, fault: Fault) -> bool {
         cfg!(debug_assertions) && self.0.contains(&fault)
     }
 
-    /// Whether all rules hold.
+    /// Returns whether all rules hold.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Refuses them in a released program.
+    /// Refuses test switches in a released program.
     pub fn validate(&self, key: &str, problems: &mut Problems) {
         problems.check(cfg!(debug_assertions) || self.0.is_empty(), key, || {
             "switches rules against loss off, which only a debug build does, for tests; remove it".into()
@@ -59,30 +59,31 @@ impl Faults {
 pub(crate) struct Kills(Mutex<BTreeMap<&'static str, Arc<Notify>>>);
 
 impl Kills {
-    /// A task that panics when it is told to.
+    /// Runs a task that panics when it is told to.
     pub(crate) async fn mortal<T>(&self, name: &'static str, task: impl Future<Output = T>) -> T {
         if !cfg!(debug_assertions) {
             return task.await;
         }
-        let order = self.order(name);
+        let bell = self.bell(name);
         tokio::select! {
             biased;
-            () = order.notified() => panic!("a test made the task \"{name}\" panic"),
+            () = bell.notified() => panic!("a test made the task \"{name}\" panic"),
             done = task => done,
         }
     }
 
-    /// Where the order to panic arrives.
-    pub(crate) fn order(&self, name: &'static str) -> Arc<Notify> {
+    /// Returns the bell that makes the task panic.
+    pub(crate) fn bell(&self, name: &'static str) -> Arc<Notify> {
         Arc::clone(self.lock().entry(name).or_default())
     }
 
-    /// Makes one task with this name panic, now or when it is begun. False: there was none yet.
+    /// Makes one task with this name panic, now or when it is begun. Returns false if no such task was begun
+    /// yet.
     pub(crate) fn kill(&self, name: &str) -> bool {
-        self.lock().get(name).map(|order| order.notify_one()).is_some()
+        self.lock().get(name).map(|bell| bell.notify_one()).is_some()
     }
 
-    /// The tasks that were begun.
+    /// Returns the names of the tasks that were begun.
     pub(crate) fn names(&self) -> Vec<&'static str> {
         self.lock().keys().copied().collect()
     }

@@ -1,16 +1,27 @@
-//! A gauge that counts what is there: one up for as long as a value lives.
+//! A guard that counts in a gauge for as long as it lives.
 //!
-//! Counting down happens wherever the value ends, early returns, cancelled tasks and panics included.
+//! The gauge goes down wherever the guard ends, early returns, cancelled tasks and panics included.
 
 use prometheus_client::metrics::gauge::Gauge;
 
-/// Counts one up for as long as it lives.
+/// Counts one in a gauge until it is dropped.
+///
+/// ```
+/// use prometheus_client::metrics::gauge::Gauge;
+/// use shared::gauge::GaugeGuard;
+///
+/// let sessions = Gauge::default();
+/// let session = GaugeGuard::new(&sessions);
+/// assert_eq!(sessions.get(), 1);
+/// drop(session);
+/// assert_eq!(sessions.get(), 0);
+/// ```
 #[derive(Debug)]
-#[must_use = "what is dropped at once counts nothing"]
+#[must_use = "a guard that is dropped at once counts nothing"]
 pub struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
-    /// Counts one up.
+    /// Counts one up, until the guard is dropped.
     pub fn new(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())

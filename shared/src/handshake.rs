@@ -1,4 +1,4 @@
-//! Whether a request is a WebSocket handshake (RFC 6455, 4.2.1), the same on every port.
+//! WebSocket handshakes (RFC 6455, 4.2.1), checked in the same way on every port.
 
 use axum::http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
@@ -6,7 +6,7 @@ use axum::http::header::{
 };
 use axum::http::{Method, Request, Version};
 
-/// Why a request is none.
+/// Why a request is no WebSocket handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// Another method than GET.
@@ -23,23 +23,23 @@ pub enum Fault {
         "the headers Connection: Upgrade and Upgrade: websocket are not there; connect with a WebSocket client"
     )]
     NoUpgrade,
-    /// Another version of the protocol, several, or none.
+    /// The version of the protocol is another one, or it is given several times or not at all.
     #[error(
         "only version 13 of WebSocket (RFC 6455) is spoken here; send one header Sec-WebSocket-Version: 13"
     )]
     Version,
-    /// No key, several, or one that is none.
+    /// The key is malformed, or it is given several times or not at all.
     #[error("there must be one Sec-WebSocket-Key, of 16 bytes in base64")]
     Key,
-    /// Something follows the head that would be taken for frames.
+    /// A body follows the head, which would be taken for frames.
     #[error("a WebSocket handshake has no body; leave out Content-Length and Transfer-Encoding")]
     Body,
 }
 
-/// Checks a handshake, whatever its path is. Gives its key, for the proof that it was understood.
+/// Checks a handshake with any path, and returns its key, from which the answer is computed.
 ///
 /// # Errors
-/// It is none.
+/// The request is no handshake.
 pub fn check<T>(request: &Request<T>) -> Result<&HeaderValue, Fault> {
     let headers = request.headers();
     if request.method() != Method::GET {
@@ -62,19 +62,19 @@ pub fn check<T>(request: &Request<T>) -> Result<&HeaderValue, Fault> {
     Ok(key)
 }
 
-/// The value of a header that is there once.
+/// Returns the value of a header that is given exactly once.
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Whether these are 16 bytes in base64. The bits behind the last byte are not looked at.
+/// Returns whether a key is 16 bytes in base64. The bits behind the last byte are ignored.
 fn is_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with(b"==") && key[..22].iter().all(is_digit)
 }
 
-/// Whether a header lists this token, in any case.
+/// Returns whether a header lists this token, in any case.
 fn names(headers: &HeaderMap, header: &HeaderName, token: &str) -> bool {
     headers
         .get_all(header)

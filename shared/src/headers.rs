@@ -19,8 +19,8 @@ pub const UP_TO_SEQUENCE: &str = "Nats-UpTo-Sequence";
 pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The kind of a live message, if it is not text.
 pub const KIND: &str = "Mc-Kind";
-/// Marks a message that stands in place of erased ones: it is given to nobody, and a client that recovers from
-/// before it is told that messages are missing.
+/// Marks a message that stands in place of erased ones: it is given to nobody, and a client that recovers
+/// from before it is told that messages are missing.
 pub const ERASED: &str = "Mc-Erased";
 /// The version of a live message, if it is not 1.
 pub const VERSION: &str = "Mc-V";

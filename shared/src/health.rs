@@ -1,7 +1,7 @@
 //! `/livez`, `/readyz` and `/metrics` on the admin port.
 //!
-//! `/livez` says that the process answers, and depends on nothing. `/readyz` is 200 only while no part has a
-//! reason against it; the reasons are in its body, and so are notes, which are no reasons.
+//! `/livez` shows that the process answers, and depends on nothing. `/readyz` is 200 only while no part gives
+//! a reason against readiness. Its body holds the reasons, and notes for the operator, which are no reasons.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,14 +26,14 @@ use tokio::time::timeout;
 use crate::drain::Drain;
 use crate::host;
 
-/// Connections at a time. Beyond it, the address that has the most yields one to a newcomer, of its own as
-/// well; but no connection that is being answered.
+/// The most connections at a time. Beyond, the address with the most yields a slot to a newcomer, also of the
+/// same address; but never the slot of a connection that is being answered.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a caller may take for the head of its (next) request, and to take some of an answer.
+/// How long a caller may take to send the head of a request, and to take some of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The pause after the system could not give a connection.
+/// The pause after the system could not accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-/// What a request with another host is told.
+/// The answer to a request with another host.
 const BAD_HOST: &str = "The header Host must name this port as you reach it: 127.0.0.1, [::1] or localhost where it is on loopback.\n";
 /// How long an answer under way may take when the process leaves.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -41,21 +41,21 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Reasons why a process should get no new work. Cheap to clone; parts of one process share it.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    /// Reasons by part. Held only for a map operation.
+    /// Reasons by part. Locked only for a map operation.
     reasons: Arc<Mutex<BTreeMap<&'static str, String>>>,
-    /// What an operator should know though all is ready, by part. The same.
+    /// Notes by part. Locked only for a map operation.
     notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
     /// Rung at each change, for [`Health::wait_ready`].
     changed: Arc<Notify>,
 }
 
 impl Health {
-    /// Nothing against being ready.
+    /// Makes a readiness without reasons against it.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Says that `part` is not ready, and why. Replaces what it said before.
+    /// Notes that `part` is not ready, and why. Replaces an earlier reason.
     pub fn unready(&self, part: &'static str, reason: impl Into<String>) {
         let reason = reason.into();
         let before = self.lock().insert(part, reason.clone());
@@ -64,7 +64,7 @@ impl Health {
         }
     }
 
-    /// Says that `part` is ready.
+    /// Notes that `part` is ready.
     pub fn ready(&self, part: &'static str) {
         if self.lock().remove(part).is_some() {
             tracing::info!(part, "ready");
@@ -72,8 +72,7 @@ impl Health {
         }
     }
 
-    /// Says what an operator should know of `part`, which goes on working; replaces what it said before.
-    /// `None`: nothing.
+    /// Sets what an operator should know of `part`, which goes on working. `None` removes the note.
     pub fn note(&self, part: &'static str, note: Option<String>) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         match note {
@@ -82,7 +81,7 @@ impl Health {
         }
     }
 
-    /// The notes, a line each.
+    /// Returns the notes, a line each.
     pub fn notes(&self) -> String {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.iter().map(|(part, note)| format!("{part}: {note}\n")).collect()
@@ -110,12 +109,12 @@ impl Health {
         self.wait_until(|reasons| !reasons.contains_key(part)).await;
     }
 
-    /// Whether every part is.
+    /// Returns whether every part is ready.
     pub fn is_ready(&self) -> bool {
         self.lock().is_empty()
     }
 
-    /// The reasons, a line each; empty when ready.
+    /// Returns the reasons, a line each; empty when ready.
     pub fn reasons(&self) -> String {
         self.lock().iter().map(|(part, reason)| format!("{part}: {reason}\n")).collect()
     }
@@ -128,7 +127,7 @@ impl Health {
 struct Admin {
     health: Health,
     registry: Registry,
-    /// Knows whether the process leaves for want of a task.
+    /// Tells whether the process leaves because a needed task was lost.
     drain: Drain,
 }
 
@@ -159,7 +158,8 @@ pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &
     });
 }
 
-/// Takes connections until the drain begins, so many at a time; others wait in the backlog of the system.
+/// Accepts connections until the drain begins, a bounded number at a time; others wait in the backlog of the
+/// system.
 async fn accept(listener: &TcpListener, router: &axum::Router, drain: &Drain) {
     let slots = Arc::new(Slots::new(MAX_CONNECTIONS, 0));
     loop {
@@ -199,7 +199,7 @@ async fn answer(stream: TcpStream, router: axum::Router, slot: Slot, drain: Drai
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        // Who closes its sending side behind a whole request is answered.
+        // A caller that closes its sending side behind a whole request is answered.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -216,10 +216,10 @@ async fn answer(stream: TcpStream, router: axum::Router, slot: Slot, drain: Drai
     }
 }
 
-/// Binds a port of ours, or says in a sentence what to do.
+/// Binds a port; `key` names its setting.
 ///
 /// # Errors
-/// The address is taken or not this machine's.
+/// The address is taken or is not an address of this machine. The error says what to do.
 pub async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         if error.kind() == std::io::ErrorKind::AddrInUse {
@@ -246,7 +246,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     }
 }
 
-/// The tasks that a test can end, a line each. Not in a released program.
+/// Lists the tasks that a test can end, a line each. Not in a released program.
 async fn tasks(State(admin): State<Arc<Admin>>) -> String {
     admin.drain.mortals().iter().map(|name| format!("{name}\n")).collect()
 }
@@ -259,7 +259,7 @@ async fn kill(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Stat
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let accept = accept.to_owned();
-    // The system is asked too, whose files can make a reader wait.
+    // Rendering reads files of the system, which may block.
     let render = move || crate::metrics::render(&admin.registry, &accept);
     match tokio::task::spawn_blocking(render).await.ok().flatten() {
         Some((content_type, text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),

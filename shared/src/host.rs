@@ -1,22 +1,22 @@
-//! What a `Host` says of a request: a page in a browser names the host of its own site, also after DNS
-//! rebinding.
+//! The `Host` of a request, which tells a page in a browser from other callers: a page names the host of its
+//! own site, also after DNS rebinding.
 
 use std::net::IpAddr;
 
 use axum::http::uri::Authority;
 use axum::http::{Request, StatusCode, Version, header};
 
-/// Whether this host, with or without a port, is this machine's loopback.
+/// Returns whether this host, with or without a port, is the loopback of this machine.
 pub fn is_loopback(host: &Authority) -> bool {
     let name = host.host();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// The host that a request names. RFC 9112, 3.2: one header, except from HTTP/1.0.
+/// Returns the host that a request names: in one header, except from HTTP/1.0 (RFC 9112, 3.2).
 ///
 /// # Errors
-/// 400: there is none, there are several, or it is none.
+/// 400: no host, several, or not a host.
 pub fn named<T>(request: &Request<T>) -> Result<Option<Authority>, StatusCode> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -24,7 +24,7 @@ pub fn named<T>(request: &Request<T>) -> Result<Option<Authority>, StatusCode> {
         (None, _) if request.version() == Version::HTTP_10 => None,
         (None, _) | (Some(_), Some(_)) => return Err(StatusCode::BAD_REQUEST),
     };
-    // A request line with a whole URL stands over the header.
+    // A request line with a whole URL takes precedence over the header.
     Ok(request.uri().authority().cloned().or(host))
 }
 
@@ -36,11 +36,11 @@ fn authority(host: &str) -> Option<Authority> {
     (!authority.host().is_empty() && (digits.is_empty() || is_port)).then_some(authority)
 }
 
-/// Lets a request in to a port, or says with which status not. On loopback only this machine's own programs
-/// are let in, and none of its browser's pages.
+/// Checks whether a request may use a port. A port on loopback admits programs of this machine, but no pages
+/// in its browsers.
 ///
 /// # Errors
-/// 400: no host, several, or one that is none. 421: another host than loopback where the port is there.
+/// 400: no host, several, or not a host. 421: another host than loopback, for a port on loopback.
 pub fn check<T>(request: &Request<T>, on_loopback: bool) -> Result<(), StatusCode> {
     let host = named(request)?;
     if on_loopback && host.is_some_and(|host| !is_loopback(&host)) {

@@ -1,6 +1,6 @@
-//! Checked names: a value of one of these types is valid wherever it came from.
+//! Checked names: user, channel, node and message. A value of these types is valid, wherever it comes from.
 //!
-//! All are cheap to clone. None of them is ever a bare `String` elsewhere.
+//! All are cheap to clone, and no other code holds such a name as a bare `String`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ pub const MAX_NAME_BYTES: usize = 128;
 /// The longest internal channel name, in bytes of UTF-8.
 pub const MAX_CHANNEL_BYTES: usize = 200;
 
-/// Why a value is not a name.
+/// Why a value is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing was given.
@@ -36,7 +36,18 @@ pub enum NameError {
     NotUid,
 }
 
-/// Who a device belongs to, as the business system says. `1001` and `"1001"` are the same user.
+/// The id of a user, as the business system gives it. The number `1001` and the text `"1001"` are the same
+/// user.
+///
+/// ```
+/// use shared::ids::Uid;
+///
+/// let number = Uid::from_json(&serde_json::json!(1001))?;
+/// assert_eq!(number, Uid::parse("1001")?);
+/// assert!(Uid::parse("0").is_err(), "0 is nobody");
+/// assert!(Uid::from_json(&serde_json::json!(1.5)).is_err());
+/// # Ok::<(), shared::ids::NameError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Uid(Arc<str>);
 
@@ -44,7 +55,7 @@ impl Uid {
     /// Reads a uid from text: 1 to 128 bytes, not `"0"`, no control characters.
     ///
     /// # Errors
-    /// Says which rule the text breaks.
+    /// The rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check_placeholder(text)?;
         if text == "0" {
@@ -53,7 +64,7 @@ impl Uid {
         Ok(Self(text.into()))
     }
 
-    /// Reads a uid as a business system or a publisher writes it: a JSON integer or string.
+    /// Reads a uid as business systems and publishers write it: a JSON integer or string.
     ///
     /// # Errors
     /// [`NameError::NotUid`] for zero, negative numbers, fractions and every other JSON type.
@@ -71,25 +82,34 @@ impl Uid {
         }
     }
 
-    /// The uid as text.
+    /// Returns the uid as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What the name of the channel of a user begins with; the uid follows.
+/// The beginning of the name of a user's channel; the uid follows.
 pub const USER_PREFIX: &str = "user:";
 
-/// The internal name of a channel: what publishers name, 1 to 200 bytes without control characters. Only a
-/// uid may have blanks, behind [`USER_PREFIX`]: whoever can log in can be named.
+/// The internal name of a channel, by which publishers name it: 1 to 200 bytes without control characters.
+/// Blanks are allowed only in a uid, behind [`USER_PREFIX`], so that every user who can log in can be named.
+///
+/// ```
+/// use shared::ids::{Channel, Uid};
+///
+/// let channel = Channel::of_user(&Uid::parse("Ada Lovelace")?);
+/// assert_eq!(channel.as_str(), "user:Ada Lovelace");
+/// assert!(Channel::parse("video:a b").is_err(), "a blank outside of a uid");
+/// # Ok::<(), shared::ids::NameError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel(Arc<str>);
 
 impl Channel {
-    /// Checks and takes a channel name.
+    /// Checks a channel name.
     ///
     /// # Errors
-    /// Says which rule the name breaks.
+    /// The rule that the name breaks.
     pub fn parse(name: &str) -> Result<Self, NameError> {
         check_length(name, MAX_CHANNEL_BYTES)?;
         if name.chars().any(char::is_control) || has_stray_blank(name) {
@@ -98,12 +118,12 @@ impl Channel {
         Ok(Self(name.into()))
     }
 
-    /// The channel that carries the messages of a user. Every user has one.
+    /// Returns the channel of a user. Every user has one.
     pub fn of_user(uid: &Uid) -> Self {
         Self(format!("{USER_PREFIX}{uid}").into())
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -115,7 +135,7 @@ impl std::borrow::Borrow<str> for Channel {
     }
 }
 
-/// Whether text that names channels has a blank outside of a uid.
+/// Returns whether a channel name, or a pattern of one, has a blank outside of a uid.
 pub fn has_stray_blank(name: &str) -> bool {
     !name.starts_with(USER_PREFIX) && name.contains(char::is_whitespace)
 }
@@ -123,7 +143,7 @@ pub fn has_stray_blank(name: &str) -> bool {
 /// Checks a placeholder's value: 1 to 128 bytes without control characters.
 ///
 /// # Errors
-/// Says which rule the value breaks.
+/// The rule that the value breaks.
 pub fn check_placeholder(value: &str) -> Result<(), NameError> {
     check_length(value, MAX_NAME_BYTES)?;
     if value.chars().any(char::is_control) {
@@ -140,18 +160,18 @@ fn check_length(text: &str, max: usize) -> Result<(), NameError> {
     }
 }
 
-/// One process of a part (an edge, a publisher), new at each start. 16 hexadecimal digits.
+/// The id of one process of a part (an edge, a publisher-api), new at each start: 16 hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
-    /// A random id.
+    /// Draws a random id.
     pub fn random() -> Self {
         Self(format!("{:016x}", random_bits() >> 64).into())
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -163,7 +183,7 @@ impl From<&str> for NodeId {
     }
 }
 
-/// Names one accepted message, everywhere. 32 hexadecimal digits as text.
+/// The id of one accepted message, in every part. Written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(pub u128);
 
@@ -218,13 +238,13 @@ pub struct MessageIds {
 }
 
 impl MessageIds {
-    /// A source whose ids no other source makes (2^-64 for a given pair).
+    /// Starts a source of its own: two sources make the same ids with a probability of 2^-64.
     pub fn random() -> Self {
         // The upper half of the random bits fits by construction.
         Self { prefix: (random_bits() >> 64) as u64, next: AtomicU64::new(1) }
     }
 
-    /// The next id.
+    /// Makes the next id.
     pub fn next(&self) -> MessageId {
         let counter = self.next.fetch_add(1, Ordering::Relaxed);
         MessageId((u128::from(self.prefix) << 64) | u128::from(counter))

@@ -1,27 +1,27 @@
-//! What two processes of message center must agree on, and nothing else.
+//! The ground that all parts of message center stand on: what two processes must agree on, and the frame of a
+//! part.
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`ids`] | the checked names: user, channel, edge, message |
-//! | [`rules`] | which channel a client's name stands for, and who may use it |
-//! | [`subject`] | the only place where a bus subject is built or taken apart |
-//! | [`wire`] | what travels on the bus: live messages, asks, heartbeats, token checks |
-//! | [`bus`] | a cheap handle to the bus, whoever serves it |
-//! | [`history`] | what was published, kept in streams of the bus: storing, reading, positions |
-//! | [`bans`] | who may not log in for a while, kept in a stream of the bus |
-//! | [`config`] | one file, environment over it, every fault named at once |
+//! | [`ids`] | checked names: user, channel, node, message |
+//! | [`rules`] | channel rules: the channel that a client's name stands for, and who may use it |
+//! | [`subject`], [`headers`] | subjects of the bus, built and parsed only here; names of headers |
+//! | [`wire`] | envelopes on the bus: live messages, asks, commands, heartbeats, token checks |
+//! | [`bus`] | a cheap handle to the bus, embedded or not |
+//! | [`history`] | the history of channels in streams of the bus: storing, reading, positions |
+//! | [`bans`] | the list of users who may not log in for a while, in a stream of the bus |
+//! | [`config`] | one file, the environment over it, every problem named at once |
 //! | [`reload`], [`tls`] | settings and certificates that change while the process runs |
-//! | [`telemetry`], [`metrics`], [`gauge`] | logs and traces; what is counted; a gauge of what is there |
-//! | [`log_throttle`] | one line for one outage |
+//! | [`telemetry`], [`trace`], [`log_throttle`] | logs and traces; spans across processes; one line for one outage |
+//! | [`metrics`], [`gauge`] | `/metrics`; a guard that counts in a gauge |
 //! | [`health`] | `/livez`, `/readyz`, `/metrics` on the admin port |
-//! | [`handshake`] | whether a request is a WebSocket handshake |
-//! | [`host`] | whether a request names this machine, or a page in a browser sent it |
-//! | [`trace`] | spans of traces, and how a trace goes on in another process |
-//! | [`awake`] | time as it counts against others: without that in which this process did not run |
-//! | [`drain`], [`tasks`] | leaving in order; what becomes of tasks that end |
+//! | [`handshake`] | checks of WebSocket handshakes |
+//! | [`host`] | checks of the header `Host`, against pages in browsers |
+//! | [`clock`], [`awake`] | the time of day; a clock that leaves out the time in which this process did not run |
+//! | [`drain`], [`tasks`] | leaving in order; tasks, and the meaning of their ends |
 //! | [`part`] | the frame of a part: start, readiness, proof of subscriptions, leave |
-//! | [`service`] | the frame around a service's `main` |
-//! | [`faults`] | what tests switch off, or end, in debug builds |
+//! | [`service`] | the `main` of a part: arguments, configuration, signals, exit code |
+//! | [`faults`] | test switches, in debug builds |
 
 pub mod awake;
 pub mod bans;

@@ -1,14 +1,14 @@
-//! One line for one outage: what happens to many is told once in a while, with how many there were.
+//! One line in the log for one outage: complaints of one kind are logged once in a while, with their number.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// At most one line is written in this time.
+/// The shortest time between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Says when a complaint of one kind is due. The counters have them all.
+/// Decides when a complaint of one kind is logged. Counters count all of them.
 #[derive(Debug, Default)]
 pub struct LogThrottle {
     state: Mutex<State>,
@@ -16,13 +16,13 @@ pub struct LogThrottle {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Complaints since the last that was due.
+    /// Complaints since the latest line.
     count: u64,
     last: Option<Instant>,
 }
 
 impl LogThrottle {
-    /// Hears of one more. Some: write a line now, for so many.
+    /// Notes a complaint. `Some`: write a line now, for this number of complaints.
     pub fn due(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count += 1;

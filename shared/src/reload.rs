@@ -1,8 +1,7 @@
-//! Settings that may change while the process runs: a value that is looked at when it is needed.
+//! Settings that may change while the process runs.
 //!
-//! Parts read what can be changed from a [`Live`] at the moment of use, and everything else once, at their
-//! start. What can't be used is never seen by a part: the old value stays. A [`Live`] outlives whoever
-//! changes it.
+//! A part reads such settings from a [`Live`] at the moment of use, and all others once, at its start. A part
+//! never sees a configuration that can't be used: the old value stays. A [`Live`] outlives its [`Reloader`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,12 +17,12 @@ use tokio::sync::watch;
 use crate::config::{self, Problems, Settings, Sources};
 use crate::drain::Drain;
 
-/// How often files are looked at. They are mounted and renewed by others, who tell nobody.
+/// The interval between two looks at files: nobody tells when a mounted file is renewed.
 pub const POLL: Duration = Duration::from_secs(2);
 
-/// How long a file must be the same before it is believed when somebody asked for it to be read.
+/// How long a file must stay the same before a reload on request believes it.
 const MOMENT: Duration = Duration::from_millis(100);
-/// How often that is tried.
+/// How often a reload on request looks at the file.
 const MOST_LOOKS: u32 = 20;
 
 /// A value that may change. Cheap to clone.
@@ -40,25 +39,26 @@ impl<T> Clone for Live<T> {
 }
 
 impl<T> From<T> for Live<T> {
-    /// A value that stays.
+    /// Makes a value that never changes.
     fn from(value: T) -> Self {
         Self { value: watch::channel(Arc::new(value)).1, reloads: Reloads::default() }
     }
 }
 
 impl<T> Live<T> {
-    /// As it is now.
+    /// Returns the present value.
     pub fn get(&self) -> Arc<T> {
         Arc::clone(&self.value.borrow())
     }
 
-    /// Waits until it was read again, changed or not, and gives it. `None`: that won't happen any more.
+    /// Waits until the configuration was read again, changed or not, and returns the value. `None`: it won't
+    /// be read again.
     pub async fn reread(&mut self) -> Option<Arc<T>> {
         self.value.changed().await.ok()?;
         Some(Arc::clone(&self.value.borrow_and_update()))
     }
 
-    /// A part of it, kept up to date by a task on `drain`.
+    /// Returns a part of the value, which a task on `drain` keeps up to date.
     pub fn project<U: Send + Sync + 'static>(
         &self,
         drain: &Drain,
@@ -78,7 +78,7 @@ impl<T> Live<T> {
                     {
                         sender.send_replace(Arc::new(part(&now)));
                     }
-                    // Nobody changes it any more, which those who follow hear.
+                    // The value changes no more: tell the followers.
                     drop(sender.take());
                     std::future::pending::<()>().await;
                 };
@@ -88,14 +88,14 @@ impl<T> Live<T> {
         Live { value, reloads: self.reloads.clone() }
     }
 
-    /// Shows how often it was read again.
+    /// Registers the counter of reloads.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Times that the configuration was read again, by what became of it";
         registry.register("mc_config_reloads", help, self.reloads.0.clone());
     }
 }
 
-/// What became of a configuration that was read again.
+/// The outcome of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Became {
     outcome: &'static str,
@@ -116,14 +116,14 @@ pub struct Reloader<S> {
     sources: Sources,
     value: watch::Sender<Arc<S>>,
     reloads: Reloads,
-    /// The file as it was when it was last believed. `None`: there is no file, or it could not be read.
+    /// The text of the file that was believed last. `None`: there is no file, or it can't be read.
     text: Option<String>,
-    /// Another text that the latest look found. Whoever writes the file may be in the middle of it.
+    /// Another text that the latest look found: it may be half written.
     seen: Option<String>,
 }
 
 impl<S: Settings> Reloader<S> {
-    /// Begins with settings that were loaded from these sources.
+    /// Starts with settings that were loaded from these sources.
     pub fn new(sources: Sources, settings: S) -> (Self, Live<S>) {
         let (sender, value) = watch::channel(Arc::new(settings));
         let reloads = Reloads::default();
@@ -131,8 +131,8 @@ impl<S: Settings> Reloader<S> {
         (Self { sources, value: sender, reloads: reloads.clone(), text, seen: None }, Live { value, reloads })
     }
 
-    /// Reads everything again, as soon as the file is the same for a moment. What is not good is refused as a
-    /// whole, with every fault in the log. Waits, so it belongs on a thread that may.
+    /// Reads the configuration again, as soon as the file stays the same for a moment. A bad configuration is
+    /// refused as a whole, with every problem in the log. Blocks, so call it on a thread that may.
     pub fn reload(&mut self) {
         let mut text = read(self.sources.file.as_ref());
         for _ in 0..MOST_LOOKS {
@@ -146,7 +146,7 @@ impl<S: Settings> Reloader<S> {
         self.reloads.count("refused");
     }
 
-    /// Takes this text of the file for the configuration.
+    /// Applies the configuration with this text of the file.
     fn apply(&mut self, text: Option<String>) {
         (self.text, self.seen) = (text, None);
         let loaded = match &self.text {
@@ -156,11 +156,11 @@ impl<S: Settings> Reloader<S> {
         let loaded = loaded.and_then(|settings| check_doors(&**self.value.borrow(), settings));
         match loaded {
             Ok(settings) => {
-                let kept = restart_needed(&**self.value.borrow(), &settings);
-                if kept.is_empty() {
+                let ignored = restart_needed(&**self.value.borrow(), &settings);
+                if ignored.is_empty() {
                     tracing::info!("the configuration was read again");
                 } else {
-                    let keys = kept.join(", ");
+                    let keys = ignored.join(", ");
                     tracing::warn!(keys, "the configuration was read again; these keys need a restart");
                 }
                 self.value.send_replace(Arc::new(settings));
@@ -173,8 +173,7 @@ impl<S: Settings> Reloader<S> {
         }
     }
 
-    /// Reads everything again if the file is another one than before, and the same as at the look before this
-    /// one.
+    /// Reads the configuration again if the file has changed, and is the same as at the look before.
     pub fn reload_if_changed(&mut self) {
         let text = read(self.sources.file.as_ref());
         // Between two versions there may be no file for a moment.
@@ -188,7 +187,8 @@ impl<S: Settings> Reloader<S> {
     }
 }
 
-/// Refuses what lets in whom nothing let in before: a file that somebody empties or cuts off looks like that.
+/// Refuses a configuration that lets in callers who were kept out before: an emptied or cut-off file looks
+/// like one.
 fn check_doors<S: Settings>(old: &S, new: S) -> Result<S, Problems> {
     let mut problems = Problems::default();
     for key in old.doors_opened(&new) {
@@ -201,7 +201,7 @@ fn read(file: Option<&PathBuf>) -> Option<String> {
     std::fs::read_to_string(file?).ok()
 }
 
-/// The keys that differ and are read only at the start. Secrets are not compared.
+/// Returns the changed keys that are read only at the start. Secrets are not compared.
 fn restart_needed<S: Settings>(old: &S, new: &S) -> Vec<String> {
     let (old, new) = (flat(old), flat(new));
     let differ = |key: &&String| old.get(*key) != new.get(*key);
@@ -216,7 +216,7 @@ fn is_below(key: &str, prefix: &str) -> bool {
     key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Every value by its dotted key.
+/// Returns every value by its dotted key.
 fn flat<S: Settings>(settings: &S) -> BTreeMap<String, String> {
     fn walk(value: &toml::Value, key: String, all: &mut BTreeMap<String, String>) {
         match value {

@@ -1,4 +1,4 @@
-//! The frame around a part's `main`: arguments, configuration, logs, signals, exit code.
+//! The `main` of a part: arguments, configuration, logs, signals, exit code.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,13 +19,13 @@ use crate::telemetry;
 /// Exit code for a configuration that can't be used (`EX_USAGE` of sysexits.h).
 pub const BAD_CONFIG: u8 = 64;
 
-/// The signal that a write beyond the largest file size sends, on Linux and macOS.
+/// The signal of a write beyond the largest file size, on Linux and macOS.
 const SIGXFSZ: i32 = 25;
-/// Signals within this time are one: some programs signal a process and its group.
+/// Signals within this time count as one: some programs signal a process and its group.
 const SAME_WISH: Duration = Duration::from_millis(200);
-/// How long threads that wait for the system may take to end when all else has.
+/// How long blocked threads may take to end at the very end.
 const LAST_THREADS: Duration = Duration::from_millis(500);
-/// How long standard error may take for the last word.
+/// How long standard error may take for the last words.
 const LAST_WORD: Duration = Duration::from_millis(500);
 /// How long the last traces may take to be exported.
 const LAST_TRACES: Duration = Duration::from_secs(3);
@@ -52,8 +52,8 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.to_owned()))
 }
 
-/// Runs a program's future to its end. What a thread still waits for then, such as a file on a disk that
-/// hangs, is left.
+/// Runs a program's future to its end. Threads that are still blocked then, for instance by a disk that
+/// hangs, are abandoned.
 pub fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -67,7 +67,7 @@ pub fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
     code
 }
 
-/// Writes a last word to standard error, unless nobody takes it.
+/// Writes last words to standard error, unless nobody reads them.
 fn last_word(text: String) {
     let (done, waiting) = mpsc::sync_channel(1);
     let write = move || {
@@ -79,9 +79,9 @@ fn last_word(text: String) {
     }
 }
 
-/// Runs a part: loads `S` (flags of the part in `flags`), starts logging, calls `run`, which serves until the
-/// drain begins, and turns the outcome into an exit code. SIGTERM and SIGINT begin the drain; a second one
-/// exits at once. SIGHUP reads the configuration again.
+/// Runs a part: loads the settings `S` (flags of the part are in `flags`), starts logging, calls `run`, which
+/// serves until the drain begins, and turns the outcome into an exit code. SIGTERM and SIGINT begin the
+/// drain; a second signal exits at once. SIGHUP reads the configuration again.
 pub async fn run<S, F, Fut>(
     args: CommonArgs,
     flags: Vec<(String, String)>,
@@ -129,7 +129,7 @@ where
         eprintln!("Signals can't be handled: {error}");
         return ExitCode::FAILURE;
     }
-    // Everything that a part starts is in this future, until it is started.
+    // Boxed, since this future holds everything that a part starts.
     let served = Box::pin(run(settings, drain.clone())).await;
     telemetry.finish(LAST_TRACES).await;
     match served.and_then(|()| drain.failure().map_or(Ok(()), |failure| Err(failure.into()))) {
@@ -146,7 +146,7 @@ fn reload_on_signal<S: Settings + Send + Sync + 'static>(
     reloader: Reloader<S>,
     drain: &Drain,
 ) -> std::io::Result<()> {
-    // Shared with the thread that reads, so that its panic takes nothing away.
+    // Shared with the reading thread, so that a panic there loses nothing.
     let reloader = Arc::new(Mutex::new(reloader));
     let state = (signal(SignalKind::hangup())?, reloader, drain.clone());
     drain.supervise("reload", state, |(hangup, reloader, leaving)| {
@@ -172,10 +172,10 @@ fn reload_on_signal<S: Settings + Send + Sync + 'static>(
     Ok(())
 }
 
-/// Turns a file that grows beyond the limit of the process (`ulimit -f`) into an error of its write, which is
-/// told and tried again. The signal's own action would end the process.
+/// Turns a write beyond the file size limit of the process (`ulimit -f`) into an error, which is logged and
+/// tried again. The default action of the signal would end the process.
 fn outlive_large_files() -> std::io::Result<()> {
-    // The handler stays when this end of it is dropped.
+    // The handler stays installed when the stream is dropped.
     signal(SignalKind::from_raw(SIGXFSZ)).map(drop)
 }
 
@@ -183,7 +183,7 @@ fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let leaving = drain.clone();
-    // Beyond the drain, to hear a second signal.
+    // The task outlives the drain, to receive a second signal.
     drain.spawn_beyond("signals", async move {
         let mut asked: Option<Instant> = None;
         loop {

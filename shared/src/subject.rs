@@ -1,115 +1,123 @@
-//! The only place where a bus subject is built or taken apart.
+//! The subjects of the bus: no other module builds or parses one.
 //!
-//! A channel name becomes one subject token, so nothing that a client or a publisher names can reach
-//! into the routing: every byte outside `[A-Za-z0-9_:@-]` is written as `=XX`.
+//! A channel name becomes one token of a subject, so that no name of a client or publisher can reach into the
+//! routing: every byte outside `[A-Za-z0-9_:@-]` is written as `=XX`.
 
 use std::borrow::Cow;
 
 use crate::ids::{Channel, NodeId, Uid};
 
-/// Asks how many sessions a message went to. It lies under `mc.live.` so that it arrives in the one
-/// ordered feed of an edge, behind the messages that it asks about; see [`LIVE_ALL`].
+/// Asks to how many sessions a message went. The subject is below `mc.live.` so that an ask arrives in the
+/// one ordered feed of an edge, behind the messages that the ask is about; see [`LIVE_ALL`].
 pub const ASK: &str = "mc.live.ask";
-/// Everything that an edge must hear in order: live messages and asks.
+/// All that an edge must receive in order: live messages and asks.
 pub const LIVE_ALL: &str = "mc.live.>";
 /// Heartbeats of the edges; publishers acknowledge them.
 pub const HEARTBEAT: &str = "mc.edge.hb";
-/// The same heartbeats, for the other edges, which compare their numbers of sessions.
+/// Heartbeats of the edges for the other edges, which compare their numbers of sessions.
 pub const PEERS: &str = "mc.edge.peers";
-/// "Whose token is this?", answered by one of the auth-adapters.
+/// Token checks, each answered by one of the auth-adapters.
 pub const VERIFY: &str = "mc.auth.verify";
 /// The queue group in which the auth-adapters share the token checks.
 pub const VERIFY_QUEUE: &str = "auth-adapter";
-/// Heartbeats of the auth-adapters, so that edges know whom to ask about which token; see [`verify_at`].
+/// Heartbeats of the auth-adapters, from which an edge knows the adapter of each token; see [`verify_at`].
 pub const VERIFY_HEARTBEAT: &str = "mc.auth.hb";
-/// "Who is there?", asked by an edge that can't wait for the next heartbeat of the auth-adapters.
+/// Asks all auth-adapters for a heartbeat at once, for an edge that has just started.
 pub const VERIFY_HELLO: &str = "mc.auth.hello";
-/// Orders to every edge.
+/// Commands to every edge.
 pub const CONTROL_ALL: &str = "mc.ctl.all";
 
-/// The stream that keeps who may not log in: one message a user.
+/// The stream with the list of bans: one message per user.
 pub const DENY_STREAM: &str = "MC_DENY";
-/// Everything that this stream keeps; see [`deny`].
+/// All subjects of the list of bans; see [`deny`].
 pub const DENY_ALL: &str = "mc.deny.>";
-/// Copies of what it keeps, once it is kept, with its sequence. Edges listen to these.
+/// Live copies of stored bans, with their sequences. Edges subscribe to these.
 pub const DENIED_ALL: &str = "mc.denied.>";
 
-/// How the subjects of live messages look, for traces; it names no channel.
+/// The template of live messages' subjects, for traces: it names no channel.
 pub const LIVE_TEMPLATE: &str = "mc.live.{partition}.{channel}";
-/// How the subjects of stored messages look, for traces.
+/// The template of stored messages' subjects, for traces.
 pub const LOG_TEMPLATE: &str = "mc.log.{partition}.{channel}";
 /// The stream that remembers idempotency keys for a while.
 pub const KEY_STREAM: &str = "MC_KEYS";
-/// What it stores: one message a key.
+/// All subjects of the stream of idempotency keys: one message per key.
 pub const KEY_ALL: &str = "mc.key.>";
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 const LIVE_PREFIX: &str = "mc.live.";
 const LOG_PREFIX: &str = "mc.log.";
 
-/// Orders to one edge.
+/// Returns the subject of commands to one edge.
 pub fn control_edge(edge: &NodeId) -> String {
     format!("mc.ctl.edge.{edge}")
 }
 
-/// Where it is published whether this user may log in.
+/// Returns the subject of a user's bans.
 pub fn deny(uid: &Uid) -> String {
     let mut subject = String::from("mc.deny.");
     encode_into(&mut subject, uid.as_str());
     subject
 }
 
-/// "Whose token is this?", asked of one auth-adapter. Edges ask the same one about the same token, so that it
-/// asks the business system once for all of them; who knows no adapter asks any, at [`VERIFY`].
+/// Returns the subject of token checks for one auth-adapter. All edges ask the same adapter about the same
+/// token, so that the business system is asked once. An edge that knows no adapter asks any, at [`VERIFY`].
 pub fn verify_at(adapter: &NodeId) -> String {
     format!("{VERIFY}.{adapter}")
 }
 
-/// A subject that nobody serves: asking it proves by "no responders" that all earlier subscriptions of the
-/// same connection are active.
+/// Returns a subject that nobody serves. A request to it is answered by "no responders", which proves that
+/// all earlier subscriptions of the same connection are active.
 pub fn barrier(node: &NodeId) -> String {
     format!("mc.void.{node}")
 }
 
-/// Where a live message of this channel travels.
+/// Returns the subject of a channel's live messages.
+///
+/// ```
+/// use shared::{ids::Channel, subject};
+///
+/// let channel = Channel::parse("video:7.5")?;
+/// assert_eq!(subject::live(&channel, 1), "mc.live.0.video:7=2E5");
+/// # Ok::<(), shared::ids::NameError>(())
+/// ```
 pub fn live(channel: &Channel, partitions: u32) -> String {
     of_channel(LIVE_PREFIX, channel, partitions)
 }
 
-/// Where a message of this channel is published to be stored.
+/// Returns the subject under which a channel's messages are stored.
 pub fn log(channel: &Channel, partitions: u32) -> String {
     of_channel(LOG_PREFIX, channel, partitions)
 }
 
-/// Everything that the stream of a partition stores.
+/// Returns the subjects that the stream of a partition stores.
 pub fn log_all(partition: u32) -> String {
     format!("{LOG_PREFIX}{partition}.>")
 }
 
-/// Where the live copies of a partition's messages travel.
+/// Returns the subjects of the live copies of a partition's messages.
 pub fn live_all(partition: u32) -> String {
     format!("{LIVE_PREFIX}{partition}.>")
 }
 
-/// The name of the stream of a partition.
+/// Returns the name of the stream of a partition.
 pub fn log_stream(partition: u32) -> String {
     format!("MC_LOG_{partition}")
 }
 
-/// The partition of a stream. `None`: it is another stream.
+/// Parses the name of a stream into its partition. `None`: the stream is no partition of the history.
 pub fn parse_log_stream(name: &str) -> Option<u32> {
     let partition = name.strip_prefix("MC_LOG_")?.parse().ok()?;
     (log_stream(partition) == name).then_some(partition)
 }
 
-/// The channel of a stored message. `None`: not a subject that this version knows.
+/// Parses the subject of a stored message into its channel. `None`: this version does not know the subject.
 pub fn parse_log(subject: &str) -> Option<Cow<'_, str>> {
     let (partition, token) = subject.strip_prefix(LOG_PREFIX)?.split_once('.')?;
     partition.parse::<u32>().ok()?;
     decode(token)
 }
 
-/// Where the claim of an idempotency key is stored; `hash` is a hash of whose key it is and of the key.
+/// Returns the subject of an idempotency key's claim; `hash` is a hash of the key and its owner.
 pub fn key(hash: &[u8; 32]) -> String {
     let mut subject = String::with_capacity(72);
     subject.push_str("mc.key.");
@@ -129,21 +137,21 @@ fn of_channel(prefix: &str, channel: &Channel, partitions: u32) -> String {
     subject
 }
 
-/// What arrived on the feed.
+/// A message of the feed, by its subject.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Live<'a> {
-    /// A question about messages.
+    /// An ask.
     Ask,
     /// A message of this channel.
     Message {
-        /// The partition that it belongs to.
+        /// The partition of the channel.
         partition: u32,
         /// Internal channel name.
         channel: Cow<'a, str>,
     },
 }
 
-/// Takes a subject of the feed apart. `None`: not a subject that this version knows.
+/// Parses a subject of the feed. `None`: this version does not know the subject.
 pub fn parse_live(subject: &str) -> Option<Live<'_>> {
     if subject == ASK {
         return Some(Live::Ask);
@@ -152,13 +160,13 @@ pub fn parse_live(subject: &str) -> Option<Live<'_>> {
     Some(Live::Message { partition: partition.parse().ok()?, channel: decode(token)? })
 }
 
-/// Which of `partitions` a channel belongs to: FNV-1a 64 of its bytes, modulo.
+/// Returns the partition of a channel: FNV-1a 64 of the name's bytes, modulo `partitions`.
 pub fn partition(channel: &Channel, partitions: u32) -> u32 {
-    // It is less than `partitions`, so it fits.
+    // The remainder is less than `partitions`, so it fits.
     (fnv1a(channel.as_str().as_bytes()) % u64::from(partitions.max(1))) as u32
 }
 
-/// FNV-1a, 64 bits (Fowler, Noll, Vo; draft-eastlake-fnv).
+/// Computes FNV-1a with 64 bits (Fowler, Noll, Vo; draft-eastlake-fnv).
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,6 +1,6 @@
-//! What becomes of tasks that panic, or end although their part needs them.
+//! The end of tasks: panics, and ends of tasks that a part needs.
 //!
-//! A panic ends the task that it is in, and the runtime tells nobody. Here each task says what its end means:
+//! A panic ends its task, and the runtime tells nobody. So each task says what its end means:
 //!
 //! | kind | may end | after a panic |
 //! | --- | --- | --- |
@@ -31,19 +31,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::faults::Kills;
 
-/// The pause before a supervised task is begun anew, at first and at most.
+/// The first and the longest pause before a supervised task is begun anew.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
-/// A task that ran for so long begins with the first pause again.
+/// How long a task must have run to begin with the first pause again.
 const STEADY: Duration = Duration::from_secs(60);
-/// So many ends, each within [`STEADY`], and a supervised task is given up.
+/// The number of ends, each within [`STEADY`], at which a supervised task is given up.
 const MOST_ENDS: u32 = 5;
 
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     Panicked,
-    /// It returned before the drain began.
+    /// The task returned before the drain began.
     Returned,
 }
 
@@ -71,10 +71,10 @@ struct End {
     how: &'static str,
 }
 
-/// Says what a panic left half changed, if it did.
+/// Returns the state that a panic left half changed, if any.
 type Check = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
-/// Shared by all drains of one process.
+/// The ends of tasks, shared by all drains of one process.
 #[derive(Clone)]
 pub(crate) struct Watch {
     /// Cancelled to make the process leave.
@@ -110,7 +110,7 @@ impl Watch {
         self.inner.failure.get()
     }
 
-    /// Whether the process leaves.
+    /// Returns whether the process leaves.
     pub(crate) fn leaves(&self) -> bool {
         self.leave.is_cancelled()
     }
@@ -127,7 +127,7 @@ impl Watch {
         self.inner.checks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A task ended with this panic, and only itself ends.
+    /// Notes a panic that ends one task only.
     pub(crate) fn on_panic(&self, task: &'static str, panic: &(dyn Any + Send)) {
         let why = text(panic);
         self.count(task, How::Panicked);
@@ -135,7 +135,7 @@ impl Watch {
         self.check(task);
     }
 
-    /// A supervised task ended and will be begun anew.
+    /// Notes the end of a supervised task that is begun anew.
     pub(crate) fn on_end(&self, task: &'static str, end: &Ended, pause: Duration) {
         self.count(task, end.how);
         tracing::error!(
@@ -150,7 +150,7 @@ impl Watch {
         }
     }
 
-    /// The process can't go on without this task.
+    /// Notes the end of a task without which the process can't go on.
     pub(crate) fn on_loss(&self, task: &'static str, end: Ended) {
         self.count(task, end.how);
         self.fail(Failure { task, how: end.how, why: end.why });
@@ -180,7 +180,7 @@ impl Watch {
     }
 }
 
-/// A task's end that nobody wanted.
+/// The unwanted end of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ended {
     how: How,
@@ -197,7 +197,7 @@ impl Ended {
     }
 }
 
-/// Runs a task to its end, whatever that is.
+/// Runs a task to its end, panics included.
 pub(crate) async fn outcome(task: impl Future) -> Ended {
     match AssertUnwindSafe(task).catch_unwind().await {
         Ok(_) => Ended { how: How::Returned, why: "it returned".to_owned() },
@@ -205,32 +205,32 @@ pub(crate) async fn outcome(task: impl Future) -> Ended {
     }
 }
 
-/// Does what may wait for a disk on a thread that may. A panic there goes on in the task that waits for it.
+/// Runs work that may wait for a disk on a thread of its own. A panic there continues in the task that waits.
 pub async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime ends, and the task that waits with it.
+        // The runtime ends, and the waiting task with it.
         Err(Err(_)) => std::future::pending().await,
     }
 }
 
-/// What a panic says.
+/// Returns the text of a panic.
 fn text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().map(ToOwned::to_owned);
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without text".to_owned())
 }
 
-/// When a supervised task is begun anew. Pure.
+/// Decides when a supervised task is begun anew. Pure.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    /// Ends in a row, each soon after the one before.
+    /// Ends in a row, each soon after its beginning.
     ends: u32,
 }
 
 impl Backoff {
-    /// It ended after it `ran` for so long. `None`: so often that beginning anew does not help.
+    /// Notes an end of a task that `ran` for so long, and returns the pause. `None`: the task is given up.
     pub(crate) fn after(&mut self, ran: Duration, bounded: bool) -> Option<Duration> {
         if ran >= STEADY {
             self.ends = 0;

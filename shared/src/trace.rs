@@ -44,8 +44,8 @@ impl TraceContext {
         if span.is_disabled() { None } else { span.in_scope(Self::current) }
     }
 
-    /// Reads `traceparent` and `tracestate`. An unreadable `traceparent` counts as none, as W3C demands: tracing
-    /// must not make a call fail.
+    /// Reads `traceparent` and `tracestate`. An unreadable `traceparent` counts as none, as W3C demands:
+    /// tracing must not make a call fail.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
         let mut parts = traceparent.trim().split('-');
         let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);

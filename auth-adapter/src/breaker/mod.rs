@@ -1,93 +1,93 @@
-//! When to stop asking a business system that fails, and how to find out that it works again. Pure: no clock,
-//! no lock.
+//! A circuit breaker: stops calls to a failing business system, and finds out when it works again. Pure: no
+//! clock, no lock.
 //!
-//! Closed, every check may ask. When the share of failures among the latest calls is too large, the breaker
-//! opens: nobody asks for a while, which grows each time in a row. Then a few probes may ask: when enough of
-//! them succeed the breaker closes, when they fail it opens again. Each change begins a new period; what a
-//! call of an earlier period says does not count, so that a slow failure from before can't undo what a probe
-//! has just shown.
+//! While the breaker is closed, every check may call. When the share of failures among the latest calls is
+//! too large, the breaker opens: nobody calls for a while, which grows each time in a row. Then a few probes
+//! may call: the breaker closes when enough of them succeed, and opens again when they fail. Each change
+//! begins a new period. Outcomes of calls of an earlier period do not count, so that a slow failure can't
+//! undo what a probe has just shown.
 //!
-//! A failure may be the fault of what was asked and not of the system. So one asker's failures weigh once in
-//! a window however many they are; an error that came as an answer weighs a quarter beside successes; and an
-//! asker that was answered well before may look now and then whether an open breaker is still right.
+//! A failure may be caused by the question and not by the system. So all failures of one asker in a window
+//! weigh as one; an error answer weighs a quarter beside successes; and a trusted asker, who was answered
+//! well before, may call now and then to check whether an open breaker is still right.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// The window moves in this many steps.
+/// The number of steps in which the window moves.
 const STEPS: u32 = 10;
-/// Failing askers that are told apart in a window. Each failure beyond them counts by itself.
+/// The most failing askers that are told apart in a window. Each failure beyond them counts by itself.
 const MAX_ASKERS: usize = 4_096;
-/// How many error answers weigh as much as one failure to answer, as long as other calls succeed.
+/// The number of error answers that weigh as much as one missing answer, as long as other calls succeed.
 const ERRORS_PER_FAILURE: u64 = 4;
 
-/// When it opens, for how long, and what closes it.
+/// When the breaker opens, for how long, and when it closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// Opens at this share of failures.
+    /// The share of failures at which the breaker opens, in percent.
     pub(crate) failure_percent: u8,
-    /// Calls in the window below which no share matters.
+    /// The number of calls in the window below which no share matters.
     pub(crate) min_calls: u32,
     /// How far back calls count.
     pub(crate) window: Duration,
-    /// How long it stays open the first time; doubled each time in a row.
+    /// How long the breaker stays open the first time; doubled each time in a row.
     pub(crate) open: Duration,
-    /// The longest it stays open.
+    /// The longest time that the breaker stays open.
     pub(crate) open_longest: Duration,
-    /// How many calls may find out whether the system is back.
+    /// The number of probes.
     pub(crate) probes: u32,
-    /// How many of them must succeed before it closes.
+    /// The number of probes that must succeed before the breaker closes.
     pub(crate) successes: u32,
 }
 
-/// What it does now.
+/// The phase of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
-    /// Everyone may ask.
+    /// Every check may call.
     Closed,
-    /// Nobody may ask.
+    /// No check may call.
     Open,
-    /// A few may, to find out.
+    /// A few checks may call, as probes.
     HalfOpen,
 }
 
-/// Who wants to call: a fingerprint, by which failures are told apart.
+/// The asker of a call: a fingerprint, by which failures are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Asker {
     pub(crate) id: u64,
-    /// Whether the system answered well lately to what is asked, so that a failure is surely the system's.
+    /// Whether the system answered the same question well lately, so that a failure is surely the system's.
     pub(crate) trusted: bool,
 }
 
-/// Leave to ask once, to be given back with what came of it.
+/// The permission for one call, given back with the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     period: u64,
     asker: Asker,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// An answer, whichever.
+    /// An answer, yes or no.
     Good,
-    /// No connection: whatever was asked, the system never saw the question.
+    /// No connection: the system never saw the question, so the question is not to blame.
     Unreachable,
     /// No answer, or none in time.
     Unanswered,
-    /// An answer that is an error, maybe with the wish not to be asked again for so long.
+    /// An error answer, perhaps with the wish to be left alone for so long.
     Error(Option<Duration>),
-    /// Nobody knows: the asker left.
+    /// Unknown: the asker left.
     Abandoned,
 }
 
-/// The state machine. Times are since any fixed moment.
+/// The state machine. Times count from any fixed moment.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     policy: Policy,
     state: State,
     period: u64,
-    /// How often it opened since it was last closed.
+    /// How often the breaker opened since it was last closed.
     openings: u32,
 }
 
@@ -96,7 +96,7 @@ enum State {
     Closed(Window),
     Open {
         until: Duration,
-        /// When a trusted asker may look. `None`: never, for the system asked for this time.
+        /// When a trusted asker may call. `None`: never, since the system asked to be left alone.
         look: Option<Duration>,
     },
     HalfOpen(Probing),
@@ -107,9 +107,9 @@ struct Probing {
     under_way: u32,
     succeeded: u32,
     failed: u32,
-    /// The longest time that the system asked for.
+    /// The longest time for which the system asked to be left alone.
     wish: Option<Duration>,
-    /// Until when an asker whose probe failed lets others try. No more than there were failures.
+    /// The time until which an asker whose probe failed lets others try. At most one entry per failure.
     barred: HashMap<u64, Duration>,
 }
 
@@ -126,7 +126,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a call of an asker that is not known would be refused now, and when it is worth coming back.
+    /// Returns whether a call of an unknown asker is refused now, and after what time to come back.
     pub(crate) fn refuses(&self, now: Duration) -> Option<Duration> {
         match &self.state {
             State::Closed(_) => None,
@@ -137,11 +137,11 @@ impl Breaker {
         }
     }
 
-    /// Whether this asker's call would be refused now, and when it is worth coming back.
+    /// Returns whether a call of this asker is refused now, and after what time to come back.
     pub(crate) fn refuses_asker(&self, asker: Asker, now: Duration) -> Option<Duration> {
         match &self.state {
             State::Open { look: Some(look), .. } if asker.trusted && *look <= now => None,
-            // One place more than there are probes, which no stranger can hold.
+            // One probe more, which no stranger can take.
             State::HalfOpen(probing) if asker.trusted => {
                 (probing.under_way + probing.succeeded > self.policy.probes).then_some(self.policy.open)
             }
@@ -153,10 +153,10 @@ impl Breaker {
         }
     }
 
-    /// Asks for leave to call.
+    /// Takes the permission for a call.
     ///
     /// # Errors
-    /// Not now; it is worth coming back in so long.
+    /// The time after which to come back.
     pub(crate) fn admit(&mut self, asker: Asker, now: Duration) -> Result<Ticket, Duration> {
         if let Some(left) = self.refuses_asker(asker, now) {
             return Err(left);
@@ -173,7 +173,7 @@ impl Breaker {
         Ok(Ticket { period: self.period, asker })
     }
 
-    /// Hears what came of a call. `jitter` is random, from 0 to 1: the open times of a fleet must not be in
+    /// Notes the outcome of a call. `jitter` is random, from 0 to 1: the open times of a fleet must not be in
     /// step.
     pub(crate) fn record(&mut self, ticket: Ticket, outcome: Outcome, now: Duration, jitter: f64) {
         if ticket.period != self.period {
@@ -186,7 +186,7 @@ impl Breaker {
                 window.add(ticket.asker, outcome, now, &policy);
                 window.is_failing(&policy).then(|| window.wish())
             }
-            // A trusted asker looked.
+            // The call of a trusted asker.
             State::Open { .. } => {
                 if outcome == Outcome::Good {
                     self.enter(State::HalfOpen(Probing { succeeded: 1, ..Probing::default() }));
@@ -216,7 +216,7 @@ impl Breaker {
         self.enter(State::Open { until, look });
     }
 
-    /// Doubled each time in a row, at most the longest, less up to a quarter.
+    /// Returns the next open time: doubled each time in a row, at most the longest, less up to a quarter.
     fn next_open_time(&self, jitter: f64) -> Duration {
         let doubled = self.policy.open.saturating_mul(1 << self.openings.min(20));
         let longest = self.policy.open_longest.max(self.policy.open);
@@ -244,8 +244,9 @@ impl Probing {
         }
     }
 
-    /// Whether the call that has just ended shows that the system still fails: by itself if it surely was not
-    /// the asker's fault, else as one of several; beside a success it takes more of them.
+    /// Returns whether the call that has just ended shows that the system still fails: by itself if the
+    /// failure surely is not the asker's fault, else as one of several; beside successes, more failures are
+    /// needed.
     fn is_failing(&self, asker: Asker, outcome: Outcome, policy: &Policy) -> bool {
         let probes = u64::from(policy.probes);
         let enough = if self.succeeded == 0 { probes } else { probes * ERRORS_PER_FAILURE };
@@ -261,7 +262,7 @@ fn left(until: Duration, now: Duration) -> Option<Duration> {
     until.checked_sub(now).filter(|left| !left.is_zero())
 }
 
-/// The latest calls, counted by step, and the askers whose calls failed.
+/// The latest calls, counted by step, and the askers of failed calls.
 #[derive(Debug, Default)]
 struct Window {
     steps: VecDeque<Step>,
@@ -272,7 +273,7 @@ struct Window {
 struct Step {
     number: u128,
     good: u64,
-    /// Failures that count each by itself.
+    /// Failures that each count by themselves.
     failures: u64,
 }
 
@@ -280,7 +281,7 @@ struct Step {
 #[derive(Debug)]
 struct Failing {
     step: u128,
-    /// Whether it was an error answer, to nobody who was answered well before.
+    /// Whether the failure was an error answer to an asker who is not trusted.
     weak: bool,
     wish: Option<Duration>,
 }
@@ -324,7 +325,7 @@ impl Window {
             && weight * 100 >= (good_weight + weight) * u64::from(policy.failure_percent)
     }
 
-    /// The longest time that the system asked for.
+    /// The longest time for which the system asked to be left alone.
     fn wish(&self) -> Option<Duration> {
         self.failing.values().filter_map(|failing| failing.wish).max()
     }

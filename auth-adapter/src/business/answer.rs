@@ -1,7 +1,7 @@
-//! What the answers of the business system mean. Pure.
+//! The meaning of the business system's answers. Pure.
 //!
-//! A "yes" is only what is surely one. What is neither yes nor no is "unavailable", never a yes and never a
-//! no: a device must not be logged out because a URL is wrong or a database is away.
+//! Only a sure yes counts as a yes. An answer that is neither yes nor no counts as "unavailable": a device
+//! must not be logged out because a URL is wrong or a database is away.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,25 +13,25 @@ use tokio::time::Instant;
 
 use super::Failure;
 
-/// The longest life of a login that makes a difference: a hundred years, in seconds.
+/// The longest lifetime of a login that makes a difference: a hundred years, in seconds.
 const FOREVER: f64 = 3_153_600_000.0;
 
-/// What the business system said about a token.
+/// The answer of the business system about a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It belongs to this user.
+    /// The token belongs to this user.
     Yes {
         uid: Uid,
-        /// When the login expires. `None`: it does not.
+        /// When the login expires. `None`: never.
         expires: Option<Instant>,
     },
-    /// It is no good.
+    /// The token is not valid.
     No,
 }
 
-/// What the body of an answer with status 200 means.
+/// Interprets the body of an answer with status 200.
 pub(super) fn interpret(body: &[u8], now: Instant) -> Result<Answer, Failure> {
-    // Editors and frameworks put a byte order mark before UTF-8 now and then.
+    // Editors and frameworks sometimes put a byte order mark before UTF-8.
     let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     let body: Value = serde_json::from_slice(text).map_err(|_| Failure::NotJson)?;
     if body.is_object() && serde_json::from_slice::<Once>(text).is_err() {
@@ -51,8 +51,7 @@ pub(super) fn interpret(body: &[u8], now: Instant) -> Result<Answer, Failure> {
     Ok(Answer::Yes { uid, expires })
 }
 
-/// An object that says once at most whose token it is, and until when: readers differ in which of two values
-/// holds.
+/// An object that names user and expiry at most once each: readers differ in which of two values counts.
 struct Once;
 
 impl<'de> Deserialize<'de> for Once {
@@ -81,7 +80,7 @@ impl<'de> Visitor<'de> for Once {
     }
 }
 
-/// How long `Retry-After` asks for: a number of seconds, or a date. What is neither asks for nothing.
+/// Parses `Retry-After`: a number of seconds, or a date. Any other value asks for nothing.
 pub(super) fn retry_after(value: &[u8], now: SystemTime) -> Option<Duration> {
     let text = std::str::from_utf8(value).ok()?.trim();
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,6 +1,6 @@
-//! Calls the business system, once: the request, its bounds, and what may go wrong.
+//! One call of the business system: the request, its bounds, and its failures.
 //!
-//! Nothing here tries again: whether that is safe is said by [`Failure`], and decided by the caller.
+//! Nothing here tries again: [`Failure`] tells whether a retry is safe, and `caller` decides.
 
 mod answer;
 mod tls;
@@ -22,24 +22,25 @@ pub(crate) use answer::Answer;
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// Who asks, for the business system's log.
+/// The user agent, for the business system's log.
 const USER_AGENT: &str = concat!("message-center/", env!("CARGO_PKG_VERSION"));
 
-/// Why there is no answer.
+/// Why a call gives no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("it did not answer within {0:?}")]
     Slow(Duration),
-    /// No connection came about: it surely saw nothing of the request.
+    /// No connection came about: the business system surely saw nothing of the request.
     #[error("it can't be reached: {0}")]
     NotReached(#[source] Cause),
-    /// The connection broke after the request was sent, at least in part. It may have been processed.
+    /// The connection broke after the request was sent, at least in part. The request may have been
+    /// processed.
     #[error("it can't be reached: the connection broke: {0}")]
     Broken(#[source] Cause),
     #[error("it answered with HTTP status {status}")]
     Status {
         status: u16,
-        /// How long it wants to be left alone.
+        /// How long the business system wants to be left alone.
         retry_after: Option<Duration>,
     },
     #[error("its answer is not JSON")]
@@ -100,7 +101,7 @@ impl PartialEq for Cause {
 impl Eq for Cause {}
 
 impl Failure {
-    /// For the counter.
+    /// Returns the label for the counter.
     pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::Slow(_) => "slow",
@@ -154,12 +155,13 @@ impl Business {
         Ok(Self { client, url, body: config.body, refusals: config.refusals.clone() })
     }
 
-    /// Asks, once. Bounded in bytes, but not in time.
+    /// Asks about a token, once. The answer is bounded in bytes, but not in time.
     pub(crate) async fn ask(&self, token: &str) -> Result<Answer, Failure> {
         self.exchange(token).instrument(self.span()).await
     }
 
-    /// The call, in the trace of the login, if the trace is sampled. The URL may hold a secret.
+    /// Makes the span of the call, in the trace of the login, if the trace is sampled. It has no URL, which
+    /// may hold a secret.
     fn span(&self) -> Span {
         if !trace::is_sampled() {
             return Span::none();
@@ -197,9 +199,8 @@ impl Business {
         answer::interpret(&body, Instant::now())
     }
 
-    /// The one place where a request is made; headers that differ between requests, such as a trace's, go
-    /// here. A kept connection that turns out to be closed before anything of the request was written is
-    /// replaced by the client itself.
+    /// Sends a request, with the headers that differ between requests, such as those of the trace. The client
+    /// itself replaces an idle connection that turns out to be closed before any of the request was written.
     async fn send(&self, token: &str) -> reqwest::Result<reqwest::Response> {
         let request = self.client.post(self.url.clone());
         let request = match self.body {

@@ -10,7 +10,8 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::BusinessTls;
 
-/// Whom to trust, and who we are. The system's authorities are read only where they will be needed.
+/// Makes the configuration: the trusted authorities, and the own certificate. The system's authorities are
+/// read only if they are `needed`.
 pub(super) fn client(files: &BusinessTls, needed: bool) -> anyhow::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -36,7 +37,7 @@ fn authorities(file: &Path, needed: bool) -> anyhow::Result<RootCertStore> {
             })?;
         }
     } else if needed {
-        // A certificate that can't be read is no reason to be without the others.
+        // An unreadable certificate is no reason to do without the others.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         anyhow::ensure!(
             !roots.is_empty(),

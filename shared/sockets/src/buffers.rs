@@ -1,18 +1,18 @@
-//! What the system may hold of what was written to a connection and is not taken yet.
+//! The bound of written data that the system holds for a connection whose other end has not taken it yet.
 
 use socket2::SockRef;
 use tokio::net::TcpListener;
 
-/// In bytes; Linux adds as much for its own. Left to itself it grows to megabytes, which is memory that
-/// nobody counts.
+/// The size of a send buffer in bytes; Linux adds as much for itself. Without a bound the buffer grows to
+/// megabytes of memory that nobody counts.
 const SEND_BUFFER: usize = 128 << 10;
 
-/// Bounds what the system holds for each connection of this listener.
+/// Bounds the send buffer of each connection of this listener.
 ///
 /// # Errors
 /// The system refuses.
 pub fn bound_send_buffers(listener: &TcpListener) -> std::io::Result<()> {
-    // Connections inherit it.
+    // Accepted connections inherit the size.
     SockRef::from(listener).set_send_buffer_size(SEND_BUFFER)
 }
 

@@ -1,42 +1,50 @@
-//! Where one WebSocket frame ends and the next begins in what a client sends, whatever is in them.
+//! The borders of WebSocket frames in the bytes of a client, whatever the frames hold.
 //!
-//! Behind a violation a client is not understood any more, but its close frame still has to be noticed: with
-//! that one the closing handshake is over, and the server ends the connection (RFC 6455, 5.5.1 and 7.1.1).
-//! And a message may come in any number of frames, also empty ones, which no bound of its size notices: a
-//! client that never ends its message sends nothing that a rate could count.
+//! After a violation a client is not understood any more, but its close frame must still be noticed: it ends
+//! the closing handshake, and the server then ends the connection (RFC 6455, 5.5.1 and 7.1.1). A message may
+//! also come in any number of frames, empty ones included, which no bound of its size notices: a client that
+//! never ends its message sends nothing that a rate limit could count.
 
-/// A bit of the first byte: the last frame of its message.
+/// The bit of the first byte that marks the last frame of a message.
 const FIN: u8 = 0x80;
-/// From this opcode on a frame is a control frame, which may come between those of a message.
+/// The lowest opcode of control frames, which may come between the frames of a message.
 const CONTROL: u8 = 0x8;
 /// The opcode of a close frame.
 const CLOSE: u8 = 0x8;
-/// Bytes of a header without the mask, at most: two, and a length of eight.
+/// The most bytes of a header without the mask: two, and a length of eight.
 const HEADER: usize = 10;
-/// Frames that a message may be made of however small the largest may be, and bytes for each of which it may
-/// have another one.
+/// The number of frames that every message may have, and the number of bytes for which a message may have one
+/// more.
 const FRAGMENTS: usize = 64;
-/// Bytes of a mask.
+/// The bytes of a mask.
 const MASK: u64 = 4;
 
-/// Follows the frames of a client until its close frame is whole, and counts those of the message that is
-/// under way.
+/// Follows the frames of a client until its close frame is whole, and counts the frames of the present
+/// message.
+///
+/// ```
+/// let mut frames = sockets::Frames::default();
+/// let text = [0x81, 0x02, b'h', b'i'];
+/// let close = [0x88, 0x00];
+/// assert!(!frames.feed(&text));
+/// assert!(frames.feed(&close));
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Frames {
-    /// Frames that a message may have.
+    /// The most frames of a message.
     most: usize,
-    /// Those that the message has which is under way.
+    /// The frames of the present message so far.
     of_message: usize,
     too_many: bool,
     header: [u8; HEADER],
-    /// Bytes of the header that have come.
+    /// The bytes of the header that have come.
     known: usize,
-    /// Bytes of the frame that are still to come behind its header.
+    /// The bytes behind the header that are still to come.
     left: u64,
     closed: bool,
 }
 
-/// For messages of any number of frames.
+/// Allows messages of any number of frames.
 impl Default for Frames {
     fn default() -> Self {
         Self::of_messages(usize::MAX)
@@ -44,18 +52,19 @@ impl Default for Frames {
 }
 
 impl Frames {
-    /// For messages of at most so many frames.
+    /// Allows messages of at most so many frames.
     pub fn of_messages(most: usize) -> Self {
         Self { most, of_message: 0, too_many: false, header: [0; HEADER], known: 0, left: 0, closed: false }
     }
 
-    /// For messages of at most so many bytes, in a generous number of frames: 64, and one more for each 64
+    /// Allows messages of at most so many bytes in a generous number of frames: 64, and one more per 64
     /// bytes.
     pub fn of_messages_up_to(bytes: usize) -> Self {
         Self::of_messages(FRAGMENTS + bytes / FRAGMENTS)
     }
 
-    /// Takes what came next. Returns whether the close frame is whole; what follows it is not looked at.
+    /// Takes the next bytes, and returns whether the close frame is whole. Bytes behind the close frame are
+    /// ignored.
     pub fn feed(&mut self, mut bytes: &[u8]) -> bool {
         while !self.closed && !bytes.is_empty() {
             if self.left == 0 {
@@ -79,12 +88,12 @@ impl Frames {
         self.closed
     }
 
-    /// Whether the close frame has come.
+    /// Returns whether the close frame has come.
     pub fn are_closed(&self) -> bool {
         self.closed
     }
 
-    /// Whether a message had more frames than it may.
+    /// Returns whether a message had too many frames.
     pub fn are_too_many(&self) -> bool {
         self.too_many
     }
@@ -101,7 +110,7 @@ impl Frames {
         }
     }
 
-    /// Bytes behind a header that is whole: the mask and the payload.
+    /// Returns the bytes behind the header, mask and payload; `None` while the header is not whole.
     fn behind_header(&self) -> Option<u64> {
         let short = *self.header.get(1).filter(|_| self.known >= 2)?;
         let extended = |bytes: usize| {

@@ -2,12 +2,12 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`source`] | whom an address stands for |
-//! | [`slots`] | connections at a time, in all and from each source |
-//! | [`progress`] | whether the other end of a socket takes anything |
-//! | [`buffers`] | what the system holds of what was written |
-//! | [`frames`] | where the close frame of a WebSocket's client ends, and how many frames its messages have |
-//! | [`patient`] | a stream that fails once its other end takes nothing for too long |
+//! | [`source`] | the customer behind an address |
+//! | [`slots`] | bounds of simultaneous connections, in all and per source |
+//! | [`progress`] | whether the other end of a socket takes data |
+//! | [`buffers`] | the bound of written data that the system holds |
+//! | [`frames`] | the end of a WebSocket client's close frame, and the number of frames of its messages |
+//! | [`patient`] | a stream that fails once its other end takes no data for too long |
 
 pub mod buffers;
 pub mod frames;

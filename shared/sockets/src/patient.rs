@@ -1,7 +1,7 @@
-//! A stream that fails once its other end takes nothing for too long.
+//! A stream that fails once its other end takes no data for too long.
 //!
-//! The system keeps nothing for it then. Slow is not stalled: however little the other end takes, and however
-//! long all of it lasts, each byte counts.
+//! The connection is then reset, so that the system holds no data for it. Slow is not stalled: each byte that
+//! the other end takes counts, however long the whole transfer lasts.
 
 use std::io;
 use std::pin::Pin;
@@ -14,24 +14,24 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::progress::{Acknowledged, Progress, reset_on_close};
 
-/// Writes, flushes and shuts down with an end: [`io::ErrorKind::TimedOut`] when nothing was taken for that
-/// long.
+/// A stream whose writes, flushes and shutdown fail with [`io::ErrorKind::TimedOut`] once the other end takes
+/// no data for a limited time.
 #[derive(Debug)]
 pub struct Patient<S> {
     stream: S,
     limit: Duration,
-    /// Some while the other end has to take something first.
+    /// `Some` while a write waits for the other end.
     waiting: Option<Progress>,
     timer: Pin<Box<Sleep>>,
 }
 
 impl<S: Acknowledged> Patient<S> {
-    /// Takes over a stream whose other end may take nothing for so long.
+    /// Wraps a stream; `limit` is how long the other end may take no data.
     pub fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, waiting: None, timer: Box::pin(sleep_until(Instant::now())) }
     }
 
-    /// Waits only as long as it may.
+    /// Polls, and fails once the limit is over.
     fn poll_bounded<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -1,21 +1,32 @@
-//! Whom an address stands for.
+//! The source of a connection: the customer behind an address.
 //!
-//! An IPv4 address is one source, and so is an IPv6 network of 64 bits: whoever has one address of it has
-//! them all.
+//! A source is an IPv4 address, or an IPv6 network of 64 bits: a customer has all addresses of such a
+//! network.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One customer, as far as an address tells.
+///
+/// ```
+/// use std::net::IpAddr;
+///
+/// use sockets::Source;
+///
+/// let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
+/// assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2::ffff"));
+/// assert_ne!(source("192.0.2.7"), source("192.0.2.8"));
+/// assert_eq!(source("2001:db8:1:2::1").to_string(), "2001:db8:1:2::/64");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    /// One address.
+    /// An IPv4 address.
     V4(Ipv4Addr),
-    /// The first 64 bits.
+    /// The first 64 bits of an IPv6 address.
     V6(u64),
 }
 
-/// As an address, or as a network: `192.0.2.7`, `2001:db8:1:2::/64`.
+/// Writes the address or the network: `192.0.2.7`, `2001:db8:1:2::/64`.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

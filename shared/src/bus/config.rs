@@ -17,9 +17,9 @@ use crate::headers;
 use crate::health::Health;
 use crate::subject;
 
-/// How long a bus that other processes can reach serves on after it told them that it ends.
+/// How long a bus that other processes can reach serves on after it announced its end.
 const LAME_DUCK: Duration = Duration::from_secs(1);
-/// How often the data folder is looked at.
+/// The interval between two looks at the data folder.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Where the bus is. With a `url` it is out there; without, this process embeds one.
@@ -97,7 +97,7 @@ impl Default for StoreConfig {
 }
 
 impl StoreConfig {
-    /// The folder, unless everything is in memory.
+    /// Returns the folder, unless everything is in memory.
     pub fn folder(&self) -> Option<&Path> {
         (self.sync != Sync::Memory && !is_empty(&self.path)).then_some(self.path.as_path())
     }
@@ -192,7 +192,7 @@ fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 
-/// Why there is no bus to use.
+/// Why the bus can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// The embedded bus could not start.
@@ -213,24 +213,24 @@ pub struct BusServer {
     pub urls: Vec<String>,
     credentials: Credentials,
     tls: BusTls,
-    /// What the embedded bus counts, if it is in this process.
+    /// The statistics of the embedded bus, if it runs in this process.
     stats: Option<Stats>,
-    /// Whether there is one of each part on this bus, and never another.
+    /// Whether this bus has exactly one of each part, for ever.
     pub(super) closed: bool,
 }
 
 impl BusConfig {
-    /// Whether only this process can reach the bus.
+    /// Returns whether only this process can reach the bus.
     pub fn is_private(&self) -> bool {
         self.url.is_empty() && self.listen.is_empty()
     }
 
-    /// Whether this process embeds the bus.
+    /// Returns whether this process embeds the bus.
     pub fn is_embedded(&self) -> bool {
         self.url.is_empty()
     }
 
-    /// Where this process would listen for other parts, if it says so as an address.
+    /// Returns the address on which this process listens for other parts, if `listen` is an address.
     pub fn listen_address(&self) -> Option<SocketAddr> {
         self.listen.parse().ok().filter(|_| self.is_embedded())
     }
@@ -303,8 +303,9 @@ impl BusConfig {
         BusServer { urls, credentials: self.credentials(), tls: self.tls.clone(), stats: None, closed: false }
     }
 
-    /// What the embedded bus is to be. Without `listen` it is on a random loopback port (async-nats knows no
-    /// transport within a process) behind a random token that never leaves the process.
+    /// Returns the configuration of the embedded bus. Without `listen`, the bus listens on a random loopback
+    /// port (async-nats has no transport within a process) behind a random token that never leaves the
+    /// process.
     pub(super) fn embedded(&self) -> Option<embedded_bus::Config> {
         if !self.is_embedded() {
             return None;
@@ -316,7 +317,7 @@ impl BusConfig {
             credentials: if private { Credentials::Token(random_token()) } else { self.credentials() },
             max_payload: self.max_payload.as_usize(),
             max_pending_bytes: self.max_pending.as_usize(),
-            // Nobody but the parts of this process uses a private bus, and they have left before it ends.
+            // Only the parts of this process use a private bus, and they have left before it ends.
             lame_duck: if private { Duration::ZERO } else { LAME_DUCK },
             streams: Some(self.store.streams()),
             ..embedded_bus::Config::default()
@@ -341,13 +342,13 @@ impl BusServer {
         }
     }
 
-    /// The same server, for a process that starts one of each part and lets nobody else onto the bus. Parts
-    /// need not wait for others that they can't know of.
+    /// Returns the server for a process that starts one of each part and lets nobody else onto the bus. Parts
+    /// then need not wait for others that they can't know yet.
     pub fn for_one_of_each(self) -> Self {
         Self { closed: true, ..self }
     }
 
-    /// Adds what the embedded bus counts, if it is in this process.
+    /// Registers the metrics of the embedded bus, if it runs in this process.
     pub fn register(&self, registry: &mut Registry) {
         if let Some(stats) = &self.stats {
             registry.register_collector(Box::new(ServerMetrics(stats.clone())));

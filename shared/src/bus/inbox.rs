@@ -1,7 +1,7 @@
-//! Requests over one subscription of our own, forgotten when their waiter is.
+//! Requests over one subscription, forgotten together with their waiters.
 //!
-//! async-nats keeps the entry of a request that timed out for ever (nats.rs#1617), and with a bus that can be
-//! slow, time-outs are a matter of course here.
+//! async-nats never forgets a request that timed out (nats.rs#1617), and time-outs are normal with a bus that
+//! can be slow.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,15 +14,15 @@ use tokio::sync::{mpsc, oneshot};
 use super::{BusError, RequestError};
 use crate::drain::Drain;
 
-/// Waiters by the number in their reply subject. Held only for a map operation, never across an await.
+/// Waiters by the number in their reply subject. Locked only for a map operation, never across an await.
 type Waiters = Arc<Mutex<HashMap<u64, Waiter>>>;
 
-/// Who waits for answers to one request.
+/// A waiter for answers to one request.
 #[derive(Debug)]
 enum Waiter {
-    /// For the first.
+    /// Waits for the first answer.
     One(oneshot::Sender<Message>),
-    /// For all, as many as there is room for. Beyond, the rest is forgotten, which the waiter sees.
+    /// Waits for a bounded number of answers. Further answers are dropped, which the waiter sees.
     Many(mpsc::Sender<Message>),
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Inbox {
     waiters: Waiters,
 }
 
-/// The place of one answer. Dropping it forgets the request.
+/// The receiver of one answer. Dropping it forgets the request.
 #[derive(Debug)]
 pub(super) struct Answer {
     number: u64,
@@ -41,7 +41,7 @@ pub(super) struct Answer {
     message: oneshot::Receiver<Message>,
 }
 
-/// The place of several answers to one request. Dropping it forgets the request.
+/// The receiver of several answers to one request. Dropping it forgets the request.
 #[derive(Debug)]
 pub(super) struct Answers {
     number: u64,
@@ -68,7 +68,7 @@ impl Inbox {
                     std::future::pending::<()>().await;
                 }
             };
-            // Requests are made until the part has left; its drain ends with its last user.
+            // Requests are made until the part has left; the drain ends with its last user.
             tokio::select! { () = deliver => {}, () = leaving.cancelled() => {} }
         });
         Ok(Self { prefix, next: AtomicU64::new(0), waiters })

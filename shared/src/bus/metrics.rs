@@ -1,4 +1,4 @@
-//! What a part counts about its connection to the bus, and what the embedded bus counts about itself.
+//! Metrics of a part's connection to the bus, and of the embedded bus.
 
 use embedded_bus::{MemorySnapshot, Snapshot, Stats, StoreSnapshot, StreamSnapshot};
 use prometheus_client::collector::Collector;
@@ -16,16 +16,16 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// The counters of one connection. Cheap to clone; they count from before the part has a registry.
+/// The counters of one connection. Cheap to clone; they count before the part has a registry.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClientMetrics {
     /// 1 while the connection stands.
     pub(super) connected: Gauge,
-    /// Times that it was made, the first included.
+    /// The number of connections, the first included.
     pub(super) connects: Counter,
-    /// Times that it broke.
+    /// The number of connections that broke.
     pub(super) disconnects: Counter,
-    /// Times that messages came faster than they were handled and some were dropped.
+    /// How often messages came faster than they were handled, and some were dropped.
     pub(super) overruns: Counter,
     /// Errors that the server or the client reported.
     pub(super) errors: Counter,
@@ -34,7 +34,7 @@ pub(super) struct ClientMetrics {
 }
 
 impl ClientMetrics {
-    /// Adds them to the registry of the part that the connection belongs to.
+    /// Registers the counters for the part of the connection.
     pub(super) fn register(&self, registry: &mut Registry, part: &'static str) {
         let registry = registry.sub_registry_with_label(("part".into(), part.into()));
         let registry = registry.sub_registry_with_prefix("mc_bus");

@@ -1,8 +1,8 @@
 //! A cheap handle to the bus: async-nats with deadlines, proof of subscriptions, and requests that don't
 //! leak.
 //!
-//! There is no trait: the embedded bus speaks the NATS protocol, so there are two servers and one client.
-//! What is published while the connection is down is refused, not kept: the caller can still tell.
+//! There is no trait: the embedded bus speaks the NATS protocol, so there are two servers and one client. A
+//! publish while the connection is down is refused, not buffered: the caller can still react.
 
 mod config;
 mod inbox;
@@ -30,39 +30,38 @@ use crate::subject;
 use inbox::Inbox;
 use metrics::ClientMetrics;
 
-/// How long the proof of a subscription, or a publish into a full buffer, may take.
+/// The deadline of a barrier, and of a publish into a full buffer.
 pub const DEADLINE: Duration = Duration::from_secs(5);
-/// How often the server is asked for a sign of life; after two pings without one the connection counts as
-/// gone.
+/// The interval of pings. After two unanswered pings the connection counts as gone.
 const PING_INTERVAL: Duration = Duration::from_secs(3);
-/// Messages that a subscription may have waiting before async-nats drops the newest. It costs nothing while
-/// idle, and a feed must outlast a burst of the whole bus.
+/// The most messages that wait in a subscription before async-nats drops the newest. The bound costs nothing
+/// while idle, and a feed must outlast a burst of the whole bus.
 const SUBSCRIPTION_CAPACITY: usize = 1 << 20;
 
-/// Whether the connection to the bus stands.
+/// The state of the connection to the bus.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BusState {
-    /// Whether it stands now.
+    /// Whether the connection stands.
     pub connected: bool,
-    /// How often it was made: a change means that messages may have been missed.
+    /// The number of connections so far. A change means that messages may have been missed.
     pub connects: u64,
 }
 
-/// Why the bus could not do what was asked.
+/// Why a request to the bus failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// No connection, now or within the deadline.
+    /// There is no connection, now or within the deadline.
     #[error("the bus is not connected")]
     Disconnected,
     /// Nobody serves the subject.
     #[error("nobody serves this subject on the bus")]
     NoResponders,
-    /// No answer within the deadline.
+    /// No answer came within the deadline.
     #[error("no answer over the bus within the deadline")]
     Timeout,
 }
 
-/// A connection to the bus. Cheap to clone; all clones share one connection and its order.
+/// A handle to a connection to the bus. Cheap to clone; all clones share one connection and its order.
 #[derive(Debug, Clone)]
 pub struct Bus {
     inner: Arc<Inner>,
@@ -80,8 +79,8 @@ struct Inner {
 }
 
 impl Bus {
-    /// Connects to `server` and keeps trying for as long as it takes; [`Bus::state`] tells how it stands.
-    /// `part` names the connection on the server; it is also told in logs.
+    /// Connects to `server`, trying for as long as it takes; [`Bus::state`] tells whether the connection
+    /// stands. `part` names the connection on the server and in logs.
     ///
     /// # Errors
     /// The address or the credentials can't be used at all.
@@ -109,27 +108,27 @@ impl Bus {
         Ok(Self { inner: Arc::new(Inner { client, state, inbox, node, metrics, closed, awake }) })
     }
 
-    /// Adds what this connection counts to the metrics of the part that it belongs to.
+    /// Registers the metrics of this connection for its part.
     pub fn register(&self, registry: &mut Registry, part: &'static str) {
         self.inner.metrics.register(registry, part);
     }
 
-    /// The state, and changes of it.
+    /// Returns the state and its changes.
     pub fn state(&self) -> watch::Receiver<BusState> {
         self.inner.state.clone()
     }
 
-    /// Whether there is one of each part on this bus, and never another ([`BusServer::for_one_of_each`]).
+    /// Returns whether this bus has exactly one of each part, for ever ([`BusServer::for_one_of_each`]).
     pub fn is_closed(&self) -> bool {
         self.inner.closed
     }
 
-    /// The clock by which whoever answers over this connection, or does not, is judged.
+    /// Returns the clock by which others on this connection are judged when they do not answer.
     pub fn awake(&self) -> &Awake {
         &self.inner.awake
     }
 
-    /// Whether the connection stands now.
+    /// Returns whether the connection stands.
     pub fn is_connected(&self) -> bool {
         self.inner.state.borrow().connected
     }
@@ -137,7 +136,7 @@ impl Bus {
     /// Waits until the connection stands.
     ///
     /// # Errors
-    /// [`RequestError::Disconnected`] if it does not within `deadline`.
+    /// [`RequestError::Disconnected`] after `deadline`.
     pub async fn connected(&self, deadline: Duration) -> Result<(), RequestError> {
         let mut state = self.state();
         let waited = self.inner.awake.timeout(deadline, state.wait_for(|state| state.connected)).await;
@@ -147,7 +146,7 @@ impl Bus {
         }
     }
 
-    /// Hands a message to the connection, behind all that were handed over before.
+    /// Hands a message to the connection, behind all earlier ones.
     ///
     /// # Errors
     /// [`RequestError::Disconnected`] if the connection is down, or its buffer stays full for [`DEADLINE`].
@@ -194,11 +193,11 @@ impl Bus {
         }
     }
 
-    /// Subscribes. While the bus is away this waits for it, and the subscription is renewed at each
-    /// reconnect; [`Bus::barrier`] proves that it is active.
+    /// Subscribes. Waits while the bus is away. The client renews the subscription at each reconnect;
+    /// [`Bus::barrier`] proves that the subscription is active.
     ///
     /// # Errors
-    /// The bus stayed away for `deadline`, or the client refused the subject.
+    /// The bus is away for `deadline`, or the client refuses the subject.
     pub async fn subscribe(
         &self,
         subject: impl Into<async_nats::Subject>,
@@ -222,8 +221,8 @@ impl Bus {
         }
     }
 
-    /// Proves by a round trip that all subscriptions made before are active on the server that this
-    /// connection leads to, and that all publishes made before have reached it.
+    /// Proves by a round trip that all earlier subscriptions of this connection are active on the server, and
+    /// that all earlier publishes have reached it.
     ///
     /// # Errors
     /// [`RequestError::Disconnected`] or [`RequestError::Timeout`].
@@ -234,7 +233,7 @@ impl Bus {
         }
     }
 
-    /// Asks and waits for one answer.
+    /// Sends a request and waits for one answer.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -247,7 +246,7 @@ impl Bus {
         self.request_with_headers(subject, None, payload, deadline).await
     }
 
-    /// The same, with headers.
+    /// Sends a request with headers and waits for one answer.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -273,23 +272,23 @@ impl Bus {
         answer
     }
 
-    /// A subject of this connection's own, for answers that come in numbers.
+    /// Makes a subject of this connection's own, for many answers to one request.
     pub fn new_inbox(&self) -> String {
         self.inner.client.new_inbox()
     }
 
-    /// Bytes that came from the server, over all connections that this handle has made.
+    /// Returns the bytes received from the server, over all connections of this handle.
     pub fn received_bytes(&self) -> u64 {
         self.inner.client.statistics().in_bytes.load(Ordering::Relaxed)
     }
 
-    /// The largest payload that the server takes, in bytes. 0 before the first connection.
+    /// Returns the largest payload that the server takes, in bytes; 0 before the first connection.
     pub fn max_payload(&self) -> usize {
         self.inner.client.try_server_info().map_or(0, |info| info.max_payload)
     }
 }
 
-/// Starts the embedded bus if the configuration says so, and serves it on `drain`; says where the bus is.
+/// Starts the embedded bus on `drain` if the configuration says so, and returns the address of the bus.
 ///
 /// # Errors
 /// The port is taken, or the configuration can't be used.
@@ -309,7 +308,7 @@ pub async fn provide(config: &BusConfig, drain: &Drain) -> Result<BusServer, Bus
     Ok(BusServer::embedded(address, credentials, stats))
 }
 
-/// The same for a part that runs in a process of its own: warns if no other part can reach the bus.
+/// Provides the bus of a part in a process of its own: warns if no other part can reach the bus.
 ///
 /// # Errors
 /// See [`provide`].
@@ -327,7 +326,8 @@ pub async fn provide_apart(
     provide(config, drain).await
 }
 
-/// 10 ms, doubled each time up to 2 s, less a random quarter, so that a fleet does not return in step.
+/// Returns the pause before a reconnect: 10 ms, doubled each time up to 2 s, less a random quarter, so that a
+/// fleet does not return in step.
 fn reconnect_delay(attempts: usize) -> Duration {
     let doubled = 10_u64.saturating_mul(1 << attempts.min(8)).min(2_000);
     Duration::from_millis(doubled - fastrand::u64(0..=doubled / 4))
@@ -351,14 +351,14 @@ fn note(
             if changes.send_if_modified(|state| std::mem::take(&mut state.connected)) {
                 metrics.disconnects.inc();
                 if leaving {
-                    // An embedded one may end a moment before the last handle of its clients.
+                    // An embedded bus may end a moment before the last handle of its clients.
                     tracing::warn!(part, "the bus is gone while this part leaves");
                 } else {
                     tracing::error!(part, "the bus is gone; trying to reach it again");
                 }
             }
         }
-        // This side closed it: its last handle is gone, because the part has left.
+        // This side closed the connection: the last handle is gone, because the part has left.
         Event::Closed => {
             metrics.connected.set(0);
             changes.send_if_modified(|state| std::mem::take(&mut state.connected));

@@ -1,4 +1,4 @@
-//! How the data folder of the embedded bus stands, in words for `/readyz`.
+//! The state of the embedded bus's data folder, in words for `/readyz`.
 
 use embedded_bus::{MemorySnapshot, Stats, StoreSnapshot};
 
@@ -6,7 +6,7 @@ use crate::health::Health;
 
 const PART: &str = "bus store";
 
-/// Says in `health` what an operator should know.
+/// Tells `health` what an operator should know.
 pub(super) fn tell(stats: &Stats, health: &Health) {
     let store = stats.store();
     health.note(PART, note(&store, &stats.memory()));
@@ -46,7 +46,7 @@ fn note_of_memory(memory: &MemorySnapshot) -> Option<String> {
 }
 
 fn note_of_limit(key: &str, used: u64, limit: u64) -> Option<String> {
-    // So that percents do not overflow.
+    // Divided first, so that percents do not overflow.
     let percent = used.checked_div(limit / 100).unwrap_or(0);
     (percent >= 80).then(|| format!("{percent} % of {key} is used; at the limit messages are refused"))
 }

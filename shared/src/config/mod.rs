@@ -1,8 +1,8 @@
-//! Configuration: defaults, then one TOML file, then the environment, then flags; every fault named at once.
+//! Configuration: defaults, then one TOML file, then the environment, then flags; all problems named at once.
 //!
-//! A section a part; a process reads the sections it needs and leaves the others alone, so that one file
-//! serves all parts. `MC_EDGE__LISTEN` in the environment is `listen` in `[edge]`. This is the only module
-//! that reads the environment.
+//! Each part has a section. A process reads the sections that it needs and ignores the others, so that one
+//! file serves all parts. `MC_EDGE__LISTEN` in the environment is `listen` in `[edge]`. This is the only
+//! module that reads the environment.
 
 mod problems;
 #[cfg(feature = "schema")]
@@ -26,32 +26,32 @@ pub const SECTIONS: &[&str] =
 const PREFIX: &str = "MC_";
 const FILE_VARIABLE: &str = "MC_CONFIG";
 
-/// What one process reads: its own sections and those that it shares.
+/// The settings of one process: its own sections and shared ones.
 pub trait Settings: Serialize + DeserializeOwned + Default {
-    /// How the process is called in traces, unless `OTEL_SERVICE_NAME` says otherwise.
+    /// The name of the process in traces, unless `OTEL_SERVICE_NAME` gives another.
     const SERVICE: &'static str = "message-center";
 
-    /// Looks for values that contradict a bound or each other; adds what it finds.
+    /// Adds the problems of values that contradict a bound or each other.
     fn validate(&self, problems: &mut Problems);
 
-    /// Fills in what nothing was said of, where that depends on the program: a section of which one key is
-    /// given has the defaults of its type for all others, not those of the program.
+    /// Fills in defaults that depend on the program: a section with at least one given key has the defaults
+    /// of its type for all other keys, not those of the program.
     fn complete(&mut self) {}
 
-    /// Keys whose new values would let in whom those of now keep out. They open only at a start: a file that
-    /// is cut off while somebody writes it says the same.
+    /// Returns the keys whose new values would let in callers who are kept out now. Such values apply only at
+    /// a start, since a half-written file looks the same.
     fn doors_opened(&self, _new: &Self) -> Vec<&'static str> {
         Vec::new()
     }
 
-    /// Dotted keys, or beginnings of keys, that may change while the process runs; all others are read at its
-    /// start.
+    /// Returns the dotted keys, or prefixes of keys, that may change while the process runs. All others are
+    /// read at the start.
     fn reloadable() -> &'static [&'static str] {
         &[]
     }
 }
 
-/// Where values come from, strongest last: file, environment, flags.
+/// The sources of values, by increasing precedence: file, environment, flags.
 #[derive(Debug, Default, Clone)]
 pub struct Sources {
     /// The TOML file, if one was named.
@@ -63,7 +63,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The process environment, and the file that `file` or else `MC_CONFIG` names.
+    /// Returns the sources of this process: its environment, and the file that `file` or else `MC_CONFIG`
+    /// names.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
         let environment = variables(PREFIX);
         let from_environment = environment.iter().find(|(name, _)| name == FILE_VARIABLE);
@@ -72,18 +73,18 @@ impl Sources {
     }
 }
 
-/// The variables of this process whose names begin with this, as `(name, value)`.
-/// What is not UTF-8 in a value becomes U+FFFD; a name that is none is nobody's.
+/// Returns the environment variables with this prefix, as `(name, value)`. Bytes of a value that are not
+/// UTF-8 become U+FFFD; a name that is not UTF-8 has no prefix.
 pub fn variables(prefix: &str) -> Vec<(String, String)> {
     let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     let ours = named.filter(|(name, _)| name.starts_with(prefix));
     ours.map(|(name, value)| (name, value.to_string_lossy().into_owned())).collect()
 }
 
-/// Reads, merges and checks.
+/// Reads, merges and checks the configuration.
 ///
 /// # Errors
-/// Every fault found, each with its key.
+/// Every problem, each with its key.
 pub fn load<S: Settings>(sources: &Sources) -> Result<S, Problems> {
     let mut problems = Problems::default();
     let table = match &sources.file {
@@ -99,10 +100,10 @@ pub fn load<S: Settings>(sources: &Sources) -> Result<S, Problems> {
     merge(table, sources, problems)
 }
 
-/// The same, where the file was read before.
+/// Merges and checks the configuration with this text of the file.
 ///
 /// # Errors
-/// Every fault found, each with its key.
+/// Every problem, each with its key.
 pub fn load_text<S: Settings>(sources: &Sources, text: &str) -> Result<S, Problems> {
     let mut problems = Problems::default();
     let table = parse(sources.file.as_deref().unwrap_or(Path::new("")), text, &mut problems);
@@ -133,7 +134,7 @@ fn merge<S: Settings>(mut table: Table, sources: &Sources, mut problems: Problem
     problems.into_result(settings)
 }
 
-/// The effective configuration as TOML. Secrets are written as `***`.
+/// Prints the effective configuration as TOML, with `***` for secrets.
 pub fn print<S: Settings>(settings: &S) -> String {
     toml::to_string_pretty(settings).expect("settings are tables of plain values")
 }
@@ -152,8 +153,8 @@ fn parse(path: &Path, text: &str, problems: &mut Problems) -> Table {
     })
 }
 
-/// `MC_EDGE__LISTEN` → `["edge", "listen"]`; `MC_CHANNELS` → `["channels"]`. Other names without `__` are not
-/// configuration, unless they look like a slip of the finger.
+/// Parses the name of a variable: `MC_EDGE__LISTEN` → `["edge", "listen"]`; `MC_CHANNELS` → `["channels"]`.
+/// Other names without `__` are no configuration, unless they look like a mistyped key.
 fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
     let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
     if is_service_link(rest) {
@@ -180,9 +181,9 @@ fn variable_path(name: &str) -> Result<Option<Vec<String>>, String> {
     Ok(None)
 }
 
-/// What Kubernetes tells every container of a namespace about the Services in it: of one that is called
-/// `mc-edge`, `MC_EDGE_SERVICE_HOST`, `MC_EDGE_SERVICE_PORT_WS`, `MC_EDGE_PORT`, `MC_EDGE_PORT_6790_TCP_ADDR`
-/// and others.
+/// Returns whether Kubernetes sets this variable to tell every container of a namespace about a Service: for
+/// a Service `mc-edge`, `MC_EDGE_SERVICE_HOST`, `MC_EDGE_SERVICE_PORT_WS`, `MC_EDGE_PORT`,
+/// `MC_EDGE_PORT_6790_TCP_ADDR` and others.
 fn is_service_link(rest: &str) -> bool {
     let mut words: Vec<&str> = rest.split('_').collect();
     if matches!(words.last(), Some(&("PROTO" | "PORT" | "ADDR"))) && words.len() >= 4 {
@@ -198,8 +199,8 @@ fn is_service_link(rest: &str) -> bool {
     }
 }
 
-/// Sets a value given as text. It is taken as TOML where it is that (`5`, `true`, `["a"]`), else as a string;
-/// `texts` remembers the place, for a key that wants a string after all (a password of digits).
+/// Sets a value given as text: TOML where the text is TOML (`5`, `true`, `["a"]`), else a string. `texts`
+/// remembers the text, for a key that expects a string after all (a password of digits).
 fn overlay(table: &mut Table, path: Vec<String>, text: &str, texts: &mut BTreeSet<(String, String)>) {
     let value = format!("v = {text}")
         .parse::<Table>()
@@ -220,8 +221,8 @@ fn overlay(table: &mut Table, path: Vec<String>, text: &str, texts: &mut BTreeSe
     place.insert(key.clone(), value);
 }
 
-/// Turns the table into settings. A value of the wrong type is noted, taken out, and the rest read again,
-/// so that one run names them all.
+/// Converts the table into settings. A value of the wrong type is noted and removed, and the rest read again,
+/// so that one run names all problems.
 fn extract<S: Settings>(
     mut table: Table,
     mut texts: BTreeSet<(String, String)>,
@@ -257,7 +258,7 @@ fn extract<S: Settings>(
     }
 }
 
-/// A fault of the wrong type without the value, which may be a secret at the wrong place.
+/// Removes the value from an error about a wrong type: a misplaced secret must not be printed.
 fn without_value(fault: &str) -> String {
     // The second line of the TOML reader repeats the key.
     let fault = fault.lines().next().unwrap_or_default();
@@ -267,8 +268,8 @@ fn without_value(fault: &str) -> String {
     format!("is of the wrong type: {kind}, expected {expected}")
 }
 
-/// Replaces (or with `None` removes) the value at a dotted path; list items by their index, where removing
-/// one removes its list. False if there is none.
+/// Replaces (or with `None` removes) the value at a dotted path. A path into a list names the whole list.
+/// Returns false if there is no such value.
 fn set(table: &mut Table, key: &str, value: Option<Value>) -> bool {
     let mut path: Vec<&str> = key.split('.').collect();
     if let Some(list) = path.iter().position(|part| part.starts_with('[') || part.parse::<usize>().is_ok()) {

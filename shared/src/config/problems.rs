@@ -1,23 +1,23 @@
-//! All that is wrong with a configuration, each fault with its key.
+//! The problems of a configuration, each with its key.
 
 use std::fmt;
 use std::net::SocketAddr;
 
-/// One fault.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Dotted key, variable or file name.
+    /// The dotted key, variable or file name.
     pub key: String,
-    /// What is wrong and what to do.
+    /// The problem, and what to do about it.
     pub fault: String,
 }
 
-/// A list of faults. Printed one a line.
+/// A list of problems, printed as a line each.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Notes a fault; one that parts of a process share is noted once.
+    /// Adds a problem, unless another part of the process added the same.
     pub fn add(&mut self, key: impl Into<String>, fault: impl Into<String>) {
         let problem = Problem { key: key.into(), fault: fault.into() };
         if !self.0.contains(&problem) {
@@ -25,14 +25,15 @@ impl Problems {
         }
     }
 
-    /// Notes a fault unless `holds`.
+    /// Adds a problem unless `holds`.
     pub fn check(&mut self, holds: bool, key: &str, fault: impl FnOnce() -> String) {
         if !holds {
             self.add(key, fault());
         }
     }
 
-    /// Notes which of these keys would listen where another does already. `None`: it listens nowhere.
+    /// Adds a problem for each key that would listen where another key listens. `None`: the key listens
+    /// nowhere.
     pub fn check_ports<const N: usize>(&mut self, listens: [(&str, Option<SocketAddr>); N]) {
         let listens: Vec<_> = listens.into_iter().filter_map(|(key, at)| Some((key, at?))).collect();
         for (place, (key, address)) in listens.iter().enumerate() {
@@ -48,27 +49,27 @@ impl Problems {
         }
     }
 
-    /// Takes over the faults of a part.
+    /// Adds the problems of a part.
     pub fn extend(&mut self, other: Self) {
         for Problem { key, fault } in other.0 {
             self.add(key, fault);
         }
     }
 
-    /// How many there are.
+    /// Returns the number of problems.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no problem.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The value if nothing is wrong.
+    /// Returns the value if there is no problem.
     ///
     /// # Errors
-    /// The list, if it is not empty.
+    /// The list, unless it is empty.
     pub fn into_result<T>(self, value: T) -> Result<T, Self> {
         if self.0.is_empty() { Ok(value) } else { Err(self) }
     }

@@ -1,4 +1,4 @@
-//! Kinds of values that more than one section has.
+//! The types of values that several sections use.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,23 +6,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A time in words (`250ms`, `20s`, `1h 30m`), for fields that are a [`Duration`]: `#[serde(with = "Span")]`.
+/// A duration in words (`250ms`, `20s`, `1h 30m`), for fields of type [`Duration`]: `#[serde(with =
+/// "Span")]`.
 #[derive(Debug, Clone, Copy)]
 pub enum Span {}
 
 impl Span {
-    /// Writes it in words.
+    /// Writes a duration in words.
     ///
     /// # Errors
-    /// Those of the serializer.
+    /// The errors of the serializer.
     pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         humantime_serde::serialize(time, serializer)
     }
 
-    /// Reads what was written in words.
+    /// Reads a duration in words.
     ///
     /// # Errors
-    /// It is no time.
+    /// The text is no duration.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         humantime_serde::deserialize(deserializer)
     }
@@ -39,12 +40,12 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself, for the one place that needs it.
+    /// Returns the secret itself, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether none is set.
+    /// Returns whether no secret is set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -69,7 +70,7 @@ pub struct ByteSize(pub u64);
 const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl ByteSize {
-    /// The number for a buffer; saturates where `usize` is smaller.
+    /// Returns the number for a buffer; saturates where `usize` is smaller.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::tasks::{Backoff, Ended, Failure, Watch, outcome};
 
-/// A part's way out. Cheap to clone.
+/// The signal to leave, and the tasks of a part. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Drain {
     leaving: CancellationToken,
@@ -31,27 +31,27 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// A drain that has not begun. It begins by itself when a task is lost that is needed.
+    /// Makes a drain that has not begun. It begins by itself when a needed task is lost.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Another drain of the same process, with tasks of its own. If one of them is lost that is needed, the
-    /// drain that was the first begins, for it is the process that leaves.
+    /// Makes another drain of the same process, with tasks of its own. If a needed one of them is lost, the
+    /// first drain begins, since the whole process leaves.
     #[must_use]
     pub fn beside(&self) -> Self {
         Self { leaving: CancellationToken::new(), tasks: TaskTracker::new(), watch: self.watch.clone() }
     }
 
-    /// Runs a task that [`Drain::finish`] waits for: one of many alike, such as that of a connection. It must
-    /// end by itself once the drain has begun. A panic ends this task only, and is logged and counted.
+    /// Runs one of many similar tasks, such as one per connection. The task must end by itself once the drain
+    /// has begun, and [`Drain::finish`] waits for it. A panic ends this task only, and is logged and counted.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
         let watch = self.watch.clone();
-        // No async block: that would hold the task twice, and there is one for each session.
+        // An async block would hold the task twice, and there is one task per session.
         self.tasks.spawn(AssertUnwindSafe(task).catch_unwind().map(move |ended| {
             if let Err(panic) = ended {
                 watch.on_panic(name, &*panic);
@@ -59,8 +59,7 @@ impl Drain {
         }));
     }
 
-    /// Runs a task that may end, but leaves something undone for good when it panics: then the process
-    /// leaves.
+    /// Runs a task that may end, but must not panic halfway: then the process leaves.
     pub fn spawn_whole<F>(&self, name: &'static str, task: F)
     where
         F: Future + Send + 'static,
@@ -73,7 +72,7 @@ impl Drain {
         }));
     }
 
-    /// Runs a task that must not end before the drain begins: if it does, the process leaves.
+    /// Runs a task that must not end before the drain begins: otherwise the process leaves.
     pub fn spawn_vital<F>(&self, name: &'static str, task: F)
     where
         F: Future + Send + 'static,
@@ -81,7 +80,7 @@ impl Drain {
         self.tasks.spawn(self.vital(name, task));
     }
 
-    /// The same for a task that goes on until the process is gone: [`Drain::finish`] does not wait for it.
+    /// Runs a vital task that goes on until the process ends: [`Drain::finish`] does not wait for it.
     pub fn spawn_beyond<F>(&self, name: &'static str, task: F)
     where
         F: Future + Send + 'static,
@@ -104,8 +103,8 @@ impl Drain {
         }
     }
 
-    /// Runs a task that must not end before the drain begins, and that can be begun anew with the state that
-    /// it had. If it ends again and again, the process leaves.
+    /// Runs a task that must not end before the drain begins. If the task ends, it is begun anew with the
+    /// state that it had; if it ends again and again, the process leaves.
     pub fn supervise<S: Send + 'static>(
         &self,
         name: &'static str,
@@ -115,7 +114,7 @@ impl Drain {
         self.tasks.spawn(self.clone().keep_alive(name, state, run, true));
     }
 
-    /// The same for a task that the process can do without: it is begun anew however often it ends.
+    /// Runs a task that the process can do without: the task is begun anew however often it ends.
     pub fn supervise_useful<S: Send + 'static>(
         &self,
         name: &'static str,
@@ -154,48 +153,49 @@ impl Drain {
         }
     }
 
-    /// Asks `check` after each panic that ends a single task whether it left something half changed on which
-    /// messages depend, and what: then the process leaves.
+    /// Adds a check that runs after each panic of a single task. If it returns a name, the panic left that
+    /// state half changed, messages depend on it, and the process leaves.
     pub fn on_panic(&self, check: impl Fn() -> Option<&'static str> + Send + Sync + 'static) {
         self.watch.add_check(Box::new(check));
     }
 
-    /// Tells everyone to leave.
+    /// Begins to leave: tells all tasks.
     pub fn begin(&self) {
         self.leaving.cancel();
     }
 
-    /// Whether leaving has begun.
+    /// Returns whether the drain has begun.
     pub fn has_begun(&self) -> bool {
         self.leaving.is_cancelled()
     }
 
-    /// Resolves when leaving begins.
+    /// Waits until the drain begins.
     pub fn begun(&self) -> WaitForCancellationFuture<'_> {
         self.leaving.cancelled()
     }
 
-    /// The signal alone, for code that takes a token.
+    /// Returns the signal to leave as a token.
     pub fn token(&self) -> CancellationToken {
         self.leaving.clone()
     }
 
-    /// How many tasks still run.
+    /// Returns the number of running tasks.
     pub fn tasks(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Why the process leaves, if a task was lost that is needed.
+    /// Returns why the process leaves, if a needed task was lost.
     pub fn failure(&self) -> Option<Failure> {
         self.watch.failure().cloned()
     }
 
-    /// Adds what is counted of tasks that ended, of all drains of this process.
+    /// Registers the counter of ended tasks, of all drains of this process.
     pub fn register(&self, registry: &mut Registry) {
         self.watch.register(registry);
     }
 
-    /// Begins, and waits until all tasks ended, at most `grace`. Returns how many did not.
+    /// Begins to leave, and waits until all tasks have ended, at most `grace`. Returns the number of the
+    /// others.
     pub async fn finish(&self, grace: Duration) -> usize {
         self.begin();
         self.tasks.close();
@@ -203,23 +203,23 @@ impl Drain {
         self.tasks.len()
     }
 
-    /// Makes one task with this name panic, or the next one that has it, so that tests see what that leads
-    /// to. False: a released program, which does not.
+    /// Makes one task with this name panic, or the next task with it, for tests. Returns false if there was
+    /// none, and always in a released program.
     pub fn kill(&self, name: &str) -> bool {
         self.watch.kills().kill(name)
     }
 
-    /// Does this when [`Drain::kill`] names it, for what is no task. In a released program never.
+    /// Runs `act` when [`Drain::kill`] names this name, which is no task. Never in a released program.
     pub fn on_kill(&self, name: &'static str, act: impl FnOnce() + Send + 'static) {
         if cfg!(debug_assertions) {
-            let (order, leaving) = (self.watch.kills().order(name), self.leaving.clone());
+            let (bell, leaving) = (self.watch.kills().bell(name), self.leaving.clone());
             self.tasks.spawn(async move {
-                tokio::select! { () = order.notified() => act(), () = leaving.cancelled() => {} }
+                tokio::select! { () = bell.notified() => act(), () = leaving.cancelled() => {} }
             });
         }
     }
 
-    /// The vital and supervised tasks that were begun, in a debug build.
+    /// Returns the names of the vital and supervised tasks that were begun, in a debug build.
     pub fn mortals(&self) -> Vec<&'static str> {
         self.watch.kills().names()
     }

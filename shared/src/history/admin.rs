@@ -1,7 +1,7 @@
-//! What an operator does to the streams of the history, with the parts stopped or not.
+//! What operators do to the streams of the history, while the parts run or not.
 //!
-//! Nothing here asks whether it should: the commands do that. What is begun and breaks off leaves streams
-//! that no part takes for whole, and can be begun again.
+//! Nothing here asks for confirmation: the commands do. An operation that breaks off leaves streams that no
+//! part takes for whole, and can be repeated.
 
 use std::time::Duration;
 
@@ -13,34 +13,34 @@ use crate::bus::Bus;
 use crate::bus::jetstream::{ApiError, StreamConfig, StreamInfo, StreamState};
 use crate::subject;
 
-/// How long one call may take.
+/// The deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// What an operator set that streams which take the place of others have too.
+/// The settings of an operator that new streams take over from the old ones.
 const PASSED_ON: [&str; 2] = ["placement", "compression"];
 
-/// A stream of the history as it is.
+/// The state of a stream of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamStatus {
-    /// Which partition it is, by its name.
+    /// The partition, by the name of the stream.
     pub partition: u32,
-    /// How it is set up.
+    /// The settings.
     pub config: StreamConfig,
-    /// What it holds.
+    /// The contents.
     pub state: StreamState,
-    /// Who leads it; none on a bus without a cluster.
+    /// The server that leads the stream; `None` on a bus without a cluster.
     pub leader: Option<String>,
-    /// What is remembered of its life; none if nobody of us has made it.
+    /// The notes in the stream; `None`: no part of message center has created it.
     pub life: Option<Life>,
 }
 
-/// What is remembered in a stream.
+/// The notes of message center in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life {
-    /// The epoch that clients are given.
+    /// The epoch.
     pub epoch: Epoch,
-    /// How many partitions it was made for.
+    /// The number of partitions for which the stream was created.
     pub partitions: u32,
-    /// How often it was declared to have gone back in time.
+    /// How often the stream was declared to have gone back in time.
     pub generation: u64,
 }
 
@@ -56,7 +56,7 @@ impl StreamStatus {
     }
 }
 
-/// Every stream of the history that there is, whatever it was made for.
+/// Returns every stream of the history that exists, whatever number of partitions it was created for.
 ///
 /// # Errors
 /// See [`ApiError`].
@@ -72,11 +72,10 @@ pub async fn streams(bus: &Bus) -> Result<Vec<StreamStatus>, ApiError> {
     Ok(found)
 }
 
-/// Declares that these streams may not be what they were: every position that clients have is worth nothing
-/// from now on.
+/// Raises the generation of these streams: all positions that clients have become worthless.
 ///
 /// # Errors
-/// See [`ApiError`]. Repeat it; a generation more does no harm.
+/// See [`ApiError`]. Repeat the call; one more generation does no harm.
 pub async fn raise_generation(bus: &Bus, streams: &[StreamStatus]) -> Result<Vec<StreamStatus>, ApiError> {
     let mut raised = Vec::new();
     for StreamStatus { partition, config, .. } in streams {
@@ -91,12 +90,12 @@ pub async fn raise_generation(bus: &Bus, streams: &[StreamStatus]) -> Result<Vec
     Ok(raised)
 }
 
-/// Deletes `old` with all that they hold, and makes the empty streams of `config`. Those whose names are free
-/// are made first: if the bus has no room for them, they are removed again and nothing has changed. Where an
-/// operator placed the first stream, and how it is compressed, holds for all.
+/// Deletes the streams `old` with their messages, and creates the empty streams of `config`. Streams whose
+/// names are free are created first: if the bus has no room for them, they are removed again and nothing has
+/// changed. The placement and the compression of the first old stream hold for all.
 ///
 /// # Errors
-/// See [`ApiError`]. Once something was deleted, no part takes what is left for a history until it was
+/// See [`ApiError`]. Once a stream was deleted, no part takes the rest for a history until the call was
 /// repeated.
 pub async fn divide(
     bus: &Bus,

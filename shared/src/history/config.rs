@@ -69,7 +69,7 @@ impl Default for HistoryConfig {
 }
 
 impl HistoryConfig {
-    /// Names every fault.
+    /// Adds every problem.
     pub fn validate(&self, problems: &mut Problems) {
         problems.check((1..=MAX_PARTITIONS).contains(&self.partitions), "history.partitions", || {
             format!("is {}; choose 1 to {MAX_PARTITIONS}", self.partitions)
@@ -95,7 +95,7 @@ impl HistoryConfig {
         });
     }
 
-    /// How the stream of a partition is to be set up. `of` is what is remembered in it.
+    /// Returns the settings of a partition's stream. `of` are the notes in it.
     pub(super) fn stream(&self, partition: u32, of: Remembered) -> StreamConfig {
         StreamConfig {
             name: subject::log_stream(partition),
@@ -122,31 +122,31 @@ impl HistoryConfig {
     }
 }
 
-/// What is remembered in the metadata of a stream.
+/// The notes of message center in the metadata of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Remembered {
-    /// How many partitions there are.
+    /// The number of partitions.
     pub(super) partitions: u32,
-    /// Raised when the stream went back in time.
+    /// The generation, raised when the stream went back in time.
     pub(super) generation: u64,
-    /// The smallest number of messages a channel that the stream was ever limited to in this epoch.
+    /// The smallest limit of messages per channel that the stream ever had in this epoch.
     pub(super) smallest_limit: u32,
 }
 
 impl Remembered {
-    /// What a new stream remembers.
+    /// Returns the notes of a new stream.
     pub(super) fn new(config: &HistoryConfig) -> Self {
         Self { partitions: config.partitions, generation: 0, smallest_limit: config.per_channel }
     }
 
-    /// What this stream remembers. `None`: nobody of us has made it.
+    /// Reads the notes of a stream. `None`: no part of message center has created the stream.
     pub(super) fn of(info: &StreamInfo) -> Option<Self> {
         let get = |key| info.config.metadata.get(key);
         let limit = u32::try_from(info.config.max_msgs_per_subject).unwrap_or(u32::MAX);
         Some(Self {
             partitions: get(PARTITIONS)?.parse().ok()?,
             generation: get(GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0),
-            // The stream may have been limited further by somebody else.
+            // An operator may have lowered the limit further.
             smallest_limit: get(SMALLEST_LIMIT)
                 .and_then(|text| text.parse().ok())
                 .unwrap_or(limit)
@@ -165,7 +165,7 @@ impl Remembered {
     }
 }
 
-/// Whether a stream is set up as it should be, as far as limits go.
+/// Returns whether a stream has the limits that it should have.
 pub(super) fn same_limits(is: &StreamConfig, should: &StreamConfig) -> bool {
     let limits = |config: &StreamConfig| {
         (

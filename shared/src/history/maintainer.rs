@@ -1,13 +1,15 @@
-//! Makes the streams, watches over them, and says which life of them this is.
+//! Creates the streams, watches them, and finds out their epochs.
 //!
-//! Looks at each every [`INTERVAL`], and at once after each connect or when something does not fit. A stream
-//! whose last sequence is below one that was seen in the same epoch went back in time (a backup was restored,
-//! a disk lost its end): its generation is raised, so that no position of before is taken for one of now.
-//! That costs every client a reload, so it must show [`PROOFS`] times in a row, or a new message must have
-//! been given a sequence that was seen before. Of a stream with copies it must also show for [`STEADY`] while
-//! nothing newer is heard, and be said by a leader that has most of them: one that was cut off, or was just
-//! elected and still takes in what it has, is behind too. The same goes for a leader that does not have a
-//! message where it was heard.
+//! The maintainer looks at each stream every [`INTERVAL`], and at once after each connect or when something
+//! does not fit. A stream whose last sequence is below a sequence that was seen in the same epoch went back
+//! in time (a backup was restored, a disk lost its end). Its generation is then raised, so that no earlier
+//! position is taken for a present one.
+//!
+//! A new generation costs every client a reload. So the stream must be behind at [`PROOFS`] looks in a row,
+//! or a new message must have been given a sequence that was seen before. A stream with replicas must also be
+//! behind for [`STEADY`] while nothing newer is heard, and the leader that says so must have a quorum: a
+//! leader that was cut off, or was just elected and has not caught up, is behind too. The same holds for a
+//! leader that lacks a message at a sequence where one was heard.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,34 +23,34 @@ use super::{Epoch, Epochs, History, HistoryState, LOOKING, Partition, Role, Went
 use crate::bus::jetstream::{ApiError, NAME_IN_USE, StreamConfig, StreamInfo};
 use crate::subject;
 
-/// How often the streams are looked at.
+/// The interval between two looks at a stream.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// The same while something is not as it should be.
+/// The interval while something is not as it should be.
 const SOON: Duration = Duration::from_millis(250);
-/// How long one call may take.
+/// The deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// So often a stream must be behind before it is believed.
+/// The looks in a row at which a stream must be behind.
 const PROOFS: u32 = 4;
 
-/// For so long a stream with copies must be behind. A leader that was cut off leads on for up to 10 s, and
-/// for some more when it finds the others again.
+/// How long a stream with replicas must be behind. A leader that was cut off leads on for up to 10 s, and for
+/// some more when it finds the others again.
 const STEADY: Duration = Duration::from_secs(20);
 
-/// What is known of one stream.
+/// What the latest look at a stream found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
-    /// Nobody has looked yet, or it is not there and not its turn to be made.
+    /// Nothing yet: nobody has looked, or the stream does not exist and it is not its turn to be created.
     Nothing,
-    /// All is well.
+    /// The stream fits.
     Partition(Partition),
-    /// Something is missing for now.
+    /// Something is missing for now, as the text says.
     Later(String),
-    /// It is set up for something else.
+    /// The stream contradicts the configuration, as the text says.
     Mismatch(String),
 }
 
-/// Watches until the part leaves. Each stream by itself: one without a leader keeps nobody from looking at
-/// the others.
+/// Maintains the streams until the part leaves, each by itself: a stream without a leader must not delay the
+/// others.
 pub(super) async fn run(history: &History, leaving: &CancellationToken) {
     let found = Mutex::new(vec![Found::Nothing; history.partitions() as usize]);
     let all = All { history: history.clone(), found };
@@ -56,62 +58,63 @@ pub(super) async fn run(history: &History, leaving: &CancellationToken) {
     tokio::select! { _ = join_all(watched) => {}, () = leaving.cancelled() => {} }
 }
 
-/// Whether a stream went back of which that was told. One with copies may have a leader for a moment that has
-/// not taken in everything yet, or one that was cut off and does not know that it leads no more.
-fn is_believed(told: Option<WentBack>, has_copies: bool, now: Instant) -> bool {
+/// Returns whether to believe that a stream went back. A stream with replicas may for a moment have a leader
+/// that has not caught up, or a leader that was cut off and does not know that it leads no more.
+fn is_believed(told: Option<WentBack>, has_replicas: bool, now: Instant) -> bool {
     match told {
         None => false,
-        Some(WentBack::Perhaps { since }) => !has_copies || now.saturating_duration_since(since) >= STEADY,
+        Some(WentBack::Perhaps { since }) => !has_replicas || now.saturating_duration_since(since) >= STEADY,
         Some(WentBack::Surely) => true,
     }
 }
 
-/// How long a stream has been behind what was seen of it.
+/// How often and how long a stream has been behind what was seen of it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Behind {
-    /// Looks in a row.
+    /// The looks in a row at which it was behind.
     times: u32,
     since: Option<Instant>,
-    /// What had been seen at the first of them.
+    /// The highest sequence seen by the first of these looks.
     seen: u64,
 }
 
 impl Behind {
-    /// One more look; `seen`: the highest sequence that was seen; `has_copies`: the stream has more than one.
-    fn is_proved(&mut self, seen: u64, has_copies: bool, now: Instant) -> bool {
+    /// Counts a look at which the stream was behind, and returns whether that is proof enough. `seen`: the
+    /// highest sequence that was seen.
+    fn is_proved(&mut self, seen: u64, has_replicas: bool, now: Instant) -> bool {
         if self.times == 0 || seen > self.seen {
-            // Something newer was heard meanwhile: whoever answers is not who leads.
+            // Something newer was heard meanwhile: the server that answers does not lead.
             *self = Self { seen, ..Self::default() };
         }
         self.times += 1;
         let since = *self.since.get_or_insert(now);
-        self.times >= PROOFS && (!has_copies || now.duration_since(since) >= STEADY)
+        self.times >= PROOFS && (!has_replicas || now.duration_since(since) >= STEADY)
     }
 }
 
-/// What a publisher has done about the limits of a stream.
+/// What this publisher has done about the limits of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Limits {
     ToBeSet,
     Set,
-    /// Somebody changed them since.
+    /// Somebody else changed them since.
     Overruled,
 }
 
-/// What the maintainers of all streams share.
+/// The state that the maintainers of all streams share.
 struct All {
     history: History,
-    /// Of each partition. Held only to tell what came of a look.
+    /// What was found of each partition. Locked only to note the outcome of a look.
     found: Mutex<Vec<Found>>,
 }
 
-/// Watches over one stream.
+/// Maintains one stream.
 struct Maintainer<'a> {
     all: &'a All,
     history: &'a History,
     partition: u32,
     limits: Limits,
-    /// How long it has been behind what was seen.
+    /// How long the stream has been behind.
     behind: Behind,
 }
 
@@ -120,17 +123,17 @@ impl All {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a stream may be made: all before it are there and fit. So whoever is configured for more
-    /// partitions than there are makes none.
+    /// Returns whether a stream may be created: all partitions before it exist and fit. So a part that is
+    /// configured for more partitions than exist creates none.
     fn may_make(&self, partition: u32) -> bool {
         self.lock().iter().take(partition as usize).all(|found| matches!(found, Found::Partition(_)))
     }
 
-    /// Tells what came of a look at a stream.
+    /// Notes the outcome of a look at a stream.
     fn tell(&self, partition: u32, found: Found) {
         let mut all = self.lock();
         let Some(slot) = all.get_mut(partition as usize) else { return };
-        // What was found before still holds: a stream without a leader for a while is the same stream.
+        // An earlier outcome still holds: a stream without a leader for a while is the same stream.
         if !matches!((&found, &*slot), (Found::Later(_) | Found::Nothing, Found::Partition(_))) {
             let made = matches!(found, Found::Partition(_)) && *slot == Found::Nothing;
             *slot = found;
@@ -150,7 +153,7 @@ impl All {
                 let (partitions, changed) = (epochs.partitions.len(), before.epochs().is_some());
                 tracing::info!(partitions, changed, "history is ready");
             }
-            // That there is no connection yet, the bus says itself, and of many streams one is enough.
+            // The bus logs a missing connection itself, and one line is enough for many streams.
             HistoryState::Opening { why } if !self.history.inner.bus.state().borrow().connected => {
                 tracing::debug!(why, "history can't be used yet");
             }
@@ -163,7 +166,7 @@ impl All {
     }
 }
 
-/// How history stands, by what is known of its streams.
+/// Combines what was found of all streams.
 fn state(all: &[Found]) -> HistoryState {
     let mut partitions = Vec::with_capacity(all.len());
     let mut missing = None;
@@ -194,7 +197,7 @@ impl<'a> Maintainer<'a> {
             connection.borrow_and_update();
             let pause = self.look().await;
             tokio::select! {
-                // A change of the connection is a reason to look at once; its end is that of the part.
+                // A change of the connection is a reason to look at once; its end is the end of the part.
                 changed = connection.changed() => if changed.is_err() { return },
                 () = shard.look.notified() => {}
                 () = sleep(pause) => {}
@@ -203,7 +206,7 @@ impl<'a> Maintainer<'a> {
         }
     }
 
-    /// Looks once, tells what came of it, and says when to look again.
+    /// Looks once, notes the outcome, and returns the pause before the next look.
     async fn look(&mut self) -> Duration {
         let found = match self.look_at().await {
             Ok(Ok(found)) => Found::Partition(found),
@@ -218,10 +221,10 @@ impl<'a> Maintainer<'a> {
         if is_known && !odd { INTERVAL } else { SOON }
     }
 
-    /// The partition as it is now; the inner error is what does not fit.
+    /// Reads the partition as it is now, and mends it. The inner error says what does not fit.
     async fn look_at(&mut self) -> Result<Result<Partition, String>, ApiError> {
         let partition = self.partition;
-        // Before the question, so that what the answer knows is not less.
+        // Read before the question, so that the answer knows no less.
         let seen = self.history.seen(partition);
         let inner = Arc::clone(&self.history.inner);
         let config = &inner.config;
@@ -263,7 +266,7 @@ impl<'a> Maintainer<'a> {
                     info = self.set(&info, remembered).await?;
                     self.limits = Limits::Set;
                 }
-                // Whoever started last decides; to set them again and again would be a fight.
+                // The publisher that started last decides; to set them again and again would be a fight.
                 (true, Limits::Set) => {
                     self.limits = Limits::Overruled;
                     tracing::warn!(
@@ -284,20 +287,20 @@ impl<'a> Maintainer<'a> {
         let partition = self.partition;
         let known = self.history.inner.state.borrow().epochs().and_then(|epochs| epochs.of(partition));
         let told = self.history.inner.partitions.get(partition as usize).and_then(|shard| *shard.flag());
-        let has_copies = info.config.num_replicas > 1;
-        if known == Some(epoch) && is_believed(told, has_copies, self.history.awake().now()) {
+        let has_replicas = info.config.num_replicas > 1;
+        if known == Some(epoch) && is_believed(told, has_replicas, self.history.awake().now()) {
             return true;
         }
         let behind = &mut self.behind;
         if known == Some(epoch) && info.state.last_seq < seen && info.has_quorum {
-            behind.is_proved(seen, has_copies, self.history.awake().now())
+            behind.is_proved(seen, has_replicas, self.history.awake().now())
         } else {
             *behind = Behind::default();
             false
         }
     }
 
-    /// The stream, made if it is not there.
+    /// Asks for the stream, and creates it if it does not exist.
     async fn info(&self) -> Result<StreamInfo, ApiError> {
         let (bus, partition) = (&self.history.inner.bus, self.partition);
         let name = subject::log_stream(partition);
@@ -307,7 +310,7 @@ impl<'a> Maintainer<'a> {
         }
         let config = &self.history.inner.config;
         match bus.create_stream(&config.stream(partition, Remembered::new(config)), DEADLINE).await {
-            // Somebody else was faster.
+            // Another part was faster.
             Err(ApiError::Api { err_code: NAME_IN_USE, .. }) => bus.stream_info(&name, DEADLINE).await,
             Ok(info) => {
                 tracing::info!(stream = name, "the stream is made");
@@ -334,7 +337,7 @@ fn epoch_of(info: &StreamInfo, partition: u32) -> Option<Epoch> {
     partition_of(info, partition).map(|partition| partition.epoch)
 }
 
-/// What a stream says of itself. `None`: nobody of us has made it.
+/// Reads how a stream describes itself. `None`: no part of message center has created it.
 pub(super) fn partition_of(info: &StreamInfo, partition: u32) -> Option<Partition> {
     let remembered = Remembered::of(info)?;
     Some(Partition { epoch: epoch(info, remembered, partition), smallest_limit: remembered.smallest_limit })

@@ -1,9 +1,17 @@
-//! The history of channels: streams on the bus, one a partition, that keep messages in order for a while.
+//! The history of channels: streams on the bus, one per partition, that store messages in order for a while.
 //!
-//! A handle is cheap to clone. Behind it the keeper makes the streams, and finds out which life (epoch) of
-//! them this is. What must always hold: a position of another epoch is never compared by its sequence; what
-//! decides whether something is whole comes from a stream's leader; a page says by itself whether anything is
-//! missing in it.
+//! A handle is cheap to clone. Behind it the maintainer creates the streams, and finds out their epochs.
+//! Invariants: positions of two epochs are never compared by their sequences; whether a page is whole is
+//! decided by what a stream's leader says; a page tells by itself whether messages are missing in it.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | this one | [`History`]: state, epochs, what was seen |
+//! | `config` | `[history]`, and the settings of the streams |
+//! | `maintainer` | creates the streams, watches them, raises generations |
+//! | `position` | [`Epoch`], [`Position`] |
+//! | `store`, `read` | storing and erasing; tails and pages |
+//! | [`admin`] | what operators do to the streams |
 
 pub mod admin;
 mod config;
@@ -30,37 +38,37 @@ pub use position::{Epoch, NotAPosition, Position};
 pub use read::{End, Page, PageLimit, ReadError, StoredMessage};
 pub use store::{Erased, StoreError, Stored};
 
-/// Why history can't be used as long as nobody has looked at the streams.
+/// Why history can't be used until the maintainer has looked at the streams.
 const LOOKING: &str = "the streams of the history are being looked for";
 
 /// What a part may do to the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Makes those that are missing.
+    /// Creates missing streams.
     Reader,
-    /// And keeps their limits as they are configured.
+    /// Creates missing streams, and gives all of them the configured limits.
     Publisher,
 }
 
-/// How history stands.
+/// Whether history can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HistoryState {
-    /// Not known yet, or not any more.
+    /// Not known yet, or no longer.
     Opening {
         /// What is missing.
         why: String,
     },
-    /// It can be used.
+    /// History can be used.
     Ready(Arc<Epochs>),
-    /// It is not as this part is configured, and will not be by waiting.
+    /// The streams contradict the configuration of this part, and waiting does not help.
     Mismatch {
-        /// What differs, and what to do.
+        /// The difference, and what to do about it.
         why: String,
     },
 }
 
 impl HistoryState {
-    /// The epochs, if history can be used.
+    /// Returns the epochs, if history can be used.
     pub fn epochs(&self) -> Option<&Arc<Epochs>> {
         match self {
             Self::Ready(epochs) => Some(epochs),
@@ -68,7 +76,7 @@ impl HistoryState {
         }
     }
 
-    /// Why it can't be used, if it can't.
+    /// Returns why history can't be used, if it can't.
     pub fn why_not(&self) -> Option<&str> {
         match self {
             Self::Ready(_) => None,
@@ -77,22 +85,22 @@ impl HistoryState {
     }
 }
 
-/// What this life of each partition is.
+/// The present epoch of each partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epochs {
     partitions: Vec<Partition>,
 }
 
-/// One partition's.
+/// A partition as its stream describes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Partition {
     epoch: Epoch,
-    /// More messages of a channel than this may not all be there.
+    /// The most messages of a channel that are surely all stored: the smallest limit of this epoch.
     smallest_limit: u32,
 }
 
 impl Epochs {
-    /// The epoch of a partition.
+    /// Returns the epoch of a partition.
     pub fn of(&self, partition: u32) -> Option<Epoch> {
         self.partitions.get(partition as usize).map(|partition| partition.epoch)
     }
@@ -114,26 +122,26 @@ struct Inner {
     silence: read::Silence,
 }
 
-/// What is known of one partition besides its epoch.
+/// The state of one partition besides its epoch.
 #[derive(Debug, Default)]
 struct Shard {
-    /// There is a reason to look at the stream at once.
+    /// Rung when there is a reason to look at the stream at once.
     look: Notify,
-    /// The highest sequence that was seen in this epoch, by any way.
+    /// The highest sequence seen in this epoch, in any way.
     seen: AtomicU64,
-    /// Whether the stream went back, as far as anybody of this part knows.
+    /// Whether the stream went back, as far as this part knows.
     went_back: std::sync::Mutex<Option<WentBack>>,
-    /// What the leader last said, and when it was asked. Held while it is asked, so that all who want to know
-    /// share a question.
+    /// The leader's latest answer, and when it was asked. Held during the question, so that all callers who
+    /// wait for an answer share one question.
     fresh: Mutex<Option<(Instant, Partition, StreamState)>>,
 }
 
-/// How sure it is that a stream went back.
+/// How sure the part is that a stream went back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WentBack {
-    /// Its leader does not have a message where it was seen.
+    /// The leader lacks a message at a sequence where one was seen.
     Perhaps { since: Instant },
-    /// A new message was given a sequence that had been seen: with copies, most of them agreed to that.
+    /// A new message was given a sequence that had been seen. With replicas, most of them agreed to it.
     Surely,
 }
 
@@ -144,7 +152,7 @@ impl Shard {
 }
 
 impl History {
-    /// Begins to make and watch the streams; [`History::state`] tells how it stands.
+    /// Begins to create and watch the streams; [`History::state`] tells when history can be used.
     pub fn open(bus: &Bus, config: &HistoryConfig, role: Role, drain: &Drain) -> Self {
         let history = Self::with(bus, config, role);
         let state = (history.clone(), drain.token());
@@ -154,7 +162,7 @@ impl History {
         history
     }
 
-    /// The same without anybody who watches.
+    /// Makes a handle whose streams nobody maintains.
     fn with(bus: &Bus, config: &HistoryConfig, role: Role) -> Self {
         let why = LOOKING.to_owned();
         let inner = Inner {
@@ -168,45 +176,45 @@ impl History {
         Self { inner: Arc::new(inner) }
     }
 
-    /// How it stands, and changes of that. A change of an epoch is one.
+    /// Returns the state and its changes. A new epoch is a change.
     pub fn state(&self) -> watch::Receiver<HistoryState> {
         self.inner.state.subscribe()
     }
 
-    /// How many partitions there are.
+    /// Returns the number of partitions.
     pub fn partitions(&self) -> u32 {
         self.inner.config.partitions
     }
 
-    /// How it is configured.
+    /// Returns the configuration.
     pub fn config(&self) -> &HistoryConfig {
         &self.inner.config
     }
 
-    /// Which partition a channel belongs to.
+    /// Returns the partition of a channel.
     pub fn partition(&self, channel: &Channel) -> u32 {
         subject::partition(channel, self.partitions())
     }
 
-    /// The epoch that a channel is in; `None` while history can't be used.
+    /// Returns the epoch of a channel's partition; `None` while history can't be used.
     pub fn epoch(&self, channel: &Channel) -> Option<Epoch> {
         let partition = self.partition(channel);
         self.inner.state.borrow().epochs()?.of(partition)
     }
 
-    /// The epoch of a partition; `None` while history can't be used.
+    /// Returns the epoch of a partition; `None` while history can't be used.
     pub fn epoch_of(&self, partition: u32) -> Option<Epoch> {
         self.inner.state.borrow().epochs()?.of(partition)
     }
 
-    /// Tells that a message with this sequence was seen in this epoch, so that a stream that goes back is
+    /// Notes that a message with this sequence was seen in this epoch, so that a stream that goes back is
     /// noticed.
     pub fn saw(&self, epoch: Epoch, partition: u32, seq: u64) {
         self.in_epoch(epoch, partition, |shard| shard.seen.fetch_max(seq, Ordering::Relaxed));
     }
 
-    /// Tells how history stands. What was seen in another epoch is forgotten in the same step. Returns how
-    /// history stood before, if that was different.
+    /// Sets the state, and forgets in the same step what was seen in another epoch. Returns the state before,
+    /// if it was different.
     fn tell(&self, state: HistoryState) -> Option<HistoryState> {
         let mut told = None;
         self.inner.state.send_if_modified(|known| {
@@ -229,10 +237,10 @@ impl History {
         told
     }
 
-    /// Changes what is known of a partition, unless its epoch is another one. The keeper begins with nothing
-    /// in the same step in which it tells of another epoch, so nothing of one epoch ever counts for the next.
+    /// Changes the state of a partition, unless its epoch is another one. The maintainer clears that state in
+    /// the same step in which it sets another epoch, so nothing of one epoch ever counts for the next.
     fn in_epoch<T>(&self, epoch: Epoch, partition: u32, change: impl FnOnce(&Shard) -> T) {
-        // Held while it is changed.
+        // Borrowed during the change: the epoch can't change meanwhile.
         let state = self.inner.state.borrow();
         let known = state.epochs().and_then(|epochs| epochs.of(partition));
         if known == Some(epoch)
@@ -243,33 +251,34 @@ impl History {
         drop(state);
     }
 
-    /// Tells that the leader of a partition has another message, or none, at a sequence of this epoch than
-    /// was seen there: it seems to have gone back. Its epoch becomes another one soon; if there are copies,
-    /// which may be led for a moment by one that has not taken everything in, once that has lasted.
+    /// Notes that the leader of a partition has another message, or none, at a sequence of this epoch where a
+    /// message was seen: the stream seems to have gone back. A new epoch follows soon; with replicas only
+    /// once this has lasted, since a replica that has not caught up may lead for a moment.
     pub fn seems_back(&self, epoch: Epoch, partition: u32) {
         self.flag(epoch, partition, |known| known.or(Some(WentBack::Perhaps { since: self.awake().now() })));
         self.look_at(partition);
     }
 
-    /// Takes that back: the leader has what was missing after all, or can no longer be asked.
+    /// Takes [`seems_back`](Self::seems_back) back: the leader has the message after all, or can no longer be
+    /// asked.
     pub fn stands(&self, epoch: Epoch, partition: u32) {
         self.flag(epoch, partition, |known| known.filter(|known| *known == WentBack::Surely));
     }
 
-    /// Tells that a new message was given a sequence of this epoch that had been seen. Its epoch becomes
-    /// another one soon.
+    /// Notes that a new message was given a sequence of this epoch that had been seen. A new epoch follows
+    /// soon.
     fn went_back(&self, epoch: Epoch, partition: u32) {
         self.flag(epoch, partition, |_| Some(WentBack::Surely));
         self.look_at(partition);
     }
 
-    /// The clock by which streams are judged: a process that did not run for a while asked no leader
-    /// meanwhile.
+    /// Returns the clock by which streams are judged: it leaves out the time in which this process did not
+    /// run and asked no leader.
     pub fn awake(&self) -> &Awake {
         self.inner.bus.awake()
     }
 
-    /// There is a reason to look at the stream of a partition.
+    /// Makes the maintainer look at the stream of a partition at once.
     fn look_at(&self, partition: u32) {
         if let Some(shard) = self.inner.partitions.get(partition as usize) {
             shard.look.notify_one();
@@ -283,7 +292,7 @@ impl History {
         });
     }
 
-    /// The highest sequence of a partition that was seen in its epoch.
+    /// Returns the highest sequence of a partition that was seen in its epoch.
     pub fn seen(&self, partition: u32) -> u64 {
         self.inner.partitions.get(partition as usize).map_or(0, |shard| shard.seen.load(Ordering::Relaxed))
     }

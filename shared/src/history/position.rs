@@ -1,4 +1,4 @@
-//! A place in the history of a channel, as clients keep it: opaque to them, epoch and sequence to us.
+//! A position in the history of a channel: an opaque text for clients, epoch and sequence here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,16 +7,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::subject::fnv1a;
 
-/// One life of a stream. Sequences of two epochs have nothing to do with each other.
+/// One life of a stream. Sequences of two epochs can't be compared.
 ///
-/// It is a hash of when the stream was created, how many partitions there are, which one it is, and a
-/// generation that is raised when the stream went back in time; two epochs of one stream are equal once in
-/// 2^64.
+/// An epoch is a hash of the time at which the stream was created, the number of partitions, the partition,
+/// and a generation that is raised when the stream went back in time. Two epochs of one stream are equal with
+/// a probability of 2^-64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// The epoch of partition `partition` of `partitions`; `created` is in nanoseconds since 1970.
+    /// Computes the epoch of one of `partitions` partitions; `created` is in nanoseconds since 1970.
     pub fn of(created: u64, partitions: u32, partition: u32, generation: u64) -> Self {
         let mut bytes = [0; 24];
         bytes[..8].copy_from_slice(&created.to_be_bytes());
@@ -27,16 +27,27 @@ impl Epoch {
     }
 }
 
-/// "Everything of this channel up to here." Written as 16 hexadecimal digits, a dot and a decimal number.
+/// How far a client has received a channel: every message up to here. Written as the epoch in 16 hexadecimal
+/// digits, a dot, and the sequence in decimal.
+///
+/// ```
+/// use shared::history::{Epoch, Position};
+///
+/// let position: Position = "00000000000000ab.17".parse()?;
+/// assert_eq!(position, Position { epoch: Epoch(0xab), seq: 17 });
+/// assert_eq!(position.to_string(), "00000000000000ab.17");
+/// assert!("ab.017".parse::<Position>().is_err(), "one position has one text");
+/// # Ok::<(), shared::history::NotAPosition>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// In which life of the stream.
+    /// The epoch of the stream.
     pub epoch: Epoch,
-    /// Up to which sequence of the stream, included.
+    /// The sequence in the stream, included.
     pub seq: u64,
 }
 
-/// This text is no position that any message center gave out.
+/// The text is no position that any message center gave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no id that was given out here")]
 pub struct NotAPosition;

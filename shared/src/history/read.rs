@@ -1,9 +1,9 @@
-//! Reading what is stored, and knowing whether anything is missing in it.
+//! Reads stored messages, and tells whether any are missing.
 //!
 //! A page is whole if two things hold. The stream's first sequence, asked of the leader after the page was
-//! read, is not beyond the message after the page's beginning: so nothing of it can have expired. And fewer
-//! messages of the channel lie after its beginning than the stream was ever limited to: so none of them can
-//! have been pushed out by later ones.
+//! read, is not beyond the beginning of the page: so no message of the page can have expired. And fewer
+//! messages of the channel lie behind that beginning than the smallest limit of this epoch: so none of them
+//! can have been pushed out by later ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{LiveMessage, WireError};
 
-/// How long one read may take.
+/// The deadline of one read.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The pause before a replica that is behind is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Bytes of one answer about the last messages of channels, which come with their bodies: the answers that
-/// all partitions may give at the same time, and the least of one partition. A bus closes connections for
-/// which too much waits.
+/// The most bytes of the answers about the last messages of channels, which come with their bodies: of all
+/// partitions at the same time, and the least of one partition. A bus closes connections for which too much
+/// waits.
 const TAIL_BYTES: usize = 2 << 20;
 const FEWEST_TAIL_BYTES: usize = 64 << 10;
 
-/// How soon a leader says where a channel ends. Beyond, the last message is read.
+/// How soon a leader must name the last sequence of a channel. Beyond, the last message is read.
 const SAYS_WITHIN: Duration = Duration::from_secs(1);
-/// For how long it is not asked again if it said nothing.
+/// How long leaders are not asked again after one did not answer.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// That leaders say nothing about where channels end, as on a bus that lets a part publish less than it
-/// needs.
+/// Remembers that leaders do not name last sequences, as on a bus that permits a part to publish less than
+/// the part needs.
 #[derive(Debug, Default)]
 pub(super) struct Silence(std::sync::Mutex<Option<Instant>>);
 
@@ -53,77 +53,77 @@ impl Silence {
     }
 }
 
-/// How much to read at once.
+/// The most that one page holds.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLimit {
     /// Messages, at least 1.
     pub messages: usize,
-    /// Bytes; one larger message comes alone.
+    /// Bytes; a larger message comes alone.
     pub bytes: usize,
 }
 
 /// A stored message.
 #[derive(Debug, Clone)]
 pub struct StoredMessage {
-    /// Its place in the stream.
+    /// The sequence in the stream.
     pub seq: u64,
-    /// When it was stored, in nanoseconds since 1970.
+    /// When the message was stored, in nanoseconds since 1970.
     pub time: u64,
-    /// Whether it stands in place of messages that were erased, and is none itself.
+    /// Whether this is a mark in place of erased messages, and no message itself.
     pub erased: bool,
     /// The message; an error if it can't be read, for instance because a newer version wrote it.
     pub message: Result<LiveMessage, Arc<WireError>>,
-    /// Whose trace it belongs to.
+    /// The headers, with the trace of the publish.
     pub headers: async_nats::HeaderMap,
 }
 
 /// Messages of one channel, in order.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// In which life of the stream.
+    /// The epoch of the stream.
     pub epoch: Epoch,
-    /// The messages. None: as the answering replica knows, there are no more.
+    /// The messages. Empty: as the answering replica knows, there are no more.
     pub messages: Vec<StoredMessage>,
-    /// How many more of the channel there are behind these, as the answering replica knows.
+    /// The number of the channel's messages behind these, as the answering replica knows.
     pub remaining: u64,
-    /// Whether these are all from the beginning of the page to the last of them. Once it is false, it stays
-    /// so.
+    /// Whether no message is missing from the beginning of the page to the last message here. A page that is
+    /// not whole never becomes whole.
     pub whole: bool,
     /// The stream's last sequence at its leader, read after the page.
     pub last_seq: u64,
 }
 
-/// Where a channel ends.
+/// The end of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// In which epoch.
+    /// The epoch of the stream.
     pub epoch: Epoch,
-    /// The channel's last sequence; 0 if nothing of it is there.
+    /// The channel's last sequence; 0 if no message of it is stored.
     pub tail: u64,
-    /// The stream's last sequence at the replica that said so. What is not there up to here does not exist.
-    /// 0: the replica did not say how far it has come.
+    /// The stream's last sequence at the replica that answered: a message that the replica lacks up to here
+    /// does not exist. 0: the replica did not say.
     pub come: u64,
 }
 
-/// Why nothing could be read.
+/// Why a read failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// History can't be used now.
     #[error("history can't be used now")]
     NotReady,
-    /// The stream is not what it was when the reading began.
+    /// The stream has another epoch than when the reading began.
     #[error("the stream was made anew meanwhile")]
     OtherEpoch,
-    /// The leader does not have all that was seen; it may be about to, or the stream went back.
+    /// The leader lacks messages that were seen: it has not caught up, or the stream went back.
     #[error("the stream has less than was seen of it")]
     Behind,
-    /// The bus could not do it.
+    /// The call failed.
     #[error(transparent)]
     Api(#[from] ApiError),
 }
 
 impl History {
-    /// The last sequence of a channel, as the stream's leader knows; 0 if there is none.
+    /// Asks the stream's leader for the last sequence of a channel; 0 if no message is stored.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -136,15 +136,15 @@ impl History {
         Ok((epoch, seq))
     }
 
-    /// Without its message, unless the leader does not say it so: while messages of the channel are on their
-    /// way to the copies, or the store is full.
+    /// Asks for the last sequence without the message. The message is read only if the leader does not answer
+    /// that: while messages of the channel are on their way to the replicas, or the store is full.
     async fn last_of(&self, partition: u32, subject: &str) -> Result<u64, ApiError> {
         let bus = &self.inner.bus;
         let mut silent = false;
         if !self.inner.silence.lasts() {
             match bus.last_of_subject(subject, SAYS_WITHIN).await {
                 Ok(Some(seq)) if seq > 0 => return Ok(seq),
-                // That there is none, it says too when it could not look; to read it costs nothing then.
+                // A leader that could not look says 0 as well; a read costs nothing then.
                 Ok(_) => {}
                 Err(ApiError::Timeout) => silent = true,
                 Err(error) => return Err(error),
@@ -155,15 +155,17 @@ impl History {
             self.inner.silence.begin();
             tracing::warn!(
                 subject = subject::log_all(partition),
-                "the bus does not say where channels end, so their last messages are read; this part needs the                  permission to publish there"
+                "the bus does not say where channels end, so their last messages are read; this part needs the \
+                 permission to publish there"
             );
         }
         Ok(last.map_or(0, |message| message.seq))
     }
 
-    /// The last sequences of channels of one partition (at most 1,000) that are beyond `after`, in the order
-    /// of the channels; none: all that the channel has is up to there. `at_least`: the stream's last sequence
-    /// that the answer must know, from the leader. Asks until every channel is answered: give it a deadline.
+    /// Reads the last sequences of channels of one partition (at most 1,000), in the order of the channels.
+    /// `None`: the channel has no message beyond `after`. `at_least`: the stream's last sequence, from the
+    /// leader, that the answering replica must have. Asks until every channel is answered: the caller sets
+    /// the deadline.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -176,7 +178,7 @@ impl History {
     ) -> Result<Vec<Option<u64>>, ReadError> {
         let stream = subject::log_stream(partition);
         let mut open = Open::new(channels, self.partitions());
-        // As many at a time as there are partitions may be asked: together that is no more than one may send.
+        // All partitions may be asked at the same time: together their answers stay within the bound.
         let bytes = (TAIL_BYTES / self.partitions() as usize).max(FEWEST_TAIL_BYTES);
         while !open.subjects.is_empty() {
             let subjects = open.subjects();
@@ -189,8 +191,8 @@ impl History {
                 BatchAnswer::Cut { messages, up_to: Some(up_to), .. } if up_to >= at_least => {
                     open.answer(&messages);
                 }
-                // Nothing at all was found, which does not tell how far the replica has come. A message that
-                // the leader has makes it tell.
+                // An empty answer does not say how far the replica has come. A message that the leader has
+                // makes the replica say so.
                 BatchAnswer::Whole { up_to: None, .. } if open.known.is_none() => {
                     let get = Get::Next { seq: 1, subject: &subject::log_all(partition) };
                     match self.inner.bus.get_message(&stream, get, DEADLINE).await? {
@@ -198,7 +200,7 @@ impl History {
                         None => break,
                     }
                 }
-                // The replica is behind, or what the leader had is gone by now.
+                // The replica is behind, or the leader's message is gone by now.
                 BatchAnswer::Whole { .. } | BatchAnswer::Cut { .. } => {
                     open.known = None;
                     sleep(PAUSE).await;
@@ -208,20 +210,20 @@ impl History {
         Ok(open.tails)
     }
 
-    /// Where a channel ends in this epoch, and how far whoever says so has come: one answer of one replica,
-    /// so that neither a leader that was cut off nor one that still takes in what it has can be taken for one
-    /// that knows.
+    /// Reads the end of a channel in this epoch, and how far the answering replica has come. Both are one
+    /// answer of one replica, so that neither a leader that was cut off nor a leader that has not caught up
+    /// is believed.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub async fn end(&self, channel: &Channel, epoch: Epoch) -> Result<End, ReadError> {
         let partition = self.partition(channel);
-        // Before the question, so that what is answered knows no less.
+        // Read before the question, so that the answer knows no less.
         let before = self.still_at_leader(partition, epoch).await?;
         let subjects = [subject::log(channel, self.partitions())];
         let stream = subject::log_stream(partition);
         let batch = Batch::LastOf { subjects: &subjects, seq: 1, bytes: 1 };
-        // One channel has one last message, so the answer can't have been cut off before that.
+        // A channel has one last message, so the answer can't have been cut off before it.
         let (BatchAnswer::Whole { messages, up_to } | BatchAnswer::Cut { messages, up_to, .. }) =
             self.inner.bus.direct_batch(&stream, batch, DEADLINE).await?;
         self.still_at_leader(partition, epoch).await?;
@@ -235,7 +237,7 @@ impl History {
         if now == epoch { Ok(state) } else { Err(ReadError::OtherEpoch) }
     }
 
-    /// The messages of a channel after a sequence of this epoch, as many as `limit` lets through.
+    /// Reads the messages of a channel behind a sequence of this epoch, within `limit`.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -255,14 +257,14 @@ impl History {
             messages: limit.messages.clamp(1, 1_000),
             bytes: limit.bytes,
         };
-        // Before the questions, so that what they answer knows is not less.
+        // Read before the questions, so that the answers know no less.
         let seen = self.seen(partition);
         let read = self.inner.bus.direct_batch(&subject::log_stream(partition), batch, DEADLINE).await?;
         let (messages, remaining) = match read {
             BatchAnswer::Whole { messages, .. } => (messages, 0),
             BatchAnswer::Cut { messages, pending, .. } => (messages, pending),
         };
-        // Not what the keeper knows: it looks from time to time, and the stream may have changed since.
+        // The maintainer looks only from time to time, and the stream may have changed since.
         let (known, state) = self.leader(partition).await?;
         if known.epoch != epoch {
             return Err(ReadError::OtherEpoch);
@@ -272,8 +274,7 @@ impl History {
         }
         let count = messages.len() as u64 + remaining;
         let first = if state.messages == 0 { state.last_seq + 1 } else { state.first_seq };
-        // A stream that never lost a message begins at 1; one that is empty has none to lose if none was ever
-        // there.
+        // A stream that never lost a message begins at 1. An empty stream has lost none if it never had one.
         let unexpired = after.saturating_add(1) >= first || state.last_seq == 0;
         self.saw(epoch, partition, state.last_seq);
         Ok(Page {
@@ -285,8 +286,8 @@ impl History {
         })
     }
 
-    /// The channel and the id of the message at a sequence, as the stream's leader knows. `None`: nothing is
-    /// there that can be read.
+    /// Reads the channel and the id of the message at a sequence, from the leader. `None`: no readable
+    /// message is there.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -299,7 +300,8 @@ impl History {
         }))
     }
 
-    /// What the leader of a partition says, asked after now. Many who want to know at once share a question.
+    /// Reads the state of a partition's stream from the leader, asked after this call. Concurrent callers
+    /// share one question.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -307,7 +309,7 @@ impl History {
         self.leader(partition).await.map(|(_, state)| state)
     }
 
-    /// The same with the epoch that it holds for, which may be a newer one than is known here.
+    /// Reads the state of a partition's stream with its epoch, which may be newer than the epoch known here.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -343,20 +345,20 @@ impl History {
     }
 }
 
-/// Channels whose last message is asked for, until all are answered.
+/// The channels whose last sequence is not answered yet.
 #[derive(Debug)]
 struct Open {
-    /// Those that are not answered yet, and the place of their answer.
+    /// The subjects of these channels, with the index of their answer.
     subjects: HashMap<String, usize>,
     tails: Vec<Option<u64>>,
-    /// A subject of which the leader has a message.
+    /// A subject of which the leader surely has a message.
     known: Option<String>,
 }
 
 impl Open {
     fn new(channels: &[Channel], partitions: u32) -> Self {
         let subject = |channel| subject::log(channel, partitions);
-        let subjects = channels.iter().map(subject).enumerate().map(|(place, subject)| (subject, place));
+        let subjects = channels.iter().map(subject).enumerate().map(|(index, subject)| (subject, index));
         Self { subjects: subjects.collect(), tails: vec![None; channels.len()], known: None }
     }
 
@@ -366,8 +368,8 @@ impl Open {
 
     fn answer(&mut self, messages: &[RawMessage]) {
         for message in messages {
-            if let Some(place) = self.subjects.remove(&message.subject) {
-                self.tails[place] = Some(message.seq);
+            if let Some(index) = self.subjects.remove(&message.subject) {
+                self.tails[index] = Some(message.seq);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Storing a message: tried until the stream says that it has it, always under the same id.
+//! Stores messages: tried until the stream acknowledges, always under the same message id.
 
 use std::time::Duration;
 
@@ -13,50 +13,50 @@ use crate::ids::{Channel, MessageId};
 use crate::subject;
 use crate::wire::{Kind, LiveMessage};
 
-/// How long one try may take.
+/// The deadline of one try.
 const TRY: Duration = Duration::from_secs(3);
-/// The pause after the first try that failed, and the longest.
+/// The pause after the first failed try, and the longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the store answered.
+/// The outcome of storing a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Where the message is.
+    /// The position of the message.
     pub position: Position,
-    /// It was there already, by its id.
+    /// Whether a message with the same id was stored before.
     pub duplicate: bool,
-    /// How often it was tried before.
+    /// The number of failed tries before.
     pub retries: u32,
 }
 
-/// What erasing did.
+/// The outcome of erasing a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Erased {
-    /// How many messages were removed.
+    /// The number of messages that were removed.
     pub messages: u64,
-    /// Where the channel goes on.
+    /// The position behind which the channel goes on.
     pub position: Position,
 }
 
-/// Why a message is not stored, or nobody can tell whether it is.
+/// Why a message is not stored, or why that is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The store has no room.
+    /// The store is full.
     #[error("the store is full: raise history.max_bytes, or set history.full to drop-oldest")]
     Full,
     /// The store could not be reached until the deadline. The message may be stored: repeat it under the same
     /// id.
     #[error("the store can't be reached: {0}")]
     Unavailable(ApiError),
-    /// The store does not take it, and would not later.
+    /// The store refuses the message, and would refuse it again.
     #[error("the store refuses the message: {0}")]
     Refused(ApiError),
 }
 
 impl History {
-    /// Stores a message, tried under its id until `deadline`, a moment of [`crate::bus::Bus::awake`].
-    /// `more` are headers that travel with it.
+    /// Stores a message, trying under its id until `deadline`, a moment of [`crate::bus::Bus::awake`]. `more`
+    /// are further headers of the message.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -76,7 +76,8 @@ impl History {
         self.store_with(channel, || headers.clone(), &message.payload, deadline).await
     }
 
-    /// The same with headers made anew for each try, so that a test can show what the message id is for.
+    /// Stores a message with headers that are made for each try, so that a test can show what the message id
+    /// is for.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -103,7 +104,7 @@ impl History {
                     let epoch = self.notice(channel, before, ack, deadline).await?;
                     match self.stored(channel, epoch, ack, retries) {
                         Some(stored) => return Ok(stored),
-                        // Asked again under the same id, the stream of now says where it has the message.
+                        // Stored again under the same id, the message gets its position in the new epoch.
                         None => ApiError::NoStream,
                     }
                 }
@@ -127,9 +128,10 @@ impl History {
         }
     }
 
-    /// The epoch in which a message was stored, if it is known. A new message whose sequence was seen before
-    /// it was sent: the stream went back, so nothing is acknowledged until its epoch is another one. Later
-    /// messages would hide it: once the stream is as long as it was, nothing looks missing.
+    /// Returns the epoch in which a message was stored, if it is known. A new message with a sequence that
+    /// was seen before shows that the stream went back: nothing is acknowledged then until the epoch is
+    /// another one. Later messages would hide the loss: once the stream is as long as before, nothing looks
+    /// missing.
     async fn notice(
         &self,
         channel: &Channel,
@@ -153,8 +155,8 @@ impl History {
         }
     }
 
-    /// `None` if it is not known which epoch that was, or the epoch is another one by now: its sequences are
-    /// others.
+    /// Returns the outcome of a try. `None`: the epoch is unknown, or another one by now, with other
+    /// sequences.
     fn stored(
         &self,
         channel: &Channel,
@@ -167,21 +169,20 @@ impl History {
         Some(Stored { position: Position { epoch, seq }, duplicate, retries })
     }
 
-    /// Removes all messages of a channel, tried until `deadline`, a moment of [`crate::bus::Bus::awake`].
-    /// Whoever recovers from before is told so.
+    /// Removes all messages of a channel, trying until `deadline`, a moment of [`crate::bus::Bus::awake`].
+    /// Clients that recover from before are told that messages are missing.
     ///
     /// # Errors
-    /// See [`StoreError`]. What was removed by then stays removed; repeat it.
+    /// See [`StoreError`]. Messages removed by then stay removed; repeat the call.
     pub async fn erase(&self, channel: &Channel, deadline: Instant) -> Result<Erased, StoreError> {
-        // The mark first: at no moment is something missing without it. It is removed with the rest only if
-        // there is no later one.
+        // The mark first: messages are never missing without a mark. Only a later mark removes it.
         let stream = subject::log_stream(self.partition(channel));
         let subject = subject::log(channel, self.partitions());
         let id = MessageId(crate::ids::random_bits());
         let message = LiveMessage { id, kind: Kind::Text, payload: Bytes::new() };
         let mut mark = HeaderMap::new();
         mark.insert(headers::ERASED, "1");
-        // Where that can't be told now, what is removed behind the mark is told.
+        // Where the count can't be had now, the number of removed messages stands for it.
         let left = deadline.saturating_duration_since(self.inner.bus.awake().now());
         let before = self.messages_of(&stream, &subject, TRY.min(left / 3)).await.unwrap_or_default();
         let Stored { position, .. } = self.store(channel, &message, mark, deadline).await?;
@@ -189,26 +190,26 @@ impl History {
             deadline.saturating_duration_since(self.inner.bus.awake().now()).max(Duration::from_millis(100));
         let purged = self.inner.bus.purge_before(&stream, &subject, position.seq, left.min(TRY * 3)).await;
         let purged = purged.map_err(failed)?;
-        // At a limit the mark has already taken the place of some.
+        // At a limit the mark has already pushed some out.
         Ok(Erased { messages: purged.saturating_sub(before.marks).max(before.messages), position })
     }
 
-    /// What a subject holds; each of the two questions may take `patience`.
+    /// Counts the messages of a subject; each of the two questions may take `patience`.
     async fn messages_of(&self, stream: &str, subject: &str, patience: Duration) -> Result<Before, ApiError> {
         let bus = &self.inner.bus;
         let all = bus.count_of(stream, subject, patience).await?;
-        // A mark is followed by whatever was stored since, so there is none behind the first.
+        // A mark comes before all that was stored since, so only the first message can be one.
         let first = bus.get_message(stream, Get::Next { seq: 1, subject }, patience).await?;
         let marks = u64::from(first.is_some_and(|first| first.headers.get(headers::ERASED).is_some()));
         Ok(Before { messages: all.saturating_sub(marks), marks })
     }
 }
 
-/// What a channel holds before it is erased.
+/// The contents of a channel before it is erased.
 #[derive(Clone, Copy, Default)]
 struct Before {
     messages: u64,
-    /// Of an earlier erasure: 0 or 1.
+    /// The marks of an earlier erasure: 0 or 1.
     marks: u64,
 }
 

@@ -1,7 +1,7 @@
-//! `/metrics`: what every process tells, and how it is written.
+//! `/metrics`: the metrics of every process, and their text format.
 //!
-//! Names begin with `mc_` and the part, but for the `process_` ones that all programs share. Labels come from
-//! small fixed sets: never a user, a channel, a token or an address.
+//! Names begin with `mc_` and the part, except the `process_` metrics that all programs share. Labels come
+//! from small fixed sets: never a user, a channel, a token or an address.
 
 mod process;
 mod text;
@@ -20,8 +20,8 @@ struct Build {
     part: &'static str,
 }
 
-/// Adds what every process tells about itself. Called once a process, within its runtime; `part` names what
-/// it runs, and `drain` is one of its drains.
+/// Registers the metrics of every process. Called once per process, within its runtime; `part` names the
+/// program, and `drain` is one of the drains of the process.
 pub fn register_process(registry: &mut Registry, part: &'static str, drain: &Drain) {
     let build = Family::<Build, Gauge>::default();
     build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION"), part }).set(1);

@@ -1,6 +1,6 @@
-//! What every process tells about itself: memory, processor time, open files, and the tasks of its runtime.
+//! The metrics of every process: memory, processor time, open files, and the tasks of the runtime.
 //!
-//! The names are those that all Prometheus clients use. What the system does not tell is left out, never
+//! The names are those of all Prometheus clients. A value that the system does not tell is left out, never
 //! zero: outside Linux there is no `/proc`.
 
 use prometheus_client::collector::Collector;
@@ -11,17 +11,17 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use tokio::runtime::Handle;
 
-/// Ticks of a second in `/proc/*/stat`: fixed for programs, whatever the kernel counts in.
+/// Ticks per second in `/proc/*/stat`: fixed for programs, whatever unit the kernel uses.
 const TICKS: f64 = 100.0;
 
-/// Looks anew at each scrape.
+/// The process, read again at each scrape.
 #[derive(Debug)]
 pub(super) struct Process {
     runtime: Handle,
 }
 
 impl Process {
-    /// The process, with the runtime that this is called in.
+    /// Returns the present process with the present runtime.
     pub(super) fn current() -> Self {
         Self { runtime: Handle::current() }
     }
@@ -59,7 +59,7 @@ impl Collector for Process {
             began.encode(descriptor)?;
         }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            // One of them is the directory that is being read.
+            // One descriptor is the directory that is being read.
             let open = files.count().saturating_sub(1);
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", open as f64)?;
         }
@@ -83,18 +83,19 @@ fn read(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
-/// What matters of `/proc/self/stat`.
+/// The needed fields of `/proc/self/stat`.
 #[derive(Debug, PartialEq)]
 struct Stat {
     cpu_seconds: f64,
     threads: f64,
-    /// Since the machine was started.
+    /// Ticks since the start of the machine.
     start_seconds: f64,
     virtual_bytes: f64,
 }
 
 impl Stat {
-    /// The name of the program, in parentheses, may hold anything; the fields are counted from behind it.
+    /// Parses the fields. The name of the program, in parentheses, may hold anything, so fields are counted
+    /// from behind it.
     fn parse(text: &str) -> Option<Self> {
         let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_whitespace().collect();
         // Field 3 of proc(5) is the first here.

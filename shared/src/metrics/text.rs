@@ -6,22 +6,22 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// What is written.
+/// A text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// Prometheus text 0.0.4, which every scraper and promtool read.
     Prometheus,
-    /// OpenMetrics 1.0.0, for those who ask for it.
+    /// OpenMetrics 1.0.0, for scrapers that ask for it.
     OpenMetrics,
 }
 
 impl Format {
-    /// What a scraper gets that sent this `Accept`.
+    /// Returns the format for a scraper that sent this `Accept`.
     pub(super) fn wanted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
     }
 
-    /// The `Content-Type`.
+    /// Returns the `Content-Type`.
     pub(super) const fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -39,7 +39,7 @@ struct Family<'a> {
     samples: Vec<&'a str>,
 }
 
-/// Writes what the library encoded in this format.
+/// Writes the text of the library in this format.
 pub(super) fn render(encoded: &str, format: Format) -> String {
     let mut text = String::with_capacity(encoded.len() + encoded.len() / 8);
     for family in families(encoded) {
@@ -55,7 +55,7 @@ pub(super) fn render(encoded: &str, format: Format) -> String {
     text
 }
 
-/// Takes the text apart, in its order; what belongs to a family that was seen before joins it.
+/// Splits the text into families, in order; samples of a family that was seen before join it.
 fn families(encoded: &str) -> Vec<Family<'_>> {
     let mut families: Vec<Family<'_>> = Vec::new();
     let mut places = HashMap::new();

@@ -1,41 +1,41 @@
-//! Whether two rules can name one channel. Pure.
+//! Finds out whether two rules can lead to the same channel. Pure.
 //!
-//! Two questions, for both settings that must not differ within a channel. A client of the later rule
-//! subscribes to a channel, and publishers look the same channel up at the earlier rule, whose pattern
-//! matches text of any length. Or clients of both rules come to one channel. Each is answered by a search
-//! over both patterns at once, shortest text first, which finds an example if there is one. Which names lead
-//! to a rule is not looked at: names of an earlier rule may hide some of a later one today, and rules change.
+//! There are two cases, one for each setting that must not differ within a channel. A client of the later
+//! rule subscribes to a channel that publishers look up at the earlier rule, whose pattern matches text of
+//! any length. Or clients of both rules come to one channel. Both are answered by a search over both patterns
+//! at once, shortest text first, which finds an example if there is one. The names that lead to a rule are
+//! ignored: today an earlier rule may hide some names of a later rule, but rules change.
 
 use std::collections::{HashSet, VecDeque};
 
 use super::Pattern;
 use crate::ids::{MAX_CHANNEL_BYTES, MAX_NAME_BYTES};
 
-/// What stands for the text in a placeholder where neither pattern says more.
+/// The character in a placeholder where neither pattern prescribes one.
 const ANY: char = 'x';
 
-/// How many bytes there may be.
+/// The most bytes of names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// In a placeholder of what a client names, and in a user's id.
+    /// Of a placeholder's value and of a uid.
     pub(super) placeholder: usize,
-    /// In a channel.
+    /// Of a channel.
     pub(super) channel: usize,
 }
 
-/// Those of a client.
+/// The limits of clients.
 pub(super) const LIMITS: Limits = Limits { placeholder: MAX_NAME_BYTES, channel: MAX_CHANNEL_BYTES };
 
 /// Which texts a pattern stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// Channels that its clients can come to.
+    /// Channels to which clients of the rule can come.
     Reached,
-    /// Channels that are looked up there when something is published.
+    /// Channels that publishers look up at the rule.
     LookedUp,
 }
 
-/// What a pattern takes one after the other.
+/// A piece of a pattern: a character, or a placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
     Literal(char),
@@ -51,57 +51,57 @@ fn tokens(pattern: &Pattern) -> Vec<Token> {
     tokens
 }
 
-/// How far one pattern has come.
+/// How far the search has come in one pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-struct Place {
+struct State {
     token: usize,
-    /// Bytes in the placeholder that this is in; of one without a bound only whether there are any.
+    /// Bytes in the present placeholder; for a placeholder without a bound only whether there are any.
     filled: usize,
-    /// Whether all that is in there is "0", which is nobody's id.
+    /// Whether the placeholder holds only "0", which is no uid.
     zero: bool,
 }
 
 /// One pattern in the search.
 struct Walker<'t> {
     tokens: &'t [Token],
-    /// Bytes that a placeholder may have.
+    /// The most bytes of a placeholder.
     most: usize,
     side: Side,
 }
 
 impl Walker<'_> {
-    fn token(&self, place: Place) -> Option<Token> {
-        self.tokens.get(place.token).copied()
+    fn token(&self, state: State) -> Option<Token> {
+        self.tokens.get(state.token).copied()
     }
 
-    /// The same place, and the one behind a placeholder that has its text.
-    fn places(&self, place: Place) -> impl Iterator<Item = Place> {
-        let ends = match self.token(place) {
-            Some(Token::Placeholder { .. }) => place.filled > 0 && !place.zero,
+    /// Returns this state, and the state behind the placeholder if the placeholder may end here.
+    fn states(&self, state: State) -> impl Iterator<Item = State> {
+        let ends = match self.token(state) {
+            Some(Token::Placeholder { .. }) => state.filled > 0 && !state.zero,
             Some(Token::Literal(_)) | None => false,
         };
-        let behind = Place { token: place.token + 1, ..Place::default() };
-        std::iter::once(place).chain(ends.then_some(behind))
+        let behind = State { token: state.token + 1, ..State::default() };
+        std::iter::once(state).chain(ends.then_some(behind))
     }
 
-    fn is_over(&self, place: Place) -> bool {
-        self.places(place).any(|place| self.token(place).is_none())
+    fn is_over(&self, state: State) -> bool {
+        self.states(state).any(|state| self.token(state).is_none())
     }
 
     /// Takes one character.
-    fn step(&self, place: Place, next: char) -> Option<Place> {
-        match self.token(place)? {
+    fn step(&self, state: State, next: char) -> Option<State> {
+        match self.token(state)? {
             Token::Literal(literal) => {
-                (literal == next).then_some(Place { token: place.token + 1, ..Place::default() })
+                (literal == next).then_some(State { token: state.token + 1, ..State::default() })
             }
             Token::Placeholder { uid } => {
-                let filled = place.filled + next.len_utf8();
+                let filled = state.filled + next.len_utf8();
                 match self.side {
-                    Side::LookedUp => Some(Place { filled: 1, ..place }),
+                    Side::LookedUp => Some(State { filled: 1, ..state }),
                     Side::Reached if filled > self.most => None,
                     Side::Reached => {
-                        let zero = uid && place.filled == 0 && next == '0';
-                        Some(Place { filled, zero, ..place })
+                        let zero = uid && state.filled == 0 && next == '0';
+                        Some(State { filled, zero, ..state })
                     }
                 }
             }
@@ -109,16 +109,15 @@ impl Walker<'_> {
     }
 }
 
-/// A channel that clients of `one` can come to and that `other` stands for as well; none if there is no such
-/// channel.
+/// Searches a channel to which clients of `one` can come and which `other` stands for as well.
 pub(super) fn meet(one: &Pattern, (other, side): (&Pattern, Side), limits: Limits) -> Option<String> {
     let (one, other) = (tokens(one), tokens(other));
     let one = Walker { tokens: &one, most: limits.placeholder, side: Side::Reached };
     let other = Walker { tokens: &other, most: limits.placeholder, side };
     // By length: characters have one to four bytes.
-    let mut waiting: VecDeque<Vec<(Place, Place, String)>> = VecDeque::new();
+    let mut waiting: VecDeque<Vec<(State, State, String)>> = VecDeque::new();
     waiting.resize_with(limits.channel + 1, Vec::new);
-    waiting[0].push((Place::default(), Place::default(), String::new()));
+    waiting[0].push((State::default(), State::default(), String::new()));
     let mut seen = HashSet::new();
     for length in 0..=limits.channel {
         while let Some((at, beside, text)) = waiting[length].pop() {
@@ -128,7 +127,7 @@ pub(super) fn meet(one: &Pattern, (other, side): (&Pattern, Side), limits: Limit
             if length > 0 && one.is_over(at) && other.is_over(beside) {
                 return Some(text);
             }
-            for (at, beside) in one.places(at).flat_map(|at| other.places(beside).map(move |b| (at, b))) {
+            for (at, beside) in one.states(at).flat_map(|at| other.states(beside).map(move |b| (at, b))) {
                 let next = match (one.token(at), other.token(beside)) {
                     (Some(Token::Literal(next)), Some(_)) | (Some(_), Some(Token::Literal(next))) => next,
                     (Some(Token::Placeholder { .. }), Some(Token::Placeholder { .. })) => ANY,

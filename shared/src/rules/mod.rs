@@ -1,11 +1,11 @@
-//! Channel rules: which internal channel a client's name stands for, and who may use it.
+//! Channel rules: which internal channel a client's name stands for, and who may use the channel.
 //!
-//! One list, the same for edges and publishers, matched in order; the first match wins. A pattern is text
-//! with placeholders, `{id}@video`; the channel is text built from them, `video:{id}`, and `{uid}`, the
-//! logged-in user. Pure: no I/O, no state.
+//! The rules are one list, the same for edges and publishers, matched in order; the first match wins. A
+//! pattern is text with placeholders, as in `{id}@video`. The channel is text built from them, `video:{id}`,
+//! and from `{uid}`, the logged-in user. Pure: no I/O, no state.
 //!
-//! A channel has one history and one need of a login, by whatever rule clients come to it and publishers look
-//! it up: a list with rules that meet in a channel and differ there is refused.
+//! All rules that lead to a channel must agree whether the channel has history and needs a login: a list in
+//! which two rules meet in a channel and differ there is refused.
 
 mod meet;
 
@@ -38,7 +38,7 @@ fn yes() -> bool {
     true
 }
 
-/// The rule that holds when none is configured: `@user` is the user's own channel.
+/// Returns the rule that holds when no rule is configured: `@user` is the channel of the user.
 pub fn default_rules() -> Vec<RuleConfig> {
     vec![RuleConfig { name: "@user".into(), channel: "user:{uid}".into(), login: true, history: true }]
 }
@@ -50,11 +50,11 @@ pub enum Refusal {
     UnknownChannel,
     /// The rule needs a login.
     NotAuth,
-    /// The rule matches, but the channel that comes out is none.
+    /// The rule matches, but the result is no valid channel.
     BadName(NameError),
 }
 
-/// What a client's name stands for.
+/// The channel that a client's name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// The internal channel.
@@ -65,7 +65,23 @@ pub struct Resolved {
     pub history: bool,
 }
 
-/// The checked list.
+/// The checked list of rules.
+///
+/// ```
+/// use shared::ids::Uid;
+/// use shared::rules::{Refusal, RuleConfig, Rules, default_rules};
+///
+/// let mut list = default_rules();
+/// let (name, channel) = ("{id}@video".into(), "video:{id}".into());
+/// list.push(RuleConfig { name, channel, login: false, history: true });
+/// let rules = Rules::compile(&list)?;
+///
+/// assert_eq!(rules.resolve("7@video", None).unwrap().channel.as_str(), "video:7");
+/// let ada = Uid::parse("ada").unwrap();
+/// assert_eq!(rules.resolve("@user", Some(&ada)).unwrap().channel.as_str(), "user:ada");
+/// assert_eq!(rules.resolve("@user", None), Err(Refusal::NotAuth));
+/// # Ok::<(), shared::config::Problems>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Rules {
     rules: Vec<Rule>,
@@ -84,7 +100,7 @@ impl Rules {
     /// Checks the configured list and prepares it for matching.
     ///
     /// # Errors
-    /// Every fault in every rule, by its key.
+    /// Every problem of every rule, by its key.
     pub fn compile(configs: &[RuleConfig]) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let mut rules = Vec::with_capacity(configs.len());
@@ -102,10 +118,10 @@ impl Rules {
         problems.into_result(Self { rules, digest: format!("{:016x}", fnv1a(&canonical)) })
     }
 
-    /// What `name` stands for when `uid` (if logged in) says it.
+    /// Resolves the name that a client gives; `uid` is the user, if the client has logged in.
     ///
     /// # Errors
-    /// No rule, a login is needed, or the name makes no channel.
+    /// No rule matches, a login is needed, or the name makes no valid channel.
     pub fn resolve(&self, name: &str, uid: Option<&Uid>) -> Result<Resolved, Refusal> {
         let (rule, values) = self
             .rules
@@ -126,7 +142,7 @@ impl Rules {
         Ok(Resolved { channel, login: rule.login, history: rule.history })
     }
 
-    /// Whether messages published to an internal channel are kept. No rule: they are not.
+    /// Returns whether an internal channel has history. A channel without a rule has none.
     pub fn has_history(&self, channel: &Channel) -> bool {
         self.rules
             .iter()
@@ -134,21 +150,21 @@ impl Rules {
             .is_some_and(|r| r.history)
     }
 
-    /// Whether there is any channel whose messages are kept.
+    /// Returns whether any channel has history.
     pub fn any_history(&self) -> bool {
         self.rules.iter().any(|rule| rule.history)
     }
 
-    /// A short text that is equal exactly when the rules are (but for 1 in 2^64).
+    /// Returns a short text that is equal exactly if the rules are equal (except for 1 in 2^64).
     pub fn digest(&self) -> &str {
         &self.digest
     }
 }
 
-/// Names each rule that no client comes to, since an earlier one matches each name that it matches.
+/// Adds a problem for each rule that is never taken, since an earlier rule matches all of its names.
 fn refuse_unreachable(configs: &[RuleConfig], rules: &[Rule], problems: &mut Problems) {
     for (index, later) in rules.iter().enumerate() {
-        // Whatever matches a character that no pattern has matches any text in its place.
+        // A pattern that matches a character which no pattern holds matches any text there.
         let any = later.name.fill(|_| Some("\u{10ffff}"));
         let Some(before) = rules[..index].iter().position(|earlier| earlier.name.matches(&any).is_some())
         else {
@@ -170,11 +186,11 @@ fn refuse_unreachable(configs: &[RuleConfig], rules: &[Rule], problems: &mut Pro
     }
 }
 
-/// Names each rule that meets an earlier one in a channel and has another history or need of a login.
+/// Adds a problem for each rule that meets an earlier rule in a channel and differs in history or login.
 fn refuse_differing(configs: &[RuleConfig], rules: &[Rule], problems: &mut Problems) {
     for (index, later) in rules.iter().enumerate() {
         for (before, earlier) in rules[..index].iter().enumerate() {
-            // What is published is looked up at the earlier rule.
+            // Publishes are looked up at the earlier rule.
             let published = (&earlier.channel, Side::LookedUp);
             let reached = (&earlier.channel, Side::Reached);
             let differences = [
@@ -221,12 +237,12 @@ impl Rule {
     }
 }
 
-/// Text with placeholders, no two of them side by side.
+/// Text with placeholders, of which no two are adjacent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pattern {
     /// Text before the first placeholder.
     head: String,
-    /// Each placeholder with the text behind it.
+    /// Each placeholder with the text that follows.
     tail: Vec<(String, String)>,
 }
 
@@ -258,8 +274,8 @@ impl Pattern {
         Ok(Self { head, tail })
     }
 
-    /// The placeholders' values if the whole text matches. A placeholder ends at the first occurrence of
-    /// the text behind it; the last one reaches to the end.
+    /// Returns the values of the placeholders if the whole text matches. A placeholder ends at the first
+    /// occurrence of the text that follows; the last placeholder reaches to the end.
     fn matches<'p, 't>(&'p self, text: &'t str) -> Option<Vec<(&'p str, &'t str)>> {
         let mut rest = text.strip_prefix(self.head.as_str())?;
         let mut values = Vec::with_capacity(self.tail.len());
@@ -269,7 +285,7 @@ impl Pattern {
                 rest = "";
                 value
             } else {
-                // A value has at least one character, so the text behind it is looked for after that.
+                // A value has at least one character, so the search for the following text begins behind it.
                 let first = rest.chars().next()?.len_utf8();
                 let end = first + rest[first..].find(literal.as_str())?;
                 let value = &rest[..end];

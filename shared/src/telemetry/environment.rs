@@ -1,8 +1,8 @@
 //! The standard `OTEL_*` variables: whether traces are exported, how, and how many.
 //!
-//! Nothing is exported unless an endpoint is set. A value that can't be used is named with what to write
-//! instead, and the process does not start. What only the exporter needs (headers, time-outs) it reads by
-//! itself.
+//! Nothing is exported unless an endpoint is set. For a value that can't be used, the error says what to
+//! write instead, and the process does not start. The exporter itself reads what only it needs (headers,
+//! time-outs).
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const DEFAULT_RATIO: f64 = 0.01;
 const SAMPLERS: &str = "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, \
     parentbased_traceidratio";
 
-/// How spans travel to the collector.
+/// The protocol of the collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     /// OTLP over HTTP, as protobuf.
@@ -44,12 +44,12 @@ const PROTOCOLS: &str = if cfg!(feature = "otlp-grpc") {
      `cargo build --release --features otlp-grpc`"
 };
 
-/// How spans are exported.
+/// The settings of the export.
 #[derive(Debug, Clone)]
 pub(super) struct TraceSettings {
-    /// Where to, as it was given.
+    /// The endpoint, as given.
     pub(super) endpoint: String,
-    /// How.
+    /// The protocol.
     pub(super) protocol: Protocol,
     /// Which traces are sampled.
     pub(super) sampler: Sampler,
@@ -57,11 +57,11 @@ pub(super) struct TraceSettings {
     pub(super) named: bool,
     /// PEM file of the authorities that may have signed the collector's certificate.
     pub(super) certificate: Option<String>,
-    /// Spans that may wait; more are dropped and counted.
+    /// The most spans that wait; further spans are dropped and counted.
     pub(super) queue: usize,
-    /// Spans that are sent at a time.
+    /// The most spans that are sent at a time.
     pub(super) batch: usize,
-    /// How long a span waits for others to be sent with.
+    /// How long a span waits for others of its batch.
     pub(super) delay: Duration,
     /// How long sending may take.
     pub(super) timeout: Duration,
@@ -70,7 +70,7 @@ pub(super) struct TraceSettings {
 /// Reads the variables. `None`: no traces.
 ///
 /// # Errors
-/// Every value that can't be used, a line each.
+/// Every unusable value, a line each.
 pub(super) fn read(variables: &[(String, String)]) -> Result<Option<TraceSettings>, String> {
     let mut variables = Variables { variables, faults: Vec::new() };
     let settings = variables.settings();
@@ -83,7 +83,7 @@ struct Variables<'a> {
 }
 
 impl Variables<'_> {
-    /// The value of the first of these that is there; an empty one counts as none.
+    /// Returns the first of these variables that is set; an empty value counts as unset.
     fn get(&self, names: &[&str]) -> Option<String> {
         names.iter().find_map(|wanted| {
             let (_, value) = self.variables.iter().find(|(name, _)| name == wanted)?;
@@ -157,7 +157,7 @@ impl Variables<'_> {
         }
     }
 
-    /// A whole number above 0, at most a million.
+    /// Reads a whole number from 1 to a million.
     fn number(&mut self, name: &str, default: usize) -> usize {
         let Some(text) = self.get(&[name]) else { return default };
         match text.parse() {

@@ -7,7 +7,7 @@ use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 
 use super::environment::{Protocol, TraceSettings};
 
-/// Sets up the exporter. It connects when the first spans are sent. Called within the runtime.
+/// Makes the exporter, which connects when the first spans are sent. Must be called within the runtime.
 ///
 /// # Errors
 /// The endpoint, the headers or the certificate can't be used.
@@ -51,8 +51,8 @@ fn grpc(secure: bool, pem: Option<Vec<u8>>) -> Result<SpanExporter, opentelemetr
     builder.with_tls_config(tls).build()
 }
 
-/// For this client alone: nothing is installed globally. The system's certificates are read only where
-/// needed.
+/// Makes the TLS configuration of this client: nothing is installed globally. The system's certificates are
+/// read only where they are needed.
 fn tls(secure: bool, pem: Option<&[u8]>) -> anyhow::Result<rustls::ClientConfig> {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject as _;

@@ -1,4 +1,4 @@
-//! Log lines that say to which trace they belong: `trace_id` and `span_id` at their end.
+//! Log lines that name their trace: `trace_id` and `span_id` at their end.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Writes what the format within writes, and the ids if there are any.
+/// Writes the line of the inner format, and the ids if there are any.
 #[derive(Debug)]
 pub(super) struct WithTrace<F> {
     format: F,
@@ -46,7 +46,7 @@ where
     }
 }
 
-/// A line with the ids of a span behind its last field.
+/// Appends the ids of a span to a line, behind its last field.
 fn append(line: &str, span: &SpanContext, json: bool) -> String {
     let (trace, id) = (span.trace_id(), span.span_id());
     let line = line.trim_end();

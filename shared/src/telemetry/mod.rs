@@ -1,8 +1,8 @@
 //! Logs to standard error, as text or JSON, and traces to an OTLP collector.
 //!
-//! Started once, by `main`. Traces are of spans whose target is [`trace::TARGET`] and nothing else, so that
-//! what a library logs about exporting is never exported itself; without an exporter those spans do not exist
-//! at all.
+//! Started once, by `main`. Traces consist only of spans with the target [`trace::TARGET`], so that logs of a
+//! library about the export are never exported themselves. Without an exporter these spans do not exist at
+//! all.
 
 mod environment;
 mod exporter;
@@ -44,8 +44,7 @@ pub fn validate(config: &LogConfig, problems: &mut Problems) {
     if let Err(error) = EnvFilter::try_new(&config.filter) {
         problems.add("log.filter", format!("{error}; write e.g. \"info\" or \"info,edge=debug\""));
     }
-    // A word alone is taken for the name of a module, of which there is none, so that nothing would be
-    // logged.
+    // A bare word counts as the name of a module. With an unknown module, nothing would be logged.
     for word in config.filter.split(',').map(str::trim) {
         let is_bare = !word.is_empty() && !word.contains(['=', '[']);
         let module = word.split("::").next().unwrap_or_default();
@@ -59,12 +58,12 @@ pub fn validate(config: &LogConfig, problems: &mut Problems) {
 /// Checks the standard `OTEL_*` variables.
 ///
 /// # Errors
-/// Every value that can't be used, a line each, with what to write instead.
+/// Every unusable value, a line each, with what to write instead.
 pub fn check_environment(variables: &[(String, String)]) -> Result<(), String> {
     environment::read(variables).map(|_| ())
 }
 
-/// What runs beside the program until it ends.
+/// The tasks and threads of telemetry, which run until the program ends.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     sending: Drain,
@@ -73,7 +72,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sends the spans that wait, for at most `grace`, and writes the lines that wait, for a second at most.
+    /// Sends the waiting spans, for at most `grace`, and writes the waiting lines, for a second at most.
     pub async fn finish(mut self, grace: Duration) {
         if self.provider.is_some() && self.sending.finish(grace).await > 0 {
             tracing::warn!("left before the last traces were exported");
@@ -92,7 +91,7 @@ impl Telemetry {
 pub fn start(config: &LogConfig, service: &str, variables: &[(String, String)]) -> anyhow::Result<Telemetry> {
     let settings = environment::read(variables).map_err(anyhow::Error::msg)?;
     let (writer, lost_lines, last_lines) = writer::to_stderr().context("standard error")?;
-    // The layer sees nothing; it is where the metrics find the counter.
+    // The layer sees no events: it only holds the counter for the metrics.
     let mut layers = vec![lines(config, writer), Counting(lost_lines).with_filter(LevelFilter::OFF).boxed()];
     let mut telemetry = match &settings {
         Some(settings) => export(settings, service, &mut layers)?,
@@ -110,8 +109,8 @@ pub fn start(config: &LogConfig, service: &str, variables: &[(String, String)]) 
     Ok(telemetry)
 }
 
-/// Panics are lines of the log. The usual way writes to standard error, where the task that panics would wait
-/// for whoever reads that.
+/// Writes panics as lines of the log. The default hook writes to standard error itself, and would block the
+/// panicking task while nobody reads.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
@@ -128,7 +127,7 @@ fn log_panics() {
 
 fn lines(config: &LogConfig, writer: NonBlocking) -> BoxedLayer {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Spans of traces are for the exporter; a line says only to which it belongs.
+    // Spans of traces are for the exporter; a line only names its trace.
     let silence = format!("{}=off", trace::TARGET).parse().expect("a target and a level are a directive");
     let filter = filter.add_directive(silence);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
@@ -146,7 +145,7 @@ fn lines(config: &LogConfig, writer: NonBlocking) -> BoxedLayer {
     }
 }
 
-/// Starts exporting, and adds what makes spans.
+/// Starts the export, and adds the layers that make spans.
 fn export(
     settings: &TraceSettings,
     service: &str,
@@ -173,12 +172,12 @@ fn export(
         .with_tracked_inactivity(false);
     let only_ours = Targets::new().with_target(trace::TARGET, LevelFilter::INFO);
     layers.push(spans.with_filter(only_ours).boxed());
-    // It sees nothing; it is where the metrics find the counters.
+    // The layer sees no events: it only holds the counters for the metrics.
     layers.push(Counting(counts).with_filter(LevelFilter::OFF).boxed());
     Ok(Telemetry { sending, last_lines: None, provider: Some(provider) })
 }
 
-/// Who exports: what the variables say, and what they leave open.
+/// The resource that exports: named by the variables, and by defaults for the rest.
 fn resource(settings: &TraceSettings, service: &str) -> Resource {
     let instance = format!("{:032x}", crate::ids::random_bits());
     let builder = Resource::builder().with_attributes([
@@ -193,7 +192,7 @@ struct Counting<T>(T);
 
 impl<S: tracing::Subscriber, T: 'static> Layer<S> for Counting<T> {}
 
-/// Adds what became of lines, and of spans if this process exports any.
+/// Registers the counters of lines, and of spans if this process exports any.
 pub(crate) fn register(registry: &mut Registry) {
     let counts = tracing::dispatcher::get_default(|dispatch| {
         Some(dispatch.downcast_ref::<Counting<SpanCounts>>()?.0.clone())

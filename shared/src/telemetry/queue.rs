@@ -1,7 +1,7 @@
-//! Spans on their way to the exporter: a bounded queue and one task that sends them in batches.
+//! The queue of spans in front of the exporter: bounded, with one task that sends batches.
 //!
-//! Ending a span never waits: what finds the queue full is dropped and counted. A collector that is away or
-//! refuses costs nothing but its spans, which are counted too, and a line in the log once in a while.
+//! The end of a span never waits: a span that finds the queue full is dropped and counted. If the collector
+//! is away or refuses, only spans are lost; they are counted, and a line is logged once in a while.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::environment::TraceSettings;
 
-/// At most one complaint about the collector is logged in this time.
+/// The shortest time between two complaints about the collector in the log.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -26,7 +26,7 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// What became of spans.
+/// Counters of spans, by outcome.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SpanCounts(Family<Outcome, Counter>);
 
@@ -35,7 +35,7 @@ impl SpanCounts {
         self.0.get_or_create(&Outcome { outcome }).inc_by(spans as u64);
     }
 
-    /// Adds them to the metrics.
+    /// Registers the counters.
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("mc_trace_spans", "Spans of traces, by what became of them", self.0.clone());
     }
@@ -46,14 +46,14 @@ impl SpanCounts {
     }
 }
 
-/// Where spans go when they end.
+/// The entrance of the queue, where ended spans go.
 #[derive(Debug)]
 pub(super) struct Queue {
     spans: mpsc::Sender<SpanData>,
     counts: SpanCounts,
 }
 
-/// The other end.
+/// The exit of the queue, which sends the spans.
 #[derive(Debug)]
 pub(super) struct Sending<E> {
     spans: mpsc::Receiver<SpanData>,
@@ -65,7 +65,7 @@ pub(super) struct Sending<E> {
     complaint: Option<Instant>,
 }
 
-/// A queue, and what sends the spans in it.
+/// Makes a queue: entrance and exit.
 pub(super) fn queue<E>(settings: &TraceSettings, exporter: E, counts: &SpanCounts) -> (Queue, Sending<E>) {
     let (sender, spans) = mpsc::channel(settings.queue);
     let sending = Sending {
@@ -99,7 +99,7 @@ impl SpanProcessor for Queue {
 }
 
 impl<E: SpanExporter> Sending<E> {
-    /// Sends until told to leave; then what waits is sent, and no more taken.
+    /// Sends spans until told to leave; then sends the waiting spans, and takes no more.
     pub(super) async fn run(&mut self, leaving: &CancellationToken) {
         let mut batch = Vec::new();
         while !leaving.is_cancelled() {
@@ -120,7 +120,7 @@ impl<E: SpanExporter> Sending<E> {
             tokio::select! {
                 taken = self.spans.recv_many(batch, self.batch - batch.len()) => {
                     if taken == 0 {
-                        // Nobody has the other end any more.
+                        // The entrance is gone.
                         return leaving.cancelled().await;
                     }
                     deadline.get_or_insert(now + self.delay);

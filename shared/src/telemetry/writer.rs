@@ -1,7 +1,7 @@
-//! Where log lines go: a bounded queue, and a thread of its own that writes them to standard error.
+//! The writer of log lines: a bounded queue, and a thread of its own that writes to standard error.
 //!
-//! Whoever reads standard error may stop, as a container's log driver does. Then the thread waits, and nobody
-//! else: what does not fit into the queue is dropped and counted.
+//! The reader of standard error may stop, as a container's log driver may do. Then only that thread waits:
+//! lines that find the queue full are dropped and counted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,13 +17,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use tokio::sync::oneshot;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-/// Lines that wait to be written; some 2 MB.
+/// The most lines that wait to be written: some 2 MB.
 const MAX_LINES: usize = 8_192;
 
-/// How many lines were lost.
+/// Counters of lost lines.
 #[derive(Debug, Clone)]
 pub(super) struct LostLines {
-    /// Lines that found no room.
+    /// Lines that found the queue full.
     dropped: ErrorCounter,
     /// Lines that could not be written.
     failed: Arc<AtomicU64>,
@@ -43,12 +43,12 @@ impl Collector for LostLines {
     }
 }
 
-/// Writes what waits when it is dropped, for a second or so at most.
+/// Writes the waiting lines when it is dropped, for about a second at most.
 #[derive(Debug)]
 pub(super) struct LastLines(WorkerGuard);
 
 impl LastLines {
-    /// Resolves when everything was written, or its time is over. On a thread, since the reader may be gone.
+    /// Writes the waiting lines, until a time-out. Uses a thread, since the reader may be gone.
     pub(super) async fn flush(self) {
         let (done, waiting) = oneshot::channel();
         let flush = move || {
@@ -61,12 +61,12 @@ impl LastLines {
     }
 }
 
-/// A writer that never waits, to this process's standard error.
+/// Makes a writer to standard error that never waits.
 ///
 /// # Errors
 /// Standard error is closed.
 pub(super) fn to_stderr() -> io::Result<(NonBlocking, LostLines, LastLines)> {
-    // A descriptor of its own: whoever waits in a write holds no lock that a last word needs.
+    // With a descriptor of its own, a blocked write holds no lock that the last words need.
     Ok(to(File::from(io::stderr().as_fd().try_clone_to_owned()?), MAX_LINES))
 }
 
@@ -79,7 +79,7 @@ fn to(writer: impl Write + Send + 'static, max_lines: usize) -> (NonBlocking, Lo
     (writer, lost, LastLines(guard))
 }
 
-/// Counts the lines that can't be written, and takes them for written.
+/// Counts the lines that can't be written, and treats them as written.
 struct Counting<W> {
     writer: W,
     failed: Arc<AtomicU64>,

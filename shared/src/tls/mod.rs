@@ -1,8 +1,8 @@
-//! TLS on a port of ours: certificate and key from files, renewed without closing anything.
+//! TLS on a port of this process: certificate and key from files, renewed without closing connections.
 //!
-//! New connections get the certificate that was read last. Files that can't be used are refused, with the
-//! reason in the log, and the old ones stay. TLS 1.2 and 1.3 through rustls, with HTTP/1.1 alone offered by
-//! ALPN (RFC 7301).
+//! New connections get the latest certificate. Files that can't be used are refused, with the reason in the
+//! log, and the old certificate stays. TLS 1.2 and 1.3 through rustls, with HTTP/1.1 alone offered by ALPN
+//! (RFC 7301).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,12 +43,12 @@ pub struct TlsConfig {
 }
 
 impl TlsConfig {
-    /// Whether the port speaks TLS.
+    /// Returns whether the port speaks TLS.
     pub fn is_set(&self) -> bool {
         !self.cert.as_os_str().is_empty()
     }
 
-    /// Adds what is wrong with the files; `section` is where these keys stand, e.g. `edge.tls`.
+    /// Adds the problems of the files; `section` is the section of these keys, e.g. `edge.tls`.
     pub fn validate(&self, section: &str, problems: &mut Problems) {
         if self.is_set() == self.key.as_os_str().is_empty() {
             problems
@@ -61,10 +61,10 @@ impl TlsConfig {
     }
 }
 
-/// What the two files hold, usable together.
+/// Certificate and key, usable together.
 struct Pair {
     server: Arc<ServerConfig>,
-    /// Unix time in seconds.
+    /// The end of validity, in seconds since 1970.
     not_after: i64,
     /// The bytes of both files.
     bytes: [Vec<u8>; 2],
@@ -113,7 +113,7 @@ struct Reload {
     outcome: &'static str,
 }
 
-/// What is counted of a TLS port.
+/// Metrics of a TLS port.
 #[derive(Debug, Clone, Default)]
 struct Metrics {
     expiry: Gauge,
@@ -134,7 +134,7 @@ impl Metrics {
     }
 }
 
-/// Makes TLS of the connections of one port. Cheap to clone.
+/// Accepts TLS on the connections of one port. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     part: &'static str,
@@ -143,9 +143,9 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Reads the files, and again whenever they or their names change, until the drain begins. `None`: the
-    /// port speaks plain text, which only a restart changes. `prefix` begins the names of the metrics, e.g.
-    /// `mc_edge`.
+    /// Reads the files, and reads them again whenever they or their names change, until the drain begins.
+    /// `None`: the port speaks plain text, which only a restart changes. `prefix` is the prefix of the
+    /// metrics, e.g. `mc_edge`.
     ///
     /// # Errors
     /// The files can't be used.
@@ -173,10 +173,10 @@ impl Acceptor {
         Ok(Some(acceptor))
     }
 
-    /// The handshake. Its deadline is the caller's.
+    /// Performs the handshake. The caller sets the deadline.
     ///
     /// # Errors
-    /// The client does not speak TLS, or not with us; or the connection broke.
+    /// The client speaks no TLS, or refuses this server, or the connection broke.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
         let server = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         match TlsAcceptor::from(server).accept(stream).await {
@@ -231,17 +231,17 @@ impl Acceptor {
     }
 }
 
-/// A client's connection, with TLS or without. What has none costs nothing more.
+/// The connection of a client, with TLS or without. Plain text costs nothing extra.
 #[derive(Debug)]
 pub enum Stream {
-    /// As it came.
+    /// A connection without TLS.
     Plain(TcpStream),
-    /// After the handshake.
+    /// A connection after the handshake.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// The connection below.
+    /// Returns the connection below.
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,

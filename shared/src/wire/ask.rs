@@ -1,46 +1,46 @@
-//! "To how many sessions did these messages go?", and an edge's answer.
+//! Asks of a publisher to how many sessions its messages went, and the edges' answers.
 
 use serde::{Deserialize, Serialize};
 
 use crate::history::Epoch;
 use crate::ids::{Channel, MessageId, NodeId};
 
-/// A question to every edge; the answer goes to the reply subject. A frame holds all that one publisher asks
-/// within a millisecond. Messages without history are asked about by their ids, behind them on the same
-/// connection; stored ones by their places, in no order with their live copies.
+/// An ask to every edge; the answers go to the reply subject. An ask holds all messages about which one
+/// publisher asks within a millisecond. It names messages without history by their ids, and follows them on
+/// the same connection; it names stored messages by their sequences, in no order with their live copies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// The messages asked about that are not stored.
+    /// The ids of messages without history.
     pub ids: Vec<MessageId>,
-    /// The stored messages asked about. A part of before history leaves them unanswered.
+    /// The stored messages. An edge of a version without history leaves them unanswered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stored: Vec<StoredRef>,
 }
 
-/// A stored message.
+/// The sequence of a stored message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredRef {
-    /// Its channel.
+    /// The channel.
     #[serde(rename = "c")]
     pub channel: Channel,
-    /// Its sequence in the stream of its channel's partition.
+    /// The sequence in the stream of the channel's partition.
     #[serde(rename = "n")]
     pub seq: u64,
-    /// The epoch that the sequence is of. None from a publisher-api of before this field.
+    /// The epoch of the sequence; `None` from a publisher-api of a version without this field.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
 }
 
-/// What one edge did with one message.
+/// The sessions of one edge to which one message went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Sessions whose socket or outbox accepted it.
+    /// Sessions whose socket or outbox accepted the message.
     #[serde(rename = "s")]
     pub sessions: u64,
-    /// Sessions it was refused to, or that were closing.
+    /// Sessions that refused the message, or that were closing.
     #[serde(rename = "f")]
     pub failed: u64,
 }
@@ -58,12 +58,13 @@ pub struct Answer {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// Who answers.
+    /// The edge that answers.
     pub edge: NodeId,
-    /// One entry an id, in the order asked. `null`: this edge has not seen the message (it was not
-    /// connected then, or it is too long ago), so the count is not known.
+    /// One entry per id, in the order of the ask. `null`: the edge has not seen the message (it was not
+    /// connected then, or the message is too old), so the count is not known.
     pub counts: Vec<Option<Counts>>,
-    /// The same for [`Ask::stored`]. Empty where all of them are unknown, as a part of before history says.
+    /// One entry per stored message of the ask. Empty if all of them are unknown, as to an edge of a version
+    /// without history.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stored: Vec<Option<Counts>>,
 }

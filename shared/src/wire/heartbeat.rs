@@ -1,46 +1,46 @@
-//! How publishers know which edges live.
+//! Heartbeats of edges, by which publishers know them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
 
-/// What an edge says about itself every second.
+/// The heartbeat of an edge, sent every second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// Who speaks.
+    /// The edge.
     pub edge: NodeId,
-    /// What it does.
+    /// The state of the edge.
     pub state: EdgeState,
-    /// Client sessions it holds.
+    /// The number of its sessions.
     pub sessions: u64,
-    /// Digest of its channel rules: publishers and edges must have the same.
+    /// The digest of its channel rules: publishers and edges must have the same rules.
     pub rules: String,
 }
 
-/// Where an edge is in its life.
+/// The state of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EdgeState {
-    /// Announces itself; takes clients once publishers know it.
+    /// The edge announces itself, and takes clients once the publishers know it.
     Starting,
-    /// Takes clients.
+    /// The edge takes clients.
     Serving,
-    /// Takes no new clients and closes those it has; still delivers and answers.
+    /// The edge takes no new clients and closes its sessions; it still delivers and answers.
     Draining,
-    /// Its last word: it holds no session any more and needs not be asked.
+    /// The last heartbeat: the edge has no sessions any more and need not be asked.
     Bye,
 }
 
-/// A publisher's "I will ask you from now on". It goes to the heartbeat's reply subject.
+/// The acknowledgement of a heartbeat, sent to the reply subject: the publisher asks this edge from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatAck {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// Who acknowledges.
+    /// The publisher.
     pub publisher: NodeId,
 }
 

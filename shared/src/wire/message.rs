@@ -7,7 +7,7 @@ use super::{VERSION, WireError, check_version};
 use crate::headers;
 use crate::ids::MessageId;
 
-/// How plain subscribers receive it.
+/// The kind of WebSocket frame in which plain subscribers receive a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A WebSocket text frame.
@@ -19,17 +19,17 @@ pub enum Kind {
 /// A message on its way to the subscribers of one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveMessage {
-    /// Its name in asks and in the duplicate window.
+    /// The id, in asks and in the duplicate window.
     pub id: MessageId,
     /// Text or binary.
     pub kind: Kind,
-    /// What the publisher wrote, byte for byte; UTF-8 if it is text. It may be a slice of a read
-    /// buffer: copy what is kept.
+    /// The payload as the publisher wrote it, byte for byte; UTF-8 if the kind is text. The bytes may be a
+    /// slice of a read buffer: copy what lives longer.
     pub payload: Bytes,
 }
 
 impl LiveMessage {
-    /// The headers to publish with.
+    /// Returns the headers of the message on the bus.
     pub fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(headers::MESSAGE_ID, self.id.to_string());
@@ -45,7 +45,7 @@ impl LiveMessage {
     /// Reads a message from the bus.
     ///
     /// # Errors
-    /// No id, an unknown kind, a version that is too new, or text that is not UTF-8.
+    /// There is no id, the kind is unknown, the version is too new, or a text is not UTF-8.
     pub fn decode(headers: Option<&HeaderMap>, payload: Bytes) -> Result<Self, WireError> {
         let headers = headers.ok_or(WireError::Header(headers::MESSAGE_ID))?;
         let get = |name: &'static str| headers.get(name).map(|value| value.as_str());

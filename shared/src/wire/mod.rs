@@ -1,8 +1,7 @@
-//! What travels on the bus between two parts.
+//! The envelopes that travel on the bus between two parts.
 //!
 //! Every envelope carries a version (absent: 1). A part reads the version before its own, its own and the
-//! one after, and takes fields that it does not know for granted, so that two adjacent versions of any two
-//! parts work together.
+//! next, and ignores unknown fields, so that any two parts of adjacent versions work together.
 
 mod ask;
 mod control;
@@ -16,19 +15,19 @@ pub use heartbeat::{EdgeState, Heartbeat, HeartbeatAck};
 pub use message::{Kind, LiveMessage};
 pub use verify::{AUTH_HEARTBEAT, AuthHeartbeat, AuthState, Verdict, VerifyReply, VerifyRequest};
 
-/// The version that this build writes.
+/// The version of envelopes that this build writes.
 pub const VERSION: u32 = 1;
 
-/// Why something from the bus could not be read.
+/// Why an envelope can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// Not the JSON that is expected there.
+    /// The bytes are not the expected JSON.
     #[error("not a valid envelope: {0}")]
     Json(#[from] serde_json::Error),
     /// A header is missing or wrong.
     #[error("header {0} is missing or wrong")]
     Header(&'static str),
-    /// Written by a part that is more than one version ahead.
+    /// A part that is more than one version ahead wrote the envelope.
     #[error("version {0} is too new for this build, which reads up to {max}", max = VERSION + 1)]
     Version(u32),
     /// A text message that is not UTF-8.
@@ -36,7 +35,7 @@ pub enum WireError {
     NotUtf8,
 }
 
-/// Refuses what is more than one version ahead.
+/// Refuses a version that is more than one ahead.
 fn check_version(version: u32) -> Result<(), WireError> {
     if version > VERSION + 1 { Err(WireError::Version(version)) } else { Ok(()) }
 }
@@ -46,19 +45,29 @@ fn first_version() -> u32 {
 }
 
 /// An envelope in JSON.
+///
+/// ```
+/// use shared::wire::{Ask, Envelope as _, VERSION};
+///
+/// let ask = Ask { v: VERSION, ids: vec![], stored: vec![] };
+/// assert_eq!(Ask::decode(&ask.encode())?, ask);
+/// assert_eq!(Ask::decode(br#"{"ids":[],"later":1}"#)?.v, 1, "an unknown field, and no version");
+/// assert!(Ask::decode(br#"{"v":9,"ids":[]}"#).is_err());
+/// # Ok::<(), shared::wire::WireError>(())
+/// ```
 pub trait Envelope: serde::Serialize + serde::de::DeserializeOwned {
-    /// The version it was written with.
+    /// Returns the version with which the envelope was written.
     fn version(&self) -> u32;
 
-    /// The bytes that travel.
+    /// Encodes the envelope.
     fn encode(&self) -> bytes::Bytes {
         serde_json::to_vec(self).expect("an envelope has only string keys").into()
     }
 
-    /// Reads what travelled.
+    /// Decodes an envelope.
     ///
     /// # Errors
-    /// Not the JSON that is expected, or too new.
+    /// The bytes are not the expected JSON, or the version is too new.
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let envelope: Self = serde_json::from_slice(bytes)?;
         check_version(envelope.version())?;
@@ -66,7 +75,7 @@ pub trait Envelope: serde::Serialize + serde::de::DeserializeOwned {
     }
 }
 
-/// Gives a type with a field `v` the envelope's methods.
+/// Implements [`Envelope`] for types with a field `v`.
 macro_rules! envelope {
     ($($name:ident),*) => {$(
         impl $crate::wire::Envelope for $name {

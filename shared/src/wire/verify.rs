@@ -1,4 +1,4 @@
-//! "Whose token is this?" between an edge and an auth-adapter.
+//! Token checks: an edge asks an auth-adapter to whom a token belongs.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::NodeId;
 
-/// An edge's question. The token is a secret: it is in no log and in no `Debug`.
+/// The question of an edge. The token is a secret: no log and no `Debug` shows it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyRequest {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// What the device sent.
+    /// The token, as the device sent it.
     pub token: String,
-    /// Milliseconds from now after which the edge has given up, and an answer is of no use. `None`: an edge
-    /// that does not say.
+    /// Milliseconds from now after which the edge gives up and an answer is useless. `None`: the edge does
+    /// not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience_ms: Option<u64>,
-    /// Where the device connects from: an IPv4 address, or the first 64 bits of an IPv6 one. Adapters tell
-    /// the failures of one device from those of all by it. `None`: an edge that does not say.
+    /// The address of the device: an IPv4 address, or the first 64 bits of an IPv6 address. By the address an
+    /// adapter tells failures of one device from failures of all. `None`: the edge does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
@@ -36,63 +36,65 @@ impl fmt::Debug for VerifyRequest {
     }
 }
 
-/// An auth-adapter's answer.
+/// The answer of an auth-adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyReply {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// What is known.
+    /// The verdict.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-/// The three answers, which are never mixed up: a business system that is away is not a "no".
+/// The three answers. They are never mixed up: a business system that is away has not said no.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Verdict {
     /// The token belongs to this user.
     Known {
-        /// Checked again by the edge with [`crate::ids::Uid::parse`].
+        /// The user, checked again by the edge with [`crate::ids::Uid::parse`].
         uid: String,
-        /// Milliseconds until the login expires, from now. `None`: it does not.
+        /// Milliseconds from now until the login expires. `None`: never.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires_in_ms: Option<u64>,
     },
-    /// The business system says no.
+    /// The token is refused by the business system.
     Unknown,
-    /// It could not be asked, or gave no usable answer.
+    /// The business system could not be asked, or gave no usable answer.
     Unavailable {
-        /// For logs; never shown to a client.
+        /// The reason, for logs; never shown to a client.
         reason: String,
     },
 }
 
-/// What an auth-adapter says about itself every [`AUTH_HEARTBEAT`], when asked, and when it changes.
+/// The heartbeat of an auth-adapter, sent every [`AUTH_HEARTBEAT`], when an edge asks, and when the state
+/// changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthHeartbeat {
     /// Version.
     #[serde(default = "super::first_version")]
     pub v: u32,
-    /// Who speaks.
+    /// The auth-adapter.
     pub adapter: NodeId,
-    /// How it stands.
+    /// The state.
     pub state: AuthState,
 }
 
-/// How an auth-adapter stands.
+/// The state of an auth-adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthState {
-    /// It can ask the business system, or tries to find out.
+    /// The adapter can ask the business system, or is finding out.
     Able,
-    /// The business system gives it no answers: it knows only what it remembers. Better ask another one.
+    /// The business system does not answer: the adapter knows only remembered tokens. Better ask another
+    /// adapter.
     Unable,
-    /// Its last word.
+    /// The last heartbeat: the adapter leaves.
     Bye,
 }
 
-/// How often an auth-adapter says that it lives.
+/// The interval between two heartbeats of an auth-adapter.
 pub const AUTH_HEARTBEAT: Duration = Duration::from_secs(1);
 
 super::envelope!(VerifyRequest, VerifyReply, AuthHeartbeat);

@@ -1,10 +1,9 @@
-//! Whether the other end of a socket takes anything.
+//! The progress of the other end of a socket: whether it takes data.
 //!
-//! A socket that was full counts as writable only once a third of its send buffer is free, on Linux. A client
-//! that takes a few KB a second needs longer for that than anybody waits. So the kernel is asked how many
-//! bytes the other end has acknowledged (sock_diag(7), a lookup of one socket). Where that is not to be had,
-//! on other systems or behind a filter of system calls, only writability tells, and such a client counts as
-//! one that takes nothing.
+//! On Linux, a socket that was full is writable only once a third of its send buffer is free. A client that
+//! takes a few KB a second needs longer for that than anybody waits. So the kernel is asked how many bytes
+//! the other end has acknowledged (sock_diag(7), a lookup of one socket). On other systems, or behind a
+//! filter of system calls, only writability tells, and such a client counts as taking no data.
 
 use std::time::Duration;
 
@@ -13,22 +12,22 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::Instant;
 
-/// The first look comes after this part of the time that a socket may take nothing: most never need one.
+/// The first look comes after this fraction of the limit: most sockets never need one.
 const FIRST_LOOK: u32 = 2;
-/// Later looks come each such part of the time.
+/// Later looks come after this fraction of the limit each.
 const LOOKS: u32 = 10;
 
-/// A socket that can tell how much its other end has taken.
+/// A socket that may know how much its other end has taken.
 pub trait Acknowledged {
-    /// The connection below. None: it is something else, or out of reach.
+    /// Returns the TCP connection below. `None`: there is none, or it is out of reach.
     fn tcp(&self) -> Option<&TcpStream>;
 
-    /// Bytes that the other end has acknowledged since the connection began. None: nobody can tell.
+    /// Returns the bytes that the other end has acknowledged so far. `None`: unknown.
     fn acknowledged(&self) -> Option<u64> {
         Some(sent(self.tcp()?)?.acknowledged)
     }
 
-    /// Bytes that were written and that the other end has not acknowledged. None: nobody can tell.
+    /// Returns the written bytes that the other end has not acknowledged. `None`: unknown.
     fn unacknowledged(&self) -> Option<u32> {
         Some(sent(self.tcp()?)?.waiting)
     }
@@ -64,41 +63,40 @@ impl Acknowledged for Sink {
     }
 }
 
-/// Lets the connection be reset when it is closed, so that the system keeps nothing for somebody who takes
-/// nothing.
+/// Makes the close of the connection a reset, so that the system holds no data for an end that takes none.
 pub fn reset_on_close(stream: &impl Acknowledged) {
     if let Some(tcp) = stream.tcp() {
-        // A socket that refuses is closed as usual.
+        // A socket that refuses the option is closed as usual.
         let _ = tcp.set_zero_linger();
     }
 }
 
-/// Since when a socket takes nothing, as far as anybody looked.
+/// The time since which the other end takes no data, as far as the looks show.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     since: Instant,
-    /// None: not since the system took something.
+    /// The latest look; `None`: none since the latest write.
     looked: Option<Instant>,
     acknowledged: Option<u64>,
 }
 
 impl Progress {
-    /// Something waits from now on.
+    /// Starts when data begins to wait.
     pub fn new(now: Instant) -> Self {
         Self { since: now, looked: None, acknowledged: None }
     }
 
-    /// The system took something for the other end.
+    /// Notes that the system took data for the other end.
     pub fn wrote(&mut self, now: Instant) {
         *self = Self::new(now);
     }
 
-    /// Leaves this time out: nobody could be given anything.
+    /// Leaves this time out: this process could not write.
     pub fn pause(&mut self, time: Duration) {
         self.since += time;
     }
 
-    /// Notes what the other end has acknowledged by now.
+    /// Notes a look: the bytes that the other end has acknowledged by now.
     pub fn look(&mut self, now: Instant, acknowledged: Option<u64>) {
         self.looked = Some(now);
         if let (Some(before), Some(after)) = (self.acknowledged, acknowledged)
@@ -109,19 +107,19 @@ impl Progress {
         self.acknowledged = acknowledged;
     }
 
-    /// When the last byte was taken.
+    /// Returns when the latest byte was taken.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// When to look again, if nothing may be taken for `limit` at most.
+    /// Returns when to look again, if the other end may take no data for `limit`.
     pub fn next_look(&self, limit: Duration) -> Instant {
         let next = self.looked.map_or(self.since + limit / FIRST_LOOK, |looked| looked + limit / LOOKS);
         next.min(self.since + limit)
     }
 }
 
-/// What became of the bytes written to a socket.
+/// The bytes written to a socket.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     acknowledged: u64,
@@ -138,7 +136,7 @@ fn sent(_: &TcpStream) -> Option<Sent> {
     None
 }
 
-/// One question of sock_diag(7), and its answer.
+/// Question and answer of sock_diag(7).
 #[cfg(target_os = "linux")]
 mod diag {
     use std::net::{IpAddr, SocketAddr};
@@ -172,14 +170,14 @@ mod diag {
     /// Where `tcpi_bytes_acked` is in `tcp_info`, since Linux 4.1.
     const BYTES_ACKED: usize = 120;
 
-    /// What the kernel tells of the connection between these two. None: nothing.
+    /// Asks the kernel about the connection between these two addresses. `None`: no answer.
     pub(super) fn ask(local: SocketAddr, peer: SocketAddr) -> Option<Sent> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let protocol = Some(netlink::SOCK_DIAG);
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol).ok()?;
         send(&socket, &question(local, peer), SendFlags::empty()).ok()?;
         let mut answer = [0; 2048];
-        // The kernel answers before the question was sent.
+        // The kernel answers before `send` returns.
         let (length, _) = recv(&socket, &mut answer, RecvFlags::empty()).ok()?;
         read(&answer[..length])
     }
@@ -192,10 +190,10 @@ mod diag {
         bytes.extend(((HEADER + QUESTION) as u32).to_ne_bytes());
         bytes.extend(BY_FAMILY.to_ne_bytes());
         bytes.extend(REQUEST.to_ne_bytes());
-        // A number and a port of netlink, which only dialogues need.
+        // Sequence number and port of netlink, which only dialogues need.
         bytes.extend([0; 8]);
         bytes.extend([family, TCP, 1 << (INFO - 1), 0]);
-        // Whatever its state is.
+        // Sockets in any state.
         bytes.extend(u32::MAX.to_ne_bytes());
         bytes.extend(local.port().to_be_bytes());
         bytes.extend(peer.port().to_be_bytes());
@@ -218,7 +216,7 @@ mod diag {
         let u16_at = |at: usize| Some(u16::from_ne_bytes(answer.get(at..at + 2)?.try_into().ok()?));
         let u32_at = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
         let u64_at = |at: usize| Some(u64::from_ne_bytes(answer.get(at..at + 8)?.try_into().ok()?));
-        // Anything else is an error.
+        // Any other message is an error.
         (u16_at(4)? == BY_FAMILY).then_some(())?;
         let waiting = u32_at(HEADER + WAITING)?;
         let mut attribute = HEADER + ANSWER;

@@ -1,14 +1,27 @@
-//! Slots of connections: so many in all, so many for each source, and shared fairly once all are taken.
+//! Connection slots: bounded in all and per source, and shared fairly once all are taken.
 //!
-//! A newcomer for whom there is no slot left takes that of the source which has the most, if that source
-//! still has as many as the newcomer's afterwards. So whoever takes slots to keep others out gives them up
-//! again, one for each of the others. Where every source has one slot only, a newcomer without any takes the
-//! oldest that was held for [`LONG`]: a connection that needs its slot for good reasons is done by then. A
-//! slot that is taken away tells its holder, who ends the connection.
+//! If no slot is free, a newcomer takes one from the source with the most slots, provided that this source
+//! still has as many as the newcomer's source afterwards. So an attacker who takes slots to keep others out
+//! gives them up again, one to each of the others. Where every source has only one slot, a newcomer without
+//! any takes the oldest slot that was held for [`LONG`]: a connection with a good reason for its slot is done
+//! by then. The holder of a slot that is taken away is told, and ends the connection.
 //!
-//! A source can be a proxy or a network with many behind it, so sources alone are not enough: a connection
-//! that says nothing yields its slot to the next one of its own source as well. What a connection has done
-//! for its slot is its [`Claim`].
+//! A source can be a proxy, or a network with many clients behind it, so sources alone are not enough: a
+//! silent connection yields its slot to a newcomer of its own source as well. A connection's [`Claim`] says
+//! what the connection has done for its slot.
+//!
+//! ```
+//! use std::net::IpAddr;
+//! use std::sync::Arc;
+//!
+//! use sockets::{Claim, NoSlot, Slots, Source};
+//!
+//! let (slots, source) = (Arc::new(Slots::new(10, 1)), Source::from(IpAddr::from([192, 0, 2, 7])));
+//! let slot = slots.take(source, true, Claim::Firm).expect("one is free");
+//! assert_eq!(slots.take(source, true, Claim::Firm).unwrap_err(), NoSlot::Source);
+//! drop(slot);
+//! assert!(slots.take(source, true, Claim::Firm).is_ok());
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,33 +32,34 @@ use tokio::time::{Instant, timeout};
 
 use crate::source::Source;
 
-/// For so long nobody loses a slot to a newcomer that would then have as many.
+/// How long a slot is safe from a newcomer that would then have as many slots.
 pub const LONG: Duration = Duration::from_secs(1);
-/// For so long a connection may say nothing before its slot goes to the next: its first byte may be under
-/// way.
+/// How long a connection may be silent before its slot goes to a newcomer: its first byte may be on its way.
 pub const SILENCE: Duration = Duration::from_millis(100);
 
-/// What a connection has done for its slot. The weakest is taken away first, and of equal ones the oldest.
+/// What a connection has done for its slot. The slot with the weakest claim is taken away first, and of equal
+/// claims the oldest slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
-    /// Nothing was said yet. After [`SILENCE`] the slot goes to a newcomer, of the same source as well.
+    /// The client has sent nothing yet. After [`SILENCE`] the slot goes to a newcomer, also of the same
+    /// source.
     Silent,
-    /// Something was said, but nothing of use. After [`LONG`] the slot goes to a newcomer, of the same
-    /// source as well.
+    /// The client has sent something, but no whole request. After [`LONG`] the slot goes to a newcomer, also
+    /// of the same source.
     Begun,
-    /// The connection was of use and rests, or waits for its turn. Once all slots are taken, this one goes
-    /// to a newcomer of another source.
+    /// The connection was of use and rests, or waits for its turn. Once all slots are taken, its slot goes to
+    /// a newcomer of another source.
     Idle,
-    /// The connection is being served. The slot goes to nobody.
+    /// The connection is being served. Its slot goes to nobody.
     Firm,
 }
 
-/// Why there is no slot.
+/// Why a newcomer gets no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoSlot {
-    /// All are taken, and no source has so many more that it should yield one.
+    /// All slots are taken, and no source has so many more that it should yield one.
     Full,
-    /// This source has as many as it may.
+    /// The source has as many slots as it may.
     Source,
 }
 
@@ -54,9 +68,9 @@ pub enum NoSlot {
 pub struct Slots {
     most: usize,
     per_source: usize,
-    /// Held only to change the books.
+    /// Locked only to change the books.
     books: Mutex<Books>,
-    /// Rung when a slot is free again, for [`Slots::wait`].
+    /// Rung when a slot becomes free, for [`Slots::wait`].
     freed: Notify,
 }
 
@@ -65,7 +79,7 @@ struct Books {
     next: u64,
     taken: HashMap<u64, Taken>,
     sources: HashMap<Source, Share>,
-    /// Those that may be taken away, of all sources, the oldest first, and since when they are held.
+    /// Slots of all sources that may be taken away, the oldest first, with the time since when they are held.
     yielding: BTreeMap<u64, Instant>,
 }
 
@@ -77,15 +91,15 @@ struct Taken {
     lost: Arc<Notify>,
 }
 
-/// What one source has.
+/// The slots of one source.
 #[derive(Debug, Default)]
 struct Share {
     slots: usize,
-    /// Those that may be taken away, the weakest first, and of equal ones the oldest.
+    /// Slots that may be taken away, the weakest claim first, and of equal claims the oldest.
     yielding: BTreeSet<(Claim, u64)>,
 }
 
-/// A connection's slot, until it is dropped.
+/// The slot of a connection, until it is dropped.
 #[derive(Debug)]
 pub struct Slot {
     slots: Arc<Slots>,
@@ -94,22 +108,22 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// `most` in all, and `per_source` for each source; 0: as many as there are.
+    /// Makes `most` slots, of which each source may have `per_source`; 0: all.
     pub fn new(most: usize, per_source: usize) -> Self {
         let per_source = if per_source == 0 { usize::MAX } else { per_source };
         Self { most, per_source, books: Mutex::default(), freed: Notify::new() }
     }
 
-    /// A slot for a connection from there. `limited`: whether the bound of one source holds for this one.
+    /// Takes a slot for a connection from this source. `limited`: whether the bound per source holds for it.
     ///
     /// # Errors
-    /// There is none.
+    /// No slot is free, and none yields.
     pub fn take(self: &Arc<Self>, source: Source, limited: bool, claim: Claim) -> Result<Slot, NoSlot> {
         self.take_for(source, limited, claim, Claim::Begun)
     }
 
-    /// The same; `own`: the best claim that the newcomer stands over, of its own source and once all are
-    /// taken.
+    /// Takes a slot. `own`: the best claim of the same source over which the newcomer takes precedence once
+    /// all slots are taken.
     fn take_for(
         self: &Arc<Self>,
         source: Source,
@@ -138,25 +152,25 @@ impl Slots {
         Ok(Slot { slots: Arc::clone(self), id, lost })
     }
 
-    /// The same for a connection that has said nothing yet, but waits while all are taken. So that those
-    /// behind it do not wait for its sake, it takes the slot of an idle one of its own source.
+    /// Takes a slot for a silent connection, and waits while all slots are taken. The connections behind it
+    /// in the backlog wait too, so it also takes the slot of an idle connection of its own source.
     ///
     /// # Errors
-    /// This source has as many as it may.
+    /// The source has as many slots as it may.
     pub async fn wait(self: &Arc<Self>, source: Source) -> Result<Slot, NoSlot> {
         loop {
             let mut freed = std::pin::pin!(self.freed.notified());
-            // Listening begins before looking, so that no slot becomes free between the two.
+            // Enabled before the look, so that no slot becomes free unnoticed between the two.
             freed.as_mut().enable();
             match self.take_for(source, true, Claim::Silent, Claim::Idle) {
-                // Without any slot becoming free, one may have been held for long by then.
+                // Even if no slot becomes free, one may have been held for long by then.
                 Err(NoSlot::Full) => drop(timeout(SILENCE, freed).await),
                 taken => return taken,
             }
         }
     }
 
-    /// How many are taken.
+    /// Returns the number of taken slots.
     pub fn taken(&self) -> usize {
         self.books().taken.len()
     }
@@ -167,10 +181,10 @@ impl Slots {
 }
 
 impl Books {
-    /// Whose slot a newcomer from there may take, where its source has `has`.
+    /// Returns the slot that a newcomer may take, whose source has `has` slots.
     fn to_yield(&self, source: Source, has: usize, own: Claim, now: Instant) -> Option<u64> {
         let fullest = self.sources.values().max_by_key(|share| share.yielding.len())?;
-        // The loser keeps at least what the winner has then.
+        // The loser still has at least as many as the winner.
         if fullest.yielding.len() >= has + 2 {
             return fullest.yielding.first().map(|(_, id)| *id);
         }
@@ -181,7 +195,8 @@ impl Books {
         (now.saturating_duration_since(*since) >= LONG).then_some(*oldest)
     }
 
-    /// The slot of this source that a newcomer of its own may take, if its claim is no better than `best`.
+    /// Returns the slot of this source that a newcomer of the same source may take: its claim is at most
+    /// `best`.
     fn idler(&self, source: Source, best: Claim, now: Instant) -> Option<u64> {
         let yielding = &self.sources.get(&source)?.yielding;
         let kinds = [(Claim::Silent, SILENCE), (Claim::Begun, LONG), (Claim::Idle, LONG)];
@@ -223,15 +238,15 @@ impl Books {
 }
 
 impl Slot {
-    /// Resolves when the slot was taken away.
+    /// Waits until the slot is taken away.
     pub async fn lost(&self) {
         self.lost.notified().await;
     }
 
-    /// The connection turns out to be from somewhere else, for example because its proxy says so.
+    /// Moves the slot to the real source of the connection, for example the one that a proxy names.
     ///
     /// # Errors
-    /// That source has as many as it may; the slot stays where it was.
+    /// That source has as many slots as it may; the slot stays with the old source.
     pub fn belongs_to(&self, source: Source, limited: bool) -> Result<(), NoSlot> {
         let mut books = self.slots.books();
         let has = books.sources.get(&source).map_or(0, |share| share.slots);
@@ -250,7 +265,7 @@ impl Slot {
         Ok(())
     }
 
-    /// What the connection has done for its slot by now.
+    /// Sets the claim of the connection.
     pub fn claim(&self, claim: Claim) {
         self.slots.books().set_claim(self.id, claim);
     }

@@ -1,10 +1,11 @@
 //! Many messages by one request, and whether they are all that match.
 //!
-//! A server may end an answer early: at the bytes or the messages that the request names, at its own bound for
-//! what waits on one connection (64 MB in nats-server, a quarter of `max_pending` in the embedded bus), or at a
-//! message that was removed during the read. So every request names its bytes, and the type of an answer makes
-//! each caller say what becomes of the rest. Each message names the message before it in the answer, so a
-//! message that was lost on the way shows too. Source: NATS' ADR-31, and nats-server's answers as captured.
+//! A server may end an answer early: at the bytes or the messages that the request names, at its own bound
+//! for what waits on one connection (64 MB in nats-server, a quarter of `max_pending` in the embedded bus),
+//! or at a message that was removed during the read. So every request names its bytes, and the type of an
+//! answer makes each caller say what becomes of the rest. Each message names the message before it in the
+//! answer, so a message that was lost on the way shows too. Source: NATS' ADR-31, and nats-server's answers
+//! as captured.
 
 use std::time::Duration;
 
@@ -84,8 +85,8 @@ impl Batch<'_> {
         (body.to_string().into(), most)
     }
 
-    /// Returns the description by which a server says that nothing matches. It describes a message that it could
-    /// not read in another way.
+    /// Returns the description by which a server says that nothing matches. It describes a message that it
+    /// could not read in another way.
     fn nothing(&self) -> &'static str {
         match self {
             Self::Next { .. } => "Message Not Found",

@@ -16,11 +16,11 @@ const NEVER: &str = "9223372036854775807";
 const WRONG_LAST: &str = "wrong last sequence: ";
 
 impl Bus {
-    /// Asks the stream's leader for the last sequence of a subject; 0 if the subject has no message. `None`: the
-    /// leader refuses for another reason and does not say.
+    /// Asks the stream's leader for the last sequence of a subject; 0 if the subject has no message. `None`:
+    /// the leader refuses for another reason and does not say.
     ///
-    /// The message is not read, so its size costs nothing: the leader is asked to store an empty message behind
-    /// an impossible sequence, and names the right one in its refusal.
+    /// The message is not read, so its size costs nothing: the leader is asked to store an empty message
+    /// behind an impossible sequence, and names the right one in its refusal.
     ///
     /// # Errors
     /// See [`ApiError`].

@@ -1,7 +1,7 @@
 //! The calls of JetStream that message center needs, over the requests of [`Bus`].
 //!
-//! async-nats has calls of its own, but a request that times out leaves something behind there, and it knows no
-//! batches of direct reads. Every call here has a deadline and leaves nothing behind. The stream's leader
+//! async-nats has calls of its own, but a request that times out leaves something behind there, and it knows
+//! no batches of direct reads. Every call here has a deadline and leaves nothing behind. The stream's leader
 //! answers [`Bus::get_message`] and everything about a stream as a whole; any replica may answer
 //! [`Bus::direct_batch`], and a replica may be behind. Source: NATS' ADR-1, ADR-8, ADR-31.
 //!

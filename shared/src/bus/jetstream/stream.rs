@@ -48,8 +48,8 @@ pub struct StreamConfig {
     /// Notes of the users of the stream, which the bus stores with it.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
-    /// All settings that are not named here, as the bus reports them. An update sends them back, since the bus
-    /// resets what an update leaves out.
+    /// All settings that are not named here, as the bus reports them. An update sends them back, since the
+    /// bus resets what an update leaves out.
     #[serde(flatten)]
     pub others: Map<String, Value>,
 }
@@ -59,8 +59,8 @@ fn none() -> i64 {
 }
 
 impl StreamConfig {
-    /// Returns these settings for a stream that exists with the settings `is`: foreign settings and those that
-    /// no stream can change stay.
+    /// Returns these settings for a stream that exists with the settings `is`: foreign settings and those
+    /// that no stream can change stay.
     pub(super) fn over(&self, is: &Self) -> Self {
         let mut metadata = is.metadata.clone();
         metadata.extend(self.metadata.clone());
