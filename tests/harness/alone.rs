@@ -1,6 +1,7 @@
-//! Everything in one process of the real binary, with a folder of its own: it can be killed and started again over it.
+//! The real binary with all parts in one process, over a data folder of its own: killed and started again at
+//! will.
 //!
-//! The ports change with every start, and so does what [`Alone::edge`] and the like give.
+//! Every start takes new ports, so [`Alone::edge`] and the other addresses change with each start.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,10 @@ use crate::publisher::Publisher;
 use crate::raw;
 use crate::wait::{DEADLINE, eventually};
 
-/// The data folder, within a folder that ends with the test.
+/// The data folder, inside a temporary folder that ends with the test.
 const DATA: &str = "data";
 
-/// What to start.
+/// Settings of the process to start.
 #[derive(Debug, Clone, Default)]
 pub struct AlonePlan {
     settings: Vec<(String, String)>,
@@ -32,9 +33,9 @@ pub struct AlonePlan {
 pub struct Alone {
     /// The process.
     pub program: Program,
-    /// Who knows the tokens.
+    /// The business system that checks the tokens.
     pub business: Business,
-    /// The channel with which tests reach into the streams, and what ends it.
+    /// The settings that every start uses.
     plan: AlonePlan,
     edge: SocketAddr,
     publisher: SocketAddr,
@@ -44,7 +45,7 @@ pub struct Alone {
 }
 
 impl AlonePlan {
-    /// A configuration key.
+    /// Sets a configuration key.
     #[must_use]
     pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.settings.retain(|(known, _)| known != key);
@@ -52,24 +53,24 @@ impl AlonePlan {
         self
     }
 
-    /// Keeps streams in memory instead of on disk.
+    /// Stores streams in memory instead of on disk.
     #[must_use]
     pub fn in_memory(mut self) -> Self {
         self.in_memory = true;
         self
     }
 
-    /// Uses the bus at this URL instead of embedding one.
+    /// Uses the bus at this URL instead of the embedded one.
     #[must_use]
     pub fn over(mut self, bus: &str) -> Self {
         self.bus = Some(bus.to_owned());
         self
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the process and waits until it is ready.
     ///
     /// # Panics
-    /// It does not start.
+    /// The process does not start.
     pub async fn start(self) -> Alone {
         let business = Business::start().await;
         let folder = TempDir::new().expect("there is room for a folder");
@@ -85,7 +86,7 @@ impl AlonePlan {
             .set("edge.listen", "127.0.0.1:0")
             .set("edge.admin", "127.0.0.1:0")
             .set("edge.heartbeat", "50ms")
-            // A device that the test has not got round to yet answers no ping.
+            // A test reads its devices late, so they answer pings late.
             .set("edge.silence", "10m")
             .set("publisher_api.listen", "127.0.0.1:0")
             .set("publisher_api.heartbeat", "50ms")
@@ -115,17 +116,17 @@ impl AlonePlan {
 }
 
 impl Alone {
-    /// What to start, with the usual settings.
+    /// The usual settings.
     pub fn plan() -> AlonePlan {
         AlonePlan::default()
     }
 
-    /// Starts it with the usual settings.
+    /// Starts the process with the usual settings.
     pub async fn start() -> Self {
         Self::plan().start().await
     }
 
-    /// Where devices connect.
+    /// The address of the client port.
     pub fn edge(&self) -> SocketAddr {
         self.edge
     }
@@ -135,20 +136,20 @@ impl Alone {
         Publisher::of(self.publisher)
     }
 
-    /// Where back ends publish.
+    /// The address of the publishing port.
     pub fn publisher_address(&self) -> SocketAddr {
         self.publisher
     }
 
-    /// Where the embedded bus listens.
+    /// The address of the embedded bus.
     ///
     /// # Panics
-    /// There is none.
+    /// The process embeds no bus.
     pub fn bus(&self) -> SocketAddr {
         self.bus.expect("the bus is embedded")
     }
 
-    /// Where health and metrics are.
+    /// The address of the admin port: health and metrics.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
@@ -158,25 +159,25 @@ impl Alone {
         self.folder.path().join(DATA)
     }
 
-    /// The sum of a metric's series that have this label.
+    /// The sum of a metric over the series that have this label.
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
         raw::metric(self.admin, name, label).await
     }
 
-    /// A recovering device of `user-1` that is online from now on, and its position.
+    /// Connects a recovering device of `user-1`; returns the device and its position.
     ///
     /// # Panics
-    /// It does not come about.
+    /// The login or the subscription fails.
     pub async fn begin(&self) -> (Device, String) {
         let (device, recovery) = Device::back(self.edge, "user-1", "").await;
         assert!(recovery.recovered, "\"from now\" is always whole");
         (device, recovery.id)
     }
 
-    /// Publishes numbers to `user:1`, each as its text, each to so many sessions.
+    /// Publishes each number, as text, to `user:1`, and expects each to reach `sessions` sessions.
     ///
     /// # Panics
-    /// One is not accepted, or not taken by so many.
+    /// A publish fails or reaches another number of sessions.
     pub async fn publish(&self, sessions: u64, numbers: impl IntoIterator<Item = u64>) {
         let publisher = self.publisher();
         for number in numbers {
@@ -184,19 +185,19 @@ impl Alone {
         }
     }
 
-    /// Waits until it is ready.
+    /// Waits until the process is ready.
     ///
     /// # Panics
-    /// It does not become ready.
+    /// The process does not become ready.
     pub async fn ready(&self) {
         eventually("message center is ready", async || raw::get(self.admin, "/readyz").await.status == 200)
             .await;
     }
 
-    /// Does something on the bus as another client of it.
+    /// Runs `work` with a connection of its own to the bus.
     ///
     /// # Panics
-    /// There is no bus to connect to.
+    /// The bus takes no connection.
     pub async fn on_bus<T>(&self, work: impl AsyncFnOnce(Bus) -> T) -> T {
         let drain = Drain::new();
         let config = BusConfig { url: format!("nats://{}", self.bus()), ..BusConfig::default() };
@@ -208,21 +209,23 @@ impl Alone {
         result
     }
 
-    /// Sets how large a file may become that it writes; see [`Program::limit_files`]. What it says of that is no fault.
+    /// Limits the size of the files that the process writes; see [`Program::limit_files`]. The errors that it
+    /// logs then are expected.
     pub async fn limit_files(&mut self, bytes: Option<u64>) {
         self.program.expect_errors();
         self.program.limit_files(bytes).await;
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the process, as `kill -9` does.
     pub async fn kill(&mut self) {
         self.program.kill().await;
     }
 
-    /// Starts it again over the same folder, with these settings changed, and waits until it is ready.
+    /// Starts the process again over the same folder, with `changes` to its settings, and waits until it is
+    /// ready.
     ///
     /// # Panics
-    /// It does not start.
+    /// The process does not start.
     pub async fn start_again(&mut self, changes: &[(&str, &str)]) {
         for (key, value) in changes {
             self.plan = std::mem::take(&mut self.plan).set(key, value);
@@ -233,13 +236,13 @@ impl Alone {
         self.ready().await;
     }
 
-    /// Kills it and starts it again.
+    /// Kills the process and starts it again.
     pub async fn restart(&mut self, changes: &[(&str, &str)]) {
         self.kill().await;
         self.start_again(changes).await;
     }
 
-    /// Asks it to leave and expects that it does so properly.
+    /// Asks the process to leave, and expects exit code 0.
     pub async fn end(self) {
         self.program.end().await;
         self.business.stop().await;

@@ -1,7 +1,8 @@
-//! A proxy between one part and its bus that speaks enough NATS to lose chosen frames, and nothing else.
+//! A proxy between one part and its bus that understands just enough NATS to drop chosen frames.
 //!
-//! A TCP link can only stop everything; what loses one copy of a message, as a route between servers does, or the one
-//! answer to a publish, has to know where frames begin. What is not chosen passes byte for byte and in order.
+//! A TCP [`link`](crate::link) can only stop everything. Dropping one live copy of a message, as a route
+//! between servers may, or the answer to one publish, needs to know where frames begin. Frames that no rule
+//! chooses pass byte for byte and in order.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,19 +14,19 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// A frame that is larger is broken.
+/// Largest frame, in bytes; a larger one means broken framing.
 const MOST_BYTES: usize = 16 << 20;
 
-/// What a rule is asked about.
+/// A frame shown to a rule.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     /// The control line without its end, e.g. `HMSG mc.live.0.user:1 1 20 25` or `SUB mc.live.> 1`.
     pub line: &'a str,
-    /// Headers and payload; empty if it has none.
+    /// Headers and payload; empty for a frame without them.
     pub body: &'a [u8],
 }
 
-/// Whether this frame is swallowed.
+/// Decides whether a frame is dropped.
 type Rule = Box<dyn FnMut(Frame<'_>) -> bool + Send>;
 
 /// A proxy on a port of its own.
@@ -40,7 +41,7 @@ struct Shared {
     target: SocketAddr,
     rule: Mutex<Rule>,
     swallowed: watch::Sender<usize>,
-    /// Raised to break every connection.
+    /// Counts up to break every connection.
     broken: watch::Sender<u64>,
     /// Whether subscriptions of clients wait.
     held: watch::Sender<bool>,
@@ -54,7 +55,7 @@ impl std::fmt::Debug for Shared {
 }
 
 impl BusProxy {
-    /// Opens one that leads to the bus at `target` and swallows nothing yet.
+    /// Opens a proxy to the bus at `target`; at first every frame passes.
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -79,45 +80,45 @@ impl BusProxy {
         Self { address, shared, drain }
     }
 
-    /// Where it listens.
+    /// The address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on every message from the bus is shown to this rule, which says whether it is swallowed.
+    /// Shows every further message from the bus to `rule`, and drops the message if `rule` returns true.
     pub fn swallow(&self, rule: impl FnMut(Frame<'_>) -> bool + Send + 'static) {
         *self.shared.rule() = Box::new(rule);
     }
 
-    /// How many were swallowed.
+    /// Messages dropped so far.
     pub fn swallowed(&self) -> usize {
         *self.shared.swallowed.borrow()
     }
 
-    /// Breaks every connection; new ones are welcome.
+    /// Breaks every connection; new connections are accepted.
     pub fn sever(&self) {
         self.shared.broken.send_modify(|times| *times += 1);
     }
 
-    /// From now on subscriptions to messages wait here while all else passes; [`BusProxy::release`] lets them go.
+    /// Holds further subscriptions to messages back, while all else passes, until [`BusProxy::release`].
     pub fn hold_subscriptions(&self) {
         self.shared.held.send_replace(true);
     }
 
-    /// Lets all subscriptions go.
+    /// Lets the held subscriptions pass.
     pub fn release(&self) {
         self.shared.held.send_replace(false);
     }
 
-    /// Subscriptions that wait.
+    /// Subscriptions held back now.
     pub fn waiting(&self) -> usize {
         *self.shared.waiting.borrow()
     }
 
-    /// Ends it, and waits until nothing of it runs.
+    /// Stops the proxy, and waits for its tasks.
     ///
     /// # Panics
-    /// It does not end.
+    /// A task does not end.
     pub async fn stop(self) {
         let left = self.drain.finish(Duration::from_secs(5)).await;
         assert_eq!(left, 0, "the proxy still carries");
@@ -149,7 +150,7 @@ async fn carry(client: TcpStream, shared: Arc<Shared>, drain: Drain) {
     }
 }
 
-/// From the bus to the part, without what the rule swallows.
+/// Carries frames from the bus to the part, except those that the rule drops.
 async fn down(from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) {
     let mut from = BufReader::new(from);
     let mut frame = Vec::new();
@@ -167,15 +168,15 @@ async fn down(from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) {
     }
 }
 
-/// From the part to the bus; subscriptions to messages may have to wait, and what proves them, since a bus takes frames
-/// in order. All else overtakes them.
+/// Carries frames from the part to the bus. Held subscriptions to messages wait, and so does the ping that
+/// proves them, since a bus takes frames in order; all other frames overtake both.
 async fn up(from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) {
     let mut from = BufReader::new(from);
     let (mut frame, mut kept) = (Vec::new(), Vec::new());
     let mut held = shared.held.subscribe();
     loop {
         let line = {
-            // Kept over all rounds: what was read of a frame must not be dropped.
+            // Pinned over all rounds: a half-read frame must not be lost.
             let mut reading = std::pin::pin!(read_frame(&mut from, &mut frame));
             loop {
                 let released = tokio::select! {
@@ -202,7 +203,7 @@ async fn up(from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) {
     }
 }
 
-/// Reads a control line and what belongs to it; gives the length of the line. Not to be dropped half way.
+/// Reads a control line and its payload; returns the length of the line. Not cancel-safe.
 async fn read_frame(from: &mut BufReader<OwnedReadHalf>, frame: &mut Vec<u8>) -> Option<usize> {
     frame.clear();
     from.read_until(b'\n', frame).await.ok().filter(|count| *count > 0)?;
@@ -215,7 +216,7 @@ async fn read_frame(from: &mut BufReader<OwnedReadHalf>, frame: &mut Vec<u8>) ->
     Some(line)
 }
 
-/// The bytes that follow a control line, their end included; none if the line is none.
+/// Number of bytes that follow a control line, line end included; 0 for a line without payload.
 fn payload(line: &str) -> Option<usize> {
     let mut words = line.split_ascii_whitespace();
     let verb = words.next().unwrap_or_default().to_ascii_uppercase();

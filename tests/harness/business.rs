@@ -1,6 +1,7 @@
 //! A business system that checks tokens, and can be slow, wrong or gone.
 //!
-//! `user-<uid>` is a token of that user from the start. Slow means held at a gate until the test opens it.
+//! `user-<uid>` is a token of that user from the start. "Slow" means that calls wait at a gate until the test
+//! opens it.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,21 +18,21 @@ use tokio::sync::watch;
 
 use crate::ports;
 
-/// Where tokens are checked.
+/// The path of token checks.
 const PATH: &str = "/websocket_auth";
 
 /// How it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mood {
-    /// As it should.
+    /// Answers as the contract says.
     Well,
-    /// With this status and no body.
+    /// This status and no body.
     Status(u16),
-    /// 200 and something that is no JSON.
+    /// 200 and a body that is not JSON.
     Rubbish,
-    /// 200 and more bytes than anyone wants.
+    /// 200 and a body beyond any limit.
     Huge,
-    /// A redirect to itself.
+    /// A redirect to the same path.
     Redirect,
 }
 
@@ -46,7 +47,7 @@ pub struct Business {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<BusinessState>,
-    /// Closed: calls wait.
+    /// False: calls wait.
     gate: watch::Sender<bool>,
 }
 
@@ -59,10 +60,10 @@ struct BusinessState {
     most_in_flight: usize,
 }
 
-/// One call, as it came.
+/// A received call.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The token in it, if it was the JSON that it should be.
+    /// The token, if the body was valid JSON.
     pub token: Option<String>,
     /// The body.
     pub body: String,
@@ -71,7 +72,7 @@ pub struct Call {
 }
 
 impl Business {
-    /// Starts one on a free port.
+    /// Starts a business system on a free port.
     pub async fn start() -> Self {
         let [address] = ports::lasting();
         let listener = TcpListener::bind(address).await.expect("it was free a moment ago");
@@ -88,12 +89,12 @@ impl Business {
         Self { address, shared, drain }
     }
 
-    /// What parts take as `auth_adapter.url`.
+    /// The value for `auth_adapter.url`.
     pub fn url(&self) -> String {
         format!("http://{}{PATH}", self.address)
     }
 
-    /// Makes it answer in another way from now on.
+    /// Changes how further calls are answered.
     pub fn set_mood(&self, mood: Mood) {
         self.shared.lock().mood = mood;
     }
@@ -103,39 +104,39 @@ impl Business {
         self.shared.lock().tokens.insert(token.to_owned(), answer);
     }
 
-    /// From now on calls wait until [`Business::open`].
+    /// Holds further calls until [`Business::open`].
     pub fn hold(&self) {
         self.shared.gate.send_replace(false);
     }
 
-    /// Lets all calls go that wait, and all that come.
+    /// Lets the held calls and all further calls pass.
     pub fn open(&self) {
         self.shared.gate.send_replace(true);
     }
 
-    /// Calls so far, those that still wait included.
+    /// Calls so far, held calls included.
     pub fn calls(&self) -> Vec<Call> {
         self.shared.lock().calls.clone()
     }
 
-    /// Calls so far for one token.
+    /// Calls so far with this token.
     pub fn calls_for(&self, token: &str) -> usize {
         self.shared.lock().calls.iter().filter(|call| call.token.as_deref() == Some(token)).count()
     }
 
-    /// The most calls that were under way at the same time.
+    /// The most calls that were in flight at the same time.
     pub fn most_in_flight(&self) -> usize {
         self.shared.lock().most_in_flight
     }
 
-    /// Ends it: connections are refused from now on.
+    /// Stops the business system: connections are refused.
     pub async fn stop(&self) {
         self.open();
         let left = self.drain.finish(Duration::from_secs(5)).await;
         assert_eq!(left, 0, "the business system still runs");
     }
 
-    /// Starts it again at the same address after [`Business::stop`].
+    /// Starts the business system again at the same address, after [`Business::stop`].
     pub async fn restart(&mut self) {
         let listener = TcpListener::bind(self.address).await.expect("nobody took the port meanwhile");
         self.drain = Drain::new();
@@ -157,7 +158,7 @@ fn serve(listener: TcpListener, shared: Arc<Shared>, drain: &Drain) {
     });
 }
 
-/// Counts a call while it is under way, also one whose caller hangs up.
+/// Counts a call while it is in flight, even if its caller hangs up.
 struct InFlight(Arc<Shared>);
 
 impl Drop for InFlight {
@@ -177,7 +178,7 @@ async fn check(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Stri
     }
     let _in_flight = InFlight(Arc::clone(&shared));
     let mut gate = shared.gate.subscribe();
-    // It is open once the sender is gone.
+    // A gate whose sender is gone is open.
     let _ = gate.wait_for(|open| *open).await;
     let state = shared.lock();
     match &state.mood {

@@ -1,15 +1,15 @@
-//! Certificates for tests: an authority of one's own, and what it signs for names on loopback.
+//! Certificates for tests: an authority, and the certificates it signs for names on loopback.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
-/// Signs certificates. Its files lie in the folder that it was made in.
+/// A certificate authority. Its files lie in the folder given to [`Authority::new`].
 #[derive(Debug)]
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
-    /// PEM file of its own certificate.
+    /// PEM file of the authority's own certificate.
     pub file: PathBuf,
 }
 
@@ -18,19 +18,19 @@ pub struct Authority {
 pub struct Certificate {
     /// The certificate.
     pub cert: PathBuf,
-    /// Its key.
+    /// The private key.
     pub key: PathBuf,
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates an authority.
     ///
     /// # Panics
     /// The folder can't be written to.
     pub fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Strict verifiers (Python from 3.13 on) want an authority to say what its key is for (RFC 5280, 4.2.1.3).
+        // Strict verifiers (Python 3.13 and later) require the key usage of an authority (RFC 5280, 4.2.1.3).
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, key()).expect("it signs itself");
@@ -39,7 +39,7 @@ impl Authority {
         Self { issuer, folder: folder.to_owned(), file }
     }
 
-    /// A certificate for `localhost` and `127.0.0.1`, in files of this name; files that are there are replaced.
+    /// Issues a certificate for `localhost` and `127.0.0.1` into files of this name; replaces existing files.
     ///
     /// # Panics
     /// The folder can't be written to.
@@ -47,7 +47,7 @@ impl Authority {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned).to_vec();
         let mut params = CertificateParams::new(names).expect("these are names");
         params.distinguished_name.push(DnType::CommonName, name);
-        // Strict verifiers want a certificate to name the key that signed it (RFC 5280, 4.2.1.1).
+        // Strict verifiers require the identifier of the signing key (RFC 5280, 4.2.1.1).
         params.use_authority_key_identifier_extension = true;
         let own = key();
         let signed = params.signed_by(&own, &self.issuer).expect("the authority signs");

@@ -1,7 +1,8 @@
-//! Any topology within this process: edges, publisher-apis and auth-adapters over one bus, each on a free port.
+//! Any topology of parts inside this process: edges, publisher-apis and auth-adapters over one bus, on free
+//! ports.
 //!
-//! Each part has its own connection to the bus, its own readiness and its own drain, as it would as a process. At the
-//! end it must be shown with [`Cluster::end`] that nothing is left: no session in an edge, no task on a drain.
+//! Each part has its own bus connection, readiness and drain, as in a process of its own. A test ends with
+//! [`Cluster::end`], which checks that nothing is left: no session in an edge, no task on a drain.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,9 +26,9 @@ use crate::ports;
 use crate::publisher::Publisher;
 use crate::wait::eventually;
 
-/// How often edges say that they live; short, because a publisher-api is ready only after a whole one.
+/// Heartbeat interval of the edges; short, because a publisher-api becomes ready only after a whole interval.
 pub const HEARTBEAT: Duration = Duration::from_millis(50);
-/// For so long an edge waits for a sign of a device.
+/// How long an edge lets a device be silent.
 const SILENCE: Duration = Duration::from_secs(600);
 /// How long a part may take to leave.
 const GRACE: Duration = Duration::from_secs(10);
@@ -37,7 +38,7 @@ pub fn rule(name: &str, channel: &str, login: bool) -> RuleConfig {
     RuleConfig { name: name.into(), channel: channel.into(), login, history: false }
 }
 
-/// What to start.
+/// Settings of the topology to start.
 #[derive(Debug)]
 pub struct Plan {
     edges: usize,
@@ -68,37 +69,37 @@ pub struct Cluster {
     publishers: Vec<Part<PublisherApi>>,
     adapters: Vec<Part<AuthAdapter>>,
     bus: SocketAddr,
-    /// The embedded bus, while it runs; none if the bus is somewhere else.
+    /// The drain of the embedded bus while it runs; `None` if the bus runs elsewhere.
     bus_drain: Option<Drain>,
     plan: Plan,
-    /// Who knows the tokens.
+    /// The business system that checks the tokens.
     pub business: Business,
     ended: bool,
 }
 
 impl Plan {
-    /// So many edges instead of one.
+    /// Starts `count` edges instead of one.
     #[must_use]
     pub fn edges(mut self, count: usize) -> Self {
         self.edges = count;
         self
     }
 
-    /// So many publisher-apis instead of one.
+    /// Starts `count` publisher-apis instead of one.
     #[must_use]
     pub fn publishers(mut self, count: usize) -> Self {
         self.publishers = count;
         self
     }
 
-    /// So many auth-adapters instead of one.
+    /// Starts `count` auth-adapters instead of one.
     #[must_use]
     pub fn adapters(mut self, count: usize) -> Self {
         self.adapters = count;
         self
     }
 
-    /// Other channel rules than the default.
+    /// Replaces the default channel rules.
     #[must_use]
     pub fn rules(mut self, rules: Vec<RuleConfig>) -> Self {
         self.rules = rules;
@@ -133,27 +134,27 @@ impl Plan {
         self
     }
 
-    /// Uses a bus that runs somewhere else instead of embedding one.
+    /// Uses a bus that runs elsewhere instead of the embedded one.
     #[must_use]
     pub fn over(mut self, bus: SocketAddr) -> Self {
         self.bus = Some(bus);
         self
     }
 
-    /// Starts it all and waits until every part is ready.
+    /// Starts all parts and waits until every part is ready.
     ///
     /// # Panics
-    /// Something does not start.
+    /// A part does not start.
     pub async fn start(self) -> Cluster {
         let cluster = Box::pin(self.launch()).await;
         cluster.ready().await;
         cluster
     }
 
-    /// Starts it all without waiting.
+    /// Starts all parts, without waiting until they are ready.
     ///
     /// # Panics
-    /// Something does not start.
+    /// A part does not start.
     pub async fn launch(mut self) -> Cluster {
         let business = Business::start().await;
         self.adapter.url = business.url();
@@ -195,7 +196,7 @@ async fn embed(listen: &str, drain: &Drain) -> SocketAddr {
 }
 
 impl Cluster {
-    /// One of each part, with their defaults.
+    /// One of each part, with the default settings.
     pub fn plan() -> Plan {
         let any: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 0));
         Plan {
@@ -203,7 +204,7 @@ impl Cluster {
             publishers: 1,
             adapters: 1,
             rules: default_rules(),
-            // A device that the test has not got round to yet answers no ping.
+            // A test reads its devices late, so they answer pings late.
             edge: edge::Config {
                 listen: any,
                 heartbeat: HEARTBEAT,
@@ -213,7 +214,7 @@ impl Cluster {
             publisher: publisher_api::Config {
                 listen: any,
                 heartbeat: HEARTBEAT,
-                // On a busy machine a late answer or heartbeat must not look like a frozen edge.
+                // On a busy machine a late answer or heartbeat must not make an edge look frozen.
                 answer_deadline: Duration::from_secs(30),
                 silent_after: Duration::from_secs(30),
                 ..publisher_api::Config::default()
@@ -229,10 +230,10 @@ impl Cluster {
         Self::plan().start().await
     }
 
-    /// Adds an edge; it is the last one.
+    /// Adds an edge; it gets the highest index.
     ///
     /// # Panics
-    /// It does not start.
+    /// The edge does not start.
     pub async fn add_edge(&mut self) {
         let (rules, config) = (Arc::new(self.rules()), self.plan.edge.clone());
         let history = self.plan.history.clone();
@@ -242,10 +243,10 @@ impl Cluster {
         self.edges.push(part.await);
     }
 
-    /// Adds a publisher-api; it is the last one.
+    /// Adds a publisher-api; it gets the highest index.
     ///
     /// # Panics
-    /// It does not start.
+    /// The publisher-api does not start.
     pub async fn add_publisher(&mut self) {
         let (rules, config) = (self.rules(), self.plan.publisher.clone());
         let history = self.plan.history.clone();
@@ -255,10 +256,10 @@ impl Cluster {
         self.publishers.push(part.await);
     }
 
-    /// Adds an auth-adapter; it is the last one.
+    /// Adds an auth-adapter; it gets the highest index.
     ///
     /// # Panics
-    /// It does not start.
+    /// The auth-adapter does not start.
     pub async fn add_adapter(&mut self) {
         let config = self.plan.adapter.clone();
         let part = start(self.bus, auth_adapter::PART, async |host| AuthAdapter::start(config, host).await);
@@ -272,7 +273,7 @@ impl Cluster {
     /// Waits until every part is ready.
     ///
     /// # Panics
-    /// One does not become ready.
+    /// A part does not become ready.
     pub async fn ready(&self) {
         for health in self.healths() {
             eventually("every part is ready", async || health.is_ready()).await;
@@ -285,7 +286,7 @@ impl Cluster {
         edges.chain(publishers).chain(self.adapters.iter().map(|part| &part.health))
     }
 
-    /// Where devices connect to this edge.
+    /// The client address of this edge.
     pub fn edge(&self, index: usize) -> SocketAddr {
         self.edges[index].part.local_addr()
     }
@@ -300,7 +301,7 @@ impl Cluster {
         self.publishers[index].health.reasons()
     }
 
-    /// Where the bus listens.
+    /// The address of the bus.
     pub fn bus(&self) -> SocketAddr {
         self.bus
     }
@@ -320,7 +321,7 @@ impl Cluster {
         Publisher::of(self.publisher_address(index))
     }
 
-    /// Where back ends publish.
+    /// The publishing address of this publisher-api.
     pub fn publisher_address(&self, index: usize) -> SocketAddr {
         self.publishers[index].part.local_addr()
     }
@@ -348,31 +349,31 @@ impl Cluster {
     /// Stops the embedded bus.
     ///
     /// # Panics
-    /// It does not end.
+    /// The bus does not end.
     pub async fn stop_bus(&mut self) {
         let drain = self.bus_drain.take().expect("the bus is embedded and runs");
         assert_eq!(drain.finish(GRACE).await, 0, "the bus still has tasks");
     }
 
-    /// Starts the embedded bus again, at the same address.
+    /// Starts the embedded bus again at the same address.
     ///
     /// # Panics
-    /// It does not start.
+    /// The bus does not start.
     pub async fn restart_bus(&mut self) {
         let drain = Drain::new();
         assert_eq!(embed(&self.bus.to_string(), &drain).await, self.bus);
         self.bus_drain = Some(drain);
     }
 
-    /// Asks an edge to leave, and does not wait for it.
+    /// Asks an edge to leave, without waiting.
     pub fn drain_edge(&self, index: usize) {
         self.edges[index].drain.begin();
     }
 
-    /// Waits until an edge that was asked to leave has left, and forgets it.
+    /// Waits until an edge that was asked to leave has ended, and removes it.
     ///
     /// # Panics
-    /// It does not leave.
+    /// The edge does not end.
     pub async fn remove_edge(&mut self, index: usize) {
         let edge = self.edges.remove(index);
         edge.leave("edge", Duration::from_secs(30)).await;

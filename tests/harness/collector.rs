@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector: takes spans over OTLP, HTTP or gRPC, and keeps them for the test to look at.
+//! An OpenTelemetry collector: receives spans over OTLP (HTTP or gRPC) for the test to look at.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,20 +35,20 @@ pub struct Collector {
     drain: Drain,
 }
 
-/// A span that came.
+/// A received span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenSpan {
-    /// `service.name` of who sent it.
+    /// `service.name` of the exporting process.
     pub service: String,
-    /// What it is called.
+    /// Name of the span.
     pub name: String,
-    /// The trace, in hexadecimal.
+    /// Trace id, in hexadecimal.
     pub trace: String,
-    /// The span, in hexadecimal.
+    /// Span id, in hexadecimal.
     pub id: String,
-    /// What it goes on with, in hexadecimal; empty for a root.
+    /// Id of the parent span, in hexadecimal; empty for a root span.
     pub parent: String,
-    /// Its attributes as text.
+    /// Attributes, as text.
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -117,7 +117,7 @@ async fn take(State(keeper): State<Keeper>, body: Bytes) -> impl IntoResponse {
 }
 
 impl Collector {
-    /// One that speaks OTLP over HTTP.
+    /// Starts a collector for OTLP over HTTP.
     ///
     /// # Panics
     /// Loopback has no free port.
@@ -133,7 +133,7 @@ impl Collector {
         collector
     }
 
-    /// One that speaks OTLP over gRPC.
+    /// Starts a collector for OTLP over gRPC.
     ///
     /// # Panics
     /// Loopback has no free port.
@@ -157,7 +157,7 @@ impl Collector {
         (Self { address, protocol, spans, drain: Drain::new() }, listener)
     }
 
-    /// The variables that make a process export to it.
+    /// The environment variables that make a process export to this collector.
     pub fn variables(&self) -> [(&'static str, String); 2] {
         [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", self.address)),
@@ -165,15 +165,15 @@ impl Collector {
         ]
     }
 
-    /// The spans so far.
+    /// The spans received so far.
     pub fn spans(&self) -> Vec<SeenSpan> {
         self.spans.borrow().clone()
     }
 
-    /// Waits for a span of this name for which `condition` holds.
+    /// Waits for a span of this name that meets `condition`.
     ///
     /// # Panics
-    /// None comes.
+    /// No such span arrives.
     pub async fn span(&self, name: &str, condition: impl Fn(&SeenSpan) -> bool) -> SeenSpan {
         let mut spans = self.spans.subscribe();
         let fits = |span: &&SeenSpan| span.name == name && condition(span);
@@ -185,10 +185,10 @@ impl Collector {
         soon(&what, came).await.expect("the collector stays")
     }
 
-    /// Ends it.
+    /// Stops the collector.
     ///
     /// # Panics
-    /// It does not end.
+    /// The collector does not end.
     pub async fn stop(self) {
         assert_eq!(self.drain.finish(Duration::from_secs(10)).await, 0, "the collector still runs");
     }

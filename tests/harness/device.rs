@@ -1,6 +1,6 @@
-//! A device: a WebSocket client of the edge that shares no code with it but the WebSocket library.
+//! A device: a WebSocket client of the edge that shares only the WebSocket library with it.
 //!
-//! Every expectation has a deadline, and that nothing came is shown by a barrier, never by waiting.
+//! Every expectation has a deadline. A barrier, never a delay, shows that nothing came.
 
 use std::net::SocketAddr;
 
@@ -16,10 +16,10 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::raw::Raw;
 use crate::wait::soon;
 
-/// The path that edges serve.
+/// The path of the client port.
 pub const PATH: &str = "/message-center";
 
-/// What the system keeps of what a narrow device does not read.
+/// Bytes that the kernel buffers for a narrow device that does not read.
 const NARROW_BYTES: u32 = 8 * 1024;
 
 /// One connection of a device.
@@ -28,7 +28,7 @@ pub struct Device {
     socket: WebSocketStream<TcpStream>,
 }
 
-/// What a device may receive.
+/// A frame, or the end of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// A text frame.
@@ -66,7 +66,7 @@ impl Device {
         device
     }
 
-    /// Connects with little room for what it does not read, so that not reading is soon noticed.
+    /// Connects with small socket buffers, so that the edge soon notices a device that does not read.
     ///
     /// # Panics
     /// The edge refuses.
@@ -84,13 +84,13 @@ impl Device {
         Self { socket }
     }
 
-    /// Connects to a path, as a page of this origin if one is given.
+    /// Connects to `path`, as a page of this origin if one is given.
     ///
     /// # Errors
-    /// What the edge answered instead of 101.
+    /// Returns the HTTP answer of the edge, if the status is not 101.
     ///
     /// # Panics
-    /// There is no HTTP answer at all.
+    /// No HTTP answer comes.
     pub async fn try_connect(
         edge: SocketAddr,
         path: &str,
@@ -114,7 +114,7 @@ impl Device {
         }
     }
 
-    /// Whether a connection can be made now.
+    /// Whether the edge accepts a connection now.
     pub async fn is_welcome(edge: SocketAddr) -> bool {
         let Ok(stream) = TcpStream::connect(edge).await else { return false };
         let request = format!("ws://{edge}{PATH}");
@@ -137,22 +137,22 @@ impl Device {
         soon("a frame is sent", self.socket.send(frame)).await.expect("the connection stands");
     }
 
-    /// Sends a text frame, whether or not the edge has closed the connection meanwhile.
+    /// Sends a text frame, even if the edge has closed the connection.
     pub async fn send_anyway(&mut self, text: &str) {
         let _ = soon("a frame is sent", self.socket.send(Message::text(text))).await;
     }
 
-    /// Logs in and expects a yes.
+    /// Logs in, and expects success.
     pub async fn auth(&mut self, token: &str) {
         self.ask(&json!({ "op": "auth", "token": token })).await;
     }
 
-    /// Subscribes and expects a yes.
+    /// Subscribes, and expects success.
     pub async fn subscribe(&mut self, channel: &str) {
         self.ask(&json!({ "op": "subscribe", "channel": channel })).await;
     }
 
-    /// Unsubscribes and expects a yes.
+    /// Unsubscribes, and expects success.
     pub async fn unsubscribe(&mut self, channel: &str) {
         self.ask(&json!({ "op": "unsubscribe", "channel": channel })).await;
     }
@@ -162,15 +162,15 @@ impl Device {
         self.expect_json(&json!({ "result": true })).await;
     }
 
-    /// The next frame, pings and pongs aside.
+    /// The next frame other than a ping or pong.
     ///
     /// # Panics
-    /// Nothing comes.
+    /// No frame comes.
     pub async fn next(&mut self) -> Received {
         soon("a frame for the device", self.next_whenever()).await
     }
 
-    /// The next frame, pings and pongs aside, however long it takes.
+    /// The next frame other than a ping or pong, however long it takes.
     pub async fn next_whenever(&mut self) -> Received {
         loop {
             return match self.socket.next().await {
@@ -186,10 +186,10 @@ impl Device {
         }
     }
 
-    /// Waits for a WebSocket ping of the edge; it is answered.
+    /// Waits for a WebSocket ping of the edge; the library answers the ping.
     ///
     /// # Panics
-    /// Something else comes first, or nothing.
+    /// Another frame comes first, or none.
     pub async fn expect_ping(&mut self) {
         match soon("a ping from the edge", self.socket.next()).await {
             Some(Ok(Message::Ping(_))) => self.socket.flush().await.expect("the pong goes out"),
@@ -197,10 +197,10 @@ impl Device {
         }
     }
 
-    /// Expects the answer to a WebSocket ping of ours.
+    /// Expects the answer to a WebSocket ping of this device.
     ///
     /// # Panics
-    /// Something else comes first, or nothing.
+    /// Another frame comes first, or none.
     pub async fn expect_pong(&mut self, payload: &[u8]) {
         match soon("a pong from the edge", self.socket.next()).await {
             Some(Ok(Message::Pong(bytes))) if bytes == payload => {}
@@ -211,7 +211,7 @@ impl Device {
     /// Expects exactly this text.
     ///
     /// # Panics
-    /// Something else comes, or nothing.
+    /// Another frame comes, or none.
     pub async fn expect_text(&mut self, text: &str) {
         assert_eq!(self.next().await, Received::Text(text.to_owned()));
     }
@@ -219,7 +219,7 @@ impl Device {
     /// Expects these bytes in a binary frame.
     ///
     /// # Panics
-    /// Something else comes, or nothing.
+    /// Another frame comes, or none.
     pub async fn expect_binary(&mut self, bytes: &[u8]) {
         assert_eq!(self.next().await, Received::Binary(Bytes::copy_from_slice(bytes)));
     }
@@ -227,7 +227,7 @@ impl Device {
     /// Expects a text frame with this JSON.
     ///
     /// # Panics
-    /// Something else comes, or nothing.
+    /// Another frame comes, or none.
     pub async fn expect_json(&mut self, expected: &Value) {
         let received = self.next_json().await;
         assert_eq!(&received, expected);
@@ -236,17 +236,17 @@ impl Device {
     /// The next text frame as JSON.
     ///
     /// # Panics
-    /// Something else comes, or nothing.
+    /// Another frame comes, or none.
     pub async fn next_json(&mut self) -> Value {
         let received = self.next().await;
         let Received::Text(text) = &received else { panic!("expected JSON, received {received:?}") };
         serde_json::from_str(text).unwrap_or_else(|_| panic!("expected JSON, received {text:?}"))
     }
 
-    /// Expects an error frame with this code; gives its text.
+    /// Expects an error frame with this code; returns its text.
     ///
     /// # Panics
-    /// Something else comes, or nothing.
+    /// Another frame comes, or none.
     pub async fn expect_error(&mut self, code: u64) -> String {
         let error = self.next_json().await;
         assert_eq!(error["code"], code, "{error}");
@@ -255,10 +255,10 @@ impl Device {
         text.to_owned()
     }
 
-    /// Expects that the edge closes with this code; gives the reason.
+    /// Expects the edge to close with this code; returns the reason.
     ///
     /// # Panics
-    /// Something else comes, or nothing.
+    /// Another frame comes, or none.
     pub async fn expect_close(&mut self, code: u16) -> String {
         let received = self.next().await;
         let Received::Close(closed_with, reason) = &received else {
@@ -269,12 +269,13 @@ impl Device {
         reason.clone()
     }
 
-    /// Shows that nothing waits for this device: what was on its way would come before the second `pong`.
+    /// Shows that no frame is on its way to this device: it would arrive before the second `pong`.
     ///
-    /// Two, because a reply may overtake a delivery, but not one that was ready before its question was read.
+    /// One `pong` is not enough: a reply may overtake a delivery, but not one that was ready before the
+    /// question was read.
     ///
     /// # Panics
-    /// Something else comes.
+    /// Another frame comes.
     pub async fn expect_nothing(&mut self) {
         for _ in 0..2 {
             self.send("ping").await;
@@ -282,7 +283,7 @@ impl Device {
         }
     }
 
-    /// Leaves politely and waits until the edge has answered.
+    /// Closes the WebSocket, and waits for the answer of the edge.
     ///
     /// # Panics
     /// The edge does not answer.
@@ -296,7 +297,7 @@ impl Device {
         self.socket.into_inner()
     }
 
-    /// The same as a bare connection.
+    /// The connection as bare TCP.
     pub fn into_raw(self) -> Raw {
         Raw::new(self.into_stream())
     }

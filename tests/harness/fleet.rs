@@ -1,4 +1,4 @@
-//! The parts as processes of the real binary, any number of each, over a bus of the test's choice.
+//! The parts as processes of the real binary, any number of each, over any kind of bus.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,20 +11,20 @@ use crate::publisher::Publisher;
 use crate::raw;
 use crate::wait::eventually;
 
-/// Who serves the bus.
+/// The server of the bus.
 #[derive(Debug, Clone)]
 pub enum Over {
     /// `message-center bus`.
     Bus,
-    /// The first publisher-api embeds it.
+    /// The embedded bus of the first publisher-api.
     Publisher,
-    /// The real nats-server, this binary.
+    /// The real nats-server, from this binary.
     NatsServer(PathBuf),
-    /// Whatever is at these addresses; see `bus.url`.
+    /// A bus that runs elsewhere, at these addresses; see `bus.url`.
     Url(String),
 }
 
-/// What to start.
+/// Settings of the processes to start.
 #[derive(Debug, Clone)]
 pub struct FleetPlan {
     over: Over,
@@ -40,7 +40,7 @@ pub struct FleetPlan {
 pub struct Member {
     /// The process.
     pub program: Program,
-    /// Where its clients connect; an auth-adapter has none and a bus has the bus.
+    /// The address for clients. An auth-adapter has none; that of a bus is the bus itself.
     pub address: Option<SocketAddr>,
     /// Its admin port.
     pub admin: SocketAddr,
@@ -49,9 +49,9 @@ pub struct Member {
 /// All processes.
 #[derive(Debug)]
 pub struct Fleet {
-    /// `message-center bus`, if it is one.
+    /// `message-center bus`, with [`Over::Bus`].
     pub bus: Option<Member>,
-    /// The real nats-server, if it is one.
+    /// The real nats-server, with [`Over::NatsServer`].
     pub nats: Option<NatsServer>,
     /// The edges.
     pub edges: Vec<Member>,
@@ -59,52 +59,52 @@ pub struct Fleet {
     pub publishers: Vec<Member>,
     /// The auth-adapters.
     pub adapters: Vec<Member>,
-    /// Who knows the tokens.
+    /// The business system that checks the tokens.
     pub business: Business,
     bus_url: String,
     plan: FleetPlan,
 }
 
 impl FleetPlan {
-    /// So many edges instead of one.
+    /// Starts `count` edges instead of one.
     #[must_use]
     pub fn edges(mut self, count: usize) -> Self {
         self.edges = count;
         self
     }
 
-    /// So many publisher-apis instead of one.
+    /// Starts `count` publisher-apis instead of one.
     #[must_use]
     pub fn publishers(mut self, count: usize) -> Self {
         self.publishers = count;
         self
     }
 
-    /// So many auth-adapters instead of one.
+    /// Starts `count` auth-adapters instead of one.
     #[must_use]
     pub fn adapters(mut self, count: usize) -> Self {
         self.adapters = count;
         self
     }
 
-    /// A configuration key for every process.
+    /// Sets a configuration key for every process.
     #[must_use]
     pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.settings.push((key.to_owned(), value.to_string()));
         self
     }
 
-    /// A variable for every process.
+    /// Sets an environment variable for every process.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Starts it all and waits until every part is ready.
+    /// Starts all parts and waits until every part is ready.
     ///
     /// # Panics
-    /// Something does not start.
+    /// A part does not start.
     pub async fn start(self) -> Fleet {
         let business = Business::start().await;
         let (mut bus, mut nats, mut publishers) = (None, None, Vec::new());
@@ -150,10 +150,10 @@ impl FleetPlan {
         let launch = Launch::of(part)
             .set("edge.listen", "127.0.0.1:0")
             .set("publisher_api.listen", "127.0.0.1:0")
-            // nats-server wants all of it to be free, on each node.
+            // nats-server reserves this much on each node.
             .set("history.max_bytes", "256MiB")
             .set("edge.heartbeat", "50ms")
-            // A device that the test has not got round to yet answers no ping.
+            // A test reads its devices late, so they answer pings late.
             .set("edge.silence", "10m")
             .set("publisher_api.heartbeat", "50ms");
         let launch = self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value));
@@ -169,7 +169,7 @@ impl Member {
     /// Starts a part whose admin port is `<section>.admin`, and reads its addresses from its log.
     ///
     /// # Panics
-    /// It does not start.
+    /// The part does not start.
     pub async fn start(launch: Launch, section: &str, listens: Option<&str>) -> Self {
         let mut program = launch.set(&format!("{section}.admin"), "127.0.0.1:0").start();
         let admin = program.address("the admin port listens").await;
@@ -180,24 +180,24 @@ impl Member {
         Self { program, address, admin }
     }
 
-    /// `/readyz`: the status, and the reasons if it is not 200.
+    /// `/readyz`: the status, and the reasons unless the status is 200.
     pub async fn readiness(&self) -> (u16, String) {
         let answer = raw::get(self.admin, "/readyz").await;
         (answer.status, answer.body)
     }
 
-    /// Waits until it is ready.
+    /// Waits until the part is ready.
     ///
     /// # Panics
-    /// It does not become ready.
+    /// The part does not become ready.
     pub async fn ready(&self) {
         eventually("the part is ready", async || self.readiness().await.0 == 200).await;
     }
 
-    /// Waits until it is not ready and says why with this text.
+    /// Waits until the part is not ready and names this reason.
     ///
     /// # Panics
-    /// It stays ready, or says something else.
+    /// The part stays ready, or names another reason.
     pub async fn unready(&self, reason: &str) {
         let what = format!("the part is not ready because of: {reason}");
         eventually(&what, async || {
@@ -242,16 +242,16 @@ impl Fleet {
         }
     }
 
-    /// Where the bus is, if it has one address.
+    /// The address of the bus, if there is exactly one.
     ///
     /// # Panics
-    /// It has several.
+    /// The bus has several addresses.
     pub fn bus_address(&self) -> SocketAddr {
         let address = self.bus_url.strip_prefix("nats://").and_then(|address| address.parse().ok());
         address.unwrap_or_else(|| panic!("{} is not one address", self.bus_url))
     }
 
-    /// Where devices connect to this edge.
+    /// The client address of this edge.
     ///
     /// # Panics
     /// There is no such edge.
@@ -272,7 +272,7 @@ impl Fleet {
         Publisher::of(self.publishers[index].address.expect("publisher-apis listen"))
     }
 
-    /// Lets every process log errors, because the test breaks something.
+    /// Accepts errors in the log of every process, because the test breaks something.
     pub fn expect_errors(&mut self) {
         let members = self.edges.iter_mut().chain(&mut self.publishers).chain(&mut self.adapters);
         for member in members.chain(&mut self.bus) {
@@ -280,9 +280,9 @@ impl Fleet {
         }
     }
 
-    /// Asks every process to leave and expects that each does so properly.
+    /// Asks every process to leave, and expects exit code 0 of each.
     pub async fn end(mut self) {
-        // Who embeds the bus goes last.
+        // The process that embeds the bus leaves last.
         let members =
             self.edges.drain(..).chain(self.adapters.drain(..)).chain(self.publishers.drain(..).rev());
         for member in members.chain(self.bus.take()) {

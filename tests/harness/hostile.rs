@@ -1,7 +1,7 @@
-//! What every parser that meets a stranger must keep to, whatever bytes it is given.
+//! The promises of every parser that reads input from outside, whatever the bytes.
 //!
-//! Each function takes any bytes, panics if a promise is broken, and returns how much it understood. They are run by the
-//! fuzz targets in `tests/fuzz`, and on a stable compiler by the test `corpus`.
+//! Each function takes any bytes, panics if a promise is broken, and returns how much of the input it
+//! understood. The fuzz targets in `tests/fuzz` call them, and on a stable compiler the test `corpus` does.
 
 use std::io::Write as _;
 
@@ -14,10 +14,10 @@ use shared::wire::{
     Answer, Ask, AuthHeartbeat, Envelope, Heartbeat, HeartbeatAck, LiveMessage, VerifyReply, VerifyRequest,
 };
 
-/// A parser, by the name of its fuzz target and of its folder in the corpus.
+/// A parser's entry point, with the name of its fuzz target, which is also that of its folder in the corpus.
 pub type Target = (&'static str, fn(&[u8]) -> usize);
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 7] = [
     ("bus", bus),
     ("client", client),
@@ -33,7 +33,7 @@ pub fn bus(input: &[u8]) -> usize {
     embedded_bus::check_bytes(input)
 }
 
-/// A device: WebSocket frames, ops, and the conversation that they lead to.
+/// A device: WebSocket frames, ops, and the conversation they lead to.
 pub fn client(input: &[u8]) -> usize {
     edge::check_bytes(input)
 }
@@ -43,15 +43,15 @@ pub fn publish(input: &[u8]) -> usize {
     publisher_api::check_bytes(input)
 }
 
-/// A publisher's key: the header that brings it, and the file that holds its hash.
+/// A publisher's key: the header that carries it, and the file that holds its hash.
 pub fn key(input: &[u8]) -> usize {
     publisher_api::check_key_bytes(input)
 }
 
-/// A subject on the bus. What is understood as a channel leads back to the same subject.
+/// A subject on the bus. A subject that parses as a channel is built again from that channel.
 ///
 /// # Panics
-/// It does not.
+/// The rebuilt subject differs.
 pub fn subject(input: &[u8]) -> usize {
     let Ok(text) = std::str::from_utf8(input) else { return 0 };
     let mut understood = 0;
@@ -77,10 +77,10 @@ pub fn subject(input: &[u8]) -> usize {
     understood
 }
 
-/// An envelope on the bus. What is understood is written as something that is understood the same.
+/// An envelope on the bus. An envelope that decodes encodes to bytes that decode to the same.
 ///
 /// # Panics
-/// It is not.
+/// The second encoding differs.
 pub fn envelope(input: &[u8]) -> usize {
     let payload = Bytes::copy_from_slice(input);
     let mut headers = HeaderMap::new();
@@ -103,11 +103,11 @@ fn again<E: Envelope>(input: &[u8]) -> bool {
     true
 }
 
-/// A configuration: variables in lines that begin with `MC_`, the rest is the file. Either every fault is named, or what
-/// is printed is the same configuration.
+/// A configuration: lines that begin with `MC_` are variables, the rest is the file. Either every error is
+/// named, or the printed settings load as the same configuration.
 ///
 /// # Panics
-/// It is not.
+/// An error has no text, or the printed settings load differently.
 pub fn config(input: &[u8]) -> usize {
     let text = String::from_utf8_lossy(input);
     let (variables, lines): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with("MC_"));
@@ -115,7 +115,7 @@ pub fn config(input: &[u8]) -> usize {
         variables.iter().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
     match settings(&lines.join("\n"), environment.collect()) {
         Ok(settings) => {
-            // Secrets are not printed, so the one that comes back may have others.
+            // Secrets print as `***`, so settings with secrets cannot be compared.
             let printed = print(&settings);
             if !printed.contains("\"***\"") {
                 let back = settings_of(&printed).unwrap_or_else(|faults| panic!("{faults}\n{printed}"));

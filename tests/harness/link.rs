@@ -1,6 +1,6 @@
-//! A TCP link between two parts that can stall, cut and heal, and limit what passes.
+//! A TCP link between two parts that can stall, cut, heal, and limit the bytes that pass.
 //!
-//! Bytes that arrive while it stalls stay where they are: nothing is lost, nothing is reordered.
+//! Bytes that arrive while the link stalls wait: none is lost, none is reordered.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use tokio::sync::watch;
 enum Passage {
     /// Everything.
     Open,
-    /// Nothing; connections stand.
+    /// Nothing; connections stay open.
     Stalled,
-    /// Nothing; connections are broken, new ones too.
+    /// Nothing; connections are broken, new ones included.
     Cut,
 }
 
@@ -35,13 +35,13 @@ pub struct Link {
 struct Shared {
     passage: watch::Sender<Passage>,
     target: watch::Sender<SocketAddr>,
-    /// Bytes that still pass from the target to the client before the link stalls by itself.
+    /// Bytes that may still pass from the target to the client before the link stalls.
     allowance: watch::Sender<u64>,
     connections: watch::Sender<usize>,
 }
 
 impl Link {
-    /// Opens one that leads to `target`.
+    /// Opens a link to `target`.
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
@@ -64,17 +64,17 @@ impl Link {
         Self { address, shared, drain }
     }
 
-    /// Where it listens.
+    /// The address that the link listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Lets nothing pass, and says nothing about it.
+    /// Stops all bytes; both ends see an open connection.
     pub fn stall(&self) {
         self.shared.passage.send_replace(Passage::Stalled);
     }
 
-    /// Breaks every connection, and each that comes.
+    /// Breaks every connection, and every new connection.
     pub fn cut(&self) {
         self.shared.passage.send_replace(Passage::Cut);
     }
@@ -85,28 +85,28 @@ impl Link {
         self.shared.passage.send_replace(Passage::Open);
     }
 
-    /// Lets this many more bytes pass from the target, then no more until [`Link::heal`].
+    /// Lets this many more bytes pass from the target, then none until [`Link::heal`].
     pub fn limit(&self, bytes: u64) {
         self.shared.allowance.send_replace(bytes);
     }
 
-    /// Waits until nothing of [`Link::limit`] is left.
+    /// Waits until the bytes of [`Link::limit`] have passed.
     pub async fn used_up(&self) {
-        // The sender lives as long as the link.
+        // The sender lives as long as the link, so this wait ends.
         let _ = self.shared.allowance.subscribe().wait_for(|bytes| *bytes == 0).await;
     }
 
-    /// Leads new connections to another place.
+    /// Leads new connections to another address.
     pub fn lead_to(&self, target: SocketAddr) {
         self.shared.target.send_replace(target);
     }
 
-    /// Connections that stand now.
+    /// Open connections.
     pub fn connections(&self) -> usize {
         *self.shared.connections.borrow()
     }
 
-    /// Ends it, and waits until nothing of it runs.
+    /// Stops the link, and waits for its tasks.
     pub async fn stop(self) {
         let left = self.drain.finish(Duration::from_secs(5)).await;
         assert_eq!(left, 0, "the link still carries");
@@ -125,7 +125,7 @@ async fn carry(client: TcpStream, shared: Arc<Shared>, drain: Drain) {
         return;
     }
     let Ok(server) = TcpStream::connect(target).await else { return };
-    // What is written is to travel at once, as it would without a link.
+    // Bytes travel at once, as without a link.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     shared.connections.send_modify(|count| *count += 1);
     let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
@@ -141,7 +141,7 @@ async fn carry(client: TcpStream, shared: Arc<Shared>, drain: Drain) {
     shared.connections.send_modify(|count| *count -= 1);
 }
 
-/// Carries one direction until its source ends, and hands the end on.
+/// Carries one direction until its source ends, then ends the other side.
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, limited: bool) {
     let mut buffer = vec![0; 16 * 1024];
     let (mut passage, mut allowance) = (shared.passage.subscribe(), shared.allowance.subscribe());
@@ -161,7 +161,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, 
             Ok(0) | Err(_) => break,
             Ok(count) => count,
         };
-        // It may have stalled while this waited for bytes.
+        // The link may have stalled while the read waited.
         if passage.wait_for(|passage| *passage == Passage::Open).await.is_err() {
             return;
         }

@@ -1,4 +1,4 @@
-//! The real nats-server as a process, on a free port, gone when dropped.
+//! The real nats-server as a process on a free port, killed on drop.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,13 +21,14 @@ impl NatsServer {
     /// Starts `binary` with streams that write through to the disk, and waits until it listens.
     ///
     /// # Panics
-    /// It does not.
+    /// The server does not listen.
     pub async fn start(binary: &Path) -> Self {
         let folder = TempDir::new().expect("there is room for a folder");
         let log = std::fs::File::create(folder.path().join("log")).expect("there is room for a log");
         let config = folder.path().join("nats.conf");
         let store = folder.path().join("streams");
-        // Streams reserve what they may have; how much of the disk is free is not what is tested.
+        // A stream reserves its `max_bytes`, so the limit is set high: the free space of the disk is not
+        // under test.
         let streams =
             format!("jetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 100GB }}\n");
         std::fs::write(&config, streams).expect("there is room for a file");
@@ -54,15 +55,15 @@ impl NatsServer {
         Self { address, child, folder }
     }
 
-    /// Where it listens.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Kills it and waits for its end.
+    /// Kills the server and waits for its end.
     ///
     /// # Panics
-    /// It stays.
+    /// The server does not end.
     pub async fn stop(mut self) {
         soon("nats-server ends", self.child.kill()).await.expect("it can be killed");
     }

@@ -1,7 +1,8 @@
-//! A cluster of real nats-servers: three processes on loopback, each of which can be killed and brought back.
+//! A cluster of three real nats-servers on loopback; each node can be killed and started again.
 //!
-//! Clients and routes need a password, and speak TLS with certificates of an authority that only this cluster has. A
-//! node keeps its ports, so that it is found again, and its streams, written through to the disk.
+//! Clients and routes need a password and a TLS certificate of an authority that only this cluster has. A
+//! node keeps its ports, so that others find it again, and its streams, which are written through to the
+//! disk.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,12 +28,12 @@ const NODES: usize = 3;
 pub struct NatsCluster {
     binary: PathBuf,
     nodes: Vec<Node>,
-    /// Where the nodes find each other; each is told of all, which streams demand.
+    /// Addresses of the nodes for each other. Every node is told all of them, as JetStream requires.
     routes: [SocketAddr; NODES],
     server: Certificate,
     /// A certificate for clients.
     pub client: Certificate,
-    /// Who signed the certificates of clients and servers.
+    /// The authority behind the certificates of clients and servers.
     pub authority: Authority,
     folder: TempDir,
 }
@@ -40,15 +41,15 @@ pub struct NatsCluster {
 #[derive(Debug)]
 struct Node {
     client: SocketAddr,
-    /// None: it was killed.
+    /// The process; `None` while the node is killed.
     child: Option<Child>,
 }
 
 impl NatsCluster {
-    /// Starts the nodes and waits until all listen.
+    /// Starts the nodes and waits until all of them listen.
     ///
     /// # Panics
-    /// They do not.
+    /// A node does not listen.
     pub async fn start(binary: &Path) -> Self {
         let folder = TempDir::new().expect("there is room for a folder");
         let authority = Authority::new(folder.path(), "authority");
@@ -62,31 +63,31 @@ impl NatsCluster {
         cluster
     }
 
-    /// Where clients connect: all nodes, with a comma between.
+    /// The URL for clients: the addresses of all nodes, separated by commas.
     pub fn url(&self) -> String {
         let urls: Vec<_> = self.nodes.iter().map(|node| format!("tls://{}", node.client)).collect();
         urls.join(",")
     }
 
-    /// Kills a node and waits until it is gone.
+    /// Kills a node and waits for its end.
     ///
     /// # Panics
-    /// It was killed before, or stays.
+    /// The node does not run, or does not end.
     pub async fn kill(&mut self, index: usize) {
         let mut child = self.nodes[index].child.take().expect("the node runs");
         soon("nats-server ends", child.kill()).await.expect("it can be killed");
     }
 
-    /// Starts a killed node again and waits until it listens.
+    /// Starts a killed node again and waits until the node listens.
     ///
     /// # Panics
-    /// It does not.
+    /// The node does not listen.
     pub async fn restart(&mut self, index: usize) {
         let Node { client, .. } = self.nodes[index];
         self.nodes[index] = self.launch(index, client).await;
     }
 
-    /// Kills what still runs.
+    /// Kills the nodes that still run.
     pub async fn stop(mut self) {
         for index in 0..self.nodes.len() {
             if self.nodes[index].child.is_some() {
@@ -160,7 +161,7 @@ impl Drop for NatsCluster {
     }
 }
 
-/// `nats://127.0.0.1:4222` in a ports file, whatever the scheme.
+/// The address of a URL in a ports file, such as `nats://127.0.0.1:4222`, whatever the scheme.
 fn address(url: &Value) -> Option<SocketAddr> {
     url.as_str()?.split_once("://")?.1.parse().ok()
 }

@@ -1,20 +1,21 @@
-//! Ports for servers that go away and come back, or that others must know before they start.
+//! Ports for servers that stop and start again, or whose ports must be known before they start.
 //!
-//! Port 0 is for all others: what it gave to a server may be given to somebody else as soon as the server is gone.
+//! Port 0 is right for all other servers: the kernel may reuse such a port as soon as its server has stopped.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-/// Below what Linux gives for port 0 and to connections that go out (32768 to 60999), and above what services use.
+/// Below the range of Linux for port 0 and for outgoing connections (32768 to 60999), and above well-known
+/// services.
 const RANGE: std::ops::Range<u16> = 10_000..32_000;
-/// So many are tried for one.
+/// Attempts to find one free port.
 const TRIES: usize = 1_000;
 
-/// Addresses on loopback that are free, differ, and are given to nobody who asks for just any.
+/// Distinct free addresses on loopback, which the kernel gives to nobody who asks for port 0.
 ///
 /// # Panics
-/// Everything is taken.
+/// No port is free.
 pub fn lasting<const N: usize>() -> [SocketAddr; N] {
-    // All are held until the last is found, so that they differ.
+    // All listeners stay bound until the last is found, so that the ports differ.
     let held: [TcpListener; N] = std::array::from_fn(|_| {
         let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, fastrand::u16(RANGE))).ok();
         (0..TRIES).find_map(bind).expect("loopback has free ports")

@@ -1,7 +1,7 @@
-//! `message-center` as a process of its own: started on free ports, read line by line, killed when dropped.
+//! `message-center` as a process: started on free ports, its log read line by line, killed on drop.
 //!
-//! Its environment is empty but for what the test sets. Logs are JSON, from which addresses are taken. What it wrote
-//! is shown when the test fails.
+//! The environment is empty except for the variables that the test sets. Logs are JSON; the harness takes the
+//! addresses from them. A failing test prints the output of the process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use tokio::process::{Child, Command};
 
 use crate::wait::{soon, until};
 
-/// A process that writes more than this is broken.
+/// Most lines of output; more mean a broken program.
 const MOST_LINES: usize = 200_000;
 
-/// What to start.
+/// Command line and environment of a process to start.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
     name: String,
@@ -30,7 +30,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A subcommand, such as `edge`; `run` is everything in one process.
+    /// A subcommand, such as `edge`; `run` starts all parts in one process.
     pub fn of(part: &str) -> Self {
         Self { name: part.to_owned(), arguments: vec![part.to_owned()], ..Self::default() }
     }
@@ -53,44 +53,44 @@ impl Launch {
         self
     }
 
-    /// Starts it by another program: that one's arguments, then `message-center` and its own. It must end as
-    /// `message-center` does.
+    /// Starts the program through another program: its path and arguments, then `message-center` and its own
+    /// arguments. The other program must exit as `message-center` does.
     #[must_use]
     pub fn under(mut self, program: &Path, arguments: &[&str]) -> Self {
         self.under = vec![program.into()];
         self.under.extend(arguments.iter().map(Into::into));
-        // To find the other program's own programs.
+        // The other program finds its own helpers by PATH.
         if let Some(path) = std::env::var_os("PATH") {
             self.environment.push(("PATH".to_owned(), path.to_string_lossy().into_owned()));
         }
         self
     }
 
-    /// Starts this in place of [`binary`], e.g. a program under another root.
+    /// Starts this binary instead of [`binary`], e.g. one under another root.
     #[must_use]
     pub fn program(mut self, program: &Path) -> Self {
         self.program = Some(program.to_owned());
         self
     }
 
-    /// Sets a variable.
+    /// Sets an environment variable.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Leaves the log as it is by default, for tests of what a person sees.
+    /// Leaves the log in its default format, for tests of the text that a person sees.
     #[must_use]
     pub fn with_text_log(mut self) -> Self {
         self.text_log = true;
         self
     }
 
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Panics
-    /// It can't be started.
+    /// The program cannot be started.
     pub fn start(self) -> Program {
         let binary = self.program.as_deref().unwrap_or_else(|| binary());
         let mut command = match self.under.split_first() {
@@ -105,7 +105,7 @@ impl Launch {
         if !self.text_log {
             command.env("MC_LOG__FORMAT", "json");
         }
-        // A test that wants a folder names one of its own.
+        // Streams stay in memory unless the test names a folder.
         command.env("MC_BUS__STORE__SYNC", "memory");
         command.env("RUST_BACKTRACE", "1").envs(self.environment);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -116,10 +116,10 @@ impl Launch {
         Program { name: self.name, child, stdout, stderr, readers, errors_expected: false }
     }
 
-    /// Starts it and waits until it ends by itself: exit code, standard output, standard error.
+    /// Starts the process and waits for its end; returns exit code, standard output and standard error.
     ///
     /// # Panics
-    /// It does not end, or a signal ended it.
+    /// The process does not end, or a signal ended it.
     pub async fn run(self) -> Finished {
         let mut program = self.start();
         let code = program.exit().await.code().expect("no signal ended it");
@@ -128,14 +128,14 @@ impl Launch {
     }
 }
 
-/// A process that has ended.
+/// An ended process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
     /// Exit code.
     pub code: i32,
-    /// What it wrote to standard output.
+    /// Standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
@@ -151,7 +151,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The address in the log line that says so, e.g. `"the edge listens"`.
+    /// The address in the log line with this message, e.g. `"the edge listens"`.
     ///
     /// # Panics
     /// No such line comes.
@@ -162,7 +162,7 @@ impl Program {
     /// A field of the first log line with this message.
     ///
     /// # Panics
-    /// No such line comes, or it has no such field.
+    /// No such line comes, or the line lacks the field.
     pub async fn field(&mut self, message: &str, field: &str) -> String {
         let line = self.logged(message).await;
         let value = line.get(field).unwrap_or_else(|| panic!("no field {field} in {line}"));
@@ -172,7 +172,7 @@ impl Program {
     /// The first log line whose message contains this text.
     ///
     /// # Panics
-    /// None comes, or the process ends before.
+    /// No such line comes, or the process ends first.
     pub async fn logged(&mut self, message: &str) -> Value {
         let stderr = self.stderr.clone();
         let (child, name) = (&mut self.child, &self.name);
@@ -194,7 +194,7 @@ impl Program {
     /// The first line of standard output that contains this text.
     ///
     /// # Panics
-    /// None comes.
+    /// No such line comes.
     pub async fn printed(&self, text: &str) -> String {
         until(&format!("{} prints {text:?}", self.name), async || {
             self.stdout.text().lines().find(|line| line.contains(text)).map(str::to_owned)
@@ -212,33 +212,33 @@ impl Program {
         self.stderr.text()
     }
 
-    /// The lines of the log so far that have one of these levels, e.g. `"WARN"`.
+    /// The log lines so far at one of these levels, e.g. `"WARN"`.
     pub fn logged_at(&self, levels: &[&str]) -> Vec<Value> {
         let entries = self.stderr.entries().into_iter();
         entries.filter(|entry| entry["level"].as_str().is_some_and(|level| levels.contains(&level))).collect()
     }
 
-    /// Lets it log errors; without this they fail the test at the end.
+    /// Accepts errors in the log; without this call they fail the test at the end.
     pub fn expect_errors(&mut self) {
         self.errors_expected = true;
     }
 
-    /// Whether it still runs.
+    /// Whether the process still runs.
     ///
     /// # Panics
-    /// The system doesn't know the process.
+    /// The system does not know the process.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_none()
     }
 
-    /// Sets how large a file may become that it writes; `None`: as large as there is room. Only Linux can.
+    /// Limits the size of the files that the process writes; `None` lifts the limit. Linux only.
     ///
     /// # Panics
     /// The system refuses.
     pub async fn limit_files(&self, bytes: Option<u64>) {
         let id = self.child.id().expect("it still runs");
         let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
-        // The soft limit alone: it can be raised again.
+        // Sets the soft limit only, which can be raised again.
         let set =
             Command::new("prlimit").arg(format!("--pid={id}")).arg(format!("--fsize={limit}:")).status();
         assert!(set.await.is_ok_and(|status| status.success()), "prlimit --fsize={limit} {id}");
@@ -250,19 +250,19 @@ impl Program {
     /// The process has ended.
     pub async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it still runs");
-        // The shell's own kill is on every system.
+        // `kill` is a shell builtin on every system.
         let killed = Command::new("sh").arg("-c").arg(format!("kill -{name} {id}")).status().await;
         assert!(killed.is_ok_and(|status| status.success()), "kill -{name} {id}");
         if name == "STOP" {
-            // The signal is on its way while other threads still run.
+            // Other threads may run for a moment after the signal was sent.
             until("the process stands still", async || stands_still(id).await.then_some(())).await;
         }
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     ///
     /// # Panics
-    /// It does not end.
+    /// The process does not end.
     pub async fn exit(&mut self) -> ExitStatus {
         let status = soon(&format!("{} ends", self.name), self.child.wait()).await.expect("it is our child");
         let left = self.readers.finish(crate::wait::DEADLINE).await;
@@ -270,29 +270,29 @@ impl Program {
         status
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the process, as `kill -9` does.
     ///
     /// # Panics
-    /// The process has ended before.
+    /// The process has already ended.
     pub async fn kill(&mut self) {
         self.signal("KILL").await;
         assert_eq!(self.exit().await.code(), None, "{} was killed", self.name);
         self.errors_expected = true;
     }
 
-    /// Asks it to leave, and expects that it does so with exit code 0 and had nothing to complain about.
+    /// Asks the process to leave, and expects exit code 0 and no errors in the log.
     ///
     /// # Panics
-    /// It does not, or it logged an error that nobody expected.
+    /// The exit code differs, or the log has an unexpected error.
     pub async fn end(mut self) {
         self.signal("TERM").await;
         self.expect_success().await;
     }
 
-    /// Expects that it ends with exit code 0 and had nothing to complain about.
+    /// Expects the process to end with exit code 0 and no errors in the log.
     ///
     /// # Panics
-    /// It does not, or it logged an error that nobody expected.
+    /// The exit code differs, or the log has an unexpected error.
     pub async fn expect_success(&mut self) {
         let status = self.exit().await;
         assert_eq!(status.code(), Some(0), "{} ended with {status}", self.name);
@@ -316,13 +316,13 @@ impl Drop for Program {
 /// Whether every thread of a process is stopped.
 async fn stands_still(id: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else {
-        // Not Linux: ps is there, and knows the process as a whole.
+        // Other systems have no /proc; ps knows the state of the process as a whole.
         let ps = Command::new("ps").args(["-o", "state=", "-p", &id.to_string()]).output().await;
         return ps.is_ok_and(|ps| ps.stdout.trim_ascii_start().starts_with(b"T"));
     };
     threads.filter_map(Result::ok).all(|thread| {
         let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        // The name of the thread is in parentheses, and may hold anything; its state follows.
+        // The thread's name is in parentheses and may hold any character; the state follows.
         stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
     })
 }
@@ -352,10 +352,10 @@ impl Output {
     }
 }
 
-/// The program under test: `MC_BIN`, or what cargo builds once for this run.
+/// The program under test: the path in `MC_BIN`, or a binary that cargo builds once for this run.
 ///
 /// # Panics
-/// It does not build.
+/// The build fails.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("MC_BIN") {
@@ -368,7 +368,7 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// Builds with the same selection as `cargo test --workspace`, so that no dependency is built a second time.
+/// Builds with the selection of `cargo test --workspace`, so that no dependency is compiled a second time.
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = std::process::Command::new(cargo)
@@ -382,7 +382,7 @@ fn build() -> PathBuf {
     String::from_utf8_lossy(&built.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        // `--tests` also builds its unit tests, which have the same name.
+        // `--tests` also builds the unit tests of the program, which have the same name.
         .filter(|message| {
             message["target"]["name"] == "message-center" && message["profile"]["test"] == false
         })

@@ -23,7 +23,7 @@ pub struct Publisher {
     client: reqwest::Client,
 }
 
-/// What came back.
+/// An answer to a publish.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// HTTP status.
@@ -32,7 +32,7 @@ pub struct Published {
     pub headers: HeaderMap,
     /// The body, byte for byte.
     pub text: String,
-    /// The body as JSON; null if it is none.
+    /// The body as JSON; null for any other body.
     pub body: Value,
 }
 
@@ -53,7 +53,7 @@ impl Publisher {
         Self { base: format!("https://localhost:{}", address.port()), client: http_client(Some(authority)) }
     }
 
-    /// Whether an answer of any kind comes back, on a new connection.
+    /// Whether any answer comes back over a new connection.
     pub async fn is_answered(&self) -> bool {
         soon("an answer or none", self.client.get(&self.base).send()).await.is_ok()
     }
@@ -63,10 +63,10 @@ impl Publisher {
         self.call(&json!({ "c": channel, "d": text })).await
     }
 
-    /// Publishes text and expects an answer that is whole: this many sessions took it, none failed.
+    /// Publishes text, and expects a complete answer: `sessions` sessions took it, none failed.
     ///
     /// # Panics
-    /// It is another one.
+    /// The answer differs.
     pub async fn publish_to(&self, sessions: u64, channel: &str, text: &str) {
         self.publish(channel, text).await.expect_counts(sessions, 0);
     }
@@ -85,7 +85,7 @@ impl Publisher {
         self.send(self.client.post(url).header("content-type", "application/json").body(body)).await
     }
 
-    /// The HTTP client and the address, for requests out of the ordinary.
+    /// A request builder, for requests out of the ordinary.
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base))
     }
@@ -109,7 +109,7 @@ impl Publisher {
 }
 
 impl Published {
-    /// The counts, if it is a success.
+    /// The counts, if the publish succeeded.
     pub fn counts(&self) -> Option<(u64, u64)> {
         Some((self.body["r"]["s"].as_u64()?, self.body["r"]["f"].as_u64()?))
     }
@@ -119,28 +119,28 @@ impl Published {
         self.headers.get("mc-complete").is_none_or(|value| value != "false")
     }
 
-    /// Expects a success, complete, with these counts.
+    /// Expects a complete success with these counts.
     ///
     /// # Panics
-    /// It is something else.
+    /// The answer differs.
     pub fn expect_counts(&self, sessions: u64, failed: u64) {
         assert_eq!(self.counts(), Some((sessions, failed)), "{self:?}");
         assert!(self.is_complete() && self.status == 200 && self.body["E"].is_null(), "{self:?}");
     }
 
-    /// Expects a success that says that not every edge was counted, and these counts.
+    /// Expects a success with these counts, marked as incomplete.
     ///
     /// # Panics
-    /// It is something else.
+    /// The answer differs.
     pub fn expect_incomplete(&self, sessions: u64, failed: u64) {
         assert_eq!(self.counts(), Some((sessions, failed)), "{self:?}");
         assert!(!self.is_complete() && self.status == 200, "{self:?}");
     }
 
-    /// Expects this HTTP status and this code in `E`; gives the text.
+    /// Expects this HTTP status and this code in `E`; returns the text.
     ///
     /// # Panics
-    /// It is something else.
+    /// The answer differs.
     pub fn expect_error(&self, status: u16, code: u64) -> String {
         assert_eq!((self.status, &self.body["E"]["c"]), (status, &json!(code)), "{self:?}");
         let text = self.body["E"]["m"].as_str().unwrap_or_default();
@@ -149,7 +149,8 @@ impl Published {
     }
 }
 
-/// The HTTP client of tests: no proxy, and no TLS roots but those of a test, since nothing leaves loopback.
+/// The HTTP client of tests: no proxy, and no TLS roots but `authority`, since every request stays on
+/// loopback.
 fn http_client(authority: Option<&Path>) -> reqwest::Client {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(file) = authority {
@@ -203,7 +204,7 @@ impl PublishingSocket {
         soon("a frame is sent", self.socket.send(frame)).await.expect("the connection stands");
     }
 
-    /// The next frame, pings and pongs aside. `None`: the connection ended.
+    /// The next frame other than a ping or pong. `None`: the connection has ended.
     pub async fn next(&mut self) -> Option<Message> {
         loop {
             match soon("an answer on the publishing socket", self.socket.next()).await {
@@ -217,7 +218,7 @@ impl PublishingSocket {
     /// The next frame as JSON.
     ///
     /// # Panics
-    /// Something else comes.
+    /// Another frame comes.
     pub async fn answer(&mut self) -> Value {
         let frame = self.next().await;
         let Some(Message::Text(text)) = &frame else { panic!("expected an answer, received {frame:?}") };

@@ -1,4 +1,4 @@
-//! Bare TCP: for half-open and slow peers, for the bytes of a printed command, and for the admin ports.
+//! Bare TCP: for half-open and slow clients, for printed commands byte by byte, and for admin ports.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::wait::soon;
 
-/// A connection without any protocol.
+/// A connection without a protocol.
 #[derive(Debug)]
 pub struct Raw {
     stream: TcpStream,
@@ -17,11 +17,11 @@ pub struct Raw {
 /// An HTTP answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpAnswer {
-    /// The status, 0 if there is no answer.
+    /// The status; 0 without an answer.
     pub status: u16,
-    /// The head, as it came.
+    /// Status line and headers, as received.
     pub head: String,
-    /// What stands behind the head.
+    /// The body.
     pub body: String,
 }
 
@@ -29,21 +29,21 @@ impl Raw {
     /// Connects.
     ///
     /// # Panics
-    /// Nobody listens.
+    /// The connection is refused.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = soon("a TCP connection", TcpStream::connect(address)).await;
         Self { stream: stream.unwrap_or_else(|error| panic!("connect to {address}: {error}")) }
     }
 
-    /// A connection that stands already.
+    /// Wraps an open connection.
     pub fn new(stream: TcpStream) -> Self {
         Self { stream }
     }
 
-    /// Writes this byte again and again, one at a time, until the peer takes no more.
+    /// Writes `byte` at this interval until the other side takes no more.
     ///
     /// # Panics
-    /// The peer goes on taking them.
+    /// The other side does not cut the connection.
     pub async fn trickle(&mut self, byte: u8, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         let trickle = async {
@@ -54,20 +54,20 @@ impl Raw {
         soon("the peer cuts off who sends a byte at a time", trickle).await;
     }
 
-    /// Writes, whether or not the peer still reads.
+    /// Writes, whether or not the other side still reads.
     pub async fn write(&mut self, bytes: &[u8]) {
         let _ = soon("bytes are written", self.stream.write_all(bytes)).await;
     }
 
-    /// Reads until the peer closes, at most 1 MiB.
+    /// Reads until the other side closes, at most 1 MiB.
     ///
     /// # Panics
-    /// It does not close.
+    /// The other side does not close.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let read = async {
             let mut buffer = [0; 4096];
-            // A reset is an end too.
+            // A reset is an end, too.
             while let Ok(count @ 1..) = self.stream.read(&mut buffer).await {
                 bytes.extend_from_slice(&buffer[..count]);
                 assert!(bytes.len() < 1 << 20, "the peer does not stop");
@@ -77,10 +77,10 @@ impl Raw {
         bytes
     }
 
-    /// Reads until this many bytes came.
+    /// Reads exactly `count` bytes.
     ///
     /// # Panics
-    /// They do not.
+    /// Fewer bytes come.
     pub async fn read_exactly(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         soon("bytes come", self.stream.read_exact(&mut bytes)).await.expect("the connection stands");
@@ -88,7 +88,7 @@ impl Raw {
     }
 }
 
-/// Sends these bytes and reads the answer until the peer closes.
+/// Sends `request`, and reads the answer until the other side closes.
 pub async fn exchange(address: SocketAddr, request: &[u8]) -> HttpAnswer {
     let mut raw = Raw::connect(address).await;
     raw.write(request).await;
@@ -101,7 +101,7 @@ pub async fn get(address: SocketAddr, path: &str) -> HttpAnswer {
     exchange(address, request.as_bytes()).await
 }
 
-/// The value of one metric, summed over its labels; those with `label` in their line if it is not empty.
+/// The value of a metric, summed over the series whose line contains `label`; an empty `label` means all.
 pub async fn metric(admin: SocketAddr, name: &str, label: &str) -> f64 {
     let text = get(admin, "/metrics").await.body;
     text.lines()
@@ -110,7 +110,7 @@ pub async fn metric(admin: SocketAddr, name: &str, label: &str) -> f64 {
             series.is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
         })
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        // The sum of nothing would be -0.
+        // A sum of no values would be -0.
         .fold(0.0, |sum, value| sum + value)
 }
 
@@ -122,7 +122,7 @@ impl HttpAnswer {
         Self { status, head: head.to_owned(), body: body.to_owned() }
     }
 
-    /// A header of the answer.
+    /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;

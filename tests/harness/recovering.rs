@@ -1,51 +1,51 @@
-//! A device that recovers: subscribes from a place on, and takes messages with ids.
+//! A device that recovers: subscribes from a position on, and receives messages with ids.
 //!
-//! Every message must have exactly the shape that the protocol promises; anything else is a panic that shows it.
+//! Every message must have exactly the shape that the protocol promises; a panic shows any other frame.
 
 use serde_json::{Value, json};
 
 use crate::device::{Device, Received};
 
-/// The answer to a recovering subscribe.
+/// The reply to a recovering subscribe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovery {
-    /// The position that was given.
+    /// The position in the reply.
     pub id: String,
-    /// Whether everything after the named id follows.
+    /// Whether every message after the named id follows.
     pub recovered: bool,
 }
 
 /// A message with its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// What to name to go on behind it.
+    /// The id to name in order to continue after this message.
     pub id: String,
-    /// The text; of a binary message its base64.
+    /// The text; for a binary message, its base64.
     pub text: String,
 }
 
 impl Device {
-    /// Logs in and subscribes to `@user` from this id on; whole or not is for the caller to look at.
+    /// Logs in and subscribes to `@user` from this id on; the caller checks [`Recovery::recovered`].
     pub async fn back(edge: std::net::SocketAddr, token: &str, after: &str) -> (Self, Recovery) {
         let mut device = Self::login(edge, token).await;
         let recovery = device.subscribe_after("@user", after).await;
         (device, recovery)
     }
 
-    /// Logs in and subscribes to `@user` from this id on, and expects that all after it follows.
+    /// Logs in and subscribes to `@user` from this id on, and expects all later messages to follow.
     ///
     /// # Panics
-    /// Something is missing.
+    /// The history is not whole.
     pub async fn recovered(edge: std::net::SocketAddr, token: &str, after: &str) -> Self {
         let (device, recovery) = Self::back(edge, token, after).await;
         assert!(recovery.recovered, "not recovered after {after:?}: {recovery:?}");
         device
     }
 
-    /// Subscribes from an id on; `""`: from now on.
+    /// Subscribes from an id on; `""` means from now on.
     ///
     /// # Panics
-    /// The answer is no yes.
+    /// The edge refuses.
     pub async fn subscribe_after(&mut self, channel: &str, after: &str) -> Recovery {
         self.send(&json!({ "op": "subscribe", "channel": channel, "after": after }).to_string()).await;
         let answer = self.next_json().await;
@@ -65,7 +65,8 @@ impl Device {
         message(channel, &frame).unwrap_or_else(|| panic!("expected a message of {channel}: {frame}"))
     }
 
-    /// The next message of `@user`, however long it takes; what is none is passed over. `None`: the connection ended.
+    /// The next message of `@user`, however long it takes; skips other frames. `None`: the connection has
+    /// ended.
     pub async fn next_quietly(&mut self) -> Option<Message> {
         loop {
             match self.next_whenever().await {
@@ -81,7 +82,7 @@ impl Device {
         }
     }
 
-    /// Expects this text with an id, in `@user`; gives the id.
+    /// Expects this text with an id, in `@user`; returns the id.
     ///
     /// # Panics
     /// Something else comes, or nothing.
@@ -91,7 +92,7 @@ impl Device {
         message.id
     }
 
-    /// Expects these texts one after the other in `@user`; gives the last id.
+    /// Expects these texts in this order in `@user`; returns the last id.
     ///
     /// # Panics
     /// Something else comes, or nothing.
@@ -103,7 +104,7 @@ impl Device {
         last
     }
 
-    /// Expects an event of message center itself about `@user`; gives its id.
+    /// Expects an event of message center itself about `@user`; returns its id.
     ///
     /// # Panics
     /// Something else comes, or nothing.
@@ -113,10 +114,10 @@ impl Device {
         frame["id"].as_str().unwrap_or_else(|| panic!("no id in {frame}")).to_owned()
     }
 
-    /// Takes what comes until this text does, plain or with an id; gives the texts before it.
+    /// Takes messages, with or without ids, up to this text; returns the texts before it.
     ///
     /// # Panics
-    /// It does not come.
+    /// The text does not come.
     pub async fn take_until(&mut self, text: &str) -> Vec<String> {
         let mut before = Vec::new();
         loop {
@@ -134,7 +135,7 @@ impl Device {
     }
 }
 
-/// The message in a frame, if it has the shape of one of this channel.
+/// The message in a frame, if the frame has the shape of a message of this channel.
 pub fn message(channel: &str, frame: &Value) -> Option<Message> {
     let id = frame["id"].as_str()?;
     let kind = if frame.get("b").is_some() { "b" } else { "d" };

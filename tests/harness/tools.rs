@@ -1,19 +1,19 @@
-//! What `tests/run` has installed, as it says in the environment.
+//! The tools that `tests/run` has installed, as named by environment variables.
 //!
-//! With `MC_TEST_TOOLS=1` whatever is missing is an error; without it a test that needs a tool says aloud that it was
-//! left to `./tests/run`.
+//! With `MC_TEST_TOOLS=1` a missing tool is an error. Without the variable, a test that needs a tool says on
+//! standard error that it was left to `./tests/run`.
 
 use std::path::PathBuf;
 
-/// Whether this run has the tools.
+/// Whether this run promises all tools.
 pub fn installed() -> bool {
     std::env::var_os("MC_TEST_TOOLS").is_some_and(|value| value == "1")
 }
 
-/// The tool that this variable names. `None`: this run has no tools, which was printed.
+/// The path of the tool in `variable`. `None`: this run has no tools, and a line on standard error says so.
 ///
 /// # Panics
-/// The environment promises tools, but this one is not there.
+/// The environment promises tools, but this tool is missing.
 pub fn find(variable: &str, test: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     match path {
@@ -29,7 +29,8 @@ pub fn find(variable: &str, test: &str) -> Option<PathBuf> {
     }
 }
 
-/// The same for what not every machine can have; `tests/run` then sets the variable to nothing.
+/// The path of a tool that not every machine can have; `tests/run` sets the variable of such a missing tool
+/// to the empty string.
 ///
 /// # Panics
 /// See [`find`].
@@ -41,14 +42,14 @@ pub fn find_optional(variable: &str, test: &str) -> Option<PathBuf> {
     find(variable, test)
 }
 
-/// Says that a test was left out, and why.
+/// Says on standard error that a test was left out, and why.
 pub fn left_out(test: &str, why: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr().lock(), "left out: {test}: {why}");
 }
 
-/// Says that a test was left to `./tests/run`. Written past the test runner, which swallows the output of tests that
-/// pass.
+/// Says that a test was left to `./tests/run`. Writes to the process's standard error directly, since libtest
+/// captures the output of tests that pass.
 fn leave(test: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr().lock(), "left to ./tests/run, which installs what it needs: {test}");

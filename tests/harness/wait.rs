@@ -1,29 +1,29 @@
-//! Waiting for a condition, never for a while.
+//! Waiting for a condition, never for a fixed time.
 //!
-//! Every wait has a deadline, and says what it waited for when that passes.
+//! Every wait has a deadline, and on expiry names the condition it waited for.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-/// How long anything that must happen may take. Far above what it takes, so that a machine that is busy with ten times
-/// what it can do is no failure.
+/// The deadline of every wait. Far above what any condition needs, so that an overloaded machine fails no
+/// test.
 pub const DEADLINE: Duration = Duration::from_secs(60);
-/// How often a condition is looked at.
+/// Interval between two looks at a condition.
 const POLL: Duration = Duration::from_millis(5);
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// It does not within [`DEADLINE`].
+/// `condition` does not hold within [`DEADLINE`].
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     until(what, async || condition().await.then_some(())).await;
 }
 
-/// Waits until `probe` finds something, and gives it back.
+/// Waits until `probe` returns a value, and returns that value.
 ///
 /// # Panics
-/// It does not within [`DEADLINE`].
+/// `probe` returns none within [`DEADLINE`].
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     let mut ticks = interval(POLL);
@@ -37,10 +37,10 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
     }
 }
 
-/// Gives `future` the usual deadline.
+/// Waits for `future` until [`DEADLINE`].
 ///
 /// # Panics
-/// The deadline passed.
+/// The deadline has passed.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(DEADLINE, future).await {
         Ok(value) => value,

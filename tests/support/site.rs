@@ -1,4 +1,4 @@
-//! The certificate of a port, and callers that trust no other: for the integration tests of every part that listens.
+//! The certificate of a port, and TLS clients that trust only this certificate.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// The files of a port's certificate, which signs itself.
+/// The files of a port's self-signed certificate.
 pub(crate) struct Site {
     folder: TempDir,
 }
@@ -29,7 +29,7 @@ impl Site {
         self.folder.path().join(name)
     }
 
-    /// Another certificate takes the place of the one that is there.
+    /// Replaces the certificate with a new one.
     pub(crate) fn renew(&self) {
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(self.file("cert"), pair.cert.pem()).unwrap();
@@ -37,7 +37,7 @@ impl Site {
     }
 }
 
-/// TLS over a connection that is there, by someone who trusts this certificate alone.
+/// TLS over an open connection, for a client that trusts only the certificate in `trusted`.
 pub(crate) async fn over_tls(stream: TcpStream, trusted: &Path) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(trusted).unwrap()).unwrap();
