@@ -1,4 +1,5 @@
-//! The parts as processes, over each kind of bus: a user is reached on every edge, by every publisher.
+//! Every part as processes of its own, two of each, over each kind of bus: every publisher reaches a user on
+//! every edge.
 
 use harness::device::Device;
 use harness::fleet::{Fleet, Over};
@@ -45,7 +46,7 @@ async fn tour(over: Over) {
         stranger.expect_error(2).await;
         stranger.expect_close(4401).await;
     }
-    // Two sockets with one token: at most one call of each adapter.
+    // One token, two sockets: each adapter asks at most once.
     assert!(fleet.business.calls_for("user-1") <= 2, "{:?}", fleet.business.calls());
     other.expect_nothing().await;
     other.close().await;

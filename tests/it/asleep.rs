@@ -1,4 +1,5 @@
-//! Processes that were stopped and go on, as when a machine pauses: nobody is judged for what happened meanwhile.
+//! A stopped process that continues, as after a pause of the machine, holds nothing of the pause against
+//! anybody.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -13,19 +14,19 @@ use harness::wait::eventually;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-/// For how long a process stands still: more than every patience that the tests set.
+/// How long a process stands still: longer than every timeout that the tests set.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// Stops a process for a while.
+/// Stops a process for [`PAUSE`].
 async fn pause(program: &Program) {
     pause_while(program, async || {}).await;
 }
 
-/// The same, and does something meanwhile.
+/// Stops a process for [`PAUSE`], and runs `work` meanwhile.
 async fn pause_while(program: &Program, work: impl AsyncFnOnce()) {
     program.signal("STOP").await;
     work().await;
-    // Not a wait for anything: the pause is what is tested.
+    // A fixed delay, since the pause itself is under test.
     tokio::time::sleep(PAUSE).await;
     program.signal("CONT").await;
 }
@@ -43,7 +44,7 @@ async fn a_process_that_goes_on_after_a_pause_calls_nobody_silent_slow_or_late()
         .await;
     let mut online = Device::online(alone.edge(), "user-1").await;
     let publisher = alone.publisher();
-    // The device answers pings all the time.
+    // Reading answers the pings.
     let reading = async {
         loop {
             match online.next_whenever().await {
@@ -57,10 +58,10 @@ async fn a_process_that_goes_on_after_a_pause_calls_nobody_silent_slow_or_late()
     };
     let rounds = async {
         for round in 0..4 {
-            // It has not logged in yet, and is not heard before the process goes on.
+            // This device has not logged in, and the process reads its token only after the pause.
             let mut late = Device::connect(alone.edge()).await;
             let over = Cell::new(false);
-            // Publishes are under way all the time, also when the process stops and when it goes on.
+            // Publishes are in flight all the time, so also when the process stops and when it continues.
             let publishing = async {
                 while !over.get() {
                     let answer = publisher.publish("user:1", "more").await;
@@ -85,8 +86,8 @@ async fn a_process_that_goes_on_after_a_pause_calls_nobody_silent_slow_or_late()
     alone.end().await;
 }
 
-/// All that bounds a login goes by time in which the process runs: where the business system is asked, and where a check
-/// waits for another one to end, at the edge and at the auth-adapter.
+/// Every bound of a login counts only time in which the process runs: the call to the business system, and
+/// waiting for another check of the same token, at the edge and at the auth-adapter.
 #[tokio::test]
 async fn logins_under_way_when_a_process_stops_go_on_with_it() {
     for (one_at_a_time, at_the_adapter) in
@@ -104,7 +105,7 @@ async fn logins_under_way_when_a_process_stops_go_on_with_it() {
         for user in 1..=2 {
             let mut device = Device::connect(alone.edge()).await;
             device.send(&format!("{{\"op\":\"auth\",\"token\":\"user-{user}\"}}")).await;
-            // What a device sent is read in its order.
+            // The edge reads the frames of a device in order.
             device.send_frame(Message::Ping(Bytes::from_static(b"x"))).await;
             device.expect_pong(b"x").await;
             devices.push(device);
@@ -128,8 +129,8 @@ async fn logins_under_way_when_a_process_stops_go_on_with_it() {
     }
 }
 
-/// All that bounds a publish goes by time in which the process runs: a store that answers while the publisher stands
-/// still has answered in time.
+/// Every bound of a publish counts only time in which the process runs: a store that answers while the
+/// publisher-api stands still has answered in time.
 #[tokio::test]
 async fn publishes_under_way_when_a_publisher_stops_go_on_with_it() {
     let fleet = Fleet::plan(Over::Bus)
@@ -175,7 +176,7 @@ async fn a_publisher_that_goes_on_after_a_pause_has_heard_nothing_and_says_so_of
     let log = fleet.publishers[0].program.stderr();
     assert!(!log.contains("an edge is silent"), "{log}");
 
-    // Whoever is silent while the publisher listens is found as before.
+    // An edge that is silent while the publisher-api runs is still found.
     fleet.edges[1].program.signal("STOP").await;
     eventually("the edge that stands still is called silent", async || {
         publisher.publish("user:1", "x").await.expect_incomplete(1, 0);

@@ -1,4 +1,4 @@
-//! A restored backup: whoever recovers gets everything, or is told that it can't, never a part.
+//! A restored backup: a recovering device gets everything, or is told that it cannot; never a part.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-/// A nats-server at one address over one folder, which can be stopped and started.
+/// A nats-server at a fixed address over a fixed folder, to be stopped and started.
 struct Bus {
     binary: PathBuf,
     address: SocketAddr,
@@ -69,7 +69,7 @@ impl Bus {
         soon("the bus ends", child.wait()).await.expect("it is our child");
     }
 
-    /// A copy of the data, with the bus stopped.
+    /// Copies the data; the bus must be stopped.
     fn back_up(&self) -> TempDir {
         assert!(self.child.is_none());
         let backup = TempDir::new().expect("there is room");
@@ -77,7 +77,7 @@ impl Bus {
         backup
     }
 
-    /// Puts a copy in the place of the data, with the bus stopped.
+    /// Replaces the data with a backup; the bus must be stopped.
     fn restore(&self, backup: &TempDir) {
         assert!(self.child.is_none());
         std::fs::remove_dir_all(self.data()).expect("it is ours");
@@ -85,7 +85,7 @@ impl Bus {
     }
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder and its contents.
 pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("there is room");
     for entry in std::fs::read_dir(from).expect("it is there") {
@@ -103,7 +103,7 @@ async fn fleet(bus: &Bus) -> Fleet {
     Fleet::plan(Over::Url(bus.url())).start().await
 }
 
-/// A back end that stores as publisher-api does, and counts nobody.
+/// A back end that stores messages as publisher-api does, but counts no sessions.
 pub(crate) struct Store {
     history: History,
     ids: MessageIds,
@@ -166,13 +166,13 @@ async fn a_backup_that_is_restored_under_running_parts_is_noticed() {
     bus.stop().await;
     bus.restore(&backup);
     bus.run().await;
-    // Four more than were lost: the stream is longer than it ever was before anyone may have looked at it.
+    // Four more messages than were lost: the stream has grown longer than ever before any part looks at it.
     for text in ["seven", "eight", "nine", "ten"] {
         store.put("1", text).await;
     }
     let position = live.expect_event("@reload").await;
     store.put("1", "eleven").await;
-    // Of what was stored before the word, some may have come behind it.
+    // Some of the messages stored before the word may arrive after it.
     let rest = live.take_until("eleven").await;
     let later = ["seven", "eight", "nine", "ten"];
     assert!(later.ends_with(&rest.iter().map(String::as_str).collect::<Vec<_>>()), "{rest:?}");
@@ -206,7 +206,7 @@ async fn a_restored_backup_is_declared_where_nobody_can_notice_it() {
     bus.stop().await;
     let backup = bus.back_up();
 
-    // Nothing came since: whole.
+    // Nothing was stored since the backup: the history is whole.
     bus.restore(&backup);
     bus.run().await;
     let parts = fleet(&bus).await;
@@ -221,7 +221,7 @@ async fn a_restored_backup_is_declared_where_nobody_can_notice_it() {
     parts.end().await;
     bus.stop().await;
 
-    // Something came since, and no part lives that has seen it.
+    // Messages were stored since the backup, and no part that saw them still runs.
     bus.restore(&backup);
     bus.run().await;
     let url = bus.url();

@@ -1,4 +1,4 @@
-//! Bad input on the client port: whatever comes, the peer is told where that is possible, and nobody else notices.
+//! Bad input on the client port: the client is told where that is possible, and nobody else notices.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ async fn an_oversized_frame_is_answered_and_closed_with_1009() {
     device.expect_error(4).await;
     device.expect_close(1009).await;
 
-    // One that only says it is huge is not waited for.
+    // A frame that only announces a huge length is refused at once.
     let device = cluster.connect(0).await;
     let mut raw = device.into_raw();
     raw.write(&[0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]).await;
@@ -95,7 +95,7 @@ async fn a_peer_that_breaks_the_websocket_protocol_is_closed_with_its_code() {
     cluster.end().await;
 }
 
-/// Whether a close frame with this code is the last thing in there.
+/// Whether `bytes` end with a close frame of this code.
 fn closes_with(bytes: &[u8], code: u16) -> bool {
     let code = code.to_be_bytes();
     (0..bytes.len().saturating_sub(3)).any(|at| {
@@ -198,7 +198,7 @@ async fn half_open_and_slow_handshakes_end_in_time_and_keep_nobody_out() {
         raw.read_to_end().await;
     }
 
-    // One that is never silent, a byte at a time, ends as well.
+    // A client that sends a byte at a time is never silent, and is closed as well.
     let mut slow = Raw::connect(edge).await;
     slow.trickle(b'G', Duration::from_millis(20)).await;
     cluster.end().await;
@@ -216,7 +216,7 @@ async fn too_many_handshakes_at_once_are_told_to_come_back() {
     let edge = cluster.edge(0);
     let mut half_open = Vec::new();
     eventually("one more is refused", async || {
-        // Who says nothing would yield its place to the device.
+        // Silent connections yield their slots to the device.
         for _ in 0..10 {
             let mut raw = Raw::connect(edge).await;
             raw.write(b"GET ").await;
@@ -250,7 +250,7 @@ async fn a_list_of_origins_keeps_foreign_pages_out() {
     }
     let welcome = Device::try_connect(edge, PATH, Some("https://app.example.com")).await;
     welcome.expect("its origin is listed").close().await;
-    // What is no browser names no origin.
+    // A client that is not a browser sends no origin.
     Device::connect(edge).await.close().await;
     cluster.end().await;
 }

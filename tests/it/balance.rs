@@ -1,4 +1,5 @@
-//! After a scale-up sessions move to the new edges: evenly, not all at once, and without a loss for who recovers.
+//! After a scale-up, sessions move to the new edges: evenly, not all at once, and without loss for recovering
+//! devices.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,21 +15,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// Devices, one for each user.
+/// Devices, one per user.
 const DEVICES: usize = 4_000;
-/// The users get their messages in so many groups.
-const PARTS: usize = 10;
-/// Of 1,000 sessions, so many may move in a second.
+/// Groups of users; each round publishes to the next group.
+const GROUPS: usize = 10;
+/// Share of the sessions that may move in a second, in thousandths.
 const PER_MILLE: usize = 100;
-/// By when they must be spread; some 10 s, where the machine has nothing else to do.
+/// Deadline for even numbers; about 10 s on an idle machine.
 const BOUND: Duration = Duration::from_secs(300);
 
-/// Hands connections to the edges behind it, one after the other.
+/// A load balancer that hands connections to the edges in turn.
 #[derive(Clone)]
 struct Balancer {
     address: SocketAddr,
     behind: Arc<Mutex<Vec<SocketAddr>>>,
-    /// When each connection came.
+    /// When each connection was accepted.
     came: Arc<Mutex<Vec<Instant>>>,
 }
 
@@ -51,7 +52,7 @@ impl Balancer {
             drop(behind);
             links.spawn(async move {
                 let Ok(mut server) = TcpStream::connect(edge).await else { return };
-                // Either side may end it.
+                // Either side may end the connection.
                 let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
             });
             while links.try_join_next().is_some() {}
@@ -59,11 +60,11 @@ impl Balancer {
     }
 }
 
-/// A device that recovers, and opens its new connection first when it is asked to move.
+/// A recovering device that opens its new connection first when asked to move.
 struct Client {
     balancer: SocketAddr,
     token: String,
-    /// The last id that it received.
+    /// Id of the last received message.
     id: String,
     moves: Arc<AtomicUsize>,
     received: Arc<AtomicUsize>,
@@ -115,7 +116,7 @@ impl Client {
     }
 }
 
-/// Brings all devices online, twenty at a time, and lets each live in a task of its own.
+/// Brings all devices online, twenty at a time; each then runs in a task of its own.
 async fn bring_online(
     balancer: SocketAddr,
     (moves, received): (&Arc<AtomicUsize>, &Arc<AtomicUsize>),
@@ -166,7 +167,7 @@ async fn a_connection_that_is_old_enough_is_asked_to_move_and_who_recovers_misse
     let (mut device, _) = Device::back(fleet.edge(0), "user-1", "").await;
     publisher.publish_to(2, "user:1", "one").await;
     let first = device.expect_messages(["one"]).await;
-    // It is told beforehand, and by when; the new connection is there before the old one ends.
+    // The reconnect event names a time, and the new connection is open before the old one ends.
     let told = device.next_json().await;
     assert_eq!((&told["event"], &told["ids"]["@user"]), (&json!("@reconnect"), &json!(first)), "{told}");
     let mut next = Device::recovered(fleet.edge(0), "user-1", &first).await;
@@ -193,7 +194,7 @@ async fn sessions_move_to_new_edges_evenly_and_slowly_and_who_recovers_misses_no
         .edges(2)
         .set("edge.balance.after", "1s")
         .set("edge.balance.per_mille_per_second", PER_MILLE)
-        // Thousands come at once here: how long a login may take on this machine is not what is tested.
+        // Thousands of logins come at once here; their duration is not under test.
         .set("edge.handshake_timeout", "60s")
         .set("edge.login_timeout", "60s")
         .set("edge.auth_deadline", "60s")
@@ -215,10 +216,10 @@ async fn sessions_move_to_new_edges_evenly_and_slowly_and_who_recovers_misses_no
     balancer.came.lock().await.clear();
     let (began, publisher) = (Instant::now(), fleet.publisher(0));
     let mut rounds = 0;
-    // A tenth of the users in each round: the next message of each.
+    // Each round publishes the next message to a tenth of the users.
     let publish = async |round: usize| {
-        let users: Vec<_> = (1..=DEVICES).filter(|user| user % PARTS == round % PARTS).collect();
-        let call = json!({ "to": { "users": users }, "raw": (round / PARTS).to_string(), "receipt": false });
+        let users: Vec<_> = (1..=DEVICES).filter(|user| user % GROUPS == round % GROUPS).collect();
+        let call = json!({ "to": { "users": users }, "raw": (round / GROUPS).to_string(), "receipt": false });
         let request = publisher.request(reqwest::Method::POST, "/v1/publish").json(&call);
         let answer = publisher.send(request).await;
         assert_eq!(answer.status, 200, "{:?}", answer.headers);
@@ -237,7 +238,7 @@ async fn sessions_move_to_new_edges_evenly_and_slowly_and_who_recovers_misses_no
         }
     };
     let took = began.elapsed();
-    for _ in 0..PARTS {
+    for _ in 0..GROUPS {
         publish(rounds).await;
         rounds += 1;
     }
@@ -245,7 +246,7 @@ async fn sessions_move_to_new_edges_evenly_and_slowly_and_who_recovers_misses_no
         while let Some(ended) = tasks.try_join_next() {
             ended.expect("no client loses anything");
         }
-        received.load(Ordering::Relaxed) == rounds * (DEVICES / PARTS)
+        received.load(Ordering::Relaxed) == rounds * (DEVICES / GROUPS)
     })
     .await;
     let came = balancer.came.lock().await;
@@ -258,9 +259,9 @@ async fn sessions_move_to_new_edges_evenly_and_slowly_and_who_recovers_misses_no
         "sessions {spread:?} after {took:.1?}; {moved} moves, {busiest} in the busiest second \
          ({:.1} % of the sessions), {} messages to each",
         busiest as f64 * 100.0 / DEVICES as f64,
-        rounds / PARTS
+        rounds / GROUPS
     );
-    // The pace itself is held by tests of the plan; here connections may come late and then together.
+    // Unit tests of the plan hold the pace itself; here connections may come late, and then together.
     assert!(busiest <= 2 * DEVICES * PER_MILLE / 1_000, "{busiest} connections came within a second");
     assert!(moved >= DEVICES / 4, "who moved was told beforehand");
     drop(came);

@@ -1,4 +1,4 @@
-//! The load tool, run as an operator runs it: small runs in every mode, and what it says when something is wrong.
+//! The load tool as an operator runs it: a small run in every mode, and its messages when something is wrong.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -12,10 +12,11 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// A run starts up to seven processes, waits for heartbeats and publishes for a second; a busy machine takes its time.
+/// Bound of a run: up to seven processes start, wait for heartbeats and publish for a second, on a busy
+/// machine.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// What the tool left behind.
+/// Exit code and output of a run.
 #[derive(Debug)]
 struct Ran {
     code: Option<i32>,
@@ -52,7 +53,7 @@ const LONG: &str =
 const SMALL: &str =
     "--sessions 50 --processes 2 --ramp 0 --idle 0s --rate 200 --in-flight 8 --duration 1s --json -";
 
-/// Runs, and expects that nothing went wrong; gives the number of accepted publishes and of deliveries.
+/// Runs the tool and expects success; returns the accepted publishes and the deliveries.
 async fn good(line: &str) -> (u64, u64) {
     let ran = bench(&format!("{SMALL} {line}")).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -65,7 +66,7 @@ async fn good(line: &str) -> (u64, u64) {
         assert_eq!(number(&format!("/delivery/{wrong}")), 0, "{wrong} in {report:#}");
     }
     let (accepted, received) = (number("/publishing/accepted"), number("/delivery/received"));
-    // On a busy machine an edge may say too late whom it reached: then the answer says so, and counts less.
+    // On a busy machine an edge may report its counts too late: then the answer says so, and counts less.
     let (counted, incomplete) = (number("/publishing/counted"), number("/publishing/incomplete"));
     assert!(
         counted == received || (incomplete > 0 && counted < received),
@@ -122,7 +123,7 @@ async fn sessions_with_ids_receive_what_is_kept_once_and_in_order() {
     assert_eq!((accepted, received), (200, 200 * 50));
 }
 
-/// The flags for a server that runs already.
+/// The flags for a server that already runs.
 fn server(edge: SocketAddr, publisher: SocketAddr) -> String {
     let pid = std::process::id();
     format!("--url ws://{edge}/message-center --publish http://{publisher} --pid {pid}")
@@ -157,7 +158,7 @@ async fn where_no_server_is_the_tool_says_so() {
     assert!(ran.code == Some(64) && ran.stderr.contains("--processes"), "{ran:?}");
 }
 
-/// A fleet and a tool that is publishing to it and would go on for a minute.
+/// Starts a fleet, and a tool that would publish to the fleet for a minute.
 async fn publishing() -> (Fleet, Child) {
     let fleet = Fleet::plan(Over::Bus).start().await;
     let mut witness = fleet.online(0, "user-1").await;

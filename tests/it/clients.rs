@@ -1,4 +1,4 @@
-//! Clients that others wrote: Python's websockets, and a page in a real browser.
+//! Clients by others: Python's websockets, and a page in a real browser.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-/// What is published to every client.
+/// The text published to every client.
 const MESSAGE: &str = "{\"event\":\"@user\",\"data\":{\"msg\":\"Grüße, \u{1f30d}\"}}";
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn the_sample_client_misses_nothing_through_breaks_a_drain_and_a_killed_ed
     let mut fleet = Fleet::plan(Over::Bus).edges(3).set("edge.drain_window", "4s").start().await;
     fleet.expect_errors();
     let publisher = fleet.publisher(0);
-    // What stands before the edges.
+    // The load balancer before the edges.
     let balancer = Link::to(fleet.edge(0)).await;
     let (reports, drain) = (Reports::default(), Drain::new());
     let page = include_str!("../clients/recovering.html");
@@ -84,14 +84,14 @@ async fn the_sample_client_misses_nothing_through_breaks_a_drain_and_a_killed_ed
     publish(1..=3).await;
     eventually("the page has received", async || reports.has("3")).await;
 
-    // A break: it comes back to another edge, which has what came meanwhile.
+    // A break: the page comes back to another edge, which has the messages it missed.
     balancer.cut();
     publish(4..=6).await;
     balancer.lead_to(fleet.edge(1));
     balancer.heal();
     eventually("the page has recovered", async || reports.has("6")).await;
 
-    // The network is gone without a word: the page notices, and tries again.
+    // The network stops without a close: the page notices, and tries again.
     balancer.stall();
     publish(7..=9).await;
     let before = balancer.connections();
@@ -99,7 +99,7 @@ async fn the_sample_client_misses_nothing_through_breaks_a_drain_and_a_killed_ed
     balancer.heal();
     eventually("the page has recovered", async || reports.has("9")).await;
 
-    // The edge leaves: the page is told, and opens the next socket before the last one ends.
+    // The edge leaves: the page is told, and opens the next socket before the old one ends.
     balancer.lead_to(fleet.edge(2));
     let mut leaving = fleet.edges.remove(1);
     leaving.program.signal("TERM").await;
@@ -110,7 +110,7 @@ async fn the_sample_client_misses_nothing_through_breaks_a_drain_and_a_killed_ed
     }
     leaving.program.expect_success().await;
 
-    // kill -9 while messages are on their way.
+    // kill -9 while messages are in flight.
     balancer.lead_to(fleet.edge(0));
     publish(number..=number + 20).await;
     fleet.edges[1].program.kill().await;
@@ -127,7 +127,7 @@ async fn the_sample_client_misses_nothing_through_breaks_a_drain_and_a_killed_ed
     fleet.end().await;
 }
 
-/// Without a server, so that each step of it can be held.
+/// Drives the sample client without a server, so that the test can hold each step.
 #[tokio::test]
 async fn the_sample_client_waits_for_its_users_handlers_and_takes_a_no_for_a_no() {
     let Some(node) = tools::find("MC_TEST_NODE", "the sample client in Node") else { return };
@@ -161,7 +161,7 @@ fn browse(chromium: &Path, profile: &Path, page: &str) -> Child {
         .expect("the browser can be started")
 }
 
-/// What the page has told its own server.
+/// The reports of the page to its own server.
 #[derive(Debug, Clone, Default)]
 struct Reports(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -175,7 +175,7 @@ impl Reports {
     }
 }
 
-/// Serves the page at an origin of its own, and takes what it reports.
+/// Serves the page at an origin of its own, and receives its reports.
 async fn serve_page(page: &str, edge: SocketAddr, reports: Reports, drain: &Drain) -> String {
     let address = format!("ws://{edge}{}", harness::device::PATH);
     let page = page.replace("{{address}}", &address);

@@ -1,4 +1,4 @@
-//! Over a cluster of three nats-servers with TLS and passwords: any node may die, and no count is ever wrong.
+//! A cluster of three nats-servers with TLS and passwords: any node may die, and no count is ever wrong.
 
 use harness::certificate::Authority;
 use harness::device::{Device, Received};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::denied::{disconnect, expect_refused_at};
 
-/// How the parts reach the cluster, as configuration.
+/// Configuration by which the parts reach the cluster.
 fn settings(cluster: &NatsCluster) -> [(&'static str, String); 5] {
     [
         ("bus.user", USER.to_owned()),
@@ -23,16 +23,17 @@ fn settings(cluster: &NatsCluster) -> [(&'static str, String); 5] {
     ]
 }
 
-/// A back end that publishes numbered messages to one user and knows which of them surely reached every session.
+/// A back end that publishes numbered messages to one user, and knows which of them surely reached every
+/// session.
 struct Numbered {
     next: usize,
     sessions: u64,
-    /// Those whose answer was complete.
+    /// Numbers whose answer was complete.
     sure: Vec<usize>,
 }
 
 impl Numbered {
-    /// Publishes one message. Whether the answer was complete; then it must be exact.
+    /// Publishes one message. Returns whether the answer was complete; a complete answer must be exact.
     async fn publish(&mut self, publisher: &Publisher) -> bool {
         let number = self.next;
         self.next += 1;
@@ -45,7 +46,7 @@ impl Numbered {
         true
     }
 
-    /// Publishes through each publisher until its answers are complete again.
+    /// Publishes through each publisher-api until its answers are complete again.
     async fn until_exact(&mut self, fleet: &Fleet) {
         for publisher in 0..fleet.publishers.len() {
             let publisher = fleet.publisher(publisher);
@@ -54,7 +55,7 @@ impl Numbered {
     }
 }
 
-/// What a device received up to a text, as numbers.
+/// The numbers that a device receives before the text `last`.
 async fn received_before(device: &mut Device, last: &str) -> Vec<usize> {
     let mut numbers = Vec::new();
     loop {
@@ -75,7 +76,7 @@ async fn each_node_may_die_in_turn_and_sessions_stay_and_counts_are_exact_or_say
     let mut cluster = NatsCluster::start(&binary).await;
     let plan = Fleet::plan(Over::Url(cluster.url())).edges(3).publishers(2).adapters(2);
     let plan = settings(&cluster).into_iter().fold(plan, |plan, (key, value)| plan.set(key, value));
-    // Any node may hold the stream; what it can't take while a leader is elected, the publisher tries again.
+    // Any node may lead the stream; the publisher-api repeats a store that fails while a leader is elected.
     let plan = plan.set("history.replicas", 3).set("publisher_api.store_wait", "5s");
     let mut fleet = plan.start().await;
     fleet.expect_errors();
@@ -88,7 +89,7 @@ async fn each_node_may_die_in_turn_and_sessions_stay_and_counts_are_exact_or_say
     for node in 0..3 {
         cluster.kill(node).await;
         messages.until_exact(&fleet).await;
-        // Who is refused is stored while a node is down, and known to edges that were not asked.
+        // A ban is stored while a node is down, and reaches edges that were not asked.
         let refused = format!("8{node}");
         let order = json!({ "deny_for": "1h", "reason": "no" });
         eventually("the order is stored", async || {
@@ -124,7 +125,7 @@ async fn a_part_that_the_cluster_does_not_let_in_says_so_and_comes_in_when_it_ma
     let Some(binary) = tools::find("MC_TEST_NATS_SERVER", test) else { return };
     let cluster = NatsCluster::start(&binary).await;
     let folder = tempfile::tempdir().expect("there is room for a folder");
-    // The right authority comes into the file later.
+    // The file gets the right authority later.
     let file = Authority::new(folder.path(), "stranger").file;
     let launch = || {
         let launch = Launch::of("auth-adapter")

@@ -1,4 +1,4 @@
-//! Starting wrongly: every fault is named with its key and what to do, and the exit code says so.
+//! Starting with a bad configuration: every error is named with its key and its remedy, and by the exit code.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use harness::program::{Finished, Launch};
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 
-/// The exit code for a configuration that can't be used.
+/// The exit code for an unusable configuration.
 const BAD_CONFIG: i32 = 64;
 const PARTS: [&str; 5] = ["run", "edge", "publisher-api", "auth-adapter", "bus"];
 
@@ -23,7 +23,7 @@ fn path(file: &NamedTempFile) -> &str {
     file.path().to_str().expect("temporary files have plain names")
 }
 
-/// On free ports, so that nothing but what is tested can fail.
+/// Starts a part on free ports, so that only the tested error can occur.
 fn launch(part: &str) -> Launch {
     let ports =
         ["edge.listen", "edge.admin", "publisher_api.listen", "publisher_api.admin", "auth_adapter.admin"];
@@ -241,7 +241,7 @@ async fn an_auth_adapter_without_a_url_and_an_unknown_argument_are_refused() {
     }
 }
 
-/// What Kubernetes and others put into the environment is none of our business.
+/// Variables that Kubernetes and others set are ignored.
 #[tokio::test]
 async fn foreign_variables_stop_no_part() {
     for part in PARTS {

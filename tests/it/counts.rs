@@ -1,4 +1,5 @@
-//! What a publish answers: exactly the sessions that the message went to, over any number of edges and publishers.
+//! The counts of a publish: exactly the sessions that the message went to, over any number of edges and
+//! publisher-apis.
 
 use std::collections::HashMap;
 
@@ -22,7 +23,7 @@ async fn counts_are_exact_with_no_one_and_many_sessions_on_one_edge() {
         publisher.publish_to(count, "user:1", "hello").await;
     }
     for (index, mut device) in devices.into_iter().enumerate() {
-        // The first device was there for all twenty messages, the last one for one.
+        // The first device subscribes before all twenty messages, the last device before one.
         for _ in index..20 {
             device.expect_text("hello").await;
         }
@@ -145,7 +146,7 @@ async fn burst(plan: Plan) {
             let user = number % USERS;
             let answer = publisher.publish(&format!("user:u{user}"), &number.to_string()).await;
             let (sessions, failed) = answer.counts().expect("a success");
-            // On a busy machine an edge may say too late whom it reached. What is called complete is exact.
+            // On a busy machine an edge may report its counts too late. A complete answer must be exact.
             let exact = (sessions, failed) == (sessions_of(user), 0);
             assert!(exact || (!answer.is_complete() && sessions <= sessions_of(user)), "{answer:?}");
         }
@@ -215,7 +216,7 @@ async fn an_edge_that_joins_is_counted_from_its_first_session_on() {
     let mut devices = vec![cluster.online(0, "user-1").await];
     for edge in 1..4 {
         cluster.add_edge().await;
-        // Not the readiness is waited for but the first moment in which a device gets in.
+        // Waits for the first accepted device, not for readiness.
         let address = cluster.edge(edge);
         eventually("the new edge takes devices", async || Device::is_welcome(address).await).await;
         devices.push(cluster.online(edge, "user-1").await);

@@ -1,4 +1,5 @@
-//! Users whom a back end keeps out: known to edges that start later, whatever restarted meanwhile.
+//! Bans: users whom a back end keeps out are known to edges that start later, whatever was restarted
+//! meanwhile.
 
 use std::net::SocketAddr;
 
@@ -45,7 +46,7 @@ async fn an_edge_that_starts_later_knows_whom_to_refuse_over_the_real_nats_serve
 
 async fn an_edge_that_starts_later_knows(over: Over) {
     let mut fleet = Fleet::plan(over).publishers(2).start().await;
-    // More than one page of the list, and users whose ids are no subject.
+    // More than one page of the list, and user ids that are no subject tokens.
     let odd = ["a.b", "*", "ü>"];
     let many: Vec<String> = (1..=600).map(|uid| uid.to_string()).collect();
     for user in many.iter().map(String::as_str).chain(odd) {
@@ -102,7 +103,7 @@ async fn what_is_not_stored_is_not_ordered() {
     let server = bus::provide(&config, &drain).await.unwrap();
     let bus = Bus::connect(&server, "test", &drain).await.unwrap();
     bus.connected(DEADLINE).await.unwrap();
-    // Another stream is where the list would have to be.
+    // Another stream stands where the list of bans belongs.
     let mut other = bus.stream_info(subject::DENY_STREAM, DEADLINE).await.unwrap().config;
     other.name = "OTHER".into();
     other.metadata.clear();
@@ -114,7 +115,7 @@ async fn what_is_not_stored_is_not_ordered() {
     assert_eq!((answer.status, &answer.body["code"]), (503, &json!("unavailable")), "{answer:?}");
     device.send("ping").await;
     device.expect_text("pong").await;
-    // It needs no list.
+    // A disconnect without a ban needs no list.
     let closed = disconnect(&fleet.publisher(0), "1", &json!({})).await.body;
     assert_eq!((&closed["closed"], &closed["denied"]), (&json!(1), &json!(false)), "{closed}");
     device.expect_close(4410).await;

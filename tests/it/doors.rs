@@ -1,4 +1,5 @@
-//! Every port of the real binary: requests that are no HTTP or no handshake, who ends a WebSocket, and who keeps whom out.
+//! Every port of the real binary: requests that are no HTTP or no handshake, the end of a WebSocket, and full
+//! ports.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,10 +17,10 @@ use tokio::task::JoinSet;
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const HOST: &str = "Host: localhost\r\n";
 const PUBLISH: &str = "POST /v1/mesh/publish HTTP/1.1\r\nContent-Type: application/json\r\n";
-/// A connection ends within this time once its closing handshake is over; without an answer it is 1 s or 2 s.
+/// Bound for the end of a connection after its closing handshake; without an answer the end takes 1 s or 2 s.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
-/// A handshake with these lines besides the necessary ones.
+/// A handshake with these header lines besides the required ones.
 fn handshake(path: &str, version: &str, lines: &str) -> String {
     format!(
         "GET {path} HTTP/{version}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -27,12 +28,12 @@ fn handshake(path: &str, version: &str, lines: &str) -> String {
     )
 }
 
-/// Both ports that become WebSockets, with their paths.
+/// Both ports with WebSockets, and their paths.
 fn sockets(alone: &Alone) -> [(SocketAddr, &'static str); 2] {
     [(alone.edge(), PATH), (alone.publisher_address(), "/ws/v1")]
 }
 
-/// The head of an answer; the connection stays as it is.
+/// Reads the head of an answer; the connection stays open.
 async fn head(raw: &mut Raw) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -118,7 +119,7 @@ async fn every_port_wants_one_host() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_or_no_http_is_refused_at_once() {
-    // Who waits for the body waits for longer than the test.
+    // The body timeout is longer than the test, so that the connection's end cannot come from it.
     let alone = Alone::plan().in_memory().set("publisher_api.body_timeout", "1h").start().await;
     for (lines, status) in [
         ("Content-Length: 100000000\r\n\r\n{\"c\"", "200"),
@@ -139,7 +140,7 @@ async fn who_says_nothing_keeps_nobody_out_who_comes_from_the_same_address() {
         .in_memory()
         .set("publisher_api.max_connections", 64)
         .set("publisher_api.max_connections_per_address", 32)
-        // Nobody is saved by the end of their time.
+        // The first-byte timeout is long, so that it frees no slot.
         .set("publisher_api.first_byte_timeout", "1h")
         .set("publisher_api.head_timeout", "1h")
         .set("edge.max_handshakes", 64)
@@ -179,13 +180,13 @@ async fn who_says_nothing_keeps_nobody_out_who_comes_from_the_same_address() {
     alone.end().await;
 }
 
-/// Publishes again and again over one WebSocket, as much at a time as it may, and takes every answer.
+/// Publishes over one WebSocket without end, as much at a time as allowed, and reads every answer.
 async fn publish_without_end(address: SocketAddr, authorization: String) {
     let stream = TcpStream::connect(address).await.expect("it listens");
     let (mut reader, mut writer) = stream.into_split();
     let opening = handshake("/ws/v1", "1.1", &format!("{HOST}{KEY}{authorization}"));
     writer.write_all(opening.as_bytes()).await.expect("it reads");
-    // All go to one channel that is kept, where each waits for the one before.
+    // All messages go to one channel with history, so each waits for the one before.
     let text = br#"{"m":"mesh.publish","p":{"c":"user:1","d":"x"},"i":1}"#;
     let frames = [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0][..], text].concat().repeat(100);
     let mut answers = vec![0; 64 << 10];

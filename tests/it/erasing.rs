@@ -1,4 +1,4 @@
-//! A user is erased by the very commands of the manual.
+//! Erases a user by the commands of the manual.
 
 use harness::alone::Alone;
 use harness::device::{Device, Received};
@@ -24,7 +24,7 @@ fn commands(alone: &Alone, keys: &[(&str, &Made)]) -> Vec<String> {
     blocks.filter(|block| block.trim_start().starts_with("curl ")).map(fill).collect()
 }
 
-/// Runs one in a shell, and gives the JSON that was answered.
+/// Runs a command in a shell; returns the JSON answer.
 async fn answer(curl: &str, command: &str) -> Value {
     let command = format!("{} --silent --noproxy '*'", command.trim().replacen("curl", curl, 1));
     let output = Command::new("sh").arg("-c").arg(&command).kill_on_drop(true).output();
@@ -74,7 +74,7 @@ async fn nothing_of_a_user_is_left_behind_the_commands_of_the_manual() {
     assert!(!messages("user:1001").await.contains("private"));
     assert!(messages("user:2").await.contains("of another"));
 
-    // Whoever is that user again, with an id of before, is sent nothing of it.
+    // A later device of the same user, with an id from before, receives nothing of the erased history.
     let path = "/v1/users/1001/disconnect";
     let request = publisher.request(Method::POST, path).basic_auth("shop", Some(&shop.secret));
     let request = request.header("content-type", "application/json").body(r#"{"deny_for":"0s"}"#);

@@ -1,4 +1,4 @@
-//! The first five minutes: what a newcomer types and copies, through the real program.
+//! The first five minutes: the lines that a newcomer types and copies, through the real program.
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ fn demo() -> Launch {
         .set("demo.listen", "127.0.0.1:0")
 }
 
-/// The address behind `prefix` in what the program printed.
+/// The address after `prefix` in the output of the program.
 fn printed_address(program: &Program, prefix: &str) -> SocketAddr {
     let text = program.stdout();
     let rest = text.split_once(prefix).unwrap_or_else(|| panic!("{prefix} is not printed: {text}")).1;
@@ -63,7 +63,8 @@ async fn a_newcomer_copies_the_printed_lines_and_the_device_receives_the_text_of
     program.expect_success().await;
 }
 
-/// Runs the printed line in a shell where there is curl, else sends the same request; gives the body of the answer.
+/// Runs the printed line in a shell if there is curl, else sends the same request; returns the body of the
+/// answer.
 async fn publish(curl: &str) -> String {
     let has_curl = tokio::process::Command::new("curl").arg("--version").output().await;
     if has_curl.is_ok_and(|output| output.status.success()) {

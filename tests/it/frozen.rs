@@ -1,4 +1,4 @@
-//! Edges that freeze, die, join and leave: counts are exact, or say that they are not.
+//! Edges that freeze, die, join and leave: counts stay exact, or say that they are not.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ async fn a_frozen_edge_makes_counts_incomplete_in_time_and_exact_again_when_it_g
     let began = Instant::now();
     publisher.publish("user:1", "while frozen").await.expect_incomplete(1, 0);
     let took = began.elapsed();
-    // The deadline of an answer is 250 ms.
+    // The answer deadline is 250 ms.
     assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(2), "{took:?}");
 
     fleet.edges[1].program.signal("CONT").await;
@@ -26,7 +26,7 @@ async fn a_frozen_edge_makes_counts_incomplete_in_time_and_exact_again_when_it_g
         answer.is_complete() && answer.counts() == Some((2, 0))
     })
     .await;
-    // Nothing that the bus kept for it is lost.
+    // The messages that the bus buffered for the frozen edge arrive.
     awake.expect_text("before").await;
     awake.expect_text("while frozen").await;
     frozen.expect_text("before").await;
@@ -80,7 +80,7 @@ async fn a_killed_edge_is_named_for_a_while_and_then_forgotten() {
     device.expect_text("to one").await;
     drop((device, lost));
 
-    // A new edge takes its place, and counts from its first device on.
+    // A new edge takes the dead edge's place, and counts from its first device on.
     fleet.add_edge().await;
     fleet.ready().await;
     let device = fleet.online(1, "user-1").await;

@@ -1,4 +1,4 @@
-//! `shared::history` over both kinds of bus: what is stored can be read, in order, and whole or not at all.
+//! `shared::history` over both kinds of bus: stored messages are read in order, and whole or not at all.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 const LIMIT: PageLimit = PageLimit { messages: 100, bytes: 1 << 20 };
 
 pub(crate) struct Rig {
-    /// None: the bus is embedded.
+    /// The real nats-server; `None` if the bus is embedded.
     pub(crate) server: Option<NatsServer>,
     drain: Drain,
     bus_drain: Drain,
@@ -24,7 +24,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// One over the embedded bus, and one over the real nats-server if this run has it.
+    /// One rig over the embedded bus, and one over the real nats-server if this run has the binary.
     pub(crate) async fn each(test: &str) -> Vec<Self> {
         let embedded = BusConfig { listen: "127.0.0.1:0".into(), ..BusConfig::default() };
         let mut rigs = vec![Self::over(&embedded, None).await];
@@ -175,7 +175,7 @@ async fn what_an_operator_set_on_a_stream_stays_when_its_limits_are_set() {
         .await;
         assert_eq!(after.others, before.others);
         assert_eq!(after.metadata["team"], "blue");
-        // A generation that is raised leaves it all as it is too.
+        // A raised generation leaves everything as it is, too.
         let streams = shared::history::admin::streams(&rig.bus).await.unwrap();
         shared::history::admin::raise_generation(&rig.bus, &streams).await.unwrap();
         let raised = stream().await;
@@ -279,7 +279,8 @@ async fn a_new_message_with_a_sequence_of_before_is_acknowledged_only_in_another
         let one = channel("user:1");
         let last = store(&history, &one, 1).await;
         let before = history.epoch(&one).unwrap();
-        // Somebody saw more of this stream than it has now, and it grows beyond that before anyone looks.
+        // A part saw more of this stream than the stream has now, and the stream outgrows that before any
+        // part looks.
         history.saw(before, 0, last + 3);
         let deadline = Instant::now() + Duration::from_secs(10);
         let messages: Vec<_> = (2..8).map(|id| message(id, "again")).collect();

@@ -1,4 +1,4 @@
-//! Publishers that only changed their URL, and the whole way of a key: made, used, replaced, revoked.
+//! Publishers that changed only their URL, and the whole life of a key: made, used, replaced, revoked.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
-/// What is published; it needs escaping everywhere.
+/// A text that needs escaping in every client.
 const MESSAGE: &str = "{\"event\":\"@user\",\"data\":{\"msg\":\"Grüße, \u{1f30d} 'and' \\\"more\\\"\"}}";
 
 fn make(name: &str) -> (KeyConfig, String) {
@@ -27,7 +27,7 @@ fn make(name: &str) -> (KeyConfig, String) {
     (KeyConfig { hash: publisher_api::keys::SecretHash::of(&secret).to_string(), ..config }, secret)
 }
 
-/// One of each part; the publisher-api knows one key, of which this is the secret.
+/// One of each part; the publisher-api knows one key. Returns the plan and the secret of the key.
 fn keyed() -> (Plan, String) {
     let (config, secret) = make("shop");
     (Cluster::plan().publisher(|publisher| publisher.keys = vec![config]), secret)
@@ -37,7 +37,7 @@ fn client(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
 }
 
-/// Runs a publisher to its end and gives what it printed.
+/// Runs a publisher to its end; returns its output.
 async fn printed(command: &mut Command) -> String {
     let command = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output = soon("the publisher ends", command.output()).await.expect("it can be started");
@@ -45,7 +45,7 @@ async fn printed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("it prints text").trim_end().to_owned()
 }
 
-/// A publisher that is told nothing but a URL reaches a device with the key in it, and not without.
+/// Expects a publisher that is told only a URL to reach a device with the key in the URL, and not without.
 async fn expect_only_the_url_matters(publisher: impl Fn(&str) -> Command) {
     let (plan, secret) = keyed();
     let cluster = plan.start().await;
@@ -150,14 +150,14 @@ async fn a_python_publisher_over_the_socket_works_until_its_key_is_revoked() {
     cluster.end().await;
 }
 
-/// A key as `message-center key new` printed it.
+/// A key as printed by `message-center key new`.
 pub(crate) struct Made {
     name: &'static str,
     pub(crate) secret: String,
     entry: String,
 }
 
-/// A file of keys.
+/// The keys file of a publisher-api.
 pub(crate) struct KeysFile(TempDir);
 
 impl KeysFile {
@@ -169,12 +169,12 @@ impl KeysFile {
         self.0.path().join("keys.toml")
     }
 
-    /// Makes a key that publishes, as an operator does.
+    /// Makes a key that may publish, as an operator does.
     async fn make(&self, name: &'static str) -> Made {
         self.make_for(name, "publish").await
     }
 
-    /// Makes one with these scopes.
+    /// Makes a key with these scopes.
     pub(crate) async fn make_for(&self, name: &'static str, scopes: &str) -> Made {
         let made = Launch::of("key").argument("new").argument("--name").argument(name).argument("--for-file");
         let made = made.argument("--scope").argument(scopes).run().await;
@@ -185,7 +185,7 @@ impl KeysFile {
         Made { name, secret, entry: made.stdout }
     }
 
-    /// Replaces the file as tools that care do: whole or not at all.
+    /// Replaces the file as careful tools do: by a rename.
     pub(crate) fn write(&self, keys: &[&Made]) {
         let mut file = tempfile::NamedTempFile::new_in(self.0.path()).expect("there is room for a file");
         for key in keys {
@@ -202,7 +202,7 @@ async fn publish(address: SocketAddr, key: &Made) -> Published {
     publisher.send(request).await
 }
 
-/// Waits until publishing with this key is answered so.
+/// Waits until a publish with this key gets this status.
 async fn eventually_answers(address: SocketAddr, key: &Made, status: u16) {
     until(&format!("{} is answered {status}", key.name), async || {
         (publish(address, key).await.status == status).then_some(())
@@ -270,7 +270,7 @@ async fn keys_in_the_configuration_change_while_the_program_runs() {
     program.signal("HUP").await;
     eventually_answers(address, &other, 200).await;
     publish(address, &one).await.expect_error(401, 105);
-    // Nobody need say so: the file is looked at.
+    // No signal is needed: the publisher-api polls the file.
     write(&one);
     eventually_answers(address, &one, 200).await;
     publish(address, &other).await.expect_error(401, 105);

@@ -1,4 +1,4 @@
-//! Leaving: sessions are sent away gently, counts stay right, and every process exits with 0.
+//! Leaving: sessions are closed gently, counts stay right, and every process exits with 0.
 
 use std::time::{Duration, Instant};
 
@@ -36,13 +36,13 @@ async fn an_edge_that_leaves_closes_its_sessions_paced_and_says_goodbye() {
     });
     let mut closes = join_all(closes).await;
     closes.sort_unstable();
-    // Over the window, not all at once, so that they do not all come back at once.
+    // The closes spread over the window, so that the devices do not all come back at once.
     let (half, last) = (closes[120], closes[239]);
     assert!(half > Duration::from_millis(500) && last > Duration::from_millis(1500), "{half:?}, {last:?}");
     assert!(last < Duration::from_secs(4), "{last:?}");
     edge.program.expect_success().await;
-    // It has said goodbye: nobody waits for it, and nobody takes the count for incomplete, which would otherwise last
-    // for a minute.
+    // The edge has said goodbye, so no publisher waits for it or takes a count for incomplete, which would
+    // otherwise last for a minute.
     eventually("the publisher has heard the goodbye", async || {
         let answer = publisher.publish("user:1", "bye").await;
         assert_eq!(answer.counts(), Some((1, 0)), "{answer:?}");
@@ -57,7 +57,8 @@ async fn an_edge_that_leaves_closes_its_sessions_paced_and_says_goodbye() {
 
 #[tokio::test]
 async fn while_an_edge_drains_its_sessions_still_receive_and_are_counted() {
-    // So many that leaving takes its second: then some are published meanwhile, also on a busy machine.
+    // Enough devices that leaving takes the whole second, so that some publishes fall into it on a busy
+    // machine, too.
     const DEVICES: u64 = 100;
     let mut cluster = Cluster::plan()
         .edge(|config| (config.drain_window, config.sessions_per_user) = (Duration::from_secs(2), 100))
@@ -98,7 +99,7 @@ async fn while_an_edge_drains_its_sessions_still_receive_and_are_counted() {
             }
         }
     }
-    // What was counted has arrived: a session that is sent away is sent what it has waiting first.
+    // Every counted message has arrived: a closing session first sends the messages in its outbox.
     assert_eq!(received.iter().sum::<u64>(), counted);
     assert!(some > 0, "some were published while it drained: {received:?}");
     drop(devices);
@@ -123,7 +124,7 @@ async fn a_second_signal_leaves_at_once() {
     let mut edge = fleet.edges.remove(0);
     edge.program.signal("TERM").await;
     edge.program.logged("a second signal leaves at once").await;
-    // Two signals in the same moment are one; who means it signals again.
+    // Two signals at the same moment arrive as one, so the test repeats the second.
     eventually("a second signal ends it", async || {
         if edge.program.is_running() {
             edge.program.signal("INT").await;
@@ -163,7 +164,7 @@ async fn publishes_in_flight_are_answered_before_a_publisher_leaves() {
     let mut fleet = Fleet::plan(Over::Bus).edges(2).set("publisher_api.answer_deadline", "2s").start().await;
     let device = fleet.online(0, "user-1").await;
     let publisher = fleet.publisher(0);
-    // The answer waits for the frozen edge, and the publisher leaves meanwhile.
+    // The answer waits for the frozen edge while the publisher-api leaves.
     fleet.edges[1].program.signal("STOP").await;
     let publish = publisher.publish("user:1", "hello");
     let mut leaving = fleet.publishers.remove(0);
@@ -183,7 +184,7 @@ async fn in_flight(publisher: &Member) -> f64 {
     harness::raw::metric(publisher.admin, "mc_publisher_in_flight", "").await
 }
 
-/// Asks it to leave, and expects that it does so in order and without a complaint.
+/// Asks the program to leave, and expects exit code 0 and nothing at warning level.
 async fn leave_quietly(program: &mut Program) {
     let before = program.logged_at(&["WARN", "ERROR"]).len();
     program.signal("TERM").await;
@@ -194,7 +195,7 @@ async fn leave_quietly(program: &mut Program) {
 
 #[tokio::test]
 async fn one_process_that_is_asked_to_leave_complains_of_nothing() {
-    // What its parts find ended depends on which task runs first.
+    // The order in which the parts find each other gone depends on which task runs first.
     for _ in 0..3 {
         let mut alone = Alone::plan().in_memory().set("edge.drain_window", "200ms").start().await;
         let (device, _) = alone.begin().await;

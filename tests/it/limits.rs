@@ -1,4 +1,5 @@
-//! Limits and timeouts of a session: each ends in an error or a close that says so, and costs nobody else anything.
+//! Limits and timeouts of a session: each ends in an error or a close that says so, and costs nobody else
+//! anything.
 
 use std::time::Duration;
 
@@ -83,9 +84,9 @@ async fn a_session_that_answers_pings_stays_and_a_silent_one_is_closed() {
         .await;
     let mut answering = cluster.login(0, "user-1").await;
     let silent = cluster.login(0, "user-2").await;
-    // It reads nothing from now on, so the WebSocket library does not answer pings either.
+    // A bare stream reads nothing, so the WebSocket library answers no pings either.
     let silent = silent.into_stream();
-    // As many as the silent session gets before it is given up, and then some.
+    // As many pings as the silent session gets before it is closed, and some more.
     let mut pings = 0;
     while cluster.sessions() > 1 || pings < 8 {
         answering.expect_ping().await;
@@ -156,7 +157,7 @@ async fn a_device_that_stops_reading_is_closed_while_the_others_get_everything()
             Some((2, 0)) => took_both += 1,
             Some((1, 0 | 1)) => {
                 failed += 1;
-                // A few more, and then it must read again before the edge has lost its patience.
+                // A few more; then the device must read again, before the edge closes the session as stalled.
                 numbers.end = numbers.end.min(number + 10);
             }
             other => panic!("{other:?}"),
@@ -164,7 +165,8 @@ async fn a_device_that_stops_reading_is_closed_while_the_others_get_everything()
         assert!(answer.is_complete());
     }
     assert!(took_both > 0 && failed > 0, "{took_both} went to both, {failed} to one");
-    // It reads again, gets what had been accepted for it, in order and without a gap, and is told why it ends there.
+    // The device reads again: it gets all accepted messages in order and without a gap, then the reason of
+    // the close.
     for number in 0.. {
         match stuck.next().await {
             Received::Text(text) => assert!(text.starts_with(&format!("{number}:")), "{number}: {:.9}", text),
@@ -193,7 +195,7 @@ async fn a_device_that_sends_and_never_reads_is_held_back_and_closed() {
     let frames = largest_ping().repeat(100);
     let flooding = async {
         use tokio::io::AsyncWriteExt as _;
-        // It ends when the edge closes the connection, because nobody reads its pongs.
+        // The edge closes the connection, because the device reads no pongs.
         while flood.write_all(&frames).await.is_ok() {}
     };
     harness::wait::soon("the edge closes a device that only sends", flooding).await;
@@ -202,7 +204,7 @@ async fn a_device_that_sends_and_never_reads_is_held_back_and_closed() {
     cluster.end().await;
 }
 
-/// A WebSocket ping with as many bytes as it may have, which come back in the pong, and a mask of zeros.
+/// The largest allowed WebSocket ping, whose pong is as large, with a mask of zeros.
 fn largest_ping() -> Vec<u8> {
     let mut frame = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
     frame.extend_from_slice(&[b'x'; 125]);
@@ -233,7 +235,7 @@ async fn a_message_as_large_as_allowed_arrives_and_a_larger_one_is_refused() {
     device.expect_text(&largest).await;
     let answer = cluster.publisher(0).publish("user:1", &format!("{largest}!")).await;
     answer.expect_error(200, 104);
-    // The largest one again in its longest spelling: every byte escaped.
+    // The same text in its longest spelling: every byte escaped.
     let escaped = "\\u0001".repeat(256 * 1024);
     let answer = cluster.publisher(0).post(format!(r#"{{"c":"user:1","d":"{escaped}"}}"#)).await;
     answer.expect_counts(1, 0);

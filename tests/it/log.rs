@@ -1,4 +1,4 @@
-//! What becomes of the log when nobody reads it, and how much of it an outage makes.
+//! A log that nobody reads, and the amount of log that an outage causes.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
-/// Everything in one process, with much to log and its standard error in our hands.
+/// Starts all parts in one process that logs much; the test holds its standard error.
 fn start() -> (Child, Lines<BufReader<ChildStderr>>) {
     let mut command = Command::new(binary());
     command.arg("run").env_clear().env("MC_LOG__FORMAT", "json").env("MC_BUS__STORE__SYNC", "memory");
@@ -27,7 +27,7 @@ fn start() -> (Child, Lines<BufReader<ChildStderr>>) {
     (child, lines)
 }
 
-/// Reads until these have said where they listen, and nothing more.
+/// Reads up to the lines that name the addresses, and no further.
 async fn addresses<const N: usize>(
     lines: &mut Lines<BufReader<ChildStderr>>,
     messages: [&str; N],
@@ -53,7 +53,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
     eventually("it is ready", async || raw::get(admin, "/readyz").await.status == 200).await;
     let mut device = Device::online(edge, "user-1").await;
     let publisher = Publisher::of(publishing);
-    // The reader has stopped. Far more is logged than the pipe and the queue hold.
+    // Nobody reads the log from here on. The process logs far more than the pipe and the queue hold.
     let mut number = 0;
     eventually("lines are dropped", async || {
         for _ in 0..20 {
@@ -64,7 +64,7 @@ async fn a_log_that_nobody_reads_stops_nothing() {
         raw::metric(admin, "mc_log_lines_lost_total", "").await > 0.0
     })
     .await;
-    // Everything goes on.
+    // Everything continues.
     Device::online(edge, "user-2").await.close().await;
     publisher.publish_to(1, "user:1", "still here").await;
     device.expect_text("still here").await;
@@ -89,7 +89,7 @@ async fn an_outage_is_a_few_lines_and_not_one_for_each_login() {
     let lines = alone.program.stderr();
     let complaints =
         lines.lines().filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\"")).count();
-    // One of the edge and one of the adapter in ten seconds, and the turns of the breaker.
+    // In ten seconds one line of the edge and one of the adapter, and the changes of the circuit breaker.
     assert!((2..=30).contains(&complaints), "{complaints} lines\n{lines}");
     alone.end().await;
 }

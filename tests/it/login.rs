@@ -1,4 +1,4 @@
-//! Login: yes, no and "can't tell" are kept apart, from the business system to the device.
+//! Login: yes, no and "unavailable" stay distinct, from the business system to the device.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ async fn numbers_and_strings_name_the_same_user_and_every_allowed_uid_works() {
 
 #[tokio::test]
 async fn a_business_system_that_gives_no_usable_answer_is_not_a_no() {
-    // So many failures in a row would open the circuit breaker, which has tests of its own.
+    // This many failures in a row would open the circuit breaker, which has tests of its own.
     let mut cluster = Cluster::plan().adapter(|config| config.breaker.min_calls = 1_000).start().await;
     let moods = [404, 408, 429, 500, 502, 503].map(Mood::Status);
     for (index, mood) in moods.into_iter().chain([Mood::Rubbish, Mood::Huge, Mood::Redirect]).enumerate() {
@@ -103,7 +103,7 @@ async fn a_business_system_that_gives_no_usable_answer_is_not_a_no() {
     cluster.business.stop().await;
     expect_unavailable(&cluster, "user-1001").await;
 
-    // "Can't tell" is not remembered: the same token is good as soon as the business system is back.
+    // "Unavailable" is not remembered: the same token is good as soon as the business system is back.
     cluster.business.restart().await;
     cluster.login(0, "user-1001").await.close().await;
     cluster.end().await;
@@ -315,7 +315,7 @@ async fn a_device_that_leaves_while_its_token_is_checked_leaves_nothing_behind()
     cluster.business.open();
     cluster.publisher(0).publish_to(0, "user:1", "nobody here").await;
 
-    // The check went on without it, and its answer is there for the next.
+    // The check continued without the device, and its answer serves the next login.
     let mut device = cluster.login(0, "user-1").await;
     assert_eq!(cluster.business.calls_for("user-1"), 1);
     device.send("ping").await;

@@ -1,4 +1,4 @@
-//! The whole product on loopback: sentences about what a user may rely on, each with its test.
+//! The whole product on loopback: each promise to a user as a sentence, with its test.
 
 mod apart;
 mod asleep;

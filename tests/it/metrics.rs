@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 const DOCS: &str = include_str!("../../deploy/docs/metrics.md");
 
-/// Lets everything happen once that counts in the usual run of things, and some that does not.
+/// Causes every event that counts in the usual course of things, and some others.
 async fn exercise(fleet: &Fleet) {
     let mut device = fleet.online(0, "user-1").await;
     fleet.publisher(0).publish_to(1, "user:1", "hello").await;
@@ -44,12 +44,12 @@ fn admin_ports(fleet: &Fleet) -> Vec<(&'static str, SocketAddr)> {
     parts.chain(fleet.bus.iter().map(|bus| ("bus", bus.admin))).collect()
 }
 
-/// The type of each family in Prometheus text.
+/// The type of each metric family in Prometheus text.
 fn types(text: &str) -> BTreeMap<&str, &str> {
     text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect()
 }
 
-/// The type of each metric that the documentation has a row for.
+/// The type of each metric with a row in the documentation.
 fn documented() -> BTreeMap<&'static str, &'static str> {
     let rows = DOCS.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
     rows.filter_map(|(name, rest)| Some((name, rest.split(" | ").next()?))).collect()

@@ -1,4 +1,4 @@
-//! The native calls over two edges, and a device on each.
+//! The native calls over two edges, with a device on each.
 
 use harness::alone::Alone;
 use harness::device::{Device, Received};
@@ -59,13 +59,13 @@ async fn one_call_reaches_users_and_channels_on_all_edges_and_says_how_many_sess
     fleet.end().await;
 }
 
-/// What stands between two texts of the manual.
+/// The text between `before` and `after` in the manual.
 fn manual<'m>(manual: &'m str, before: &str, after: &str) -> &'m str {
     let (_, rest) = manual.split_once(before).expect("the manual has it");
     rest.split_once(after).expect("the manual has it").0
 }
 
-/// Says of each id what kind it is, in place of the id.
+/// Replaces each id by its kind.
 fn kinds(answer: &mut Value) {
     match answer {
         Value::Object(fields) => {
@@ -170,7 +170,7 @@ async fn a_frozen_edge_makes_every_answer_incomplete_and_is_named() {
 async fn ten_thousand_targets_are_one_call_and_others_are_served_meanwhile() {
     let fleet = Fleet::plan(Over::Bus)
         .set("publisher_api.max_in_flight", 8)
-        // Each wave waits for its counts; that they come within a quarter of a second is not what is tested.
+        // Each wave waits for its counts; the default deadline of a quarter of a second is not under test.
         .set("publisher_api.answer_deadline", "30s")
         .set("publisher_api.silent_after", "30s")
         .start()
@@ -181,7 +181,7 @@ async fn ten_thousand_targets_are_one_call_and_others_are_served_meanwhile() {
     let body = json!({"to": {"users": users}, "raw": "to all"});
     let (many, single) =
         tokio::join!(post(&publisher, "/v1/publish", &body), publisher.publish("user:10000", "to one"),);
-    // On a busy machine an edge may say too late whom it reached. What is called complete is exact.
+    // On a busy machine an edge may report its counts too late. A complete answer must be exact.
     assert!(single.counts() == Some((1, 0)) || !single.is_complete(), "{single:?}");
     let results = many.body["results"].as_array().map(Vec::as_slice).unwrap_or_default();
     assert_eq!(results.len(), 10_000);

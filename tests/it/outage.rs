@@ -1,4 +1,4 @@
-//! Without a bus: parts keep trying and say so, sessions stay, and no count is ever wrong.
+//! Without a bus: parts keep trying and say so, sessions stay open, and no count is ever wrong.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use shared::drain::Drain;
 
 #[tokio::test]
 async fn parts_that_find_no_bus_say_so_and_become_ready_when_it_comes() {
-    // The link holds the address of a bus that is not there yet.
+    // The link stands in for the address of a bus that does not run yet.
     let link = Link::to(([127, 0, 0, 1], 1).into()).await;
     link.cut();
     let url = format!("nats://{}", link.address());
@@ -79,8 +79,9 @@ async fn a_bus_that_is_restarted_costs_no_session_and_no_subscription() {
     first.send("ping").await;
 
     cluster.restart_bus().await;
-    // Never a wrong count: what is answered before every edge is known again says that it is not complete. A session may
-    // miss a message that was stored before its edge knew that the streams were made anew: then it is not counted.
+    // No count is ever wrong: answers before every edge is known again are marked incomplete. A session may
+    // miss a message that was stored before its edge knew of the new streams; then that session is not
+    // counted.
     let (mut tries, mut counted) = (0_u64, BTreeMap::new());
     eventually("counts are exact again", async || {
         let text = format!("back {tries}");
@@ -145,7 +146,7 @@ async fn a_killed_bus_process_is_found_again_by_every_part() {
         })
         .await;
     }
-    // Logins work again too, through an adapter that was there all the time.
+    // Logins work again, too, through an adapter that ran all the time.
     drop(fleet.online(0, "user-2").await);
     fleet.publisher(0).publish_to(2, "user:1", "last").await;
     for device in &mut devices {
@@ -181,7 +182,7 @@ async fn an_edge_cut_off_from_the_bus_is_never_counted_wrongly() {
     near.expect_text("before").await;
     near.expect_text("missed").await;
     far.expect_text("before").await;
-    // Its edge fetches what passed it while it was away.
+    // The edge fetches the messages it missed.
     far.expect_text("missed").await;
     far.expect_text("healed").await;
     drop((near, far));
@@ -246,7 +247,7 @@ async fn what_a_stream_was_asked_over_a_connection_that_broke_is_not_waited_for(
         eventually("the answer is lost", async || proxy.swallowed() == 1).await;
         proxy.sever();
     };
-    // Far longer than this test waits.
+    // Far longer than this test runs.
     let asked = soon("there is no answer", bus.stream_info("MC_LOG_0", 100 * DEADLINE));
     let (answer, ()) = tokio::join!(asked, sever);
     assert!(matches!(answer, Err(ApiError::Disconnected)), "{answer:?}");

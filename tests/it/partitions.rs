@@ -1,4 +1,4 @@
-//! Channels divided into several streams, and the command that divides them anew.
+//! History in several partitions, and the command that changes their number.
 
 use harness::fleet::{Fleet, Over};
 use harness::program::{Finished, Launch};
@@ -117,14 +117,14 @@ async fn a_new_generation_is_another_epoch_and_asks_before() {
     fleet.end().await;
 }
 
-/// Runs a command of an operator.
+/// Runs an operator's command.
 async fn operator(arguments: &[&str], url: &str, partitions: u32) -> Finished {
     let (part, rest) = arguments.split_first().expect("there is a command");
     let launch = rest.iter().fold(Launch::of(part), |launch, argument| launch.argument(argument));
     launch.argument("--bus-url").argument(url).set("history.partitions", partitions).run().await
 }
 
-/// The cells of the line of each stream.
+/// The cells of each stream's row.
 fn rows(status: &str) -> Vec<Vec<&str>> {
     let rows = status.lines().filter(|line| line.starts_with("MC_LOG_"));
     rows.map(|line| line.split_whitespace().collect()).collect()

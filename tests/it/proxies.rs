@@ -1,4 +1,4 @@
-//! The sample configurations for reverse proxies, in the real ones: TLS outside, message center behind them.
+//! The sample configurations for reverse proxies, in the real proxies: TLS outside, message center behind.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 
 const SAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/samples");
 
-/// A proxy that is being set up: its folder, and where it is to listen.
+/// A proxy to set up: its folder and its port.
 struct Site {
     folder: TempDir,
     authority: Authority,
@@ -30,7 +30,7 @@ impl Site {
         Self { folder, authority, devices, publishing }
     }
 
-    /// Writes a sample with this site's ports and files instead of the example's.
+    /// Writes a sample configuration with this site's ports and files in place of the sample's.
     fn fill_in(&self, sample: &str, ports: [(&str, String); 2], cluster: &Cluster) -> PathBuf {
         let text = std::fs::read_to_string(Path::new(SAMPLES).join(sample)).expect("there is a sample");
         let certificate = self.authority.issue("proxy");
@@ -53,7 +53,7 @@ impl Site {
         file
     }
 
-    /// Runs a device and a back end through the proxy, and ends it.
+    /// Runs a device and a back end through the proxy, then ends the proxy.
     async fn tour(self, python: PathBuf, mut proxy: Child, log: &Path) {
         for port in [self.devices, self.publishing] {
             eventually("the proxy listens", async || {
@@ -146,7 +146,8 @@ async fn caddy_with_our_sample_carries_devices_and_publishers() {
     ];
     let sample = site.fill_in("Caddyfile", ports, &cluster);
     let text = std::fs::read_to_string(&sample).expect("it was written");
-    // No admin port and no redirect from port 80: both are Caddy's own, and the test has only its ports.
+    // Turns off the admin port and the redirect from port 80: both are Caddy's defaults, and the test owns
+    // only its ports.
     let text = format!("{{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n}}\n{text}");
     std::fs::write(&sample, text).expect("there is room for a file");
     let (folder, log) = (site.folder.path().to_owned(), site.folder.path().join("log"));

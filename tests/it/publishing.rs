@@ -1,4 +1,4 @@
-//! The publishing door: what comes in wrong is told so in the shape that publishers of the original expect.
+//! The publishing port: bad input is refused in the shape that publishers of the original expect.
 
 use harness::cluster::Cluster;
 use harness::publisher::PublishingSocket;
@@ -105,7 +105,7 @@ async fn foreign_pages_and_rebound_names_are_kept_out() {
             publisher.request(Method::POST, "/v1/mesh/publish").header("content-type", "application/json");
         publisher.send(request.header(name, value).body(body)).await.expect_error(403, 106);
     }
-    // Without keys a name and a key in the URL change nothing.
+    // Without configured keys, a name and key in the URL change nothing.
     let request = publisher.request(Method::POST, "/v1/mesh/publish").basic_auth("name", Some("key"));
     publisher.send(request.header("content-type", "application/json").body(body)).await.expect_counts(0, 0);
     cluster.end().await;

@@ -1,4 +1,4 @@
-//! What changes while the process runs: SIGHUP, changed files, certificates. No socket is closed for it.
+//! Changes while the process runs: SIGHUP, changed files, certificates. They close no socket.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use harness::raw;
 use harness::wait::eventually;
 use tempfile::TempDir;
 
-/// Everything in one process, on free ports, with this configuration file.
+/// All parts in one process, on free ports, with this configuration file.
 fn launch(config: &Path) -> Launch {
     let keys = ["edge.listen", "edge.admin", "publisher_api.listen", "demo.listen"];
     let launch = Launch::of("run").argument("--config").argument(&config.display().to_string());
@@ -78,7 +78,7 @@ async fn a_changed_file_is_found_without_a_signal() {
     let (edge, _, admin) = addresses(&mut program).await;
     program.printed("curl ").await;
     assert!(admits(edge, "https://any.example").await);
-    // As a mounted volume changes: another file takes its name.
+    // A mounted volume changes like this: another file takes the name.
     let next = folder.path().join("next");
     write(&next, "[edge]\norigins = [\"https://one.example\"]\n");
     std::fs::rename(next, &config).expect("it can be renamed");
@@ -99,7 +99,7 @@ async fn publishing_over_tls_goes_on_when_the_certificate_is_renewed() {
     let (edge, publishing, admin) = addresses(&mut program).await;
     program.printed("curl ").await;
     let mut device = Device::online(edge, "user-1").await;
-    // Keeps its connection for as long as it lives.
+    // This client holds one connection all along.
     let before = Publisher::over_tls(publishing, &first.file);
     before.publish_to(1, "user:1", "with the first").await;
     assert!(!Publisher::over_tls(publishing, &second.file).is_answered().await);
@@ -123,7 +123,7 @@ async fn publishing_over_tls_goes_on_when_the_certificate_is_renewed() {
     program.end().await;
 }
 
-/// As an editor or a script saves: the file is empty for a moment, and then half written.
+/// Editors and scripts save like this: the file is empty for a moment, then half written.
 #[tokio::test]
 async fn a_file_that_is_cut_off_opens_no_door() {
     let folder = TempDir::new().expect("there is room for a folder");

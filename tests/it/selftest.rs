@@ -1,4 +1,4 @@
-//! `message-center probe` and `message-center selftest` against the parts as processes, right and wrong.
+//! `message-center probe` and `message-center selftest` against the parts as processes, healthy and not.
 
 use harness::fleet::{Fleet, Over};
 use harness::program::{Finished, Launch};
@@ -34,7 +34,7 @@ async fn the_self_test_receives_what_it_publishes_and_recovers_what_it_missed() 
 #[tokio::test]
 async fn the_self_test_says_which_step_failed() {
     let fleet = Fleet::plan(Over::Bus).start().await;
-    // The default rules have no channel without a login.
+    // Every channel of the default rules needs a login.
     let ended = selftest(&fleet, &[]).await;
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.stderr.contains("the self-test has failed: subscribing:"), "{ended:?}");

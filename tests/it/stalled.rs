@@ -1,4 +1,4 @@
-//! A stream that does not answer keeps nothing waiting that has to do with others.
+//! A stream that does not answer delays only its own channels.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ fn holds(frame: Frame<'_>, text: &str) -> bool {
     frame.body.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Whether this is what the leader of a stream says of it.
+/// Whether the frame is the leader's answer about this stream.
 fn is_about(frame: Frame<'_>, stream: &str) -> bool {
     holds(frame, "stream_info_response") && holds(frame, &format!("\"name\":\"{stream}\""))
 }
@@ -37,7 +37,7 @@ async fn a_partition_whose_stream_does_not_answer_keeps_no_other_from_being_swep
         .history(|history| history.partitions = 2)
         .edge(|edge| {
             edge.sweep_interval = Duration::from_secs(1);
-            // Publishers that ask would bring the edge to fetch.
+            // Without the test switch, asks of publisher-apis would make the edge fetch.
             edge.faults = serde_json::from_value(json!(["ask-fetch"])).expect("a fault");
         })
         .publisher(|config| config.answer_deadline = Duration::from_millis(100))
@@ -59,7 +59,8 @@ async fn a_partition_whose_stream_does_not_answer_keeps_no_other_from_being_swep
         assert_eq!(answer.status, 200, "{answer:?}");
         device.expect_message("first").await;
     }
-    // Copies are lost. Once the first stream was compared, it says no more of itself: what is missing can't be read.
+    // The live copies are lost. Once the edge has compared the first stream, the stream answers no more, so
+    // its gap cannot be read.
     let (compared, stalled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (seen, count) = (Arc::clone(&compared), Arc::clone(&stalled));
     proxy.swallow(move |frame| {
@@ -131,7 +132,7 @@ async fn new_leaders_of_many_streams_are_asked_once_each() {
         let subject = format!("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.MC_LOG_{partition}");
         bus.publish(subject, None, None, "{}".into()).await.expect("it can be told");
     }
-    // The keepers of both parts look every two seconds: so long the questions are counted.
+    // The maintainers of both parts look every two seconds; the questions of six looks are counted.
     let (mut all, mut of_last) = (0, 0);
     let last = format!("$JS.API.STREAM.INFO.MC_LOG_{}", PARTITIONS - 1);
     let counting = async {

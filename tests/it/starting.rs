@@ -1,4 +1,4 @@
-//! The first second of everything in one process: whoever reaches the port is taken, and counted.
+//! The first second of all parts in one process: every device that reaches the port is accepted, and counted.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use harness::publisher::Publisher;
 use harness::wait::soon;
 use tokio::net::TcpStream;
 
-/// Starts everything in one process with the intervals of a default configuration, and gives its ports at once.
+/// Starts all parts in one process with default intervals; returns the process and its ports at once.
 async fn start(business: &Business, settings: &[(&str, &str)]) -> (Program, SocketAddr, SocketAddr) {
     let [edge, publisher] = ports::lasting();
     let launch = Launch::of("run")
@@ -23,7 +23,7 @@ async fn start(business: &Business, settings: &[(&str, &str)]) -> (Program, Sock
     (launch.start(), edge, publisher)
 }
 
-/// Connects from the moment on when the port accepts, again and again, and publishes right behind the first login.
+/// Connects again and again from the moment the port accepts, and publishes right after the first login.
 async fn expect_welcome(settings: &[(&str, &str)]) {
     let business = Business::start().await;
     let (program, edge, publisher) = start(&business, settings).await;
@@ -32,10 +32,10 @@ async fn expect_welcome(settings: &[(&str, &str)]) {
     let mut first = Device::online(edge, "user-1").await;
     let answer = Publisher::of(publisher).publish("user:1", "first").await;
     assert_eq!(answer.counts(), Some((1, 0)), "{answer:?}");
-    // Where other edges may be, a publisher waits for their heartbeats before it calls a count complete.
+    // Where other edges may exist, a publisher-api waits for their heartbeats before a count is complete.
     assert!(answer.is_complete() || !settings.is_empty(), "{answer:?}");
     first.expect_text("first").await;
-    // For as long as an edge that is started by itself waits for publishers.
+    // As long as an edge that runs alone waits for publisher-apis.
     let until = tokio::time::Instant::now() + Duration::from_millis(1_500);
     let mut devices = 0;
     while devices == 0 || tokio::time::Instant::now() < until {

@@ -14,12 +14,13 @@ use serde_json::json;
 
 const SOCKETS: usize = 10_000;
 const TOKENS: usize = 100;
-/// Handshakes that the devices begin at the same time.
+/// Handshakes that the devices begin at once.
 const AT_A_TIME: usize = 64;
-/// Files that this process needs besides the sockets of the devices; other tests run in it.
+/// Files that this process needs besides the sockets of the devices, since other tests run in this process,
+/// too.
 const SPARE_FILES: usize = 4_000;
 
-/// How many sockets may be open at once: all, or what the system lets one process have.
+/// Sockets open at once: all of them, or as many as the system allows one process.
 fn wave() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -27,11 +28,11 @@ fn wave() -> usize {
     files.map_or(SOCKETS, |files| files.saturating_sub(SPARE_FILES).clamp(200, SOCKETS))
 }
 
-/// Opens sockets on all edges in turn; each has sent its token, and none has an answer when this is done.
+/// Opens sockets on all edges in turn. Each has sent its token, and none has an answer yet.
 async fn storm(fleet: &Fleet, sockets: std::ops::Range<usize>) -> Vec<Device> {
     let devices = stream::iter(sockets).map(async |socket| {
         let mut device = Device::connect(fleet.edge(socket % fleet.edges.len())).await;
-        // All sockets of a token are spread over all edges.
+        // The sockets of one token are spread over all edges.
         let token = format!("user-{}", socket / fleet.edges.len() % TOKENS + 1);
         device.send(&json!({ "op": "auth", "token": token }).to_string()).await;
         device
@@ -47,7 +48,7 @@ fn calls_by_token(business: &Business) -> BTreeMap<String, usize> {
     calls
 }
 
-/// Several edges and adapters, and no limit in the way but those that are tested.
+/// Several edges and adapters, without any limit but those under test.
 async fn fleet(edges: usize, adapters: usize) -> Fleet {
     let fleet = Fleet::plan(Over::Bus)
         .edges(edges)
@@ -126,7 +127,7 @@ async fn while_the_business_system_is_frozen_open_sessions_live_on_and_new_ones_
         .start()
         .await;
     let mut open = cluster.online(0, "user-1").await;
-    // It takes connections and requests, and says nothing.
+    // The business system accepts connections and requests, and does not answer.
     cluster.business.hold();
     let refused = stream::iter(0..40).map(async |user| {
         let mut device = cluster.connect(0).await;
@@ -139,7 +140,7 @@ async fn while_the_business_system_is_frozen_open_sessions_live_on_and_new_ones_
 
     cluster.publisher(0).publish_to(1, "user:1", "still here").await;
     open.expect_text("still here").await;
-    // What is remembered is still good.
+    // A remembered answer is still valid.
     let mut second = cluster.online(0, "user-1").await;
     cluster.publisher(0).publish_to(2, "user:1", "for both").await;
     open.expect_text("for both").await;

@@ -1,4 +1,4 @@
-//! Subscribing: which names there are, who may use them, and what a device then receives.
+//! Subscribing: the channel names, the users allowed to use them, and the messages a device then receives.
 
 use harness::cluster::{Cluster, rule};
 use serde_json::json;

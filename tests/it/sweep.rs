@@ -1,4 +1,5 @@
-//! What an edge missed while its bus was away reaches everybody, however many they are and however large it is.
+//! The messages that an edge missed while its bus was away reach every session, however many and however
+//! large.
 
 use std::time::Duration;
 
@@ -10,13 +11,13 @@ use harness::tools;
 use harness::wait::eventually;
 use shared::config::ByteSize;
 
-/// Together more than the answer of a bus may hold: 16 MiB of the embedded one.
+/// Together more than an answer of a bus may hold: 16 MiB for the embedded one.
 const DEVICES: u64 = 100;
 const BYTES: usize = 200_000;
-/// Publishes at a time.
+/// Publishes in flight at once.
 const AT_ONCE: usize = 10;
 
-/// One cluster over the embedded bus, and one over the real nats-server if this run has it.
+/// One cluster over the embedded bus, and one over the real nats-server if this run has the binary.
 async fn each(test: &str) -> Vec<(Cluster, Option<NatsServer>)> {
     let plan = || {
         let plan = Cluster::plan().history(|history| history.max_bytes = ByteSize(256 << 20));
@@ -62,7 +63,7 @@ async fn large_messages_of_many_that_were_stored_while_the_bus_was_away_reach_ev
             }
         };
         let ids = join_all(devices.into_iter().zip(&users).map(take)).await;
-        // What a device names when it comes back is the place of that message.
+        // The id that a device names when it comes back is the position of that message.
         let mut device = Device::recovered(edge, "user-1", &ids[0]).await;
         device.expect_nothing().await;
         device.close().await;

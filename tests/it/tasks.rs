@@ -1,4 +1,4 @@
-//! Background tasks that die: told in the log, counted, and begun anew, or the process leaves so that it is started anew.
+//! Background tasks that die: logged, counted, and restarted; or the process leaves so that it is restarted.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use harness::alone::Alone;
 use harness::raw;
 use harness::wait::eventually;
 
-/// Loops that go on with their state.
+/// Loops that restart with their state.
 const BEGUN_ANEW: [&str; 20] = [
     "admin-port",
     "auth-heartbeats",
@@ -29,9 +29,9 @@ const BEGUN_ANEW: [&str; 20] = [
     "publisher-listener",
     "reload",
 ];
-/// The same, of the keys of publishers.
+/// Loops that restart with their state, for publishers' keys.
 const KEYS: [&str; 3] = ["publisher-keys", "publisher-keys-file", "publisher-readiness"];
-/// Without these the process leaves. The streams are a thread of the bus.
+/// Tasks without which the process leaves. The stream tasks run on a thread of the bus.
 const NEEDED: [&str; 10] = [
     "auth-questions",
     "bus-client",
@@ -51,7 +51,7 @@ async fn start() -> Alone {
     alone
 }
 
-/// Makes a task panic, in the debug build that is under test.
+/// Makes a task panic; the tested build is a debug build.
 async fn kill(alone: &Alone, task: &str) {
     let (admin, path) = (alone.admin(), format!("/debug/tasks/{task}/panic"));
     let request =
@@ -113,7 +113,7 @@ async fn when_a_task_dies_that_is_needed_the_process_leaves_in_order_and_exits_w
         );
         assert!(log.contains("this process needs"), "{task}");
         if task == "edge-feed" {
-            // It may open its next connection first: it is sent away as by any edge that leaves.
+            // The device may open its next connection first, as with any leaving edge.
             let told = device.next_json().await;
             assert_eq!(told["event"], "@reconnect", "{told}");
             device.expect_close(1012).await;

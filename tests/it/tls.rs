@@ -1,4 +1,4 @@
-//! TLS on both ports, with a client that is not ours.
+//! TLS on both ports, with a client by others.
 
 use std::path::Path;
 

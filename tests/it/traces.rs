@@ -1,4 +1,5 @@
-//! One trace from the publisher's call to the device's socket, and from a device's login to the business system.
+//! One trace from the publisher's call to the device's socket, and from a device's login to the business
+//! system.
 
 use harness::collector::{Collector, SeenSpan};
 use harness::fleet::{Fleet, FleetPlan, Over};
@@ -28,7 +29,8 @@ async fn publish(fleet: &Fleet, traceparent: &str, text: &str) -> Published {
     publisher.send(request.body(json!({ "c": "user:1", "d": text }).to_string())).await
 }
 
-/// Every step of one publish, each the child of the one before, in the processes where they belong.
+/// Follows one publish step by step: each span is the child of the one before, in the process where it
+/// belongs.
 async fn follow(collector: &Collector, trace: &str, root: &str, caller: &str) {
     let mut parent = caller.to_owned();
     for (name, service) in [
@@ -95,11 +97,11 @@ async fn a_caller_that_keeps_no_trace_makes_none_here() {
     let (unkept, kept) = ("2af7651916cd43dd8448eb211c80319c", "3af7651916cd43dd8448eb211c80319c");
     publish(&fleet, &traceparent(unkept, "00"), "x").await.expect_counts(1, 0);
     publish(&fleet, &traceparent(kept, "01"), "x").await.expect_counts(1, 0);
-    // Spans of a process come in the order in which they ended.
+    // The spans of a process arrive in the order in which they ended.
     collector.span("POST /v1/mesh/publish", |span| span.trace == kept).await;
     collector.span("socket write", |span| span.trace == kept).await;
     assert!(!collector.spans().iter().any(|span| span.trace == unkept));
-    // What can't be read is no reason to refuse a call; a new trace begins.
+    // An unreadable `traceparent` does not refuse the call; a new trace begins.
     publish(&fleet, "rubbish", "x").await.expect_counts(1, 0);
     let root =
         collector.span("POST /v1/mesh/publish", |span| span.trace != kept && span.parent.is_empty()).await;

@@ -1,4 +1,5 @@
-//! What a device that stays gets besides messages, and what a restart of everything costs it: nothing.
+//! A recovering device that stays online: position events, an expired login, restarts of everything, an
+//! absent store.
 
 use harness::alone::Alone;
 use harness::device::Device;
@@ -13,7 +14,7 @@ async fn a_quiet_device_is_given_a_place_from_which_it_can_go_on() {
     let alone =
         Alone::plan().set("history.max_age", "4s").set("history.duplicate_window", "1s").start().await;
     let (mut device, begin) = alone.begin().await;
-    // Others are busy; this user hears nothing.
+    // Messages for others move the stream on; this user receives none.
     alone.publisher().publish_to(0, "user:2", "for another").await;
     let position = device.expect_event("@position").await;
     assert_ne!(position, begin, "it has moved on with the stream");
@@ -42,7 +43,7 @@ async fn a_login_that_expires_holds_messages_back_and_a_new_one_lets_them_go() {
     device.expect_message("21").await;
     device.close().await;
 
-    // The same for one whose login expires while it is being replayed to.
+    // The same for a login that expires during the replay.
     alone.business.add_token("again", json!({ "uid": 1, "expires_in": 1 }));
     let mut device = Device::login(alone.edge(), "again").await;
     device.expect_error(9).await;

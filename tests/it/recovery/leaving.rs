@@ -1,4 +1,4 @@
-//! An edge that leaves tells its recovering sessions where to go on, before it closes them.
+//! A leaving edge tells its recovering sessions their positions before it closes them.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ async fn an_edge_that_leaves_names_the_ids_and_a_device_goes_on_elsewhere_withou
     let mut new = Device::recovered(fleet.edge(0), "user-1", &ids["@user"]).await;
     publisher.publish("user:1", "4").await;
     new.expect_message("4").await;
-    // It may also name the last message that it has.
+    // The device may name the id of its last message instead.
     let mut other = Device::recovered(fleet.edge(0), "user-1", &last).await;
     other.expect_message("4").await;
 
@@ -37,7 +37,7 @@ async fn an_edge_that_leaves_names_the_ids_and_a_device_goes_on_elsewhere_withou
         plain.expect_text(&number.to_string()).await;
     }
     for device in [&mut old, &mut plain] {
-        // What was published before it is closed still comes; a plain session hears nothing else.
+        // Messages published before the close still arrive; a plain session receives nothing else.
         loop {
             match device.next().await {
                 harness::device::Received::Text(text) => assert!(

@@ -1,4 +1,4 @@
-//! Recovery as devices live it every day: reconnect, name the last id, and go on as if nothing had been.
+//! Recovery in daily use: reconnect, name the last id, and continue as if nothing had happened.
 
 mod going_on;
 mod leaving;

@@ -1,4 +1,4 @@
-//! A client in another language that knows nothing but the documentation recovers through a kill of everything.
+//! A client in another language, written from the documentation alone, recovers through a kill of everything.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -47,7 +47,7 @@ async fn a_python_client_reconnects_with_its_last_id_and_misses_nothing() {
     alone.publish(1, [7]).await;
     assert_eq!(line().await, "message 7");
     drop(addresses);
-    // It leaves when it is given no more addresses, which it asks for once the connection ended.
+    // The client leaves when it gets no further address; it asks for one after each connection has ended.
     alone.kill().await;
     assert_eq!(line().await, "gone");
     assert!(soon("the Python client ends", client.wait()).await.expect("it is our child").success());

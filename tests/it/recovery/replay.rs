@@ -1,11 +1,11 @@
-//! Subscribing again, with two names, and while a replay is under way.
+//! Subscribing again: with another id, under two names, and during a replay.
 
 use harness::alone::Alone;
 use harness::device::{Device, Received};
 use harness::wait::eventually;
 use serde_json::{Value, json};
 
-/// So large, and so many, that no outbox and no socket buffer holds a replay of them.
+/// Size and number exceed every outbox and socket buffer, so that a replay of them is under way for a while.
 const LARGE: usize = 64 * 1024;
 const MANY: u64 = 200;
 
@@ -17,7 +17,7 @@ async fn who_comes_back_is_sent_what_was_missed_in_order_and_then_what_comes() {
     let last = device.expect_messages(1..=5).await;
     device.close().await;
     alone.publish(0, 6..=30).await;
-    // What others are sent has no part in it.
+    // Messages of other channels are not replayed.
     alone.publisher().publish_to(0, "user:2", "for another").await;
     let mut device = Device::recovered(alone.edge(), "user-1", &last).await;
     let last = device.expect_messages(6..=30).await;
@@ -40,7 +40,7 @@ async fn subscribing_again_with_an_id_begins_anew_and_without_one_changes_nothin
     first.expect_message("3").await;
     first.close().await;
 
-    // A plain one becomes a recovering one.
+    // A plain subscription becomes a recovering one.
     let mut device = Device::online(alone.edge(), "user-1").await;
     alone.publish(1, [4]).await;
     device.expect_text("4").await;
@@ -48,11 +48,11 @@ async fn subscribing_again_with_an_id_begins_anew_and_without_one_changes_nothin
     device.expect_messages([3, 4]).await;
     alone.publish(1, [5]).await;
     device.expect_message("5").await;
-    // Without an id it stays what it is.
+    // Without an id the subscription stays as it is.
     device.subscribe("@user").await;
     alone.publish(1, [6]).await;
     device.expect_message("6").await;
-    // And again, from further back.
+    // And again, from an earlier id.
     assert!(device.subscribe_after("@user", &begin).await.recovered);
     device.expect_messages(1..=6).await;
     assert!(device.subscribe_after("@user", "").await.recovered);
@@ -73,7 +73,7 @@ async fn two_names_of_one_channel_can_recover_each_from_its_own_place() {
     let last = device.expect_messages(1..=3).await;
     device.close().await;
 
-    // In two sessions, each from its own place, and each under its own name.
+    // Two sessions, each from its own position and under its own name.
     let mut user = Device::recovered(alone.edge(), "user-1", &last).await;
     let mut inbox = Device::login(alone.edge(), "user-2").await;
     assert!(inbox.subscribe_after("1@inbox", &begin).await.recovered);
@@ -108,7 +108,7 @@ async fn unsubscribing_ends_a_replay_that_is_under_way() {
     }
     assert!(taken < MANY, "the replay went on to its end");
     alone.publish(0, [1]).await;
-    // What was on its way may still come behind the answer; nothing that was published later does.
+    // Messages already in flight may follow the answer; no message published later does.
     let rest = taken_until_pong(&mut device).await;
     assert!(
         taken + rest.len() as u64 <= MANY && rest.iter().all(|text| text.len() > LARGE),
@@ -128,7 +128,7 @@ async fn a_session_in_replay_is_counted_and_is_sent_what_was_counted() {
     let mut replaying = begin_large_replay(&alone, &begin).await;
     let (mut online, _) = alone.begin().await;
     let mut plain = Device::online(alone.edge(), "user-1").await;
-    // Exactly: the one that is still being replayed to counts.
+    // Exact: the session that is still replaying counts.
     alone.publish(3, [1, 2]).await;
     online.expect_messages([1, 2]).await;
     plain.expect_text("1").await;
@@ -156,7 +156,7 @@ async fn publish_large(alone: &Alone) {
     }
 }
 
-/// A device that does not read what it is sent, once its replay has begun.
+/// A device that stops reading once its replay has begun.
 async fn begin_large_replay(alone: &Alone, after: &str) -> Device {
     let mut device = Device::connect_narrow(alone.edge()).await;
     device.auth("user-1").await;
@@ -164,7 +164,7 @@ async fn begin_large_replay(alone: &Alone, after: &str) -> Device {
     device
 }
 
-/// The texts of the messages that come before the second answer to a ping.
+/// The texts of the messages before the second answer to a ping.
 async fn taken_until_pong(device: &mut Device) -> Vec<String> {
     let mut texts = Vec::new();
     for _ in 0..2 {

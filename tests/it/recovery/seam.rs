@@ -1,4 +1,4 @@
-//! The seam between what is stored and what comes live: no gap, no duplicate, no other order, whatever happens at once.
+//! The seam between stored and live messages: no gap, no duplicate, no other order, whatever happens at once.
 
 use harness::alone::Alone;
 use harness::device::Device;
@@ -6,7 +6,7 @@ use harness::publisher::PublishingSocket;
 use serde_json::json;
 use tokio::sync::watch;
 
-/// Reconnects of each device.
+/// Reconnects per device.
 const ROUNDS: u64 = 25;
 
 #[tokio::test]
@@ -46,12 +46,12 @@ async fn devices_that_come_and_go_while_others_publish_miss_nothing_and_see_noth
     alone.end().await;
 }
 
-/// Reconnects again and again, each time for a few messages; gives the last id and the last number.
+/// Reconnects again and again, for a few messages each time; returns the last id and the last number.
 async fn wander(alone: &Alone, begin: &str, seed: u64, mut sent: watch::Receiver<u64>) -> (String, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut id, mut number) = (begin.to_owned(), 0);
     for _ in 0..ROUNDS {
-        // Away for a few messages, or for none.
+        // Stays away for a few messages, or for none.
         let away = *sent.borrow() + random.u64(0..8);
         sent.wait_for(|sent| *sent >= away).await.expect("the publisher goes on");
         let mut device = Device::recovered(alone.edge(), "user-1", &id).await;
@@ -59,7 +59,7 @@ async fn wander(alone: &Alone, begin: &str, seed: u64, mut sent: watch::Receiver
             id = device.expect_message(&(number + 1).to_string()).await;
             number += 1;
         }
-        // Half of them leave politely.
+        // Half of the disconnects are proper closes.
         match random.bool() {
             true => drop(device),
             false => drop(device.into_stream()),
@@ -98,7 +98,7 @@ async fn many_that_come_back_at_once_are_each_sent_all_that_they_missed() {
     let (device, begin) = alone.begin().await;
     device.close().await;
     alone.publish(0, 1..=50).await;
-    // More than may be replayed to at once: the others wait their turn, and nobody is refused.
+    // More devices than may replay at once: the others wait their turn, and none is refused.
     let devices = (0..24).map(async |_| {
         let mut device = Device::recovered(alone.edge(), "user-1", &begin).await;
         device.expect_messages(1..=50).await;

@@ -1,4 +1,4 @@
-//! What a recovering subscriber sends and receives, to the byte.
+//! The frames of a recovering subscription, byte for byte.
 
 use harness::alone::Alone;
 use harness::device::{Device, Received};
@@ -45,7 +45,7 @@ async fn a_message_with_an_id_looks_exactly_so() {
     assert_eq!(*frame, format!("{{\"id\":\"{second}\",\"channel\":\"@user\",\"b\":\"AP+AgA==\"}}"));
     device.close().await;
 
-    // From the store they come as they came live, byte for byte.
+    // Replayed frames equal the live ones, byte for byte.
     let mut device = Device::recovered(alone.edge(), "user-1", &id).await;
     assert_eq!(device.next().await, received);
     device.close().await;
@@ -65,7 +65,7 @@ async fn a_plain_session_is_sent_frames_as_published_beside_a_recovering_one_of_
         plain.expect_text(&number.to_string()).await;
     }
     plain.expect_binary(&[0, 1]).await;
-    // One that recovers meanwhile changes nothing for the others.
+    // A replay to one session changes nothing for the others.
     let mut third = Device::recovered(alone.edge(), "user-1", &begin).await;
     third.expect_messages(["1", "2", "3", "AAE="]).await;
     alone.publish(3, [4]).await;
@@ -101,7 +101,7 @@ async fn an_id_that_was_never_given_out_is_bad_input_and_the_session_stays() {
         let why = device.expect_error(4).await;
         assert!(why.contains("after"), "it names the field: {why}");
     }
-    // Nothing was subscribed by any of them.
+    // None of the requests subscribed anything.
     alone.publish(0, [1]).await;
     device.subscribe_after("@user", "").await;
     alone.publish(1, [2]).await;

@@ -1,4 +1,4 @@
-//! Data folders that can't be used, or not any more: what the process says, and that it changes nothing.
+//! Unusable data folders: the process says what is wrong, and changes nothing.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::wire::Wire;
 use super::{address, bus, make, segments};
 
-/// A folder with some messages whose bus was killed.
+/// A data folder with some messages, whose bus was killed.
 async fn killed(messages: u64) -> TempDir {
     let folder = TempDir::new().expect("there is room");
     let mut program = bus(folder.path(), "strict").start();
@@ -36,7 +36,7 @@ async fn a_torn_end_is_cut_off_with_a_warning_and_its_sequences_are_not_used_aga
     let folder = killed(10).await;
     let newest = segments(folder.path()).pop().expect("there is a segment");
     let file = std::fs::OpenOptions::new().write(true).open(&newest).expect("it is ours");
-    // The machine went down in the middle of the last write.
+    // As if the machine had gone down in the middle of the last write.
     let length = file.metadata().expect("it is there").len();
     file.set_len(length - 5).expect("it is ours");
     let mut program = bus(folder.path(), "strict").start();
@@ -64,7 +64,7 @@ async fn damage_in_the_middle_is_named_and_the_bus_does_not_start() {
         assert!(said.contains(word), "{word:?} is not in\n{said}");
     }
     assert_eq!(std::fs::read(&newest).expect("it is ours"), before, "nothing was changed");
-    // As the sentence says: without the stream's folder it starts, and the stream is gone.
+    // As the error text says: without the stream's folder the bus starts, and the stream is gone.
     std::fs::rename(folder.path().join("streams/S"), folder.path().join("away")).expect("it is ours");
     let mut program = bus(folder.path(), "strict").start();
     let mut wire = Wire::connect(address(&mut program).await).await;
@@ -85,7 +85,7 @@ async fn a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on() 
     make(&mut wire, &json!({})).await;
     assert_eq!(wire.store("s.a", "1", "one").await["seq"], 1);
     program.end().await;
-    // The lock goes with its process.
+    // The lock ends with its process.
     let mut next = bus(folder.path(), "strict").start();
     address(&mut next).await;
     next.end().await;
@@ -96,7 +96,7 @@ async fn a_folder_that_can_not_be_written_or_is_something_else_is_refused_at_the
     let place = TempDir::new().expect("there is room");
     let file = place.path().join("letter.txt");
     std::fs::write(&file, "mine").expect("there is room");
-    // Not even root may make a folder there.
+    // Not even root can make a folder there.
     for folder in [Path::new("/proc/no-such-folder"), &file.join("data")] {
         let said = refused(folder).await;
         for word in ["can't be used", "give this user the right to write there", "bus.store.sync"] {
@@ -111,7 +111,7 @@ async fn a_folder_that_can_not_be_written_or_is_something_else_is_refused_at_the
 #[tokio::test]
 async fn messages_are_kept_on_the_disk_whatever_else_is_said_of_the_bus() {
     let place = TempDir::new().expect("there is room");
-    // Started in that folder, without a word of where messages are to be kept.
+    // Starts the program in that folder, without naming a data folder.
     let go = format!("cd {} && exec \"$0\" \"$@\"", place.path().display());
     let launch = || {
         let launch = Launch::of("bus").set("bus.listen", "127.0.0.1:0").set("bus.admin", "127.0.0.1:0");

@@ -1,6 +1,7 @@
-//! A store that fails without being full: publishes are tried again under their ids, and never told that it is full.
+//! A store that fails without being full: publishes are repeated under their ids, and never refused as
+//! "full".
 //!
-//! The system refuses to let a file grow (`EFBIG`), which also sends a signal that ends a process that does not handle it.
+//! The system forbids a file to grow (`EFBIG`), and sends a signal that ends a process without a handler.
 
 use std::time::Duration;
 

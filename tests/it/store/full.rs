@@ -1,6 +1,8 @@
-//! A disk without room: publishes are refused in words, the process stays up, and goes on when there is room.
+//! A full disk: publishes are refused with a reason, and the process stays up and continues once there is
+//! space.
 //!
-//! On a small filesystem of its own where a mount namespace can be had (`unshare`); and anywhere by the store's own limit.
+//! Runs on a small filesystem where a mount namespace can be had (`unshare`), and everywhere with the store's
+//! own limit.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,7 +18,7 @@ use tokio::process::Command;
 use super::wire::Wire;
 use super::{address, bus, make};
 
-/// What the stream holds, by what it was told.
+/// Stores messages until one is refused; returns the number of acknowledged messages and the error.
 async fn fill(wire: &mut Wire, payload: usize, most: u64) -> (u64, Value) {
     for number in 1..=most {
         let text = format!("{number} {}", "x".repeat(payload));
@@ -30,7 +32,7 @@ async fn fill(wire: &mut Wire, payload: usize, most: u64) -> (u64, Value) {
     panic!("{most} messages of {payload} bytes are more than the room");
 }
 
-/// Fills it, finds all of it, makes room, and goes on.
+/// Fills the store, reads everything, frees space, and stores again.
 async fn exercise(program: &mut Program, payload: usize, most: u64) {
     program.expect_errors();
     let admin: SocketAddr = program.address("the admin port listens").await;
@@ -54,7 +56,7 @@ async fn exercise(program: &mut Program, payload: usize, most: u64) {
     let all = wire.all().await;
     assert_eq!(all.len() as u64, stored, "everything acknowledged is there");
 
-    // What was refused is not there, and goes in once there is room.
+    // The refused message is absent, and can be stored once there is space.
     let purged = wire.ask("STREAM.PURGE.S", r#"{"keep":2}"#).await;
     assert_eq!(purged["purged"], stored - 2, "{purged}");
     let again = until("it stores again", async || {
@@ -62,7 +64,7 @@ async fn exercise(program: &mut Program, payload: usize, most: u64) {
         answer["error"].is_null().then_some(answer)
     })
     .await;
-    // A write that was cut off may have used sequences that nobody saw.
+    // A write that was cut short may have used up sequences.
     let seq = again["seq"].as_u64().filter(|seq| *seq > stored).unwrap_or_else(|| panic!("{again}"));
     let left = wire.all().await;
     assert_eq!(left.keys().copied().collect::<Vec<_>>(), [stored - 1, stored, seq]);
@@ -86,7 +88,7 @@ async fn at_the_limit_of_its_memory_the_bus_refuses_until_some_has_gone() {
     program.expect_errors();
     let mut wire = Wire::connect(address(&mut program).await).await;
     make(&mut wire, &json!({})).await;
-    // Long names, so that few of them are enough.
+    // Long subjects, so that few of them fill the store.
     let subject = |number: u64| format!("s.{number}.{}", "x".repeat(3_000));
     let mut stored = 0;
     let error = loop {
@@ -147,21 +149,21 @@ async fn on_a_disk_without_room_the_bus_refuses_until_there_is_some() {
     }
     let folder = TempDir::new().expect("there is room");
     for sync in ["strict", "relaxed"] {
-        // 16 MiB of it are kept free for removals.
+        // The store reserves 16 MiB of it for removals.
         let script =
             format!("mount -t tmpfs -o size=24m none {} && exec \"$0\" \"$@\"", folder.path().display());
         let inside = folder.path().join("data");
         let launch: Launch = bus(&inside, sync).under(Path::new("unshare"), &["-Urm", "sh", "-c", &script]);
         let mut program = launch.start();
         exercise(&mut program, 60_000, 2_000).await;
-        // unshare becomes the shell, and that the bus.
+        // unshare becomes the shell, and the shell becomes the bus.
         program.end().await;
     }
 }
 
 #[tokio::test]
 async fn a_write_that_finds_no_room_takes_nothing_back_that_was_acknowledged() {
-    // The system refuses what goes over a file's largest size, in the middle of a batch.
+    // The system refuses to extend a file beyond its largest size, in the middle of a batch.
     let folder = TempDir::new().expect("there is room");
     let script = "ulimit -f 4000; trap '' XFSZ; exec \"$0\" \"$@\"";
     let launch: Launch = bus(folder.path(), "strict").under(Path::new("bash"), &["-c", script]);
@@ -173,7 +175,7 @@ async fn a_write_that_finds_no_room_takes_nothing_back_that_was_acknowledged() {
     let (stored, error) = fill(&mut wire, 60_000, 1_000).await;
     assert!(stored > 3 && error["err_code"] == 10077, "{stored}: {error}");
     let unready = until("/readyz says that the disk fails", async || {
-        // Each try is one more failure.
+        // Each attempt is one more failure.
         wire.store("s.a", "again", &"x".repeat(60_000)).await;
         let ready = raw::get(admin, "/readyz").await;
         (ready.status == 503).then_some(ready.body)

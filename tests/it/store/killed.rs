@@ -1,5 +1,5 @@
-//! `kill -9` of the bus at any moment, under load: nothing acknowledged is lost, no sequence is given twice, and a
-//! repeated publish is still known.
+//! `kill -9` of the bus at any moment under load: no acknowledged message is lost, no sequence is given
+//! twice, and a repeated publish is recognized.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,16 +12,16 @@ use super::wire::{Came, Wire};
 use super::{address, bus, make};
 
 const ROUNDS: u32 = 8;
-/// Messages on their way at most.
+/// The most messages in flight.
 const WINDOW: usize = 300;
 const CHANNELS: u64 = 40;
 
-/// What the publisher knows.
+/// The publisher's own record.
 #[derive(Default)]
 struct Book {
-    /// Every id that was ever sent, with what it said.
+    /// Every id ever sent, with its text.
     sent: BTreeMap<String, String>,
-    /// Those that were acknowledged, and as what.
+    /// Acknowledged ids, with their sequences.
     acknowledged: HashMap<String, u64>,
 }
 
@@ -37,7 +37,7 @@ impl Book {
     }
 }
 
-/// Publishes until the connection breaks, and rings when so many were acknowledged.
+/// Publishes until the connection breaks; rings `bell` after `enough` acknowledgements.
 async fn load(wire: &mut Wire, book: &mut Book, round: u32, enough: usize, bell: &Notify) {
     let (mut number, mut waiting, mut count) = (0_u64, 0, 0);
     loop {
@@ -60,7 +60,7 @@ async fn load(wire: &mut Wire, book: &mut Book, round: u32, enough: usize, bell:
     }
 }
 
-/// Compares what is there with what was promised.
+/// Compares the stored messages with the record.
 async fn check(wire: &mut Wire, book: &mut Book, context: &str) {
     let there = wire.all().await;
     for (id, seq) in &book.acknowledged {
@@ -70,7 +70,7 @@ async fn check(wire: &mut Wire, book: &mut Book, context: &str) {
     for (seq, (id, payload)) in &there {
         assert_eq!(book.sent.get(id), Some(payload), "{context}: {seq} is something else than was sent");
     }
-    // Everything is sent again: what is there is known, what was lost on its way is stored now.
+    // Sends everything again: stored messages are recognized as duplicates, lost ones are stored now.
     let highest = there.keys().next_back().copied().unwrap_or(0);
     let stored: HashMap<&str, u64> = there.iter().map(|(seq, (id, _))| (id.as_str(), *seq)).collect();
     for (id, payload) in &book.sent {

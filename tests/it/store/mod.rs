@@ -1,4 +1,5 @@
-//! What the embedded bus promises about its data folder, shown on the real process: killed, traced, filled, damaged.
+//! The promises of the embedded bus about its data folder, on the real process: killed, traced, filled,
+//! damaged.
 
 mod damaged;
 #[cfg(target_os = "linux")]
@@ -24,7 +25,7 @@ pub(crate) fn bus(folder: &Path, sync: &str) -> Launch {
         .set("bus.admin", "127.0.0.1:0")
         .argument("--data")
         .argument(&folder.display().to_string())
-        // The harness asks for memory otherwise.
+        // The harness would keep streams in memory.
         .variable("MC_BUS__STORE__SYNC", sync)
 }
 
@@ -32,7 +33,7 @@ pub(crate) async fn address(program: &mut Program) -> SocketAddr {
     program.address("the embedded bus listens").await
 }
 
-/// Makes the stream `S` on `s.>`, unless it is there, with these settings besides.
+/// Makes the stream `S` on `s.>` with these further settings, unless the stream exists.
 async fn make(wire: &mut Wire, settings: &Value) {
     let mut config = json!({ "name": "S", "subjects": ["s.>"], "allow_direct": true });
     config.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());

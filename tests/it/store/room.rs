@@ -1,4 +1,4 @@
-//! Little room, seen from outside: the limit of the folder, and a disk that another program fills.
+//! Little free space, seen from outside: the limit of the folder, and a disk that another program fills.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -19,7 +19,7 @@ use super::{address, bus, make};
 
 #[tokio::test]
 async fn a_folder_does_not_fill_with_messages_that_others_took_the_place_of() {
-    // One channel with large messages, of which one is kept, and two bytes for each of many new users.
+    // One channel with large messages, of which one is stored, and two bytes for each of many new users.
     let alone = Alone::plan()
         .set("history.per_channel", 1)
         .set("history.max_bytes", "11MiB")
@@ -170,7 +170,7 @@ async fn a_data_folder_that_is_gone_is_told_and_nothing_is_acknowledged_into_it(
     }
 }
 
-/// Whether a file below holds these bytes.
+/// Whether a file below the folder contains these bytes.
 fn holds(folder: &Path, bytes: &[u8]) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     entries.filter_map(Result::ok).any(|entry| {
@@ -178,19 +178,19 @@ fn holds(folder: &Path, bytes: &[u8]) -> bool {
         if path.is_dir() {
             return holds(&path, bytes);
         }
-        // A file may be replaced while it is looked for.
+        // A file may be replaced during the search.
         std::fs::read(path).is_ok_and(|data| data.windows(bytes.len()).any(|part| part == bytes))
     })
 }
 
-/// A small filesystem that only programs in its namespace see.
+/// A small filesystem, visible only to programs in its mount namespace.
 struct SmallDisk {
     holder: Child,
     folder: TempDir,
 }
 
 impl SmallDisk {
-    /// `None`: this machine does not let it mount anything.
+    /// `None`: this machine does not allow the mount.
     async fn mount(size: &str) -> Option<Self> {
         let folder = TempDir::new().expect("there is room");
         let script = format!(
@@ -216,7 +216,7 @@ impl SmallDisk {
         ["-t", &id, "-U", "-m", "--preserve-credentials"].map(str::to_owned).to_vec()
     }
 
-    /// Another program takes all the room that is left.
+    /// Another program takes all the free space.
     async fn fill(&self) {
         let script = format!("cat /dev/zero > {}/other", self.folder.path().display());
         let filled = Command::new("nsenter").args(self.inside()).args(["sh", "-c", &script]).output().await;
@@ -242,7 +242,7 @@ async fn on_a_disk_that_another_program_fills_everything_but_growing_goes_on() {
     program.expect_errors();
     let admin = program.address("the admin port listens").await;
     let mut wire = Wire::connect(address(&mut program).await).await;
-    // Mostly dead: the bus would like to give room back, and has none for the copy.
+    // Mostly dead messages: the bus would compact, but has no space for the new file.
     make(&mut wire, &json!({ "max_msgs_per_subject": 1, "allow_rollup_hdrs": true })).await;
     for number in 0..1_000 {
         let answer = wire.store(&format!("s.{}", number % 7), &format!("id{number}"), &"x".repeat(500)).await;

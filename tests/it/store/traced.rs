@@ -1,7 +1,7 @@
 //! The system calls of the bus: a message is on the disk before its acknowledgement is on the socket.
 //!
-//! Needs strace and the right to use it. Without, `shared/embedded-bus` shows the same on a simulated disk that loses
-//! whatever was not synced, at every point.
+//! Needs strace and permission to trace. Where these are missing, `shared/embedded-bus` still shows the same
+//! on a simulated disk that loses all unsynced bytes, at every point.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use super::{address, bus, make};
 
 const MESSAGES: usize = 60;
 
-/// One finished call: where it began and ended among all lines, and what it said.
+/// A finished call: first and last line, and text.
 #[derive(Debug)]
 struct Call {
     began: usize,
@@ -34,7 +34,7 @@ impl Call {
     }
 }
 
-/// Puts calls together that strace wrote in two parts, because another thread's came between.
+/// Joins calls that strace split in two, because another thread's call came between.
 fn calls(trace: &str) -> Vec<Call> {
     let mut open: Vec<(String, Call)> = Vec::new();
     let mut done = Vec::new();
@@ -60,13 +60,13 @@ fn calls(trace: &str) -> Vec<Call> {
     done
 }
 
-/// Whether strace may follow a process here.
+/// Whether strace may trace a process here.
 async fn may_trace(strace: &Path) -> bool {
     let tried = Command::new(strace).args(["-f", "-qq", "-o", "/dev/null", "true"]).output().await;
     tried.is_ok_and(|tried| tried.status.success())
 }
 
-/// The trace of a bus that stored messages from several connections at once.
+/// The trace of a bus that stores messages from several connections at once.
 async fn trace(strace: &Path, sync: &str) -> Vec<Call> {
     let folder = TempDir::new().expect("there is room");
     let (data, file) = (folder.path().join("data"), folder.path().join("trace"));
@@ -84,19 +84,19 @@ async fn trace(strace: &Path, sync: &str) -> Vec<Call> {
         let wire = number % 4;
         let (id, text) = (format!("id{number}."), format!("message-{number}."));
         assert!(wires[wire].publish("s.a", &format!("ack{number}"), &id, &text).await);
-        // Some one by one, some together.
+        // A PING ends a batch: some messages are stored one by one, some together.
         if number % 7 == 0 {
             for wire in &mut wires {
                 wire.send(b"PING\r\n").await;
             }
         }
     }
-    // Each connection hears the acknowledgements of all.
+    // Each connection receives the acknowledgements of all.
     for _ in 0..MESSAGES {
         let came = soon("an acknowledgement", wires[0].next()).await.expect("the connection stands");
         assert!(came.payload.contains("\"seq\":"), "{came:?}");
     }
-    // The lock says who it is; strace itself is to end with it.
+    // The lock file names the process to stop; strace ends with it.
     let id = std::fs::read_to_string(data.join("lock")).expect("the folder is locked");
     let asked = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", id.trim())).status().await;
     assert!(asked.is_ok_and(|asked| asked.success()));
@@ -104,8 +104,8 @@ async fn trace(strace: &Path, sync: &str) -> Vec<Call> {
     calls(&std::fs::read_to_string(&file).expect("strace wrote it"))
 }
 
-/// For each message: the end of its write to a file, the end of the next sync of that file, the first word of its
-/// acknowledgement.
+/// For each message: the end of its write to a file, the end of that file's next sync, and the start of its
+/// acknowledgement on the socket.
 fn order(calls: &[Call]) -> Vec<(usize, Option<usize>, usize)> {
     let order = |number: usize| {
         let (text, ack) = (format!("message-{number}."), format!("_I.ack{number} "));
@@ -148,7 +148,7 @@ async fn in_relaxed_a_message_is_written_before_its_acknowledgement_and_synced_l
     for (number, (written, _, told)) in order.iter().enumerate() {
         assert!(written < told, "message {number}: {written}, {told}");
     }
-    // So the other test would see it if strict did not wait.
+    // So the test of strict mode would notice an acknowledgement before the sync.
     assert!(order.iter().any(|(_, synced, told)| synced.is_none_or(|synced| synced > *told)));
 }
 

@@ -1,4 +1,5 @@
-//! A NATS connection without a client's doings: what is in flight when the bus dies is known exactly.
+//! A NATS connection without a client library, so that the messages in flight when the bus dies are known
+//! exactly.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-/// A message that came.
+/// A received message.
 #[derive(Debug)]
 pub(super) struct Came {
     pub(super) subject: String,
@@ -17,13 +18,13 @@ pub(super) struct Came {
 }
 
 impl Came {
-    /// A header's value.
+    /// The value of a header.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 }
 
-/// A connection that hears what is sent to `_I.>`.
+/// A connection that subscribes to `_I.>`.
 pub(super) struct Wire {
     stream: BufReader<TcpStream>,
 }
@@ -37,12 +38,13 @@ impl Wire {
         wire
     }
 
-    /// Whether it could be written.
+    /// Returns whether the bytes could be written.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> bool {
         self.stream.get_mut().write_all(bytes).await.is_ok()
     }
 
-    /// Publishes with a message id, to be acknowledged to `_I.<reply>`. Whether it could be written.
+    /// Publishes with a message id and the reply subject `_I.<reply>`. Returns whether the bytes could be
+    /// written.
     pub(super) async fn publish(&mut self, subject: &str, reply: &str, id: &str, payload: &str) -> bool {
         let headers = format!("NATS/1.0\r\nNats-Msg-Id: {id}\r\n\r\n");
         let (head, all) = (headers.len(), headers.len() + payload.len());
@@ -89,13 +91,13 @@ impl Wire {
         soon("the bus answers", self.next()).await.expect("the connection stands")
     }
 
-    /// What a call of the stream API is answered.
+    /// The answer of the stream API to a call.
     pub(super) async fn ask(&mut self, call: &str, body: &str) -> Value {
         self.send(format!("PUB $JS.API.{call} _I.call {}\r\n{body}\r\n", body.len()).as_bytes()).await;
         serde_json::from_str(&self.expect().await.payload).expect("JSON")
     }
 
-    /// Publishes and waits for the acknowledgement.
+    /// Publishes, and waits for the acknowledgement.
     pub(super) async fn store(&mut self, subject: &str, id: &str, payload: &str) -> Value {
         assert!(self.publish(subject, "one", id, payload).await, "the bus takes it");
         serde_json::from_str(&self.expect().await.payload).expect("JSON")

@@ -1,4 +1,4 @@
-//! Positions of another life of the stream, and positions that the stream has not reached.
+//! Ids of another epoch, and positions that the stream has not reached.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn an_id_of_another_life_of_the_stream_is_not_recovered() {
     let alone = Alone::start().await;
     let ids = ids(&alone, 1..=3).await;
     must_recover(&alone, &ids[0], [2, 3]).await;
-    // The same sequence in another epoch, and one that is nobody's.
+    // The same sequence in another epoch, and in an epoch that never was.
     let (_, seq) = ids[0].split_once('.').expect("epoch and sequence");
     must_reload(&alone, &format!("{:016x}.{seq}", 7)).await;
     must_reload(&alone, "0000000000000000.0").await;
@@ -39,7 +39,7 @@ async fn a_stream_that_was_made_anew_while_a_device_was_away_is_told() {
     let alone = Alone::start().await;
     let ids = ids(&alone, 1..=3).await;
     alone.on_bus(async |bus| bus.delete_stream(STREAM, DEADLINE).await.expect("the stream is there")).await;
-    // Whoever publishes next finds it made again; its sequences begin at 1, where the old ones did.
+    // The next publisher finds the stream made anew; its sequences begin at 1, as the old ones did.
     let publisher = alone.publisher();
     harness::wait::eventually("the stream is there again", async || {
         publisher.publish("user:1", "anew").await.counts().is_some()
@@ -66,7 +66,7 @@ async fn a_stream_that_is_made_anew_while_a_device_is_connected_is_told_before_a
     .await;
     let position = device.expect_event("@reload").await;
     publisher.publish_to(2, "user:1", "later").await;
-    // "anew" may have been before the new position or after it.
+    // "anew" may have been stored before the new position or after it.
     let between = device.take_until("later").await;
     assert!(between.iter().all(|text| text == "anew"), "{between:?}");
     assert_eq!(plain.take_until("later").await[..3], ["1", "2", "3"], "plain sessions go on");

@@ -1,4 +1,4 @@
-//! A channel that was erased: a user's right to be forgotten, and who was in the middle of it is told.
+//! An erased channel: a user's right to be forgotten. Devices that were connected or away are told.
 
 use harness::alone::Alone;
 use harness::device::Device;
@@ -20,7 +20,7 @@ async fn a_channel_that_was_erased_while_a_device_was_away_is_told() {
     erase(&alone, "user:1").await;
     must_reload(&alone, &ids[0]).await;
     must_reload(&alone, &ids[1]).await;
-    // It missed no message, but what it shows is to be forgotten.
+    // The device missed no message, but must drop the messages it shows.
     must_reload(&alone, &ids[2]).await;
     alone.end().await;
 }
@@ -28,7 +28,7 @@ async fn a_channel_that_was_erased_while_a_device_was_away_is_told() {
 #[tokio::test]
 async fn a_channel_that_is_erased_while_a_device_is_connected_is_told_and_others_are_not() {
     let alone = Alone::start().await;
-    // So that the stream still begins before everybody's first position.
+    // A message of another channel, so that the stream begins before every device's first position.
     alone.publisher().publish_to(0, "user:3", "the first").await;
     let (mut device, begin) = alone.begin().await;
     let mut plain = Device::online(alone.edge(), "user-1").await;

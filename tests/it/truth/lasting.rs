@@ -1,4 +1,4 @@
-//! What does not last: messages that expire, a store that is full, a disk that lost its end.
+//! Messages that are gone: expired, dropped by a full store, lost with the end of a disk.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{ids, must_recover, must_reload};
 const STREAM: &str = "MC_LOG_0";
 const KIB: usize = 1024;
 
-/// How many messages the stream has.
+/// Messages in the stream.
 async fn stored(alone: &Alone) -> u64 {
     let info = alone.on_bus(async |bus| bus.stream_info(STREAM, Duration::from_secs(10)).await).await;
     info.expect("the stream is there").state.messages
@@ -24,10 +24,10 @@ async fn what_expired_while_a_device_was_away_is_told() {
         Alone::plan().set("history.max_age", "2s").set("history.duplicate_window", "1s").start().await;
     let ids = ids(&alone, 1..=3).await;
     eventually("all has expired", async || stored(&alone).await == 0).await;
-    // This one has missed nothing: what expired, it has.
+    // This device missed nothing: it has received the expired messages.
     must_recover(&alone, &ids[2], []).await;
     must_reload(&alone, &ids[1]).await;
-    // Now something is stored again; before it lies what expired.
+    // Now a message is stored after the expired ones.
     must_reload(&alone, &ids[0]).await;
     alone.end().await;
 }
@@ -38,14 +38,14 @@ async fn what_a_full_store_dropped_while_a_device_was_away_is_told() {
         Alone::plan().set("history.max_bytes", "1MiB").set("history.full", "drop-oldest").start().await;
     let ids = ids(&alone, 1..=3).await;
     must_recover(&alone, &ids[0], [2, 3]).await;
-    // Others fill it.
+    // Other channels fill the store.
     let (publisher, text) = (alone.publisher(), "x".repeat(64 * KIB));
     for user in 0..20 {
         publisher.publish_to(0, &format!("other:{user}"), &text).await;
         publisher.publish_to(0, &format!("user:{}", user + 10), &text).await;
     }
     must_reload(&alone, &ids[0]).await;
-    // Whoever misses nothing of its own channel cannot be told from whoever does.
+    // A device that missed nothing of its own channel cannot be told from one that did.
     must_reload(&alone, &ids[2]).await;
     alone.end().await;
 }
@@ -72,7 +72,7 @@ async fn a_full_store_refuses_rather_than_break_what_it_promised() {
 #[tokio::test]
 async fn a_disk_that_lost_its_end_is_told() {
     let mut alone = Alone::plan().set("bus.store.sync", "relaxed").start().await;
-    // Some of them large, so that what is cut off is a message for certain.
+    // One large message, so that the cut falls into a message.
     let ids = ids(&alone, 1..=5).await;
     let (mut device, _) = alone.begin().await;
     let large = "z".repeat(32 * KIB);
@@ -92,9 +92,9 @@ async fn a_disk_that_lost_its_end_is_told() {
     let marks = pretend_that_the_machine_went_down(&alone.data());
     assert!(marks > 0, "each log says in which life of the machine it was open");
     alone.start_again(&[]).await;
-    // It has seen what is no more.
+    // The device has received a message that is gone.
     must_reload(&alone, &lost).await;
-    // It would have been sent what is no more.
+    // A message that is gone would have been replayed.
     must_reload(&alone, &ids[4]).await;
     must_reload(&alone, &ids[0]).await;
     let new = ids_after_loss(&alone).await;
@@ -103,8 +103,8 @@ async fn a_disk_that_lost_its_end_is_told() {
     alone.end().await;
 }
 
-/// A killed process loses nothing that was written; a machine that goes down does. Changes the marks so that they tell of
-/// another life of the machine; how many there were.
+/// Rewrites the marks of the logs as if the machine had gone down since; returns their number. A killed
+/// process loses nothing that was written, but a machine that goes down does.
 fn pretend_that_the_machine_went_down(folder: &Path) -> usize {
     let entries = std::fs::read_dir(folder).expect("the folder is there").filter_map(Result::ok);
     let mut marks = 0;
@@ -130,7 +130,7 @@ async fn ids_after_loss(alone: &Alone) -> String {
     id
 }
 
-/// The file under a folder that holds these bytes.
+/// The file below a folder that contains these bytes.
 fn holding(folder: &Path, bytes: &[u8]) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("the folder is there").filter_map(Result::ok);
     for path in entries.map(|entry| entry.path()) {

@@ -1,13 +1,14 @@
-//! Recovery under load: slow readers get through, and many at once wait for each other and not for ever.
+//! Recovery under load: slow readers get through, and many devices at once wait for each other, but not
+//! forever.
 
 use harness::alone::Alone;
 use harness::device::Device;
 use harness::link::Link;
 
 const LARGE: usize = 64 * 1024;
-/// With [`LARGE`] some 20 MB, far beyond any outbox and the buffers of any socket.
+/// With [`LARGE`] some 20 MB, far beyond any outbox and socket buffer.
 const MANY: u64 = 320;
-/// What the slow reader's link lets through at a time.
+/// Bytes that the slow reader's link lets through at a time.
 const STEP: u64 = 32 * 1024;
 
 #[tokio::test]
@@ -27,7 +28,7 @@ async fn a_device_that_takes_a_little_at_a_time_recovers_twenty_megabytes_and_is
     while taken < MANY {
         tokio::select! {
             () = link.used_up() => {
-                // Between two sips others are served, and the slow one is counted.
+                // Meanwhile other devices are served, and the slow one is counted.
                 if taken == MANY / 2 {
                     alone.publish(1, [1]).await;
                 }
@@ -57,7 +58,7 @@ async fn a_storm_of_devices_that_come_back_is_served_within_the_bound_while_live
     const NEWS: u64 = 5;
     let alone = Alone::plan()
         .set("edge.max_replays", 8)
-        // How long the last of them may wait is not what is tested.
+        // The waiting time of the last device is not under test.
         .set("edge.subscribe_deadline", "60s")
         .set("edge.connections_per_second", 0)
         .set("edge.connections_per_second_per_address", 0)
@@ -84,7 +85,7 @@ async fn a_storm_of_devices_that_come_back_is_served_within_the_bound_while_live
     }));
     let others = async {
         for number in 0..50_u64 {
-            // On a busy machine the count may not be complete in time; what counts here is that it comes.
+            // On a busy machine the count may not be complete in time; only the delivery matters here.
             assert_eq!(publisher.publish("user:100000", &number.to_string()).await.status, 200);
             live.expect_message(&number.to_string()).await;
         }

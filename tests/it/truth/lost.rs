@@ -1,4 +1,5 @@
-//! Wholeness lost while subscribed: an edge that was away for longer than the history lasts says so, then goes on.
+//! A gap that can no longer be filled while a device is subscribed: the edge was away for too long, says so,
+//! then continues.
 
 use harness::alone::Alone;
 use harness::device::Device;
@@ -27,7 +28,7 @@ async fn far_edge(alone: &Alone, settings: &[(&str, &str)]) -> (Member, Link) {
 async fn publish(alone: &Alone, texts: impl IntoIterator<Item = u64>) {
     let publisher = alone.publisher();
     for number in texts {
-        // The far edge is silent: the count is not whole, but the message is stored.
+        // The far edge is silent: the count is incomplete, but the message is stored.
         let answer = publisher.publish("user:1", &number.to_string()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
@@ -48,11 +49,11 @@ async fn an_edge_that_was_cut_off_fetches_what_it_missed_before_anything_later()
     device.expect_messages(3..=20).await;
     publish(&alone, [21]).await;
     device.expect_message("21").await;
-    // A plain session of an edge that never left is sent it as well, once and in order.
+    // A plain session of an edge that was never away receives all messages, too, once and in order.
     let plain_got = plain.take_until("21").await;
     let numbers: Vec<u64> = plain_got.iter().map(|text| text.parse().expect("a number")).collect();
     assert!(numbers.is_sorted_by(|one, two| one < two), "{numbers:?}");
-    // Whichever way messages came, each counts for each session that it was given to.
+    // A delivered message counts, whether live or fetched.
     assert!(raw::metric(edge.admin, "mc_edge_messages_fetched_total", "").await > 0.0);
     let given = 21 + numbers.len() + 1;
     eventually("all deliveries are counted", async || {
@@ -80,7 +81,7 @@ async fn an_edge_cut_off_for_longer_than_the_history_lasts_says_so_before_anythi
     link.heal();
     let position = device.expect_event("@reload").await;
     assert_ne!(position, begin.id);
-    // What comes now is all of what follows the new position.
+    // Every later message follows the new position.
     publish(&alone, [21]).await;
     let between = device.take_until("21").await;
     let again = between.len() as u64;

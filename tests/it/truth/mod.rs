@@ -1,4 +1,4 @@
-//! Whole or not at all: whenever something of what a device missed may be gone, it is told, and nothing is replayed.
+//! Whole or not at all: if any missed message may be gone, the device is told, and nothing is replayed.
 
 mod epochs;
 mod erased;
@@ -12,14 +12,14 @@ mod restored;
 use harness::alone::Alone;
 use harness::device::Device;
 
-/// Comes back with an id from which not all can follow: the device is told so, is sent nothing of before, and goes on from
-/// a new id.
+/// Comes back with an id after which messages may be missing: the device is told, receives no older message,
+/// and continues from a new id.
 async fn must_reload(alone: &Alone, after: &str) {
     let (mut device, recovery) = Device::back(alone.edge(), "user-1", after).await;
     assert!(!recovery.recovered, "recovered after {after}");
     assert_ne!(recovery.id, after, "the old id is no place to go on from");
     device.expect_nothing().await;
-    // The connection before may still be counted.
+    // The earlier connection may still be counted.
     assert_eq!(alone.publisher().publish("user:1", "reloaded").await.status, 200);
     let last = device.expect_message("reloaded").await;
     device.close().await;
@@ -30,7 +30,7 @@ async fn must_reload(alone: &Alone, after: &str) {
     device.close().await;
 }
 
-/// Comes back with an id from which all can follow: exactly these do.
+/// Comes back with an id after which nothing is missing: exactly the messages `numbers` follow.
 async fn must_recover(alone: &Alone, after: &str, numbers: impl IntoIterator<Item = u64>) {
     let mut device = Device::recovered(alone.edge(), "user-1", after).await;
     device.expect_messages(numbers).await;
@@ -38,7 +38,7 @@ async fn must_recover(alone: &Alone, after: &str, numbers: impl IntoIterator<Ite
     device.close().await;
 }
 
-/// Publishes and gives the id of each.
+/// Publishes `numbers`, and returns the id of each.
 async fn ids(alone: &Alone, numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
     let (mut device, _) = alone.begin().await;
     let mut ids = Vec::new();

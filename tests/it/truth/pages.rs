@@ -1,4 +1,4 @@
-//! The same truths one level below, in the pages that `shared::history` reads over both kinds of bus.
+//! The same promises one level below: in the pages that `shared::history` reads, over both kinds of bus.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn a_page_behind_what_expired_is_not_whole_and_one_that_missed_nothing_is(
         assert!(page(&history, &one, second).await.whole, "nothing came behind it");
         assert!(!page(&history, &one, first).await.whole, "the second came behind it and is gone");
         assert!(!page(&history, &one, 0).await.whole);
-        // It stays so when the stream is not empty any more.
+        // This stays true when the stream is no longer empty.
         let third = store(&history, &other, 3).await;
         assert!(page(&history, &one, second).await.whole);
         assert!(!page(&history, &one, first).await.whole);
@@ -114,7 +114,7 @@ async fn the_smallest_limit_of_an_epoch_decides_also_for_a_part_that_came_later(
             let whole = page(&raised, &one, *place).await.whole;
             assert_eq!(whole, 8 - number < 4, "{} behind it", 8 - number);
         }
-        // An edge that opens it now learns it from the stream.
+        // An edge that opens the stream now learns the limit from the stream.
         let edge = rig.history(&of(10), Role::Reader).await;
         assert!(!page(&edge, &one, places[3]).await.whole);
         assert!(page(&edge, &one, places[4]).await.whole);
@@ -133,7 +133,7 @@ async fn a_page_read_right_after_the_stream_was_made_anew_is_not_taken_for_one_o
             seq = store(&edge, &one, id).await;
         }
         rig.bus.delete_stream(STREAM, Duration::from_secs(5)).await.expect("it is there");
-        // Somebody else is faster to notice, and has soon stored as much again.
+        // Another publisher notices first, and soon has stored as many messages again.
         let other = rig.history(&HistoryConfig::default(), Role::Publisher).await;
         for id in 11..=20 {
             store(&other, &one, id).await;
@@ -150,7 +150,7 @@ async fn a_page_read_right_after_the_limit_was_lowered_knows_it() {
         let of = |per_channel| HistoryConfig { per_channel, ..HistoryConfig::default() };
         let edge = rig.history(&of(10), Role::Reader).await;
         let one = channel("user:1");
-        // Something older stays, so that the stream's first sequence tells nothing.
+        // An older message stays, so that the stream's first sequence reveals nothing.
         store(&edge, &channel("user:2"), 100).await;
         let mut places = Vec::new();
         for id in 1..=8 {

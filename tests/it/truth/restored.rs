@@ -1,5 +1,5 @@
-//! The data folder of the embedded bus, copied and put back as an operator does: all of what was stored, or the word that
-//! it isn't, never a part.
+//! The data folder of the embedded bus, copied and put back as an operator does: a device gets all messages,
+//! or is told that it cannot; never a part.
 
 use std::fs;
 
@@ -13,20 +13,20 @@ use super::{ids, must_recover, must_reload};
 use crate::backup::copy;
 use crate::store;
 
-/// Asks it to leave, as `systemctl stop` does.
+/// Asks the process to leave, as `systemctl stop` does.
 async fn stop(alone: &mut Alone) {
     alone.program.signal("TERM").await;
     alone.program.expect_success().await;
 }
 
-/// A copy of the data folder.
+/// Copies the data folder.
 fn back_up(alone: &Alone) -> TempDir {
     let backup = TempDir::new().expect("there is room");
     copy(&alone.data(), backup.path());
     backup
 }
 
-/// Puts a copy in the place of the data folder.
+/// Replaces the data folder with a copy.
 fn restore(alone: &Alone, backup: &TempDir) {
     fs::remove_dir_all(alone.data()).expect("it is ours");
     copy(backup.path(), &alone.data());
@@ -45,16 +45,16 @@ async fn a_folder_that_was_put_back_and_declared_makes_devices_reload() {
     restore(&alone, &backup);
     let data = alone.data().display().to_string();
     let declare = Launch::of("history").argument("new-generation").argument("--data").argument(&data);
-    // The harness asks for memory otherwise.
+    // The harness would keep streams in memory.
     let declared = declare.argument("--yes").variable("MC_BUS__STORE__SYNC", "strict").run().await;
     assert_eq!(declared.code, 0, "{declared:?}");
     alone.start_again(&[]).await;
-    // As many as were lost, so that every sequence that devices know was given out anew.
+    // As many messages as were lost, so that every sequence known to devices is given out anew.
     let anew = ids(&alone, 7..=10).await;
     for id in [&before[0], &before[2], &after[0], &after[2]] {
         must_reload(&alone, id).await;
     }
-    // What was stored since is as whole as ever; `must_reload` published as well.
+    // The messages since are whole; `must_reload` published some, too.
     let (mut device, recovery) = Device::back(alone.edge(), "user-1", &anew[1]).await;
     assert!(recovery.recovered, "{recovery:?}");
     device.expect_messages(["9", "10", "reloaded", "reloaded", "reloaded", "reloaded"]).await;
@@ -79,7 +79,7 @@ async fn a_folder_that_was_put_back_as_it_was_left_is_recovered_from() {
 async fn a_snapshot_of_one_moment_holds_all_that_was_acknowledged_before() {
     let mut alone = Alone::start().await;
     let ids = ids(&alone, 1..=20).await;
-    // A process that stands still writes nothing: the copy is of one moment, as that of a volume is.
+    // A stopped process writes nothing: the copy is of one moment, like a snapshot of a volume.
     alone.program.signal("STOP").await;
     let backup = back_up(&alone);
     alone.program.signal("CONT").await;
@@ -117,13 +117,13 @@ async fn a_disk_that_lost_its_end_while_parts_run_makes_devices_reload() {
     copy(earlier.path(), folder.path());
     let mut bus = store::bus(folder.path(), "strict").set("bus.listen", address).start();
     assert_eq!(store::address(&mut bus).await, address);
-    // More than were lost: every sequence that the device knows is given to another message.
+    // More messages than were lost: every sequence known to the device now belongs to another message.
     for text in ["seven", "eight", "nine", "ten"] {
         assert_eq!(publisher.publish("user:1", text).await.status, 200);
     }
     let position = live.expect_event("@reload").await;
     assert_eq!(publisher.publish("user:1", "eleven").await.status, 200);
-    // Of what was stored before the word, some may come behind it.
+    // Some of the messages stored before the word may arrive after it.
     let rest = live.take_until("eleven").await;
     let later = ["seven", "eight", "nine", "ten"];
     assert!(later.ends_with(&rest.iter().map(String::as_str).collect::<Vec<_>>()), "{rest:?}");
