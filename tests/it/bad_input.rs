@@ -77,7 +77,7 @@ async fn an_oversized_frame_is_answered_and_closed_with_1009() {
 }
 
 #[tokio::test]
-async fn a_peer_that_breaks_the_websocket_protocol_is_closed_with_its_code() {
+async fn a_client_that_breaks_the_websocket_protocol_is_closed_with_its_code() {
     let cluster = Cluster::start().await;
     for (bytes, code, what) in [
         (&[0x81, 0x04, b'p', b'i', b'n', b'g'][..], 1002, "an unmasked frame"),

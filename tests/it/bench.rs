@@ -113,7 +113,7 @@ async fn a_closed_loop_over_websocket_publishes_as_fast_as_it_is_answered() {
 }
 
 #[tokio::test]
-async fn sessions_with_ids_receive_what_is_kept_once_and_in_order() {
+async fn sessions_with_ids_receive_stored_messages_once_and_in_order() {
     for store in ["memory", "strict", "relaxed"] {
         let (accepted, received) = good(&format!("--spawn standalone --store {store} --recover")).await;
         assert_eq!((accepted, received), (200, 200), "{store}");

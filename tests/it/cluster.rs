@@ -10,7 +10,7 @@ use harness::tools;
 use harness::wait::eventually;
 use serde_json::json;
 
-use crate::denied::{disconnect, expect_refused_at};
+use crate::bans::{disconnect, expect_refused_at};
 
 /// Configuration by which the parts reach the cluster.
 fn settings(cluster: &NatsCluster) -> [(&'static str, String); 5] {

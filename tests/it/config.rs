@@ -70,7 +70,7 @@ fn expect_port_taken(finished: &Finished, part: &str, key: &str, address: Socket
 }
 
 #[tokio::test]
-async fn all_faults_of_a_configuration_are_named_at_once() {
+async fn all_errors_of_a_configuration_are_named_at_once() {
     let file = file(
         "[edge]\nlisten = \"nowhere\"\nno_such_key = 1\n[publisher_api]\nlisten = \"0.0.0.0:6789\"\nheartbeat = \"soon\"\n\
          [auth_adapter]\nurl = \"ftp://x\"\n[bus]\nuser = \"only\"\n[log]\nfilter = \"===\"\n[smell]\nx = 1\n\
@@ -265,7 +265,7 @@ async fn foreign_variables_stop_no_part() {
 }
 
 #[tokio::test]
-async fn faults_between_keys_are_named_before_anything_starts() {
+async fn errors_between_keys_are_named_before_anything_starts() {
     for (sets, key) in [
         (
             &["bus.store.sync=strict", "history.max_bytes=9GiB", "bus.store.max_bytes=8GiB"][..],

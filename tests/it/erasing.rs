@@ -68,7 +68,7 @@ async fn nothing_of_a_user_is_left_behind_the_commands_of_the_manual() {
     let told = answer(&curl, disconnect).await;
     assert_eq!((&told["denied"], &told["complete"]), (&json!(true), &json!(true)), "{told}");
     device.expect_close(4410).await;
-    crate::denied::expect_refused_at(alone.edge(), "user-1001", "account deleted").await;
+    crate::bans::expect_refused_at(alone.edge(), "user-1001", "account deleted").await;
     let told = answer(&curl, erase).await;
     assert_eq!((&told["channel"], &told["erased"]), (&json!("user:1001"), &json!(2)), "{told}");
     assert!(!messages("user:1001").await.contains("private"));

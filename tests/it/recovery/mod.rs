@@ -1,8 +1,9 @@
 //! Recovery in daily use: reconnect, name the last id, and continue as if nothing had happened.
 
-mod going_on;
+mod frames;
 mod leaving;
+mod load;
 mod python;
 mod replay;
 mod seam;
-mod shapes;
+mod staying;

@@ -64,7 +64,7 @@ async fn subscribing_again_with_an_id_begins_anew_and_without_one_changes_nothin
 }
 
 #[tokio::test]
-async fn two_names_of_one_channel_can_recover_each_from_its_own_place() {
+async fn two_names_of_one_channel_can_recover_each_from_its_own_position() {
     let rules = r#"[{ name = "@user", channel = "user:{uid}", login = true, history = true },
                     { name = "{id}@inbox", channel = "user:{id}", login = true, history = true }]"#;
     let alone = Alone::plan().set("channels", rules).start().await;

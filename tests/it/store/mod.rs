@@ -6,8 +6,8 @@ mod damaged;
 mod failing;
 mod full;
 mod killed;
-mod room;
-mod traced;
+mod space;
+mod syscalls;
 mod wire;
 
 use std::net::SocketAddr;

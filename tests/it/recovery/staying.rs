@@ -10,7 +10,7 @@ use harness::wait::eventually;
 use serde_json::json;
 
 #[tokio::test]
-async fn a_quiet_device_is_given_a_place_from_which_it_can_go_on() {
+async fn a_quiet_device_is_given_a_position_from_which_it_can_go_on() {
     let alone =
         Alone::plan().set("history.max_age", "4s").set("history.duplicate_window", "1s").start().await;
     let (mut device, begin) = alone.begin().await;

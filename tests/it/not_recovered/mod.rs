@@ -1,13 +1,12 @@
 //! Whole or not at all: if any missed message may be gone, the device is told, and nothing is replayed.
 
+mod dropped;
 mod epochs;
 mod erased;
-mod lasting;
 mod limits;
-mod load;
-mod lost;
 mod pages;
 mod restored;
+mod while_subscribed;
 
 use harness::alone::Alone;
 use harness::device::Device;

@@ -10,7 +10,7 @@ const STREAM: &str = "MC_LOG_0";
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn an_id_of_another_life_of_the_stream_is_not_recovered() {
+async fn an_id_of_another_epoch_is_not_recovered() {
     let alone = Alone::start().await;
     let ids = ids(&alone, 1..=3).await;
     must_recover(&alone, &ids[0], [2, 3]).await;

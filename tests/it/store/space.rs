@@ -62,7 +62,7 @@ async fn while_the_folder_is_full_channels_are_erased_and_users_kept_out() {
     let denied = publisher.send(request).await;
     assert_eq!(denied.status, 200, "{denied:?}");
     assert_eq!(device.expect_close(4410).await, "no 7");
-    crate::denied::expect_refused_at(alone.edge(), "user-7", "no 7").await;
+    crate::bans::expect_refused_at(alone.edge(), "user-7", "no 7").await;
     let erased = publisher.send(publisher.request(Method::DELETE, "/v1/channels/user:3/messages")).await;
     assert_eq!(erased.status, 200, "{erased:?}");
     eventually("there is room again", async || publisher.publish("user:3", &text).await.status == 200).await;
