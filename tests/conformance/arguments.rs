@@ -1,21 +1,22 @@
-//! The command line: what `cargo test` hands to a test program, as far as it means something here.
+//! The command line: the arguments that `cargo test` hands to a test program, as far as they apply here.
 
 use anyhow::bail;
 
-/// Flags of libtest that change nothing here, so that `cargo test -- --nocapture` works for all programs alike.
+/// Flags of libtest that change nothing here, so that `cargo test -- --nocapture` works for all test
+/// programs.
 const IGNORED: &[&str] =
     &["--nocapture", "--no-capture", "--show-output", "--quiet", "-q", "--include-ignored"];
 
-/// What to run.
+/// The selected cases.
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     filters: Vec<String>,
-    /// Print the names and run nothing.
+    /// Print the names instead of running the cases.
     pub(crate) list: bool,
 }
 
 impl Arguments {
-    /// Reads the arguments after the program's name.
+    /// Parses the arguments after the program's name.
     pub(crate) fn parse(given: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         let mut arguments = Self::default();
         let mut given = given;
@@ -33,13 +34,13 @@ impl Arguments {
         Ok(arguments)
     }
 
-    /// Whether the case of this full name is to run: without filters, all are.
+    /// Whether the case with this full name is selected; without filters, every case is.
     pub(crate) fn select(&self, name: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
     }
 
-    /// Whether a case whose full name begins like this may be selected: a filter that names another server or client in
-    /// front of a `/` cannot select it.
+    /// Whether any case whose full name begins with `beginning` may be selected. A filter that names another
+    /// server or client before a `/` selects none.
     pub(crate) fn may_select(&self, beginning: &str) -> bool {
         self.filters.is_empty()
             || self.filters.iter().any(|filter| match filter.rfind('/') {
@@ -48,7 +49,7 @@ impl Arguments {
             })
     }
 
-    /// Whether nothing was filtered out.
+    /// Whether no case was filtered out.
     pub(crate) fn is_whole(&self) -> bool {
         self.filters.is_empty() && !self.list
     }

@@ -1,21 +1,21 @@
-//! Where the embedded bus knowingly does not do what nats-server does.
+//! Deliberate differences between the embedded bus and nats-server.
 //!
-//! None of it may be something that the product uses: there is no way to say otherwise. An entry is checked both
-//! ways: its case must pass on nats-server, and must fail on the embedded bus with the words given here. An entry that
-//! names no case, or that no longer fails, fails the suite.
+//! No entry may concern a feature that the product uses; an entry cannot excuse that. Each is checked both ways:
+//! its case must pass on nats-server, and must fail on the embedded bus with the words given here. An entry that
+//! names no case, or whose case no longer fails, fails the suite.
 
 /// One difference.
 #[derive(Debug)]
 pub(crate) struct Difference {
     /// `client/case`.
     pub(crate) case: &'static str,
-    /// What the failure on the embedded bus must say.
+    /// Text that the failure on the embedded bus must contain.
     pub(crate) failure: &'static str,
-    /// Why the embedded bus is otherwise.
+    /// Why the embedded bus differs.
     pub(crate) reason: &'static str,
 }
 
-/// Every difference there is.
+/// All differences.
 pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         case: "streams/a_purge_past_the_end_moves_the_sequences",

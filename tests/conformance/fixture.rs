@@ -1,4 +1,4 @@
-//! What a case is given: a server that all cases of a kind share, and the means to start its own.
+//! The fixture of a case: the server that all cases of a kind share, and the means to start another.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,20 +10,20 @@ use futures_util::StreamExt;
 use crate::report::Report;
 use crate::server::{Kind, Server, Settings};
 
-/// How long a case may take. Far above what any needs, because the machine may be busy with other things.
+/// Deadline of a case. Far above what any case needs, because the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How many cases [`Fixture::run_at_once`] runs at a time: most of their time they wait for the server.
+/// Cases that [`Fixture::run_at_once`] runs at once: mostly they wait for the server.
 const AT_ONCE: usize = 8;
 
-/// The running case.
+/// A running case.
 pub(crate) type CaseFuture<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
 
-/// One thing that a NATS server must do, as seen by one client.
+/// One promise of a NATS server, as seen by one client.
 pub(crate) struct Case {
     /// A sentence in snake case.
     pub(crate) name: &'static str,
-    /// Runs it.
+    /// The test function.
     pub(crate) run: for<'a> fn(&'a Fixture) -> CaseFuture<'a>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) use cases;
 /// A running server of one kind.
 pub(crate) struct Fixture {
     kind: Kind,
-    /// Without credentials, with nats-server's default limits. Cases keep apart by using subjects of their own.
+    /// The shared server: no credentials, nats-server's default limits. Cases use subjects of their own.
     pub(crate) shared: Server,
 }
 
@@ -50,7 +50,7 @@ impl Fixture {
         Ok(Self { kind, shared })
     }
 
-    /// Which server this is about.
+    /// The kind of the shared server.
     pub(crate) fn kind(&self) -> &Kind {
         &self.kind
     }
@@ -60,7 +60,7 @@ impl Fixture {
         Server::start(&self.kind, settings).await
     }
 
-    /// Runs one case under the deadline and records how it ended.
+    /// Runs a case until [`DEADLINE`], and records the outcome.
     pub(crate) async fn run(&self, client: &str, case: &Case, report: &mut Report) {
         if !report.wants(&self.kind, client, case.name) {
             return;
@@ -70,7 +70,7 @@ impl Fixture {
         report.record(&self.kind, client, case.name, outcome, began.elapsed());
     }
 
-    /// Runs the cases, several at a time: they must not share anything. They are recorded as they end.
+    /// Runs the cases, several at once, and records each as it ends. The cases must not share anything.
     pub(crate) async fn run_at_once(&self, client: &str, cases: &[Case], report: &mut Report) {
         let wanted = cases.iter().filter(|case| report.wants(&self.kind, client, case.name));
         let wanted: Vec<&Case> = wanted.collect();
@@ -86,7 +86,7 @@ impl Fixture {
         }
     }
 
-    /// Stops the shared server; that it can be stopped is a case as well.
+    /// Stops the shared server; the stop itself counts as a case.
     pub(crate) async fn stop(self, report: &mut Report) {
         let began = Instant::now();
         let wanted = report.wants(&self.kind, "raw", "stops_when_told_to");

@@ -1,8 +1,9 @@
-//! Runs one set of cases over all servers: the embedded bus, the real nats-server, and, for streams, three of those.
+//! Runs one set of cases over all servers: the embedded bus, the real nats-server, and, for streams, a
+//! cluster of three.
 //!
-//! A program of its own instead of libtest, because one process drives scripts that run many cases each, and because
-//! it must say aloud what it left out. What must hold: a case passes on nats-server, or it is wrong; it passes on the
-//! embedded bus, or `differences.rs` says why not and `report.rs` prints that. Nothing is left out without a line.
+//! A program without libtest, because one process drives scripts that run many cases each, and because it
+//! must report what it leaves out. Every case must pass on nats-server, or the case is wrong; it must pass on
+//! the embedded bus, or `differences.rs` says why not, which `report.rs` prints. Every omission is reported.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,9 +24,9 @@ use report::Report;
 use server::Kind;
 use tools::Tools;
 
-/// The suite promises this many cases; fewer means that some got lost.
+/// The number of cases that the suite promises; fewer means that some got lost.
 const PROMISED: usize = 440;
-/// So many of them drive clients that others wrote.
+/// The number of those that drive clients by others.
 const PROMISED_THIRD_PARTY: usize = 150;
 
 fn main() -> ExitCode {
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything that ran passed.
+/// Runs the suite; returns whether every case passed.
 fn run() -> anyhow::Result<bool> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
     let tools = Tools::from_environment()?.map(Arc::new);

@@ -1,7 +1,7 @@
-//! A NATS client that hides nothing: writes the bytes it is given, and tells every operation that the server sends.
+//! A NATS client that hides nothing: writes the given bytes, and returns every operation of the server.
 //!
-//! Every wait has a deadline. [`RawClient::sync`] is how cases learn that nothing more will come: what a server had to
-//! say before it saw the PING stands before the PONG.
+//! Every wait has a deadline. [`RawClient::sync`] shows that nothing more will come: everything that the
+//! server sent before it saw the PING precedes the PONG.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::fixture::within;
 
 const DEADLINE: Duration = Duration::from_secs(15);
-/// What most cases send first.
+/// The CONNECT of most cases.
 pub(crate) const CONNECT: &str = "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"protocol\":1}\r\n";
 
 /// A MSG or HMSG.
@@ -40,13 +40,14 @@ impl Message {
         serde_json::from_slice(&self.payload).with_context(|| format!("{self:?} is not JSON"))
     }
 
-    /// The first line of the headers behind `NATS/1.0`: "404 Message Not Found"; empty if there is nothing.
+    /// The first line of the headers after `NATS/1.0`, such as "404 Message Not Found"; empty without
+    /// headers.
     pub(crate) fn status_line(&self) -> String {
         let headers = String::from_utf8_lossy(self.headers.as_deref().unwrap_or_default()).into_owned();
         headers.lines().next().and_then(|line| line.strip_prefix("NATS/1.0")).unwrap_or("").trim().to_owned()
     }
 
-    /// The headers in their order, without the first line.
+    /// The headers in order, without the first line.
     pub(crate) fn fields(&self) -> Vec<(String, String)> {
         let headers = String::from_utf8_lossy(self.headers.as_deref().unwrap_or_default()).into_owned();
         let fields = headers.lines().skip(1).filter_map(|line| line.split_once(": "));
@@ -63,7 +64,7 @@ impl Message {
         self.field(name).parse().with_context(|| format!("{name} in {self:?}"))
     }
 
-    /// The status in the first line of the headers: "503" if nobody was there to answer a request.
+    /// The status in the first line of the headers; "503" for a request without responders.
     pub(crate) fn status(&self) -> Option<String> {
         let headers = String::from_utf8_lossy(self.headers.as_ref()?).into_owned();
         let status = headers.lines().next()?.strip_prefix("NATS/1.0")?.split_whitespace().next()?;
@@ -71,7 +72,7 @@ impl Message {
     }
 }
 
-/// What a server may send.
+/// An operation of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operation {
     Info(Value),
@@ -87,12 +88,12 @@ pub(crate) enum Operation {
 pub(crate) struct RawClient {
     stream: TcpStream,
     buffer: BytesMut,
-    /// The INFO that came first.
+    /// The first INFO.
     pub(crate) info: Value,
 }
 
 impl RawClient {
-    /// Connects and reads INFO; sends nothing.
+    /// Connects and reads INFO, without sending anything.
     pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         Self::over(TcpSocket::new_v4()?, address).await
     }
@@ -114,14 +115,14 @@ impl RawClient {
         Ok(client)
     }
 
-    /// Connects as most clients do: quiet, with headers and no-responders.
+    /// Connects as most clients do: not verbose, with headers and no-responders.
     pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         let mut client = Self::open(address).await?;
         client.send(CONNECT).await?;
         Ok(client)
     }
 
-    /// Writes these bytes, whatever they are.
+    /// Writes any bytes.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
         within(DEADLINE, "the server to read", self.stream.write_all(bytes.as_ref())).await
     }
@@ -135,12 +136,12 @@ impl RawClient {
         self.send(bytes).await
     }
 
-    /// The next operation; an error if the server closes the connection instead.
+    /// The next operation; an error if the server closes the connection.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Operation> {
         self.next_or_end().await?.context("the server closed the connection")
     }
 
-    /// The next operation, `None` once the connection is closed.
+    /// The next operation; `None` once the connection is closed.
     async fn next_or_end(&mut self) -> anyhow::Result<Option<Operation>> {
         loop {
             if let Some(operation) = parse(&mut self.buffer)? {
@@ -150,14 +151,14 @@ impl RawClient {
             match read.await.context("waited in vain for the server to send something")? {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
-                // A server that closes with unread input resets.
+                // A server that closes with unread input resets the connection.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// The next message; answers pings on the way.
+    /// The next message; answers pings meanwhile.
     pub(crate) async fn message(&mut self) -> anyhow::Result<Message> {
         loop {
             match self.next().await? {
@@ -171,7 +172,7 @@ impl RawClient {
         }
     }
 
-    /// The next message; `None` if none came in time.
+    /// The next message, or `None` after `limit`.
     pub(crate) async fn message_within(&mut self, limit: Duration) -> anyhow::Result<Option<Message>> {
         tokio::time::timeout(limit, self.message()).await.ok().transpose()
     }
@@ -189,7 +190,7 @@ impl RawClient {
         Ok(messages)
     }
 
-    /// Sends PING and tells what came before the PONG, other than INFO and PING.
+    /// Sends PING; returns the operations before the PONG, except INFO and PING.
     pub(crate) async fn sync(&mut self) -> anyhow::Result<Vec<Operation>> {
         self.send("PING\r\n").await?;
         let mut seen = Vec::new();
@@ -203,7 +204,7 @@ impl RawClient {
         }
     }
 
-    /// As [`RawClient::sync`], for when only messages may come.
+    /// As [`RawClient::sync`], but only messages may come.
     pub(crate) async fn sync_messages(&mut self) -> anyhow::Result<Vec<Message>> {
         let mut messages = Vec::new();
         for operation in self.sync().await? {
@@ -219,14 +220,14 @@ impl RawClient {
         Ok(messages)
     }
 
-    /// As [`RawClient::sync`], for when nothing may come.
+    /// As [`RawClient::sync`], but nothing may come.
     pub(crate) async fn settle(&mut self) -> anyhow::Result<()> {
         let seen = self.sync().await?;
         ensure!(seen.is_empty(), "nothing was due, {seen:?} came");
         Ok(())
     }
 
-    /// Reads until the server closes; what it sent before, other than INFO and PING.
+    /// Reads until the server closes; returns the operations before, except INFO and PING.
     pub(crate) async fn until_closed(&mut self) -> anyhow::Result<Vec<Operation>> {
         let mut seen = Vec::new();
         while let Some(operation) = self.next_or_end().await? {
@@ -244,8 +245,8 @@ impl RawClient {
         Ok(())
     }
 
-    /// Asks until the server says that nobody subscribes to `subject`: it may close a socket before it forgets what
-    /// was subscribed there. Bounded by the deadline of the case.
+    /// Publishes until the server says that nobody subscribes to `subject`: a server may close a socket
+    /// before it drops the subscriptions. Bounded by the deadline of the case.
     pub(crate) async fn until_nobody_listens(&mut self, subject: &str) -> anyhow::Result<()> {
         self.send("SUB nobody.listens 999\r\n").await?;
         loop {
@@ -257,7 +258,7 @@ impl RawClient {
         }
     }
 
-    /// That the server says this error and then closes.
+    /// Expects this error, then the server's close.
     pub(crate) async fn expect_fatal(&mut self, text: &str) -> anyhow::Result<()> {
         let seen = self.until_closed().await?;
         ensure!(
@@ -267,7 +268,7 @@ impl RawClient {
         Ok(())
     }
 
-    /// That the server closes, with or without a word why.
+    /// Expects the server's close, with or without an error before.
     pub(crate) async fn expect_closed(&mut self) -> anyhow::Result<()> {
         let seen = self.until_closed().await?;
         let only_errors = seen.iter().all(|operation| matches!(operation, Operation::Error(_)));

@@ -1,7 +1,7 @@
-//! Takes every outcome, prints it at once, and adds up.
+//! Collects every outcome, prints it at once, and sums up.
 //!
-//! A failure on the embedded bus that `differences.rs` announces counts as passed and is printed as a difference; a
-//! difference that did not show is a failure.
+//! A failure on the embedded bus that `differences.rs` announces counts as passed, and is printed as a
+//! difference; an announced failure that does not occur is a failure.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -17,20 +17,20 @@ struct Tally {
     failed: usize,
 }
 
-/// Outcomes so far.
+/// The outcomes so far.
 #[derive(Debug)]
 pub(crate) struct Report {
     arguments: Arguments,
     /// By server, then client.
     tallies: BTreeMap<(&'static str, String), Tally>,
-    /// `client/case`, over all servers.
+    /// Every `client/case`, over all servers.
     cases: BTreeSet<String>,
     failures: Vec<String>,
     left_out: Vec<String>,
 }
 
 impl Report {
-    /// An empty report on what `arguments` select.
+    /// An empty report on the cases that `arguments` select.
     pub(crate) fn new(arguments: Arguments) -> Self {
         Self {
             arguments,
@@ -41,7 +41,7 @@ impl Report {
         }
     }
 
-    /// Whether to run this case; with `--list` it is printed instead.
+    /// Whether to run this case; with `--list` prints the case instead.
     pub(crate) fn wants(&self, kind: &Kind, client: &str, case: &str) -> bool {
         let name = format!("{}/{client}/{case}", kind.name());
         if !self.arguments.select(&name) {
@@ -53,24 +53,25 @@ impl Report {
         !self.arguments.list
     }
 
-    /// Whether some case of these clients over this server may be wanted, so that it is worth starting.
+    /// Whether any case of these clients over this server may be selected, so that the server is worth
+    /// starting.
     pub(crate) fn wants_any_of(&self, kind: &Kind, clients: &[&str]) -> bool {
         self.is_whole()
             || clients.iter().any(|client| self.arguments.may_select(&format!("{}/{client}/", kind.name())))
     }
 
-    /// Says aloud that something does not run.
+    /// Reports that something does not run.
     pub(crate) fn leave_out(&mut self, what: String) {
         println!("left out: {what}");
         self.left_out.push(what);
     }
 
-    /// Whether every case was to run.
+    /// Whether every case was selected.
     pub(crate) fn is_whole(&self) -> bool {
         self.arguments.is_whole()
     }
 
-    /// Notes how a case ended.
+    /// Records the outcome of a case.
     pub(crate) fn record(
         &mut self,
         kind: &Kind,
@@ -109,7 +110,7 @@ impl Report {
         self.cases.insert(name);
     }
 
-    /// Fails when there are fewer cases than the suite promises.
+    /// Fails if there are fewer cases than the suite promises.
     pub(crate) fn check_promise(&mut self, all: usize, third_party: usize) {
         let driven = self.cases.iter().filter(|case| is_third_party(case)).count();
         if self.cases.len() < all || driven < third_party {
@@ -120,13 +121,13 @@ impl Report {
         }
     }
 
-    /// Fails when an entry of the table of differences names no case.
+    /// Fails if an entry of the table of differences names no case.
     pub(crate) fn check_differences(&mut self) {
         let is_missing = |difference: &&differences::Difference| {
             let client = difference.case.split_once('/').map_or("", |(client, _)| client);
             let ran =
                 self.cases.iter().any(|case| case.split_once('/').is_some_and(|(ran, _)| ran == client));
-            // A client that was left out, aloud, has no cases at all.
+            // A client that was left out has no cases at all.
             !self.cases.contains(difference.case) && (ran || self.left_out.is_empty())
         };
         for difference in DIFFERENCES.iter().filter(is_missing) {
@@ -134,7 +135,7 @@ impl Report {
         }
     }
 
-    /// Prints the totals; true if nothing failed.
+    /// Prints the totals; returns whether nothing failed.
     pub(crate) fn finish(self, tools: bool) -> bool {
         if self.arguments.list {
             return true;
@@ -166,7 +167,7 @@ impl Report {
     }
 }
 
-/// Whether a `client/case` drives a client that others wrote.
+/// Whether a `client/case` drives a client by others.
 fn is_third_party(case: &str) -> bool {
     !case.starts_with("raw/") && !case.starts_with("streams/")
 }

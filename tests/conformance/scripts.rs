@@ -1,8 +1,9 @@
-//! Drives the clients for Python and JavaScript: one script each, which runs cases by name and prints a line per case.
+//! Drives the clients for Python and JavaScript: one script each, which runs cases by name and prints a line
+//! per case.
 //!
-//! What a script prints: `ok NAME`, `not ok NAME: REASON`, `restart` to have its server stopped and started again, and
-//! with `--list` one `GROUP NAME` per case. The group says which server the case needs. A case that a script was
-//! asked for and did not report has failed.
+//! The lines of a script: `ok NAME`, `not ok NAME: REASON`, `restart` to have its server stopped and started
+//! again, and with `--list` one `GROUP NAME` per case. The group names the server that the case needs. A
+//! requested case that the script does not report has failed.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -17,11 +18,12 @@ use crate::report::Report;
 use crate::server::{Access, PASSWORD, Server, Settings, TOKEN, USER};
 use crate::tools::Tools;
 
-/// How long a script may take until its next line: start of the interpreter and one case with its own deadline of 20 s.
+/// Bound until a script's next line: the start of the interpreter, and a case with a deadline of its own of
+/// 20 s.
 const DEADLINE: Duration = Duration::from_secs(45);
 
-/// What a case may need: a server that lets everyone in, one with credentials, one of its own that it has restarted, or
-/// the shared one with streams.
+/// The servers that a case may need: open to everyone, with a token, with a password, one that the case may
+/// have restarted, and the shared one with streams.
 const GROUPS: &[&str] = &["open", "token", "password", "restart", "streams"];
 
 /// One client's script.
@@ -33,12 +35,12 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    /// Those of core NATS.
+    /// The scripts for core NATS.
     pub(crate) fn all(tools: &Tools) -> Vec<Self> {
         Self::of(tools, "nats_py.py", ("nats-core", "nats_core.py"), "nats_js.mjs")
     }
 
-    /// Those of streams.
+    /// The scripts for streams.
     pub(crate) fn with_streams(tools: &Tools) -> Vec<Self> {
         Self::of(tools, "nats_py_streams.py", ("nats-jetstream", "nats_jetstream.py"), "nats_js_streams.mjs")
     }
@@ -80,7 +82,7 @@ impl Script {
                 continue;
             }
             let ended = self.run_group(fixture, group, &mut due, report).await;
-            // Whatever was not reported has failed, for the reason that ended the script.
+            // A case that was not reported has failed, for the reason that ended the script.
             let reason =
                 ended.err().map_or_else(|| "the script did not report it".to_owned(), |e| format!("{e:#}"));
             for case in due {
@@ -90,7 +92,7 @@ impl Script {
         }
     }
 
-    /// Every case as its group and name.
+    /// The group and name of every case.
     async fn list(&self, fixture: &Fixture) -> anyhow::Result<Vec<(String, String)>> {
         let (mut child, mut lines) = self.spawn(fixture, &["--list"])?;
         let mut cases = Vec::new();
@@ -104,7 +106,7 @@ impl Script {
         Ok(cases)
     }
 
-    /// Runs the cases `due` of one group, and takes those reported off it.
+    /// Runs the cases `due` of one group, and removes the reported ones from `due`.
     async fn run_group(
         &self,
         fixture: &Fixture,
@@ -139,7 +141,7 @@ impl Script {
             began = Instant::now();
         }
         let status = within(DEADLINE, "the script to end", child.wait()).await?;
-        // A failed case makes the script fail as well; that is already in the report.
+        // A failed case also fails the script; the report has it already.
         if !status.success() && !due.is_empty() {
             bail!("the script ended with {status}");
         }

@@ -1,7 +1,8 @@
-//! What the cases of streams have in common: a raw client that asks the JetStream API and waits for answers.
+//! Shared by the cases of streams: a raw client that sends requests to the JetStream API and waits for the
+//! answers.
 //!
-//! What must hold: reads find what was written before, on every kind of server. A replica of a stream may be behind, and
-//! a client is served by the replica of its own node, so [`Streams::settle`] waits until that one has caught up.
+//! Reads find every earlier write, over every kind of server. A replica may be behind, and the replica of a
+//! client's own node serves that client, so [`Streams::settle`] waits until that replica has caught up.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,16 +13,16 @@ use serde_json::{Value, json};
 use crate::fixture::Fixture;
 use crate::raw::{Message, RawClient};
 
-/// Between two looks at something that will come true by itself.
+/// Interval between two looks at a condition.
 const POLL: Duration = Duration::from_millis(5);
-/// After this a question that a cluster did not answer is asked again.
+/// After this time without an answer a question to a cluster is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// A connection that subscribes to an inbox of its own, and asks.
+/// A connection with an inbox of its own, for requests.
 pub(crate) struct Streams {
-    /// For what is not a question.
+    /// The client, for everything but requests.
     pub(crate) client: RawClient,
-    /// Where answers come.
+    /// The subject of the answers.
     pub(crate) inbox: String,
     replicas: usize,
 }
@@ -32,7 +33,7 @@ impl Streams {
         Self::open_at(fixture, fixture.shared.address()).await
     }
 
-    /// Connects to one node of it.
+    /// Connects to one node of the shared server.
     pub(crate) async fn open_at(fixture: &Fixture, address: SocketAddr) -> anyhow::Result<Self> {
         let mut client = RawClient::connect(address).await?;
         let inbox = format!("in.{:016x}", fastrand::u64(..));
@@ -40,14 +41,14 @@ impl Streams {
         Ok(Self { client, inbox, replicas: fixture.kind().replicas() })
     }
 
-    /// Connects to the node that leads the stream: what it republishes is heard there with no delay.
+    /// Connects to the node that leads the stream, where its live copies arrive without delay.
     pub(crate) async fn open_at_leader(fixture: &Fixture, stream: &str) -> anyhow::Result<Self> {
         let mut any = Self::open(fixture).await?;
         let node = any.leader(stream).await?;
         Self::open_at(fixture, fixture.shared.addresses()[node]).await
     }
 
-    /// The index of the node that leads the stream, once one does.
+    /// The index of the node that leads the stream; waits until one does.
     pub(crate) async fn leader(&mut self, stream: &str) -> anyhow::Result<usize> {
         if self.replicas == 1 {
             return Ok(0);
@@ -83,25 +84,25 @@ impl Streams {
         self.client.send(bytes).await
     }
 
-    /// The answer to a request, whatever it is.
+    /// The answer to a request, whatever the answer.
     pub(crate) async fn ask(&mut self, subject: &str, payload: impl AsRef<[u8]>) -> anyhow::Result<Message> {
         self.send(subject, &[], payload).await?;
         self.client.message().await.with_context(|| format!("as an answer to {subject}"))
     }
 
-    /// The JSON that `$JS.API.<path>` answers.
+    /// The JSON answer of `$JS.API.<path>`.
     pub(crate) async fn api(&mut self, path: &str, body: impl ToString) -> anyhow::Result<Value> {
         self.ask(&format!("$JS.API.{path}"), body.to_string()).await?.json()
     }
 
-    /// As [`Self::api`], which must not be an error.
+    /// As [`Self::api`], but the answer must not be an error.
     pub(crate) async fn done(&mut self, path: &str, body: impl ToString) -> anyhow::Result<Value> {
         let answer = self.api(path, body).await?;
         ensure!(answer["error"].is_null(), "{path} is refused: {answer}");
         Ok(answer)
     }
 
-    /// That `$JS.API.<path>` answers this error, with `words` in its description.
+    /// Expects this error from `$JS.API.<path>`, with `words` in its description.
     pub(crate) async fn refused(
         &mut self,
         path: &str,
@@ -115,7 +116,7 @@ impl Streams {
         check_error(&answer, code, words).with_context(|| format!("{path} {shown}"))
     }
 
-    /// Makes a stream on `<lower case name>.>` with these settings over the usual ones, and tells its answer.
+    /// Creates a stream on `<lower case name>.>` with `settings` over the usual ones; returns the answer.
     pub(crate) async fn create(&mut self, name: &str, settings: Value) -> anyhow::Result<Value> {
         let config = self.config(name, settings);
         let answer = self.done(&format!("STREAM.CREATE.{name}"), &config).await?;
@@ -125,13 +126,14 @@ impl Streams {
         Ok(answer)
     }
 
-    /// Waits until this node knows that the stream listens: publishes what the stream refuses and so never stores.
+    /// Waits until this node knows that the stream listens: publishes messages that the stream refuses, and
+    /// so never stores.
     async fn until_heard(&mut self, config: &Value) -> anyhow::Result<()> {
         let subject = config["subjects"][0].as_str().context("it has subjects")?.replace(['*', '>'], "heard");
         self.settle_listening(&subject).await
     }
 
-    /// As above, for this subject.
+    /// As [`Self::until_heard`], for this subject.
     pub(crate) async fn settle_listening(&mut self, subject: &str) -> anyhow::Result<()> {
         let mut poll = tokio::time::interval(POLL);
         loop {
@@ -143,8 +145,8 @@ impl Streams {
         }
     }
 
-    /// Waits until somebody answers about a stream that was deleted just now: in a cluster only the node that leads the
-    /// others does, and not before it has heard that the stream's own leader does not any more.
+    /// Waits until a request about a just deleted stream is answered. In a cluster only the meta leader
+    /// answers, and only once it knows that the stream's own leader no longer does.
     pub(crate) async fn settle_deleted(&mut self, name: &str) -> anyhow::Result<()> {
         loop {
             self.send(&format!("$JS.API.STREAM.INFO.{name}"), &[], "").await?;
@@ -154,7 +156,7 @@ impl Streams {
         }
     }
 
-    /// The configuration that [`Self::create`] asks for.
+    /// The configuration that [`Self::create`] sends.
     pub(crate) fn config(&self, name: &str, settings: Value) -> Value {
         let mut config = json!({
             "name": name,
@@ -169,7 +171,7 @@ impl Streams {
         config
     }
 
-    /// Publishes and tells the acknowledgement.
+    /// Publishes; returns the acknowledgement.
     pub(crate) async fn publish(
         &mut self,
         subject: &str,
@@ -189,8 +191,9 @@ impl Streams {
         self.client.message().await.with_context(|| format!("as an answer to {subject}"))?.json()
     }
 
-    /// Publishes each of these subjects once, and checks that they get the sequences behind `after`. The payload is
-    /// `<subject> <sequence>`. Waits until the replica that serves this client has them.
+    /// Publishes to each of these subjects once, and checks that the messages get the sequences after
+    /// `after`. The payload is `<subject> <sequence>`. Waits until the replica that serves this client has
+    /// the messages.
     pub(crate) async fn fill(&mut self, stream: &str, after: u64, subjects: &[&str]) -> anyhow::Result<()> {
         for (seq, subject) in (after + 1..).zip(subjects) {
             let ack = self.publish(subject, format!("{subject} {seq}")).await?;
@@ -199,8 +202,8 @@ impl Streams {
         self.settle(stream, after + subjects.len() as u64).await
     }
 
-    /// Waits until the replica that serves this client has the message with this sequence; the stream must allow
-    /// direct gets.
+    /// Waits until the replica that serves this client has the message with this sequence; the stream must
+    /// allow direct gets.
     pub(crate) async fn settle(&mut self, stream: &str, seq: u64) -> anyhow::Result<()> {
         let mut poll = tokio::time::interval(POLL);
         loop {
@@ -215,7 +218,7 @@ impl Streams {
         }
     }
 
-    /// All that a direct get answers: one message, or, if many were asked for, all until the one with a status.
+    /// The whole answer to a direct get: one message, or, for many, all messages up to the one with a status.
     pub(crate) async fn direct(&mut self, stream: &str, request: Value) -> anyhow::Result<Vec<Message>> {
         let many =
             request["batch"].as_i64().is_some_and(|batch| batch != 0) || request.get("multi_last").is_some();
@@ -231,7 +234,7 @@ impl Streams {
         }
     }
 
-    /// That a direct get answers nothing but this status line.
+    /// Expects a direct get to answer only this status line.
     pub(crate) async fn direct_status(
         &mut self,
         stream: &str,
@@ -246,12 +249,12 @@ impl Streams {
         Ok(())
     }
 
-    /// The state in STREAM.INFO.
+    /// The state in the answer of STREAM.INFO.
     pub(crate) async fn state(&mut self, stream: &str) -> anyhow::Result<Value> {
         Ok(self.done(&format!("STREAM.INFO.{stream}"), "").await?["state"].clone())
     }
 
-    /// That the state says `messages`, `first_seq` and `last_seq` like this.
+    /// Expects these `messages`, `first_seq` and `last_seq` in the state.
     pub(crate) async fn expect_state(&mut self, stream: &str, due: [u64; 3]) -> anyhow::Result<Value> {
         let state = self.state(stream).await?;
         ensure!(
@@ -261,7 +264,8 @@ impl Streams {
         Ok(state)
     }
 
-    /// Asks for the state until it says `messages`, `first_seq` and `last_seq` like this; bounded by the case's deadline.
+    /// Waits until the state has these `messages`, `first_seq` and `last_seq`; bounded by the deadline of the
+    /// case.
     pub(crate) async fn until_state(&mut self, stream: &str, due: [u64; 3]) -> anyhow::Result<()> {
         let mut poll = tokio::time::interval(POLL);
         while numbers(&self.state(stream).await?) != due.map(Some) {
@@ -275,7 +279,7 @@ fn numbers(state: &Value) -> [Option<u64>; 3] {
     ["messages", "first_seq", "last_seq"].map(|key| state[key].as_u64())
 }
 
-/// That `answer` is this error: HTTP-like code and error code, with `words` in its description.
+/// Expects this error in `answer`: HTTP-like code and error code, with `words` in the description.
 pub(crate) fn check_error(answer: &Value, code: (u64, u64), words: &str) -> anyhow::Result<()> {
     let error = &answer["error"];
     ensure!(
@@ -287,15 +291,15 @@ pub(crate) fn check_error(answer: &Value, code: (u64, u64), words: &str) -> anyh
     Ok(())
 }
 
-/// Subject and sequence of each message.
-pub(crate) fn places(messages: &[Message]) -> anyhow::Result<Vec<(String, u64)>> {
+/// The subject and sequence of each message.
+pub(crate) fn subjects_and_sequences(messages: &[Message]) -> anyhow::Result<Vec<(String, u64)>> {
     messages
         .iter()
         .map(|message| Ok((message.field("Nats-Subject"), message.number("Nats-Sequence")?)))
         .collect()
 }
 
-/// Whether the server has streams at all: asked about its account, it answers.
+/// Whether the server has streams: asks about the account.
 pub(crate) async fn are_there(fixture: &Fixture) -> anyhow::Result<bool> {
     let mut streams = Streams::open(fixture).await?;
     Ok(streams.ask("$JS.API.INFO", "").await?.status_line().is_empty())

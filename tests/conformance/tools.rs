@@ -1,18 +1,19 @@
-//! What `tests/run` has installed, as it says in the environment.
+//! The tools that `tests/run` has installed, as named by environment variables.
 //!
-//! All or nothing: without `MC_TEST_TOOLS` the suite runs with Rust alone; with it, whatever is missing is an error.
+//! All or nothing: without `MC_TEST_TOOLS` the suite runs with Rust alone; with it, a missing tool is an
+//! error.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// Programs that are not part of this workspace.
+/// Programs outside this workspace.
 #[derive(Debug)]
 pub(crate) struct Tools {
     pub(crate) nats_server: PathBuf,
     pub(crate) python: PathBuf,
-    /// Whether that Python is new enough for nats-core and nats-jetstream.
+    /// Whether this Python is new enough for nats-core and nats-jetstream.
     pub(crate) has_newer_clients: bool,
     pub(crate) node: PathBuf,
     /// The folder `node_modules`.
@@ -20,7 +21,7 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// `None` if the environment does not promise tools.
+    /// The tools, or `None` if the environment promises none.
     pub(crate) fn from_environment() -> anyhow::Result<Option<Self>> {
         if std::env::var_os("MC_TEST_TOOLS").is_none_or(|value| value != "1") {
             return Ok(None);

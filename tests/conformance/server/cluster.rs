@@ -1,7 +1,7 @@
-//! Three real nats-servers that keep every stream on each of them.
+//! Three real nats-servers that hold a replica of every stream each.
 //!
-//! What must hold: when [`Cluster::start`] returns, the three have found each other and a stream with three copies can
-//! be made. They are plain: no TLS, no passwords; what those change is tested with the product.
+//! When [`Cluster::start`] returns, the three have found each other, and a stream with three replicas can be
+//! made. They use no TLS and no passwords; the tests of the product cover both.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,22 +18,22 @@ use super::process::Process;
 use crate::fixture::within;
 use crate::raw::RawClient;
 
-/// How many nodes, and so how many copies of a stream.
+/// Number of nodes, and so of replicas.
 pub(crate) const NODES: usize = 3;
-/// Far above the second or two that it takes, because the machine may be busy with other things.
+/// Far above the second or two that the start takes, because the machine may be busy.
 const READY: Duration = Duration::from_secs(60);
 
 /// The processes.
 pub(crate) struct Cluster {
-    /// None: it was killed.
+    /// The processes; `None` for a killed node.
     nodes: Vec<Option<Process>>,
     addresses: Vec<SocketAddr>,
-    /// The folders of the streams; gone with the cluster.
+    /// The folders of the streams, deleted with the cluster.
     _stores: Vec<Arc<TempDir>>,
 }
 
 impl Cluster {
-    /// Starts the nodes and waits until they work together.
+    /// Starts the nodes and waits until they form a cluster.
     pub(crate) async fn start(binary: &Path, settings: &Settings) -> anyhow::Result<Self> {
         // Each node must know all routes before the first one starts.
         let routes = ports::lasting::<NODES>();
@@ -55,18 +55,18 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Where clients reach each node, in the order of their names.
+    /// The client address of each node, in the order of their names.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
     }
 
-    /// Ends a node at once.
+    /// Kills a node.
     pub(crate) async fn kill(&mut self, index: usize) -> anyhow::Result<()> {
         let node = self.nodes[index].take().context("this node was ended before")?;
         node.stop().await
     }
 
-    /// Ends all.
+    /// Kills all nodes.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         for node in self.nodes.into_iter().flatten() {
             node.stop().await?;
@@ -74,7 +74,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Returns once a stream with three copies could be made over each node.
+    /// Returns once a stream with three replicas can be made over each node.
     async fn ready(&self) -> anyhow::Result<()> {
         let mut poll = tokio::time::interval(Duration::from_millis(50));
         for (index, address) in self.addresses.iter().enumerate() {
@@ -98,7 +98,7 @@ impl Cluster {
     }
 }
 
-/// The answer of the API; null if there is none yet.
+/// The answer of the API; null without an answer.
 async fn ask(client: &mut RawClient, subject: &str, body: &str) -> anyhow::Result<Value> {
     client.send(format!("PUB {subject} ready {}\r\n{body}\r\n", body.len())).await?;
     let answer = client.message_within(Duration::from_secs(10)).await?;

@@ -66,12 +66,12 @@ impl Embedded {
         Ok((Self { cancel, task }, address))
     }
 
-    /// Cancels it.
+    /// Begins the lame duck mode.
     pub(crate) fn leave(&self) {
         self.cancel.cancel();
     }
 
-    /// Cancels it and waits for its end.
+    /// Cancels the bus and waits for its end.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         self.cancel.cancel();
         tokio::time::timeout(STOP_DEADLINE, &mut self.task)

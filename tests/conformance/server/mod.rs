@@ -1,4 +1,4 @@
-//! The servers behind one face. A server listens on loopback, on a free port, and is gone when dropped.
+//! One interface to all kinds of servers. A server listens on a free port of loopback, and stops on drop.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,33 +20,33 @@ pub(crate) const USER: &str = "edge";
 /// The password of servers with [`Access::Password`].
 pub(crate) const PASSWORD: &str = "pa55-w0rd";
 
-/// Which implementation.
+/// Implementation of a server.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    /// Ours, inside this process.
+    /// The embedded bus, inside this process.
     Embedded,
-    /// The real one: its binary.
+    /// The real nats-server, from this binary.
     NatsServer(PathBuf),
-    /// Three of the real one, with every stream on all of them: its binary.
+    /// A cluster of three real nats-servers, from this binary.
     NatsCluster(PathBuf),
 }
 
 impl Kind {
-    /// The kinds that can be run here: nats-server only with tools.
+    /// The kinds that can run here: nats-server only with tools.
     pub(crate) fn available(tools: Option<&Tools>) -> Vec<Self> {
         let mut kinds = vec![Self::Embedded];
         kinds.extend(tools.map(|tools| Self::NatsServer(tools.nats_server.clone())));
         kinds
     }
 
-    /// The kinds that the cases of streams run over: a cluster as well.
+    /// The kinds for the cases of streams, a cluster included.
     pub(crate) fn with_streams(tools: Option<&Tools>) -> Vec<Self> {
         let mut kinds = Self::available(tools);
         kinds.extend(tools.map(|tools| Self::NatsCluster(tools.nats_server.clone())));
         kinds
     }
 
-    /// How many copies of a stream a server of this kind keeps.
+    /// Number of replicas of each stream over a server of this kind.
     pub(crate) fn replicas(&self) -> usize {
         match self {
             Self::Embedded | Self::NatsServer(_) => 1,
@@ -54,7 +54,7 @@ impl Kind {
         }
     }
 
-    /// As it stands in names of cases.
+    /// The name in the full names of cases.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Embedded => "embedded-bus",
@@ -63,46 +63,46 @@ impl Kind {
         }
     }
 
-    /// Whether it is ours.
+    /// Whether this is the embedded bus.
     pub(crate) fn is_embedded(&self) -> bool {
         matches!(self, Self::Embedded)
     }
 }
 
-/// Who may connect.
+/// Clients that may connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Everyone.
     #[default]
     Open,
-    /// Who has [`TOKEN`].
+    /// Clients with [`TOKEN`].
     Token,
-    /// Who has [`USER`] and [`PASSWORD`].
+    /// Clients with [`USER`] and [`PASSWORD`].
     Password,
 }
 
-/// What cases vary.
+/// The settings that cases vary.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) access: Access,
-    /// Bytes of the largest payload, headers included.
+    /// Size limit of a payload in bytes, headers included.
     pub(crate) max_payload: usize,
-    /// Bytes that may wait for one connection before it is cut off.
+    /// Bytes that may wait for one connection before the server cuts it off.
     pub(crate) max_pending: usize,
-    /// 0 for a free one.
+    /// The port; 0 for a free one.
     pub(crate) port: u16,
     pub(crate) max_connections: usize,
-    /// Per connection; 0 for no limit.
+    /// Limit per connection; 0 for none.
     pub(crate) max_subscriptions: usize,
-    /// Silence before a PING; two unanswered ones are allowed.
+    /// Silence before a PING; two may go unanswered.
     pub(crate) ping_interval: Duration,
-    /// How long a socket may take nothing while something waits for it.
+    /// How long a socket may accept no bytes while some wait for it.
     pub(crate) write_deadline: Duration,
     /// How long a connection may take to present credentials.
     pub(crate) auth_timeout: Duration,
-    /// How long the embedded bus serves on after [`Server::leave`]; nats-server does for 10 s.
+    /// How long the embedded bus still serves after [`Server::leave`]; nats-server does for 10 s.
     pub(crate) lame_duck: Duration,
-    /// Where streams are kept, also over a restart; none: the server has no streams.
+    /// Folder of the streams, which a restart finds again; `None`: no streams.
     pub(crate) store: Option<Arc<TempDir>>,
 }
 
@@ -125,12 +125,12 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults, for those who have these credentials.
+    /// The defaults with these credentials.
     pub(crate) fn with_access(access: Access) -> Self {
         Self { access, ..Self::default() }
     }
 
-    /// The defaults, with streams in a folder of their own.
+    /// The defaults with streams in a folder of their own.
     pub(crate) fn with_streams() -> anyhow::Result<Self> {
         Ok(Self { store: Some(Arc::new(TempDir::new()?)), ..Self::default() })
     }
@@ -151,7 +151,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one and waits until it listens.
+    /// Starts a server and waits until it listens.
     pub(crate) async fn start(kind: &Kind, settings: Settings) -> anyhow::Result<Self> {
         let (running, address) = match kind {
             Kind::Embedded => {
@@ -171,12 +171,12 @@ impl Server {
         Ok(Self { kind: kind.clone(), settings, address, running })
     }
 
-    /// Where it listens.
+    /// The address for clients.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where each node of it listens, the one of [`Self::address`] first. A node `n` calls itself `n0`, `n1` and so on.
+    /// The address of each node, that of [`Self::address`] first. The nodes are named `n0`, `n1` and so on.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         match &self.running {
             Running::Embedded(_) | Running::Process(_) => vec![self.address],
@@ -184,7 +184,7 @@ impl Server {
         }
     }
 
-    /// Ends a node of a cluster at once.
+    /// Kills a node of a cluster.
     pub(crate) async fn kill_node(&mut self, index: usize) -> anyhow::Result<()> {
         match &mut self.running {
             Running::Embedded(_) | Running::Process(_) => anyhow::bail!("only a cluster has nodes"),
@@ -192,12 +192,12 @@ impl Server {
         }
     }
 
-    /// Its address as clients write it, without credentials.
+    /// The URL for clients, without credentials.
     pub(crate) fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
 
-    /// Tells it to end as soon as its clients have gone.
+    /// Begins the lame duck mode: the server ends once its clients have gone.
     pub(crate) fn leave(&self) -> anyhow::Result<()> {
         match &self.running {
             Running::Embedded(server) => server.leave(),
@@ -207,7 +207,7 @@ impl Server {
         Ok(())
     }
 
-    /// Stops it and waits until it is gone.
+    /// Stops the server and waits for its end.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         match self.running {
             Running::Embedded(server) => server.stop().await,
@@ -216,7 +216,7 @@ impl Server {
         }
     }
 
-    /// Stops it and starts a new one at the same address.
+    /// Stops the server and starts a new one at the same address.
     pub(crate) async fn restart(self) -> anyhow::Result<Self> {
         let (kind, settings) =
             (self.kind.clone(), Settings { port: self.address.port(), ..self.settings.clone() });

@@ -22,7 +22,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `binary` and waits until it has written down the port it listens on. `more` goes into its configuration.
+    /// Starts `binary` with `more` in its configuration, and waits until its ports file names the port.
     pub(crate) async fn start(
         binary: &Path,
         settings: &Settings,
@@ -67,7 +67,7 @@ impl Process {
         }
     }
 
-    /// Sends it the signal for "lame duck mode".
+    /// Sends the signal for "lame duck mode".
     pub(crate) fn leave(&self) -> anyhow::Result<()> {
         let id = self.child.id().context("nats-server has ended")?.to_string();
         let status = std::process::Command::new("kill").args(["-USR2", &id]).status()?;
@@ -75,7 +75,7 @@ impl Process {
         Ok(())
     }
 
-    /// Kills it: what cases need from a stop is that connections break and the port is free.
+    /// Kills the server: cases need only that connections break and the port is free.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let ended = tokio::time::timeout(STOP_DEADLINE, self.child.kill()).await;
         ensure!(matches!(ended, Ok(Ok(()))), "nats-server cannot be killed: {ended:?}");
@@ -83,7 +83,7 @@ impl Process {
     }
 }
 
-/// The client address from the ports file, once it is written whole.
+/// The client address in a ports file; `None` until the file is complete.
 fn ports(file: &Path) -> Option<SocketAddr> {
     let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     ports["nats"][0].as_str()?.strip_prefix("nats://")?.parse().ok()

@@ -1,4 +1,4 @@
-//! Who may connect: token, user and password, and what happens to the others.
+//! Access: token, user and password, and the refusal of everyone else.
 
 use anyhow::ensure;
 
@@ -6,7 +6,7 @@ use crate::fixture::{Case, Fixture, cases};
 use crate::raw::RawClient;
 use crate::server::{Access, PASSWORD, Server, Settings, TOKEN, USER};
 
-/// What a refused connection is told.
+/// The error that a refused connection gets.
 const REFUSED: &str = "Authorization Violation";
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -23,12 +23,12 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Sends this CONNECT to a server with `access`.
+/// Sends a CONNECT with these fields to a server with `access`.
 async fn present(fixture: &Fixture, access: Access, fields: &str) -> anyhow::Result<(Server, RawClient)> {
     let server = fixture.server(Settings::with_access(access)).await?;
     let mut client = RawClient::open(server.address()).await?;
     client.send(format!("CONNECT {{\"verbose\":false{fields}}}\r\n")).await?;
-    // The server goes along, because it stops when dropped.
+    // Returns the server, too, because it stops on drop.
     Ok((server, client))
 }
 

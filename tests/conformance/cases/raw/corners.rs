@@ -1,4 +1,4 @@
-//! Corners of the protocol that hardly any client touches, kept equal so that none can be surprised.
+//! Corners of the protocol that few clients touch, kept equal so that none is surprised.
 
 use anyhow::ensure;
 

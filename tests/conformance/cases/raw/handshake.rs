@@ -1,4 +1,4 @@
-//! INFO, CONNECT, PING, and what CONNECT's switches change.
+//! INFO, CONNECT, PING, and the switches of CONNECT.
 
 use anyhow::{Context, ensure};
 
@@ -57,7 +57,7 @@ async fn connect_and_ping_are_answered_with_pong(fixture: &Fixture) -> anyhow::R
 async fn operations_before_connect_work_without_credentials(fixture: &Fixture) -> anyhow::Result<()> {
     let mut client = RawClient::open(fixture.shared.address()).await?;
     client.send("SUB before.connect 1\r\nPUB before.connect 2\r\nhi\r\n").await?;
-    // Until CONNECT says otherwise a connection is verbose.
+    // A connection is verbose until CONNECT says otherwise.
     let seen = client.sync().await?;
     let messages = seen.iter().filter(|operation| matches!(operation, Operation::Message(_))).count();
     ensure!(messages == 1, "one message was due, {seen:?} came");

@@ -1,4 +1,4 @@
-//! Headers: carried byte for byte, or left away for those who cannot read them.
+//! Headers: carried byte for byte, and stripped for clients that cannot read them.
 
 use anyhow::ensure;
 

@@ -1,6 +1,6 @@
-//! INFO field by field: what nats-server says of itself, the embedded bus says too.
+//! INFO field by field: the embedded bus has every field of nats-server.
 //!
-//! Each case lists the fields that must be there, and no other may be: a field that a newer nats-server adds fails the
+//! Each case lists the required fields, and allows no other: a field that a newer nats-server adds fails the
 //! case over nats-server, so that the embedded bus follows.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use crate::fixture::{Case, Fixture, cases};
 use crate::raw::RawClient;
 use crate::server::{Access, Server, Settings};
 
-/// Fields of every INFO.
+/// The fields of every INFO.
 const ALWAYS: &[&str] = &[
     "server_id",
     "server_name",
@@ -28,7 +28,7 @@ const ALWAYS: &[&str] = &[
     "client_ip",
     "api_lvl",
 ];
-/// What the embedded bus does not have, which is a case of its own.
+/// A field that the embedded bus lacks; another case tests that difference.
 const CALLOUT_KEY: &str = "xkey";
 
 pub(crate) fn cases() -> Vec<Case> {

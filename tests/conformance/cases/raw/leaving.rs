@@ -1,4 +1,4 @@
-//! "Lame duck mode": a server that is about to go says so, and gives its clients time.
+//! "Lame duck mode": a server that will stop says so, and gives its clients time.
 
 use std::time::Duration;
 

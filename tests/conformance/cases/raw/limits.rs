@@ -13,7 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_silent_connection_is_pinged_and_then_closed_as_stale,
         a_connection_that_answers_pings_stays,
         a_connection_too_many_is_told_so,
-        a_place_is_free_again_after_a_close,
+        a_slot_is_free_again_after_a_close,
         a_subscription_too_many_is_refused_and_the_connection_stays,
         who_presents_nothing_in_time_is_closed,
     ]
@@ -44,7 +44,7 @@ async fn a_silent_connection_is_pinged_and_then_closed_as_stale(fixture: &Fixtur
 async fn a_connection_that_answers_pings_stays(fixture: &Fixture) -> anyhow::Result<()> {
     let server = fixture.server(impatient()).await?;
     let mut client = RawClient::connect(server.address()).await?;
-    // More pings than may go unanswered.
+    // More PINGs than the two that may go unanswered.
     for _ in 0..5 {
         while client.next().await? != Operation::Ping {}
         client.send("PONG\r\n").await?;
@@ -58,7 +58,7 @@ async fn a_connection_too_many_is_told_so(fixture: &Fixture) -> anyhow::Result<(
     let mut second = RawClient::connect(server.address()).await?;
     let seen = match RawClient::open(server.address()).await {
         Ok(mut third) => third.until_closed().await?,
-        // Told before INFO.
+        // The refusal comes before INFO.
         Err(error) => {
             ensure!(format!("{error:#}").contains("maximum connections exceeded"), "{error:#}");
             vec![Operation::Error("maximum connections exceeded".to_owned())]
@@ -69,10 +69,10 @@ async fn a_connection_too_many_is_told_so(fixture: &Fixture) -> anyhow::Result<(
     second.settle().await
 }
 
-async fn a_place_is_free_again_after_a_close(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_slot_is_free_again_after_a_close(fixture: &Fixture) -> anyhow::Result<()> {
     let server = fixture.server(Settings { max_connections: 1, ..Settings::default() }).await?;
     for _ in 0..10 {
-        // The server may take a moment to notice a close; the case's deadline bounds the rounds.
+        // The server may notice a close late; the deadline of the case bounds the rounds.
         let mut client = loop {
             let Ok(mut client) = RawClient::connect(server.address()).await else { continue };
             if client.settle().await.is_ok() {

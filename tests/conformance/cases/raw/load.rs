@@ -1,4 +1,4 @@
-//! Many of everything, and one who does not read.
+//! Many of everything, and a client that does not read.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -128,7 +128,8 @@ async fn many_connections_at_once(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends `total` bytes to one who does not read and one who does; returns once the server has cut the first off.
+/// Sends `total` bytes to a client that reads and one that does not; returns once the server has cut off the
+/// second.
 async fn cut_off(settings: Settings, fixture: &Fixture, total: usize) -> anyhow::Result<()> {
     const SIZE: usize = 32 << 10;
     let server = fixture.server(settings).await?;
@@ -139,12 +140,12 @@ async fn cut_off(settings: Settings, fixture: &Fixture, total: usize) -> anyhow:
     quick.send("SUB slow.x 1\r\n").await?;
     quick.settle().await?;
     let mut publisher = RawClient::connect(server.address()).await?;
-    // One after the other, so that the quick one never has much waiting.
+    // One message at a time, so that the reading client never has much waiting.
     for number in 0..total / SIZE {
         publisher.publish("slow.x", vec![b'x'; SIZE]).await?;
         quick.message().await.with_context(|| format!("the quick one missed message {number}"))?;
     }
-    // When the server has forgotten the slow one, it has closed it.
+    // Once the slow client's subscription is gone, the server has closed its connection.
     publisher.until_nobody_listens("slow.mark").await?;
     let seen = slow.until_closed().await?.len();
     ensure!(seen * SIZE < total, "the slow one got all {seen} messages");
@@ -152,7 +153,8 @@ async fn cut_off(settings: Settings, fixture: &Fixture, total: usize) -> anyhow:
 }
 
 async fn who_lets_too_many_bytes_wait_is_cut_off_while_others_go_on(fixture: &Fixture) -> anyhow::Result<()> {
-    // So much time to write that only the bytes can be the reason. 64 MiB are more than any kernel holds back.
+    // A long write deadline, so that only the bytes can be the reason. 64 MiB exceed the buffers of any
+    // kernel.
     let write_deadline = 4 * crate::fixture::DEADLINE;
     let settings =
         Settings { max_payload: 64 << 10, max_pending: 1 << 20, write_deadline, ..Settings::default() };
@@ -162,7 +164,7 @@ async fn who_lets_too_many_bytes_wait_is_cut_off_while_others_go_on(fixture: &Fi
 async fn who_takes_nothing_for_too_long_is_cut_off_while_others_go_on(
     fixture: &Fixture,
 ) -> anyhow::Result<()> {
-    // So many bytes may wait that only the time can be the reason.
+    // A large limit of pending bytes, so that only the time can be the reason.
     let settings = Settings { write_deadline: Duration::from_millis(500), ..Settings::default() };
     cut_off(settings, fixture, 32 << 20).await
 }

@@ -3,8 +3,8 @@
 use crate::fixture::Case;
 
 mod access;
+mod bad_input;
 mod corners;
-mod faults;
 mod handshake;
 mod headers;
 mod info;
@@ -18,7 +18,7 @@ mod subjects;
 mod tracing;
 mod unsubscribe;
 
-/// Every one.
+/// All cases.
 pub(crate) fn all() -> Vec<Case> {
     [
         handshake::cases(),
@@ -31,7 +31,7 @@ pub(crate) fn all() -> Vec<Case> {
         queue::cases(),
         unsubscribe::cases(),
         requests::cases(),
-        faults::cases(),
+        bad_input::cases(),
         corners::cases(),
         tracing::cases(),
         limits::cases(),

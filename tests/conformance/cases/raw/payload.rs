@@ -1,4 +1,4 @@
-//! Payloads of every size and content, and input cut anywhere.
+//! Payloads of every size and content, and input split anywhere.
 
 use std::fmt::Write as _;
 
@@ -63,7 +63,7 @@ async fn every_byte_value_survives(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server whose limit is small enough to reach quickly, and that limit.
+/// A server with a limit small enough to reach quickly, and that limit.
 async fn small(fixture: &Fixture) -> anyhow::Result<(crate::server::Server, usize)> {
     let limit = 10_000;
     Ok((fixture.server(Settings { max_payload: limit, ..Settings::default() }).await?, limit))

@@ -52,7 +52,7 @@ async fn all_members_get_a_share(fixture: &Fixture) -> anyhow::Result<()> {
         client.publish("queue.share", "x").await?;
     }
     let counts = by_sid(&client.sync_messages().await?);
-    // A fair choice gives less than 20 of 400 to one of 4 once in more than 10^20 runs.
+    // A fair choice gives one of 4 members fewer than 20 of 400 messages less often than once in 10^20 runs.
     ensure!(counts.len() == 4 && counts.values().all(|count| *count > 20), "not shared out: {counts:?}");
     Ok(())
 }
@@ -139,7 +139,7 @@ async fn a_closed_connection_leaves_its_groups(fixture: &Fixture) -> anyhow::Res
     leaving.send("SUB queue.gone workers 1\r\n").await?;
     leaving.settle().await?;
     leaving.close().await?;
-    // Some rounds may pass before the server forgets the member; the case's deadline bounds them.
+    // The server may need some rounds to forget the member; the deadline of the case bounds them.
     loop {
         for _ in 0..40 {
             staying.publish("queue.gone", "x").await?;

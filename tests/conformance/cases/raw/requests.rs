@@ -1,4 +1,4 @@
-//! Reply subjects, and the answer that nobody is there.
+//! Reply subjects, and the answer for a request without responders.
 
 use anyhow::{Context, ensure};
 

@@ -1,4 +1,4 @@
-//! Which subjects a subscription matches, and which are none.
+//! Matching of subjects, and invalid subjects.
 
 use std::fmt::Write as _;
 
@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Pattern, subjects that it matches, subjects that it does not.
+/// Pattern, matching subjects, other subjects.
 const MATCHES: &[(&str, &[&str], &[&str])] = &[
     ("a", &["a"], &["b", "a.b", "aa"]),
     ("a.b", &["a.b"], &["a", "a.b.c", "a.c", "ab"]),

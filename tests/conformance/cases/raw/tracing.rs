@@ -1,4 +1,4 @@
-//! Messages that are to be traced: `Nats-Trace-Dest` and `Nats-Trace-Only`.
+//! Traced messages: `Nats-Trace-Dest` and `Nats-Trace-Only`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use anyhow::ensure;
 use crate::fixture::{Case, Fixture, cases, within};
 use crate::raw::RawClient;
 
-/// How long a trace may take: the embedded bus lets the case wait for all of it.
+/// Bound for a trace; over the embedded bus, cases wait for all of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn cases() -> Vec<Case> {

@@ -1,4 +1,4 @@
-//! UNSUB: at once, after a number of messages, and while messages flow.
+//! UNSUB: at once, after a number of messages, and during a flow of messages.
 
 use anyhow::ensure;
 
@@ -41,7 +41,7 @@ async fn unsub_touches_only_its_own_sid(fixture: &Fixture) -> anyhow::Result<()>
     Ok(())
 }
 
-/// How many of `after` messages come when UNSUB with `max` follows `before` messages.
+/// Number of the `after` messages that arrive when UNSUB with `max` follows `before` messages.
 async fn delivered(
     fixture: &Fixture,
     subject: &str,

@@ -19,7 +19,7 @@ mod subscribe;
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// Every one.
+/// All cases of core NATS.
 pub(crate) fn all() -> Vec<Case> {
     [
         publish::cases(),
@@ -34,7 +34,7 @@ pub(crate) fn all() -> Vec<Case> {
     .collect()
 }
 
-/// Those of streams.
+/// All cases of streams.
 pub(crate) fn streams() -> Vec<Case> {
     streams::cases()
 }
@@ -64,8 +64,8 @@ async fn rest(subscriber: &mut Subscriber) -> anyhow::Result<Vec<Message>> {
         .context("waited in vain for the subscription to end")
 }
 
-/// Returns once the server has done all that this client sent so far: the answer to a request that nobody hears is
-/// queued behind it.
+/// Returns once the server has handled everything that this client sent: the answer to a request without
+/// responders is queued behind it.
 async fn settle(client: &Client) -> anyhow::Result<()> {
     let answer = client.request("settle.nobody", "".into());
     match tokio::time::timeout(DEADLINE, answer).await.context("waited in vain for 503")? {

@@ -1,4 +1,4 @@
-//! A server that goes away and comes back: the client must find its subscriptions restored.
+//! A server that stops and starts: the client must find its subscriptions restored.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn eager() -> ConnectOptions {
     ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(10))
 }
 
-/// Asks until the server answers at all, which it does behind the restored subscriptions.
+/// Asks until the server answers; it answers only after it has the restored subscriptions.
 async fn until_back(client: &Client) -> anyhow::Result<()> {
     loop {
         let request = async_nats::Request::new().timeout(Some(Duration::from_millis(200)));

@@ -1,4 +1,4 @@
-//! Requests: answered, not heard, not answered in time.
+//! Requests: answered, without responders, and answered too late.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The stream part of async-nats, as publisher-api, edge and any other program may use it.
+//! The stream part of async-nats, as publisher-api, edge and other programs use it.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A stream on `<name>.>` that is known to listen.
+/// A stream on `<name>.>` that the server knows to listen.
 async fn open(fixture: &Fixture, config: Config) -> anyhow::Result<(Context, Stream)> {
     let context = async_nats::jetstream::new(connect(&fixture.shared).await?);
     let config = usual(fixture, config);
@@ -76,7 +76,7 @@ fn named(name: &str) -> Config {
     Config { name: name.to_owned(), ..Config::default() }
 }
 
-/// Publishes to each of these subjects and waits until the replica that serves this client has them.
+/// Publishes to each of these subjects, and waits until the replica that serves this client has the messages.
 async fn fill(
     fixture: &Fixture,
     context: &Context,
@@ -294,7 +294,7 @@ async fn a_stored_message_is_republished(fixture: &Fixture) -> anyhow::Result<()
     let client = connect(&fixture.shared).await?;
     let mut copies = client.subscribe("rustlive.>").await?;
     settle(&client).await?;
-    // On a cluster the leader's node hears of the subscription a little later, so the first copies may be missed.
+    // On a cluster the leader's node learns of the subscription late, so the first live copies may be missed.
     let mut poll = tokio::time::interval(Duration::from_millis(50));
     let copy = loop {
         poll.tick().await;

@@ -64,7 +64,7 @@ async fn a_queue_group_on_two_connections_shares_the_work(fixture: &Fixture) -> 
         one.publish("rs.queue", number.to_string().into()).await?;
     }
     settle(&one).await?;
-    // What the server has sent to a connection comes before the answer to that connection's own request.
+    // Everything sent to a connection comes before the answer to that connection's own request.
     settle(&other).await?;
     first.unsubscribe().await?;
     second.unsubscribe().await?;
@@ -111,7 +111,7 @@ async fn dropping_a_subscriber_ends_its_interest(fixture: &Fixture) -> anyhow::R
     let subscriber = client.subscribe("rs.dropped").await?;
     settle(&client).await?;
     drop(subscriber);
-    // The client unsubscribes in the background; each request asks whether it is done.
+    // The client unsubscribes in the background; each request checks whether it has.
     loop {
         let request = async_nats::Request::new()
             .payload("x".into())
@@ -158,12 +158,12 @@ async fn draining_a_subscription_delivers_what_was_sent(fixture: &Fixture) -> an
     for _ in 0..100 {
         client.publish("rs.drain", "x".into()).await?;
     }
-    // This client's drain does not wait for what the server has yet to deliver.
+    // This client's drain does not wait for messages still in the server.
     settle(&client).await?;
     subscriber.drain().await?;
     let count = rest(&mut subscriber).await?.len();
     ensure!(count == 100, "100 were sent before the drain, {count} came");
-    // The client itself is of use as before.
+    // The client itself still works.
     settle(&client).await
 }
 

@@ -1,4 +1,4 @@
-//! `$JS.API.INFO`: what the account has and may have.
+//! `$JS.API.INFO`: usage and limits of the account.
 
 use anyhow::ensure;
 use serde_json::json;

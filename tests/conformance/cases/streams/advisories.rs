@@ -1,4 +1,4 @@
-//! `$JS.EVENT.ADVISORY.>`: what is told of streams to whoever listens.
+//! `$JS.EVENT.ADVISORY.>`: the advisories about streams.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::fixture::{Case, Fixture, cases, within};
 use crate::raw::RawClient;
 use crate::stream::Streams;
 
-/// How long an advisory may take: the embedded bus lets one case wait for all of it.
+/// Bound for an advisory; over the embedded bus, one case waits for all of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -31,7 +31,7 @@ async fn a_stream_that_is_made_changed_and_deleted_is_told_of(fixture: &Fixture)
     for (token, action) in [("CREATED", "create"), ("UPDATED", "modify"), ("DELETED", "delete")] {
         let told = loop {
             let told = listener.message().await?;
-            // A cluster tells of its own changes of the same stream as well.
+            // A cluster also sends advisories of its own about the stream.
             if fixture.kind().replicas() == 1 || told.subject.contains(token) {
                 break told;
             }

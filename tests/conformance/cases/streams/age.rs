@@ -1,4 +1,4 @@
-//! `max_age`: messages leave by the clock. The cases wait for what must come, however long it takes.
+//! `max_age`: messages expire by the clock. The cases wait for an expiry, however long it takes.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -57,7 +57,7 @@ async fn an_expired_message_is_not_read(fixture: &Fixture) -> anyhow::Result<()>
     for request in
         [json!({"seq": 1}), json!({"last_by_subj": "expired.a"}), json!({"multi_last": ["expired.a"]})]
     {
-        // A replica may take its own time.
+        // A replica may expire its messages later.
         loop {
             poll.tick().await;
             let answer = streams.direct("EXPIRED", request.clone()).await?.remove(0);

@@ -1,19 +1,20 @@
-//! DIRECT.GET with `batch`: many messages by one request, ended by `204 EOB`.
+//! DIRECT.GET with `batch`: many messages for one request, ended by `204 EOB`.
 //!
-//! Facts that the edge relies on, for every kind of server:
-//! - `Nats-Num-Pending` counts the messages that match the filter behind the one that it stands with. In the `204` it
-//!   counts those behind the last one sent, so 0 says that the page is whole, as far as the answering replica knows.
-//! - `Nats-Last-Sequence` is the sequence of the message before it *in the answer*, 0 for the first; in the `204` it is
-//!   that of the last message sent. It is not the predecessor within the subject.
-//! - The `204` of a batch has no `Nats-UpTo-Sequence`, and a batch that finds nothing is a single `404`, which carries no
-//!   sequence at all: neither tells how far the answering replica has come.
+//! Facts that the edge relies on, over every kind of server:
+//! - `Nats-Num-Pending` counts the messages that match the filter after the message that carries it. In the
+//!   `204` it counts those after the last message sent, so 0 means that the page is whole, as far as the
+//!   answering replica knows.
+//! - `Nats-Last-Sequence` is the sequence of the previous message *in the answer*, 0 for the first; in the
+//!   `204` it is that of the last message sent. It is not the predecessor within the subject.
+//! - The `204` of a batch has no `Nats-UpTo-Sequence`, and a batch that finds nothing is a single `404`
+//!   without any sequence: neither tells how far the answering replica has come.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
 
 use crate::fixture::{Case, Fixture, cases};
 use crate::raw::Message;
-use crate::stream::{Streams, places};
+use crate::stream::{Streams, subjects_and_sequences};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
@@ -33,7 +34,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// a, b, c, a, b, c, a, b, c as 1 to 9.
+/// A stream with a, b, c, a, b, c, a, b, c as 1 to 9.
 async fn filled(fixture: &Fixture, name: &str) -> anyhow::Result<Streams> {
     let mut streams = Streams::open(fixture).await?;
     streams.create(name, json!({})).await?;
@@ -43,7 +44,7 @@ async fn filled(fixture: &Fixture, name: &str) -> anyhow::Result<Streams> {
     Ok(streams)
 }
 
-/// Sequence, pending and previous sequence of each message, and of the end.
+/// Sequence, pending and previous sequence of each message and of the end.
 fn numbers(answers: &[Message]) -> anyhow::Result<Vec<(String, u64, u64)>> {
     answers
         .iter()
@@ -116,7 +117,7 @@ async fn a_batch_by_wildcard_keeps_the_order_of_the_stream(fixture: &Fixture) ->
     let request = json!({"seq": 2, "next_by_subj": "wild.*", "batch": 3});
     let answers = streams.direct("WILD", request).await?;
     let due = [("wild.b", 2), ("wild.c", 3), ("wild.a", 4)].map(|place| (place.0.to_owned(), place.1));
-    ensure!(places(&answers[..3])? == due, "{answers:?}");
+    ensure!(subjects_and_sequences(&answers[..3])? == due, "{answers:?}");
     ensure!(answers[3].number("Nats-Num-Pending")? == 5, "{answers:?}");
     Ok(())
 }
@@ -143,7 +144,7 @@ async fn a_batch_skips_what_is_deleted(fixture: &Fixture) -> anyhow::Result<()> 
     streams.fill("SKIPS", 9, &["skips.z"]).await?;
     let request = json!({"seq": 1, "next_by_subj": "skips.a", "batch": 9});
     expect(&mut streams, "SKIPS", request, &[("1", 1, 0), ("7", 0, 1), ("", 0, 7)]).await?;
-    // From a hole on, the next one is the first.
+    // A page that starts at a deleted sequence begins with the next message.
     let request = json!({"seq": 4, "batch": 1});
     expect(&mut streams, "SKIPS", request, &[("5", 5, 0), ("", 5, 5)]).await
 }
@@ -156,7 +157,7 @@ async fn a_batch_from_a_time_on_is_read(fixture: &Fixture) -> anyhow::Result<()>
     expect(&mut streams, "SINCE", request, &[("4", 1, 0), ("7", 0, 4), ("", 0, 7)]).await
 }
 
-/// Subject, headers and payload count as they are stored; what the server adds does not.
+/// Counts subject, headers and payload as stored, not the headers that the server adds.
 async fn a_batch_stops_at_its_bytes(fixture: &Fixture) -> anyhow::Result<()> {
     let mut streams = Streams::open(fixture).await?;
     streams.create("BYTES", json!({})).await?;

@@ -1,4 +1,4 @@
-//! STREAM.CREATE, as far as it creates, and STREAM.DELETE.
+//! STREAM.CREATE (of new streams) and STREAM.DELETE.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -82,7 +82,7 @@ async fn an_equal_configuration_is_created_again(fixture: &Fixture) -> anyhow::R
     let mut streams = Streams::open(fixture).await?;
     let first = streams.create("EQUAL", json!({"max_msgs": 10})).await?;
     streams.fill("EQUAL", 0, &["equal.a"]).await?;
-    // Defaults spelled out are the same configuration.
+    // Defaults spelled out make the same configuration.
     let again =
         streams.create("EQUAL", json!({"max_msgs": 10, "max_bytes": -1, "retention": "limits"})).await?;
     ensure!(
@@ -141,7 +141,7 @@ async fn file_and_memory_are_both_kept(fixture: &Fixture) -> anyhow::Result<()> 
         let subject = format!("{}.a", name.to_lowercase());
         streams.fill(name, 0, &[&subject, &subject]).await?;
         let state = streams.expect_state(name, [2, 1, 2]).await?;
-        // How many bytes a message takes is the store's business; that it takes some is not.
+        // The store decides how many bytes a message takes, but it takes some.
         ensure!(state["bytes"].as_u64().is_some_and(|bytes| bytes > 20), "{state}");
         let found = streams.direct(name, json!({"seq": 2})).await?;
         ensure!(found[0].text() == format!("{subject} 2"), "{found:?}");
@@ -150,7 +150,7 @@ async fn file_and_memory_are_both_kept(fixture: &Fixture) -> anyhow::Result<()> 
 }
 
 async fn a_name_may_have_255_bytes_and_no_more(fixture: &Fixture) -> anyhow::Result<()> {
-    // With three copies the name is part of other names, which may not fit into a file name.
+    // With three replicas the stream's name is part of other names, which may not fit into a file name.
     if fixture.kind().replicas() == 1 {
         let mut streams = Streams::open(fixture).await?;
         let name = "L".repeat(255);
@@ -178,7 +178,7 @@ async fn a_deleted_stream_is_gone(fixture: &Fixture) -> anyhow::Result<()> {
     for path in ["STREAM.DELETE.DELETED", "STREAM.INFO.DELETED", "STREAM.PURGE.DELETED"] {
         streams.refused(path, "", (404, 10059), "stream not found").await?;
     }
-    // Its subjects and its direct gets have nobody who listens any more.
+    // Nobody listens on the stream's subjects and direct gets any more.
     for subject in ["deleted.a", "$JS.API.DIRECT.GET.DELETED"] {
         let mut poll = tokio::time::interval(std::time::Duration::from_millis(5));
         while streams.ask(subject, "").await?.status_line() != "503" {

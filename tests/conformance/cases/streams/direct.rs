@@ -30,7 +30,7 @@ async fn filled(fixture: &Fixture, name: &str) -> anyhow::Result<Streams> {
     Ok(streams)
 }
 
-/// The sequence of the one message that this request gets.
+/// The sequence of the only message in the answer to this request.
 async fn got(streams: &mut Streams, name: &str, request: Value) -> anyhow::Result<u64> {
     let found = streams.direct(name, request.clone()).await?.remove(0);
     ensure!(found.status_line().is_empty(), "{request} gets {found:?}");
@@ -98,7 +98,7 @@ async fn the_first_message_from_a_time_on_is_read(fixture: &Fixture) -> anyhow::
     ensure!(got(&mut streams, "TIMED", json!({"start_time": start})).await? == 1, "not the first");
     let request = json!({"start_time": start, "next_by_subj": "timed.b"});
     ensure!(got(&mut streams, "TIMED", request).await? == 2, "not the first of its subject");
-    // The time of a message is a start that includes it, to the nanosecond.
+    // A start time equal to the message's own, to the nanosecond, includes the message.
     let third = streams.direct("TIMED", json!({"seq": 3})).await?.remove(0);
     let request = json!({"start_time": third.field("Nats-Time-Stamp"), "next_by_subj": "timed.>"});
     ensure!(got(&mut streams, "TIMED", request).await? == 3, "not the one stored at that time");
@@ -164,7 +164,7 @@ async fn a_direct_get_without_permission_has_no_responder(fixture: &Fixture) -> 
         let answer = streams.ask(&format!("$JS.API.DIRECT.GET.{subject}"), r#"{"seq":1}"#).await?;
         ensure!(answer.status_line() == "503", "{subject} gets {answer:?}");
     }
-    // The leader's way is open.
+    // STREAM.MSG.GET, which asks the leader, is still allowed.
     streams.done("STREAM.MSG.GET.INDIRECT", json!({"seq": 1})).await?;
     Ok(())
 }

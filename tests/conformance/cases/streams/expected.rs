@@ -1,4 +1,4 @@
-//! `Nats-Expected-*`: publishes that are stored only if the stream is as the publisher thinks.
+//! `Nats-Expected-*`: publishes that are stored only if the stream is in the expected state.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -19,7 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Publishes with one header, and checks the error, if one is due, or the sequence.
+/// Publishes with one header, and checks the error, if one is due, or else the sequence.
 async fn publish(
     streams: &mut Streams,
     subject: &str,
@@ -71,12 +71,12 @@ async fn the_expected_last_sequence_of_the_subject_is_checked(fixture: &Fixture)
     publish(&mut streams, "expsubj.c", (name, "3"), Err((10071, "wrong last sequence: 0"))).await
 }
 
-/// How parts ask where a channel ends without reading its last message.
+/// How the parts ask for a channel's last sequence without reading its last message.
 async fn a_sequence_that_can_not_be_is_refused_with_the_last_of_the_subject(
     fixture: &Fixture,
 ) -> anyhow::Result<()> {
     let mut streams = Streams::open(fixture).await?;
-    // Full from the second message on.
+    // The second message fills the stream.
     streams.create("EXPNEVER", json!({ "max_msgs": 2, "discard": "new" })).await?;
     let never = ("Nats-Expected-Last-Subject-Sequence", "9223372036854775807");
     publish(&mut streams, "expnever.a", never, Err((10071, "wrong last sequence: 0"))).await?;
@@ -112,7 +112,7 @@ async fn the_expected_last_id_is_checked(fixture: &Fixture) -> anyhow::Result<()
     streams.create("EXPID", json!({})).await?;
     let name = "Nats-Expected-Last-Msg-Id";
     publish(&mut streams, "expid.a", ("Nats-Msg-Id", "e-1"), Ok(1)).await?;
-    // With copies nats-server 2.15.1 drops such a publish without a word: whoever relies on it needs a deadline.
+    // With replicas, nats-server 2.15.1 drops such a publish without an answer: a caller needs a deadline.
     if fixture.kind().replicas() == 1 {
         publish(&mut streams, "expid.a", (name, "e-2"), Err((10070, "wrong last msg ID: e-1"))).await?;
     }
@@ -130,7 +130,7 @@ async fn an_unexpected_publish_is_not_stored(fixture: &Fixture) -> anyhow::Resul
         "wrong last sequence: 1",
     )?;
     streams.expect_state("UNEXPECTED", [1, 1, 1]).await?;
-    // Its id was not used up.
+    // The refused publish did not use up its id.
     publish(&mut streams, "unexpected.a", ("Nats-Msg-Id", "u-1"), Ok(2)).await
 }
 

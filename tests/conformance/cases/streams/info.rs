@@ -106,7 +106,7 @@ async fn info_counts_and_tells_deleted_messages(fixture: &Fixture) -> anyhow::Re
     ensure!(state["num_deleted"] == 2 && state["deleted"].is_null(), "{state}");
     let info = streams.done("STREAM.INFO.HOLES", json!({"deleted_details": true})).await?;
     ensure!(info["state"]["deleted"] == json!([2, 4]) && info["state"]["num_deleted"] == 2, "{info}");
-    // A hole in front of all messages is none: the first sequence moves instead.
+    // Deleting the first message makes no gap: the first sequence moves instead.
     streams.done("STREAM.MSG.DELETE.HOLES", json!({"seq": 1})).await?;
     let state = streams.expect_state("HOLES", [2, 3, 5]).await?;
     ensure!(state["num_deleted"] == 1 && state["num_subjects"] == 2, "{state}");
@@ -134,7 +134,7 @@ async fn info_tells_times_of_first_and_last_message(fixture: &Fixture) -> anyhow
     Ok(())
 }
 
-/// Nothing of it on one node: clients take the absence as such.
+/// On one node the field is absent, and clients take the absence as such.
 async fn info_of_a_cluster_names_the_leader(fixture: &Fixture) -> anyhow::Result<()> {
     let mut streams = Streams::open(fixture).await?;
     streams.create("LED", json!({})).await?;

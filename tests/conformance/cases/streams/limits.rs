@@ -1,7 +1,7 @@
-//! Limits of number and size, and what happens to what does not fit.
+//! Limits of number and size, and messages that exceed them.
 //!
-//! How many bytes a message takes is the store's business and differs between the kinds of servers, so cases of
-//! `max_bytes` say only what holds for any.
+//! The store decides how many bytes a message takes, and the kinds of servers differ, so cases of `max_bytes`
+//! check only what holds for every kind.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -45,7 +45,7 @@ async fn a_full_stream_that_discards_new_refuses(fixture: &Fixture) -> anyhow::R
         ensure!(ack["stream"] == "FULLNEW" && ack["seq"] == 0, "{ack}");
     }
     streams.expect_state("FULLNEW", [2, 1, 2]).await?;
-    // What was refused is no duplicate later.
+    // A refused message is no duplicate later.
     streams.done("STREAM.PURGE.FULLNEW", "").await?;
     let ack = streams.publish_with("fullnew.a", &[("Nats-Msg-Id", "f-1")], "x").await?;
     ensure!(ack == json!({"stream": "FULLNEW", "seq": 3}), "{ack}");
@@ -57,14 +57,15 @@ async fn a_full_subject_drops_its_oldest(fixture: &Fixture) -> anyhow::Result<()
     streams.create("PERSUB", json!({"max_msgs_per_subject": 2})).await?;
     let (a, b) = ("persub.a", "persub.b");
     streams.fill("PERSUB", 0, &[b, a, a, a, b, a, a]).await?;
-    // b keeps 1 and 5, a keeps 6 and 7: an idle subject holds the first sequence back, and holes lie in between.
+    // b has 1 and 5, a has 6 and 7: an idle subject holds the first sequence back, and deleted sequences lie
+    // in between.
     let info =
         streams.done("STREAM.INFO.PERSUB", json!({"subjects_filter": ">", "deleted_details": true})).await?;
     let state = &info["state"];
     ensure!(state["subjects"] == json!({a: 2, b: 2}) && state["messages"] == 4, "{state}");
     ensure!(state["first_seq"] == 1 && state["last_seq"] == 7, "{state}");
     ensure!(state["deleted"] == json!([2, 3, 4]) && state["num_deleted"] == 3, "{state}");
-    // Once b moves on, so does the first sequence, past the holes.
+    // Once b moves on, so does the first sequence, past the deleted ones.
     streams.fill("PERSUB", 7, &[b]).await?;
     let state = streams.expect_state("PERSUB", [4, 5, 8]).await?;
     ensure!(state["num_deleted"].is_null(), "{state}");
@@ -147,7 +148,7 @@ async fn room_made_is_room_to_publish(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Headers count.
+/// Headers count towards the size.
 async fn a_message_over_the_size_is_refused(fixture: &Fixture) -> anyhow::Result<()> {
     let mut streams = Streams::open(fixture).await?;
     streams.create("SIZE", json!({"max_msg_size": 100})).await?;

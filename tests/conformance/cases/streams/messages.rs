@@ -34,7 +34,7 @@ async fn filled(fixture: &Fixture, name: &str) -> anyhow::Result<Streams> {
     Ok(streams)
 }
 
-/// Sequence and subject of what this request gets.
+/// Sequence and subject of the answer to this request.
 async fn got(streams: &mut Streams, name: &str, request: Value) -> anyhow::Result<(u64, String)> {
     let answer = streams.done(&format!("{GET}.{name}"), request).await?;
     ensure!(answer["type"] == "io.nats.jetstream.api.v1.stream_msg_get_response", "{answer}");
@@ -144,7 +144,7 @@ async fn a_deleted_message_is_gone_for_good(fixture: &Fixture) -> anyhow::Result
         "{answer}"
     );
     streams.done("STREAM.MSG.DELETE.DELETES", json!({"seq": 1, "no_erase": true})).await?;
-    // The last sequence stays, and is not used again.
+    // The last sequence stays, and is not given again.
     streams.expect_state("DELETES", [2, 2, 4]).await?;
     streams.fill("DELETES", 4, &["deletes.b"]).await?;
     streams.refused("STREAM.MSG.GET.DELETES", json!({"seq": 4}), (404, 10037), "no message found").await?;

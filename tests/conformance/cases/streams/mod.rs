@@ -1,18 +1,18 @@
 //! Cases of streams that speak the JetStream API byte by byte.
 //!
-//! They run several at a time over one server, so each has streams and subjects of its own names. Over a cluster every
-//! stream has three copies.
+//! Several cases run at once over one server, so each uses stream names and subjects of its own. Over a
+//! cluster every stream has three replicas.
 
 use crate::fixture::Case;
 
 mod account;
 mod advisories;
 mod age;
+mod bad_requests;
 mod batch;
 mod create;
 mod direct;
 mod expected;
-mod hostile;
 mod info;
 mod limits;
 mod messages;
@@ -27,7 +27,7 @@ mod restart;
 mod unsupported;
 mod update;
 
-/// Every one.
+/// All cases.
 pub(crate) fn all() -> Vec<Case> {
     [
         account::cases(),
@@ -50,7 +50,7 @@ pub(crate) fn all() -> Vec<Case> {
         restart::cases(),
         replicas::cases(),
         unsupported::cases(),
-        hostile::cases(),
+        bad_requests::cases(),
     ]
     .into_iter()
     .flatten()

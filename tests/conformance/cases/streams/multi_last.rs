@@ -1,24 +1,26 @@
-//! DIRECT.GET with `multi_last`: the last message of each of many subjects by one request.
+//! DIRECT.GET with `multi_last`: the last message of each of many subjects for one request.
 //!
-//! Facts that the edge relies on, for every kind of server:
-//! - The `204` says `Nats-UpTo-Sequence`: the `up_to_seq` that was asked for, otherwise the last sequence of the replica
-//!   that answers, taken before it looked. So the answer is whole up to that sequence, and only up to that one.
-//! - Nothing found is a single `404 No Results` without any sequence: it does not tell how far the replica has come.
-//! - An `up_to_seq` above the replica's last sequence is answered in more than one way: a stream in memory repeats it as
-//!   if it knew everything up to there, one on disk finds nothing. Never ask for that.
-//! - An answer that is cut off by its bytes, or by `batch`, says so only in the `Nats-Num-Pending` of its `204`, which
-//!   counts what was found and not sent; its `Nats-UpTo-Sequence` is that of a whole answer. Those that come are the ones
-//!   with the lowest sequences, so the rest has to be asked for by name.
-//! - With `seq`, what is below it counts neither as found nor as pending, but a `404` comes only if nothing is there at
-//!   all: otherwise the `204` tells how far the replica looked.
-//! - More than 1024 subjects *found* are `413 Too Many Results`; how many are named does not matter. `batch` does not
-//!   change that.
+//! Facts that the edge relies on, over every kind of server:
+//! - The `204` carries `Nats-UpTo-Sequence`: the requested `up_to_seq`, otherwise the last sequence of the
+//!   answering replica, taken before its lookup. So the answer is whole up to exactly that sequence.
+//! - An empty result is a single `404 No Results` without any sequence: it does not tell how far the replica
+//!   has come.
+//! - An `up_to_seq` above the replica's last sequence has different answers: a stream in memory repeats the
+//!   number as if the replica knew everything up to there, a stream on disk finds nothing. Never ask for
+//!   that.
+//! - An answer cut short by its bytes, or by `batch`, says so only in the `Nats-Num-Pending` of its `204`,
+//!   which counts the messages found and not sent; its `Nats-UpTo-Sequence` is that of a whole answer. The
+//!   messages sent have the lowest sequences, so the rest must be asked for by name.
+//! - With `seq`, messages below count neither as found nor as pending, but a `404` comes only if the stream
+//!   has no matching message at all: otherwise the `204` tells how far the replica looked.
+//! - More than 1024 subjects *found* are `413 Too Many Results`; the number of subjects named does not
+//!   matter. `batch` does not change that.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
 
 use crate::fixture::{Case, Fixture, cases};
-use crate::stream::{Streams, places};
+use crate::stream::{Streams, subjects_and_sequences};
 
 pub(crate) fn cases() -> Vec<Case> {
     cases![
@@ -38,7 +40,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// a, b, c, a, b, c as 1 to 6, then d as 7.
+/// A stream with a, b, c, a, b, c as 1 to 6, then d as 7.
 async fn filled(fixture: &Fixture, name: &str) -> anyhow::Result<Streams> {
     let mut streams = Streams::open(fixture).await?;
     streams.create(name, json!({})).await?;
@@ -48,7 +50,7 @@ async fn filled(fixture: &Fixture, name: &str) -> anyhow::Result<Streams> {
     Ok(streams)
 }
 
-/// That these sequences come, and an end that says this as pending and up-to sequence.
+/// Expects these sequences, then an end with this pending count and up-to sequence.
 async fn expect(
     streams: &mut Streams,
     name: &str,
@@ -58,7 +60,7 @@ async fn expect(
 ) -> anyhow::Result<()> {
     let answers = streams.direct(name, request.clone()).await?;
     let (last, found) = answers.split_last().expect("there is an end");
-    let seqs: Vec<u64> = places(found)?.into_iter().map(|place| place.1).collect();
+    let seqs: Vec<u64> = subjects_and_sequences(found)?.into_iter().map(|(_, seq)| seq).collect();
     ensure!(seqs == due, "{due:?} was due for {request}, {answers:?} came");
     let names: Vec<_> = last.fields().into_iter().map(|field| field.0).collect();
     ensure!(
@@ -88,7 +90,7 @@ async fn the_last_message_of_each_subject_comes_in_order(fixture: &Fixture) -> a
 
 async fn a_multi_last_says_up_to_which_sequence_it_knows(fixture: &Fixture) -> anyhow::Result<()> {
     let mut streams = filled(fixture, "KNOWS").await?;
-    // 7 is the last sequence of the stream, though none of these subjects has it.
+    // 7 is the last sequence of the stream, though no message of these subjects has it.
     expect(&mut streams, "KNOWS", json!({"multi_last": ["knows.a", "knows.b"]}), &[4, 5], (0, 7)).await?;
     streams.fill("KNOWS", 7, &["knows.d"]).await?;
     expect(&mut streams, "KNOWS", json!({"multi_last": ["knows.a"]}), &[4], (0, 8)).await
@@ -159,7 +161,7 @@ async fn a_multi_last_that_is_cut_off_says_what_is_pending_and_the_rest_can_be_a
         expect(&mut streams, "TAILCUT", request, &due, (pending, 9)).await?;
         open.drain(..3);
     }
-    // One message always comes, however few bytes it may be.
+    // At least one message comes, however small the limit.
     let request = json!({"multi_last": ["tailcut.*"], "max_bytes": 1});
     expect(&mut streams, "TAILCUT", request, &[1], (8, 9)).await
 }
@@ -171,7 +173,7 @@ async fn a_multi_last_from_a_sequence_on_leaves_out_what_is_before(fixture: &Fix
     expect(&mut streams, "TAILSFROM", request(1), &[4, 5, 6], (0, 7)).await?;
     expect(&mut streams, "TAILSFROM", request(5), &[5, 6], (0, 7)).await?;
     expect(&mut streams, "TAILSFROM", request(6), &[6], (0, 7)).await?;
-    // Nothing is that late, which the replica knows.
+    // The replica knows that no message is that late.
     for late in [7, 8, 1_000] {
         let answers = streams.direct("TAILSFROM", request(late)).await?;
         ensure!(

@@ -18,7 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 async fn three(fixture: &Fixture, name: &str) -> anyhow::Result<Streams> {
     let mut streams = Streams::open(fixture).await?;
-    // Not in the order in which they are told.
+    // Created out of order.
     for letter in ["B", "A", "C"] {
         let subject = format!("{}.{letter}", name.to_lowercase());
         streams.create(&format!("{name}{letter}"), json!({"subjects": [subject]})).await?;
@@ -50,7 +50,7 @@ async fn names_are_paged_through_in_order(fixture: &Fixture) -> anyhow::Result<(
     Ok(())
 }
 
-/// One node says null, a cluster says null or an empty list.
+/// One node says null, a cluster null or an empty list.
 fn is_empty(names: &Value) -> bool {
     names.is_null() || names.as_array().is_some_and(Vec::is_empty)
 }

@@ -1,4 +1,4 @@
-//! What a publisher is told, and the duplicate window.
+//! The acknowledgement of a publish, and the duplicate window.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ async fn an_acknowledgement_names_stream_and_sequence(fixture: &Fixture) -> anyh
     streams.create("ACKED", json!({})).await?;
     for seq in 1..=3 {
         let answer = streams.ask("acked.a", "x").await?;
-        // To the byte: other clients may read it with less than a JSON parser.
+        // Equal to the byte: other clients may read the acknowledgement without a JSON parser.
         ensure!(answer.text() == format!(r#"{{"stream":"ACKED","seq":{seq}}}"#), "{answer:?}");
         ensure!(answer.headers.is_none(), "{answer:?}");
     }
@@ -118,7 +118,7 @@ async fn an_id_may_be_used_again_after_the_window(fixture: &Fixture) -> anyhow::
     streams.publish_with("window.a", &id, "").await?;
     let again = streams.publish_with("window.a", &id, "").await?;
     ensure!(again["duplicate"] == true, "{again}");
-    // A duplicate does not prolong the window, so this ends.
+    // A duplicate does not prolong the window, so this loop ends.
     let mut poll = tokio::time::interval(std::time::Duration::from_millis(20));
     loop {
         poll.tick().await;
@@ -184,7 +184,7 @@ async fn two_streams_count_for_themselves(fixture: &Fixture) -> anyhow::Result<(
         let ack = streams.publish(subject, "").await?;
         ensure!(ack == json!({"stream": due.0, "seq": due.1}), "{ack}");
     }
-    // An id counts within its stream.
+    // An id counts only within its stream.
     for (subject, seq) in [("twina.x", 3), ("twinb.x", 2)] {
         let ack = streams.publish_with(subject, &id, "").await?;
         ensure!(ack["seq"] == seq && ack["duplicate"] == Value::Null, "{ack}");

@@ -1,4 +1,4 @@
-//! STREAM.PURGE, and what the sequences do afterwards.
+//! STREAM.PURGE, and the sequences afterwards.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// a, b, a, b, a, c as 1 to 6.
+/// A stream with a, b, a, b, a, c as 1 to 6.
 async fn filled(fixture: &Fixture, name: &str) -> anyhow::Result<Streams> {
     let mut streams = Streams::open(fixture).await?;
     streams.create(name, json!({})).await?;
@@ -51,7 +51,7 @@ async fn a_purge_takes_all(fixture: &Fixture) -> anyhow::Result<()> {
     ensure!(answer["success"] == true && answer["purged"] == 6, "{answer}");
     let state = streams.expect_state("PURGEALL", [0, 7, 6]).await?;
     ensure!(state["first_ts"] == "0001-01-01T00:00:00Z" && state["bytes"] == 0, "{state}");
-    // No sequence is used again.
+    // No sequence is given again.
     streams.fill("PURGEALL", 6, &["purgeall.a"]).await?;
     streams.expect_state("PURGEALL", [1, 7, 7]).await?;
     streams.direct_status("PURGEALL", json!({"seq": 1}), "404 Message Not Found").await
@@ -104,7 +104,7 @@ async fn a_purge_of_one_subject_leaves_so_many(fixture: &Fixture) -> anyhow::Res
     Ok(())
 }
 
-/// The sequence itself stays.
+/// The message with that sequence stays.
 async fn a_purge_of_one_subject_goes_up_to_a_sequence(fixture: &Fixture) -> anyhow::Result<()> {
     let mut streams = filled(fixture, "PURGEUPTO").await?;
     purge(&mut streams, "PURGEUPTO", json!({"filter": "purgeupto.a", "seq": 5}), 2).await?;

@@ -1,4 +1,4 @@
-//! STREAM.CREATE with a configuration that makes no sense.
+//! STREAM.CREATE with invalid configurations.
 
 use serde_json::json;
 
@@ -24,7 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Creates with `settings` each, which must be refused like this.
+/// Sends a STREAM.CREATE with each of `settings`, and expects this refusal.
 async fn refuse(
     fixture: &Fixture,
     name: &str,

@@ -1,10 +1,10 @@
-//! What holds because a stream has copies that may be behind; on one node the same cases hold trivially.
+//! Promises about replicas that may be behind; on one node the same cases hold trivially.
 //!
-//! Facts that the edge and the publisher rely on:
-//! - STREAM.MSG.GET is answered by the leader: what was acknowledged is found at once. A direct get is answered by the
-//!   replica of the client's own node, and may miss it.
-//! - A multi_last is whole up to its `Nats-UpTo-Sequence`: a tail that it does not tell is above that.
-//! - While a stream has no leader, a publish gets 503 at once; it can be tried again with the same id.
+//! Facts that the edge and the publisher-api rely on:
+//! - The leader answers STREAM.MSG.GET: an acknowledged message is found at once. The replica of the client's
+//!   own node answers a direct get, and may miss the message.
+//! - A multi_last is whole up to its `Nats-UpTo-Sequence`: every tail that it misses is above that.
+//! - While a stream has no leader, a publish gets 503 at once, and may be repeated with the same id.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -78,7 +78,8 @@ async fn what_was_acknowledged_survives_the_leader(fixture: &Fixture) -> anyhow:
         ensure!(ack["seq"] == seq, "{ack}");
     }
     server.kill_node(leader).await?;
-    // Without a leader nobody listens: 503, at once. The same id is tried until somebody does.
+    // Without a leader nobody listens: 503, at once. The publish is repeated with the same id until a leader
+    // answers.
     let mut poll = tokio::time::interval(std::time::Duration::from_millis(20));
     let mut refusals = 0;
     let ack = loop {
@@ -87,7 +88,7 @@ async fn what_was_acknowledged_survives_the_leader(fixture: &Fixture) -> anyhow:
         match streams.client.message_within(std::time::Duration::from_secs(2)).await? {
             Some(answer) if answer.status_line() == "503" => refusals += 1,
             Some(answer) => break answer.json()?,
-            // It was on its way to the leader that died.
+            // The publish was on its way to the leader that died.
             None => {}
         }
     };
@@ -111,7 +112,7 @@ async fn without_a_majority_a_publish_is_not_acknowledged(fixture: &Fixture) -> 
     for node in [1, 2] {
         server.kill_node(node).await?;
     }
-    // Silence while the last node thinks that it may still lead; once it does not, nobody listens: 503.
+    // No answer while the last node thinks that it may still lead; after that nobody listens: 503.
     for _ in 0..20 {
         streams.send("minority.a", &[], "x").await?;
         match streams.client.message_within(std::time::Duration::from_millis(500)).await? {
@@ -123,8 +124,8 @@ async fn without_a_majority_a_publish_is_not_acknowledged(fixture: &Fixture) -> 
             None => {}
         }
     }
-    // A node that led the stream serves no direct gets any more, another one still does. Read over another connection,
-    // because answers to the publishes may still come.
+    // A former leader serves no direct gets any more, another node still does. A connection of its own,
+    // because answers to the publishes may still come on the first one.
     let mut reader = Streams::open_at(fixture, server.address()).await?;
     let found = reader.direct("MINORITY", json!({"seq": 1})).await?.remove(0);
     ensure!(found.text() == "minority.a 1" || found.status_line() == "503", "{found:?}");

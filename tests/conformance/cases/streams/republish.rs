@@ -1,7 +1,7 @@
-//! The copy of a stored message that goes out on another subject.
+//! Republishing: the live copy of a stored message on another subject.
 //!
-//! On a cluster the cases listen on the node that leads the stream, because a subscription made on another node reaches
-//! it with a delay.
+//! On a cluster the cases listen on the node that leads the stream, because that node learns late of a
+//! subscription made on another node.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A stream that republishes to `<name>-live.>`, and a client at its leader that listens there.
+/// A stream that republishes to `<name>-live.>`, and a client on its leader that listens there.
 async fn listening(fixture: &Fixture, name: &str, settings: Value) -> anyhow::Result<Streams> {
     let lower = name.to_lowercase();
     let mut all = json!({"republish": {"src": format!("{lower}.>"), "dest": format!("{lower}-live.>")}});
@@ -41,7 +41,7 @@ async fn listening(fixture: &Fixture, name: &str, settings: Value) -> anyhow::Re
     Ok(leader)
 }
 
-/// Publishes; the copy and the acknowledgement, which must come in this order.
+/// Publishes; returns the live copy and the acknowledgement, which must come in this order.
 async fn both(
     streams: &mut Streams,
     subject: &str,
@@ -87,7 +87,7 @@ async fn the_copy_tells_where_its_message_stands(fixture: &Fixture) -> anyhow::R
     Ok(())
 }
 
-/// For each of many in flight at a time, on the connection that published.
+/// Many publishes in flight at once; the client that publishes also listens.
 async fn the_copy_comes_before_the_acknowledgement(fixture: &Fixture) -> anyhow::Result<()> {
     let mut streams = listening(fixture, "BEFORE", json!({})).await?;
     let bytes: String = (0..300).map(|_| format!("PUB before.a {} 1\r\nx\r\n", streams.inbox)).collect();
@@ -198,8 +198,8 @@ async fn copies_of_many_publishers_come_in_the_order_of_sequences(fixture: &Fixt
     Ok(())
 }
 
-/// A limit takes the old message before the new one is stored, and the new copy names the old one all the same or 0:
-/// what it names is never wrong.
+/// A limit drops the old message before the new one is stored. The new live copy still names the old message,
+/// or 0: never a wrong sequence.
 async fn the_copy_before_one_that_a_limit_dropped_is_named(fixture: &Fixture) -> anyhow::Result<()> {
     let mut streams = listening(fixture, "DROPSONE", json!({"max_msgs_per_subject": 1})).await?;
     for (seq, before) in [(1, 0), (2, 1), (3, 2)] {

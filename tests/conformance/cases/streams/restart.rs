@@ -1,6 +1,7 @@
-//! What a server still knows after it was ended at once and started again over the same folder.
+//! State after a server was killed and started again over the same folder.
 //!
-//! One server each, so these cases are about one node; what a cluster keeps when a node dies is in `replicas.rs`.
+//! Each case has a server of its own, so these are about one node; `replicas.rs` shows a cluster whose node
+//! dies.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -19,14 +20,14 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A stream on disk at a server of this case's own, filled with a, b, a, b as 1 to 4.
-struct Kept {
+/// A stream on disk at a server of this case's own, with a, b, a, b as 1 to 4.
+struct OnDisk {
     server: Server,
     streams: Streams,
 }
 
-impl Kept {
-    /// None on a cluster.
+impl OnDisk {
+    /// `None` on a cluster.
     async fn start(fixture: &Fixture, settings: Value) -> anyhow::Result<Option<Self>> {
         if fixture.kind().replicas() > 1 {
             return Ok(None);
@@ -49,63 +50,63 @@ impl Kept {
 
 async fn streams_and_messages_survive_a_restart(fixture: &Fixture) -> anyhow::Result<()> {
     let settings = json!({"max_msgs": 100, "republish": {"src": "kept.>", "dest": "kept-live.>"}});
-    let Some(mut kept) = Kept::start(fixture, settings).await? else { return Ok(()) };
-    kept.streams.publish_with("kept.c", &[("X", "y")], "with headers").await?;
-    let before = kept.streams.done("STREAM.INFO.KEPT", "").await?;
-    let first = kept.streams.direct("KEPT", json!({"seq": 1})).await?.remove(0);
-    let mut kept = kept.restart(fixture).await?;
-    let after = kept.streams.done("STREAM.INFO.KEPT", "").await?;
+    let Some(mut server) = OnDisk::start(fixture, settings).await? else { return Ok(()) };
+    server.streams.publish_with("kept.c", &[("X", "y")], "with headers").await?;
+    let before = server.streams.done("STREAM.INFO.KEPT", "").await?;
+    let first = server.streams.direct("KEPT", json!({"seq": 1})).await?.remove(0);
+    let mut server = server.restart(fixture).await?;
+    let after = server.streams.done("STREAM.INFO.KEPT", "").await?;
     for key in ["config", "created", "state"] {
         ensure!(before[key] == after[key], "{key} was {} and is {}", before[key], after[key]);
     }
-    let again = kept.streams.direct("KEPT", json!({"seq": 1})).await?.remove(0);
+    let again = server.streams.direct("KEPT", json!({"seq": 1})).await?.remove(0);
     ensure!(again.headers == first.headers && again.payload == first.payload, "{again:?} is not {first:?}");
-    let fifth = kept.streams.direct("KEPT", json!({"seq": 5})).await?.remove(0);
+    let fifth = server.streams.direct("KEPT", json!({"seq": 5})).await?.remove(0);
     ensure!(fifth.field("X") == "y" && fifth.text() == "with headers", "{fifth:?}");
-    kept.streams.client.send("SUB kept-live.> 9\r\n").await?;
-    kept.streams.send("kept.a", &[], "x").await?;
-    let copy = kept.streams.client.message().await?;
+    server.streams.client.send("SUB kept-live.> 9\r\n").await?;
+    server.streams.send("kept.a", &[], "x").await?;
+    let copy = server.streams.client.message().await?;
     ensure!(copy.field("Nats-Sequence") == "6" && copy.field("Nats-Last-Sequence") == "3", "{copy:?}");
     Ok(())
 }
 
 async fn the_last_sequence_survives_a_purge_and_a_restart(fixture: &Fixture) -> anyhow::Result<()> {
-    let Some(mut kept) = Kept::start(fixture, json!({})).await? else { return Ok(()) };
-    kept.streams.done("STREAM.PURGE.KEPT", "").await?;
-    let mut kept = kept.restart(fixture).await?;
-    kept.streams.expect_state("KEPT", [0, 5, 4]).await?;
-    kept.streams.fill("KEPT", 4, &["kept.a"]).await
+    let Some(mut server) = OnDisk::start(fixture, json!({})).await? else { return Ok(()) };
+    server.streams.done("STREAM.PURGE.KEPT", "").await?;
+    let mut server = server.restart(fixture).await?;
+    server.streams.expect_state("KEPT", [0, 5, 4]).await?;
+    server.streams.fill("KEPT", 4, &["kept.a"]).await
 }
 
 async fn the_duplicate_window_survives_a_restart(fixture: &Fixture) -> anyhow::Result<()> {
-    let Some(mut kept) = Kept::start(fixture, json!({})).await? else { return Ok(()) };
+    let Some(mut server) = OnDisk::start(fixture, json!({})).await? else { return Ok(()) };
     let id = [("Nats-Msg-Id", "r-1")];
-    ensure!(kept.streams.publish_with("kept.a", &id, "x").await?["seq"] == 5, "not 5");
-    let mut kept = kept.restart(fixture).await?;
-    let ack = kept.streams.publish_with("kept.a", &id, "x").await?;
+    ensure!(server.streams.publish_with("kept.a", &id, "x").await?["seq"] == 5, "not 5");
+    let mut server = server.restart(fixture).await?;
+    let ack = server.streams.publish_with("kept.a", &id, "x").await?;
     ensure!(ack == json!({"stream": "KEPT", "seq": 5, "duplicate": true}), "{ack}");
     Ok(())
 }
 
 async fn deleted_messages_stay_deleted_over_a_restart(fixture: &Fixture) -> anyhow::Result<()> {
-    let Some(mut kept) = Kept::start(fixture, json!({})).await? else { return Ok(()) };
+    let Some(mut server) = OnDisk::start(fixture, json!({})).await? else { return Ok(()) };
     for seq in [2, 4] {
-        kept.streams.done("STREAM.MSG.DELETE.KEPT", json!({"seq": seq})).await?;
+        server.streams.done("STREAM.MSG.DELETE.KEPT", json!({"seq": seq})).await?;
     }
-    let mut kept = kept.restart(fixture).await?;
-    kept.streams.expect_state("KEPT", [2, 1, 4]).await?;
+    let mut server = server.restart(fixture).await?;
+    server.streams.expect_state("KEPT", [2, 1, 4]).await?;
     for seq in [2, 4] {
-        kept.streams.direct_status("KEPT", json!({"seq": seq}), "404 Message Not Found").await?;
+        server.streams.direct_status("KEPT", json!({"seq": seq}), "404 Message Not Found").await?;
     }
-    kept.streams.fill("KEPT", 4, &["kept.a"]).await
+    server.streams.fill("KEPT", 4, &["kept.a"]).await
 }
 
 async fn limits_hold_after_a_restart(fixture: &Fixture) -> anyhow::Result<()> {
     let settings = json!({"max_msgs_per_subject": 2});
-    let Some(kept) = Kept::start(fixture, settings).await? else { return Ok(()) };
-    let mut kept = kept.restart(fixture).await?;
-    kept.streams.fill("KEPT", 4, &["kept.a", "kept.a"]).await?;
-    let info = kept.streams.done("STREAM.INFO.KEPT", json!({"subjects_filter": ">"})).await?;
+    let Some(server) = OnDisk::start(fixture, settings).await? else { return Ok(()) };
+    let mut server = server.restart(fixture).await?;
+    server.streams.fill("KEPT", 4, &["kept.a", "kept.a"]).await?;
+    let info = server.streams.done("STREAM.INFO.KEPT", json!({"subjects_filter": ">"})).await?;
     ensure!(info["state"]["subjects"] == json!({"kept.a": 2, "kept.b": 2}), "{info}");
     let due = (info["state"]["first_seq"].as_u64(), info["state"]["last_seq"].as_u64());
     ensure!(due == (Some(2), Some(6)), "{info}");

@@ -1,4 +1,4 @@
-//! What nats-server has and the embedded bus does not, and what both do not have.
+//! Features that nats-server has and the embedded bus lacks, and features that both lack.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -74,7 +74,7 @@ async fn what_is_asked_of_consumers_of_a_missing_stream_is_10059(fixture: &Fixtu
         ("CONSUMER.PAUSE.NOSTREAM.c", "{}".to_owned()),
     ];
     for (path, body) in calls {
-        // A cluster lists none for a stream that is not there.
+        // A cluster answers no list for a stream that does not exist.
         if path.contains("LIST") && fixture.kind().replicas() > 1 {
             continue;
         }
@@ -83,7 +83,7 @@ async fn what_is_asked_of_consumers_of_a_missing_stream_is_10059(fixture: &Fixtu
     Ok(())
 }
 
-/// What `create_key_value` of nats.py 2.15 sends.
+/// Sends the request of `create_key_value` in nats.py 2.15.
 async fn a_key_value_bucket_of_nats_py_can_be_created(fixture: &Fixture) -> anyhow::Result<()> {
     let mut streams = Streams::open(fixture).await?;
     let settings = json!({

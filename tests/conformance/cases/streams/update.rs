@@ -1,4 +1,4 @@
-//! STREAM.UPDATE: what of a stream may change, and what follows.
+//! STREAM.UPDATE: the settings that may change, and the effect.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -110,7 +110,7 @@ async fn a_republish_can_be_added_and_removed(fixture: &Fixture) -> anyhow::Resu
     let messages = leader.client.messages(2).await?;
     ensure!(messages[0].subject == "later-live.a" && messages[1].subject == leader.inbox, "{messages:?}");
     update(&mut streams, "LATER", json!({})).await?;
-    // The copy would come ahead of the acknowledgement.
+    // A live copy would come before the acknowledgement.
     ensure!(
         leader.publish("later.a", "y").await? == json!({"stream": "LATER", "seq": 2}),
         "no acknowledgement"

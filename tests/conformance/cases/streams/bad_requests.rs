@@ -80,7 +80,7 @@ async fn numbers_out_of_range_are_10025(fixture: &Fixture) -> anyhow::Result<()>
     for setting in settings {
         let config = streams.config("RANGE", setting);
         let outcome = streams.refused("STREAM.CREATE.RANGE", config, (400, 10025), "invalid JSON").await;
-        // A stream that was made with such a number after all must not stand in the lists that other cases read.
+        // If the stream was created after all, it must not appear in the lists of other cases.
         streams.api("STREAM.DELETE.RANGE", "").await?;
         outcome?;
     }
@@ -124,7 +124,7 @@ async fn calls_that_do_not_exist_are_not_answered(fixture: &Fixture) -> anyhow::
     {
         streams.send(subject, &[], "").await?;
     }
-    // Answered behind the others.
+    // The answer comes after those to the other requests.
     streams.send("$JS.API.INFO", &[], "").await?;
     let answer = streams.client.message().await?;
     ensure!(answer.json()?["limits"].is_object(), "{answer:?}");

@@ -1,4 +1,4 @@
-//! Input that breaks the rules: the connection that sent it ends, everyone else goes on.
+//! Input that breaks the protocol: the connection that sent it ends, all others continue.
 
 use anyhow::ensure;
 
@@ -17,11 +17,11 @@ pub(crate) fn cases() -> Vec<Case> {
         too_many_arguments_end_the_connection,
         connect_that_is_not_json_ends_the_connection,
         bytes_that_are_no_text_end_the_connection,
-        others_go_on_while_a_peer_misbehaves,
+        others_go_on_while_a_client_misbehaves,
     ]
 }
 
-/// Sends `input` behind a good CONNECT.
+/// Sends `input` after a valid CONNECT.
 async fn offend(fixture: &Fixture, input: impl AsRef<[u8]>) -> anyhow::Result<RawClient> {
     let mut client = RawClient::connect(fixture.shared.address()).await?;
     client.send(input).await?;
@@ -90,7 +90,7 @@ async fn bytes_that_are_no_text_end_the_connection(fixture: &Fixture) -> anyhow:
     Ok(())
 }
 
-async fn others_go_on_while_a_peer_misbehaves(fixture: &Fixture) -> anyhow::Result<()> {
+async fn others_go_on_while_a_client_misbehaves(fixture: &Fixture) -> anyhow::Result<()> {
     let mut good = RawClient::open(fixture.shared.address()).await?;
     good.send(format!("{CONNECT}SUB faults.good 1\r\n")).await?;
     good.settle().await?;
@@ -99,7 +99,7 @@ async fn others_go_on_while_a_peer_misbehaves(fixture: &Fixture) -> anyhow::Resu
         good.publish("faults.good", number.to_string()).await?;
         let messages = good.sync_messages().await?;
         ensure!(messages.len() == 1 && messages[0].text() == number.to_string(), "{messages:?}");
-        // A message may reach the offender before its offence is seen.
+        // A message may reach the offender before the server sees the bad input.
         bad.until_closed().await?;
     }
     Ok(())
