@@ -1,8 +1,8 @@
-//! Back ends that publish: one call a message, batches, and the publishing WebSocket.
+//! Back ends that publish: one message per call, batches, and the publishing WebSocket.
 //!
-//! A user's messages all come from one caller, in the order of their numbers, so that the order in which they must arrive
-//! is known. Calls with an `Idempotency-Key` are repeated, at one publisher-api after the other, until they are answered.
-//! The WebSocket has no key, so what it got no answer for is left as it is: it may have been stored, once.
+//! All messages of a user come from one caller, in the order of their numbers, so that the expected order is
+//! known. A call with an `Idempotency-Key` is repeated, at one publisher-api after the other, until it is
+//! answered. The WebSocket has no key, so an unanswered message is left alone: it may have been stored, once.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,18 +21,18 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::clock::{Clock, back_off, pass};
 use crate::ledger::{Ledger, Note};
 
-/// A call that takes longer is given up and repeated.
+/// After this time without an answer a call is repeated.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
-/// How large a large message is at least, and how much more it may be.
+/// Smallest size of a large message, and the most that is added to it, in bytes.
 const LARGE: u32 = 100_000;
 const LARGER: u32 = 50_000;
-/// Messages of a batch.
+/// Messages per batch.
 const BATCH: u64 = 20;
-/// Messages of a WebSocket that are not answered yet.
+/// Unanswered messages of a WebSocket.
 const IN_FLIGHT: usize = 16;
 
-/// How a caller publishes.
+/// The way a caller publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
     /// `POST /v1/publish` with a key.
@@ -43,18 +43,18 @@ pub(crate) enum How {
     Socket,
 }
 
-/// What all callers of a case share.
+/// State shared by all callers of a case.
 #[derive(Debug)]
 pub(crate) struct Books {
     ledger: Mutex<Ledger>,
-    /// Messages that nobody has begun to send.
+    /// Messages that no caller has begun.
     left: AtomicU64,
     pub(crate) total: u64,
     clock: Clock,
-    /// Messages a second that are begun while something is to be broken yet.
+    /// Messages begun per second while disturbances are still to come.
     pace: u64,
-    /// Of a user's messages each with such a number is a large one. Users get about as many, so that large ones are the
-    /// last of many users at about the same time.
+    /// Divides the numbers of a user's large messages. Users get about equally many messages, so the large
+    /// ones are the last messages of many users at about the same time.
     large_every: u32,
     unbounded: AtomicBool,
 }
@@ -64,9 +64,9 @@ pub(crate) struct Books {
 pub(crate) struct Caller {
     pub(crate) lane: u32,
     pub(crate) how: How,
-    /// Its users and the number of the last message of each.
+    /// The caller's users, with the number of each user's last message.
     pub(crate) users: Vec<(u32, u32)>,
-    /// All publisher-apis; it prefers the first.
+    /// All publisher-apis; the caller prefers the first.
     pub(crate) publishers: Vec<(SocketAddr, Publisher)>,
     pub(crate) random: fastrand::Rng,
     pub(crate) clock: Clock,
@@ -74,36 +74,36 @@ pub(crate) struct Caller {
 }
 
 impl Books {
-    /// For a case of so many messages, of which at most `pace` a second are begun until `hurry`.
+    /// For a case of `total` messages, of which at most `pace` are begun per second until [`Books::hurry`].
     pub(crate) fn new(total: u64, pace: u64, large_every: u32, clock: Clock) -> Self {
         let (left, unbounded) = (AtomicU64::new(total), AtomicBool::new(false));
         Self { ledger: Mutex::default(), left, total, clock, pace, large_every, unbounded }
     }
 
-    /// What is published.
+    /// The text of a message.
     fn text(&self, note: &Note) -> String {
         let is_large = note.number.is_multiple_of(self.large_every);
         let bytes = if is_large { LARGE + note.user.wrapping_mul(7_919) % LARGER } else { 0 };
         note.text(bytes as usize)
     }
 
-    /// Nothing will be broken any more: what is left may be published as fast as it goes.
+    /// Lifts the pace: no disturbance is to come any more.
     pub(crate) fn hurry(&self) {
         self.unbounded.store(true, Ordering::Relaxed);
     }
 
-    /// Never held across an await.
+    /// The ledger. No caller holds the lock across an await.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Messages that were begun.
+    /// Messages begun so far.
     pub(crate) fn begun(&self) -> u64 {
         self.total - self.left.load(Ordering::Relaxed)
     }
 
-    /// Takes up to so many from those that are left, when it is their time: what is broken is to meet messages, so that
-    /// they may not all be published before.
+    /// Takes up to `most` of the messages that are left, once it is their time. The pace keeps messages in
+    /// flight until the last disturbance.
     async fn take(&self, most: u64) -> u64 {
         let less = |left: u64| Some(left.saturating_sub(most));
         let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
@@ -126,7 +126,7 @@ impl Caller {
         }
     }
 
-    /// The next message for one of its users.
+    /// The next message, for one of the caller's users.
     fn next(&mut self) -> Note {
         let index = self.random.usize(..self.users.len());
         let (user, number) = &mut self.users[index];
@@ -139,7 +139,7 @@ impl Caller {
     async fn call(&mut self) {
         while self.books.take(1).await == 1 {
             let note = self.next();
-            // Counted ones make the edges say what they have; those that nobody counts leave them to themselves.
+            // A counted message makes the edges report; an uncounted one leaves the edges to themselves.
             let counted = self.random.bool();
             let body =
                 json!({ "to": { "users": [note.user] }, "raw": self.books.text(&note), "receipt": counted });
@@ -173,7 +173,7 @@ impl Caller {
         }
     }
 
-    /// Repeats a call with the same key until it is answered with a success that is one.
+    /// Repeats a call with the same key until `done` accepts the answer.
     async fn insist(&mut self, path: &str, key: &str, body: &Value, done: impl Fn(&Value) -> bool) {
         let body = body.to_string();
         for attempt in 0.. {
@@ -181,7 +181,7 @@ impl Caller {
             let answered = timeout(PATIENCE, post(&self.publishers[index].1, path, key, body.clone())).await;
             if let Ok(Some((status, answer))) = answered {
                 if status == 200 && done(&answer) {
-                    // What worked is what it goes on with.
+                    // The publisher-api that answered is now the preferred one.
                     self.publishers.rotate_left(index);
                     return;
                 }
@@ -211,7 +211,7 @@ impl Caller {
         }
     }
 
-    /// Publishes over one socket; whether there is more to send over another.
+    /// Publishes over one socket. Returns whether more is left to send over another.
     async fn converse(&mut self, mut socket: WebSocketStream<TcpStream>) -> bool {
         let mut unanswered = Vec::new();
         let mut left = true;

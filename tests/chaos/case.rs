@@ -1,7 +1,7 @@
-//! One case: a crowd of sessions, callers that publish, a script of disturbances, and the judgement.
+//! A case: many sessions, callers that publish, a script of disturbances, and a verdict.
 //!
-//! Cases run one after the other, since each loads the machine. Everything that is chosen is chosen from the seed; what
-//! the machine's own timing decides is not repeatable, which is why the seed's choices are many.
+//! Cases run one after the other, since each loads the machine. The seed decides every random choice. The
+//! timing of the machine is not repeatable, which is why the seed decides so much.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -19,32 +19,33 @@ use crate::clock::{Clock, pass};
 use crate::ledger::Verdict;
 use crate::nodes::Nodes;
 use crate::session::{Session, Shared};
-use crate::stage::{EDGES, Keeper, PUBLISHERS, Programs, Stage};
+use crate::stage::{CaseBus, EDGES, PUBLISHERS, Programs, Stage};
 
-/// Users; each has a recovering session, every fourth has one on another edge too, every second a plain one.
+/// Users. Each has a recovering session; every fourth has a second one on another edge, every second a plain
+/// one.
 const USERS: u32 = 200;
 const CALLERS: [How; 8] =
     [How::Call, How::Call, How::Call, How::Call, How::Batch, How::Batch, How::Socket, How::Socket];
-/// Between two looks at how far a case is.
+/// Interval between two looks at the progress of a case.
 const POLL: Duration = Duration::from_millis(100);
 /// How long clients may take to catch up after the last message, disturbances included.
 const CATCH_UP: Duration = Duration::from_secs(60);
-/// What comes twice may come late.
+/// How long to wait for late duplicates.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
-/// One case at a time.
+/// Held by the running case.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Which bus a case needs.
+/// The bus that a case needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Over {
     /// `message-center bus`.
     Bus,
-    /// So many nats-servers.
+    /// This many nats-servers.
     Nats(usize),
 }
 
-/// A running case, for its script.
+/// A running case, as its script sees it.
 #[derive(Debug)]
 pub(crate) struct Case {
     pub(crate) stage: Stage,
@@ -56,17 +57,18 @@ pub(crate) struct Case {
     callers: Drain,
 }
 
-/// Whether this is the long version.
+/// Whether this run is the long version.
 pub(crate) fn is_long() -> bool {
     std::env::var_os("MC_CHAOS_LONG").is_some_and(|value| value == "1")
 }
 
-/// Messages a second while something is to be broken yet.
+/// Messages per second while disturbances are still to come.
 fn pace() -> u64 {
     if is_long() { 1500 } else { 250 }
 }
 
-/// Which of a user's messages are large ones: each tenth, each fiftieth in the long version, which has more of them.
+/// Divides the numbers of large messages: 10 in the short version, 50 in the long one, which has more
+/// messages.
 fn large_every() -> u32 {
     if is_long() { 50 } else { 10 }
 }
@@ -80,18 +82,18 @@ fn seed() -> u64 {
     given.unwrap_or_else(|| fastrand::u64(..1_000_000))
 }
 
-/// Runs a case and judges it. A case whose bus is not installed is left to `tests/run`, which says so.
+/// Runs a case and judges it. A case whose bus is not installed is left to `tests/run`, and says so.
 ///
 /// # Panics
-/// A promise was broken.
+/// A promise is broken.
 pub(crate) async fn run(name: &str, over: Over, script: impl AsyncFnOnce(&mut Case)) {
     run_from(name, over, Programs::default(), &[], script).await;
 }
 
-/// The same, with parts that are started from these programs at first, and these settings for all.
+/// As [`run`], but all parts start from `programs`, with these settings.
 ///
 /// # Panics
-/// A promise was broken.
+/// A promise is broken.
 pub(crate) async fn run_from(
     name: &str,
     over: Over,
@@ -99,7 +101,7 @@ pub(crate) async fn run_from(
     settings: &[(&str, &str)],
     script: impl AsyncFnOnce(&mut Case),
 ) {
-    let keeper = match over {
+    let bus = match over {
         Over::Bus => None,
         Over::Nats(count) => match tools::find("MC_TEST_NATS_SERVER", name) {
             Some(binary) => Some((binary, count)),
@@ -109,11 +111,11 @@ pub(crate) async fn run_from(
     let turn = TURN.lock().await;
     let (seed, total) = (seed(), if is_long() { 100_000 } else { 4_000 });
     say(&format!("{name}: MC_CHAOS_SEED={seed}\n"));
-    let keeper = match keeper {
-        None => Keeper::bus(programs.bus.clone()).await,
-        Some((binary, count)) => Keeper::Nodes(Nodes::start(binary, count).await),
+    let bus = match bus {
+        None => CaseBus::embedded(programs.bus.clone()).await,
+        Some((binary, count)) => CaseBus::Nodes(Nodes::start(binary, count).await),
     };
-    let stage = Stage::start(keeper, settings, programs).await;
+    let stage = Stage::start(bus, settings, programs).await;
     let mut case = Case::start(stage, seed, total).await;
     script(&mut case).await;
     let (verdict, warnings) = case.end().await;
@@ -131,7 +133,7 @@ impl Case {
         let (sessions, callers) = (Drain::new(), Drain::new());
         let mut case = Self { stage, random, books, diaries: Vec::new(), clock, sessions, callers };
         case.open_sessions().await;
-        // The pace counts from the first message on.
+        // The pace counts from the first message.
         case.books = Arc::new(Books::new(total, pace(), large_every(), Clock::start()));
         case.open_callers();
         case
@@ -196,27 +198,28 @@ impl Case {
         }
     }
 
-    /// Places in the run where something is broken: few in the short version, many in the long one.
-    pub(crate) fn places(&mut self) -> Vec<f64> {
+    /// Moments of the disturbances, as shares of all messages: few in the short version, many in the long
+    /// one.
+    pub(crate) fn moments(&mut self) -> Vec<f64> {
         let count = if is_long() { 8 } else { 2 };
         let width = 0.75 / f64::from(count);
-        (0..count).map(|place| 0.05 + width * (f64::from(place) + 0.6 * self.random.f64())).collect()
+        (0..count).map(|index| 0.05 + width * (f64::from(index) + 0.6 * self.random.f64())).collect()
     }
 
-    /// Waits until this share of all messages was begun.
+    /// Waits until this share of all messages has begun.
     pub(crate) async fn reach(&self, share: f64) {
         #[expect(clippy::cast_precision_loss, reason = "a share of a few thousand")]
         let reached = || self.books.begun() as f64 >= share * self.books.total as f64;
         self.wait(&format!("{:.0} % of the messages are begun", share * 100.0), reached).await;
     }
 
-    /// Lets between a tenth and all of this time pass.
+    /// Waits for a random time between a tenth of `most` and `most`.
     pub(crate) async fn pause(&mut self, most: Duration) {
         let share = 0.1 + 0.9 * self.random.f64();
         pass(most.mul_f64(share)).await;
     }
 
-    /// Waits as long as there is progress of any kind, and no longer.
+    /// Waits until `done`, as long as there is any progress.
     async fn wait(&self, what: &str, done: impl Fn() -> bool) {
         let (mut ticks, mut moved) = (interval(POLL), (0, 0, Instant::now()));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -231,7 +234,8 @@ impl Case {
         }
     }
 
-    /// Lets callers finish and clients catch up, ends everything, and judges. With what the parts warned of.
+    /// Lets callers finish and clients catch up, ends everything, and judges. Returns the verdict and the
+    /// warnings of the parts.
     async fn end(self) -> (Verdict, String) {
         self.books.hurry();
         self.wait("all callers are done", || self.callers.tasks() == 0).await;
@@ -250,7 +254,7 @@ impl Case {
                 }
             }
         };
-        // What is missing then is lost; the verdict names it.
+        // Messages still missing then are lost; the verdict names them.
         let _ = timeout(CATCH_UP, caught_up).await;
         pass(AFTERMATH).await;
         self.sessions.finish(CATCH_UP).await;
@@ -262,14 +266,14 @@ impl Case {
     }
 }
 
-/// Writes past the test runner, which swallows the output of tests that pass.
+/// Writes to standard error directly, since libtest captures the output of tests that pass.
 pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
 }
 
-/// The row of a case in the table.
+/// The row of a case in the table of results.
 pub(crate) fn row(name: &str, verdict: &Verdict) -> String {
     const COLUMNS: &str = "| case | published | acknowledged | delivered | lost | doubled | reordered | \
                            recovered:false | @reload | longest gap, ms | late, ms |\n";

@@ -1,4 +1,4 @@
-//! What may break while messages flow, a case each. Nothing that was acknowledged may be missing afterwards.
+//! One case per disturbance. No acknowledged message may be missing afterwards.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ const OUTAGE: Duration = Duration::from_secs(3);
 #[tokio::test]
 async fn edge_killed() {
     run("edge_killed", Over::Bus, async |case| {
-        for (round, place) in case.places().into_iter().enumerate() {
-            case.reach(place).await;
+        for (round, moment) in case.moments().into_iter().enumerate() {
+            case.reach(moment).await;
             kill_edge(case, round % EDGES).await;
         }
     })
@@ -24,9 +24,9 @@ async fn edge_killed() {
 #[tokio::test]
 async fn edges_replaced() {
     run("edges_replaced", Over::Bus, async |case| {
-        let places: Vec<_> = case.places().into_iter().step_by(2).collect();
-        for place in places {
-            case.reach(place).await;
+        let moments: Vec<_> = case.moments().into_iter().step_by(2).collect();
+        for moment in moments {
+            case.reach(moment).await;
             for edge in 0..EDGES {
                 case.stage.replace_edge(edge).await;
             }
@@ -48,8 +48,8 @@ async fn edges_cut_off_nats() {
 #[tokio::test]
 async fn publisher_killed() {
     run("publisher_killed", Over::Bus, async |case| {
-        for (round, place) in case.places().into_iter().enumerate() {
-            case.reach(place).await;
+        for (round, moment) in case.moments().into_iter().enumerate() {
+            case.reach(moment).await;
             kill_publisher(case, round % PUBLISHERS).await;
         }
     })
@@ -58,19 +58,19 @@ async fn publisher_killed() {
 
 #[tokio::test]
 async fn bus_killed() {
-    run("bus_killed", Over::Bus, kill_keeper).await;
+    run("bus_killed", Over::Bus, kill_bus).await;
 }
 
 #[tokio::test]
 async fn nats_killed() {
-    run("nats_killed", Over::Nats(1), kill_keeper).await;
+    run("nats_killed", Over::Nats(1), kill_bus).await;
 }
 
 #[tokio::test]
 async fn leader_killed() {
     run("leader_killed", Over::Nats(3), async |case| {
-        for place in case.places() {
-            case.reach(place).await;
+        for moment in case.moments() {
+            case.reach(moment).await;
             kill_node(case, true).await;
         }
     })
@@ -80,8 +80,8 @@ async fn leader_killed() {
 #[tokio::test]
 async fn follower_killed() {
     run("follower_killed", Over::Nats(3), async |case| {
-        for place in case.places() {
-            case.reach(place).await;
+        for moment in case.moments() {
+            case.reach(moment).await;
             kill_node(case, false).await;
         }
     })
@@ -91,10 +91,10 @@ async fn follower_killed() {
 #[tokio::test]
 async fn node_cut_off() {
     run("node_cut_off", Over::Nats(3), async |case| {
-        for (round, place) in case.places().into_iter().enumerate() {
-            case.reach(place).await;
-            let leader = case.stage.keeper.nodes().leader(STREAM).await;
-            // The leader once, then one that follows.
+        for (round, moment) in case.moments().into_iter().enumerate() {
+            case.reach(moment).await;
+            let leader = case.stage.bus.nodes().leader(STREAM).await;
+            // First the leader, then a follower.
             cut_off(case, (leader + round) % 3).await;
         }
     })
@@ -104,8 +104,8 @@ async fn node_cut_off() {
 #[tokio::test]
 async fn route_broken() {
     run("route_broken", Over::Nats(3), async |case| {
-        for place in case.places() {
-            case.reach(place).await;
+        for moment in case.moments() {
+            case.reach(moment).await;
             break_route(case).await;
         }
     })
@@ -115,8 +115,8 @@ async fn route_broken() {
 #[tokio::test]
 async fn links_at_random() {
     run("links_at_random", Over::Bus, async |case| {
-        for place in case.places() {
-            case.reach(place).await;
+        for moment in case.moments() {
+            case.reach(moment).await;
             for _ in 0..6 {
                 disturb_links(case).await;
             }
@@ -129,8 +129,8 @@ async fn links_at_random() {
 async fn everything() {
     run("everything", Over::Nats(3), async |case| {
         let mut kinds: Vec<usize> = (0..7).collect();
-        for place in case.places() {
-            case.reach(place).await;
+        for moment in case.moments() {
+            case.reach(moment).await;
             case.random.shuffle(&mut kinds);
             for kind in kinds.clone().into_iter().take(4) {
                 match kind {
@@ -163,10 +163,10 @@ async fn kill_edge(case: &mut Case, edge: usize) {
     case.stage.restart_edge(edge).await;
 }
 
-/// Cuts edges off from the bus for a while: what is stored meanwhile is what they miss.
+/// Cuts edges off from the bus for a while, so that they miss the messages stored meanwhile.
 async fn cut_edges_off(case: &mut Case) {
-    for (round, place) in case.places().into_iter().enumerate() {
-        case.reach(place).await;
+    for (round, moment) in case.moments().into_iter().enumerate() {
+        case.reach(moment).await;
         let edge = round % EDGES;
         case.stage.to_bus[edge].cut();
         case.pause(OUTAGE).await;
@@ -180,51 +180,53 @@ async fn kill_publisher(case: &mut Case, publisher: usize) {
     case.stage.restart_publisher(publisher).await;
 }
 
-async fn kill_keeper(case: &mut Case) {
-    for place in case.places() {
-        case.reach(place).await;
-        case.stage.keeper.kill().await;
+async fn kill_bus(case: &mut Case) {
+    for moment in case.moments() {
+        case.reach(moment).await;
+        case.stage.bus.kill().await;
         case.pause(OUTAGE).await;
-        case.stage.keeper.restart().await;
+        case.stage.bus.restart().await;
     }
 }
 
-/// Kills the leader or one that follows, and brings it back; the next disturbance comes when all copies are whole.
+/// Kills the leader or a follower, and starts it again; the next disturbance waits until all replicas are
+/// whole.
 async fn kill_node(case: &mut Case, leads: bool) {
-    let nodes = case.stage.keeper.nodes();
+    let nodes = case.stage.bus.nodes();
     let leader = nodes.leader(STREAM).await;
     let node = if leads { leader } else { (leader + 1) % 3 };
     nodes.kill(node).await;
     case.pause(OUTAGE).await;
-    case.stage.keeper.nodes().restart(node).await;
-    case.stage.keeper.nodes().whole(STREAM).await;
+    case.stage.bus.nodes().restart(node).await;
+    case.stage.bus.nodes().whole(STREAM).await;
 }
 
 async fn cut_off(case: &mut Case, node: usize) {
     let others = [(node + 1) % 3, (node + 2) % 3];
     for other in others {
-        case.stage.keeper.nodes().break_route(node, other);
+        case.stage.bus.nodes().break_route(node, other);
     }
     case.pause(3 * OUTAGE).await;
     for other in others {
-        case.stage.keeper.nodes().heal_route(node, other);
+        case.stage.bus.nodes().heal_route(node, other);
     }
-    case.stage.keeper.nodes().whole(STREAM).await;
+    case.stage.bus.nodes().whole(STREAM).await;
 }
 
 async fn break_route(case: &mut Case) {
-    let nodes = case.stage.keeper.nodes();
+    let nodes = case.stage.bus.nodes();
     let leader = nodes.leader(STREAM).await;
     let others = ((leader + 1) % 3, (leader + 2) % 3);
-    // Between two that follow, or between the leader and one of them: with the third it still has a majority.
+    // Between two followers, or between the leader and one of them: the leader keeps a majority with the
+    // third node.
     let (one, other) = if case.random.bool() { others } else { (leader, others.0) };
-    case.stage.keeper.nodes().break_route(one, other);
+    case.stage.bus.nodes().break_route(one, other);
     case.pause(2 * OUTAGE).await;
-    case.stage.keeper.nodes().heal_route(one, other);
-    case.stage.keeper.nodes().whole(STREAM).await;
+    case.stage.bus.nodes().heal_route(one, other);
+    case.stage.bus.nodes().whole(STREAM).await;
 }
 
-/// Stalls or cuts the way of clients to an edge, or of callers to a publisher-api, for a while.
+/// Stalls or cuts the link of clients to an edge, or of callers to a publisher-api, for a while.
 async fn disturb_links(case: &mut Case) {
     let (edges, cut, index) =
         (case.random.u8(..3) < 2, case.random.bool(), case.random.usize(..EDGES.min(PUBLISHERS)));

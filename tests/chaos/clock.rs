@@ -1,6 +1,6 @@
-//! Time of a case: milliseconds since it began, and outages that last a while.
+//! The time of a case: milliseconds since its start, and outages of a fixed length.
 //!
-//! Nothing here waits for a condition in the hope that it holds later; that is `harness::wait`.
+//! Nothing here waits for a condition; `harness::wait` does.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use tokio::time::{Instant, interval_at};
 pub(crate) struct Clock(Instant);
 
 impl Clock {
-    /// Begins.
+    /// Starts the clock.
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
-    /// Milliseconds since it began.
+    /// Milliseconds since the start.
     pub(crate) fn now(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// Lets time pass: an outage lasts, a caller backs off.
+/// Waits for the length of an outage or a back-off.
 pub(crate) async fn pass(time: Duration) {
     if !time.is_zero() {
         interval_at(Instant::now() + time, time).tick().await;

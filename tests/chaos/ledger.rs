@@ -1,33 +1,34 @@
-//! What was published and what arrived, and the judgement over both.
+//! Published messages, received messages, and the verdict over both.
 //!
-//! Pure: no sockets, no clocks; times are milliseconds since the case began. Publishers are the only source of truth: a
-//! message is owed to a user once its publisher was told that it is stored, whatever the message center says later.
+//! Pure: no sockets, no clocks; times are milliseconds since the start of the case. Publishers are the only
+//! source of truth: a message is owed to a user once its publisher was told that it is stored, whatever the
+//! message center says later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value, json};
 use shared::history::Position;
 
-/// What is in a message: enough to judge order against the publisher's own.
+/// The content of a message: enough to check the publisher's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Note {
-    /// Who published it. A user's messages all come from one lane.
+    /// The caller. All messages of a user come from one lane.
     pub(crate) lane: u32,
-    /// For whom.
+    /// The user.
     pub(crate) user: u32,
-    /// The how manieth message for this user, from 1 on.
+    /// Number of the message for this user, from 1 on.
     pub(crate) number: u32,
 }
 
 impl Note {
-    /// As it is published, with so many bytes behind it.
+    /// The text as published, with `bytes` bytes of padding.
     pub(crate) fn text(self, bytes: usize) -> String {
         let Self { lane, user, number } = self;
         let rest = "x".repeat(bytes);
         json!({ "lane": lane, "user": user, "number": number, "bytes": bytes, "rest": rest }).to_string()
     }
 
-    /// What `text` made.
+    /// Parses a text made by [`Note::text`].
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok()?;
         let field = |name: &str| value[name].as_u64().and_then(|number| u32::try_from(number).ok());
@@ -39,48 +40,49 @@ impl Note {
     }
 }
 
-/// What became of one message at its publisher.
+/// Fate of one message at its publisher.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     lane: u32,
-    /// When its publisher was told that it is stored. None: it never was, so that it may be anywhere, once.
+    /// When the publisher was told that the message is stored. `None`: never told, so the message may be
+    /// stored, once.
     acknowledged: Option<u64>,
 }
 
-/// What publishers did.
+/// The record of the publishers.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     users: HashMap<u32, BTreeMap<u32, Sent>>,
     acknowledged: u64,
 }
 
-/// One message at one session.
+/// A message received by one session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heard {
-    /// When.
+    /// When it was received.
     pub(crate) at: u64,
-    /// Which.
+    /// Its content.
     pub(crate) note: Note,
     /// Its id; plain sessions get none.
-    pub(crate) place: Option<Position>,
+    pub(crate) position: Option<Position>,
 }
 
-/// What one session saw over all its connections.
+/// Everything that one session received over all its connections.
 #[derive(Debug)]
 pub(crate) struct Diary {
     user: u32,
     recovering: bool,
     heard: Vec<Heard>,
     numbers: HashSet<u32>,
-    /// Subscribes that were answered with `recovered:false`.
+    /// Subscribes answered with `recovered:false`.
     pub(crate) unrecovered: u64,
     /// `@reload` events.
     pub(crate) reloads: u64,
-    /// Frames that were nothing that the protocol promises, places that went back.
+    /// Frames that the protocol does not promise, and positions that went back.
     pub(crate) oddities: Vec<String>,
 }
 
-/// The judgement over a case.
+/// The verdict over a case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) published: u64,
@@ -91,26 +93,26 @@ pub(crate) struct Verdict {
     pub(crate) reordered: u64,
     pub(crate) unrecovered: u64,
     pub(crate) reloads: u64,
-    /// The longest time in which nobody got anything, in ms.
+    /// The longest time in which no session received anything, in ms.
     pub(crate) longest_gap: u64,
     /// The longest time from an acknowledgement to the message's last recovering session, in ms.
     pub(crate) late: u64,
-    /// Examples of what went wrong.
-    pub(crate) faults: Vec<String>,
+    /// Examples of broken promises.
+    pub(crate) violations: Vec<String>,
 }
 
-/// So many examples are kept of a case.
-const MOST_FAULTS: usize = 20;
+/// Most examples per case.
+const MOST_VIOLATIONS: usize = 20;
 
 impl Ledger {
-    /// A publisher begins to send this; repeats of it are the same message.
+    /// Records that a publisher begins to send this message; repeats count as the same message.
     pub(crate) fn publish(&mut self, note: Note) {
         let sent = Sent { lane: note.lane, acknowledged: None };
         let before = self.users.entry(note.user).or_default().insert(note.number, sent);
         assert!(before.is_none(), "the caller used a number twice: {note:?}");
     }
 
-    /// Its publisher was told that it is stored.
+    /// Records that the publisher was told that the message is stored.
     pub(crate) fn acknowledge(&mut self, note: Note, at: u64) {
         let sent = self.users.get_mut(&note.user).and_then(|numbers| numbers.get_mut(&note.number));
         let sent = sent.unwrap_or_else(|| panic!("acknowledged but never published: {note:?}"));
@@ -119,12 +121,12 @@ impl Ledger {
         self.acknowledged += 1;
     }
 
-    /// Messages acknowledged so far.
+    /// Acknowledged messages so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Whether this session has everything that its user is owed.
+    /// Whether this session has received every message owed to its user.
     pub(crate) fn is_caught_up(&self, diary: &Diary) -> bool {
         self.owed(diary.user).all(|number| diary.numbers.contains(&number))
     }
@@ -139,7 +141,7 @@ impl Ledger {
         (sent.lane == note.lane).then_some(*sent)
     }
 
-    /// Judges.
+    /// Checks every diary against the record.
     pub(crate) fn judge<'a>(&self, diaries: impl IntoIterator<Item = &'a Diary>) -> Verdict {
         let published = self.users.values().map(|numbers| numbers.len() as u64).sum();
         let mut verdict = Verdict { published, acknowledged: self.acknowledged, ..Verdict::default() };
@@ -158,29 +160,29 @@ impl Ledger {
         verdict.unrecovered += diary.unrecovered;
         verdict.reloads += diary.reloads;
         for oddity in &diary.oddities {
-            verdict.fault(|| format!("user {}: {oddity}", diary.user));
+            verdict.violation(|| format!("user {}: {oddity}", diary.user));
         }
         let (mut seen, mut highest, mut last) = (HashSet::new(), 0, None::<Position>);
         for heard in &diary.heard {
             let Some(sent) = self.sent(heard.note).filter(|_| heard.note.user == diary.user) else {
-                verdict.fault(|| format!("user {} got what nobody sent it: {heard:?}", diary.user));
+                verdict.violation(|| format!("user {} got what nobody sent it: {heard:?}", diary.user));
                 continue;
             };
             if !seen.insert(heard.note.number) {
                 verdict.doubled += 1;
-                verdict.fault(|| format!("doubled: {heard:?}"));
+                verdict.violation(|| format!("doubled: {heard:?}"));
                 continue;
             }
             let back = heard
-                .place
+                .position
                 .zip(last)
-                .is_some_and(|(place, last)| place.epoch == last.epoch && place.seq <= last.seq);
-            last = heard.place.or(last);
-            // What its publisher was never told to be stored has no place in the publisher's order.
+                .is_some_and(|(position, last)| position.epoch == last.epoch && position.seq <= last.seq);
+            last = heard.position.or(last);
+            // A message that was never acknowledged has no place in its publisher's order.
             let overtaken = sent.acknowledged.is_some() && heard.note.number < highest;
             if back || overtaken {
                 verdict.reordered += 1;
-                verdict.fault(|| format!("reordered, after number {highest}: {heard:?}"));
+                verdict.violation(|| format!("reordered, after number {highest}: {heard:?}"));
             }
             if let Some(acknowledged) = sent.acknowledged {
                 highest = highest.max(heard.note.number);
@@ -192,33 +194,33 @@ impl Ledger {
         if diary.recovering {
             for number in self.owed(diary.user).filter(|number| !seen.contains(number)) {
                 verdict.lost += 1;
-                verdict.fault(|| format!("lost: user {}, number {number}", diary.user));
+                verdict.violation(|| format!("lost: user {}, number {number}", diary.user));
             }
         }
     }
 }
 
 impl Diary {
-    /// Of a session that has just been opened.
+    /// The diary of a session that has just been opened.
     pub(crate) fn new(user: u32, recovering: bool) -> Self {
         let (heard, numbers, oddities) = (Vec::new(), HashSet::new(), Vec::new());
         Self { user, recovering, heard, numbers, unrecovered: 0, reloads: 0, oddities }
     }
 
-    /// A message came.
+    /// Records a message.
     pub(crate) fn hear(&mut self, heard: Heard) {
         self.numbers.insert(heard.note.number);
         self.heard.push(heard);
     }
 
-    /// Something came that the protocol does not promise.
+    /// Records a frame that the protocol does not promise.
     pub(crate) fn wonder(&mut self, what: String) {
-        if self.oddities.len() < MOST_FAULTS {
+        if self.oddities.len() < MOST_VIOLATIONS {
             self.oddities.push(what);
         }
     }
 
-    /// Whether nothing may be missing here.
+    /// Whether this session must not miss a message.
     pub(crate) fn recovers(&self) -> bool {
         self.recovering
     }
@@ -228,12 +230,12 @@ impl Verdict {
     /// Whether every promise was kept.
     pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.doubled + self.reordered + self.unrecovered + self.reloads == 0
-            && self.faults.is_empty()
+            && self.violations.is_empty()
     }
 
-    fn fault(&mut self, what: impl FnOnce() -> String) {
-        if self.faults.len() < MOST_FAULTS {
-            self.faults.push(what());
+    fn violation(&mut self, what: impl FnOnce() -> String) {
+        if self.violations.len() < MOST_VIOLATIONS {
+            self.violations.push(what());
         }
     }
 }
@@ -248,7 +250,7 @@ mod tests {
         Note { lane: 7, user: 1, number }
     }
 
-    /// Messages 1 to `count`, each acknowledged at its number.
+    /// A ledger of messages 1 to `count`, each acknowledged at the time of its number.
     fn ledger(count: u32) -> Ledger {
         let mut ledger = Ledger::default();
         for number in 1..=count {
@@ -262,8 +264,8 @@ mod tests {
         let mut diary = Diary::new(1, recovering);
         for (index, number) in numbers.iter().enumerate() {
             let at = 10 * (index as u64 + 1);
-            let place = recovering.then_some(Position { epoch: Epoch(1), seq: u64::from(*number) });
-            diary.hear(Heard { at, note: note(*number), place });
+            let position = recovering.then_some(Position { epoch: Epoch(1), seq: u64::from(*number) });
+            diary.hear(Heard { at, note: note(*number), position });
         }
         diary
     }
@@ -331,8 +333,8 @@ mod tests {
     fn an_order_of_the_stream_that_is_not_the_publishers_is_found() {
         let mut diary = Diary::new(1, true);
         for (seq, number) in [(1, 2), (2, 1)] {
-            let place = Some(Position { epoch: Epoch(1), seq });
-            diary.hear(Heard { at: seq, note: note(number), place });
+            let position = Some(Position { epoch: Epoch(1), seq });
+            diary.hear(Heard { at: seq, note: note(number), position });
         }
         assert_eq!(judge(&ledger(2), &diary).reordered, 1);
     }
@@ -341,8 +343,8 @@ mod tests {
     fn ids_that_go_back_are_found() {
         let mut diary = Diary::new(1, true);
         for (seq, number) in [(5, 1), (4, 2)] {
-            let place = Some(Position { epoch: Epoch(1), seq });
-            diary.hear(Heard { at: seq, note: note(number), place });
+            let position = Some(Position { epoch: Epoch(1), seq });
+            diary.hear(Heard { at: seq, note: note(number), position });
         }
         assert_eq!(judge(&ledger(2), &diary).reordered, 1);
     }
@@ -365,7 +367,11 @@ mod tests {
         ledger.acknowledge(note(4), 4);
         let mut late = Diary::new(1, true);
         for (seq, number) in [(1, 1), (2, 2), (3, 4), (4, 3)] {
-            late.hear(Heard { at: seq, note: note(number), place: Some(Position { epoch: Epoch(1), seq }) });
+            late.hear(Heard {
+                at: seq,
+                note: note(number),
+                position: Some(Position { epoch: Epoch(1), seq }),
+            });
         }
         assert!(judge(&ledger, &late).is_clean());
     }
@@ -374,7 +380,7 @@ mod tests {
     fn what_nobody_sent_is_found() {
         let mut diary = diary(true, &[1, 2]);
         let strange = Note { lane: 8, ..note(2) };
-        diary.hear(Heard { at: 90, note: strange, place: None });
+        diary.hear(Heard { at: 90, note: strange, position: None });
         assert!(!judge(&ledger(2), &diary).is_clean());
     }
 

@@ -1,7 +1,7 @@
-//! Nothing acknowledged is lost: the real processes, killed, cut off and stalled while messages flow.
+//! No acknowledged message is lost: real processes are killed, cut off and stalled while messages flow.
 //!
-//! `cargo test -p tests --test chaos` runs the short version, `MC_CHAOS_LONG=1` the long one. Each case prints its seed,
-//! which `MC_CHAOS_SEED` sets, and a row of the table in deploy/docs/chaos.md.
+//! `cargo test -p tests --test chaos` runs the short version, `MC_CHAOS_LONG=1` the long one. Each case
+//! prints its seed, which `MC_CHAOS_SEED` sets, and a row of the table in deploy/docs/chaos.md.
 
 mod callers;
 mod case;

@@ -1,7 +1,8 @@
-//! Real nats-servers with streams that write through: one, or three whose routes can be cut.
+//! Real nats-servers whose streams write through to the disk: one, or three whose routes can be cut.
 //!
-//! A node keeps its ports and its store when it is killed and restarted. Every route goes through a link of its own for
-//! each direction in which it may be made, so that a route can break while all clients and all other routes stay.
+//! A restarted node keeps its ports and its store. Every route goes through links of its own, one per
+//! direction in which it may be opened, so that a route can break while all clients and all other routes stay
+//! connected.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,11 +19,11 @@ use tokio::process::{Child, Command};
 
 use crate::clock::pass;
 
-/// How long the server may take to say who leads.
+/// How long the server may take to name a leader.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long a node may take to get what it missed.
+/// How long a node may take to catch up.
 const CATCH_UP: Duration = Duration::from_secs(90);
-/// The most nodes.
+/// The largest number of nodes.
 const MOST: usize = 3;
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -33,16 +34,17 @@ pub(crate) struct Nodes {
     folder: TempDir,
     clients: Vec<SocketAddr>,
     routes: Vec<SocketAddr>,
-    /// `links[i][j]`: what node i takes for node j.
+    /// `links[i][j]`: the address at which node i finds node j.
     links: Vec<Vec<Link>>,
-    /// A port for each node that is taken and where nobody listens: what a node says of itself leads nowhere, so that the
-    /// others keep to the links. A refused connection is not tried again; one that is taken and broken is, at once.
+    /// One bound port per node on which nobody listens. Each node announces this port as its own, so that the
+    /// other nodes find it only through the links. A refused connection is not repeated; an accepted and
+    /// broken one would be, at once.
     nowhere: Vec<TcpSocket>,
     children: Vec<Option<Child>>,
 }
 
 impl Nodes {
-    /// Starts one or three.
+    /// Starts one node, or three.
     pub(crate) async fn start(binary: PathBuf, count: usize) -> Self {
         let ports = ports::lasting::<{ 2 * MOST }>();
         let (clients, routes) = (ports[..count].to_vec(), ports[MOST..][..count].to_vec());
@@ -64,28 +66,28 @@ impl Nodes {
         nodes
     }
 
-    /// Where clients connect: all of them.
+    /// The URL for clients, with every node.
     pub(crate) fn url(&self) -> String {
         self.clients.iter().map(|client| format!("nats://{client}")).collect::<Vec<_>>().join(",")
     }
 
-    /// Where clients connect, if there is one node.
+    /// The address for clients, if there is one node.
     pub(crate) fn only(&self) -> Option<SocketAddr> {
         if let [client] = self.clients[..] { Some(client) } else { None }
     }
 
-    /// How many there are.
+    /// Number of nodes.
     pub(crate) fn count(&self) -> usize {
         self.clients.len()
     }
 
-    /// Kills a node as `kill -9` does.
+    /// Kills a node, as `kill -9` does.
     pub(crate) async fn kill(&mut self, index: usize) {
         let mut child = self.children[index].take().expect("the node runs");
         soon("nats-server ends", child.kill()).await.expect("it can be killed");
     }
 
-    /// Starts a node on its ports and its store, and waits until it listens.
+    /// Starts a node on its ports and its store, and waits until the node listens.
     pub(crate) async fn restart(&mut self, index: usize) {
         let file = self.folder.path().join(format!("n{index}.conf"));
         std::fs::write(&file, self.config(index)).expect("there is room for a file");
@@ -105,7 +107,7 @@ impl Nodes {
             .await;
     }
 
-    /// Breaks the route between two nodes; to the others they keep theirs.
+    /// Breaks the route between two nodes; both keep their routes to the third.
     pub(crate) fn break_route(&self, one: usize, other: usize) {
         self.links[one][other].cut();
         self.links[other][one].cut();
@@ -117,7 +119,7 @@ impl Nodes {
         self.links[other][one].heal();
     }
 
-    /// Which node leads a stream, as soon as one does.
+    /// The node that leads a stream; waits until one does.
     pub(crate) async fn leader(&self, stream: &str) -> usize {
         let servers: Vec<String> = self.clients.iter().map(|client| format!("nats://{client}")).collect();
         let client = async_nats::connect(servers).await.expect("a node takes clients");
@@ -131,8 +133,9 @@ impl Nodes {
         .await
     }
 
-    /// Waits until every node has all of this stream. A node that was away may ask the leader several times, some seconds
-    /// apart ("Expected first catchup entry to be a snapshot and peerstate, will retry"), while the routes stand again.
+    /// Waits until every node has the whole stream. With the routes up again, a returning node may still ask
+    /// the leader several times, some seconds apart ("Expected first catchup entry to be a snapshot and
+    /// peerstate, will retry").
     pub(crate) async fn whole(&self, stream: &str) {
         let client = async_nats::connect(self.url().split(',').collect::<Vec<_>>()).await;
         let client = client.expect("a node takes clients");
@@ -146,7 +149,7 @@ impl Nodes {
         assert!(whole.is_ok(), "waited {CATCH_UP:?} in vain: all copies of the stream are current");
     }
 
-    /// Kills what still runs.
+    /// Kills the nodes that still run.
     pub(crate) async fn stop(mut self) {
         for index in 0..self.children.len() {
             if self.children[index].is_some() {
@@ -175,7 +178,7 @@ impl Nodes {
         config
     }
 
-    /// What the servers logged beyond the coming and going of routes.
+    /// Warnings of the servers, without those about lost and restored routes.
     pub(crate) fn warnings(&self) -> String {
         let mut text = String::new();
         for index in 0..self.clients.len() {

@@ -1,8 +1,8 @@
-//! Two adjacent versions next to each other: every part is replaced by that of the other version, in every order, while
+//! Two adjacent versions side by side: every part is replaced by the other version, in every order, while
 //! messages flow.
 //!
-//! `MC_TEST_PREVIOUS_BIN` is the program of the previous commit; `tests/run` builds it. At first all parts but the bus are
-//! of that one, and at the end all are of the one under test; or the other way round.
+//! `MC_TEST_PREVIOUS_BIN` is the program of the previous commit; `tests/run` builds it. Either all parts but
+//! the bus start as the previous version and end as the version under test, or the other way round.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use harness::tools;
 use crate::case::{Case, Over, is_long, run_from};
 use crate::stage::{EDGES, PUBLISHERS, Programs};
 
-/// Short, so that every order has its turn.
+/// A short drain, so that every order has its turn.
 const SETTINGS: &[(&str, &str)] = &[("edge.drain_window", "1s")];
 
-/// What is replaced, all of a kind before the next kind.
+/// A kind of part; all parts of one kind are replaced before the next kind.
 #[derive(Debug, Clone, Copy)]
 enum Part {
     Edge,
@@ -70,7 +70,7 @@ async fn rolled_bus() {
     let programs = Programs { bus: Some(previous.clone()), ..Programs::default() };
     run_from("rolled_bus", Over::Bus, programs, SETTINGS, async |case| {
         case.reach(0.1).await;
-        // To the new version, back to the old one, and to the new one again, each on the data of the one before.
+        // Upgrades, downgrades, and upgrades again, each on the data of the step before.
         for program in [None, Some(previous), None] {
             case.stage.programs.bus = program;
             case.stage.replace_bus().await;
@@ -83,7 +83,8 @@ fn previous(name: &str) -> Option<PathBuf> {
     tools::find_optional("MC_TEST_PREVIOUS_BIN", name)
 }
 
-/// Replaces everything but the bus in this order; in the long version back, in the reverse order, and forth again.
+/// Replaces everything but the bus in this order; the long version also goes back in the reverse order, and
+/// forth again.
 async fn roll(name: &str, order: [Part; 3]) {
     let Some(previous) = previous(name) else { return };
     let programs = Programs { bus: None, ..Programs::all(Some(previous.clone())) };

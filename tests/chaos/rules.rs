@@ -1,7 +1,9 @@
-//! The suite would notice: each rule against loss is switched off once, in conditions that need it, and something is lost.
+//! Each rule against loss is switched off once, under a condition that needs the rule, and a message is lost:
+//! so the suite would notice.
 //!
-//! Every case runs twice, with all other nets away, so that it shows both: the rule alone saves the message, and without
-//! it the message is lost or comes twice. The faults are only honoured by debug builds.
+//! Every case runs twice, with all other rules out of the way, and shows that the rule alone saves the
+//! message, and that without the rule the message is lost or comes twice. Only debug builds honour the test
+//! switches.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,16 +21,16 @@ use tokio::time::timeout;
 
 use crate::case::say;
 use crate::clock::pass;
-use crate::stage::Keeper;
+use crate::stage::CaseBus;
 
-/// How often an edge looks for what it misses here.
+/// The edge's sweep interval.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Between two messages that are published until one arrives.
+/// Interval between messages that are published until one arrives.
 const BEAT: Duration = Duration::from_millis(200);
 
 /// One of each part; the edge and the publisher-api reach the bus through proxies.
 struct Rig {
-    keeper: Keeper,
+    bus: CaseBus,
     edge_proxy: BusProxy,
     publisher_proxy: BusProxy,
     edge: Member,
@@ -39,9 +41,9 @@ struct Rig {
 
 impl Rig {
     async fn start(edge_faults: &[&str], publisher_faults: &[&str]) -> Self {
-        let keeper = Keeper::bus(None).await;
-        let bus: SocketAddr = keeper.url().trim_start_matches("nats://").parse().expect("it is one address");
-        let (edge_proxy, publisher_proxy) = (BusProxy::to(bus).await, BusProxy::to(bus).await);
+        let bus = CaseBus::embedded(None).await;
+        let address: SocketAddr = bus.url().trim_start_matches("nats://").parse().expect("it is one address");
+        let (edge_proxy, publisher_proxy) = (BusProxy::to(address).await, BusProxy::to(address).await);
         let business = Business::start().await;
         let part = |part: &str, bus: SocketAddr| {
             let launch = Launch::of(part).argument("--bus-url").argument(&format!("nats://{bus}"));
@@ -52,7 +54,7 @@ impl Rig {
                 .set("publisher_api.heartbeat", "200ms")
                 .set("edge.sweep_interval", format!("{}s", SWEEP.as_secs()))
         };
-        let adapter = part("auth-adapter", bus).argument("--auth-url").argument(&business.url());
+        let adapter = part("auth-adapter", address).argument("--auth-url").argument(&business.url());
         let publisher = part("publisher-api", publisher_proxy.address())
             .set("publisher_api.faults", format!("{publisher_faults:?}"));
         let edge = part("edge", edge_proxy.address()).set("edge.faults", format!("{edge_faults:?}"));
@@ -60,7 +62,7 @@ impl Rig {
             adapter: Member::start(adapter, "auth_adapter", None).await,
             publisher: Member::start(publisher, "publisher_api", Some("publisher-api listens")).await,
             edge: Member::start(edge, "edge", Some("edge listens")).await,
-            keeper,
+            bus,
             edge_proxy,
             publisher_proxy,
             business,
@@ -86,7 +88,7 @@ impl Rig {
         answer.body
     }
 
-    /// Loses the next live copy that holds this text, on its way to the edge.
+    /// Drops the next live copy with this text on its way to the edge.
     fn lose_copy(&self, text: &'static str) {
         let mut lost = false;
         self.edge_proxy.swallow(move |frame| {
@@ -100,7 +102,8 @@ impl Rig {
         eventually("the proxy loses it", async || proxy.swallowed() == 1).await;
     }
 
-    /// What the device gets before a message that is published now, and again until it comes.
+    /// The texts that the device receives before a message that is published now, and repeated until it
+    /// arrives.
     async fn heard(&self, device: &mut Device) -> Vec<String> {
         let mut heard = Vec::new();
         let listening = async {
@@ -131,7 +134,7 @@ impl Rig {
         }
         self.edge_proxy.stop().await;
         self.publisher_proxy.stop().await;
-        self.keeper.stop().await;
+        self.bus.stop().await;
         self.business.stop().await;
     }
 }
@@ -140,7 +143,7 @@ fn holds(frame: Frame<'_>, text: &str) -> bool {
     frame.body.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// A copy is lost on its way, and the next message shows that it is missing.
+/// A live copy is lost on its way, and the next message reveals the gap.
 async fn cut_route(faults: &[&str]) -> Vec<String> {
     let rig = Rig::start(faults, &[]).await;
     let (mut device, _) = Device::back(rig.edge(), "user-1", "").await;
@@ -160,7 +163,7 @@ async fn without_gap_fetch_a_cut_route_loses() {
     assert_eq!(cut_route(&["sweep", "ask-fetch", "gap-fetch"]).await, ["first", "third"]);
 }
 
-/// The last copy is lost on its way, and nothing follows that would show it.
+/// The last live copy is lost on its way, and no later message reveals the gap.
 async fn silent_loss(faults: &[&str]) -> Vec<String> {
     let rig = Rig::start(faults, &[]).await;
     let (mut device, _) = Device::back(rig.edge(), "user-1", "").await;
@@ -179,7 +182,7 @@ async fn without_the_sweep_a_last_copy_is_lost() {
     assert!(silent_loss(&["gap-fetch", "ask-fetch", "sweep"]).await.is_empty());
 }
 
-/// The last copy is lost on its way, and its publisher asks how many sessions it reached.
+/// The last live copy is lost on its way, and its publisher-api asks how many sessions the message reached.
 async fn counted_loss(faults: &[&str]) -> (Vec<String>, Value) {
     let rig = Rig::start(faults, &[]).await;
     let (mut device, _) = Device::back(rig.edge(), "user-1", "").await;
@@ -199,7 +202,7 @@ async fn without_the_fetch_for_an_ask_a_counted_copy_is_lost() {
     assert_ne!(sessions, 1);
 }
 
-/// The subscription of an edge is late while all else works, and a device comes back meanwhile.
+/// The subscription of an edge is late, and a device comes back meanwhile; all else works.
 async fn late_subscription(faults: &[&str]) -> Vec<String> {
     let rig = Rig::start(faults, &[]).await;
     let (mut device, _) = Device::back(rig.edge(), "user-1", "").await;
@@ -231,7 +234,7 @@ async fn late_subscription(faults: &[&str]) -> Vec<String> {
     heard
 }
 
-/// A device that names this id; none if the edge can't promise that nothing is missing.
+/// A device that comes back with this id; `None` if the edge cannot promise a whole history.
 async fn come_back(rig: &Rig, id: &str) -> Option<Device> {
     let subscribed = async {
         let mut device = Device::connect(rig.edge()).await;
@@ -254,7 +257,7 @@ async fn without_the_barrier_a_late_subscription_loses() {
     assert!(late_subscription(&none).await.is_empty());
 }
 
-/// The answer to a store is lost on its way to the publisher-api, which stores again.
+/// The acknowledgement of a store is lost on its way to the publisher-api, which stores again.
 async fn lost_answer(faults: &[&str]) -> Vec<String> {
     let rig = Rig::start(&[], faults).await;
     let (mut device, _) = Device::back(rig.edge(), "user-1", "").await;

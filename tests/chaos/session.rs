@@ -1,7 +1,7 @@
-//! A small client as the protocol describes one: it names the last id it received, comes back by itself, and opens the
-//! new socket before it leaves the old one when it is asked to.
+//! A small client as the protocol describes it: names the last id it received, reconnects by itself, and
+//! opens the new socket before it closes the old one when asked to reconnect.
 //!
-//! It writes down everything it is given and judges nothing but the shape of frames.
+//! The client records every frame, and checks only the shape of frames.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,11 +22,11 @@ use crate::ledger::{Diary, Heard, Note};
 
 type Socket = WebSocketStream<TcpStream>;
 
-/// A login or an answer that takes longer is given up.
+/// After this time without a login or an answer the connection is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A session's diary, written by its task and read by the judge.
+/// The diary of a session, written by the session's task and read by the judge.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared(Arc<Mutex<Diary>>);
 
@@ -34,20 +34,20 @@ pub(crate) struct Shared(Arc<Mutex<Diary>>);
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) user: u32,
-    /// All edges; it begins with the first and takes the next when one does not want it.
+    /// All edges; the session begins with the first, and goes on to the next when an edge refuses it.
     pub(crate) edges: Vec<SocketAddr>,
     pub(crate) random: fastrand::Rng,
     pub(crate) clock: Clock,
     pub(crate) diary: Shared,
-    /// Sessions that are subscribed for the first time.
+    /// Counts the sessions that have subscribed once.
     pub(crate) online: watch::Sender<usize>,
-    /// What it names when it comes back. Plain sessions: none.
+    /// The id that a recovering session names when it comes back; `None` for a plain session.
     pub(crate) last: Option<String>,
-    /// Attempts in a row that failed.
+    /// Consecutive failed attempts.
     pub(crate) failures: u32,
 }
 
-/// What a frame asks of the client.
+/// The client's next step after a frame.
 enum Then {
     GoOn,
     Move,
@@ -55,19 +55,19 @@ enum Then {
 }
 
 impl Shared {
-    /// An empty one.
+    /// An empty diary.
     pub(crate) fn new(user: u32, recovering: bool) -> Self {
         Self(Arc::new(Mutex::new(Diary::new(user, recovering))))
     }
 
-    /// To read or write; never held across an await.
+    /// The diary; the lock is never held across an await.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Diary> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Session {
-    /// Lives until the case drops it.
+    /// Runs until the case drops the session.
     pub(crate) async fn run(mut self) {
         let mut first = true;
         loop {
@@ -132,7 +132,7 @@ impl Session {
         true
     }
 
-    /// Takes what comes until the connection is of no use any more.
+    /// Takes frames until the connection is of no more use.
     async fn live(&mut self, socket: &mut Socket) {
         while let Some(text) = next_text(socket).await {
             match self.take(&text) {
@@ -146,8 +146,8 @@ impl Session {
         }
     }
 
-    /// Make before break: logs in on another socket while the old one is still read, then subscribes there from the last
-    /// id of the old one.
+    /// Make before break: logs in on another socket while still reading the old one, then subscribes there
+    /// from the last id of the old one.
     async fn change(&mut self, old: &mut Socket) -> Option<Socket> {
         let mut logging_in = Box::pin(timeout(PATIENCE, log_in(self.edges[0], self.user)));
         let mut fresh = loop {
@@ -186,17 +186,17 @@ impl Session {
     }
 
     fn take_message(&mut self, message: &recovering::Message) -> Then {
-        let (note, place) = (Note::parse(&message.text), message.id.parse().ok());
+        let (note, position) = (Note::parse(&message.text), message.id.parse().ok());
         let mut diary = self.diary.lock();
-        match note.filter(|_| place.is_some()) {
-            Some(note) => diary.hear(Heard { at: self.clock.now(), note, place }),
+        match note.filter(|_| position.is_some()) {
+            Some(note) => diary.hear(Heard { at: self.clock.now(), note, position }),
             None => diary.wonder(format!("no message of ours: {message:?}")),
         }
         self.last = Some(message.id.clone());
         Then::GoOn
     }
 
-    /// The ids in it are places to go on from, as good as the last message's.
+    /// Takes the ids in a reconnect event as positions, as good as the last message's.
     fn take_reconnect(&mut self, frame: &Value) -> Then {
         let id = frame["ids"]["@user"].as_str();
         match id.filter(|id| id.parse::<Position>().is_ok() && frame["within_ms"].is_u64()) {
@@ -208,7 +208,7 @@ impl Session {
 
     fn take_plain(&mut self, text: &str) -> Then {
         match Note::parse(text) {
-            Some(note) => self.diary.lock().hear(Heard { at: self.clock.now(), note, place: None }),
+            Some(note) => self.diary.lock().hear(Heard { at: self.clock.now(), note, position: None }),
             None => return self.take_error(&serde_json::from_str(text).unwrap_or_default(), text),
         }
         Then::GoOn
@@ -222,7 +222,7 @@ impl Session {
     }
 }
 
-/// The next text frame; none: the connection is over.
+/// The next text frame; `None`: the connection has ended.
 async fn next_text(socket: &mut Socket) -> Option<String> {
     loop {
         match socket.next().await? {

@@ -1,7 +1,8 @@
-//! The processes of a case: a bus, an auth-adapter, edges and publisher-apis, each of which can be killed and brought back.
+//! The processes of a case: a bus, an auth-adapter, edges and publisher-apis; each can be killed and started
+//! again.
 //!
-//! Clients reach edges and publishers through links, so that a part that comes back on another port is where it was, as
-//! behind a load balancer.
+//! Clients reach edges and publisher-apis through links, so that a part that restarts on another port keeps
+//! its address, as behind a load balancer.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,14 +16,14 @@ use tempfile::TempDir;
 
 use crate::nodes::Nodes;
 
-/// Edges of every case.
+/// Number of edges.
 pub(crate) const EDGES: usize = 2;
-/// Publisher-apis of every case.
+/// Number of publisher-apis.
 pub(crate) const PUBLISHERS: usize = 2;
 /// The stream whose leader is killed.
 pub(crate) const STREAM: &str = "MC_LOG_0";
 
-/// The program that each part is started from. None: the one under test.
+/// The program of each part; `None`: the one under test.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Programs {
     pub(crate) edge: Option<PathBuf>,
@@ -32,53 +33,54 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// All of them from this one.
+    /// The same program for all parts.
     pub(crate) fn all(program: Option<PathBuf>) -> Self {
         Self { edge: program.clone(), publisher: program.clone(), adapter: program.clone(), bus: program }
     }
 }
 
-/// Who keeps the messages.
+/// The bus of a case, which stores the messages.
 #[derive(Debug)]
-pub(crate) enum Keeper {
+pub(crate) enum CaseBus {
     /// `message-center bus` with a data folder.
-    Bus {
-        /// None while it is killed.
+    Embedded {
+        /// `None` while the bus is killed.
         member: Option<Box<Member>>,
         address: SocketAddr,
         folder: TempDir,
-        /// None: the one under test.
+        /// `None`: the program under test.
         program: Option<PathBuf>,
     },
-    /// nats-server: one, or three.
+    /// nats-server: one node, or three.
     Nodes(Nodes),
 }
 
 /// Everything that runs.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    pub(crate) keeper: Keeper,
+    pub(crate) bus: CaseBus,
     pub(crate) edges: Vec<Member>,
     pub(crate) publishers: Vec<Member>,
     adapter: Vec<Member>,
-    /// The way of each edge to the bus; none to one of several nodes, of which an edge takes another.
+    /// The link of each edge to the bus; none over several nodes, since an edge connects to another node by
+    /// itself.
     pub(crate) to_bus: Vec<Link>,
-    /// The way of clients to each edge.
+    /// The link of clients to each edge.
     pub(crate) to_edges: Vec<Link>,
-    /// The way of callers to each publisher-api.
+    /// The link of callers to each publisher-api.
     pub(crate) to_publishers: Vec<Link>,
     business: Business,
     settings: Vec<(String, String)>,
-    /// What is started from now on.
+    /// The programs for further starts.
     pub(crate) programs: Programs,
 }
 
 impl Stage {
-    /// Starts all of it over this bus, which runs already.
-    pub(crate) async fn start(keeper: Keeper, settings: &[(&str, &str)], programs: Programs) -> Self {
+    /// Starts all parts over this running bus.
+    pub(crate) async fn start(bus: CaseBus, settings: &[(&str, &str)], programs: Programs) -> Self {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let mut stage = Self {
-            keeper,
+            bus,
             edges: Vec::new(),
             publishers: Vec::new(),
             adapter: Vec::new(),
@@ -96,7 +98,7 @@ impl Stage {
             stage.publishers.push(publisher);
         }
         for index in 0..EDGES {
-            if let Some(bus) = stage.keeper.address() {
+            if let Some(bus) = stage.bus.address() {
                 stage.to_bus.push(Link::to(bus).await);
             }
             let edge = stage.edge(index).await;
@@ -110,12 +112,12 @@ impl Stage {
     }
 
     fn launch(&self, part: &str, program: Option<&PathBuf>) -> Launch {
-        self.launch_over(&self.keeper.url(), part, program)
+        self.launch_over(&self.bus.url(), part, program)
     }
 
     fn launch_over(&self, bus: &str, part: &str, program: Option<&PathBuf>) -> Launch {
         let launch = of(part, program).argument("--bus-url").argument(bus);
-        let replicas = if self.keeper.is_cluster() { "3" } else { "1" };
+        let replicas = if self.bus.is_cluster() { "3" } else { "1" };
         let mut launch = launch
             .set("edge.listen", "127.0.0.1:0")
             .set("publisher_api.listen", "127.0.0.1:0")
@@ -123,7 +125,7 @@ impl Stage {
             .set("publisher_api.heartbeat", "200ms")
             .set("edge.drain_window", "3s")
             .set("history.per_channel", "20000")
-            // nats-server wants all of it to be free, on each node.
+            // nats-server reserves this much on each node.
             .set("history.max_bytes", "512MiB")
             .set("history.duplicate_window", "5m")
             .set("history.replicas", replicas);
@@ -135,7 +137,7 @@ impl Stage {
 
     async fn edge(&self, index: usize) -> Member {
         let way = self.to_bus.get(index).map(|link| format!("nats://{}", link.address()));
-        let bus = way.unwrap_or_else(|| self.keeper.url());
+        let bus = way.unwrap_or_else(|| self.bus.url());
         let launch = self.launch_over(&bus, "edge", self.programs.edge.as_ref());
         Member::start(launch, "edge", Some("edge listens")).await
     }
@@ -151,19 +153,19 @@ impl Stage {
         Member::start(launch, "auth_adapter", None).await
     }
 
-    /// `kill -9` of an edge.
+    /// Kills an edge, as `kill -9` does.
     pub(crate) async fn kill_edge(&mut self, index: usize) {
         self.edges[index].program.kill().await;
     }
 
-    /// Another edge in the place of a killed one.
+    /// Starts an edge in place of a killed one.
     pub(crate) async fn restart_edge(&mut self, index: usize) {
         self.edges[index] = self.edge(index).await;
         self.edges[index].ready().await;
         self.to_edges[index].lead_to(address(&self.edges[index]));
     }
 
-    /// Another edge in the place of one that is asked to leave: new ones first, as a rolling update does.
+    /// Replaces an edge as a rolling update does: starts the new one, then asks the old one to leave.
     pub(crate) async fn replace_edge(&mut self, index: usize) {
         let fresh = self.edge(index).await;
         fresh.ready().await;
@@ -171,7 +173,7 @@ impl Stage {
         leave(std::mem::replace(&mut self.edges[index], fresh)).await;
     }
 
-    /// Another publisher-api in the place of one that is asked to leave, in the same way.
+    /// Replaces a publisher-api in the same way.
     pub(crate) async fn replace_publisher(&mut self, index: usize) {
         let fresh = self.publisher().await;
         fresh.ready().await;
@@ -179,37 +181,37 @@ impl Stage {
         leave(std::mem::replace(&mut self.publishers[index], fresh)).await;
     }
 
-    /// Another auth-adapter in the place of one that is asked to leave, in the same way.
+    /// Replaces the auth-adapter in the same way.
     pub(crate) async fn replace_adapter(&mut self) {
         let fresh = self.adapter().await;
         fresh.ready().await;
         leave(std::mem::replace(&mut self.adapter[0], fresh)).await;
     }
 
-    /// Asks the embedded bus to leave, and starts another one on its data.
+    /// Asks the embedded bus to leave, then starts another on the same data.
     pub(crate) async fn replace_bus(&mut self) {
         let program = self.programs.bus.clone();
-        let Keeper::Bus { member, program: of, .. } = &mut self.keeper else {
+        let CaseBus::Embedded { member, program: of, .. } = &mut self.bus else {
             panic!("nats-server is no part of ours")
         };
         leave(*member.take().expect("the bus runs")).await;
         *of = program;
-        self.keeper.restart().await;
+        self.bus.restart().await;
     }
 
-    /// `kill -9` of a publisher-api.
+    /// Kills a publisher-api, as `kill -9` does.
     pub(crate) async fn kill_publisher(&mut self, index: usize) {
         self.publishers[index].program.kill().await;
     }
 
-    /// Another publisher-api in the place of a killed one.
+    /// Starts a publisher-api in place of a killed one.
     pub(crate) async fn restart_publisher(&mut self, index: usize) {
         self.publishers[index] = self.publisher().await;
         self.publishers[index].ready().await;
         self.to_publishers[index].lead_to(address(&self.publishers[index]));
     }
 
-    /// What the parts that run now warned of, and the servers.
+    /// Warnings of the running parts and of the nats-servers.
     pub(crate) fn warnings(&self) -> String {
         let mut text = String::new();
         let members = self.edges.iter().chain(&self.publishers).chain(&self.adapter);
@@ -220,19 +222,19 @@ impl Stage {
                 text += &format!("{index}: {line}\n");
             }
         }
-        if let Keeper::Nodes(nodes) = &self.keeper {
+        if let CaseBus::Nodes(nodes) = &self.bus {
             text += &nodes.warnings();
         }
         text
     }
 
-    /// Asks all to leave and expects that they do.
+    /// Asks all processes to leave, and waits for their ends.
     pub(crate) async fn end(mut self) {
         let members = self.edges.drain(..).chain(self.adapter.drain(..)).chain(self.publishers.drain(..));
         for member in members {
             leave(member).await;
         }
-        self.keeper.stop().await;
+        self.bus.stop().await;
         let links = self.to_bus.drain(..).chain(self.to_edges.drain(..)).chain(self.to_publishers.drain(..));
         for link in links {
             link.stop().await;
@@ -241,28 +243,28 @@ impl Stage {
     }
 }
 
-impl Keeper {
-    /// The embedded bus as a process, on a port that it keeps.
-    pub(crate) async fn bus(program: Option<PathBuf>) -> Self {
+impl CaseBus {
+    /// Starts the embedded bus as a process, on a port that stays the same.
+    pub(crate) async fn embedded(program: Option<PathBuf>) -> Self {
         let folder = TempDir::new().expect("there is room for a folder");
         let [address] = ports::lasting();
-        let mut keeper = Self::Bus { member: None, address, folder, program };
-        keeper.restart().await;
-        keeper
+        let mut bus = Self::Embedded { member: None, address, folder, program };
+        bus.restart().await;
+        bus
     }
 
-    /// Where parts find it.
+    /// The URL for the parts.
     pub(crate) fn url(&self) -> String {
         match self {
-            Self::Bus { address, .. } => format!("nats://{address}"),
+            Self::Embedded { address, .. } => format!("nats://{address}"),
             Self::Nodes(nodes) => nodes.url(),
         }
     }
 
-    /// The only place where it listens, if there is only one.
+    /// The address of the bus, if there is only one.
     fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Bus { address, .. } => Some(*address),
+            Self::Embedded { address, .. } => Some(*address),
             Self::Nodes(nodes) => nodes.only(),
         }
     }
@@ -271,10 +273,10 @@ impl Keeper {
         matches!(self, Self::Nodes(nodes) if nodes.count() > 1)
     }
 
-    /// `kill -9` of the bus, or of the only node.
+    /// Kills the bus, or the only node, as `kill -9` does.
     pub(crate) async fn kill(&mut self) {
         match self {
-            Self::Bus { member, .. } => {
+            Self::Embedded { member, .. } => {
                 let mut member = member.take().expect("the bus runs");
                 member.program.kill().await;
             }
@@ -282,16 +284,16 @@ impl Keeper {
         }
     }
 
-    /// Starts it again on what it had stored.
+    /// Starts the bus again on its data.
     pub(crate) async fn restart(&mut self) {
         match self {
-            Self::Bus { member, address, folder, program } => {
+            Self::Embedded { member, address, folder, program } => {
                 let launch = of("bus", program.as_ref())
                     .argument("--bus-listen")
                     .argument(&address.to_string())
                     .argument("--data")
                     .argument(&folder.path().display().to_string())
-                    // The harness asks for memory otherwise.
+                    // The harness would keep streams in memory.
                     .variable("MC_BUS__STORE__SYNC", "strict");
                 let bus = Member::start(launch, "bus", Some("the embedded bus listens")).await;
                 *member = Some(Box::new(bus));
@@ -304,13 +306,13 @@ impl Keeper {
     pub(crate) fn nodes(&mut self) -> &mut Nodes {
         match self {
             Self::Nodes(nodes) => nodes,
-            Self::Bus { .. } => panic!("the embedded bus has no nodes"),
+            Self::Embedded { .. } => panic!("the embedded bus has no nodes"),
         }
     }
 
     pub(crate) async fn stop(self) {
         match self {
-            Self::Bus { member, .. } => {
+            Self::Embedded { member, .. } => {
                 if let Some(member) = member {
                     leave(*member).await;
                 }
@@ -325,7 +327,7 @@ fn of(part: &str, program: Option<&PathBuf>) -> Launch {
     program.into_iter().fold(launch, |launch, program| launch.program(program))
 }
 
-/// Asks a part to leave, and waits until it has; what it complained about was done to it.
+/// Asks a part to leave, and waits for its end. Errors in its log are expected, since the case disturbed it.
 async fn leave(mut member: Member) {
     member.program.expect_errors();
     member.program.end().await;

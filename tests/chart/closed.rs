@@ -1,4 +1,4 @@
-//! The schema of the values takes no key that it does not list, and no value of a wrong kind, at any level.
+//! The schema of the values refuses every unknown key and every value of a wrong type, at any level.
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ fn schema() -> Value {
     serde_json::from_str(&text).expect("it is JSON")
 }
 
-/// The paths of all tables that list keys, and of all leaves with their schemas.
+/// The paths of all tables with listed keys, and of all leaves with their schemas.
 fn walk<'a>(
     at: &[&'a str],
     schema: &'a Value,
@@ -78,7 +78,7 @@ fn a_value_of_a_wrong_kind_is_refused_everywhere() {
     let schema = schema();
     let (mut tables, mut leaves) = (Vec::new(), Vec::new());
     walk(&[], &schema, &mut tables, &mut leaves);
-    // helm itself keeps a table where something else is given; the url is set beside.
+    // helm itself keeps a default table when a value of another type is given. `NEEDED` sets the url.
     leaves.retain(|(path, leaf)| leaf["type"] != "object" && path != &["authAdapter", "url"]);
     assert!(leaves.len() >= 150, "only {} leaves", leaves.len());
     let mut values = json!({});
@@ -120,7 +120,7 @@ fn entries_of_lists_are_closed_too() {
     }
 }
 
-/// The paths of all keys that must be there.
+/// The paths of all required keys.
 fn required<'a>(at: &[&'a str], schema: &'a Value, paths: &mut Vec<Vec<&'a str>>) {
     let keys = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
     paths.extend(keys.map(|key| [at, &[key]].concat()));
@@ -129,7 +129,7 @@ fn required<'a>(at: &[&'a str], schema: &'a Value, paths: &mut Vec<Vec<&'a str>>
     }
 }
 
-/// Helm takes `null` for "leave the default out", which no template expects.
+/// Helm takes `null` as "drop the default", which no template expects.
 #[test]
 fn null_in_place_of_a_default_is_refused() {
     let schema = schema();
@@ -144,12 +144,12 @@ fn null_in_place_of_a_default_is_refused() {
         assert!(paths.iter().any(|required| required == path), "{path:?} is not required by the schema");
     }
     assert!(paths.len() >= 200, "only {} keys", paths.len());
-    // The deepest ones, all at once, and then the tables.
+    // First all leaves at once, then all top-level tables.
     let is_table = |path: &Vec<&str>| defaults.iter().all(|leaf| leaf != path);
     for tables in [false, true] {
         let mut dropped = json!({});
         let chosen: Vec<_> = paths.iter().filter(|path| is_table(path) == tables).collect();
-        // The url is set beside.
+        // `NEEDED` sets the url.
         let top = |path: &&&Vec<&str>| !tables || (path.len() == 1 && path[0] != "authAdapter");
         for path in chosen.iter().filter(top) {
             set(&mut dropped, path, Value::Null);
@@ -164,7 +164,7 @@ fn null_in_place_of_a_default_is_refused() {
     }
 }
 
-/// The keys of `values` that hold no table which the schema lists, but for those that are nothing.
+/// The paths of the leaves of `values`, nulls excepted: every value but tables whose keys the schema lists.
 fn leaves_of<'a>(at: &[&'a str], values: &'a Value, schema: &Value, paths: &mut Vec<Vec<&'a str>>) {
     for (key, value) in values.as_object().into_iter().flatten() {
         let path = [at, &[key.as_str()]].concat();

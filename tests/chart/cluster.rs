@@ -1,7 +1,7 @@
-//! A stand-in for an API server: takes, keeps and gives back objects, as far as helm's install, upgrade, rollback and
+//! A stand-in for an API server: stores and returns objects, as far as helm's install, upgrade, rollback and
 //! uninstall need it.
 //!
-//! It refuses what a server refuses of selectors and volume claims that change, and checks nothing else.
+//! It refuses changes of selectors and volume claims, as a server does, and checks nothing else.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,14 +36,14 @@ const KINDS: [(&str, &str, &str); 11] = [
     ("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
 ];
 
-/// What the API server refuses to change, of a Deployment and a StatefulSet.
+/// The fields of a Deployment and a StatefulSet that the API server refuses to change.
 const FIXED: [&str; 4] =
     ["/spec/selector", "/spec/serviceName", "/spec/volumeClaimTemplates", "/spec/clusterIP"];
 
 /// Objects by path, e.g. `/apis/apps/v1/namespaces/push/deployments/shop-edge`.
 type Objects = Arc<Mutex<BTreeMap<String, Value>>>;
 
-/// The stand-in, which ends when it is dropped.
+/// The stand-in, which ends on drop.
 pub(crate) struct Cluster {
     objects: Objects,
     folder: tempfile::TempDir,
@@ -52,7 +52,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// An empty one, for this helm.
+    /// An empty cluster for this helm.
     pub(crate) fn new(helm: &Path) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -70,10 +70,10 @@ impl Cluster {
         Self { objects, folder, helm: helm.to_owned(), _runtime: runtime }
     }
 
-    /// `helm install` or `upgrade` of `shop`, with `--set`s; what it printed.
+    /// `helm install` or `upgrade` of `shop`, with `--set`s; returns the output.
     ///
     /// # Panics
-    /// It fails.
+    /// helm fails.
     pub(crate) fn apply(&self, command: &str, sets: &[&str]) -> String {
         let mut arguments =
             vec!["--disable-openapi-validation", "--set", "authAdapter.url=https://a.example.com/b"];
@@ -83,10 +83,10 @@ impl Cluster {
         self.succeed(&[&[command, "shop", &chart], arguments.as_slice()].concat())
     }
 
-    /// Any command of helm; what it printed.
+    /// Runs any helm command; returns the output.
     ///
     /// # Panics
-    /// It fails.
+    /// helm fails.
     pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let error = String::from_utf8_lossy(&output.stderr);
@@ -94,7 +94,7 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Any command of helm.
+    /// Runs any helm command.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let mut helm = Command::new(&self.helm);
         helm.args(arguments).arg("--kubeconfig").arg(self.folder.path().join("config")).args(["-n", "push"]);
@@ -104,10 +104,10 @@ impl Cluster {
         helm.output().expect("helm can be started")
     }
 
-    /// The object of this plural and name.
+    /// The object with this plural and name.
     ///
     /// # Panics
-    /// There is none.
+    /// There is no such object.
     pub(crate) fn get(&self, plural: &str, name: &str) -> Value {
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let path = format!("/{plural}/{name}");
@@ -115,7 +115,7 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("no {path} in {:?}", objects.keys())).1.clone()
     }
 
-    /// Changes an object behind helm's back.
+    /// Changes an object without helm.
     pub(crate) fn change(&self, plural: &str, name: &str, pointer: &str, value: Value) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let path = format!("/{plural}/{name}");
@@ -123,7 +123,7 @@ impl Cluster {
         *object.pointer_mut(pointer).expect("it has the field") = value;
     }
 
-    /// The paths of all objects but helm's own.
+    /// The paths of all objects except helm's own.
     pub(crate) fn paths(&self) -> Vec<String> {
         let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         objects.keys().filter(|path| !path.contains("sh.helm.release")).cloned().collect()
@@ -171,7 +171,7 @@ async fn answer(
         }
         (Method::PUT | Method::PATCH, old) if old.is_some() || applied => {
             let old = old.unwrap_or_default();
-            // helm 4 says all that it wants, helm 3 what differs.
+            // helm 4 sends the whole object, helm 3 the differences.
             let mut new = old.clone();
             merge(&mut new, &body);
             let new = finished(new);
@@ -192,7 +192,7 @@ fn refuse(status: StatusCode, reason: &str) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// Which kinds there are.
+/// The discovery documents of the API.
 fn discovery(path: &str) -> Option<Value> {
     match path {
         "/version" => return Some(json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.0" })),
@@ -221,7 +221,7 @@ fn discovery(path: &str) -> Option<Value> {
     })
 }
 
-/// The objects below a path whose labels are those of `labelSelector`.
+/// The objects below a path that match `labelSelector`.
 fn listed(objects: &BTreeMap<String, Value>, path: &str, query: &str) -> Value {
     let query = query.replace("%3D", "=").replace("%2C", ",");
     let selector = query.split('&').find_map(|pair| pair.strip_prefix("labelSelector=")).unwrap_or_default();
@@ -238,7 +238,7 @@ fn listed(objects: &BTreeMap<String, Value>, path: &str, query: &str) -> Value {
     json!({ "kind": format!("{kind}List"), "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items })
 }
 
-/// What a server adds to an object.
+/// Adds the fields that a server adds.
 fn finished(mut object: Value) -> Value {
     object["metadata"]["uid"] = json!("00000000-0000-0000-0000-000000000000");
     object["metadata"]["resourceVersion"] = json!("1");
@@ -252,7 +252,7 @@ fn finished(mut object: Value) -> Value {
     object
 }
 
-/// A strategic merge patch: of lists, entries of the same name are merged.
+/// A strategic merge patch: list entries of the same name are merged.
 fn merge(object: &mut Value, patch: &Value) {
     match (object, patch) {
         (Value::Object(object), Value::Object(patch)) => {
@@ -278,14 +278,14 @@ fn merge(object: &mut Value, patch: &Value) {
     }
 }
 
-/// What the typed client wraps a message in (`runtime.Unknown`).
+/// The envelope of the typed client around a message (`runtime.Unknown`).
 #[derive(Clone, PartialEq, prost::Message)]
 struct Wrapped {
     #[prost(bytes = "vec", tag = "2")]
     raw: Vec<u8>,
 }
 
-/// As much of a Secret as helm writes of its releases (`core/v1/generated.proto`).
+/// The fields of a Secret that helm writes for its releases (`core/v1/generated.proto`).
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReleaseSecret {
     #[prost(message, optional, tag = "1")]
@@ -296,7 +296,7 @@ struct ReleaseSecret {
     kind: String,
 }
 
-/// As much of its metadata (`meta/v1/generated.proto`).
+/// The fields of its metadata (`meta/v1/generated.proto`).
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReleaseMeta {
     #[prost(string, tag = "1")]
@@ -305,7 +305,7 @@ struct ReleaseMeta {
     labels: BTreeMap<String, String>,
 }
 
-/// The Secret of a release, which comes as protobuf, as JSON.
+/// The JSON form of a release's Secret, which arrives as protobuf.
 fn secret(body: &[u8]) -> Value {
     let wrapped = Wrapped::decode(body).expect("it is protobuf");
     let secret = ReleaseSecret::decode(wrapped.raw.as_slice()).expect("it is a Secret");

@@ -25,7 +25,7 @@ fn every_custom_resource_is_one_that_its_project_knows() {
     for kind in ["HTTPRoute", "ScaledObject", "ServiceMonitor"] {
         assert!(kinds.contains(kind), "no {kind} among {kinds:?}");
     }
-    // The check itself must find something.
+    // A wrong object shows that the check finds errors.
     let wrong = serde_json::json!({ "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
         "metadata": { "name": "wrong" }, "spec": { "scaleTargetRef": { "nme": "x" }, "triggers": [] } });
     let output = check(&node, &packages, &serde_json::json!([wrong]));

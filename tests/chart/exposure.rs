@@ -1,4 +1,4 @@
-//! How devices come in: Services, Ingresses with the presets, HTTPRoutes.
+//! Exposure to devices: Services, Ingresses with the presets, HTTPRoutes.
 
 use serde_yaml_ng::Value;
 
@@ -17,7 +17,7 @@ fn each_preset_keeps_an_idle_socket_open_for_longer_than_pings_take() {
             "alb.ingress.kubernetes.io/load-balancer-attributes",
             "idle_timeout.timeout_seconds=4000",
         ),
-        // The target leaves for as long as the pod sends its sessions away: preStop 10 s and drain 60 s.
+        // The target stays as long as the pod drains its sessions: preStop 10 s and drain 60 s.
         (
             "ingress-alb-values.yaml",
             "alb.ingress.kubernetes.io/target-group-attributes",
@@ -36,7 +36,7 @@ fn each_preset_keeps_an_idle_socket_open_for_longer_than_pings_take() {
         assert_eq!(backend["name"], "shop-message-center-edge", "{name}");
         assert_eq!(backend["port"]["name"], "ws", "{name}");
     }
-    // One's own annotations stand beside those of the preset.
+    // Own annotations stand beside those of the preset.
     let ingress = find(file(&matrix, "ingress-alb-values.yaml"), "Ingress", "-edge");
     assert_eq!(ingress["metadata"]["annotations"]["example.com/team"], "push");
 }
@@ -64,7 +64,7 @@ fn a_timeout_stands_in_a_route_only_where_it_was_asked_for() {
         list(&route["spec"]["rules"])[0]["timeouts"]["request"].clone()
     };
     assert_eq!(timeout("gateway-values.yaml"), "0s");
-    // GKE refuses a route that has one.
+    // GKE refuses a route with a timeout.
     assert_eq!(timeout("gateway-gke-values.yaml"), Value::Null);
     let policy = find(file(&matrix, "gateway-gke-values.yaml"), "GCPBackendPolicy", "-edge");
     assert_eq!(policy["spec"]["default"]["timeoutSec"], 86400);
@@ -92,7 +92,7 @@ fn a_load_balancer_of_its_own_keeps_the_addresses_of_clients() {
     assert_eq!(service["type"], "LoadBalancer");
     assert_eq!(service["externalTrafficPolicy"], "Local");
     assert_eq!(service["loadBalancerClass"], "service.k8s.aws/nlb");
-    // A ClusterIP Service with a traffic policy would be refused.
+    // The API server would refuse a ClusterIP Service with a traffic policy.
     let Some(objects) = with("ClusterIP", &["edge.service.externalTrafficPolicy=Local"]) else { return };
     assert!(find(&objects, "Service", "-edge")["spec"]["externalTrafficPolicy"].is_null());
 }

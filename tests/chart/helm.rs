@@ -9,7 +9,7 @@ use serde_yaml_ng::Value;
 
 /// The variables that name the two helms.
 pub(crate) const HELMS: [&str; 2] = ["MC_TEST_HELM3", "MC_TEST_HELM4"];
-/// Values without which the chart renders nothing.
+/// Values that the chart needs to render.
 pub(crate) const NEEDED: [&str; 2] = ["--set", "authAdapter.url=https://shop.example.com/websocket_auth"];
 
 /// The chart's folder.
@@ -17,7 +17,7 @@ pub(crate) fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm/message-center")
 }
 
-/// The values files, by name.
+/// The values files, sorted by name.
 pub(crate) fn values_files() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(chart().join("ci")).expect("the folder is there");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("it can be read").path()).collect();
@@ -37,15 +37,15 @@ pub(crate) fn run(helm: &Path, command: &[&str], arguments: &[&str]) -> Output {
 /// The objects that `helm template` renders with these arguments.
 ///
 /// # Panics
-/// It fails.
+/// helm fails.
 pub(crate) fn render(helm: &Path, arguments: &[&str]) -> Vec<Value> {
     release(helm, "shop", arguments)
 }
 
-/// The same for a release of another name.
+/// The objects of a release with another name.
 ///
 /// # Panics
-/// It fails.
+/// helm fails.
 pub(crate) fn release(helm: &Path, name: &str, arguments: &[&str]) -> Vec<Value> {
     let output = run(helm, &["template", name], arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -70,7 +70,7 @@ pub(crate) fn matrix(test: &str) -> Option<Vec<(String, Vec<Value>)>> {
     Some(RENDERED.get_or_init(|| values_files().into_iter().map(render).collect()).clone())
 }
 
-/// Renders with needed and further `--set`s. `None`: this run has no tools.
+/// Renders with the needed values and further `--set`s. `None`: this run has no tools.
 pub(crate) fn with(test: &str, sets: &[&str]) -> Option<Vec<Value>> {
     let helm = tools::find(HELMS[0], test)?;
     let mut arguments = NEEDED.to_vec();
@@ -78,10 +78,10 @@ pub(crate) fn with(test: &str, sets: &[&str]) -> Option<Vec<Value>> {
     Some(render(&helm, &arguments))
 }
 
-/// The object of a kind whose name ends so.
+/// The object of this kind whose name ends with `suffix`.
 ///
 /// # Panics
-/// There is none.
+/// There is no such object.
 pub(crate) fn find<'a>(objects: &'a [Value], kind: &str, suffix: &str) -> &'a Value {
     let found = objects.iter().find(|object| {
         object["kind"] == kind
@@ -90,7 +90,7 @@ pub(crate) fn find<'a>(objects: &'a [Value], kind: &str, suffix: &str) -> &'a Va
     found.unwrap_or_else(|| panic!("no {kind} …{suffix}"))
 }
 
-/// Every pod's metadata and spec: those of workloads and of hooks.
+/// Metadata and spec of every pod, in workloads and hooks.
 pub(crate) fn pods(objects: &[Value]) -> Vec<&Value> {
     let pod = |object: &'_ Value| match object["kind"].as_str() {
         Some("Pod") => Some(true),
@@ -103,7 +103,7 @@ pub(crate) fn pods(objects: &[Value]) -> Vec<&Value> {
     pods.collect()
 }
 
-/// The elements of a list; none where there is no list.
+/// The elements of a list; none for any other value.
 pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_sequence().map_or(&[], Vec::as_slice)
 }

@@ -1,4 +1,5 @@
-//! Install, upgrade, rollback and uninstall, with both helms, against a stand-in for an API server: what is alive is kept.
+//! Install, upgrade, rollback and uninstall, with both helms, against a stand-in for an API server: live
+//! state is kept.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -12,7 +13,7 @@ const EDGE: &str = "shop-message-center-edge";
 const KEYS: &str = "shop-message-center-first-key";
 const BUS: &str = "shop-message-center-bus-credentials";
 
-/// A cluster for each helm; none where this run has no tools.
+/// One cluster per helm; none if this run has no tools.
 fn clusters(test: &str) -> Vec<Cluster> {
     HELMS.iter().filter_map(|variable| tools::find(variable, test)).map(|helm| Cluster::new(&helm)).collect()
 }
@@ -31,11 +32,11 @@ fn switching_autoscaling_on_keeps_the_pods_that_live() {
         assert_eq!(replicas(), 5);
         cluster.apply("upgrade", &["edge.autoscaling.mode=hpa"]);
         assert_eq!(replicas(), 5, "the switch itself must not cut sessions off");
-        // What the autoscaler did, then a release.
+        // The autoscaler has scaled up; then comes a release.
         cluster.change("deployments", EDGE, "/spec/replicas", json!(9));
         cluster.apply("upgrade", &["edge.autoscaling.mode=hpa", "edge.maxSessions=60000"]);
         assert_eq!(replicas(), 9, "an upgrade must not undo what the autoscaler did");
-        // A floor above what lives is a wish.
+        // A floor above the live number takes effect.
         cluster.apply("upgrade", &["edge.autoscaling.mode=hpa", "edge.autoscaling.minReplicas=12"]);
         assert_eq!(replicas(), 12);
     }
@@ -52,7 +53,7 @@ fn secrets_that_the_chart_made_outlive_upgrade_and_rollback() {
         cluster.apply("upgrade", &["edge.maxSessions=1000", "edge.autoscaling.sessionsPerPod=500"]);
         assert_eq!(cluster.get("secrets", KEYS)["data"], keys["data"]);
         assert_eq!(cluster.get("secrets", BUS)["data"], bus["data"]);
-        // A key that somebody added by hand stays.
+        // A key added by hand stays.
         let file = text(&keys, "keys.toml") + "# and another\n";
         cluster.change("secrets", KEYS, "/data/keys.toml", json!(BASE64_STANDARD.encode(&file)));
         cluster.apply("upgrade", &["edge.maxSessions=0"]);
@@ -126,7 +127,7 @@ fn the_notes_warn_of_what_is_seldom_meant() {
 fn the_selectors_do_not_change_with_the_values_and_uninstall_leaves_nothing() {
     for cluster in clusters("uninstall") {
         cluster.apply("install", &[]);
-        // The stand-in refuses, as a server does, a selector or a claim that changes.
+        // The stand-in refuses, as a server does, to change a selector or a claim.
         cluster.apply("upgrade", &["commonLabels.team=push", "image.tag=v9", "bus.maxBytes=9GiB"]);
         let refused = cluster.run(&[
             "upgrade",

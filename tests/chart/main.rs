@@ -1,7 +1,8 @@
-//! The Helm chart: what it renders to, what it refuses, and that the program takes the configuration in it.
+//! The Helm chart: the rendered objects, the refusals, and that the program accepts the rendered
+//! configuration.
 //!
-//! Runs helm 3 and 4, as `tests/run` installs them. There is no API server: the rules that only one would enforce are
-//! tests here, and [`cluster`] stands in for one where helm needs to look at what is alive.
+//! Runs helm 3 and 4, as `tests/run` installs them. There is no API server: the rules that only a server
+//! would enforce are tests here, and [`cluster`] stands in for a server where helm looks at live objects.
 
 mod closed;
 mod cluster;

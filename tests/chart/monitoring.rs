@@ -1,5 +1,5 @@
-//! Metrics in the chart: what autoscalers ask for exists, queries are ones that Prometheus takes, and the alerts and the
-//! dashboard are those of `deploy/monitoring`.
+//! Metrics in the chart: the autoscalers' metrics exist, Prometheus accepts the queries, and alerts and
+//! dashboard equal those of `deploy/monitoring`.
 
 use std::process::Command;
 
@@ -85,7 +85,7 @@ fn alerts_and_dashboard_of_the_chart_are_those_of_the_repository() {
     }
 }
 
-/// The rules that the chart renders with these values, as a file of Prometheus.
+/// The rules that the chart renders with these values, as a rules file of Prometheus.
 fn rules(folder: &tempfile::TempDir, sets: &[&str]) -> Option<(std::path::PathBuf, Value)> {
     let sets = [&["monitoring.rules.enabled=true", "monitoring.dashboard.enabled=true"], sets].concat();
     let objects = with("rules of the chart", &sets)?;

@@ -1,4 +1,5 @@
-//! Names and labels an API server takes, however the release is called; nothing twice; what may never change.
+//! Names and labels that an API server accepts for any release name, without duplicates; and fields that
+//! never change.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use serde_yaml_ng::{Mapping, Value};
 
 use crate::helm::{HELMS, NEEDED, find, list, matrix, pods, release};
 
-/// Release names at their limits: 53 characters, two that begin alike, a dot, ours.
+/// Release names at their limits: 53 characters, two with a common beginning, a dot, the default.
 const RELEASES: [&str; 4] = [
     "a123456789b123456789c123456789d123456789e123456789f12",
     "a123456789b123456789c123456789d123456789e123456789f13",
@@ -24,7 +25,7 @@ fn is_label(text: &str) -> bool {
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)))
 }
 
-/// A DNS label that begins with a letter, as a Service needs it.
+/// Whether the name is a DNS label that begins with a letter, as a Service needs.
 fn is_service_name(text: &str) -> bool {
     text.len() <= 63
         && text.starts_with(|c: char| c.is_ascii_lowercase())
@@ -45,9 +46,9 @@ fn well_named(at: &str, objects: &[Value]) {
         assert!(seen.insert((kind, name)), "{at}: {kind} {name} twice");
         match kind {
             "Service" => assert!(is_service_name(name), "{at}: {kind} {name}"),
-            // Room for the hash and the number in the names of their pods.
+            // Leaves characters for the hash and the number in pod names.
             "Deployment" => assert!(name.len() <= 57 && is_service_name(name), "{at}: {kind} {name}"),
-            // And in their label controller-revision-hash.
+            // Leaves characters for the hash in the pods' label controller-revision-hash, too.
             "StatefulSet" => assert!(name.len() <= 52 && is_service_name(name), "{at}: {kind} {name}"),
             _ => assert!(name.len() <= 253, "{at}: {kind} {name}"),
         }
@@ -152,7 +153,7 @@ fn services_monitors_and_scalers_point_at_what_is_there() {
                                 .iter()
                                 .any(|named| named["name"] == port["targetPort"])
                         };
-                        // That for metrics selects the pod of `helm test`, too, which is never ready.
+                        // The Service for metrics also selects the pod of `helm test`, which is never ready.
                         let test =
                             |pod: &&Value| pod["metadata"]["labels"]["app.kubernetes.io/component"] == "test";
                         assert!(pods.iter().all(|pod| has(pod) || test(pod)), "{at}: {port:?}");
@@ -188,7 +189,8 @@ fn services_monitors_and_scalers_point_at_what_is_there() {
     }
 }
 
-/// What an API server refuses to change: as it was in the first version, for a release called `shop`.
+/// The fields that an API server refuses to change equal those of the first version, for a release called
+/// `shop`.
 #[test]
 fn what_may_never_change_is_as_in_the_first_version() {
     let Some(helm) = tools::find(HELMS[0], "immutable fields") else { return };

@@ -1,10 +1,10 @@
-//! NetworkPolicies: nothing but what is needed, and each needed flow by exactly one rule.
+//! NetworkPolicies: only needed flows, each allowed by exactly one rule.
 
 use serde_yaml_ng::Value;
 
 use crate::helm::{list, matrix, with};
 
-/// Rules that let a component's traffic of this direction through at this port.
+/// The rules that allow a component's traffic in this direction at this port.
 fn rules<'a>(objects: &'a [Value], component: &str, direction: &str, port: &Value) -> Vec<&'a Value> {
     let policies = objects.iter().filter(|object| {
         object["kind"] == "NetworkPolicy"

@@ -1,4 +1,4 @@
-//! What an API server would refuse, and no schema knows: security, selectors, names, times.
+//! Rules of an API server that no schema knows: security, selectors, names, times.
 
 use serde_yaml_ng::Value;
 
@@ -98,7 +98,7 @@ fn secrets_are_neither_in_config_maps_nor_in_values_of_variables() {
     }
 }
 
-/// The Secret that the chart makes also holds the plain key, with which everything may be done.
+/// The chart's Secret also holds the plain key, which grants everything.
 #[test]
 fn publisher_api_mounts_hashes_of_keys_and_nothing_else_of_their_secret() {
     for sets in [&[][..], &["publisherApi.keys.existingSecret=k"]] {
@@ -118,7 +118,7 @@ fn publisher_api_mounts_hashes_of_keys_and_nothing_else_of_their_secret() {
     }
 }
 
-/// Whoever needs no token may stay: only who wants to test adds a rule of that kind.
+/// A session on a channel without login may stay without a token, so only `test.enabled` adds such a rule.
 #[test]
 fn by_default_no_channel_is_there_for_strangers() {
     for (sets, rules) in [(&[][..], 0), (&["test.enabled=true"], 2)] {

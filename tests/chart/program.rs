@@ -1,4 +1,4 @@
-//! The configuration in the ConfigMaps is one that the program takes.
+//! The program accepts the configuration in the ConfigMaps.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn the_program_takes_every_configuration_that_the_chart_writes() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::new(folder.path(), "authority");
     let pair = authority.issue("localhost");
-    // Where the Secrets would be mounted.
+    // Paths at which pods mount the Secrets.
     for mount in ["tls", "bus-tls", "keys"] {
         let mount = folder.path().join(mount);
         std::fs::create_dir(&mount).expect("a folder");

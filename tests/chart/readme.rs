@@ -1,4 +1,4 @@
-//! The table of values in the chart's README is the one that values.yaml's comments make.
+//! The table of values in the chart's README equals the one generated from the comments in values.yaml.
 
 use std::fmt::Write as _;
 
@@ -60,7 +60,7 @@ fn every_value_has_its_row() {
     leaves(&tree, "", &table);
 }
 
-/// Below a key that has a row, keys need none.
+/// Keys below a key with a row need no row.
 fn leaves(value: &serde_yaml_ng::Value, at: &str, table: &str) {
     if table.contains(&format!("| `{at}` |")) {
         return;

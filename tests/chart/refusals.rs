@@ -1,9 +1,9 @@
-//! What the chart refuses, and the words with which it does.
+//! The values that the chart refuses, and the texts of the refusals.
 
 use crate::helm::{HELMS, NEEDED, run, values_files};
 use harness::tools;
 
-/// `--set` with what the refusal says.
+/// `--set` values, and a part of the refusal.
 const REFUSALS: &[(&[&str], &str)] = &[
     (&["edeg.replicas=3"], "edeg"),
     (&["edge.replica=3"], "replica"),

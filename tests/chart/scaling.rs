@@ -1,4 +1,4 @@
-//! How many pods there are, and at which pace they come and go.
+//! The number of pods, and the pace at which they come and go.
 
 use serde_yaml_ng::Value;
 

@@ -6,11 +6,11 @@ use std::path::Path;
 use fastrand::Rng;
 use harness::hostile::{TARGETS, Target};
 
-/// Mutations of each file. The seed is fixed, so a failure can be repeated.
+/// Mutations per file. The seed is fixed, so a failure is repeatable.
 const MUTATIONS: usize = 300;
 const SEED: u64 = 0x006d_6573_7361_6765;
 
-/// What the formats give a meaning to.
+/// Tokens with a meaning in one of the formats.
 const WORDS: [&[u8]; 43] = [
     b"\r\n",
     b"\n",
@@ -81,7 +81,7 @@ fn mutate(random: &mut Rng, input: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
-/// Runs a corpus as it is, and mutated; the number of files in which something was understood.
+/// Runs a corpus as it is, and mutated; returns the number of files in which the parser understood something.
 fn run((name, check): Target) -> usize {
     let corpus = corpus(name);
     let mut random = Rng::with_seed(SEED);

@@ -1,7 +1,7 @@
-//! The manual holds together: each link of each Markdown page leads to a file of the repository, each `#anchor` to a heading,
-//! and each page of the manual can be found.
+//! Every link of every Markdown page leads to a file of the repository, every `#anchor` to a heading, and
+//! every page of the manual is linked.
 //!
-//! Links to other sites are not followed: whether they answer is not decided here.
+//! Links to other sites are not followed: a test does not depend on other servers.
 
 mod page;
 mod versions;
@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use page::Page;
 
-/// Folders that hold nothing of ours.
+/// Folders without pages of this repository.
 const NOT_OURS: [&str; 3] = ["target", "node_modules", "message-center-data"];
 
 fn repository() -> PathBuf {
@@ -35,7 +35,7 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// A path without `.` and `..`. `None`: it leaves the repository.
+/// The path without `.` and `..`; `None` if it leaves the repository.
 fn plain(path: &Path) -> Option<PathBuf> {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -53,7 +53,7 @@ fn plain(path: &Path) -> Option<PathBuf> {
     Some(plain)
 }
 
-/// What is wrong with a link of `page` (its path in the repository), if anything is.
+/// The error of a link of `page` (a path in the repository), if there is one.
 fn fault(root: &Path, page: &Path, own: &Page, link: &str) -> Option<String> {
     if link.contains("://") || link.starts_with("mailto:") {
         return None;

@@ -1,20 +1,20 @@
-//! A Markdown page: which links it has, and which anchors its headings make.
+//! A Markdown page: its links, and the anchors of its headings.
 //!
-//! What stands in code, fenced or inline, is neither.
+//! Text in code, fenced or inline, makes neither links nor anchors.
 
 use std::collections::HashMap;
 
-/// What others can link to, and what it links to.
+/// The links and anchors of a page.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// Targets of its links, as written, in order.
+    /// Link targets as written, in order.
     pub(crate) links: Vec<String>,
     /// Anchors of its headings, without `#`.
     pub(crate) anchors: Vec<String>,
 }
 
 impl Page {
-    /// Reads a page.
+    /// Parses a page.
     pub(crate) fn read(text: &str) -> Self {
         let mut page = Self::default();
         let mut times = HashMap::<String, u32>::new();
@@ -45,7 +45,7 @@ impl Page {
     }
 }
 
-/// The text of a heading with `#` before it.
+/// The text of a heading, without `#`.
 fn heading(line: &str) -> Option<&str> {
     let rest = line.trim_start_matches('#');
     let level = line.len() - rest.len();
@@ -55,7 +55,7 @@ fn heading(line: &str) -> Option<&str> {
 /// The anchor that GitHub makes of a heading: letters, digits, `-` and `_` in lower case, blanks as `-`.
 fn anchor(title: &str) -> String {
     let mut anchor = String::new();
-    // Of a link only its text is seen.
+    // A link counts as its text.
     let mut rest = title;
     let mut seen = String::new();
     while let Some((before, behind)) = rest.split_once("](") {
@@ -74,7 +74,7 @@ fn anchor(title: &str) -> String {
     anchor
 }
 
-/// A line without what stands between backticks. (A span over several lines begins and ends in its own.)
+/// The line without its inline code. (A span over several lines begins and ends on lines of its own.)
 fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect::<Vec<_>>().join("`")
 }

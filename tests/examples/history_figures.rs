@@ -1,10 +1,11 @@
-//! Measures what it costs to keep history: `message-center bench` over each kind of store, one after the other, in a table.
+//! Measures the cost of history: runs `message-center bench` over each kind of store, and prints a table.
 //!
 //! ```sh
 //! MC_BIN=target/release/message-center cargo run --release -p tests --example history_figures
 //! ```
 //!
-//! Rows over the real nats-server need `MC_TEST_NATS_SERVER`, as for tests. The argument is how many seconds a run takes.
+//! Rows over the real nats-server need `MC_TEST_NATS_SERVER`, as tests do. The argument is the duration of a
+//! run in seconds.
 
 use std::process::Stdio;
 
@@ -16,9 +17,9 @@ use harness::tools;
 use serde_json::Value;
 use tokio::process::Command;
 
-/// Sessions, each with a user of its own, all with ids.
+/// Sessions, one per user, all with ids.
 const SESSIONS: &str = "--sessions 200 --processes 2 --ramp 0 --idle 0s --recover";
-/// How messages are timed: name, and flags.
+/// The timing of messages: name and flags.
 const LOADS: [(&str, &str); 4] = [
     ("500/s", "--mode open --rate 500"),
     ("1 in flight", "--mode closed --in-flight 1"),
@@ -66,7 +67,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs all loads over one store and prints a row for each.
+/// Runs all loads over one store, and prints a row for each.
 async fn rows(store: &str, flags: &[String], seconds: u64) -> anyhow::Result<()> {
     for (load, timing) in LOADS {
         // A store without history has no ids.
@@ -74,7 +75,7 @@ async fn rows(store: &str, flags: &[String], seconds: u64) -> anyhow::Result<()>
             if flags == ["--store none"] { SESSIONS.trim_end_matches(" --recover") } else { SESSIONS };
         let line = format!("{sessions} {timing} --duration {seconds}s --json -");
         let spread = flags.iter().flat_map(|flags| flags.split(' '));
-        // Not among the flags, where other processes could read it.
+        // The password goes into the environment: other processes could read it among the flags.
         let password =
             flags.iter().any(|flag| flag.starts_with("bus.user=")).then_some(("MC_BUS__PASSWORD", PASSWORD));
         let output = Command::new(binary())

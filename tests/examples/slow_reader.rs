@@ -1,4 +1,4 @@
-//! A device that takes 50 KB a second recovers 20 MB, and is not closed for it: prints how it went.
+//! A device that reads 50 KB a second recovers 20 MB without being closed; prints the progress.
 //!
 //! ```sh
 //! MC_BIN=target/release/message-center cargo run --release -p tests --example slow_reader -- 50 20
@@ -14,7 +14,7 @@ use tokio::time::interval;
 
 const KB: u64 = 1_000;
 const MESSAGE: u64 = 50 * KB;
-/// So often a second the link lets something pass.
+/// How often per second the link lets bytes pass.
 const STEPS: u64 = 10;
 
 #[tokio::main]
@@ -37,7 +37,7 @@ async fn main() -> anyhow::Result<()> {
     let mut device = Device::recovered(link.address(), "user-1", &begin).await;
     let mut taken = 0;
     let mut steps = interval(Duration::from_millis(1_000 / STEPS));
-    // What is sent meanwhile comes behind.
+    // This live message comes after the replay.
     alone.publish(1, [0]).await;
     while taken < messages {
         tokio::select! {

@@ -1,10 +1,11 @@
-//! Measures the stores by themselves: how fast messages are stored through one bus connection, and how long each takes.
+//! Measures the stores alone: messages per second through one bus connection, and the latency of a store.
 //!
 //! ```sh
 //! cargo run --release -p tests --example store_figures
 //! ```
 //!
-//! Rows over the real nats-server need `MC_TEST_NATS_SERVER`, as for tests. The argument is how many seconds a row takes.
+//! Rows over the real nats-server need `MC_TEST_NATS_SERVER`, as tests do. The argument is the duration of a
+//! row in seconds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use shared::history::{History, HistoryConfig, Role};
 use shared::ids::{Channel, MessageId};
 use shared::wire::{Kind, LiveMessage};
 
-/// Channels in turn.
+/// Channels, used in turn.
 const CHANNELS: u128 = 1_000;
 const PAYLOAD: usize = 128;
 
@@ -81,7 +82,7 @@ async fn rows(name: &str, config: &BusConfig, replicas: u8, seconds: u64) -> any
     Ok(())
 }
 
-/// Stores one message after the other; gives how long each took.
+/// Stores one message after the other; returns the latency of each.
 async fn lane(history: &History, next: &AtomicU64, end: Instant) -> anyhow::Result<Vec<Duration>> {
     let mut took = Vec::new();
     let payload = Bytes::from(vec![b'x'; PAYLOAD]);

@@ -1,7 +1,8 @@
-//! Measures what a storm of devices that come back costs the messages of those that stayed.
+//! Measures what a storm of returning devices costs the messages of the devices that stayed.
 //!
-//! Thousands of recovering devices are online, and gone; while they are away there is news for each. Then all come back at
-//! once, and meanwhile messages go to a few that never left. Prints how long those took, before and during the storm.
+//! Thousands of recovering devices go online and away; messages are published for each while they are away.
+//! Then all return at once, while messages go to a few devices that never left. Prints the latencies of those
+//! messages before and during the storm.
 //!
 //! ```sh
 //! MC_BIN=target/release/message-center cargo run --release -p tests --example storm -- 5000
@@ -20,17 +21,17 @@ use shared::drain::Drain;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// Devices that stay.
+/// Devices that stay online.
 const STAYING: u64 = 50;
-/// Their users begin here.
+/// The first user id of the devices that stay.
 const FIRST_STAYING: u64 = 1_000_000;
-/// News for each of the others.
+/// Messages for each returning device.
 const NEWS: u64 = 10;
-/// Live messages a second.
+/// Live messages per second.
 const RATE: u64 = 200;
-/// How long the calm lasts.
+/// Length of the calm phase.
 const CALM: Duration = Duration::from_secs(10);
-/// How long a storm may last.
+/// Longest duration of a storm.
 const STORM: Duration = Duration::from_secs(120);
 
 #[tokio::main]
@@ -85,7 +86,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// With limits raised that a storm from one address runs into before the edge does.
+/// Raises the limits that a storm from one address would reach before the edge's own.
 fn raised(plan: AlonePlan) -> AlonePlan {
     plan.set("edge.max_handshakes", 65_536)
         .set("edge.connections_per_second", 0)
@@ -95,7 +96,7 @@ fn raised(plan: AlonePlan) -> AlonePlan {
         .set("edge.drain_window", "1s")
 }
 
-/// Brings all devices online for a moment; gives where each is.
+/// Brings all devices online for a moment; returns each device's position.
 async fn go_online(alone: &Alone, devices: u64) -> Vec<(u64, String)> {
     let online = futures_util::stream::iter(1..=devices).map(async |user| {
         let (device, recovery) = Device::back(alone.edge(), &format!("user-{user}"), "").await;
@@ -105,7 +106,7 @@ async fn go_online(alone: &Alone, devices: u64) -> Vec<(u64, String)> {
     online.buffer_unordered(64).collect().await
 }
 
-/// Lets all come back at once; gives how long each took to have all its news.
+/// Lets all devices return at once; returns how long each took to receive its messages.
 async fn come_back(alone: &Alone, ids: Vec<(u64, String)>, over: &CancellationToken) -> Vec<Duration> {
     let began = Instant::now();
     let back = ids.into_iter().map(async |(user, id)| {
@@ -120,7 +121,7 @@ async fn come_back(alone: &Alone, ids: Vec<(u64, String)>, over: &CancellationTo
     took
 }
 
-/// The most replays that the edge was busy with at a time.
+/// The largest number of replays in progress.
 async fn most_replays(alone: &Alone, over: &CancellationToken) -> f64 {
     let mut most = 0.0_f64;
     let mut looks = interval(Duration::from_millis(50));
@@ -132,7 +133,8 @@ async fn most_replays(alone: &Alone, over: &CancellationToken) -> f64 {
     most
 }
 
-/// Publishes at a constant rate to those that stay, whatever the answers; gives how many.
+/// Publishes at a constant rate to the devices that stay, whatever the answers; returns the number of
+/// messages.
 async fn live(alone: &Alone, began: Instant, over: &CancellationToken) -> anyhow::Result<u64> {
     let mut socket = PublishingSocket::connect(alone.publisher_address()).await;
     let mut ticks = interval(Duration::from_micros(1_000_000 / RATE));
@@ -155,7 +157,7 @@ async fn live(alone: &Alone, began: Instant, over: &CancellationToken) -> anyhow
     Ok(sent)
 }
 
-/// A device that stays and notes how old each message is when it comes.
+/// A device that stays, and notes the age of each message on arrival.
 async fn stay(mut device: Device, latencies: Arc<Mutex<Vec<Duration>>>, began: Instant, drain: Drain) {
     loop {
         tokio::select! {
@@ -170,7 +172,7 @@ async fn stay(mut device: Device, latencies: Arc<Mutex<Vec<Duration>>>, began: I
     }
 }
 
-/// Prints a phase, and forgets its figures.
+/// Prints the figures of a phase, and clears them.
 fn report(phase: &str, sent: u64, latencies: &Mutex<Vec<Duration>>) {
     let mut all = std::mem::take(&mut *latencies.lock().unwrap_or_else(PoisonError::into_inner));
     all.sort_unstable();
@@ -185,7 +187,7 @@ fn report(phase: &str, sent: u64, latencies: &Mutex<Vec<Duration>>) {
 
 fn percentile(sorted: &[Duration], percent: f64) -> Duration {
     let last = sorted.len().saturating_sub(1);
-    // At most the length of the list.
+    // The index is at most the length of the list.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and its length")]
     let at = (last as f64 * percent / 100.0).round() as usize;
     sorted.get(at).copied().unwrap_or_default()

@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use crate::oci::Layout;
 
-/// What containers call the architectures, with the machine in the header of ELF (`e_machine`, System V ABI).
+/// The architectures by their names in images, with the machine in the ELF header (`e_machine`, System V
+/// ABI).
 pub(crate) const ARCHITECTURES: [(&str, u16); 2] = [("amd64", 62), ("arm64", 183)];
 
-/// The images and what lies beside them.
+/// The images, and the files beside them.
 #[derive(Debug)]
 pub(crate) struct Built {
     folder: PathBuf,
@@ -34,7 +35,8 @@ pub(crate) fn repository() -> PathBuf {
 /// Runs `deploy/image/build`.
 pub(crate) fn build(arguments: &[&str]) -> Output {
     let mut command = Command::new(repository().join("deploy/image/build"));
-    // What cargo set for this test would make the cargo of the script compile again. Lines of code are not looked at.
+    // Variables that cargo set for this test would make the script's cargo compile again, so only these
+    // remain.
     const KEPT: [&str; 3] = ["CARGO_HOME", "CARGO_INCREMENTAL", "CARGO_TARGET_DIR"];
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.to_string_lossy().starts_with("CARGO_")) {
@@ -45,10 +47,10 @@ pub(crate) fn build(arguments: &[&str]) -> Output {
     command.env("CARGO_PROFILE_DEV_DEBUG", "0").args(arguments).output().expect("the script can be started")
 }
 
-/// The images. `None`: this machine has not what it takes, which was said.
+/// The images. `None`: this machine lacks a tool for the build, and a line on standard error says so.
 ///
 /// # Panics
-/// They can't be built.
+/// The build fails.
 pub(crate) fn images(test: &str) -> Option<&'static Built> {
     static BUILT: OnceLock<Built> = OnceLock::new();
     tools::find_optional("MC_TEST_BUILDAH", test)?;
@@ -63,7 +65,7 @@ pub(crate) fn images(test: &str) -> Option<&'static Built> {
     }))
 }
 
-/// Where cargo builds.
+/// The target folder of cargo.
 fn target_folder() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut metadata = Command::new(cargo);

@@ -1,4 +1,4 @@
-//! The compose file: what the specification and a careful operator ask of it.
+//! The compose file against the specification and a careful operator's rules.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::built::repository;
 
-/// Prints what is wrong with standard input by the schema in the file that its argument names.
+/// A Python program that prints the errors of its standard input against the schema file in its argument.
 const VALIDATE: &str = "import json, sys, jsonschema; \
     schema = jsonschema.Draft201909Validator(json.load(open(sys.argv[1]))); \
     [print(fault.json_path, fault.message) for fault in schema.iter_errors(json.load(sys.stdin))]";
@@ -22,14 +22,14 @@ fn service() -> Value {
     file()["services"]["message-center"].clone()
 }
 
-/// The variables that it sets.
+/// The environment of the compose file.
 pub(crate) fn environment() -> Vec<(String, String)> {
     let variables = service()["environment"].as_object().expect("it sets variables").clone();
     let text = |value: Value| value.as_str().expect("quoted, for YAML has its own idea of true").to_owned();
     variables.into_iter().map(|(name, value)| (name, text(value))).collect()
 }
 
-/// An address of it with port 0; other values as they are.
+/// An address with its port replaced by 0; other values unchanged.
 pub(crate) fn on_a_free_port(value: &str) -> String {
     match value.rsplit_once(':') {
         Some((host, port)) if port.parse::<u16>().is_ok() => format!("{host}:0"),
@@ -55,7 +55,7 @@ fn the_compose_file_keeps_to_the_specification() {
         String::from_utf8_lossy(&done.stdout).into_owned()
     };
     let mut right = file();
-    // The schema that can be had is older than the name of a project.
+    // The available schema is older than the name of a project.
     right.as_object_mut().expect("it is a map").remove("name");
     assert_eq!(fault(&right), "");
     right["services"]["message-center"]["read_onyl"] = json!(true);

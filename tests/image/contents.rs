@@ -1,4 +1,4 @@
-//! What is in the image, and what it says of itself.
+//! The contents of the image, and its configuration.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -85,14 +85,14 @@ fn docker_gets_the_health_check_with_the_archive() {
         let config = archived(&archive, listed[0]["Config"].as_str().expect("it names the configuration"));
         let check = config["config"]["Healthcheck"]["Test"].clone();
         let check: Vec<String> = serde_json::from_value(check).expect("there is a health check");
-        // Without a shell: CMD, then the words.
+        // Exec form, without a shell: CMD, then the words.
         assert_eq!(check[..3], ["CMD", "message-center", "probe"]);
         let ports = ["6795", "6796", "6797", "6798"].map(|port| format!("http://127.0.0.1:{port}/livez"));
         assert_eq!(check[3..], ports, "the admin ports of the parts");
     }
 }
 
-/// A file of JSON in an archive.
+/// A JSON file in an archive.
 fn archived(archive: &Path, name: &str) -> Value {
     let file = Command::new("tar").arg("-xOf").arg(archive).arg(name).output();
     serde_json::from_slice(&file.expect("tar can be started").stdout).expect("it is JSON")
@@ -155,8 +155,8 @@ fn hadolint_finds_no_fault_with_the_recipe() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
 }
 
-/// The script packs the last stage of the Dockerfile, so what is tested is what `docker build` makes; up to there it
-/// does in its own way what the stages before it do.
+/// The script packs the last stage of the Dockerfile, so the tests see what `docker build` makes. The script does
+/// the work of the earlier stages in its own way, so this test compares the two.
 #[test]
 fn the_script_compiles_as_the_recipe_does() {
     let read =

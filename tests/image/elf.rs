@@ -1,18 +1,19 @@
-//! What the header of an ELF file says of a program.
+//! The ELF header of a program.
 //!
-//! 64 bits, little-endian, as of System V ABI: `e_machine` at 18, `e_phoff` at 32, `e_phentsize` at 54, `e_phnum` at 56.
+//! 64 bits, little-endian, as of System V ABI: `e_machine` at 18, `e_phoff` at 32, `e_phentsize` at 54,
+//! `e_phnum` at 56.
 
 use std::path::Path;
 
 /// The program header that names the dynamic linker.
 const PT_INTERP: u32 = 3;
 
-/// What matters of a program.
+/// The facts of a program that the tests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elf {
     /// The processor, e.g. 62 for amd64.
     pub(crate) machine: u16,
-    /// Whether it needs a dynamic linker, and so libraries.
+    /// Whether the program needs a dynamic linker, and so libraries.
     pub(crate) is_dynamic: bool,
 }
 

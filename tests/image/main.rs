@@ -1,8 +1,8 @@
-//! The container image, built as `deploy/image/build` does it without pulling anything: what is in it, what it says of
-//! itself, that it passes its self-test from inside its own root filesystem, and the compose file that runs it.
+//! The container image, built by `deploy/image/build` without pulling anything: its contents, its
+//! configuration, its self-test inside its own root filesystem, and the compose file that runs it.
 //!
-//! Compiled without optimisation, for both architectures: static programs are others than those that the rest of the
-//! tests run, and optimised ones would take most of a run. With `MC_TEST_LONG=1` they are those of a release.
+//! Compiled without optimisation, for both architectures: static programs differ from those of the other
+//! tests, and optimised ones would take most of a run. `MC_TEST_LONG=1` builds those of a release.
 
 mod built;
 mod compose;

@@ -1,5 +1,5 @@
-//! Reads images in the layout of OCI (image-spec 1.1): `index.json` names an index, which names a manifest for each
-//! architecture, which names a configuration and layers. Every digest is checked.
+//! Reads images in the OCI layout (image-spec 1.1): `index.json` names an index, the index one manifest per
+//! architecture, each manifest a configuration and layers. Every digest is checked.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,19 @@ pub(crate) struct Layout {
     manifests: BTreeMap<String, Value>,
 }
 
-/// A file or folder of a layer.
+/// A file or folder in a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// As `ls` shows it, e.g. `-rwxr-xr-x`.
+    /// The mode as `ls` prints it, e.g. `-rwxr-xr-x`.
     pub(crate) mode: String,
     /// `user/group`, as numbers.
     pub(crate) owner: String,
-    /// In bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
 }
 
 impl Layout {
-    /// Reads it.
+    /// Reads the layout in a folder.
     pub(crate) fn open(folder: &Path) -> Self {
         let text = std::fs::read(folder.join("index.json")).expect("the layout has an index");
         let top: Value = serde_json::from_slice(&text).expect("the index is JSON");
@@ -51,12 +51,12 @@ impl Layout {
         self.json(&self.manifests[architecture]["config"])
     }
 
-    /// What a registry transfers of an image, in bytes.
+    /// Bytes that a registry transfers for an image.
     pub(crate) fn transfer_size(&self, architecture: &str) -> u64 {
         self.layers(architecture).filter_map(|layer| layer["size"].as_u64()).sum()
     }
 
-    /// What the layers hold, by path; folders end with a slash.
+    /// The entries of the layers by path; folders end with a slash.
     pub(crate) fn entries(&self, architecture: &str) -> BTreeMap<String, Entry> {
         let listings = self.layers(architecture).map(|layer| tar(&["-tvzf"], &self.blob(layer), &[]));
         let text: String = listings.collect();
@@ -80,7 +80,7 @@ impl Layout {
         serde_json::from_slice(&text).expect("the blob is JSON")
     }
 
-    /// The file that a descriptor names.
+    /// The file of a descriptor.
     fn blob(&self, descriptor: &Value) -> PathBuf {
         let digest = descriptor["digest"].as_str().expect("a descriptor has a digest");
         let hex = digest.strip_prefix("sha256:").expect("the digest is one of SHA-256");
@@ -103,7 +103,7 @@ fn tar(what: &[&str], archive: &Path, after: &[&str]) -> String {
     String::from_utf8(done.stdout).expect("paths are text")
 }
 
-/// A line such as `-rwxr-xr-x 0/0 762296 2026-11-23 14:34 usr/local/bin/message-center`.
+/// Parses a line such as `-rwxr-xr-x 0/0 762296 2026-11-23 14:34 usr/local/bin/message-center`.
 fn listed(line: &str) -> (String, Entry) {
     let words: Vec<_> = line.split_whitespace().collect();
     let [mode, owner, size, _, _, path] = words[..] else { panic!("tar writes {line:?}") };

@@ -1,7 +1,8 @@
-//! Runs a program from inside the root filesystem of an image, as a container would: another root, which can't be
-//! written but for the data folder, and the image's user.
+//! Runs a program inside the root filesystem of an image, as a container would: another root, read-only
+//! except for the data folder, and the image's user.
 //!
-//! Needs root, or a kernel that lets users make namespaces. It has no /proc and no /dev, which a container has.
+//! Needs root, or a kernel that lets users make namespaces. Unlike in a container, /proc and /dev are
+//! missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,7 +37,7 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Unpacks an image. `None`: it can't be run here, which was said.
+    /// Unpacks an image. `None`: this machine cannot run it, and a line on standard error says so.
     pub(crate) fn unpack(built: &Built, architecture: &str, test: &str) -> Option<Self> {
         let native = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let emulator = if architecture == native {
@@ -64,7 +65,7 @@ impl Root {
         Some(Self { root, data, is_root, emulated: emulator.is_some() })
     }
 
-    /// `message-center` with this subcommand, inside.
+    /// `message-center` with this subcommand, inside the root.
     pub(crate) fn launch(&self, part: &str) -> Launch {
         let outer: &[&str] = if self.is_root {
             &[]
@@ -79,7 +80,7 @@ impl Root {
         Launch::of(part).program(Path::new(PROGRAM)).under(&PathBuf::from("unshare"), &arguments)
     }
 
-    /// The data folder, from outside.
+    /// The data folder, seen from outside.
     pub(crate) fn data(&self) -> &Path {
         self.data.path()
     }
@@ -89,7 +90,7 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("the path is text")
 }
 
-/// Whether a command succeeds and prints this.
+/// Whether a command succeeds and prints `text`.
 fn answers(command: &[&str], text: &str) -> bool {
     let done = Command::new(command[0]).args(&command[1..]).output();
     done.is_ok_and(|done| done.status.success() && done.stdout.trim_ascii() == text.as_bytes())

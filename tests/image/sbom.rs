@@ -1,4 +1,4 @@
-//! The list of what is in the program, against what cargo says that it compiled and against Cargo.lock.
+//! The bill of materials, against cargo's messages about the compiled crates and against Cargo.lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -51,7 +51,7 @@ fn text_of(value: &Value) -> String {
     value.as_str().expect("it is text").to_owned()
 }
 
-/// What cargo compiled, from its messages: libraries, macros and build scripts, fresh ones included.
+/// The crates that cargo compiled, by its messages: libraries, macros and build scripts, fresh ones included.
 fn compiled(messages: &Path) -> BTreeSet<Crate> {
     let messages = std::fs::read_to_string(messages).expect("there are messages");
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -59,7 +59,8 @@ fn compiled(messages: &Path) -> BTreeSet<Crate> {
     artifacts.map(|artifact| identified(artifact["package_id"].as_str().expect("it has an id"))).collect()
 }
 
-/// `registry+https://…#serde@1.0.1`, `path+file:///…/edge#0.1.0` (named as its folder) or `…/shared/x#name@0.1.0`.
+/// Parses `registry+https://…#serde@1.0.1`, `path+file:///…/edge#0.1.0` (named as its folder) or
+/// `…/shared/x#name@0.1.0`.
 fn identified(id: &str) -> Crate {
     let (place, version) = id.rsplit_once('#').expect("an id has a version");
     let (name, version) = version
@@ -68,7 +69,7 @@ fn identified(id: &str) -> Crate {
     (name.to_owned(), version.to_owned())
 }
 
-/// The checksum of each crate in Cargo.lock; ours have none.
+/// The checksum of each crate in Cargo.lock; crates of the workspace have none.
 fn locked(lock: &Path) -> BTreeMap<Crate, Option<String>> {
     let lock = std::fs::read_to_string(lock).expect("it can be read");
     let packages = lock.split("[[package]]\n").skip(1);

@@ -1,5 +1,5 @@
-//! The image at work, from inside its own root filesystem: it starts as its user with a root that can't be written, is
-//! ready, and passes the self-test that it has.
+//! The image at work, inside its own root filesystem: it starts as its user with a read-only root, is ready,
+//! and passes its own self-test.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,13 +10,13 @@ use crate::built::images;
 use crate::compose;
 use crate::root::Root;
 
-/// The demo as the compose file starts it, on free ports.
+/// Starts the demo as the compose file does, on free ports.
 async fn start(root: &Root) -> (Program, [SocketAddr; 3]) {
     let mut launch = root.launch("run");
     for (name, value) in compose::environment() {
         launch = launch.variable(&name, &compose::on_a_free_port(&value));
     }
-    // Kept on the disk, where the harness would have memory.
+    // Streams go to the disk; the harness would keep them in memory.
     let launch = launch.variable("MC_BUS__STORE__SYNC", "strict").set("demo.listen", "127.0.0.1:0");
     let mut program = launch.set("edge.admin", "127.0.0.1:0").start();
     let edge = program.address("the edge listens").await;
@@ -25,7 +25,7 @@ async fn start(root: &Root) -> (Program, [SocketAddr; 3]) {
     (program, [edge, publishing, admin])
 }
 
-/// The secret in the lines that a newcomer copies.
+/// The secret in the printed lines.
 async fn printed_key(program: &Program) -> String {
     let line = program.printed("curl --request POST").await;
     let (_, rest) = line.split_once("http://demo:").expect("the key of the demo is printed");

@@ -1,10 +1,11 @@
-//! Which metrics a PromQL expression asks for.
+//! The metrics that a PromQL expression asks for.
 //!
-//! Enough of the grammar to tell metric names from everything else; whether an expression is right, promtool says.
+//! Enough of the grammar to tell metric names from everything else; promtool checks the expressions
+//! themselves.
 
 use std::collections::BTreeSet;
 
-/// Words of the language that stand where a metric name may stand. Functions are known by the bracket behind them.
+/// Words of the language in places where a metric name may stand. A bracket tells functions.
 const WORDS: [&str; 15] = [
     "and",
     "or",
@@ -25,7 +26,7 @@ const WORDS: [&str; 15] = [
 /// Words before a list of labels in brackets.
 const BEFORE_LABELS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 
-/// The names of the metrics in an expression, those of recording rules included.
+/// The metric names in an expression, recording rules included.
 pub(crate) fn metrics(expression: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut rest = expression;
@@ -57,18 +58,18 @@ pub(crate) fn metrics(expression: &str) -> BTreeSet<String> {
     names
 }
 
-/// Whether the word before this is an aggregation that names its labels first, as in `sum by (job) (…)`.
+/// Whether the word before this text is an aggregation with its labels first, as in `sum by (job) (…)`.
 fn is_aggregated(behind: &str) -> bool {
     let word = split(behind, |letter| letter.is_ascii_alphabetic()).0;
     ["by", "without"].contains(&word)
 }
 
-/// What belongs together at the beginning, and what is behind it.
+/// Splits the text after its first characters for which `belongs` holds.
 fn split(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(|letter| !belongs(letter)).unwrap_or(text.len()))
 }
 
-/// What is behind the next such letter that is not in a string, or all behind the string's own end.
+/// The text after the next `end` outside of a string; nothing if there is none.
 fn after(text: &str, end: char) -> &str {
     let mut quoted = None;
     for (at, letter) in text.char_indices() {

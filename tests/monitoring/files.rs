@@ -1,4 +1,4 @@
-//! What `deploy/monitoring` holds: alerts, the cases they are tested with, the dashboard.
+//! The files of `deploy/monitoring`: alerts, their test cases, the dashboard.
 
 use std::path::{Path, PathBuf};
 
@@ -11,16 +11,16 @@ pub(crate) struct Alert {
     pub(crate) name: String,
     pub(crate) expression: String,
     pub(crate) severity: String,
-    /// Summary, description, and the path of its page.
+    /// Summary, description, and the path of the alert's page.
     pub(crate) annotations: [String; 3],
 }
 
 /// A query of the dashboard.
 #[derive(Debug)]
 pub(crate) struct Query {
-    /// Title of its panel.
+    /// Title of the panel.
     pub(crate) panel: String,
-    /// With the variables filled in.
+    /// Expression, with the variables filled in.
     pub(crate) expression: String,
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn dashboard() -> Json {
     serde_json::from_str(&read("deploy/monitoring/dashboard.json")).expect("the dashboard is JSON")
 }
 
-/// All queries of the dashboard: those of its panels, and those that fill its variables.
+/// All queries of the dashboard, of panels and of variables.
 pub(crate) fn queries(dashboard: &Json) -> Vec<Query> {
     let array = |value: &Json| value.as_array().cloned().unwrap_or_default();
     let mut queries = Vec::new();
@@ -101,7 +101,7 @@ pub(crate) fn queries(dashboard: &Json) -> Vec<Query> {
     queries
 }
 
-/// An expression as Grafana would send it.
+/// The expression with Grafana's variables filled in.
 fn filled(expression: &str) -> String {
     let mut filled = expression.to_owned();
     for (variable, value) in

@@ -1,5 +1,5 @@
-//! Alerts and the dashboard in `deploy/monitoring`: promtool can read them, each alert fires in its case, has a page, and
-//! whatever they ask for is a metric that the real program serves.
+//! Alerts and the dashboard in `deploy/monitoring`: promtool reads them, each alert fires in its case and has
+//! a page, and the real program serves every metric they ask for.
 
 mod expressions;
 mod files;

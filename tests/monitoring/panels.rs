@@ -1,4 +1,4 @@
-//! How the dashboard is laid out, and that it can be used with any data source.
+//! The layout of the dashboard, and its use with any data source.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The rules by promtool, and the cases that promtool runs.
+//! The rules and their cases, run by promtool.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ fn promtool_can_read_every_query_of_the_dashboard() {
     let mut rules = "groups:\n  - name: dashboard\n    rules:\n".to_owned();
     for (number, query) in queries.iter().enumerate() {
         let expression = serde_json::to_string(&query.expression).expect("text is JSON, and JSON is YAML");
-        // The name in a message of promtool's tells which panel it is.
+        // The rule's name in promtool's message is the panel.
         let panel: String =
             query.panel.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let _ = writeln!(rules, "      - record: panel:{panel}:{number}\n        expr: {expression}");
@@ -47,7 +47,7 @@ fn promtool_can_read_every_query_of_the_dashboard() {
     promtool("promtool_can_read_every_query_of_the_dashboard", &["check", "rules"], &file);
 }
 
-/// The checks of a case: the alert that is asked about, and whether it fires.
+/// The checks of a case: the alert, and whether it fires.
 fn checks() -> Vec<(String, bool)> {
     let file = yaml("deploy/monitoring/alerts_test.yaml");
     let checks = list(&file["tests"]).iter().flat_map(|case| list(&case["promql_expr_test"]));

@@ -1,4 +1,4 @@
-//! Whatever alerts, the dashboard and the Prometheus adapter ask for is a metric that the real program serves.
+//! The real program serves every metric that alerts, the dashboard and the Prometheus adapter ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ use crate::files::{alerts, dashboard, list, queries, read, recordings, text, yam
 
 /// Metrics of Prometheus itself.
 const OF_PROMETHEUS: [&str; 2] = ["ALERTS", "up"];
-/// Metrics that have no series before something happens that these tests do not bring about. They must be in the
-/// documentation, which another test compares with what is served.
+/// Metrics without a series until an event that these tests do not cause. They must be in the documentation,
+/// which another test compares with the served metrics.
 const AFTER_AN_EVENT: [(&str, &str); 11] = [
     ("mc_auth_drops_total", "a token check can't be made"),
     ("mc_config_reloads_total", "the configuration file changes"),
@@ -29,10 +29,10 @@ const AFTER_AN_EVENT: [(&str, &str); 11] = [
     ("mc_task_ends_total", "a background task dies"),
     ("mc_trace_spans_total", "spans are exported"),
 ];
-/// The same for what needs publishing keys.
+/// Metrics without a series until publishing keys are used.
 const WITH_KEYS: [&str; 2] = ["mc_publisher_key_messages_total", "mc_publisher_key_refusals_total"];
 
-/// Metrics and who asks for them.
+/// The metrics, with the file that asks for each.
 fn asked() -> BTreeMap<String, String> {
     let mut asked: Vec<(String, String)> =
         alerts().into_iter().map(|alert| (alert.name, alert.expression)).collect();
@@ -55,7 +55,7 @@ async fn served(alone: &Alone) -> BTreeSet<String> {
     lines.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
 }
 
-/// Lets everything happen once that counts in the usual run of things, and some that does not.
+/// Causes every event that counts in the usual course of things, and some others.
 async fn exercise(alone: &Alone) {
     let (mut device, id) = alone.begin().await;
     alone.publish(1, [1]).await;
@@ -83,11 +83,11 @@ async fn exercise(alone: &Alone) {
     assert_ne!(no_socket.status, 200);
 }
 
-/// What two real processes serve: one in usual use, one with certificates on its ports.
+/// The metrics of two real processes: one in usual use, one with certificates on its ports.
 async fn everything_served() -> BTreeSet<String> {
     let alone = Alone::start().await;
     exercise(&alone).await;
-    // What streams hold is looked at now and then.
+    // The process looks at its streams only now and then.
     eventually("streams are told of", async || {
         alone.metric("mc_bus_server_stream_messages", "MC_LOG_0").await >= 2.0
     })

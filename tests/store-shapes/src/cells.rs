@@ -10,15 +10,14 @@ use crate::shape::{Done, Shape, Store};
 use crate::traffic::{Alive, Batch, Group, Message, Text};
 
 const TICK: Duration = Duration::from_millis(200);
-/// How long ids are in the duplicate window here, in nanoseconds: the minute of the product would not pass while it is
-/// measured.
+/// Length of the duplicate window in nanoseconds: the product's minute would not pass during a measurement.
 pub const WINDOW: u64 = 5_000_000_000;
 const PREFILL: usize = 5_000;
-/// Messages that are made ready at a time.
+/// Messages prepared at a time.
 const READY: usize = 256;
 const READS: usize = 2_000;
 
-/// What the duplicate window begins with.
+/// The ids in the duplicate window.
 #[derive(Default)]
 struct Window(VecDeque<(u64, u64)>);
 
@@ -32,7 +31,7 @@ impl Window {
     }
 }
 
-/// What makes batches, and knows what must be there.
+/// Makes batches, and knows the messages that must be stored.
 pub struct Writer<'a> {
     group: Group,
     text: &'a Text,
@@ -57,20 +56,20 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// What is counted while one cell is measured.
+/// The figures of one cell.
 #[derive(Default)]
 struct Counted {
     messages: u64,
     bytes: u64,
-    /// Seconds in the store.
+    /// Seconds spent in the store.
     busy: f64,
-    /// The longest time until a batch was kept, a tick before it included, in seconds.
+    /// The longest time in seconds until a batch was durable, with a tick before it included.
     worst: f64,
-    /// Bytes on the disk for each that is alive, at most.
+    /// The largest ratio of bytes on the disk to live bytes.
     worst_disk: f64,
-    /// CPU that this tool has used for itself.
+    /// CPU seconds of this tool itself.
     own_cpu: f64,
-    /// CPU of ticks.
+    /// CPU seconds of ticks.
     tick_cpu: f64,
     tick_written: u64,
 }
@@ -84,7 +83,7 @@ pub struct Bench<'a> {
     pub bytes: u64,
 }
 
-/// Carries out, and gives the CPU that this thread used for it.
+/// Runs `act`; returns its result and the CPU time of this thread.
 fn cpu_of<T>(act: impl FnOnce() -> T) -> (T, f64) {
     let before = measure::thread_cpu();
     let result = act();
@@ -92,7 +91,7 @@ fn cpu_of<T>(act: impl FnOnce() -> T) -> (T, f64) {
 }
 
 impl Bench<'_> {
-    /// A tick if it is due; how long it took.
+    /// Runs a tick if one is due; returns its duration.
     fn tick(&mut self, counted: &mut Counted) -> Done<f64> {
         if self.ticked.elapsed() < TICK {
             return Ok(0.0);
@@ -112,7 +111,7 @@ impl Bench<'_> {
         Ok(took)
     }
 
-    /// Bytes on the disk for each that is alive.
+    /// Bytes on the disk per live byte.
     fn overhead(&self) -> f64 {
         measure::disk(self.folder) as f64 / self.writer.alive.bytes as f64
     }
@@ -163,7 +162,7 @@ impl Bench<'_> {
         ))
     }
 
-    /// Waits until the store has nothing left to do behind what was stored, half a minute at most.
+    /// Waits until the store has no background work left, half a minute at most.
     fn settle(&mut self) -> Done {
         let (begun, written) = (Instant::now(), measure::written());
         let (mut size, mut same, mut now) = (0, 0, measure::now());
@@ -181,7 +180,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Microseconds that it takes to read a message that is there.
+    /// Microseconds to read a stored message.
     fn reads(&mut self) -> Done<f64> {
         let mut random = fastrand::Rng::with_seed(3);
         let begun = Instant::now();
@@ -193,7 +192,7 @@ impl Bench<'_> {
     }
 }
 
-/// Fills a store, and measures each setting with each size of batches. It prints a line for each, and one at the end.
+/// Fills a store, and measures each setting with each batch size. Prints a line for each, and a last line.
 pub fn run(
     shape: Shape,
     group: Group,
@@ -212,7 +211,7 @@ pub fn run(
     bench.run(PREFILL, |counted, _| counted.messages >= prefill)?;
     eprintln!("  {} {}: filled in {:.1} s", shape.name(), group.name, begun.elapsed().as_secs_f64());
     for strict in settings {
-        // The one before is closed first.
+        // Closes the previous store first.
         bench.store = Box::new(Closed);
         bench.store = shape.open(folder, *strict, &mut |_| {})?.0;
         for batch in batches {
@@ -233,12 +232,12 @@ pub fn run(
         bench.overhead(),
     ))?;
     tell("ready")?;
-    // Until it is killed.
+    // Waits to be killed.
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }
 
-/// In the place of a store while another one is opened.
+/// Stands in for a store while another one opens.
 struct Closed;
 
 impl Store for Closed {
@@ -261,7 +260,7 @@ pub fn tell(line: &str) -> Done {
     Ok(out.flush()?)
 }
 
-/// Opens what is there and reads everything that an index needs.
+/// Opens an existing store, and reads everything that an index needs.
 pub fn start(shape: Shape, folder: &Path) -> Done {
     let (memory, begun, cpu) = (measure::memory(), Instant::now(), measure::cpu());
     let (mut found, mut sum) = (0_u64, 0_u64);
@@ -279,7 +278,7 @@ pub fn start(shape: Shape, folder: &Path) -> Done {
     Ok(())
 }
 
-/// Has room given back, where the store does that only when it is told to.
+/// Makes the store give back space, if it does so only on request.
 pub fn compact(shape: Shape, folder: &Path) -> Done {
     let (mut store, _) = shape.open(folder, true, &mut |_| {})?;
     let before = measure::disk(folder);

@@ -1,4 +1,4 @@
-//! fjall: a keyspace of messages by sequence, one of ids whose message is gone, and one with the highest sequence.
+//! fjall: keyspaces of messages by sequence, of ids whose message is gone, and of the highest sequence.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, Pers
 use crate::shape::{Done, Found, Shape, Store, decode, encode};
 use crate::traffic::{Batch, id};
 
-/// Bytes of memory for blocks, where the default is 32 MiB.
+/// Bytes of the block cache; the default is 32 MiB.
 const CACHE: u64 = 256 << 20;
 const SYNC_EVERY: u64 = 1_000_000_000;
 
@@ -22,7 +22,7 @@ struct Fjall {
     forgotten: u64,
 }
 
-/// What journals take together, at least; and a memtable.
+/// The smallest total size of the journals, and the size of a memtable.
 const TIGHT_JOURNALS: u64 = 64 << 20;
 const TIGHT_MEMTABLE: u64 = 16 << 20;
 
@@ -40,7 +40,7 @@ pub fn open(
         _ => (builder, options),
     };
     let database = builder.open()?;
-    // Large values out of the tree, as the manual says for such.
+    // Large values live outside the tree, as fjall's manual advises.
     let separate = || options.clone().with_kv_separation(Some(KvSeparationOptions::default()));
     let messages = database.keyspace("messages", separate)?;
     let gone = database.keyspace("gone", || options.clone())?;
@@ -51,7 +51,7 @@ pub fn open(
         tell(decode(seq, &value).ok_or("a value is damaged")?);
     }
     let mut forgotten = u64::MAX;
-    // The duplicate window needs these too.
+    // The duplicate window needs the ids of removed messages, too.
     for entry in gone.iter() {
         let key = entry.key()?;
         forgotten = forgotten.min(u64::from_be_bytes((*key).try_into()?));

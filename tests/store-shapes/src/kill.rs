@@ -1,5 +1,5 @@
-//! Kills a process that writes, and looks whether everything that it had acknowledged is there; and takes a page of what
-//! was not synced yet, as a power cut may.
+//! Kills a writing process, and checks that every acknowledged message is there; and zeroes a page that was
+//! not synced, as a power cut may.
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
@@ -11,14 +11,14 @@ use crate::measure;
 use crate::shape::{Done, Shape};
 use crate::traffic::{Group, Text};
 
-/// As they form at 1,000 in flight.
+/// The batch size that forms at 1,000 messages in flight.
 const BATCH: usize = 80;
 
-/// A hundred channels of which each keeps 50 messages, some of them large.
+/// A hundred channels with 50 messages each, some of them large.
 pub const GROUP: Group =
     Group { name: "kill", channels: 100, limit: 50, skewed: false, mixed: true, by_default: false };
 
-/// Writes until it is killed, and tells each sequence up to which everything is acknowledged.
+/// Writes until killed; prints each sequence up to which everything is acknowledged.
 pub fn write(shape: Shape, folder: &Path, strict: bool) -> Done {
     let text = Text::new();
     let mut writer = Writer::new(GROUP, &text);
@@ -34,21 +34,21 @@ pub fn write(shape: Shape, folder: &Path, strict: bool) -> Done {
     }
 }
 
-/// What was wrong after one kill.
+/// Errors found after one kill.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub acknowledged: u64,
-    /// Acknowledged and not there.
+    /// Acknowledged messages that are missing.
     pub lost: usize,
-    /// Removed by what was acknowledged, and there.
+    /// Messages that an acknowledged one removed, and that are back.
     pub returned: usize,
-    /// Why it could not be opened.
+    /// Why the store did not open.
     pub failed: Option<String>,
-    /// Seconds until it was open.
+    /// Seconds until the store was open.
     pub opened: f64,
 }
 
-/// Lets a child write for a while and kills it, then looks.
+/// Lets a child write for a while, kills it, and checks the store.
 pub fn round(mut child: std::process::Child, shape: Shape, folder: &Path, strict: bool) -> Done<Verdict> {
     let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
     let mut acknowledged: u64 = lines.next().ok_or("the writer ended")??.parse()?;
@@ -59,7 +59,7 @@ pub fn round(mut child: std::process::Child, shape: Shape, folder: &Path, strict
         child.kill().and_then(|()| child.wait())
     });
     for line in lines {
-        // The last line may be cut off.
+        // The last line may be cut short.
         acknowledged = line?.parse().unwrap_or(acknowledged).max(acknowledged);
     }
     killer.join().map_err(|_| format!("process {id} could not be killed"))??;
@@ -69,7 +69,7 @@ pub fn round(mut child: std::process::Child, shape: Shape, folder: &Path, strict
         writer.batch(BATCH);
     }
     let alive: HashSet<u64> = writer.alive.seqs().collect();
-    // The batch that was not acknowledged may be there, whole or in part.
+    // The batch without an acknowledgement may be stored, whole or in part.
     let removed: HashSet<u64> =
         writer.batch(BATCH).messages.iter().filter_map(|message| message.removes).collect();
     let (mut found, begun) = (HashSet::new(), Instant::now());
@@ -89,13 +89,13 @@ pub fn round(mut child: std::process::Child, shape: Shape, folder: &Path, strict
 }
 
 const PAGE: usize = 4096;
-/// How far before its end a file loses a page, so that there is something behind it.
+/// Distance of the lost page from the end of its file, so that data follows the page.
 const BEFORE_THE_END: usize = 40_000;
-/// A writer is killed before anything was synced by the clock.
+/// How long a writer runs before it is killed: less than the sync interval.
 const BEFORE_A_SYNC: Duration = Duration::from_millis(300);
 
-/// Lets a relaxed writer begin, kills it, and empties a page that had not been synced. What the store says when it is
-/// opened then; `None`: too little was in the newest file.
+/// Lets a relaxed writer begin, kills it, and zeroes a page that was not synced. Returns the store's message
+/// when it is opened again; `None`: the newest file is too short.
 pub fn tear(
     mut child: std::process::Child,
     shape: Shape,
@@ -131,7 +131,7 @@ fn empty_a_page(folder: &Path, shape: Shape) -> Done<bool> {
     files.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
     let newest = files.last().ok_or("no file")?;
     let mut data = std::fs::read(newest)?;
-    // Behind it is room that was taken beforehand.
+    // Preallocated space follows the data.
     let end = data.iter().rposition(|byte| *byte != 0).unwrap_or(0);
     if end < 2 * BEFORE_THE_END {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Our segment log.
+//! The segment log of the embedded bus.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub fn open(folder: &Path, strict: bool, tell: &mut dyn FnMut(Found<'_>)) -> Don
 
 impl Store for Log {
     fn batch(&mut self, batch: &Batch<'_>) -> Done {
-        // One by one, as a stream does.
+        // One message at a time, as a stream writes them.
         for message in &batch.messages {
             let (subject, headers) = (message.subject.as_bytes(), message.headers.as_bytes());
             let (seq, time, payload) = (message.seq, message.time, message.payload);

@@ -99,14 +99,14 @@ impl Options {
     }
 }
 
-/// This program once more, for one thing that needs a process of its own.
+/// Starts this program once more, for a step that needs a process of its own.
 fn child(what: &str, shape: Shape, folder: &Path, rest: &[String]) -> Done<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("child").arg(what).arg(shape.name()).arg(folder).args(rest);
     Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
 }
 
-/// What a child prints before it ends or is ready to be killed.
+/// The lines of a child, until it ends or is ready to be killed.
 fn lines_of(mut child: Child) -> Done<Vec<String>> {
     let mut lines = Vec::new();
     let output = child.stdout.take().ok_or("no output")?;
@@ -137,7 +137,7 @@ fn as_child(arguments: &[String]) -> Done {
     }
 }
 
-/// Rows of the tables.
+/// The rows of the tables.
 #[derive(Default)]
 struct Tables {
     cells: Vec<String>,
@@ -167,7 +167,7 @@ impl Tables {
             end = line.strip_prefix("end|").map(str::to_owned).or(end);
         }
         let mut end = end.ok_or_else(|| format!("{} failed with {}", shape.name(), group.name))?;
-        // The first after it was killed, the second after it was closed.
+        // The first start follows a kill, the second a close.
         for _ in 0..2 {
             let lines = lines_of(child("start", shape, &folder, &[])?)?;
             let start = lines.first().and_then(|line| line.strip_prefix("start|")).unwrap_or("failed|||");

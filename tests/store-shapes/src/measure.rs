@@ -1,4 +1,4 @@
-//! What this process and its folder take, from the system.
+//! Figures of this process and its folder, from the system.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -16,12 +16,12 @@ fn seconds(clock: ClockId) -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// Seconds of CPU that this process has used, of user and system.
+/// CPU seconds of this process, user and system.
 pub fn cpu() -> f64 {
     seconds(ClockId::ProcessCPUTime)
 }
 
-/// The same of this thread.
+/// CPU seconds of this thread.
 pub fn thread_cpu() -> f64 {
     seconds(ClockId::ThreadCPUTime)
 }
@@ -42,9 +42,9 @@ pub fn memory() -> u64 {
     field("/proc/self/status", "VmRSS:") << 10
 }
 
-/// Bytes that a folder takes on the disk.
+/// Bytes of a folder on the disk.
 pub fn disk(folder: &Path) -> u64 {
-    // A file may go while it is looked at.
+    // A file may vanish during the walk.
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let size = |entry: std::io::Result<std::fs::DirEntry>| {
         let Ok(entry) = entry else { return 0 };

@@ -1,4 +1,4 @@
-//! redb: a table of messages by sequence, one of ids whose message is gone, and one with the highest sequence.
+//! redb: tables of messages by sequence, of ids whose message is gone, and of the highest sequence.
 
 use std::ops::Bound;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::traffic::{Batch, id};
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 const GONE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("gone");
 const STATE: TableDefinition<'_, u8, u64> = TableDefinition::new("state");
-/// Bytes of memory, where the default is a GiB.
+/// Bytes of the cache; the default is 1 GiB.
 const CACHE: usize = 256 << 20;
 const SYNC_EVERY: u64 = 1_000_000_000;
 
@@ -25,7 +25,7 @@ struct Redb {
     database: Database,
     strict: bool,
     quick: bool,
-    /// Lets the next sync through.
+    /// Set before the one sync that must reach the disk.
     syncs: Option<Arc<AtomicBool>>,
     unsynced: bool,
     synced_at: u64,
@@ -68,7 +68,7 @@ impl Redb {
             let (seq, value) = entry?;
             tell(decode(seq.value(), value.value()).ok_or("a value is damaged")?);
         }
-        // The duplicate window needs these too.
+        // The duplicate window needs the ids of removed messages, too.
         for entry in read.open_table(GONE)?.iter()? {
             entry?;
         }
@@ -122,7 +122,7 @@ impl Store for Redb {
             if let Some(syncs) = &self.syncs {
                 syncs.store(true, Ordering::Relaxed);
             }
-            // What was committed without durability becomes durable with this.
+            // This empty commit makes the earlier commits without durability durable.
             self.begin(Durability::Immediate)?.commit()?;
             (self.unsynced, self.synced_at) = (false, now);
         }
@@ -145,7 +145,7 @@ impl Store for Redb {
     }
 }
 
-/// A file whose syncs are left out unless they are asked for.
+/// A file that skips syncs, except on request.
 #[derive(Debug)]
 struct Unsynced {
     file: FileBackend,

@@ -1,4 +1,4 @@
-//! What is compared: stores of one stream behind one interface.
+//! The compared stores of one stream, behind one interface.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::{fjall_store, log_store, redb_store};
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub type Done<T = ()> = Result<T, Failure>;
 
-/// A message that a store has, when it is opened.
+/// A stored message, as found on opening.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
     pub seq: u64,
@@ -19,21 +19,21 @@ pub struct Found<'a> {
 }
 
 pub trait Store {
-    /// Stores and removes, and returns once it is kept as the setting promises.
+    /// Stores and removes messages; returns once the batch is as durable as the setting promises.
     fn batch(&mut self, batch: &Batch<'_>) -> Done;
 
-    /// What is due by the clock, in nanoseconds since 1970. Called every 200 ms.
+    /// Does the work that is due at `now`, in nanoseconds since 1970. Called every 200 ms.
     fn tick(&mut self, now: u64) -> Done;
 
-    /// Bytes of a message, all parts; `None`: it is not there.
+    /// Bytes of a message, all parts; `None` if the message is absent.
     fn read(&mut self, seq: u64) -> Done<Option<usize>>;
 
-    /// Whether work is left that goes on behind what was stored.
+    /// Whether the store has background work left.
     fn is_busy(&self) -> bool {
         false
     }
 
-    /// Gives room back that the store gives back only when it is told to; `false`: there is no such thing.
+    /// Gives back space, if the store does so only on request; `false`: it has no such request.
     fn compact(&mut self) -> Done<bool> {
         Ok(false)
     }
@@ -44,12 +44,13 @@ pub enum Shape {
     /// The segment log of the embedded bus.
     Log,
     Redb,
-    /// With `set_quick_repair`.
+    /// redb with `set_quick_repair`.
     RedbQuick,
-    /// Relaxed by a backend that leaves out syncs: survives `kill -9`, and not a power cut.
+    /// redb on a backend that skips syncs, for the relaxed setting: survives `kill -9`, but not a power cut.
     RedbUnsynced,
     Fjall,
-    /// With the smallest journals, and memtables of 16 MiB: less to replay at a start, and less on the disk.
+    /// fjall with the smallest journals, and memtables of 16 MiB: less to replay at a start, and less on the
+    /// disk.
     FjallTight,
 }
 
@@ -67,7 +68,8 @@ impl Shape {
         SHAPES.iter().find(|(_, shape)| *shape == self).map_or("", |(name, _)| name)
     }
 
-    /// Opens what is there, or begins. Tells of each message in the order of sequences; gives the highest one in use.
+    /// Opens or creates a store. Passes each message to `found` in order of sequence; returns the highest
+    /// sequence in use.
     pub fn open(
         self,
         folder: &Path,
@@ -82,7 +84,7 @@ impl Shape {
     }
 }
 
-/// A message as one value: time, lengths, and the parts.
+/// A message as one value: time, lengths, and parts.
 pub fn encode(message: &crate::traffic::Message<'_>) -> Vec<u8> {
     let mut value = Vec::with_capacity(14 + message.size());
     value.extend(message.time.to_le_bytes());

@@ -1,19 +1,19 @@
-//! What is stored: a message follows from its sequence alone, so that whoever looks at a store later knows what belongs
-//! there.
+//! The stored messages. A message follows from its sequence alone, so that a later reader of a store knows
+//! every message.
 
 use std::collections::HashSet;
 
-/// Messages of which kinds, to how many channels, and how many of each channel are kept.
+/// The kinds of messages, the number of channels, and the limit per channel.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
     pub name: &'static str,
     pub channels: u64,
     pub limit: usize,
-    /// Few channels get most of the messages.
+    /// Whether few channels get most of the messages.
     pub skewed: bool,
-    /// One message in fifty is large.
+    /// Whether one message in fifty is large.
     pub mixed: bool,
-    /// Whether it is measured if no group is named.
+    /// Whether the group is measured when none is named.
     pub by_default: bool,
 }
 
@@ -34,12 +34,12 @@ pub const GROUPS: [Group; 7] = [
 const SMALL: usize = 200;
 const LARGE: usize = 200_000;
 const LARGE_IS_ONE_IN: u64 = 50;
-/// `Nats-Msg-Id` and 32 digits, as a publisher writes it.
+/// Bytes of the headers: `Nats-Msg-Id` and 32 digits, as a publisher-api writes them.
 pub const HEADERS: usize = 10 + 13 + 32 + 4;
 pub const ID: std::ops::Range<usize> = 23..55;
 
 impl Group {
-    /// Messages that are stored before anything is measured: until most messages remove one.
+    /// Messages stored before the measurement: until most messages remove another.
     pub fn prefill(&self) -> u64 {
         let full = self.channels * self.limit as u64;
         if self.skewed { full / 2 } else { full }
@@ -68,7 +68,7 @@ impl Group {
     }
 }
 
-/// A number like any other, and the same for the same one.
+/// Mixes a number into a pseudo-random one; equal inputs give equal outputs.
 fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -84,7 +84,7 @@ fn headers(seq: u64) -> String {
     format!("NATS/1.0\r\nNats-Msg-Id: {:016x}{:016x}\r\n\r\n", mix(seq ^ 0x1d), mix(seq ^ 0x1e))
 }
 
-/// One message, as it is handed to a store.
+/// A message as handed to a store.
 #[derive(Debug)]
 pub struct Message<'a> {
     pub seq: u64,
@@ -92,7 +92,7 @@ pub struct Message<'a> {
     pub subject: String,
     pub headers: String,
     pub payload: &'a [u8],
-    /// The message that has to leave for it.
+    /// The sequence of the message that this one replaces.
     pub removes: Option<u64>,
 }
 
@@ -102,11 +102,11 @@ impl Message<'_> {
     }
 }
 
-/// What becomes durable together.
+/// The messages that become durable together.
 #[derive(Debug)]
 pub struct Batch<'a> {
     pub messages: Vec<Message<'a>>,
-    /// Ids of messages from this sequence on are in the duplicate window, whatever became of them.
+    /// The ids of messages from this sequence on are in the duplicate window, removed ones included.
     pub window_from: u64,
     removed: HashSet<u64>,
 }
@@ -119,18 +119,18 @@ impl<'a> Batch<'a> {
         Self { messages, window_from, removed }
     }
 
-    /// Whether a message of this batch is removed by a later one of it: a store of keys leaves both out.
+    /// Whether a message of this batch is removed by a later one of the batch: a key-value store skips both.
     pub fn has_come_and_gone(&self, seq: u64) -> bool {
         self.removed.contains(&seq)
     }
 }
 
-/// The id of a message, as the duplicate window keeps it.
+/// The id of a message, in the form of the duplicate window.
 pub fn id(seq: u64) -> Vec<u8> {
     headers(seq).as_bytes()[ID].to_vec()
 }
 
-/// Text that no compression makes smaller, payloads are cut from it.
+/// Incompressible text, from which payloads are cut.
 pub struct Text(Vec<u8>);
 
 impl Text {
@@ -147,10 +147,10 @@ impl Text {
     }
 }
 
-/// The messages that each channel has: what removes as it adds.
+/// The live messages of each channel; a new message removes the oldest.
 pub struct Alive {
     group: Group,
-    /// Sequences by channel, 0 for none; as a ring for each.
+    /// One ring of sequences per channel; 0 is a free entry.
     rings: Vec<u64>,
     next: Vec<u32>,
     pub bytes: u64,
@@ -160,14 +160,14 @@ pub struct Alive {
 impl Alive {
     pub fn new(group: Group) -> Self {
         let channels = group.channels as usize;
-        // Written to, so that it is no part of what grows later.
+        // Touches the memory now, so that it does not count as growth later.
         let (mut rings, mut next) = (vec![1; channels * group.limit], vec![1; channels]);
         rings.fill(0);
         next.fill(0);
         Self { group, rings, next, bytes: 0, count: 0 }
     }
 
-    /// A message is added; tells who has to leave.
+    /// Adds a message; returns the sequence that it replaces.
     pub fn add(&mut self, seq: u64) -> Option<u64> {
         let channel = self.group.channel(seq) as usize;
         let place = channel * self.group.limit + self.next[channel] as usize;
@@ -186,7 +186,7 @@ impl Alive {
         self.rings.iter().copied().filter(|seq| *seq > 0)
     }
 
-    /// Some message that is there.
+    /// A random live message.
     pub fn any(&self, random: &mut fastrand::Rng) -> u64 {
         loop {
             let seq = self.rings[random.usize(..self.rings.len())];
