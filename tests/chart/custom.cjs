@@ -1,4 +1,4 @@
-// Checks custom resources against the schemas of their projects: prints each fault, and how many objects were checked.
+// Checks custom resources against the schemas of their projects: prints each error, and the number of checked objects.
 //
 // node custom.cjs FILE: a JSON list of objects. Packages come from MC_TEST_NODE_PATH.
 "use strict";

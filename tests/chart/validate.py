@@ -1,7 +1,7 @@
-"""Checks the YAML documents of the files named against the schemas of each version of Kubernetes; prints each fault.
+"""Checks the YAML documents of FILES against the schemas of each Kubernetes version; prints each error.
 
-validate.py VERSIONS FILES...: VERSIONS with commas between. A document that is in several files is checked once. The
-last line says how many checks there were.
+validate.py VERSIONS FILES...: VERSIONS is a comma-separated list. A document that occurs in several files is
+checked once. The last line says how many checks were made.
 """
 
 import functools
@@ -15,7 +15,7 @@ import yaml
 from referencing import Registry, Resource
 
 SCHEMAS = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema"
-# Custom resources have no schema here; validate.mjs knows them.
+# Custom resources have no schema here; custom.cjs checks them.
 CUSTOM = re.compile(r"(\.coreos\.com|keda\.sh|gateway\.networking\.k8s\.io|networking\.gke\.io)/")
 
 
@@ -45,7 +45,7 @@ def validator(version: str, api: str, kind: str) -> jsonschema.Draft202012Valida
 
 
 def documents(paths: list[str]) -> dict[str, tuple[str, dict]]:
-    """Each document once, with the first file that has it."""
+    """Each distinct document, with the first file that contains it."""
     found = {}
     for path in paths:
         with open(path, encoding="utf-8") as file:

@@ -1,5 +1,5 @@
 <?php
-// A publisher in PHP, as it was written for connmix: all it is told is a URL. Prints body and status.
+// A publisher in PHP, as written for connmix: it knows only a URL. Prints body and status.
 //
 // Usage: php publish.php curl|stream URL CHANNEL TEXT
 

@@ -1,4 +1,4 @@
-"""A publisher in Python, as it was written for connmix: all it is told is a URL. Prints body and status.
+"""A publisher in Python, as written for connmix: it knows only a URL. Prints body and status.
 
 Usage: publish.py URL CHANNEL TEXT
 """

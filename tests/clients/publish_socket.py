@@ -1,6 +1,6 @@
-"""A publisher in Python over the publishing WebSocket: all it is told is a URL. Prints the answers, a line each.
+"""A publisher in Python over the publishing WebSocket: it knows only a URL. Prints one answer per line.
 
-Publishes TEXT once for each line of standard input, so that whoever drives it says when.
+Publishes TEXT once for each line of standard input, so that the test decides when.
 
 Usage: publish_socket.py URL CHANNEL TEXT
 """

@@ -1,4 +1,4 @@
-"""A device in Python that recovers: reads an address a line, and goes on at each with the last id it has.
+"""A recovering device in Python: reads one address per line, and continues at each from its last id.
 
 Usage: recover.py TOKEN
 """
@@ -11,7 +11,7 @@ import websockets
 
 
 async def session(address: str, token: str, last: str) -> str:
-    """Receives until the connection ends; gives the last id."""
+    """Receives until the connection ends; returns the last id."""
     async with websockets.connect(address, proxy=None) as socket:
         await socket.send(json.dumps({"op": "auth", "token": token}))
         await socket.send(json.dumps({"op": "subscribe", "channel": "@user", "after": last}))

@@ -1,12 +1,12 @@
-// The sample client against a server that is a script: what it does when its user's handlers are slow or fail, and when its
-// token is refused. Its only argument is the client. Ends with 0 if all holds.
+// Runs the sample client against a scripted server: handlers of its user that are slow or fail, and a refused
+// token. The only argument is the path of the client. Exits with 0 if every check holds.
 
 import assert from "node:assert/strict";
 import { pathToFileURL } from "node:url";
 
 const { MessageCenter } = await import(pathToFileURL(process.argv[2]));
 
-// Timers run as soon as nothing else does, but for those that give a silent server up.
+// Timers run as soon as nothing else does, except those that give up a silent server.
 let timers = new Map();
 globalThis.setTimeout = (step, wait) => {
   const timer = { wait };
@@ -76,7 +76,7 @@ const welcome = async (socket, recovered = true) => {
 const newest = () => Socket.all.at(-1);
 
 {
-  // A handler that fails: its message comes again, and none behind it was handed out or passed by.
+  // A handler that fails gets its message again; no later message was handed out or skipped.
   for (const fail of [() => { throw new Error("no"); }, async () => { throw new Error("no"); }]) {
     const [seen, positions, errors] = [[], [], []];
     let broken = true;
@@ -101,7 +101,7 @@ const newest = () => Socket.all.at(-1);
   }
 }
 {
-  // The list is loaded before anything else is handed out, and the position moves only then.
+  // The list is loaded before any further message is handed out, and only then the position moves.
   const [seen, positions] = [[], []];
   let loaded;
   const client = await begin({
@@ -118,7 +118,7 @@ const newest = () => Socket.all.at(-1);
   client.stop();
 }
 {
-  // A token that is refused, three times.
+  // A token is refused three times.
   let [asked, end] = [0, undefined];
   await begin({ token: async () => { asked += 1; return "stolen"; }, onEnd: (code) => { end = code; } });
   for (let turn = 0; turn < 10 && end === undefined; turn += 1) {
@@ -130,7 +130,7 @@ const newest = () => Socket.all.at(-1);
   assert.deepEqual([asked, end, Socket.all.length], [3, 4401, 3]);
 }
 {
-  // An expired login is another matter: a new token is good.
+  // After an expired login a new token is accepted.
   let end;
   const client = await begin({ onEnd: (code) => { end = code; } });
   for (let turn = 0; turn < 5; turn += 1) {

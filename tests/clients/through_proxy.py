@@ -1,9 +1,9 @@
-"""A device and a back end in Python, over TLS: what is published by POST and by WebSocket reaches the device.
+"""A device and a back end in Python, over TLS: messages published by POST and by WebSocket reach the device.
 
 Usage: through_proxy.py DEVICES PUBLISHING CA TOKEN USER
   DEVICES     host:port of the WebSocket for devices
   PUBLISHING  host:port for back ends
-  CA          PEM file of the authority that both certificates are from
+  CA          PEM file of the authority behind both certificates
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-// What the scripts that drive nats.js have in common: a list of cases, and a command line that runs them.
+// Shared by the scripts that drive nats.js: a list of cases, and a command line that runs them.
 //
 //   SCRIPT --list         prints "GROUP NAME" per case; the group says which server it needs
 //   SCRIPT URL NAME...    runs these cases, printing "ok NAME" or "not ok NAME: REASON" for each
@@ -25,7 +25,7 @@ export function check(condition, message) {
 
 const open = [];
 
-// Clients are closed after each case, however it ended.
+// Every client is closed after each case, failed ones included.
 export async function connect(servers, options = {}) {
   const client = await nats.connect({ servers, reconnect: false, ...options });
   open.push(client);
@@ -52,7 +52,7 @@ export async function take(subscription, count) {
   return messages;
 }
 
-// Unsubscribes, and tells what had arrived until then and was not taken.
+// Unsubscribes; returns the messages that have arrived and were not read.
 export async function finish(subscription) {
   await subscription.drain();
   const messages = [];
@@ -99,7 +99,7 @@ async function main(url, names) {
   return failed ? 1 : 0;
 }
 
-// What the command line asks for; the last line of a script.
+// Runs the command line; the last call of a script.
 export async function runAsScript() {
   const [url, ...names] = process.argv.slice(2);
   if (url === "--list") {
@@ -108,7 +108,7 @@ export async function runAsScript() {
     console.error(`usage: ${process.argv[1]} --list | URL NAME...`);
     process.exitCode = 64;
   } else {
-    // A client that cannot be closed must not keep the process.
+    // A client that cannot be closed must not keep the process alive.
     process.exit(await main(url, names));
   }
 }

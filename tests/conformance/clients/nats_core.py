@@ -12,7 +12,7 @@ from nats.client.errors import NoRespondersError
 import nats_py
 from nats_py import PASSWORD, TOKEN, USER, case, check
 
-# The cases of nats.py, which came with the import, are not ours.
+# The import also registered the cases of nats.py, which another script runs.
 nats_py.CASES.clear()
 
 
@@ -88,7 +88,7 @@ async def draining_hands_out_what_has_come(url):
     client = await connect(url)
     subscription = await client.subscribe("core.drain")
     await client.publish("core.drain", b"last")
-    # A ping alone would overtake what waits in the client to be written.
+    # A ping alone would overtake the writes still buffered in the client.
     await client.flush()
     await subscription.drain()
     check((await asyncio.wait_for(subscription.next(), 10)).data == b"last", "it is gone")

@@ -3,7 +3,7 @@
     nats_jetstream.py --list          prints "GROUP NAME" per case; the group says which server it needs
     nats_jetstream.py URL NAME...     runs these cases, printing "ok NAME" or "not ok NAME: REASON" for each
 
-The server may be a cluster: then streams have CONFORMANCE_REPLICAS copies.
+The server may be a cluster: then streams have CONFORMANCE_REPLICAS replicas.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from nats_core import raised
 from nats_py import case, check
 
 REPLICAS = int(os.environ.get("CONFORMANCE_REPLICAS", "1"))
-# The cases of core NATS, which came with the import, are not ours.
+# The import also registered the cases of core NATS, which another script runs.
 nats_py.CASES.clear()
 
 
 async def open_stream(url, name, **settings):
-    """A client, its JetStream context, and a stream on `name.>` that is known to listen."""
+    """A client, its JetStream context, and a stream on `name.>` that the server knows to listen."""
     client = await connect(url)
     context = jetstream.new(client)
     settings = {"subjects": [f"{name}.>"], "storage": "memory", "allow_direct": True, "num_replicas": REPLICAS, **settings}

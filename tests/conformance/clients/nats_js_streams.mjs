@@ -1,7 +1,7 @@
 // Cases of streams that drive nats.js as any program would; common.mjs says how the script is called.
 //
-// The server may be a cluster: then streams have CONFORMANCE_REPLICAS copies, and what is read by a direct get may be
-// behind.
+// The server may be a cluster: then streams have CONFORMANCE_REPLICAS replicas, and a direct get may read one that
+// is behind.
 
 import { setTimeout as pause } from "node:timers/promises";
 
@@ -17,20 +17,20 @@ function headers(fields) {
   return all;
 }
 
-// What the promise is rejected with.
+// The reason of a rejected promise.
 async function rejection(promise) {
   const result = await promise.then((value) => ({ value }), (error) => ({ error }));
   if (result.error === undefined) throw new Error(`an error was due, ${JSON.stringify(result.value)} came`);
   return result.error;
 }
 
-// The code of the error that the API answered.
+// The error code in the answer of the API.
 async function apiCode(promise) {
   const error = await rejection(promise);
   return error.code ?? error.apiError?.()?.err_code ?? String(error);
 }
 
-// A client, its contexts, and a stream on `name.>` that is known to listen.
+// A client, its contexts, and a stream on `name.>` that the server knows to listen.
 async function openStream(url, name, settings = {}) {
   const client = await connect(url);
   const context = jetstream(client, { timeout: 10_000 });
@@ -223,7 +223,7 @@ define("streams", async function what_is_stored_is_republished(url) {
   const copies = client.subscribe("jslive.>");
   await client.flush();
   const first = take(copies, 1);
-  // On a cluster the leader's node hears of the subscription a little later.
+  // On a cluster the leader's node learns of the subscription late.
   let message;
   while (message === undefined) {
     await context.publish("jslog.a", "x", { headers: headers({ X: "y" }) });

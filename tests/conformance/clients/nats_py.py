@@ -37,7 +37,7 @@ def check(condition, message):
 
 
 async def silent(_error):
-    """What fails, fails in the case: the client's own log would only repeat it."""
+    """Drops the client's own log: every error fails its case anyway."""
 
 
 async def connect(url, **options):
@@ -47,10 +47,10 @@ async def connect(url, **options):
 
 
 async def settle(client):
-    """Returns once the server has done all that this client sent so far.
+    """Returns once the server has handled everything that this client sent.
 
-    Not with flush(): its PING is written ahead of what the client still buffers. The answer to a request that nobody
-    hears is queued behind it.
+    flush() would not do: its PING overtakes the client's buffered writes. The answer to a request without responders
+    is queued behind them.
     """
     try:
         await client.request("py.settle.nobody", b"", timeout=10)
@@ -64,7 +64,7 @@ async def take(subscription, count):
 
 
 async def pending(subscription):
-    """What has arrived and was not read yet: settle first."""
+    """The messages that have arrived and were not read yet; call settle first."""
     messages = []
     while subscription.pending_msgs:
         messages.append(await subscription.next_msg(timeout=10))
@@ -461,7 +461,7 @@ async def main(url, names):
 
 
 def run_as_script(usage):
-    """What the command line asks for."""
+    """Runs the command line."""
     if sys.argv[1:] == ["--list"]:
         for name, (group, _) in CASES.items():
             print(group, name)

@@ -3,8 +3,8 @@
     nats_py_streams.py --list          prints "GROUP NAME" per case; the group says which server it needs
     nats_py_streams.py URL NAME...     runs these cases, printing "ok NAME" or "not ok NAME: REASON" for each
 
-The server may be a cluster: then streams have CONFORMANCE_REPLICAS copies, and what is read by a direct get may be
-behind.
+The server may be a cluster: then streams have CONFORMANCE_REPLICAS replicas, and a direct get may read
+one that is behind.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ import nats_py
 from nats_py import case, check, connect
 
 REPLICAS = int(os.environ.get("CONFORMANCE_REPLICAS", "1"))
-# The cases of core NATS, which came with the import, are not ours.
+# The import also registered the cases of core NATS, which another script runs.
 nats_py.CASES.clear()
 
 
 async def open_stream(url, name, **settings):
-    """A client, its JetStream context, and a stream on `name.>` that is known to listen."""
+    """A client, its JetStream context, and a stream on `name.>` that the server knows to listen."""
     client = await connect(url)
     context = client.jetstream(timeout=10)
     settings.setdefault("subjects", [f"{name}.>"])
@@ -251,7 +251,7 @@ async def what_is_stored_is_republished(url):
     client, context = await open_stream(url, "pylog", republish=republish)
     copies = await client.subscribe("pylive.>")
     await nats_py.settle(client)
-    # On a cluster the leader's node hears of the subscription a little later.
+    # On a cluster the leader's node learns of the subscription late.
     message = None
     seq = 0
     while message is None:
