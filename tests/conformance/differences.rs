@@ -1,8 +1,8 @@
 //! Deliberate differences between the embedded bus and nats-server.
 //!
-//! No entry may concern a feature that the product uses; an entry cannot excuse that. Each is checked both ways:
-//! its case must pass on nats-server, and must fail on the embedded bus with the words given here. An entry that
-//! names no case, or whose case no longer fails, fails the suite.
+//! No entry may concern a feature that the product uses; an entry cannot excuse that. Each is checked both
+//! ways: its case must pass on nats-server, and must fail on the embedded bus with the words given here. An
+//! entry that names no case, or whose case no longer fails, fails the suite.
 
 /// One difference.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fastrand::Rng;
-use harness::hostile::{TARGETS, Target};
+use harness::fuzz::{TARGETS, Target};
 
 /// Mutations per file. The seed is fixed, so a failure is repeatable.
 const MUTATIONS: usize = 300;
@@ -133,6 +133,6 @@ fn every_target_has_a_corpus_and_a_program() {
         assert!(!corpus(name).is_empty(), "{name}");
         let program =
             fs::read_to_string(fuzz.join(format!("fuzz_targets/{name}.rs"))).expect("it has a program");
-        assert!(program.contains(&format!("harness::hostile::{name}(")), "{name}");
+        assert!(program.contains(&format!("harness::fuzz::{name}(")), "{name}");
     }
 }

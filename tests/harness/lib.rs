@@ -14,7 +14,7 @@
 //! | [`certificate`] | an authority and what it signs |
 //! | [`device`], [`recovering`], [`publisher`], [`raw`] | clients: WebSocket, recovering WebSocket, HTTP,
 //! bare TCP |
-//! | [`hostile`] | what parsers promise, for the fuzz targets |
+//! | [`fuzz`] | what parsers promise, for the fuzz targets |
 //! | [`ports`] | ports that a server keeps while it is away |
 //! | [`wait`] | waiting for a condition |
 //! | [`tools`] | what `tests/run` has installed |
@@ -29,7 +29,7 @@ pub mod cluster;
 pub mod collector;
 pub mod device;
 pub mod fleet;
-pub mod hostile;
+pub mod fuzz;
 pub mod link;
 pub mod nats;
 pub mod nats_cluster;

@@ -155,8 +155,8 @@ fn hadolint_finds_no_fault_with_the_recipe() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
 }
 
-/// The script packs the last stage of the Dockerfile, so the tests see what `docker build` makes. The script does
-/// the work of the earlier stages in its own way, so this test compares the two.
+/// The script packs the last stage of the Dockerfile, so the tests see what `docker build` makes. The script
+/// does the work of the earlier stages in its own way, so this test compares the two.
 #[test]
 fn the_script_compiles_as_the_recipe_does() {
     let read =

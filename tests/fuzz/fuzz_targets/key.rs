@@ -5,5 +5,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    harness::hostile::key(input);
+    harness::fuzz::key(input);
 });

@@ -5,5 +5,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    harness::hostile::subject(input);
+    harness::fuzz::subject(input);
 });
