@@ -6,16 +6,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use harness::link::Link;
+use harness::nats::{NatsProcess, log_of, streams_in};
 use harness::ports;
-use harness::wait::{eventually, soon, until};
+use harness::wait::until;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
-use tokio::process::{Child, Command};
 
 use crate::clock::pass;
 
@@ -40,7 +39,7 @@ pub(crate) struct Nodes {
     /// other nodes find it only through the links. A refused connection is not repeated; an accepted and
     /// broken one would be, at once.
     nowhere: Vec<TcpSocket>,
-    children: Vec<Option<Child>>,
+    processes: Vec<Option<NatsProcess>>,
 }
 
 impl Nodes {
@@ -57,9 +56,9 @@ impl Nodes {
             links.push(row);
         }
         let folder = TempDir::new().expect("there is room for a folder");
-        let children = (0..count).map(|_| None).collect();
+        let processes = (0..count).map(|_| None).collect();
         let nowhere = (0..count).map(|_| nowhere()).collect();
-        let mut nodes = Self { binary, folder, clients, routes, links, nowhere, children };
+        let mut nodes = Self { binary, folder, clients, routes, links, nowhere, processes };
         for index in 0..count {
             nodes.restart(index).await;
         }
@@ -83,28 +82,15 @@ impl Nodes {
 
     /// Kills a node, as `kill -9` does.
     pub(crate) async fn kill(&mut self, index: usize) {
-        let mut child = self.children[index].take().expect("the node runs");
-        soon("nats-server ends", child.kill()).await.expect("it can be killed");
+        let process = self.processes[index].take().expect("the node runs");
+        process.kill().await.expect("nats-server can be killed");
     }
 
     /// Starts a node on its ports and its store, and waits until the node listens.
     pub(crate) async fn restart(&mut self, index: usize) {
-        let file = self.folder.path().join(format!("n{index}.conf"));
-        std::fs::write(&file, self.config(index)).expect("there is room for a file");
-        let log = std::fs::File::options().create(true).append(true).open(self.log(index));
-        let child = Command::new(&self.binary)
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.expect("there is room for a log"))
-            .kill_on_drop(true)
-            .spawn()
-            .expect("nats-server can be started");
-        self.children[index] = Some(child);
-        let client = self.clients[index];
-        eventually("nats-server listens", async || tokio::net::TcpStream::connect(client).await.is_ok())
-            .await;
+        let config = self.config(index);
+        let node = NatsProcess::start(&self.binary, self.folder.path(), &format!("n{index}"), &config).await;
+        self.processes[index] = Some(node.expect("nats-server starts"));
     }
 
     /// Breaks the route between two nodes; both keep their routes to the third.
@@ -151,8 +137,8 @@ impl Nodes {
 
     /// Kills the nodes that still run.
     pub(crate) async fn stop(mut self) {
-        for index in 0..self.children.len() {
-            if self.children[index].is_some() {
+        for index in 0..self.processes.len() {
+            if self.processes[index].is_some() {
                 self.kill(index).await;
             }
         }
@@ -160,10 +146,8 @@ impl Nodes {
 
     fn config(&self, index: usize) -> String {
         let store = self.folder.path().join(format!("n{index}"));
-        let mut config = format!(
-            "server_name: n{index}\nlisten: \"{}\"\njetstream {{ store_dir: {store:?}, sync_interval: always, max_file: 100GB }}\n",
-            self.clients[index]
-        );
+        let mut config =
+            format!("server_name: n{index}\nlisten: \"{}\"\n{}", self.clients[index], streams_in(&store));
         if self.clients.len() > 1 {
             let peers = self.links[index].iter().enumerate().filter(|(peer, _)| *peer != index);
             let routes: Vec<_> =
@@ -182,7 +166,7 @@ impl Nodes {
     pub(crate) fn warnings(&self) -> String {
         let mut text = String::new();
         for index in 0..self.clients.len() {
-            let log = std::fs::read_to_string(self.log(index)).unwrap_or_default();
+            let log = log_of(self.folder.path(), &format!("n{index}"));
             let grave = log.lines().filter(|line| !line.contains(" [INF] ") || line.contains("leader"));
             for line in grave.filter(|line| !line.contains("connect to route")).take(100) {
                 text += &format!("n{index}: {line}\n");
@@ -190,17 +174,13 @@ impl Nodes {
         }
         text
     }
-
-    fn log(&self, index: usize) -> PathBuf {
-        self.folder.path().join(format!("n{index}.log"))
-    }
 }
 
 impl Drop for Nodes {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for index in 0..self.clients.len() {
-                let text = std::fs::read_to_string(self.log(index)).unwrap_or_default();
+                let text = log_of(self.folder.path(), &format!("n{index}"));
                 let last: Vec<_> = text.lines().rev().take(60).collect();
                 eprintln!("---- nats-server n{index}, the last lines first:\n{}", last.join("\n"));
             }

@@ -6,10 +6,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use shared::bus::{self, Bus, BusConfig};
+use shared::bus::Bus;
 use shared::drain::Drain;
 use tempfile::TempDir;
 
+use crate::bus::server_at;
 use crate::business::Business;
 use crate::device::Device;
 use crate::program::{Launch, Program};
@@ -200,9 +201,8 @@ impl Alone {
     /// The bus takes no connection.
     pub async fn on_bus<T>(&self, work: impl AsyncFnOnce(Bus) -> T) -> T {
         let drain = Drain::new();
-        let config = BusConfig { url: format!("nats://{}", self.bus()), ..BusConfig::default() };
-        let there = bus::provide(&config, &drain).await.expect("nothing is embedded");
-        let bus = Bus::connect(&there, "test", &drain).await.expect("the address is one");
+        let bus =
+            Bus::connect(&server_at(self.bus()).await, "test", &drain).await.expect("the address is one");
         bus.connected(DEADLINE).await.expect("the bus listens");
         let result = work(bus).await;
         assert_eq!(drain.finish(DEADLINE).await, 0, "the test's bus connection is left");

@@ -12,17 +12,17 @@ use auth_adapter::AuthAdapter;
 use edge::Edge;
 use prometheus_client::registry::Registry;
 use publisher_api::PublisherApi;
-use shared::bus::{self, Bus, BusConfig, BusServer};
+use shared::bus::Bus;
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
 use shared::part::Host;
 use shared::rules::{RuleConfig, Rules, default_rules};
 
+use crate::bus::{TestBus, server_at};
 use crate::business::Business;
 use crate::device::Device;
 use crate::link::Link;
-use crate::ports;
 use crate::publisher::Publisher;
 use crate::wait::eventually;
 
@@ -69,8 +69,8 @@ pub struct Cluster {
     publishers: Vec<Part<PublisherApi>>,
     adapters: Vec<Part<AuthAdapter>>,
     bus: SocketAddr,
-    /// The drain of the embedded bus while it runs; `None` if the bus runs elsewhere.
-    bus_drain: Option<Drain>,
+    /// `None` if the bus runs elsewhere.
+    embedded: Option<TestBus>,
     plan: Plan,
     /// The business system that checks the tokens.
     pub business: Business,
@@ -158,11 +158,11 @@ impl Plan {
     pub async fn launch(mut self) -> Cluster {
         let business = Business::start().await;
         self.adapter.url = business.url();
-        let (bus, bus_drain) = match self.bus {
+        let (bus, embedded) = match self.bus {
             Some(address) => (address, None),
             None => {
-                let drain = Drain::new();
-                (embed(&ports::lasting::<1>()[0].to_string(), &drain).await, Some(drain))
+                let embedded = TestBus::start().await;
+                (embedded.address(), Some(embedded))
             }
         };
         let (edges, publishers, adapters) = (self.edges, self.publishers, self.adapters);
@@ -171,7 +171,7 @@ impl Plan {
             publishers: Vec::new(),
             adapters: Vec::new(),
             bus,
-            bus_drain,
+            embedded,
             plan: self,
             business,
             ended: false,
@@ -187,12 +187,6 @@ impl Plan {
         }
         cluster
     }
-}
-
-async fn embed(listen: &str, drain: &Drain) -> SocketAddr {
-    let config = BusConfig { listen: listen.to_owned(), ..BusConfig::default() };
-    let server = bus::provide(&config, drain).await.expect("the bus starts");
-    server.urls[0].strip_prefix("nats://").and_then(|url| url.parse().ok()).expect("it is a nats:// address")
 }
 
 impl Cluster {
@@ -351,8 +345,7 @@ impl Cluster {
     /// # Panics
     /// The bus does not end.
     pub async fn stop_bus(&mut self) {
-        let drain = self.bus_drain.take().expect("the bus is embedded and runs");
-        assert_eq!(drain.finish(GRACE).await, 0, "the bus still has tasks");
+        self.embedded.as_ref().expect("the bus is embedded").stop().await;
     }
 
     /// Starts the embedded bus again at the same address.
@@ -360,9 +353,7 @@ impl Cluster {
     /// # Panics
     /// The bus does not start.
     pub async fn restart_bus(&mut self) {
-        let drain = Drain::new();
-        assert_eq!(embed(&self.bus.to_string(), &drain).await, self.bus);
-        self.bus_drain = Some(drain);
+        self.embedded.as_mut().expect("the bus is embedded").restart().await;
     }
 
     /// Asks an edge to leave, without waiting.
@@ -397,8 +388,8 @@ impl Cluster {
         for adapter in self.adapters.drain(..) {
             adapter.leave("auth-adapter", GRACE).await;
         }
-        if let Some(drain) = self.bus_drain.take() {
-            assert_eq!(drain.finish(GRACE).await, 0, "the bus left tasks behind");
+        if let Some(bus) = self.embedded.take() {
+            bus.stop().await;
         }
         self.business.stop().await;
         self.ended = true;
@@ -414,9 +405,6 @@ impl Drop for Cluster {
             drain.begin();
         }
         for drain in self.adapters.iter().flat_map(|part| [&part.drain, &part.bus_drain]) {
-            drain.begin();
-        }
-        if let Some(drain) = &self.bus_drain {
             drain.begin();
         }
         assert!(self.ended || std::thread::panicking(), "a test ends its cluster with Cluster::end");
@@ -445,16 +433,11 @@ async fn start<T>(
     let (drain, health) = (Drain::new(), Health::new());
     let bus_drain = drain.beside();
     let link = Link::to(bus).await;
-    let bus = Bus::connect(&server(link.address()).await, name, &bus_drain).await;
+    let bus = Bus::connect(&server_at(link.address()).await, name, &bus_drain).await;
     let bus = bus.expect("the address is one");
     let mut registry = Registry::default();
     let host = Host { bus, health: health.clone(), registry: &mut registry, drain: drain.clone() };
     let part = start(host).await;
     let part = part.unwrap_or_else(|error| panic!("the {name} does not start: {error:#}"));
     Part { part, health, drain, bus_drain, link }
-}
-
-async fn server(address: SocketAddr) -> BusServer {
-    let config = BusConfig { url: format!("nats://{address}"), ..BusConfig::default() };
-    bus::provide(&config, &Drain::new()).await.expect("nothing is embedded")
 }

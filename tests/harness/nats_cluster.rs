@@ -6,15 +6,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use serde_json::Value;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 
 use crate::certificate::{Authority, Certificate};
+use crate::nats::{NatsProcess, log_of, streams_in};
 use crate::ports;
-use crate::wait::{soon, until};
 
 /// The user that clients log in as.
 pub const USER: &str = "message-center";
@@ -41,8 +38,8 @@ pub struct NatsCluster {
 #[derive(Debug)]
 struct Node {
     client: SocketAddr,
-    /// The process; `None` while the node is killed.
-    child: Option<Child>,
+    /// `None` while the node is killed.
+    process: Option<NatsProcess>,
 }
 
 impl NatsCluster {
@@ -74,8 +71,8 @@ impl NatsCluster {
     /// # Panics
     /// The node does not run, or does not end.
     pub async fn kill(&mut self, index: usize) {
-        let mut child = self.nodes[index].child.take().expect("the node runs");
-        soon("nats-server ends", child.kill()).await.expect("it can be killed");
+        let process = self.nodes[index].process.take().expect("the node runs");
+        process.kill().await.expect("nats-server can be killed");
     }
 
     /// Starts a killed node again and waits until the node listens.
@@ -90,39 +87,19 @@ impl NatsCluster {
     /// Kills the nodes that still run.
     pub async fn stop(mut self) {
         for index in 0..self.nodes.len() {
-            if self.nodes[index].child.is_some() {
+            if self.nodes[index].process.is_some() {
                 self.kill(index).await;
             }
         }
     }
 
     async fn launch(&self, index: usize, client: SocketAddr) -> Node {
-        let file = self.folder.path().join(format!("n{index}.conf"));
-        std::fs::write(&file, self.config(index, client)).expect("there is room for a file");
-        let log = std::fs::File::create(self.log(index)).expect("there is room for a log");
-        let mut child = Command::new(&self.binary)
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("nats-server can be started");
-        let id = child.id().expect("it has just begun");
-        let ports = self.folder.path().join(format!("nats-server_{id}.ports"));
-        let client = until("a node of nats-server listens", async || {
-            let ended = child.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "nats-server ended: {}", self.log_text(index));
-            let ports: Value = serde_json::from_slice(&std::fs::read(&ports).ok()?).ok()?;
-            address(&ports["nats"][0])
-        })
-        .await;
-        Node { client, child: Some(child) }
+        let (name, config) = (format!("n{index}"), self.config(index, client));
+        let process = NatsProcess::start(&self.binary, self.folder.path(), &name, &config).await;
+        Node { client, process: Some(process.expect("a node of nats-server starts")) }
     }
 
     fn config(&self, index: usize, client: SocketAddr) -> String {
-        let folder = self.folder.path().display();
         let routes: Vec<_> =
             self.routes.iter().map(|route| format!("\"nats-route://route:between@{route}\"")).collect();
         let tls = format!(
@@ -130,24 +107,16 @@ impl NatsCluster {
             self.server.cert, self.server.key, self.authority.file
         );
         format!(
-            "server_name: n{index}\nhost: 127.0.0.1\nport: {}\nports_file_dir: \"{folder}\"\n{tls}\n\
+            "server_name: n{index}\nhost: 127.0.0.1\nport: {}\n{tls}\n\
              authorization {{ user: {USER:?}, password: {PASSWORD:?}, timeout: 10 }}\n\
-             jetstream {{ store_dir: {:?}, sync_interval: always, max_file: 100GB }}\n\
+             {}\
              cluster {{\n  name: mc\n  host: 127.0.0.1\n  port: {}\n  {tls}\n  routes: [{}]\n  \
              authorization {{ user: route, password: between, timeout: 10 }}\n}}\n",
             client.port(),
-            self.folder.path().join(format!("n{index}")),
+            streams_in(&self.folder.path().join(format!("n{index}"))),
             self.routes[index].port(),
             routes.join(", "),
         )
-    }
-
-    fn log(&self, index: usize) -> PathBuf {
-        self.folder.path().join(format!("n{index}.log"))
-    }
-
-    fn log_text(&self, index: usize) -> String {
-        std::fs::read_to_string(self.log(index)).unwrap_or_default()
     }
 }
 
@@ -155,13 +124,8 @@ impl Drop for NatsCluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for index in 0..self.nodes.len() {
-                eprintln!("---- nats-server n{index}:\n{}", self.log_text(index));
+                eprintln!("---- nats-server n{index}:\n{}", log_of(self.folder.path(), &format!("n{index}")));
             }
         }
     }
-}
-
-/// The address of a URL in a ports file, such as `nats://127.0.0.1:4222`, whatever the scheme.
-fn address(url: &Value) -> Option<SocketAddr> {
-    url.as_str()?.split_once("://")?.1.parse().ok()
 }

@@ -103,15 +103,7 @@ pub async fn get(address: SocketAddr, path: &str) -> HttpAnswer {
 
 /// The value of a metric, summed over the series whose line contains `label`; an empty `label` means all.
 pub async fn metric(admin: SocketAddr, name: &str, label: &str) -> f64 {
-    let text = get(admin, "/metrics").await.body;
-    text.lines()
-        .filter(|line| {
-            let series = line.strip_prefix(name);
-            series.is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(label)
-        })
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        // A sum of no values would be -0.
-        .fold(0.0, |sum, value| sum + value)
+    crate::metrics::sum(&get(admin, "/metrics").await.body, name, label)
 }
 
 impl HttpAnswer {

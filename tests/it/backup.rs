@@ -1,88 +1,35 @@
 //! A restored backup: a recovering device gets everything, or is told that it cannot; never a part.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 
 use bytes::Bytes;
 use harness::device::Device;
 use harness::fleet::{Fleet, Over};
+use harness::nats::NatsServer;
 use harness::program::Launch;
-use harness::wait::{DEADLINE, eventually, soon};
-use harness::{ports, tools};
-use shared::bus::{self, BusConfig};
+use harness::tools;
+use harness::wait::{DEADLINE, soon};
+use shared::bus::{self, Bus, BusConfig};
 use shared::drain::Drain;
 use shared::history::{History, HistoryConfig, Role};
 use shared::ids::{Channel, MessageIds};
 use shared::wire::{Kind, LiveMessage};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-/// A nats-server at a fixed address over a fixed folder, to be stopped and started.
-struct Bus {
-    binary: PathBuf,
-    address: SocketAddr,
-    folder: TempDir,
-    child: Option<Child>,
+/// Copies the data of a stopped bus.
+fn back_up(bus: &NatsServer) -> TempDir {
+    assert!(!bus.is_running());
+    let backup = TempDir::new().expect("there is room");
+    copy(&bus.data(), backup.path());
+    backup
 }
 
-impl Bus {
-    async fn start(binary: PathBuf) -> Self {
-        let [address] = ports::lasting();
-        let mut bus = Self { binary, address, folder: TempDir::new().expect("there is room"), child: None };
-        bus.run().await;
-        bus
-    }
-
-    fn url(&self) -> String {
-        format!("nats://{}", self.address)
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("streams")
-    }
-
-    async fn run(&mut self) {
-        let config = self.folder.path().join("nats.conf");
-        let store =
-            format!("jetstream {{ store_dir: {:?}, sync_interval: always, max_file: 100GB }}\n", self.data());
-        std::fs::write(&config, store).expect("there is room");
-        let mut command = Command::new(&self.binary);
-        command.arg("--addr").arg("127.0.0.1").arg("--port").arg(self.address.port().to_string());
-        command.arg("--config").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-        self.child = Some(command.spawn().expect("nats-server can be started"));
-        eventually("the bus listens", async || TcpStream::connect(self.address).await.is_ok()).await;
-    }
-
-    async fn stop(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        let id = child.id().expect("it runs");
-        let asked = Command::new("sh")
-            .arg("-c")
-            .arg(format!("kill -TERM {id}"))
-            .status()
-            .await
-            .expect("there is a shell");
-        assert!(asked.success());
-        soon("the bus ends", child.wait()).await.expect("it is our child");
-    }
-
-    /// Copies the data; the bus must be stopped.
-    fn back_up(&self) -> TempDir {
-        assert!(self.child.is_none());
-        let backup = TempDir::new().expect("there is room");
-        copy(&self.data(), backup.path());
-        backup
-    }
-
-    /// Replaces the data with a backup; the bus must be stopped.
-    fn restore(&self, backup: &TempDir) {
-        assert!(self.child.is_none());
-        std::fs::remove_dir_all(self.data()).expect("it is ours");
-        copy(backup.path(), &self.data());
-    }
+/// Replaces the data of a stopped bus with a backup.
+fn restore(bus: &NatsServer, backup: &TempDir) {
+    assert!(!bus.is_running());
+    std::fs::remove_dir_all(bus.data()).expect("it is ours");
+    copy(backup.path(), &bus.data());
 }
 
 /// Copies a folder and its contents.
@@ -99,7 +46,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-async fn fleet(bus: &Bus) -> Fleet {
+async fn fleet(bus: &NatsServer) -> Fleet {
     Fleet::plan(Over::Url(bus.url())).start().await
 }
 
@@ -115,7 +62,7 @@ impl Store {
         let drain = Drain::new();
         let config = BusConfig { url: url.to_owned(), ..BusConfig::default() };
         let server = bus::provide(&config, &drain).await.expect("nothing is embedded");
-        let bus = shared::bus::Bus::connect(&server, "test", &drain).await.expect("the address is one");
+        let bus = Bus::connect(&server, "test", &drain).await.expect("the address is one");
         let config = HistoryConfig { partitions, ..HistoryConfig::default() };
         let history = History::open(&bus, &config, Role::Publisher, &drain);
         let mut state = history.state();
@@ -143,7 +90,7 @@ impl Store {
 async fn a_backup_that_is_restored_under_running_parts_is_noticed() {
     let test = "a backup that is restored under running parts";
     let Some(binary) = tools::find("MC_TEST_NATS_SERVER", test) else { return };
-    let mut bus = Bus::start(binary).await;
+    let mut bus = NatsServer::start(&binary).await;
     let mut fleet = fleet(&bus).await;
     fleet.expect_errors();
     let store = Store::at(&bus.url(), 1).await;
@@ -152,9 +99,9 @@ async fn a_backup_that_is_restored_under_running_parts_is_noticed() {
         store.put("1", text).await;
     }
     let third = live.expect_messages(["one", "two", "three"]).await;
-    bus.stop().await;
-    let backup = bus.back_up();
-    bus.run().await;
+    bus.leave().await;
+    let backup = back_up(&bus);
+    bus.restart().await;
     for text in ["four", "five", "six"] {
         store.put("1", text).await;
     }
@@ -163,9 +110,9 @@ async fn a_backup_that_is_restored_under_running_parts_is_noticed() {
     assert_eq!(other.expect_messages(["four", "five", "six"]).await, sixth);
     other.close().await;
 
-    bus.stop().await;
-    bus.restore(&backup);
-    bus.run().await;
+    bus.leave().await;
+    restore(&bus, &backup);
+    bus.restart().await;
     // Four more messages than were lost: the stream has grown longer than ever before any part looks at it.
     for text in ["seven", "eight", "nine", "ten"] {
         store.put("1", text).await;
@@ -187,14 +134,14 @@ async fn a_backup_that_is_restored_under_running_parts_is_noticed() {
     }
     store.end().await;
     fleet.end().await;
-    bus.stop().await;
+    bus.leave().await;
 }
 
 #[tokio::test]
 async fn a_restored_backup_is_declared_where_nobody_can_notice_it() {
     let test = "a restored backup is declared where nobody can notice it";
     let Some(binary) = tools::find("MC_TEST_NATS_SERVER", test) else { return };
-    let mut bus = Bus::start(binary).await;
+    let mut bus = NatsServer::start(&binary).await;
     let parts = fleet(&bus).await;
     let store = Store::at(&bus.url(), 1).await;
     let (mut device, _) = Device::back(parts.edge(0), "user-1", "").await;
@@ -203,12 +150,12 @@ async fn a_restored_backup_is_declared_where_nobody_can_notice_it() {
     device.close().await;
     store.end().await;
     parts.end().await;
-    bus.stop().await;
-    let backup = bus.back_up();
+    bus.leave().await;
+    let backup = back_up(&bus);
 
     // Nothing was stored since the backup: the history is whole.
-    bus.restore(&backup);
-    bus.run().await;
+    restore(&bus, &backup);
+    bus.restart().await;
     let parts = fleet(&bus).await;
     let store = Store::at(&bus.url(), 1).await;
     let mut device = Device::recovered(parts.edge(0), "user-1", &first).await;
@@ -219,11 +166,11 @@ async fn a_restored_backup_is_declared_where_nobody_can_notice_it() {
     device.close().await;
     store.end().await;
     parts.end().await;
-    bus.stop().await;
+    bus.leave().await;
 
     // Messages were stored since the backup, and no part that saw them still runs.
-    bus.restore(&backup);
-    bus.run().await;
+    restore(&bus, &backup);
+    bus.restart().await;
     let url = bus.url();
     let launch = Launch::of("history").argument("new-generation").argument("--yes");
     let declared = launch.argument("--bus-url").argument(&url).run().await;
@@ -241,5 +188,5 @@ async fn a_restored_backup_is_declared_where_nobody_can_notice_it() {
     }
     store.end().await;
     parts.end().await;
-    bus.stop().await;
+    bus.leave().await;
 }

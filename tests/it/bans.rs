@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use harness::bus::server_at;
 use harness::cluster::Cluster;
 use harness::device::Device;
 use harness::fleet::{Fleet, Over};
@@ -11,7 +12,7 @@ use harness::tools;
 use harness::wait::DEADLINE;
 use reqwest::Method;
 use serde_json::{Value, json};
-use shared::bus::{self, Bus, BusConfig};
+use shared::bus::Bus;
 use shared::drain::Drain;
 use shared::subject;
 
@@ -99,9 +100,7 @@ async fn what_is_not_stored_is_not_ordered() {
     let mut fleet = Fleet::plan(Over::NatsServer(binary)).start().await;
     let mut device = fleet.online(0, "user-1").await;
     let drain = Drain::new();
-    let config = BusConfig { url: format!("nats://{}", fleet.bus_address()), ..BusConfig::default() };
-    let server = bus::provide(&config, &drain).await.unwrap();
-    let bus = Bus::connect(&server, "test", &drain).await.unwrap();
+    let bus = Bus::connect(&server_at(fleet.bus_address()).await, "test", &drain).await.unwrap();
     bus.connected(DEADLINE).await.unwrap();
     // Another stream stands where the list of bans belongs.
     let mut other = bus.stream_info(subject::DENY_STREAM, DEADLINE).await.unwrap().config;

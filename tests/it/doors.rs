@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use harness::alone::Alone;
 use harness::device::PATH;
+use harness::frames;
 use harness::raw::{self, Raw};
 use harness::wait::eventually;
 use publisher_api::keys::{KeyConfig, NewKey};
@@ -188,7 +189,7 @@ async fn publish_without_end(address: SocketAddr, authorization: String) {
     writer.write_all(opening.as_bytes()).await.expect("it reads");
     // All messages go to one channel with history, so each waits for the one before.
     let text = br#"{"m":"mesh.publish","p":{"c":"user:1","d":"x"},"i":1}"#;
-    let frames = [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0][..], text].concat().repeat(100);
+    let frames = frames::whole(frames::TEXT, text).repeat(100);
     let mut answers = vec![0; 64 << 10];
     let publishing = async { while writer.write_all(&frames).await.is_ok() {} };
     let taking = async { while reader.read(&mut answers).await.is_ok_and(|bytes| bytes > 0) {} };

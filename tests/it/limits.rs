@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use harness::cluster::{Cluster, rule};
 use harness::device::{Device, Received};
+use harness::frames;
 use harness::wait::eventually;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -204,11 +205,9 @@ async fn a_device_that_sends_and_never_reads_is_held_back_and_closed() {
     cluster.end().await;
 }
 
-/// The largest allowed WebSocket ping, whose pong is as large, with a mask of zeros.
+/// The largest allowed WebSocket ping, whose pong is as large.
 fn largest_ping() -> Vec<u8> {
-    let mut frame = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
-    frame.extend_from_slice(&[b'x'; 125]);
-    frame
+    frames::whole(frames::PING, &[b'x'; 125])
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harness::business::Mood;
+use harness::business::Script;
 use harness::cluster::Cluster;
 use harness::device::{Device, Received};
 use harness::wait::eventually;
@@ -54,7 +54,7 @@ async fn a_refused_token_is_answered_and_the_connection_closed() {
         expect_refusal(&cluster, &token).await;
     }
     for status in [400, 401, 403, 422] {
-        cluster.business.set_mood(Mood::Status(status));
+        cluster.business.follow(Script::Says(status, String::new()));
         expect_refusal(&cluster, &format!("user-{status}")).await;
     }
     cluster.end().await;
@@ -94,12 +94,14 @@ async fn numbers_and_strings_name_the_same_user_and_every_allowed_uid_works() {
 async fn a_business_system_that_gives_no_usable_answer_is_not_a_no() {
     // This many failures in a row would open the circuit breaker, which has tests of its own.
     let mut cluster = Cluster::plan().adapter(|config| config.breaker.min_calls = 1_000).start().await;
-    let moods = [404, 408, 429, 500, 502, 503].map(Mood::Status);
-    for (index, mood) in moods.into_iter().chain([Mood::Rubbish, Mood::Huge, Mood::Redirect]).enumerate() {
-        cluster.business.set_mood(mood);
+    let statuses = [404, 408, 429, 500, 502, 503].map(|status| Script::Says(status, String::new()));
+    let page = Script::Says(200, "<html>Welcome to our shop!".to_owned());
+    let huge = Script::Says(200, json!({ "uid": 1, "more": "x".repeat(1 << 20) }).to_string());
+    for (index, script) in statuses.into_iter().chain([page, huge, Script::Redirects]).enumerate() {
+        cluster.business.follow(script);
         expect_unavailable(&cluster, &format!("user-{index}")).await;
     }
-    cluster.business.set_mood(Mood::Well);
+    cluster.business.follow(Script::Honest);
     cluster.business.stop().await;
     expect_unavailable(&cluster, "user-1001").await;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use harness::bus::server_at;
 use harness::bus_proxy::BusProxy;
 use harness::cluster::Cluster;
 use harness::device::Received;
@@ -10,8 +11,8 @@ use harness::fleet::{Fleet, Member, Over};
 use harness::link::Link;
 use harness::program::Launch;
 use harness::wait::{DEADLINE, eventually, soon};
+use shared::bus::Bus;
 use shared::bus::jetstream::ApiError;
-use shared::bus::{self, Bus, BusConfig};
 use shared::drain::Drain;
 
 #[tokio::test]
@@ -238,9 +239,8 @@ async fn what_a_stream_was_asked_over_a_connection_that_broke_is_not_waited_for(
     let bus_itself = Member::start(bus_itself, "bus", Some("the embedded bus listens")).await;
     let proxy = BusProxy::to(bus_itself.address.expect("a bus listens")).await;
     let drain = Drain::new();
-    let config = BusConfig { url: format!("nats://{}", proxy.address()), ..BusConfig::default() };
-    let server = bus::provide(&config, &drain).await.expect("nothing is embedded");
-    let bus = Bus::connect(&server, "test", &drain).await.expect("the address is one");
+    let bus =
+        Bus::connect(&server_at(proxy.address()).await, "test", &drain).await.expect("the address is one");
     bus.connected(DEADLINE).await.expect("the bus is there");
     proxy.swallow(|frame| String::from_utf8_lossy(frame.body).contains("stream_info_response"));
     let sever = async {

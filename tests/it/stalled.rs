@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use harness::bus::{TestBus, server_at};
 use harness::bus_proxy::{BusProxy, Frame};
 use harness::cluster::Cluster;
 use harness::device::Device;
 use harness::wait::{eventually, until};
 use serde_json::json;
-use shared::bus::{self, Bus, BusConfig};
+use shared::bus::Bus;
 use shared::drain::Drain;
 use shared::history::{History, HistoryConfig, Role};
 use shared::ids::Channel;
@@ -90,15 +91,11 @@ async fn a_partition_whose_stream_does_not_answer_keeps_no_other_from_being_swep
 
 #[tokio::test]
 async fn a_stream_without_an_answer_keeps_nobody_from_noticing_what_happens_to_another() {
-    let (drain, bus_drain) = (Drain::new(), Drain::new());
-    let config = BusConfig { listen: "127.0.0.1:0".into(), ..BusConfig::default() };
-    let server = bus::provide(&config, &bus_drain).await.expect("the bus starts");
-    let address = server.urls[0].strip_prefix("nats://").and_then(|url| url.parse().ok());
-    let proxy = BusProxy::to(address.expect("an address")).await;
-    let through = BusConfig { url: format!("nats://{}", proxy.address()), ..BusConfig::default() };
-    let through = bus::provide(&through, &bus_drain).await.expect("nothing is embedded");
+    let (drain, embedded) = (Drain::new(), TestBus::start().await);
+    let proxy = BusProxy::to(embedded.address()).await;
+    let through = server_at(proxy.address()).await;
     let (direct, bus) =
-        (Bus::connect(&server, "test", &drain).await, Bus::connect(&through, "part", &drain).await);
+        (Bus::connect(&embedded.server, "test", &drain).await, Bus::connect(&through, "part", &drain).await);
     let (direct, bus) = (direct.expect("an address"), bus.expect("an address"));
     let two = HistoryConfig { partitions: 2, ..HistoryConfig::default() };
     let history = History::open(&bus, &two, Role::Reader, &drain);
@@ -110,9 +107,8 @@ async fn a_stream_without_an_answer_keeps_nobody_from_noticing_what_happens_to_a
     })
     .await;
     assert_eq!(history.epoch_of(0), Some(before.0), "what was known of the silent one still holds");
-    for drain in [drain, bus_drain] {
-        assert_eq!(drain.finish(Duration::from_secs(5)).await, 0, "tasks are left");
-    }
+    assert_eq!(drain.finish(Duration::from_secs(5)).await, 0, "tasks are left");
+    embedded.stop().await;
     proxy.stop().await;
 }
 
@@ -121,9 +117,7 @@ async fn new_leaders_of_many_streams_are_asked_once_each() {
     const PARTITIONS: u32 = 64;
     let cluster = Cluster::plan().history(|history| history.partitions = PARTITIONS).start().await;
     let drain = Drain::new();
-    let config = BusConfig { url: format!("nats://{}", cluster.bus()), ..BusConfig::default() };
-    let server = bus::provide(&config, &drain).await.expect("nothing is embedded");
-    let bus = Bus::connect(&server, "test", &drain).await.expect("an address");
+    let bus = Bus::connect(&server_at(cluster.bus()).await, "test", &drain).await.expect("an address");
     let deadline = Duration::from_secs(5);
     bus.connected(deadline).await.expect("the bus is there");
     let mut asked = bus.subscribe("$JS.API.STREAM.INFO.>", None, deadline).await.expect("it can be heard");

@@ -6,34 +6,40 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
 use serde_json::{Value, json};
 use shared::drain::Drain;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::ports;
+use crate::wait::DEADLINE;
 
 /// The path of token checks.
 const PATH: &str = "/websocket_auth";
+/// The path that redirects lead to.
+const ELSEWHERE: &str = "/elsewhere";
 
-/// How it answers.
+/// How calls are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mood {
-    /// Answers as the contract says.
-    Well,
-    /// This status and no body.
-    Status(u16),
-    /// 200 and a body that is not JSON.
-    Rubbish,
-    /// 200 and a body beyond any limit.
-    Huge,
-    /// A redirect to the same path.
-    Redirect,
+pub enum Script {
+    /// As the contract says.
+    Honest,
+    /// This status and this body.
+    Says(u16, String),
+    /// This status, and `Retry-After` with this many seconds.
+    ComeBackIn(u16, u64),
+    /// 200 and a body without end.
+    Endless,
+    /// A redirect to a page that accepts every token.
+    Redirects,
+    /// This script for tokens with this prefix, honest answers for all others.
+    StumblesOver(&'static str, Box<Self>),
 }
 
 /// A running business system.
@@ -53,9 +59,10 @@ struct Shared {
 
 #[derive(Debug)]
 struct BusinessState {
-    mood: Mood,
+    script: Script,
     tokens: HashMap<String, Value>,
     calls: Vec<Call>,
+    redirected: usize,
     in_flight: usize,
     most_in_flight: usize,
 }
@@ -77,9 +84,10 @@ impl Business {
         let [address] = ports::lasting();
         let listener = TcpListener::bind(address).await.expect("it was free a moment ago");
         let state = BusinessState {
-            mood: Mood::Well,
+            script: Script::Honest,
             tokens: HashMap::new(),
             calls: Vec::new(),
+            redirected: 0,
             in_flight: 0,
             most_in_flight: 0,
         };
@@ -94,9 +102,19 @@ impl Business {
         format!("http://{}{PATH}", self.address)
     }
 
+    /// The address of the business system.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Changes how further calls are answered.
-    pub fn set_mood(&self, mood: Mood) {
-        self.shared.lock().mood = mood;
+    pub fn follow(&self, script: Script) {
+        self.shared.lock().script = script;
+    }
+
+    /// Answers further calls with 200 and this body.
+    pub fn say(&self, body: &Value) {
+        self.follow(Script::Says(200, body.to_string()));
     }
 
     /// Makes a token known, with exactly this answer.
@@ -119,9 +137,24 @@ impl Business {
         self.shared.lock().calls.clone()
     }
 
-    /// Calls so far with this token.
+    /// The number of calls so far, held calls included.
+    pub fn call_count(&self) -> usize {
+        self.shared.lock().calls.len()
+    }
+
+    /// The number of calls so far with this token.
     pub fn calls_for(&self, token: &str) -> usize {
         self.shared.lock().calls.iter().filter(|call| call.token.as_deref() == Some(token)).count()
+    }
+
+    /// The number of calls that followed [`Script::Redirects`].
+    pub fn redirected(&self) -> usize {
+        self.shared.lock().redirected
+    }
+
+    /// The number of calls in flight.
+    pub fn in_flight(&self) -> usize {
+        self.shared.lock().in_flight
     }
 
     /// The most calls that were in flight at the same time.
@@ -130,13 +163,19 @@ impl Business {
     }
 
     /// Stops the business system: connections are refused.
+    ///
+    /// # Panics
+    /// A call does not end.
     pub async fn stop(&self) {
         self.open();
-        let left = self.drain.finish(Duration::from_secs(5)).await;
+        let left = self.drain.finish(DEADLINE).await;
         assert_eq!(left, 0, "the business system still runs");
     }
 
     /// Starts the business system again at the same address, after [`Business::stop`].
+    ///
+    /// # Panics
+    /// Another program took the port.
     pub async fn restart(&mut self) {
         let listener = TcpListener::bind(self.address).await.expect("nobody took the port meanwhile");
         self.drain = Drain::new();
@@ -151,7 +190,10 @@ impl Drop for Business {
 }
 
 fn serve(listener: TcpListener, shared: Arc<Shared>, drain: &Drain) {
-    let router = axum::Router::new().route(PATH, axum::routing::post(check)).with_state(shared);
+    let router = axum::Router::new()
+        .route(PATH, axum::routing::post(check))
+        .route(ELSEWHERE, axum::routing::any(elsewhere))
+        .with_state(shared);
     let leaving = drain.token();
     drain.spawn("business-system", async move {
         let _ = axum::serve(listener, router).with_graceful_shutdown(leaving.cancelled_owned()).await;
@@ -181,18 +223,43 @@ async fn check(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Stri
     // A gate whose sender is gone is open.
     let _ = gate.wait_for(|open| *open).await;
     let state = shared.lock();
-    match &state.mood {
-        Mood::Well => answer(&state, &token.unwrap_or_default()),
-        Mood::Status(status) => {
-            StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response()
-        }
-        Mood::Rubbish => "<html>Welcome to our shop!".into_response(),
-        Mood::Huge => format!("{{\"uid\":1,\"more\":\"{}\"}}", "x".repeat(1 << 20)).into_response(),
-        Mood::Redirect => (StatusCode::FOUND, [(header::LOCATION, PATH)]).into_response(),
+    let token = token.unwrap_or_default();
+    match &state.script {
+        Script::StumblesOver(prefix, script) if token.starts_with(prefix) => say(script, &state, &token),
+        Script::StumblesOver(..) => say(&Script::Honest, &state, &token),
+        script @ (Script::Honest
+        | Script::Says(..)
+        | Script::ComeBackIn(..)
+        | Script::Endless
+        | Script::Redirects) => say(script, &state, &token),
     }
 }
 
-fn answer(state: &BusinessState, token: &str) -> Response {
+fn say(script: &Script, state: &BusinessState, token: &str) -> Response {
+    let status = |code: u16| StatusCode::from_u16(code).expect("tests name valid statuses");
+    match script {
+        Script::Honest | Script::StumblesOver(..) => honest(state, token),
+        Script::Says(code, body) => (status(*code), body.clone()).into_response(),
+        Script::ComeBackIn(code, seconds) => {
+            (status(*code), [(header::RETRY_AFTER, seconds.to_string())]).into_response()
+        }
+        Script::Endless => {
+            let chunk = Bytes::from(vec![b' '; 8 << 10]);
+            let chunks = stream::repeat_with(move || Ok::<_, std::io::Error>(chunk.clone()));
+            Body::from_stream(chunks).into_response()
+        }
+        Script::Redirects => {
+            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, ELSEWHERE)]).into_response()
+        }
+    }
+}
+
+async fn elsewhere(State(shared): State<Arc<Shared>>) -> Response {
+    shared.lock().redirected += 1;
+    axum::Json(json!({ "uid": 1 })).into_response()
+}
+
+fn honest(state: &BusinessState, token: &str) -> Response {
     let known = state.tokens.get(token).cloned().or_else(|| {
         let uid = token.strip_prefix("user-").filter(|uid| !uid.is_empty())?;
         Some(uid.parse::<u64>().map_or_else(|_| json!({ "uid": uid }), |uid| json!({ "uid": uid })))

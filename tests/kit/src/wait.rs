@@ -20,6 +20,14 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     until(what, async || condition().await.then_some(())).await;
 }
 
+/// As [`eventually`], for a condition that needs no waiting of its own.
+///
+/// # Panics
+/// `condition` does not hold within [`DEADLINE`].
+pub async fn becomes_true(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually(what, async || condition()).await;
+}
+
 /// Waits until `probe` returns a value, and returns that value.
 ///
 /// # Panics
