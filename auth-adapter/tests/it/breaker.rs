@@ -39,7 +39,7 @@ async fn an_open_breaker_answers_at_once_and_remembered_tokens_are_still_good() 
     rig.business.follow(Script::Says(500, String::new()));
     fail(&rig).await;
     const REFUSED: &str = "mc_auth_drops_total{reason=\"breaker_open\"}";
-    let (calls, refused) = (rig.business.calls(), rig.adapter.metric(REFUSED));
+    let (calls, refused) = (rig.business.call_count(), rig.adapter.metric(REFUSED));
     // Held, so that a call that is made nevertheless would not be answered.
     rig.business.hold();
     for token in 0..50 {
@@ -47,7 +47,7 @@ async fn an_open_breaker_answers_at_once_and_remembered_tokens_are_still_good() 
         assert!(unavailable(&verdict).contains("fails too often"), "{verdict:?}");
     }
     assert_eq!(rig.edge.ask("user-1").await, known("1"));
-    assert_eq!(rig.business.calls(), calls, "nobody asked it");
+    assert_eq!(rig.business.call_count(), calls, "nobody asked it");
     assert_eq!(rig.adapter.metric(REFUSED), refused + 50);
     assert_eq!(rig.adapter.metric(TO_OPEN), 1);
     rig.end().await;
@@ -97,7 +97,7 @@ async fn while_it_finds_out_only_the_probes_are_asked() {
     fail(&rig).await;
     rig.business.follow(Script::Honest);
     rig.business.hold();
-    let before = rig.business.calls();
+    let before = rig.business.call_count();
     // One question after the other, for it may become worth asking between any two of them; nobody waits for
     // those that are held.
     let (mut asked, mut uid) = (FuturesUnordered::new(), 0);
@@ -107,7 +107,7 @@ async fn while_it_finds_out_only_the_probes_are_asked() {
         while let Some(Some(verdict)) = asked.next().now_or_never() {
             unavailable(&verdict);
         }
-        rig.business.under_way() == 3
+        rig.business.in_flight() == 3
     })
     .await;
     let tokens: Vec<String> = (1_001..=1_100).map(|uid| format!("user-{uid}")).collect();
@@ -124,7 +124,7 @@ async fn while_it_finds_out_only_the_probes_are_asked() {
     for verdict in soon("the probes are answered", asked.collect::<Vec<_>>()).await {
         assert!(matches!(verdict, Verdict::Known { .. }), "{verdict:?}");
     }
-    assert_eq!((rig.business.calls(), rig.business.most_under_way()), (before + 3, 3));
+    assert_eq!((rig.business.call_count(), rig.business.most_in_flight()), (before + 3, 3));
     assert_eq!(rig.adapter.metric(CLOSED), 1);
     assert_eq!(rig.edge.ask("user-1001").await, known("1001"));
     rig.end().await;
@@ -151,7 +151,7 @@ async fn a_system_that_asks_everyone_for_time_gets_it() {
         rig.business.follow(Script::Honest);
         let verdict = rig.edge.ask("user-5").await;
         assert!(unavailable(&verdict).contains("for another 29"), "{verdict:?}");
-        assert_eq!(rig.business.calls(), 4);
+        assert_eq!(rig.business.call_count(), 4);
         rig.end().await;
     }
 }
@@ -173,7 +173,7 @@ async fn those_who_wait_for_a_turn_are_told_when_it_opens() {
     assert!(verdicts.iter().all(|verdict| !unavailable(verdict).is_empty()));
     // Four at a time, half a second each: all of them in turn would be fifty seconds.
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    assert!(rig.business.calls() <= 8, "{}", rig.business.calls());
+    assert!(rig.business.call_count() <= 8, "{}", rig.business.call_count());
     rig.end().await;
 }
 

@@ -95,7 +95,7 @@ async fn leaving_answers_what_was_asked_and_takes_nothing_new() {
     let rig = Rig::start().await;
     rig.business.hold();
     let leave = async {
-        eventually("the question is under way", async || rig.business.under_way() == 1).await;
+        eventually("the question is under way", async || rig.business.in_flight() == 1).await;
         rig.adapter.drain.begin();
         eventually("it is unready", async || rig.adapter.health.reasons().contains("leaving")).await;
         eventually("new questions find nobody", async || {

@@ -1,15 +1,15 @@
 //! Connections that don't come about, break, or want proof of who is there.
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use auth_adapter::BusinessTls;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use test_kit::certificate::{Authority, Certificate};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
 
@@ -118,49 +118,36 @@ async fn a_kept_connection_that_was_closed_while_idle_costs_nobody_a_login() {
     rig.end().await;
 }
 
-/// An authority, and files for both sides of a connection.
+/// An authority, and certificates for both sides of a connection.
 struct Paper {
-    folder: tempfile::TempDir,
-    authority: CertifiedIssuer<'static, KeyPair>,
+    authority: Authority,
+    adapter: Certificate,
+    server: Certificate,
+    _folder: tempfile::TempDir,
 }
 
 impl Paper {
     fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let paper = Self { folder: tempfile::tempdir().unwrap(), authority };
-        fs::write(paper.folder.path().join("ca.pem"), paper.authority.pem()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(vec!["adapter".into()]).unwrap();
-        let own = own.signed_by(&key, &paper.authority).unwrap();
-        fs::write(paper.folder.path().join("cert.pem"), own.pem()).unwrap();
-        fs::write(paper.folder.path().join("key.pem"), key.serialize_pem()).unwrap();
-        paper
-    }
-
-    fn file(&self, name: &str) -> std::path::PathBuf {
-        self.folder.path().join(name)
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "ca");
+        let (adapter, server) = (authority.issue("adapter"), authority.issue("server"));
+        Self { authority, adapter, server, _folder: folder }
     }
 
     /// A server that takes only clients with a certificate of this authority.
     fn acceptor(&self) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
-        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        let certificate = CertificateDer::from_pem_file(&self.server.cert).unwrap();
+        let key = PrivateKeyDer::from_pem_file(&self.server.key).unwrap();
         let provider = Arc::new(crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
-        roots.add(self.authority.der().clone()).unwrap();
+        roots.add(CertificateDer::from_pem_file(&self.authority.file).unwrap()).unwrap();
         let verifier =
             WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider)).build().unwrap();
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_client_cert_verifier(verifier)
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
+            .with_single_cert(vec![certificate], key)
             .unwrap();
         TlsAcceptor::from(Arc::new(config))
     }
@@ -178,8 +165,8 @@ async fn https_with_an_authority_and_a_certificate_of_ones_own() {
     let paper = Paper::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/check", listener.local_addr().unwrap());
-    let tls =
-        BusinessTls { ca: paper.file("ca.pem"), cert: paper.file("cert.pem"), key: paper.file("key.pem") };
+    let (ca, own) = (paper.authority.file.clone(), paper.adapter.clone());
+    let tls = BusinessTls { ca, cert: own.cert, key: own.key };
     let rig = Rig::with(|config| (config.url, config.tls) = (url.clone(), tls)).await;
     let acceptor = paper.acceptor();
     let (verdict, served) =
@@ -191,7 +178,7 @@ async fn https_with_an_authority_and_a_certificate_of_ones_own() {
 
     // Another authority: no token goes to a server that can't prove who it is.
     let other = Paper::new();
-    let tls = BusinessTls { ca: other.file("ca.pem"), ..BusinessTls::default() };
+    let tls = BusinessTls { ca: other.authority.file.clone(), ..BusinessTls::default() };
     let rig = Rig::with(|config| {
         (config.url, config.tls, config.retries) = (url, tls, 0);
         config.deadline = Duration::from_secs(10);

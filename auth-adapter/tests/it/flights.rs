@@ -21,15 +21,15 @@ async fn ten_thousand_questions_about_a_hundred_tokens_are_a_hundred_calls() {
     let answers = rig.ask_all(&tokens);
     let all_in_flight = async {
         eventually("all wait", async || rig.adapter.metric("mc_auth_waiting") == 10_000).await;
-        eventually("all calls are there", async || rig.business.under_way() == 100).await;
+        eventually("all calls are there", async || rig.business.in_flight() == 100).await;
         rig.business.open();
     };
     let (answers, ()) = tokio::join!(answers, all_in_flight);
     for (token, answer) in tokens.iter().zip(&answers) {
         assert_eq!(*answer, known(token.strip_prefix("user-").unwrap()));
     }
-    let calls = rig.business.calls_by_token();
-    assert!(calls.len() == 100 && calls.values().all(|count| *count == 1), "{calls:?}");
+    assert_eq!(rig.business.call_count(), 100);
+    assert!(tokens[..100].iter().all(|token| rig.business.calls_for(token) == 1));
     assert_eq!(rig.adapter.metric("mc_auth_waiting"), 0);
     rig.end().await;
 }
@@ -42,13 +42,13 @@ async fn calls_under_way_never_exceed_their_bound() {
     let answers = rig.ask_all(&tokens);
     let full = async {
         eventually("all wait", async || rig.adapter.metric("mc_auth_waiting") == 300).await;
-        eventually("all places are taken", async || rig.business.under_way() == 8).await;
+        eventually("all places are taken", async || rig.business.in_flight() == 8).await;
         rig.business.open();
     };
     let (answers, ()) = tokio::join!(answers, full);
     let users: BTreeSet<_> = answers.iter().map(|answer| format!("{answer:?}")).collect();
     assert!(users.len() == 300 && answers.iter().all(|a| matches!(a, Verdict::Known { .. })), "{answers:?}");
-    assert_eq!((rig.business.calls(), rig.business.most_under_way()), (300, 8));
+    assert_eq!((rig.business.call_count(), rig.business.most_in_flight()), (300, 8));
     rig.end().await;
 }
 
@@ -66,7 +66,7 @@ async fn a_check_that_gets_no_turn_in_time_is_no_answer() {
     let reasons: Vec<_> = answers.iter().map(unavailable).collect();
     assert!(reasons.iter().any(|reason| reason.contains("could begin within 200ms")), "{reasons:?}");
     assert!(rig.adapter.metric("mc_auth_drops_total{reason=\"no_call_in_time\"}") >= 1);
-    assert_eq!(rig.business.most_under_way(), 1);
+    assert_eq!(rig.business.most_in_flight(), 1);
     rig.end().await;
 }
 
@@ -94,7 +94,7 @@ async fn an_edge_that_gives_up_cancels_nothing_for_the_others() {
     rig.business.hold();
     let gave_up = Notify::new();
     let others = async {
-        eventually("the flight has begun", async || rig.business.under_way() == 1).await;
+        eventually("the flight has begun", async || rig.business.in_flight() == 1).await;
         let stays = rig.edge.ask("user-1");
         let opens = async {
             eventually("both wait", async || rig.adapter.metric("mc_auth_waiting") == 2).await;
@@ -110,7 +110,7 @@ async fn an_edge_that_gives_up_cancels_nothing_for_the_others() {
     };
     let (first, stayed) = tokio::join!(first, others);
     assert_eq!((first, stayed), (Err(RequestError::Timeout), known("1")));
-    assert_eq!(rig.business.calls(), 1);
+    assert_eq!(rig.business.call_count(), 1);
     rig.end().await;
 }
 
@@ -122,17 +122,17 @@ async fn a_failure_is_told_to_all_who_waited_and_remembered_for_nobody() {
     let same = vec!["user-1".to_owned(); 50];
     let fail = async {
         eventually("all wait", async || rig.adapter.metric("mc_auth_waiting") == 50).await;
-        eventually("the call is there", async || rig.business.under_way() == 1).await;
+        eventually("the call is there", async || rig.business.in_flight() == 1).await;
         rig.business.open();
     };
     let (answers, ()) = tokio::join!(rig.ask_all(&same), fail);
     for answer in &answers {
         assert!(unavailable(answer).contains("503"), "{answer:?}");
     }
-    assert_eq!(rig.business.calls(), 1);
+    assert_eq!(rig.business.call_count(), 1);
     rig.business.follow(Script::Honest);
     assert_eq!(rig.edge.ask("user-1").await, known("1"));
-    assert_eq!(rig.business.calls(), 2);
+    assert_eq!(rig.business.call_count(), 2);
     rig.end().await;
 }
 
@@ -141,7 +141,7 @@ async fn a_question_whose_edge_gave_up_before_its_turn_is_neither_asked_nor_answ
     let rig = Rig::with(|config| config.max_in_flight = 1).await;
     rig.business.hold();
     let late = async {
-        eventually("the only place is taken", async || rig.business.under_way() == 1).await;
+        eventually("the only place is taken", async || rig.business.in_flight() == 1).await;
         let patience = Duration::from_millis(100);
         assert_eq!(rig.edge.ask_within("user-2", patience).await, Err(RequestError::Timeout));
         let dropped = "mc_auth_drops_total{reason=\"edge_gave_up\"}";
@@ -151,7 +151,7 @@ async fn a_question_whose_edge_gave_up_before_its_turn_is_neither_asked_nor_answ
     };
     let (first, ()) = tokio::join!(rig.edge.ask("user-1"), late);
     assert_eq!(first, known("1"));
-    assert_eq!(rig.business.calls(), 1, "the late one was never asked about");
+    assert_eq!(rig.business.call_count(), 1, "the late one was never asked about");
     assert_eq!(rig.edge.ask("user-2").await, known("2"));
     rig.end().await;
 }

@@ -17,7 +17,7 @@ async fn a_yes_is_remembered_for_its_time() {
     for _ in 0..10 {
         assert_eq!(rig.edge.ask("user-1").await, known("1"));
     }
-    assert_eq!(rig.business.calls(), 1);
+    assert_eq!(rig.business.call_count(), 1);
     assert_eq!(rig.adapter.metric("mc_auth_lookups_total{source=\"memory\"}"), 9);
     rig.end().await;
 
@@ -25,7 +25,7 @@ async fn a_yes_is_remembered_for_its_time() {
     assert_eq!(rig.edge.ask("user-1").await, known("1"));
     rig.business.follow(Script::Says(401, String::new()));
     eventually("the yes is forgotten", async || rig.edge.ask("user-1").await == Verdict::Unknown).await;
-    assert_eq!(rig.business.calls(), 2);
+    assert_eq!(rig.business.call_count(), 2);
     rig.end().await;
 }
 
@@ -35,7 +35,7 @@ async fn a_no_is_remembered_for_its_time() {
     for _ in 0..10 {
         assert_eq!(rig.edge.ask("nobody").await, Verdict::Unknown);
     }
-    assert_eq!(rig.business.calls(), 1);
+    assert_eq!(rig.business.call_count(), 1);
     rig.end().await;
 
     let rig = Rig::with(|config| (config.remember_yes, config.remember_no) = (LONG, SHORT)).await;
@@ -45,7 +45,7 @@ async fn a_no_is_remembered_for_its_time() {
     for _ in 0..10 {
         assert_eq!(rig.edge.ask("late").await, known("5"), "the yes that followed is remembered as one");
     }
-    assert_eq!(rig.business.calls(), 2);
+    assert_eq!(rig.business.call_count(), 2);
     rig.end().await;
 }
 
@@ -75,7 +75,7 @@ async fn a_remembered_login_has_only_the_rest_of_its_life() {
     assert!(began.elapsed() >= Duration::from_millis(999), "it ended after {:?}", began.elapsed());
     eventually("the business system is asked again", async || {
         assert_eq!(rig.edge.ask("limited").await, Verdict::Unknown);
-        rig.business.calls() == 2
+        rig.business.call_count() == 2
     })
     .await;
     rig.end().await;
@@ -88,7 +88,7 @@ async fn nothing_is_remembered_where_the_times_are_zero() {
             .await;
     for calls in 1..=5 {
         assert_eq!(rig.edge.ask("user-1").await, known("1"));
-        assert_eq!(rig.business.calls(), calls);
+        assert_eq!(rig.business.call_count(), calls);
     }
     rig.end().await;
 }

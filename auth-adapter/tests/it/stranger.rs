@@ -71,7 +71,7 @@ async fn a_wish_not_to_be_asked_about_a_token_is_followed_for_that_token() {
     assert!(unavailable(&rig.edge.ask("bad-1").await).contains("429"));
     let verdict = rig.edge.ask("bad-1").await;
     assert!(unavailable(&verdict).contains("for another 29"), "{verdict:?}");
-    assert_eq!((rig.business.calls(), rig.adapter.metric(POSTPONED)), (1, 1));
+    assert_eq!((rig.business.call_count(), rig.adapter.metric(POSTPONED)), (1, 1));
     assert_eq!(rig.edge.ask("user-1").await, known("1"));
     rig.end().await;
 }
@@ -82,7 +82,7 @@ async fn a_token_with_control_characters_is_refused_without_a_question() {
     for token in ["bad-\0", "\0", "user-1\n", "user-1\u{7f}", "user-\u{85}1"] {
         assert_eq!(rig.edge.ask(token).await, Verdict::Unknown, "{token:?}");
     }
-    assert_eq!(rig.business.calls(), 0);
+    assert_eq!(rig.business.call_count(), 0);
     assert_eq!(rig.edge.ask("user-ümläut").await, known("ümläut"), "these are none");
     rig.end().await;
 }
@@ -103,7 +103,7 @@ async fn a_system_that_is_down_is_spared_by_all_addresses_together_and_by_each()
             };
             unavailable(&rig.edge.ask_from(&from, &format!("user-{call}")).await);
         }
-        let calls = rig.business.calls();
+        let calls = rig.business.call_count();
         // An address with a success is given more errors, since others may be behind it.
         assert!(calls <= if one_address { 60 } else { 20 }, "{calls} calls in {:?}", began.elapsed());
         assert_eq!(rig.adapter.metric(OPEN), u64::from(!one_address));

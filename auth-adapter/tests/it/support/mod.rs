@@ -1,69 +1,23 @@
 //! A bus, adapters and an edge's voice, and waiting for conditions.
 
-mod business;
-
-use std::sync::Mutex;
 use std::time::Duration;
 
 use auth_adapter::{AuthAdapter, Config};
 use prometheus_client::registry::Registry;
-use shared::bus::{self, Bus, BusConfig, BusServer, RequestError};
+use shared::bus::{Bus, BusServer, RequestError};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::part::Host;
 use shared::subject;
 use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use test_kit::metrics;
 
-pub(crate) use business::{Business, Script};
+pub(crate) use test_kit::bus::TestBus;
+pub(crate) use test_kit::business::{Business, Script};
+pub(crate) use test_kit::wait::{eventually, soon};
 
 /// How long anything that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Gives a future the usual deadline.
-pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
-}
-
-/// Looks at a condition until it holds.
-pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let mut ticks = interval(Duration::from_millis(5));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    soon(what, async {
-        while !condition().await {
-            ticks.tick().await;
-        }
-    })
-    .await;
-}
-
-/// An embedded bus at an address of its own.
-pub(crate) struct TestBus {
-    pub(crate) server: BusServer,
-    drain: Drain,
-}
-
-impl TestBus {
-    pub(crate) async fn start() -> Self {
-        Self::at("127.0.0.1:0").await
-    }
-
-    async fn at(listen: &str) -> Self {
-        let (drain, config) = (Drain::new(), BusConfig { listen: listen.into(), ..BusConfig::default() });
-        let server = bus::provide(&config, &drain).await.unwrap();
-        Self { server, drain }
-    }
-
-    pub(crate) async fn stop(&self) {
-        assert_eq!(self.drain.finish(PATIENCE).await, 0, "the bus left tasks behind");
-    }
-
-    /// The same address again, after it was stopped.
-    pub(crate) async fn restart(&mut self) {
-        let address = self.server.urls[0].strip_prefix("nats://").unwrap().to_owned();
-        *self = Self::at(&address).await;
-    }
-}
 
 /// One adapter with a connection of its own.
 pub(crate) struct Adapter {
@@ -89,10 +43,7 @@ impl Adapter {
 
     /// The value of a counter or gauge, by the beginning of its line.
     pub(crate) fn metric(&self, line: &str) -> u64 {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let value = text.lines().find_map(|candidate| candidate.strip_prefix(line));
-        value.map_or(0, |value| value.trim().parse().unwrap())
+        metrics::value(&metrics::text(&self.registry), line)
     }
 
     pub(crate) async fn leave(&self) {
@@ -209,6 +160,3 @@ pub(crate) fn unavailable(verdict: &Verdict) -> &str {
         Verdict::Known { .. } | Verdict::Unknown => panic!("unavailable was expected: {verdict:?}"),
     }
 }
-
-/// A log of calls or texts that tests read.
-pub(crate) type Shared<T> = std::sync::Arc<Mutex<T>>;
