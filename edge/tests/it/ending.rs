@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use futures_util::SinkExt as _;
 use futures_util::future::join_all;
+use test_kit::frames;
+use test_kit::site::Site;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, interval};
@@ -12,7 +14,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{PATIENCE, World, eventually, soon};
-use crate::tls::{Site, connect_over};
+use crate::tls::{connect_over, world};
 
 type Device = WebSocketStream<TlsStream<TcpStream>>;
 
@@ -58,13 +60,12 @@ async fn deaf_devices(world: &World, site: &Site, number: usize) -> Vec<Device> 
 async fn devices_that_never_read_end_over_tls_and_give_their_places_back() {
     const DEVICES: usize = 20;
     let site = Site::new();
-    let world = site
-        .world(|config| {
-            config.max_sessions = DEVICES;
-            config.outbox = shared::config::ByteSize(8 << 20);
-            config.stalled_after = Duration::from_millis(500);
-        })
-        .await;
+    let world = world(&site, |config| {
+        config.max_sessions = DEVICES;
+        config.outbox = shared::config::ByteSize(8 << 20);
+        config.stalled_after = Duration::from_millis(500);
+    })
+    .await;
     let devices = deaf_devices(&world, &site, DEVICES).await;
     let closed = || world.metric("mc_edge_sessions_closed_total", "too_slow");
     eventually("all are closed", || closed() == DEVICES as u64).await;
@@ -81,7 +82,7 @@ async fn devices_that_never_read_end_over_tls_and_give_their_places_back() {
 #[tokio::test]
 async fn an_edge_that_leaves_does_not_wait_for_devices_that_never_read() {
     let site = Site::new();
-    let world = site.world(|config| config.outbox = shared::config::ByteSize(8 << 20)).await;
+    let world = world(&site, |config| config.outbox = shared::config::ByteSize(8 << 20)).await;
     let devices = deaf_devices(&world, &site, 5).await;
     let began = Instant::now();
     // The drain window is a second; the last frames have two more, and the end of each connection one.
@@ -90,11 +91,6 @@ async fn an_edge_that_leaves_does_not_wait_for_devices_that_never_read() {
     assert_eq!(world.metric("mc_edge_sessions", ""), 0);
     drop(devices);
     world.end().await;
-}
-
-/// A ping of 125 bytes, with a mask of zeros.
-fn ping() -> Vec<u8> {
-    [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat()
 }
 
 /// Comes over TLS until it is let in, pings for as long as anything is taken, and never reads or logs in.
@@ -106,7 +102,7 @@ async fn pings_and_never_reads(world: &World, site: &Site) {
             break device;
         }
     };
-    let pings = ping().repeat(1_000);
+    let pings = frames::whole(frames::PING, &[b'x'; 125]).repeat(1_000);
     let flood = async { while device.get_mut().write_all(&pings).await.is_ok() {} };
     soon("a device that does not log in is closed, whether it reads or not", flood).await;
 }
@@ -115,14 +111,13 @@ async fn pings_and_never_reads(world: &World, site: &Site) {
 async fn devices_that_neither_log_in_nor_read_end_in_time_and_hold_their_places_until_then() {
     const PLACES: usize = 30;
     let site = Site::new();
-    let world = site
-        .world(|config| {
-            config.max_sessions = PLACES;
-            config.login_timeout = Duration::from_secs(1);
-            // Else the pings end the session first.
-            config.ops_per_second = u32::MAX;
-        })
-        .await;
+    let world = world(&site, |config| {
+        config.max_sessions = PLACES;
+        config.login_timeout = Duration::from_secs(1);
+        // Else the pings end the session first.
+        config.ops_per_second = u32::MAX;
+    })
+    .await;
     let closed = || world.metric("mc_edge_sessions_closed_total", "no_login");
     let mut most = 0;
     let all_end = async {

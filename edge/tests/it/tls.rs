@@ -1,12 +1,10 @@
 //! TLS on the client port: with a real client, a wrong one, a silent one, and a certificate that is renewed.
 
-#[path = "../../../tests/support/site.rs"]
-mod site;
-
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use test_kit::site::{self, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -14,16 +12,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{PATIENCE, World, eventually, soon};
-pub(crate) use site::Site;
 
-impl Site {
-    pub(crate) async fn world(&self, change: impl FnOnce(&mut edge::Config)) -> World {
-        World::ready(|config| {
-            (config.tls.cert, config.tls.key) = (self.file("cert"), self.file("key"));
-            change(config);
-        })
-        .await
-    }
+/// A world whose edge serves TLS with the certificate of this site.
+pub(crate) async fn world(site: &Site, change: impl FnOnce(&mut edge::Config)) -> World {
+    World::ready(|config| {
+        (config.tls.cert, config.tls.key) = (site.file("cert"), site.file("key"));
+        change(config);
+    })
+    .await
 }
 
 /// A connection by someone who trusts this certificate alone.
@@ -58,7 +54,7 @@ async fn expect(socket: &mut WebSocketStream<TlsStream<TcpStream>>, text: &str) 
 #[tokio::test]
 async fn small_and_large_messages_reach_a_device_over_tls() {
     let site = Site::new();
-    let world = site.world(|_| {}).await;
+    let world = world(&site, |_| {}).await;
     let mut device = device(&world, &site.file("cert")).await;
     let large = "x".repeat(250_000);
     for text in ["small", &large, "after it"] {
@@ -75,7 +71,7 @@ async fn small_and_large_messages_reach_a_device_over_tls() {
 #[tokio::test]
 async fn who_speaks_no_tls_gets_no_session_and_is_counted() {
     let site = Site::new();
-    let world = site.world(|_| {}).await;
+    let world = world(&site, |_| {}).await;
     let mut plain = TcpStream::connect(world.edge.local_addr()).await.unwrap();
     plain.write_all(b"GET /message-center HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -90,7 +86,7 @@ async fn who_speaks_no_tls_gets_no_session_and_is_counted() {
 #[tokio::test]
 async fn a_handshake_has_one_deadline_for_tls_and_http_together() {
     let site = Site::new();
-    let world = site.world(|config| config.handshake_timeout = Duration::from_millis(300)).await;
+    let world = world(&site, |config| config.handshake_timeout = Duration::from_millis(300)).await;
     let silent = TcpStream::connect(world.edge.local_addr()).await.unwrap();
     let shaken = connect(&world, &site.file("cert")).await.ok();
     eventually("both are ended", || world.metric("mc_edge_handshakes", "") == 0).await;
@@ -102,7 +98,7 @@ async fn a_handshake_has_one_deadline_for_tls_and_http_together() {
 #[tokio::test]
 async fn a_renewed_certificate_is_shown_to_new_clients_and_the_others_stay() {
     let site = Site::new();
-    let world = site.world(|_| {}).await;
+    let world = world(&site, |_| {}).await;
     let mut device = device(&world, &site.file("cert")).await;
     site.renew();
     let mut look = tokio::time::interval(Duration::from_millis(100));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::wire::{CLOSE, PING, PONG, TEXT, Wire, close, whole};
+use test_kit::frames::{CLOSE, PING, PONG, TEXT, Wire, close, whole};
 
 /// What comes before and behind a payload that the edge is to give back.
 const WRAP: (&[u8], &[u8]) = (br#"{"op":"echo","i":""#, br#""}"#);

@@ -2,7 +2,7 @@
 
 use super::case::{Case, End, echo, op, op_of};
 use super::hold;
-use super::wire::{CLOSE, CONTINUATION, PING, TEXT, close, part, whole};
+use test_kit::frames::{CLOSE, CONTINUATION, PING, TEXT, close, part, whole};
 
 const VIOLATION: End = End::Closed(1002);
 

@@ -2,7 +2,7 @@
 
 use super::case::{Case, End, Said, pong};
 use super::hold;
-use super::wire::{PING, PONG, whole};
+use test_kit::frames::{PING, PONG, whole};
 
 #[tokio::test]
 async fn pings_are_answered_in_order_with_their_payload() {

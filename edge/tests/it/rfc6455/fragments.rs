@@ -2,7 +2,7 @@
 
 use super::case::{Case, End, echo, op, op_of, pong};
 use super::hold;
-use super::wire::{CONTINUATION, PING, PONG, TEXT, fragmented, part, whole};
+use test_kit::frames::{CONTINUATION, PING, PONG, TEXT, fragmented, part, whole};
 
 const VIOLATION: End = End::Closed(1002);
 

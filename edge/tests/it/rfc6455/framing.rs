@@ -2,7 +2,7 @@
 
 use super::case::{Case, End, Said, echo, op, op_of, pong};
 use super::hold;
-use super::wire::{BINARY, CLOSE, PING, TEXT, masked, whole};
+use test_kit::frames::{BINARY, CLOSE, PING, TEXT, masked, whole};
 
 /// The violation that a frame is.
 const VIOLATION: End = End::Closed(1002);

@@ -6,7 +6,6 @@
 //! message is refused as a whole.
 
 mod case;
-mod wire;
 
 mod closing;
 mod control;
@@ -16,6 +15,7 @@ mod sizes;
 mod utf8;
 
 use case::Case;
+use test_kit::frames::Wire;
 
 use crate::support::World;
 use crate::support::client::Client;
@@ -33,7 +33,7 @@ async fn hold(cases: Vec<Case>) {
     for case in cases {
         let stream = Client::connect(&world.edge).await.socket.into_inner();
         let id = case.id.clone();
-        if let Err(failure) = case.run(wire::Wire::new(stream)).await {
+        if let Err(failure) = case.run(Wire::new(stream)).await {
             failures.push(format!("{id}: {failure}"));
         }
     }

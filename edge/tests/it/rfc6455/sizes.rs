@@ -2,7 +2,7 @@
 
 use super::case::{Case, End, Said, echo, op_of};
 use super::hold;
-use super::wire::{BINARY, TEXT, fragmented, whole};
+use test_kit::frames::{BINARY, TEXT, fragmented, whole};
 
 const NOT_AN_OP: End = End::Closed(4400);
 const KIB: usize = 1 << 10;

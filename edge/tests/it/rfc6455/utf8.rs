@@ -2,7 +2,7 @@
 
 use super::case::{Case, End, Said, echo, op, pong};
 use super::hold;
-use super::wire::{CONTINUATION, PING, TEXT, fragmented, part, whole};
+use test_kit::frames::{CONTINUATION, PING, TEXT, fragmented, part, whole};
 
 const NOT_UTF8: End = End::Closed(1007);
 /// "kosme" in Greek, with an accented letter of three bytes.

@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 
+pub(crate) use test_kit::wait::{becomes_true as eventually, soon};
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,28 +23,10 @@ use shared::wire::{
     Answer, Ask, Command, Control, ControlAnswer, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, Kind,
     LiveMessage, Verdict, VerifyReply, VerifyRequest,
 };
+use test_kit::metrics;
 
 /// No condition takes longer, however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits until `condition` holds; looks every few milliseconds.
-pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let mut look = tokio::time::interval(Duration::from_millis(5));
-    let holds = async {
-        while !condition() {
-            look.tick().await;
-        }
-    };
-    soon(what, holds).await;
-}
-
-/// A future that must be done in time.
-pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("this did not happen: {what}"),
-    }
-}
 
 /// An edge and all that it talks to.
 pub(crate) struct World {
@@ -238,14 +222,7 @@ impl World {
 
     /// The sum of a metric over the lines that hold `label`.
     pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
-        text.lines()
-            .filter(|line| !line.starts_with('#') && line.contains(label))
-            .filter(of_name)
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
+        metrics::sum(&metrics::text(&self.registry), name, label) as u64
     }
 
     /// Ends everything and checks that nothing is left.
