@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use test_kit::frames;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -340,8 +341,7 @@ async fn callers_that_never_read_end_over_tls_and_give_their_places_back() {
     // Answers are large, so that what the system holds is soon full. The frame is refused with its `i`.
     let asks = request("GET /openapi.json", &[], "").repeat(10);
     let text = format!(r#"{{"i":"{}"}}"#, "x".repeat(250));
-    let length = u16::try_from(text.len()).unwrap().to_be_bytes();
-    let frames = [&[0x81, 0x80 | 126], &length[..], &[0; 4], text.as_bytes()].concat().repeat(100);
+    let frames = frames::whole(frames::TEXT, text.as_bytes()).repeat(100);
     let certificate = site.file("cert");
     let (address, trusted) = (bed.address, certificate.as_path());
     let callers = |number: usize, head: &'static str, again: Vec<u8>| {

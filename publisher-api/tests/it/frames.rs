@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use shared::config::ByteSize;
+use test_kit::frames::{CLOSE, PONG, TEXT, Wire, close, masked, whole};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -14,17 +15,6 @@ const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
 /// Within this time a connection ends whose closing handshake is over. Without an answer the wait is 1 s.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
-/// A masked frame with a short payload; the mask is zeros.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).unwrap();
-    assert!(length < 126, "{length} is not short");
-    [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
-}
-
-fn close(code: u16) -> Vec<u8> {
-    frame(0x88, &code.to_be_bytes())
-}
-
 fn handshake(version: &str, lines: &[&str], body: &[u8]) -> Vec<u8> {
     let mut head = format!("GET /ws/v1 HTTP/{version}\r\nconnection: upgrade\r\nupgrade: websocket\r\n");
     head.push_str("sec-websocket-version: 13\r\n");
@@ -32,8 +22,8 @@ fn handshake(version: &str, lines: &[&str], body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), b"\r\n", body].concat()
 }
 
-/// A socket without anything between the test and the bytes.
-async fn upgraded(bed: &Bed) -> TcpStream {
+/// A socket after the upgrade, without a WebSocket library.
+async fn upgraded(bed: &Bed) -> Wire {
     let mut stream = TcpStream::connect(bed.address).await.unwrap();
     stream.write_all(&handshake("1.1", &["host: localhost", KEY], b"")).await.unwrap();
     let mut head = Vec::new();
@@ -41,16 +31,7 @@ async fn upgraded(bed: &Bed) -> TcpStream {
         head.push(soon("the handshake is answered", stream.read_u8()).await.unwrap());
     }
     assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-    stream
-}
-
-/// The opcode and the payload of the next frame, which is short.
-async fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
-    let mut head = [0; 2];
-    soon("a frame comes", stream.read_exact(&mut head)).await.unwrap();
-    let mut payload = vec![0; usize::from(head[1])];
-    soon("a payload comes", stream.read_exact(&mut payload)).await.unwrap();
-    (head[0], payload)
+    Wire::new(stream)
 }
 
 #[tokio::test]
@@ -58,23 +39,23 @@ async fn frames_that_break_the_rules_end_the_socket_with_the_code_that_says_whic
     let bed = Bed::start(|_| {}).await;
     for (what, frames, code) in [
         ("a reserved bit", vec![0xc1, 0x80, 0, 0, 0, 0], 1002),
-        ("a reserved opcode", frame(0x83, b""), 1002),
+        ("a reserved opcode", masked(0x83, b""), 1002),
         ("no mask", vec![0x81, 0x04, b'p', b'i', b'n', b'g'], 1002),
-        ("a fragmented ping", frame(0x09, b""), 1002),
-        ("a continuation of nothing", frame(0x80, b"x"), 1002),
-        ("a message within another", [frame(0x01, b"x"), frame(0x81, b"y")].concat(), 1002),
-        ("text that is not UTF-8", frame(0x81, &[0xff]), 1007),
-        ("a first part that is not UTF-8", frame(0x01, &[0xff]), 1007),
-        ("a second part that is not UTF-8", [frame(0x01, &[0xf4]), frame(0x00, &[0x90])].concat(), 1007),
+        ("a fragmented ping", masked(0x09, b""), 1002),
+        ("a continuation of nothing", masked(0x80, b"x"), 1002),
+        ("a message within another", [masked(0x01, b"x"), masked(0x81, b"y")].concat(), 1002),
+        ("text that is not UTF-8", masked(0x81, &[0xff]), 1007),
+        ("a first part that is not UTF-8", masked(0x01, &[0xff]), 1007),
+        ("a second part that is not UTF-8", [masked(0x01, &[0xf4]), masked(0x00, &[0x90])].concat(), 1007),
     ] {
-        let mut stream = upgraded(&bed).await;
-        stream.write_all(&frames).await.unwrap();
-        let (opcode, payload) = read_frame(&mut stream).await;
-        assert_eq!((opcode, payload.get(..2)), (0x88, Some(&u16::to_be_bytes(code)[..])), "{what}");
+        let mut wire = upgraded(&bed).await;
+        wire.write(&frames, usize::MAX).await;
+        let (opcode, payload) = wire.read().await.unwrap();
+        assert_eq!((opcode, payload.get(..2)), (CLOSE, Some(&u16::to_be_bytes(code)[..])), "{what}");
         // The connection ends with the answer to its close, also if this side leaves its half open.
-        stream.write_all(&close(code)).await.unwrap();
+        wire.write(&close(code, b""), usize::MAX).await;
         let began = Instant::now();
-        assert!(soon("the connection ends", stream.read_u8()).await.is_err(), "{what}");
+        assert!(wire.read().await.is_none(), "{what}");
         assert!(began.elapsed() < AT_ONCE, "{what}: it took {:?}", began.elapsed());
     }
     assert_eq!(bed.metric(r#"mc_publisher_socket_ends_total{reason="not_utf8"}"#), 3);
@@ -85,19 +66,19 @@ async fn frames_that_break_the_rules_end_the_socket_with_the_code_that_says_whic
 async fn a_close_is_answered_and_the_connection_ended() {
     let bed = Bed::start(|_| {}).await;
     for (what, sent, code) in [
-        ("a code", close(1000), Some(1000)),
-        ("no code", frame(0x88, b""), None),
-        ("a code that is none", close(999), Some(1002)),
-        ("half a code", frame(0x88, b"a"), Some(1002)),
-        ("a reason that is not UTF-8", frame(0x88, &[0x03, 0xe8, 0xff]), Some(1007)),
+        ("a code", close(1000, b""), Some(1000)),
+        ("no code", whole(CLOSE, b""), None),
+        ("a code that is none", close(999, b""), Some(1002)),
+        ("half a code", whole(CLOSE, b"a"), Some(1002)),
+        ("a reason that is not UTF-8", whole(CLOSE, &[0x03, 0xe8, 0xff]), Some(1007)),
     ] {
-        let mut stream = upgraded(&bed).await;
-        stream.write_all(&sent).await.unwrap();
+        let mut wire = upgraded(&bed).await;
+        wire.write(&sent, usize::MAX).await;
         let began = Instant::now();
-        let (opcode, payload) = read_frame(&mut stream).await;
+        let (opcode, payload) = wire.read().await.unwrap();
         let answered = payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
-        assert_eq!((opcode, answered), (0x88, code), "{what}");
-        assert!(soon("the connection ends", stream.read_u8()).await.is_err(), "{what}");
+        assert_eq!((opcode, answered), (CLOSE, code), "{what}");
+        assert!(wire.read().await.is_none(), "{what}");
         assert!(began.elapsed() < AT_ONCE, "{what}: it took {:?}", began.elapsed());
     }
     bed.finish().await;
@@ -106,16 +87,16 @@ async fn a_close_is_answered_and_the_connection_ended() {
 #[tokio::test]
 async fn parts_with_waits_between_are_put_together() {
     let bed = Bed::start(|_| {}).await;
-    let mut stream = upgraded(&bed).await;
+    let mut wire = upgraded(&bed).await;
     let text = mesh_publish("a", "in parts, with µ", 1);
     let (first, last) = text.as_bytes().split_at(text.len() / 2);
-    stream.write_all(&[frame(0x01, first), frame(0x89, b"one")].concat()).await.unwrap();
-    assert_eq!(read_frame(&mut stream).await, (0x8a, b"one".to_vec()));
-    stream.write_all(&[frame(0x00, b""), frame(0x89, b"two")].concat()).await.unwrap();
-    assert_eq!(read_frame(&mut stream).await, (0x8a, b"two".to_vec()));
-    stream.write_all(&frame(0x80, last)).await.unwrap();
-    assert_eq!(read_frame(&mut stream).await, (0x81, br#"{"E":null,"r":{"s":0,"f":0},"i":1}"#.to_vec()));
-    drop(stream);
+    wire.write(&[masked(0x01, first), masked(0x89, b"one")].concat(), usize::MAX).await;
+    assert_eq!(wire.read().await.unwrap(), (PONG, b"one".to_vec()));
+    wire.write(&[masked(0x00, b""), masked(0x89, b"two")].concat(), usize::MAX).await;
+    assert_eq!(wire.read().await.unwrap(), (PONG, b"two".to_vec()));
+    wire.write(&masked(0x80, last), usize::MAX).await;
+    assert_eq!(wire.read().await.unwrap(), (TEXT, br#"{"E":null,"r":{"s":0,"f":0},"i":1}"#.to_vec()));
+    drop(wire);
     bed.finish().await;
 }
 
@@ -126,26 +107,26 @@ async fn a_message_in_too_many_frames_ends_the_socket() {
     let most = 64 + (6 * 1_024 + 4_096) / 64;
     let text = mesh_publish("a", "in parts", 1);
     let parts = |count: usize| {
-        let (first, last) = (frame(0x01, text.as_bytes()), frame(0x80, b""));
-        [first, frame(0x00, b"").repeat(count - 2), last].concat()
+        let (first, last) = (masked(0x01, text.as_bytes()), masked(0x80, b""));
+        [first, masked(0x00, b"").repeat(count - 2), last].concat()
     };
-    let mut stream = upgraded(&bed).await;
+    let mut wire = upgraded(&bed).await;
     // Each message has its own count, and frames between do not add to it.
     for _ in 0..2 {
-        stream.write_all(&frame(0x89, b"").repeat(most)).await.unwrap();
+        wire.write(&masked(0x89, b"").repeat(most), usize::MAX).await;
         for _ in 0..most {
-            assert_eq!(read_frame(&mut stream).await.0, 0x8a);
+            assert_eq!(wire.read().await.unwrap().0, PONG);
         }
-        stream.write_all(&parts(most)).await.unwrap();
-        let (opcode, answer) = read_frame(&mut stream).await;
-        assert_eq!((opcode, answer), (0x81, br#"{"E":null,"r":{"s":0,"f":0},"i":1}"#.to_vec()));
+        wire.write(&parts(most), usize::MAX).await;
+        let (opcode, answer) = wire.read().await.unwrap();
+        assert_eq!((opcode, answer), (TEXT, br#"{"E":null,"r":{"s":0,"f":0},"i":1}"#.to_vec()));
     }
-    stream.write_all(&parts(most + 2)[..6 * most + text.len()]).await.unwrap();
-    stream.write_all(&frame(0x00, b"").repeat(4)).await.unwrap();
-    let (opcode, payload) = read_frame(&mut stream).await;
-    assert_eq!((opcode, payload.get(..2)), (0x88, Some(&1009_u16.to_be_bytes()[..])));
-    stream.write_all(&close(1009)).await.unwrap();
-    assert!(soon("the connection ends", stream.read_u8()).await.is_err());
+    wire.write(&parts(most + 2)[..6 * most + text.len()], usize::MAX).await;
+    wire.write(&masked(0x00, b"").repeat(4), usize::MAX).await;
+    let (opcode, payload) = wire.read().await.unwrap();
+    assert_eq!((opcode, payload.get(..2)), (CLOSE, Some(&1009_u16.to_be_bytes()[..])));
+    wire.write(&close(1009, b""), usize::MAX).await;
+    assert!(wire.read().await.is_none());
     assert_eq!(bed.metric(r#"mc_publisher_socket_ends_total{reason="too_many_frames"}"#), 1);
     bed.finish().await;
 }

@@ -5,13 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::config::ByteSize;
 use shared::history::{HistoryConfig, Position};
+use test_kit::bus::server_at;
+use test_kit::link::Link;
+use test_kit::nats::NatsServer;
+use test_kit::tools;
 
 use crate::support::caller::{
     Answer, JSON, PUBLISH as MESH, Socket, call, mesh_publish, publish_to, request,
 };
 use crate::support::edge::FakeEdge;
-use crate::support::link::{Link, Mode};
-use crate::support::nats::Nats;
 use crate::support::{Bed, TestBus, eventually};
 
 const PUBLISH: &str = "POST /v1/publish";
@@ -272,15 +274,15 @@ async fn stored_when_the_answer_is_lost(faults: &str) -> usize {
     let bus = TestBus::start().await;
     let link = Link::to(bus.address()).await;
     let faults = serde_json::from_str(faults).unwrap();
-    let bed = Bed::start_over(bus, link.address, |config| config.faults = faults).await;
+    let bed = Bed::start_over(bus, link.address(), |config| config.faults = faults).await;
     bed.ready().await;
     let edge = FakeEdge::start(&bed.bus.server, "e1", true).await;
-    link.set(Mode::Deaf);
+    link.deafen();
     let publish = publish_to(bed.address, "user:1001", "x");
     let break_it = async {
         eventually("the message is stored", || !edge.seen().is_empty()).await;
-        link.set(Mode::Cut);
-        link.set(Mode::Open);
+        link.cut();
+        link.heal();
     };
     let (answer, ()) = tokio::join!(publish, break_it);
     assert_eq!(answer.code(), (200, 0), "{answer:?}");
@@ -288,7 +290,7 @@ async fn stored_when_the_answer_is_lost(faults: &str) -> usize {
     let stored = texts(&bed, "user:1001").await.len();
     edge.leave().await;
     bed.finish().await;
-    link.end().await;
+    link.stop().await;
     stored
 }
 
@@ -318,8 +320,11 @@ async fn another_number_of_partitions_makes_it_unready_and_says_what_to_do() {
 async fn a_server_that_is_killed_again_and_again_stores_what_is_repeated_with_its_key_once_and_in_order() {
     let name =
         "a_server_that_is_killed_again_and_again_stores_what_is_repeated_with_its_key_once_and_in_order";
-    let Some(mut nats) = Nats::start(name).await else { return };
-    let bed = Bed::start_on(&nats.server, |config| config.store_wait = Duration::from_secs(20)).await;
+    let Some(binary) = tools::find("MC_TEST_NATS_SERVER", name) else { return };
+    let mut nats = NatsServer::start(&binary).await;
+    let bed =
+        Bed::start_on(&server_at(nats.address()).await, |config| config.store_wait = Duration::from_secs(20))
+            .await;
     bed.ready().await;
     let mut expected = Vec::new();
     for round in 0..3 {
@@ -333,7 +338,7 @@ async fn a_server_that_is_killed_again_and_again_stores_what_is_repeated_with_it
         let kill = async {
             eventually("some are stored", stored).await;
             nats.kill().await;
-            nats.restart();
+            nats.restart().await;
         };
         let (first, ()) = tokio::join!(publish, kill);
         assert_eq!(first.status, 200, "{first:?}");
@@ -350,5 +355,5 @@ async fn a_server_that_is_killed_again_and_again_stores_what_is_repeated_with_it
     }
     assert_eq!(texts(&bed, "user:1001").await, expected);
     bed.finish().await;
-    nats.kill().await;
+    nats.stop().await;
 }

@@ -2,78 +2,29 @@
 
 pub(crate) mod caller;
 pub(crate) mod edge;
-pub(crate) mod link;
 pub(crate) mod log;
-pub(crate) mod nats;
 pub(crate) mod schema;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(crate) use test_kit::bus::TestBus;
+pub(crate) use test_kit::wait::{becomes_true as eventually, soon};
+
 use prometheus_client::registry::Registry;
 use publisher_api::{Config, PublisherApi};
-use shared::bus::{self, Bus, BusConfig, BusServer};
+use shared::bus::{Bus, BusServer};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
 use shared::rules::{Rules, default_rules};
+use test_kit::metrics;
 
 /// No condition takes longer, however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How often edges speak in these tests.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
-
-/// Waits until `condition` holds; looks every few milliseconds.
-pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let mut look = tokio::time::interval(Duration::from_millis(5));
-    let holds = async {
-        while !condition() {
-            look.tick().await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, holds).await.is_ok(), "this did not happen: {what}");
-}
-
-/// A future that must be done in time.
-pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("this did not happen: {what}"),
-    }
-}
-
-/// An embedded bus that can go away and come back at the same place.
-pub(crate) struct TestBus {
-    pub(crate) server: BusServer,
-    drain: Drain,
-}
-
-impl TestBus {
-    pub(crate) async fn start() -> Self {
-        Self::listen("127.0.0.1:0").await
-    }
-
-    async fn listen(listen: &str) -> Self {
-        let drain = Drain::new();
-        let config = BusConfig { listen: listen.to_owned(), ..BusConfig::default() };
-        let server = bus::provide(&config, &drain).await.expect("the bus starts");
-        Self { server, drain }
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.server.urls[0].trim_start_matches("nats://").parse().unwrap()
-    }
-
-    pub(crate) async fn stop(&self) {
-        assert_eq!(self.drain.finish(PATIENCE).await, 0, "the bus stops");
-    }
-
-    pub(crate) async fn restart(&mut self) {
-        let address = self.server.urls[0].trim_start_matches("nats://").to_owned();
-        *self = Self::listen(&address).await;
-    }
-}
 
 /// A publisher-api on a bus.
 pub(crate) struct Bed {
@@ -118,8 +69,7 @@ impl Bed {
         address: SocketAddr,
         change: impl FnOnce(&mut Config),
     ) -> Self {
-        let config = BusConfig { url: format!("nats://{address}"), ..BusConfig::default() };
-        let server = bus::provide(&config, &Drain::new()).await.unwrap();
+        let server = test_kit::bus::server_at(address).await;
         Self::new(bus, &server, &HistoryConfig::default(), change).await
     }
 
@@ -158,16 +108,12 @@ impl Bed {
 
     /// The metrics as they are scraped.
     pub(crate) fn metrics(&self) -> String {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
-        text
+        metrics::text(&self.registry)
     }
 
     /// The value of one line of the metrics; 0 if there is none.
     pub(crate) fn metric(&self, line: &str) -> u64 {
-        let metrics = self.metrics();
-        let value = metrics.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-        value.unwrap_or(0)
+        metrics::value(&self.metrics(), line)
     }
 
     /// Ends everything and checks that nothing is left.
