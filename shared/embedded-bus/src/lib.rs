@@ -1,13 +1,14 @@
-//! A NATS-compatible server as a library: the core protocol and streams, without consumers, clustering or TLS.
+//! A NATS-compatible server as a library: the core protocol and streams, without consumers, clustering or
+//! TLS.
 //!
-//! [`EmbeddedBus::bind`] takes a port, [`EmbeddedBus::serve`] serves it. The README of this crate says what is
-//! supported and where it differs from nats-server. A client that misbehaves loses its own connection and nothing
-//! else. Every queue has a bound, every wait a deadline, every loss a counter in [`Stats`].
+//! [`EmbeddedBus::bind`] takes a port, [`EmbeddedBus::serve`] serves it. The README of this crate says what
+//! is supported and where it differs from nats-server. A client that misbehaves loses its own connection and
+//! nothing else. Every queue has a bound, every wait a deadline, every loss a counter in [`Stats`].
 //!
-//! The path of a message: `connection` reads it, `wire` splits it into operations, `session` decides what it does,
-//! `delivery` asks `routing` for the subscribers and appends it to their `outbox`, whose writer sends it. A message
-//! for a stream goes into the queue of the stream worker (`stream_worker`), which owns all streams (`jetstream`). Its
-//! live copy and its acknowledgement come back once it is stored (`storage`).
+//! The path of a message: `connection` reads it, `wire` splits it into operations, `session` decides what it
+//! does, `delivery` asks `routing` for the subscribers and appends it to their `outbox`, whose writer sends
+//! it. A message for a stream goes into the queue of the stream worker (`stream_worker`), which owns all
+//! streams (`jetstream`). Its live copy and its acknowledgement come back once it is stored (`storage`).
 //!
 //! # Example
 //!

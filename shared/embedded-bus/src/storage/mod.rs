@@ -103,8 +103,8 @@ pub(crate) trait Log: Send + fmt::Debug {
 
     /// Removes messages for good. They stay gone once `commit` has returned, in whatever order space is
     /// reclaimed: a message that returned would make a stream look as if nothing before the message were
-    /// missing, and would undo an erasure. A stream at its limits calls this for each new message, so it has to
-    /// be as cheap as appending a few bytes. No sequence is used again because of it. Messages removed by
+    /// missing, and would undo an erasure. A stream at its limits calls this for each new message, so it has
+    /// to be as cheap as appending a few bytes. No sequence is used again because of it. Messages removed by
     /// request or age are out of all files in a bounded time.
     fn remove(&mut self, seqs: &[u64], reason: RemovalReason) -> Result<(), StoreError>;
 
