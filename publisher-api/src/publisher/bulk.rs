@@ -187,27 +187,37 @@ impl<'a> Call<'a> {
                 storing.push(store(pipeline, next, store_by, self.counting));
             }
         }
-        while let Some(Settled { index, channel, outcome }) = storing.next().await {
-            let next = match &outcome {
-                Err(
-                    refusal @ (Refusal::StoreFull | Refusal::StoreUnavailable(_) | Refusal::StoreRefused(_)),
-                ) => {
-                    let full = matches!(refusal, Refusal::StoreFull);
-                    for given_up in lanes.give_up(&channel) {
-                        handed_over[given_up.index] = Err(behind(pipeline, full));
-                    }
-                    self.failed.insert(channel, full);
-                    None
-                }
-                // A message that is bad by itself stops no other.
-                Ok(_) | Err(_) => lanes.settled(&channel),
-            };
-            handed_over[index] = outcome;
-            if let Some(next) = next {
+        while let Some(settled) = storing.next().await {
+            if let Some(next) = self.on_settled(settled, &mut lanes, &mut handed_over) {
                 storing.push(store(pipeline, next, store_by, self.counting));
             }
         }
         handed_over
+    }
+
+    /// Takes the outcome of a message at the store. Returns the next message of its channel, unless the
+    /// channel is given up.
+    fn on_settled(
+        &mut self,
+        Settled { index, channel, outcome }: Settled,
+        lanes: &mut Lanes<Numbered>,
+        handed_over: &mut [Result<HandedOver, Refusal>],
+    ) -> Option<Numbered> {
+        let full = match &outcome {
+            Err(Refusal::StoreFull) => true,
+            Err(Refusal::StoreUnavailable(_) | Refusal::StoreRefused(_)) => false,
+            // A message that is bad by itself stops no other.
+            Ok(_) | Err(_) => {
+                handed_over[index] = outcome;
+                return lanes.settled(&channel);
+            }
+        };
+        handed_over[index] = outcome;
+        for given_up in lanes.give_up(&channel) {
+            handed_over[given_up.index] = Err(behind(self.pipeline, full));
+        }
+        self.failed.insert(channel, full);
+        None
     }
 }
 
