@@ -268,7 +268,10 @@ async fn follow(mut proof: watch::Receiver<Proof>, awake: &Awake, health: &Healt
                     health.unready(PART, format!("the bus does not prove the subscription: {error}"));
                 }
             }
-            Proof::Proved { .. } => health.ready(PART),
+            Proof::Proved { .. } => {
+                grace.end();
+                health.ready(PART);
+            }
         }
         tokio::select! {
             changed = proof.changed() => if changed.is_err() { return },
