@@ -30,6 +30,7 @@ use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
 use shared::ids::{Channel, MessageIds};
+use shared::part::Host;
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
 use shared::wire::{Ask, Envelope as _, Kind, LiveMessage, Verdict, VerifyReply, VerifyRequest};
@@ -196,8 +197,8 @@ async fn start(
     rules.push(RuleConfig { name, channel, login: false, history: false });
     let bus = Bus::connect(server, edge::PART, rest).await?;
     let (health, rules) = (Health::new(), Arc::new(Rules::compile(&rules)?));
-    let edge =
-        Edge::start(config, rules, &HistoryConfig::default(), bus, health.clone(), registry, drain).await?;
+    let host = Host { bus, health: health.clone(), registry, drain: drain.clone() };
+    let edge = Edge::start(config, rules, &HistoryConfig::default(), host).await?;
     tokio::time::timeout(WAIT, health.wait_ready()).await?;
     Ok(edge)
 }

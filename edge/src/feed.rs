@@ -7,17 +7,16 @@
 //! and answers go out through a task of their own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use shared::bus::async_nats::{HeaderMap, Message, Subscriber};
-use shared::bus::{self, Bus, BusState, RequestError};
+use shared::bus::{self, Bus, RequestError};
 use shared::faults::Fault;
 use shared::headers;
+use shared::part::proof;
 use shared::subject::{self, Live};
 use shared::wire::{Ask, Envelope as _, LiveMessage};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::{self, Backlog, Intake};
@@ -32,8 +31,6 @@ use crate::spans;
 
 /// Answers that may wait for the bus; beyond, the publisher will say that its counts are incomplete.
 const MAX_ANSWERS: usize = 1_024;
-/// The pause after a proof of the subscription failed.
-const PROOF_PAUSE: Duration = Duration::from_millis(200);
 
 /// The task that takes everything from the bus.
 #[derive(Debug)]
@@ -212,36 +209,11 @@ async fn fill(
     }
 }
 
-/// Proves after each connect that the subscription is active on the server it leads to.
+/// Tells after each connect whether the subscription is active on the server.
 async fn prove(bus: &Bus, proved: &watch::Sender<bool>, gone: &CancellationToken) {
-    let mut state = bus.state();
-    let keep_proving = async {
-        loop {
-            let view = *state.borrow_and_update();
-            proved.send_if_modified(|active| std::mem::replace(active, false));
-            let changed = |now: &BusState| *now != view;
-            if view.connected {
-                let barrier = tokio::select! {
-                    passed = bus.barrier(bus::DEADLINE) => passed.is_ok(),
-                    // The proof would be about another connection.
-                    now = state.wait_for(changed) => match now {
-                        Ok(_) => continue,
-                        Err(_) => return,
-                    },
-                };
-                if !barrier {
-                    sleep(PROOF_PAUSE).await;
-                    continue;
-                }
-                if *state.borrow() != view {
-                    continue;
-                }
-                proved.send_replace(true);
-            }
-            if state.wait_for(changed).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! { () = keep_proving => {}, () = gone.cancelled() => {} }
+    let prove = proof::keep(bus, |proof| {
+        let holds = proof.holds();
+        proved.send_if_modified(|active| std::mem::replace(active, holds) != holds);
+    });
+    tokio::select! { () = prove => {}, () = gone.cancelled() => {} }
 }

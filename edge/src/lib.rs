@@ -64,11 +64,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use shared::bans::Bans;
-use shared::bus::{self, Bus};
+use shared::bus;
 use shared::drain::Drain;
-use shared::health::{self, Health};
+use shared::health;
 use shared::history::{History, HistoryConfig, Role};
 use shared::ids::NodeId;
+use shared::part::ready::STARTING;
+use shared::part::{self, Apart, Host, Leave};
 use shared::reload::Live;
 use shared::rules::Rules;
 use shared::tls::Acceptor;
@@ -125,16 +127,14 @@ impl Edge {
         config: impl Into<Live<Config>>,
         rules: Arc<Rules>,
         history: &HistoryConfig,
-        bus: Bus,
-        health: Health,
-        registry: &mut Registry,
-        drain: &Drain,
+        host: Host<'_>,
     ) -> anyhow::Result<Self> {
-        health.unready(PART, "starting");
+        let Host { bus, health, registry, drain } = host;
+        health.unready(PART, STARTING);
         let live: Live<Config> = config.into();
         let config = live.get();
-        let tls = live.project(drain, |config| config.tls.clone());
-        let tls = Acceptor::new(PART, &tls, "mc_edge", registry, drain).context("edge.tls")?;
+        let tls = live.project(&drain, |config| config.tls.clone());
+        let tls = Acceptor::new(PART, &tls, "mc_edge", registry, &drain).context("edge.tls")?;
         let listener = health::bind("edge.listen", config.listen).await?;
         sockets::bound_send_buffers(&listener).context("the send buffers of the client port")?;
         let address = listener.local_addr().context("the address of the client port")?;
@@ -171,7 +171,7 @@ impl Edge {
             Box::pin(ready::report(health, inputs, grace))
         });
         let checks = (config.max_token_checks, config.auth_deadline);
-        let authn = Authn::start(node.bus.clone(), checks, registry, drain, node.gone.clone());
+        let authn = Authn::start(node.bus.clone(), checks, registry, &drain, node.gone.clone());
         let deps = deps(&config, &node, rules, authn, active, recovery);
         let port = port(live, &node, deps, (address, tls), phase.subscribe())?;
         // Clients that connect meanwhile wait in the backlog of the system.
@@ -295,26 +295,14 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let settings = live.get();
     let config = &settings.edge;
     let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
-    let admin = health::bind("edge.admin", config.admin).await?;
-    let (bus_drain, admin_drain) = (drain.beside(), drain.beside());
-    let server = bus::provide_apart(&settings.bus, PART, &bus_drain).await.context("the bus")?;
-    let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
-    let (health, mut registry) = (Health::new(), Registry::default());
-    shared::metrics::register_process(&mut registry, PART, &drain);
-    server.register(&mut registry);
-    server.watch(&health, &admin_drain);
+    let apart = Apart { part: PART, admin: ("edge.admin", config.admin), bus: &settings.bus };
     let grace = config.drain_window + LEAVING_GRACE;
-    live.register(&mut registry);
-    let config = live.project(&drain, |settings| settings.edge.clone());
-    Edge::start(config, rules, &settings.history, bus, health.clone(), &mut registry, &drain).await?;
-    health::serve(admin, health, registry, &admin_drain);
-    drain.begun().await;
-    let unfinished = drain.finish(grace).await;
-    if unfinished > 0 {
-        tracing::warn!(unfinished, "left before everything was finished");
-    }
-    admin_drain.finish(Duration::from_secs(1)).await;
-    bus_drain.finish(Duration::from_secs(1)).await;
+    let leave = Leave { grace, early: "left before everything was finished" };
+    part::run_apart(apart, &live, drain, leave, async |host| {
+        let config = live.project(&host.drain, |settings| settings.edge.clone());
+        Edge::start(config, rules, &settings.history, host).await.map(drop)
+    })
+    .await?;
     tracing::info!("the edge has left");
     Ok(())
 }

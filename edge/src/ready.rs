@@ -8,6 +8,7 @@ use shared::awake::Awake;
 use shared::bus::BusState;
 use shared::health::Health;
 use shared::history::HistoryState;
+use shared::part::ready::{GONE, Grace, LEAVING, UNREACHED};
 use shared::wire::EdgeState;
 use tokio::sync::watch;
 
@@ -51,7 +52,7 @@ impl View {
 /// Tells `health` until this edge leaves.
 pub(crate) async fn report(health: &Health, inputs: &mut Inputs, grace: Duration) {
     let Inputs { bus, active, bans_known, history, phase, crowded, awake } = inputs;
-    let mut away_since = None;
+    let mut grace = Grace::new(grace);
     loop {
         let view = View {
             bus: *bus.borrow_and_update(),
@@ -60,10 +61,11 @@ pub(crate) async fn report(health: &Health, inputs: &mut Inputs, grace: Duration
             phase: *phase.borrow_and_update(),
             crowded: *crowded.borrow_and_update(),
         };
-        let since = if view.knows() { None } else { Some(*away_since.get_or_insert_with(|| awake.now())) };
-        away_since = since;
-        let patience = since.map(|since| since + grace);
-        let over = patience.is_some_and(|until| until <= awake.now());
+        if view.knows() {
+            grace.end();
+        }
+        let grace_ends = if view.knows() { None } else { grace.until(awake.now()) };
+        let over = !view.knows() && grace_ends.is_none();
         let no_history = history.borrow_and_update().why_not().map(ToOwned::to_owned);
         match reason(view, over) {
             Some(reason) => health.unready(PART, reason),
@@ -74,12 +76,6 @@ pub(crate) async fn report(health: &Health, inputs: &mut Inputs, grace: Duration
         if matches!(view.phase, EdgeState::Draining | EdgeState::Bye) {
             return;
         }
-        let grace_over = async {
-            match patience.filter(|_| !over) {
-                Some(until) => awake.sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
         let changed = tokio::select! {
             changed = bus.changed() => changed,
             changed = active.changed() => changed,
@@ -87,7 +83,7 @@ pub(crate) async fn report(health: &Health, inputs: &mut Inputs, grace: Duration
             changed = history.changed() => changed,
             changed = phase.changed() => changed,
             changed = crowded.changed() => changed,
-            () = grace_over => Ok(()),
+            () = awake.sleep_until_some(grace_ends) => Ok(()),
         };
         if changed.is_err() {
             return;
@@ -98,12 +94,12 @@ pub(crate) async fn report(health: &Health, inputs: &mut Inputs, grace: Duration
 /// What speaks against it. None also while the bus has not been away for long.
 fn reason(view: View, away_too_long: bool) -> Option<&'static str> {
     match view.phase {
-        EdgeState::Draining | EdgeState::Bye => Some("leaving"),
-        EdgeState::Starting if view.bus.connects == 0 => Some("the bus can't be reached yet; trying"),
+        EdgeState::Draining | EdgeState::Bye => Some(LEAVING),
+        EdgeState::Starting if view.bus.connects == 0 => Some(UNREACHED),
         EdgeState::Starting if !view.bans_known => Some(NO_LIST),
         EdgeState::Starting => Some("announcing itself to the publishers"),
         EdgeState::Serving if away_too_long && view.active => Some(NO_LIST),
-        EdgeState::Serving if away_too_long => Some("the bus is gone; trying to reach it again"),
+        EdgeState::Serving if away_too_long => Some(GONE),
         EdgeState::Serving if view.crowded => Some("nearly as many sessions as edge.max_sessions"),
         EdgeState::Serving => None,
     }

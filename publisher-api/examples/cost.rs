@@ -14,6 +14,7 @@ use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
 use shared::ids::MessageId;
+use shared::part::Host;
 use shared::rules::{Rules, default_rules};
 use shared::subject::{self, Live};
 use shared::wire::{Answer, Ask, Counts, EdgeState, Envelope as _, Heartbeat, LiveMessage};
@@ -40,8 +41,8 @@ async fn main() -> anyhow::Result<()> {
     let config = Config { listen: "127.0.0.1:0".parse()?, ..Config::default() };
     let rules = Rules::compile(&default_rules())?;
     let history = HistoryConfig::default();
-    let api =
-        PublisherApi::start(config, &rules, &history, bus, health.clone(), &mut registry, &drain).await?;
+    let host = Host { bus, health: health.clone(), registry: &mut registry, drain: drain.clone() };
+    let api = PublisherApi::start(config, &rules, &history, host).await?;
     let mut look = tokio::time::interval(Duration::from_millis(10));
     while !health.is_ready() {
         look.tick().await;

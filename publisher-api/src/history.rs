@@ -8,7 +8,7 @@ use std::time::Duration;
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::{History, HistoryState};
-use tokio::time::Instant;
+use shared::part::ready::Grace;
 
 /// The name in readiness.
 pub(crate) const PART: &str = "publisher-api history";
@@ -16,39 +16,27 @@ pub(crate) const PART: &str = "publisher-api history";
 /// Keeps the readiness until the drain begins.
 pub(crate) async fn keep_ready(history: &History, health: &Health, grace: Duration, drain: &Drain) {
     let (mut states, awake) = (history.state(), history.awake());
-    let mut lost: Option<Instant> = None;
-    let mut was_ready = false;
+    let (mut grace, mut was_ready) = (Grace::new(grace), false);
     loop {
         let state = states.borrow_and_update().clone();
-        let again = match &state {
+        let mut grace_ends = None;
+        match &state {
             HistoryState::Ready(_) => {
-                (lost, was_ready) = (None, true);
+                grace.end();
+                was_ready = true;
                 health.ready(PART);
-                None
             }
-            HistoryState::Mismatch { why } => {
-                health.unready(PART, why.as_str());
-                None
-            }
+            HistoryState::Mismatch { why } => health.unready(PART, why.as_str()),
             HistoryState::Opening { why } => {
-                let patience = *lost.get_or_insert_with(|| awake.now()) + grace;
-                if was_ready && awake.now() < patience {
-                    Some(patience)
-                } else {
+                grace_ends = grace.until(awake.now()).filter(|_| was_ready);
+                if grace_ends.is_none() {
                     health.unready(PART, why.as_str());
-                    None
                 }
             }
-        };
-        let timer = async {
-            match again {
-                Some(at) => awake.sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+        }
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
-            () = timer => {}
+            () = awake.sleep_until_some(grace_ends) => {}
             () = drain.begun() => return,
         }
     }

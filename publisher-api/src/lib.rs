@@ -56,12 +56,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use prometheus_client::registry::Registry;
 use shared::bans::Bans;
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
 use shared::health::{self, Health};
 use shared::history::{History, HistoryConfig, Role};
+use shared::part::ready::STARTING;
+use shared::part::{self, Apart, Host, Leave};
 use shared::reload::Live;
 use shared::rules::Rules;
 use shared::tasks::on_a_thread;
@@ -102,38 +103,36 @@ impl PublisherApi {
         config: impl Into<Live<Config>>,
         rules: &Rules,
         history: &HistoryConfig,
-        bus: Bus,
-        health: Health,
-        registry: &mut Registry,
-        drain: &Drain,
+        host: Host<'_>,
     ) -> anyhow::Result<Self> {
-        health.unready(PART, "starting");
+        let Host { bus, health, registry, drain } = host;
+        health.unready(PART, STARTING);
         let live: Live<Config> = config.into();
         let config = live.get();
-        let tls = live.project(drain, |config| config.tls.clone());
-        let tls = Acceptor::new(PART, &tls, "mc_publisher", registry, drain).context("publisher_api.tls")?;
+        let tls = live.project(&drain, |config| config.tls.clone());
+        let tls = Acceptor::new(PART, &tls, "mc_publisher", registry, &drain).context("publisher_api.tls")?;
         let keys = Keys::load(config.keys.clone(), config.keys_file.clone(), config.may_be_open(), registry)?;
         let listener = health::bind("publisher_api.listen", config.listen).await?;
         sockets::bound_send_buffers(&listener).context("the send buffers of the publishing port")?;
         let address = listener.local_addr().context("the address of the publishing port")?;
         bus.register(registry, PART);
         let metrics = Arc::new(Metrics::register(registry));
-        let history = History::open(&bus, history, Role::Publisher, drain);
+        let history = History::open(&bus, history, Role::Publisher, &drain);
         if rules.any_history() {
-            health.unready(history::PART, "starting");
+            health.unready(history::PART, STARTING);
             let (history, health) = (history.clone(), health.clone());
             let (state, grace) = ((history, health, drain.clone()), config.bus_grace);
             drain.supervise("publisher-history-readiness", state, move |(history, health, drain)| {
                 Box::pin(history::keep_ready(history, health, grace, drain))
             });
         }
-        let services = publisher(&config, rules, &bus, history, &health, &metrics, drain)
+        let services = publisher(&config, rules, &bus, history, &health, &metrics, &drain)
             .await
             .context("the bus takes no subscriptions")?;
-        keys.watch(drain);
+        keys.watch(&drain);
         let state = (live.clone(), Arc::clone(&keys), drain.clone());
         drain.supervise("publisher-keys", state, |(live, keys, drain)| Box::pin(apply(live, keys, drain)));
-        serve(live, listener, tls, services, metrics, keys, drain);
+        serve(live, listener, tls, services, metrics, keys, &drain);
         tracing::info!(%address, "publisher-api listens");
         Ok(Self { address })
     }
@@ -266,27 +265,13 @@ pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let settings = live.get();
     let config = &settings.publisher_api;
     let rules = Rules::compile(&settings.channels).context("channels")?;
-    let admin = health::bind("publisher_api.admin", config.admin).await?;
-    let (bus_drain, admin_drain) = (drain.beside(), drain.beside());
-    let server = bus::provide_apart(&settings.bus, PART, &bus_drain).await.context("the bus")?;
-    let bus = Bus::connect(&server, PART, &bus_drain).await.context("the bus")?;
-    let (health, mut registry) = (Health::new(), Registry::default());
-    shared::metrics::register_process(&mut registry, PART, &drain);
-    server.register(&mut registry);
-    server.watch(&health, &admin_drain);
-    let grace = config.grace;
-    live.register(&mut registry);
-    let config = live.project(&drain, |settings| settings.publisher_api.clone());
-    let keeps = &settings.history;
-    PublisherApi::start(config, &rules, keeps, bus, health.clone(), &mut registry, &drain).await?;
-    health::serve(admin, health, registry, &admin_drain);
-    drain.begun().await;
-    let unfinished = drain.finish(grace).await;
-    if unfinished > 0 {
-        tracing::warn!(unfinished, "left before everything was finished");
-    }
-    admin_drain.finish(Duration::from_secs(1)).await;
-    bus_drain.finish(Duration::from_secs(1)).await;
+    let apart = Apart { part: PART, admin: ("publisher_api.admin", config.admin), bus: &settings.bus };
+    let leave = Leave { grace: config.grace, early: "left before everything was finished" };
+    part::run_apart(apart, &live, drain, leave, async |host| {
+        let config = live.project(&host.drain, |settings| settings.publisher_api.clone());
+        PublisherApi::start(config, &rules, &settings.history, host).await.map(drop)
+    })
+    .await?;
     tracing::info!("publisher-api has left");
     Ok(())
 }

@@ -231,9 +231,7 @@ impl Cluster {
     pub async fn add_edge(&mut self) {
         let (rules, config) = (Arc::new(self.rules()), self.plan.edge.clone());
         let history = self.plan.history.clone();
-        let part = start(self.bus, edge::PART, async |Host { bus, health, registry, drain }| {
-            Edge::start(config, rules, &history, bus, health, registry, &drain).await
-        });
+        let part = start(self.bus, edge::PART, async |host| Edge::start(config, rules, &history, host).await);
         self.edges.push(part.await);
     }
 
@@ -244,8 +242,8 @@ impl Cluster {
     pub async fn add_publisher(&mut self) {
         let (rules, config) = (self.rules(), self.plan.publisher.clone());
         let history = self.plan.history.clone();
-        let part = start(self.bus, publisher_api::PART, async |Host { bus, health, registry, drain }| {
-            PublisherApi::start(config, &rules, &history, bus, health, registry, &drain).await
+        let part = start(self.bus, publisher_api::PART, async |host| {
+            PublisherApi::start(config, &rules, &history, host).await
         });
         self.publishers.push(part.await);
     }

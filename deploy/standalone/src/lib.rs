@@ -208,13 +208,13 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     AuthAdapter::start(login, Host { bus, health: ready, registry: &mut registry, drain }).await?;
 
     let bus = Bus::connect(&server, publisher_api::PART, rest).await?;
-    let drain = &drains.publisher.0;
+    let (ready, drain) = (health.clone(), drains.publisher.0.clone());
     let demo_key = demo::key(&settings)?;
     let key = demo_key.clone();
     let publisher =
-        live.project(drain, move |settings| demo::admit(key.as_deref(), settings.publisher_api.clone()));
-    let (keeps, ready) = (&settings.history, health.clone());
-    let publisher = PublisherApi::start(publisher, &rules, keeps, bus, ready, &mut registry, drain).await?;
+        live.project(&drain, move |settings| demo::admit(key.as_deref(), settings.publisher_api.clone()));
+    let host = Host { bus, health: ready, registry: &mut registry, drain };
+    let publisher = PublisherApi::start(publisher, &rules, &settings.history, host).await?;
 
     // So that the first heartbeat of the edge is heard, and its first client counted.
     let listens = health.wait_ready_part(publisher_api::PART);
@@ -223,9 +223,10 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     }
 
     let bus = Bus::connect(&server, edge::PART, rest).await?;
-    let drain = &drains.edge.0;
-    let edge = live.project(drain, |settings| settings.edge.clone());
-    let edge = Edge::start(edge, rules, &settings.history, bus, health.clone(), &mut registry, drain).await?;
+    let (ready, drain) = (health.clone(), drains.edge.0.clone());
+    let edge = live.project(&drain, |settings| settings.edge.clone());
+    let host = Host { bus, health: ready, registry: &mut registry, drain };
+    let edge = Edge::start(edge, rules, &settings.history, host).await?;
 
     let (clients, publishing) = (edge.local_addr(), publisher.local_addr());
     let address = admin.local_addr().context("the address of the admin port")?;

@@ -8,6 +8,7 @@ use shared::bus::{self, Bus, BusConfig};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
+use shared::part::Host;
 use shared::rules::{Rules, default_rules};
 
 use crate::support::client::Client;
@@ -21,16 +22,9 @@ async fn a_port_that_is_taken_is_named_with_what_to_do() {
     let bus = Bus::connect(&server, edge::PART, &rest).await.unwrap();
     let config = Config { listen: taken.local_addr().unwrap(), ..Config::default() };
     let rules = Arc::new(Rules::compile(&default_rules()).unwrap());
-    let started = Edge::start(
-        config,
-        rules,
-        &HistoryConfig::default(),
-        bus,
-        Health::new(),
-        &mut Registry::default(),
-        &drain,
-    )
-    .await;
+    let mut registry = Registry::default();
+    let host = Host { bus, health: Health::new(), registry: &mut registry, drain: drain.clone() };
+    let started = Edge::start(config, rules, &HistoryConfig::default(), host).await;
     let fault = started.unwrap_err().to_string();
     assert!(fault.contains("edge.listen") && fault.contains("is taken"), "{fault}");
     assert_eq!(drain.finish(PATIENCE).await + rest.finish(PATIENCE).await, 0);

@@ -17,6 +17,8 @@ use shared::bus::{self, Bus, BusState, RequestError};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::ids::NodeId;
+use shared::part::proof::{self, Proof};
+use shared::part::ready::{GONE, Grace, LEAVING, UNREACHED};
 use shared::subject;
 use shared::wire::{Envelope as _, Heartbeat, HeartbeatAck};
 use tokio::sync::watch;
@@ -28,9 +30,6 @@ use roster::{Change, Expected, Lapse, Roster, Times};
 
 /// The name of this part in logs, readiness and bus connections.
 pub const PART: &str = "publisher-api";
-
-/// The pause after a proof of the subscription failed.
-const PROOF_PAUSE: Duration = Duration::from_millis(200);
 
 /// How often in a heartbeat interval to look for silent edges.
 const SWEEPS: u32 = 4;
@@ -181,55 +180,62 @@ impl Edges {
 
     /// Proves the subscriptions after each connect and keeps the readiness of this part, until the drain.
     pub(crate) async fn keep_ready(&self, health: &Health, grace: Duration, drain: &Drain) {
-        let mut state = self.state.clone();
-        let mut lost = None;
+        let (told, proof) = watch::channel(Proof::default());
+        let prove = proof::keep(&self.bus, |proof| {
+            if let Proof::Proved { connects } = proof {
+                self.on_proved(connects);
+            }
+            told.send_replace(proof);
+        });
+        tokio::select! {
+            () = prove => {}
+            () = self.follow(proof, health, Grace::new(grace)) => {}
+            () = drain.begun() => {}
+        }
+        health.unready(PART, LEAVING);
+    }
+
+    /// Notes a proof. One that the roster knows is older, and so is the certainty that follows from it.
+    fn on_proved(&self, connects: u64) {
+        let mut roster = self.lock();
+        if roster.certain_from(connects).is_none() {
+            roster.on_proved(connects, self.now());
+        }
+    }
+
+    /// Tells `health` how far the proof is, and whether the edges had time to be heard since.
+    async fn follow(&self, mut proof: watch::Receiver<Proof>, health: &Health, mut grace: Grace) {
         loop {
-            let view = *state.borrow_and_update();
-            let again = if view.connected {
-                lost = None;
-                self.while_connected(view.connects, health, drain).await
-            } else {
-                let since = *lost.get_or_insert_with(|| self.now());
-                while_away(view.connects, since + grace, self.now(), health)
-            };
-            let timer = async {
-                match again {
-                    Some(at) => self.bus.awake().sleep_until(at).await,
-                    None => std::future::pending().await,
+            let view = *proof.borrow_and_update();
+            let again = match view {
+                Proof::Unreached => {
+                    health.unready(PART, UNREACHED);
+                    None
+                }
+                Proof::Away => {
+                    let grace_ends = grace.until(self.now());
+                    if grace_ends.is_none() {
+                        health.unready(PART, GONE);
+                    }
+                    grace_ends
+                }
+                Proof::Open { .. } => {
+                    grace.end();
+                    health.unready(PART, "waiting for the heartbeats of the edges");
+                    None
+                }
+                Proof::Proved { connects } => {
+                    grace.end();
+                    let (certain, now) = (self.lock().certain_from(connects), self.now());
+                    if certain.is_some_and(|from| from <= now) {
+                        health.ready(PART);
+                    }
+                    certain.filter(|from| *from > now)
                 }
             };
             tokio::select! {
-                changed = state.changed() => if changed.is_err() { break },
-                () = timer => {}
-                () = drain.begun() => break,
-            }
-        }
-        health.unready(PART, "leaving");
-    }
-
-    /// Returns when to look again. `None`: at the next change of the connection.
-    async fn while_connected(&self, connects: u64, health: &Health, drain: &Drain) -> Option<Instant> {
-        let now = self.now();
-        let certain = self.lock().certain_from(connects);
-        match certain {
-            Some(from) if from <= now => {
-                health.ready(PART);
-                None
-            }
-            Some(from) => Some(from),
-            None => {
-                health.unready(PART, "waiting for the heartbeats of the edges");
-                let proof = tokio::select! {
-                    proof = self.bus.barrier(bus::DEADLINE) => proof,
-                    () = drain.begun() => return None,
-                };
-                let now = self.now();
-                // If the connection has changed meanwhile, the proof is about another connection.
-                if proof.is_ok() && *self.state.borrow() == (BusState { connected: true, connects }) {
-                    self.lock().on_proved(connects, now);
-                    return Some(now);
-                }
-                Some(now + PROOF_PAUSE)
+                changed = proof.changed() => if changed.is_err() { return },
+                () = self.bus.awake().sleep_until_some(again) => {}
             }
         }
     }
@@ -242,18 +248,4 @@ impl Edges {
     fn lock(&self) -> MutexGuard<'_, Roster> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Judges an absence of the bus: a short absence does not make a publisher unready. Returns when to look
-/// again.
-fn while_away(connects: u64, patience: Instant, now: Instant, health: &Health) -> Option<Instant> {
-    if connects == 0 {
-        health.unready(PART, "the bus can't be reached yet; trying");
-        return None;
-    }
-    if now < patience {
-        return Some(patience);
-    }
-    health.unready(PART, "the bus is gone; trying to reach it again");
-    None
 }

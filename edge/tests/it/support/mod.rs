@@ -17,6 +17,7 @@ use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
 use shared::ids::{Channel, MessageId, MessageIds, NodeId};
+use shared::part::Host;
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
 use shared::wire::{
@@ -93,17 +94,8 @@ impl Ground {
         change(&mut config);
         let (drain, health, mut registry) = (Drain::new(), Health::new(), Registry::default());
         let bus = Bus::connect(&self.server, edge::PART, &self.rest).await.unwrap();
-        let edge = Edge::start(
-            config,
-            rules(),
-            &HistoryConfig::default(),
-            bus,
-            health.clone(),
-            &mut registry,
-            &drain,
-        )
-        .await
-        .unwrap();
+        let host = Host { bus, health: health.clone(), registry: &mut registry, drain: drain.clone() };
+        let edge = Edge::start(config, rules(), &HistoryConfig::default(), host).await.unwrap();
         let Self { bus, rest, .. } = self;
         World { edge, health, drain, registry, bus, ids: MessageIds::random(), rest }
     }

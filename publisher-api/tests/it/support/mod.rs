@@ -18,6 +18,7 @@ use shared::bus::{Bus, BusServer};
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
+use shared::part::Host;
 use shared::rules::{Rules, default_rules};
 use test_kit::metrics;
 
@@ -96,9 +97,9 @@ impl Bed {
         let handle = Bus::connect(server, "publisher-api", &connection).await.unwrap();
         let (health, mut registry) = (Health::new(), Registry::default());
         let rules = Rules::compile(&default_rules()).unwrap();
-        let api = PublisherApi::start(config, &rules, history, handle, health.clone(), &mut registry, &drain)
-            .await
-            .expect("publisher-api starts");
+        let host =
+            Host { bus: handle, health: health.clone(), registry: &mut registry, drain: drain.clone() };
+        let api = PublisherApi::start(config, &rules, history, host).await.expect("publisher-api starts");
         Self { bus, address: api.local_addr(), health, drain, registry, connection }
     }
 
