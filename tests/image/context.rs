@@ -22,6 +22,7 @@ fn each_member_of_the_workspace_has_its_manifest_in_the_build_and_the_tests_noth
         let is_in = |path: &String| manifest == *path || manifest.starts_with(&format!("{path}/"));
         assert!(paths.iter().any(is_in), "cargo would not find {manifest}: let it in by .dockerignore");
     }
-    let tests: Vec<_> = paths.iter().filter(|path| path.starts_with("tests")).collect();
-    assert_eq!(tests, ["tests/Cargo.toml"]);
+    let tests = paths.iter().filter(|path| path.starts_with("tests"));
+    let sources: Vec<_> = tests.filter(|path| !path.ends_with("/Cargo.toml")).collect();
+    assert!(sources.is_empty(), "the build needs no tests: {sources:?}");
 }
