@@ -1,14 +1,14 @@
-//! What a session and a delivery cost: resident bytes per idle session, processor time per million
-//! deliveries.
+//! Measures what a session and a delivery cost: resident bytes per idle session, and processor time per
+//! million deliveries.
 //!
-//! `cargo run --release -p edge --example cost [SESSIONS [tls]]` (5,000 unless said otherwise, without TLS;
-//! the limit of open files must be above that). The edge runs in this process, with its bus; the devices are
-//! bare sockets in a child process, so that what is measured here is the server's. Each device logs in and
-//! subscribes to its user's channel and to one that all have.
+//! `cargo run --release -p edge --example cost [SESSIONS [tls]]` (default 5,000, without TLS; the limit of
+//! open files must be above that). The edge runs in this process, with its bus. The devices are bare sockets
+//! in a child process, so that only the server's costs are measured here. Each device logs in and subscribes
+//! to its user's channel and to one that all devices share.
 //!
-//! `cargo run --release -p edge --example cost slow [SESSIONS]` (200 unless said otherwise): what waits for
-//! devices that read nothing, by the metric and by what is resident. Each is sent messages of 20 bytes, its
-//! own ones, until its outbox is nearly full.
+//! `cargo run --release -p edge --example cost slow [SESSIONS]` (default 200) measures the memory of messages
+//! that wait for devices that read nothing, by the metric and by resident bytes. Each device is sent messages
+//! of 20 bytes of its own until its outbox is nearly full.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -46,7 +46,7 @@ const DELIVERIES: usize = 1_000_000;
 const PAYLOAD: &[u8] = &[b'x'; 100];
 /// A payload of that length has two bytes of header.
 const FRAME: usize = PAYLOAD.len() + 2;
-/// Messages between two looks whether the edge keeps up.
+/// Messages between two checks whether the edge keeps up.
 const STEP: usize = 500;
 const WAIT: Duration = Duration::from_secs(60);
 const YES: &[u8] = b"\x81\x0f{\"result\":true}";
@@ -75,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// With a folder of `cert` and `key`, over TLS.
+/// Measures sessions and deliveries; over TLS if there is a folder with `cert` and `key`.
 async fn measure(sessions: usize, site: Option<&Path>) -> anyhow::Result<()> {
     let (drain, rest) = (Drain::new(), Drain::new());
     let server = bus::provide(&BusConfig::default(), &rest).await?;
@@ -84,7 +84,7 @@ async fn measure(sessions: usize, site: Option<&Path>) -> anyhow::Result<()> {
     serve_tokens(&bus, &rest).await?;
     let edge = start(&server, site, &mut Registry::default(), &rest, &drain).await?;
 
-    // A first round, so that what is allocated once is not counted as a session's.
+    // A first round, so that one-time allocations do not count as a session's.
     drop(Devices::start(edge.local_addr(), 100, site)?);
     tokio::time::timeout(WAIT, async {
         while edge.sessions() > 0 {
@@ -116,7 +116,7 @@ async fn measure(sessions: usize, site: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What waits for devices that read nothing.
+/// Measures the memory of messages that wait for devices that read nothing.
 async fn measure_slow(sessions: usize) -> anyhow::Result<()> {
     let (drain, rest, mut registry) = (Drain::new(), Drain::new(), Registry::default());
     let server = bus::provide(&BusConfig::default(), &rest).await?;
@@ -127,7 +127,7 @@ async fn measure_slow(sessions: usize) -> anyhow::Result<()> {
     let arguments = ["slow-devices".to_owned(), edge.local_addr().to_string(), sessions.to_string()];
     let devices = Devices::run(&arguments)?;
     ensure!(edge.sessions() == sessions, "{} of {sessions} sessions", edge.sessions());
-    // First as many to nobody as an edge remembers the counts of.
+    // First come as many messages without subscribers as an edge remembers the counts of.
     let (ids, remembered) = (MessageIds::random(), Config::default().remembered_messages);
     for _ in 0..=remembered / sessions {
         publish_to_each(&bus, &ids, sessions, "nobody").await?;
@@ -150,7 +150,7 @@ async fn measure_slow(sessions: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A small message to each of so many channels; all are handled then.
+/// Publishes a small message to each of so many channels, and waits until all are handled.
 async fn publish_to_each(bus: &Bus, ids: &MessageIds, number: usize, kind: &str) -> anyhow::Result<()> {
     let mut last = ids.next();
     for device in 0..number {
@@ -181,9 +181,9 @@ async fn start(
 ) -> anyhow::Result<Edge> {
     let mut config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        // As fast as they come.
+        // Connections are admitted as fast as they come.
         connections_per_second: 0,
-        // Bytes are counted, and a ping has some.
+        // Bytes are counted, so no ping may come in between.
         ping_interval: Duration::from_secs(3_600),
         silence: Duration::from_secs(7_200),
         stalled_after: Duration::from_secs(7_200),
@@ -203,7 +203,7 @@ async fn start(
     Ok(edge)
 }
 
-/// Says of each token that it is the name of its user.
+/// Answers token checks: each token is the name of its user.
 async fn serve_tokens(bus: &Bus, rest: &Drain) -> anyhow::Result<()> {
     let mut questions = bus.subscribe(subject::VERIFY, None, WAIT).await?;
     let (bus, leaving) = (bus.clone(), rest.token());
@@ -226,8 +226,7 @@ async fn serve_tokens(bus: &Bus, rest: &Drain) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Publishes so many messages, each for so many sessions, and gives the processor time until all have
-/// arrived.
+/// Publishes so many messages, each for so many sessions. Returns the processor time until all have arrived.
 async fn deliver(
     bus: &Bus,
     ids: &MessageIds,
@@ -257,7 +256,7 @@ fn resident_bytes() -> anyhow::Result<usize> {
     Ok(kilobytes * 1024)
 }
 
-/// User and system time of this process; the kernel counts in hundredths.
+/// Returns user and system time of this process; the kernel counts in hundredths of a second.
 fn processor_seconds() -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(") ").context("the name of the process")?;
@@ -272,7 +271,7 @@ struct Devices {
 }
 
 impl Devices {
-    /// Starts it, and returns when all its devices are subscribed.
+    /// Starts the child, and returns once all its devices are subscribed.
     fn start(edge: SocketAddr, number: usize, site: Option<&Path>) -> anyhow::Result<Self> {
         let mut arguments = vec!["devices".to_owned(), edge.to_string(), number.to_string()];
         arguments.extend(site.map(|site| site.join("cert").display().to_string()));
@@ -307,13 +306,14 @@ impl Devices {
 
 impl Drop for Devices {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The child may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The child: connects, says so, and then says whenever as many bytes as it is told have come.
+/// Runs the child: connects all devices and says so; then says whenever as many bytes have come as it is told
+/// to expect.
 async fn devices(edge: SocketAddr, number: usize, authority: Option<&Path>) -> anyhow::Result<()> {
     let (arrived, mut total) = tokio::sync::watch::channel(0_usize);
     let arrived = Arc::new(arrived);
@@ -337,7 +337,7 @@ async fn devices(edge: SocketAddr, number: usize, authority: Option<&Path>) -> a
     println!("subscribed");
     let mut expected = 0;
     let mut order = String::new();
-    // Blocks one thread of the runtime; the devices are read by the others meanwhile.
+    // This blocks one thread of the runtime; the devices are read by the others meanwhile.
     while std::io::stdin().read_line(&mut order)? > 0 {
         expected += order.trim().parse::<usize>()?;
         order.clear();
@@ -347,7 +347,7 @@ async fn devices(edge: SocketAddr, number: usize, authority: Option<&Path>) -> a
     Ok(())
 }
 
-/// The child whose devices read nothing once they are subscribed, and have little room for what comes.
+/// Runs the child whose devices read nothing once they are subscribed, and have small buffers for what comes.
 async fn slow_devices(edge: SocketAddr, number: usize) -> anyhow::Result<()> {
     let mut streams = Vec::new();
     for device in 0..number {

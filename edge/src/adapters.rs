@@ -1,10 +1,10 @@
-//! Which auth-adapters there are, and which of them is asked about which token.
+//! Knows the auth-adapters, and chooses the one that is asked about a token.
 //!
-//! All edges that know the same adapters choose the same one for a token (rendezvous hashing), so that the
-//! business system is asked once however many edges hold the token, and when an adapter comes or goes only
-//! its own tokens move. An adapter that is silent for too long, says bye, or has nobody listening is
-//! forgotten; one to which the business system gives no answers is asked only when all are like that. Knowing
-//! none is no fault: then any is asked.
+//! All edges that know the same adapters choose the same one for a token (rendezvous hashing). So the
+//! business system is asked once, however many edges hold the token, and when an adapter comes or goes only
+//! its own tokens move. An adapter is forgotten when it is silent for too long, says bye, or has no
+//! subscription any more. An adapter to which the business system gives no answers is asked only when all
+//! adapters are like that. Knowing no adapter is no error: then the question goes to any adapter.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,11 +23,11 @@ use shared::wire::{AUTH_HEARTBEAT, AuthHeartbeat, AuthState, Envelope as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Silent for so long, an adapter is taken for gone.
+/// After this silence an adapter counts as gone.
 const SILENT: Duration = AUTH_HEARTBEAT.saturating_mul(3);
-/// More than these are not kept: nobody runs so many.
+/// The most adapters that are remembered; no installation runs so many.
 const MOST: usize = 1_024;
-/// The pause after the bus took no subscription.
+/// The pause after the bus refused the subscription.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The auth-adapters that this edge knows. Cheap to clone.
@@ -39,7 +39,7 @@ pub(crate) struct Adapters {
 }
 
 impl Adapters {
-    /// Listens to their heartbeats until `gone`.
+    /// Follows the heartbeats of the adapters until `gone` is cancelled.
     pub(crate) fn follow(bus: Bus, known: Gauge, drain: &Drain, gone: CancellationToken) -> Self {
         let adapters = Self { directory: Arc::default(), known, awake: bus.awake().clone() };
         let state = (adapters.clone(), bus, gone);
@@ -51,7 +51,7 @@ impl Adapters {
         adapters
     }
 
-    /// Whom to ask about this token. `None`: nobody in particular.
+    /// Returns the adapter to ask about this token. None: any adapter.
     pub(crate) fn choose(&self, token: &str) -> Option<NodeId> {
         let mut directory = self.lock();
         let chosen = directory.choose(token, self.awake.now());
@@ -59,7 +59,7 @@ impl Adapters {
         chosen
     }
 
-    /// Nobody listens there any more.
+    /// Forgets an adapter that has no subscription any more.
     pub(crate) fn forget(&self, adapter: &NodeId) {
         let mut directory = self.lock();
         directory.seen.remove(adapter);
@@ -77,7 +77,8 @@ impl Adapters {
         let mut state = bus.state();
         loop {
             let connected = state.borrow_and_update().connected;
-            // Behind the subscription on the same connection, so that the answers find it.
+            // Sent behind the subscription on the same connection, so that the answers reach the
+            // subscription.
             if connected
                 && let Err(error) = bus.publish(subject::VERIFY_HELLO, None, None, Bytes::new()).await
             {
@@ -108,7 +109,7 @@ impl Adapters {
     }
 }
 
-/// Who was heard. Pure.
+/// The adapters by their heartbeats: pure.
 #[derive(Debug, Default)]
 struct Directory {
     seen: HashMap<NodeId, Seen>,
@@ -142,10 +143,10 @@ impl Directory {
     }
 }
 
-/// How much a token is an adapter's. The same at every edge of every version: it is part of what they agree
-/// on.
+/// Returns the weight of an adapter for a token; the adapter with the highest weight is asked. The result is
+/// the same at every edge of every version, since all of them must agree.
 fn rank(token: &str, adapter: &NodeId) -> u64 {
-    // FNV alone mixes its last bytes badly; this is the end of SplitMix64.
+    // FNV alone mixes its last bytes badly; the steps below are the finalizer of SplitMix64.
     let mut hash = fnv1a(token.as_bytes()) ^ fnv1a(adapter.as_str().as_bytes()).rotate_left(32);
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

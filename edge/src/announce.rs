@@ -1,9 +1,11 @@
-//! Says every second that this edge lives, so that publishers ask it; and when it may take its first client.
+//! Announces every second that this edge lives, so that publishers ask it, and decides when the edge may take
+//! its first client.
 //!
-//! An edge takes clients only after a whole heartbeat interval in which the publishers could acknowledge it,
-//! and one did or the bus said that there is none: so no client is ever at an edge that is not asked. On a
-//! bus with one publisher, and never another, its acknowledgement is enough, and nothing else is. Its last
-//! word, said when it holds no session any more, makes the publishers forget it at once.
+//! An edge takes clients only after a whole heartbeat interval in which the publishers could acknowledge the
+//! edge, and after one of them did or the bus said that there is no publisher. So no client is ever at an
+//! edge that is not asked. On a bus with one publisher, and never another, the acknowledgement of that
+//! publisher is both necessary and enough. The last heartbeat, sent when the edge holds no session any more,
+//! makes the publishers forget the edge at once.
 
 use std::time::Duration;
 
@@ -19,26 +21,26 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::metrics::Loss;
 use crate::node::Node;
 
-/// How long the last word may take to reach the bus.
+/// How long the last heartbeat may take to reach the bus.
 const BYE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Speaks for this edge.
+/// Sends the heartbeats of this edge.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     node: Node,
-    /// Digest of the channel rules here.
+    /// The digest of this edge's channel rules.
     rules: String,
     every: Duration,
-    /// Where publishers acknowledge.
+    /// The subject to which publishers send their acknowledgements.
     inbox: String,
     phase: watch::Sender<EdgeState>,
     introduction: Introduction,
 }
 
 impl Announcer {
-    /// Speaks until the edge is gone, and then says bye. `active` tells whether messages surely arrive,
-    /// `bans_known` whether it is known who may not log in. What is returned is the state that this edge
-    /// announces; its drain sets [`EdgeState::Draining`].
+    /// Sends heartbeats until the edge is gone, and then says bye. `active` tells whether messages surely
+    /// arrive, `bans_known` whether the list of bans was read. Returns the state that this edge announces;
+    /// the edge's drain sets [`EdgeState::Draining`].
     pub(crate) async fn start(
         node: &Node,
         rules: &Rules,
@@ -47,7 +49,8 @@ impl Announcer {
         bans_known: watch::Receiver<bool>,
     ) -> Result<watch::Sender<EdgeState>, RequestError> {
         let inbox = node.bus.new_inbox();
-        // Before the first heartbeat on the same connection, so that its answers find it.
+        // Subscribed before the first heartbeat on the same connection, so that its answers reach the
+        // subscription.
         let answers = node.bus.subscribe(inbox.clone(), None, bus::DEADLINE).await?;
         let (phase, _) = watch::channel(EdgeState::Starting);
         let announcer = Self {
@@ -78,14 +81,14 @@ impl Announcer {
         loop {
             tokio::select! {
                 _ = beat.tick() => self.say().await,
-                // Publishers hear of a new state, and of an edge that is back, at once.
+                // Publishers learn of a new state, and of an edge that is back, at once.
                 Ok(()) = phase.changed() => self.say().await,
                 Ok(()) = bus.changed() => {
                     if !bus.borrow_and_update().connected {
                         self.introduction.begin_again();
                     }
                     self.say().await;
-                    // An interval from now the edge may be known: no need to wait for the beat after that.
+                    // The edge may be known an interval from now: no need to wait for the beat after that.
                     beat.reset();
                 }
                 Some(answer) = answers.next() => self.on_answer(&answer),
@@ -130,7 +133,8 @@ impl Announcer {
             rules: self.rules.clone(),
         };
         let told = heartbeat.encode();
-        // Apart from what publishers answer, so that the bus can say that there is no publisher.
+        // A subject apart from the one that publishers answer, so that the bus can say that there is no
+        // publisher.
         self.node.bus.publish(subject::PEERS, None, None, told.clone()).await?;
         self.node.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, told).await
     }
@@ -160,13 +164,13 @@ impl Announcer {
     }
 }
 
-/// Whether the publishers know of this edge. Pure.
+/// Tracks whether the publishers know of this edge: pure.
 #[derive(Debug)]
 struct Introduction {
     interval: Duration,
-    /// There is one publisher, and never another.
+    /// Whether there is one publisher, and never another.
     one: bool,
-    /// The first heartbeat on this connection.
+    /// When the first heartbeat was sent on this connection.
     spoken: Option<Instant>,
     answered: bool,
 }
@@ -184,7 +188,7 @@ impl Introduction {
         self.answered = self.spoken.is_some();
     }
 
-    /// There is no publisher, the bus says. The one that there will be listens in a moment.
+    /// Notes that the bus found no publisher. A publisher that starts will be subscribed in a moment.
     fn on_nobody(&mut self) {
         if !self.one {
             self.on_answer();

@@ -1,8 +1,8 @@
-//! Whose token is this? Asks the auth-adapters over the bus, with a bound and a deadline.
+//! Finds the user of a token: asks the auth-adapters over the bus, with a bound and a deadline.
 //!
-//! The three answers are never mixed up: whatever fails on the way is "can't tell", never a no and never a
-//! yes. However many sessions of this edge present one token at once, one question is asked for all of them;
-//! it goes on for as long as one of them waits.
+//! The three answers are never mixed up: any failure on the way is "can't tell", never a no and never a yes.
+//! When several sessions of this edge present the same token at once, the edge asks one question for all of
+//! them; the question goes on for as long as one of these sessions waits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,20 +30,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::adapters::Adapters;
 
-/// For so long a check waits for somebody to ask. Where the bus was away for a moment, the auth-adapters may
-/// come back to it a little after the edge.
+/// How long a check waits for an auth-adapter to subscribe. After a short absence of the bus, the
+/// auth-adapters may come back a little later than the edge.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The pause before it is tried again; each further one is twice as long, since many may be waiting.
+/// The pause before a check is tried again. Each further pause is twice as long, since many checks may be
+/// waiting.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What is known about a token.
+/// The outcome of a token check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// It belongs to this user, for this long.
+    /// The token belongs to this user, for this long.
     Known { uid: Uid, expires_in: Option<Duration> },
-    /// It belongs to nobody.
+    /// The token belongs to nobody.
     Unknown,
-    /// Nobody could tell.
+    /// Nobody could tell whose token it is.
     Unavailable,
 }
 
@@ -64,17 +65,17 @@ pub(crate) struct Authn {
     bus: Bus,
     adapters: Adapters,
     flights: Flights,
-    /// Checks at a time; more wait, within their deadline.
+    /// Permits for checks at a time; more checks wait, within their deadline.
     slots: Arc<Semaphore>,
     deadline: Duration,
-    /// An outage is one line, not one for each login.
+    /// Throttles the log: an outage is one line, not one for each login.
     complaints: Arc<LogThrottle>,
     asked: Counter,
     joined: Counter,
 }
 
 impl Authn {
-    /// Begins to listen to the auth-adapters until `gone`.
+    /// Starts listening to the auth-adapters, until `gone` is cancelled.
     pub(crate) fn start(
         bus: Bus,
         (at_a_time, deadline): (usize, Duration),
@@ -97,7 +98,7 @@ impl Authn {
         Self { bus, adapters, flights, slots, deadline, complaints, asked, joined }
     }
 
-    /// Finds out about one token, which came from there.
+    /// Checks one token of a client at `from`.
     pub(crate) async fn owner(&self, token: Secret, from: Source) -> Owner {
         let (flight, joined) = self.flights.join(token.expose(), |landing| {
             let (authn, token) = (self.clone(), token.clone());
@@ -118,7 +119,7 @@ impl Authn {
         flight.await
     }
 
-    /// `until`: by the clock that stands still while this process does not run.
+    /// Asks until the deadline `until`, on the clock that stands still while this process does not run.
     async fn ask(&self, token: Secret, from: Source, until: Instant) -> Owner {
         let Ok(_slot) = self.slots.acquire().await else { return Owner::Unavailable };
         match self.request(token.expose(), from, until).await {
@@ -134,9 +135,9 @@ impl Authn {
         }
     }
 
-    /// Asks the adapter that the token belongs to. Only where nobody listens any more, which the bus says at
-    /// once and so nobody was asked, the next one has its turn; without any known, whoever takes it, for
-    /// which it waits a little.
+    /// Asks the adapter that the token is assigned to. The next adapter is asked only if the first has no
+    /// subscription any more: the bus says so at once, so no adapter got the question. If no adapter is
+    /// known, any adapter may take the question, and the request waits a little for one.
     async fn request(&self, token: &str, from: Source, until: Instant) -> Result<Message, RequestError> {
         let awake = self.bus.awake();
         let patient_until = until.min(awake.now() + PATIENCE);
@@ -169,8 +170,8 @@ impl Authn {
 
 type Flight = BoxFuture<'static, Owner>;
 
-/// The checks under way, by token. An entry lives no longer than its flight, which ends when nobody waits for
-/// it.
+/// The checks under way, by token. An entry lives as long as its flight, which ends when no session waits for
+/// the flight any more.
 #[derive(Clone, Default)]
 struct Flights {
     under_way: Arc<Mutex<UnderWay>>,
@@ -182,14 +183,14 @@ struct UnderWay {
     begun: u64,
 }
 
-/// Without the tokens.
+/// Leaves out the tokens, which are secret.
 impl fmt::Debug for Flights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flights").finish_non_exhaustive()
     }
 }
 
-/// Takes a flight's entry away when the flight ends, however it does.
+/// Removes a flight's entry when the flight ends, however it ends.
 struct Landing {
     flights: Flights,
     token: String,
@@ -199,7 +200,7 @@ struct Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         let mut under_way = self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another flight may have begun when the last one who waited for this one had left.
+        // Another flight may have begun after the last session that waited for this one had left.
         if under_way.by_token.get(&self.token).is_some_and(|(number, _)| *number == self.number) {
             under_way.by_token.remove(&self.token);
         }
@@ -207,7 +208,8 @@ impl Drop for Landing {
 }
 
 impl Flights {
-    /// The flight of this token that is under way, or a new one; and whether it was under way.
+    /// Returns the flight of this token that is under way, or begins one. The flag tells whether the flight
+    /// was already under way.
     fn join(&self, token: &str, begin: impl FnOnce(Landing) -> Flight) -> (Shared<Flight>, bool) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = under_way.by_token.get(token).and_then(|(_, flight)| flight.upgrade()) {

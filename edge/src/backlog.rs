@@ -1,8 +1,8 @@
-//! What came from the bus and waits for the feed: bounded in bytes.
+//! Messages from the bus that wait for the feed: bounded in bytes.
 //!
-//! The bus client bounds a subscription by the number of its messages, of which a million large ones are more
-//! than any machine has. So they are taken from there at once, and what goes beyond the bound is dropped
-//! here, the newest first, as the client would do it. A stored message that is dropped shows itself as a hole
+//! The bus client bounds a subscription by its number of messages, and a million large messages are more than
+//! any machine has. So messages are taken from the client at once, and messages beyond the bound are dropped
+//! here, the newest first, as the client would do it. A stored message that is dropped shows itself as a gap
 //! and is fetched.
 
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use shared::bus::async_nats::Message;
 use tokio::sync::mpsc;
 
-/// Bytes that may wait. A feed must outlast a burst of the whole bus.
+/// Bytes that may wait. A feed must absorb a burst of the whole bus.
 pub(crate) const BYTES: usize = 256 << 20;
 /// Messages that may wait.
 const MESSAGES: usize = 1 << 20;
-/// What a message takes beside what it carries.
+/// Memory of a message besides its content.
 const OVERHEAD: usize = 256;
 
-/// Where messages go in.
+/// The end of the backlog where messages go in.
 #[derive(Debug)]
 pub(crate) struct Intake {
     messages: mpsc::Sender<Message>,
@@ -26,14 +26,14 @@ pub(crate) struct Intake {
     limit: usize,
 }
 
-/// Where they come out, in the same order.
+/// The end of the backlog where messages come out, in the same order.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     messages: mpsc::Receiver<Message>,
     bytes: Arc<AtomicUsize>,
 }
 
-/// A backlog that holds so many bytes.
+/// Opens a backlog that holds so many bytes.
 pub(crate) fn open(limit: usize) -> (Intake, Backlog) {
     let (sender, receiver) = mpsc::channel(MESSAGES);
     let bytes = Arc::new(AtomicUsize::new(0));
@@ -41,7 +41,8 @@ pub(crate) fn open(limit: usize) -> (Intake, Backlog) {
 }
 
 impl Intake {
-    /// Whether there was room; if not, the message is dropped. One always has room if nothing waits.
+    /// Takes a message, or drops it and returns false if there is no space. An empty backlog always takes a
+    /// message.
     pub(crate) fn take(&self, message: Message) -> bool {
         let size = size(&message);
         let waiting = self.bytes.fetch_add(size, Ordering::Relaxed);
@@ -55,14 +56,14 @@ impl Intake {
 }
 
 impl Intake {
-    /// Whether nobody takes anything out any more.
+    /// Returns whether the other end is gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.messages.is_closed()
     }
 }
 
 impl Backlog {
-    /// The next message. None: nothing goes in any more.
+    /// Takes out the next message. None: the end for going in is gone.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         let message = self.messages.recv().await?;
         self.bytes.fetch_sub(size(&message), Ordering::Relaxed);

@@ -1,16 +1,17 @@
-//! The users who may not log in for a while, because the back end said so. Pure: time is told.
+//! The users who may not log in for a while, because the back end banned them. Pure: time is told.
 //!
-//! Bans come by two ways: in the order of the stream that stores them ([`BanList::read`]), and ahead of that
-//! as a publisher's command ([`BanList::command`]). Whichever comes first, the ban with the highest sequence
-//! holds. A ban that has run out counts as gone, whether it was forgotten or not. The list has a bound; a
-//! caller that finds no free slot is told so, and nobody is let in silently.
+//! Bans arrive in two ways: in the order of the stream that stores them ([`BanList::read`]), and ahead of
+//! that as a publisher's command ([`BanList::command`]). Of the bans about a user, the one with the highest
+//! sequence holds, whichever way it came first. A ban that has run out counts as gone, whether it was
+//! forgotten or not. The list has a bound: if there is no free slot, the caller is told so, and no user is
+//! silently let in.
 //!
 //! The clock may be ahead for a while. So a ban that has run out is remembered for [`SLACK`], unless its slot
-//! is needed, and a clock that then says an earlier time has the stream read again ([`BanList::resume`]).
+//! is needed. If the clock then says an earlier time, the stream is read again ([`BanList::resume`]).
 //!
-//! A ban closes sessions as well. The publisher counts the sessions that its own command closes, so a ban
-//! that was only read is remembered for a moment ([`BanList::owe`]), and the sessions that the publisher's
-//! command did not close by then are closed.
+//! A ban closes sessions as well. A publisher counts the sessions that its own command closes, so the command
+//! goes first: a ban that was only read is remembered for a moment ([`BanList::owe`]), and then the sessions
+//! that no command has closed are closed.
 
 use std::collections::HashMap;
 
@@ -31,7 +32,7 @@ pub(crate) struct BanList {
     read: u64,
     /// The latest end of a ban that was forgotten.
     forgotten: u64,
-    /// Bans that were read and that no publisher told here, the last of each user.
+    /// Bans that were read before any publisher's command told them here; the last of each user.
     owed: HashMap<Uid, Owed>,
 }
 
@@ -40,8 +41,7 @@ pub(crate) struct BanList {
 pub(crate) struct Owed {
     /// The sequence of the ban in its stream.
     pub(crate) seq: u64,
-    /// When the ban was stored: sessions that began before are closed, whether the ban has ended since or
-    /// not.
+    /// When the ban was stored. Sessions that began earlier are closed, even if the ban has ended since.
     pub(crate) stored: u64,
     pub(crate) reason: CloseReason,
 }
@@ -50,14 +50,14 @@ pub(crate) struct Owed {
 struct Ban {
     /// The sequence of the ban in its stream.
     seq: u64,
-    /// The end, which may be past: that a user may log in again is remembered until the stream was read that
-    /// far.
+    /// The end of the ban, which may be past: that a user may log in again is remembered until the stream was
+    /// read that far.
     until: u64,
     reason: CloseReason,
 }
 
 impl Ban {
-    /// Returns whether the ban had run out by then, and nothing before it is still to be read.
+    /// Returns whether the ban had run out by then, and no earlier sequence is still to be read.
     fn is_over(&self, read: u64, then: u64) -> bool {
         self.until <= then && self.seq <= read
     }
@@ -68,7 +68,7 @@ impl Ban {
 pub(crate) struct Full;
 
 impl BanList {
-    /// A list without bans, for at most `capacity` users.
+    /// Returns an empty list, for at most `capacity` users.
     pub(crate) fn new(capacity: usize) -> Self {
         Self { capacity, users: HashMap::new(), read: 0, forgotten: 0, owed: HashMap::new() }
     }
@@ -99,7 +99,7 @@ impl BanList {
         if self.owed.get(uid).is_some_and(|owed| owed.seq <= seq) {
             self.owed.remove(uid);
         }
-        // A ban that was read already is known, or a later one is.
+        // This ban was read already, or a later one was.
         if seq <= self.read { Ok(()) } else { self.take(uid, Ban { seq, until, reason }, now) }
     }
 
@@ -135,13 +135,14 @@ impl BanList {
         self.take(uid, Ban { seq, until, reason }, now)
     }
 
-    /// Returns whether a publisher told this ban, or a later one about the user, before it was read.
+    /// Returns whether a publisher's command told this ban, or a later one about the user, before it was
+    /// read.
     pub(crate) fn was_told(&self, uid: &Uid, seq: u64) -> bool {
         self.users.get(uid).is_some_and(|known| known.seq >= seq)
     }
 
-    /// Remembers a ban that was read and that no publisher told here, of a user who has sessions. So there
-    /// are no more of these than users on this edge.
+    /// Remembers a ban that was read before any publisher's command told it here, for a user who has
+    /// sessions. So the list has no more of these than there are users on this edge.
     pub(crate) fn owe(&mut self, uid: &Uid, owed: Owed) {
         self.owed.insert(uid.clone(), owed);
     }
@@ -156,14 +157,14 @@ impl BanList {
         self.owed.extract_if(|_, owed| owed.seq <= up_to).collect()
     }
 
-    /// Notes that the stream has nothing else up to this sequence.
+    /// Notes that the stream has no further ban up to this sequence.
     pub(crate) fn read_up_to(&mut self, seq: u64) {
         self.read = self.read.max(seq);
     }
 
     /// Returns the sequence up to which the stream needs no reading; `last` is its last sequence. Everything
-    /// is read again if the stream is another one or went back, or if a ban was forgotten that has not run
-    /// out, since the clock was ahead.
+    /// is read again in two cases: the stream is another one or went back; or a ban was forgotten that has
+    /// not run out, since the clock was ahead.
     pub(crate) fn resume(&mut self, is_other: bool, last: u64, now: u64) -> u64 {
         if is_other || last < self.read || self.forgotten > now {
             self.begin_again();
@@ -207,7 +208,7 @@ impl BanList {
         Ok(())
     }
 
-    /// Returns whether there is a free slot. Bans that have run out give theirs, the oldest first.
+    /// Returns whether there is a free slot. Bans that have run out give up their slots, the oldest first.
     fn frees_slot(&mut self, now: u64) -> bool {
         for then in [now.saturating_sub(SLACK), now] {
             if self.users.len() < self.capacity {
@@ -290,7 +291,7 @@ mod tests {
             let (mut list, until) = (BanList::new(9), RIGHT + 60);
             let ended = RIGHT + ahead;
             list.read(&uid(1), 1, until, None, RIGHT).unwrap();
-            // Read, told, and replaced while the clock is ahead.
+            // The ban was read, told by a command, and replaced while the clock is ahead.
             list.read(&uid(2), 2, until, None, ended).unwrap();
             list.command(&uid(3), 3, until, None, ended).unwrap();
             list.read(&uid(3), 3, until, None, ended).unwrap();
@@ -360,7 +361,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against the definition: of all orders that came by any way, the last about a user decides.
+        /// Compares with the definition: of all commands about a user, whichever way they came, the last
+        /// decides.
         #[test]
         fn the_last_order_about_a_user_that_is_known_decides(
             orders in prop::collection::vec((0_usize..4, prop::option::of(1_u64..20)), 1..40),

@@ -1,12 +1,12 @@
 //! Keeps up with the list of bans on the bus.
 //!
-//! What must always hold: before the first client is taken the whole list was read, up to what the leader of
-//! its stream said after the subscription was proved. Every ban after that is either heard or found missing:
-//! by the gap before the next ban, at each new connection, and by a look at the stream every
+//! Two invariants hold. Before the first client is taken, the whole list was read, up to the sequence that
+//! the leader of its stream named after the subscription was proved. And every later ban is either heard or
+//! found missing: by the gap before the next ban, at each new connection, and by a look at the stream every
 //! `edge.sweep_interval`.
 //!
-//! The publisher's own command closes the sessions and counts them. A ban that the list alone told closes
-//! them too, [`PATIENCE`] later, whether the ban was heard as a copy or read.
+//! The publisher's own command closes the sessions and counts them. A ban that came by the list alone closes
+//! sessions too, [`PATIENCE`] later, whether the ban was heard as a copy or read.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -30,14 +30,14 @@ use crate::hub::Hub;
 use crate::metrics::{Loss, Metrics};
 use crate::node::Node;
 
-/// How long a ban of the list waits for the publisher's own command, which counts the sessions that the
-/// command closes. Several times as long as a publisher waits for an edge.
+/// How long a ban of the list waits for the publisher's own command, which counts the sessions that it
+/// closes. Several times as long as a publisher waits for an edge.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// When to look at the list after a ban was heard that should be known already.
+/// When to look at the list after a copy came whose ban should be known already.
 const SOON: Duration = Duration::from_secs(1);
-/// The pause after the list could not be read, less up to a half.
+/// The pause after a failed read of the list, less up to a half.
 const PAUSE: Duration = Duration::from_millis(500);
-/// So many failed reads are a reason to worry; the first is none.
+/// After this many failed reads in a row the log warns; the first is no reason to.
 const WORRYING: u32 = 4;
 
 /// Reads the list.
@@ -47,9 +47,9 @@ pub(crate) struct Reader {
     list: Bans,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
-    /// Whether the whole list was read since the connection stands.
+    /// Whether the whole list was read on the present connection.
     read: watch::Sender<bool>,
-    /// When the list that was read was made.
+    /// When the stream that was read was created.
     created: Option<u64>,
     failures: u32,
     /// How often the list is compared with what was read of it.
@@ -59,8 +59,8 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Subscribes, and reads until the edge is gone, comparing at this interval. The returned receiver
-    /// tells whether the list is known.
+    /// Subscribes, and reads until the edge is gone, comparing at this interval. The returned receiver tells
+    /// whether the list was read.
     pub(crate) async fn start(
         node: &Node,
         list: Bans,
@@ -82,7 +82,7 @@ impl Reader {
             loop {
                 let settle = self.settle.map(|(at, _)| self.bus.awake().real(at));
                 tokio::select! {
-                    // A new connection first: what it brings is worth nothing before it is proved.
+                    // A new connection comes first: its copies are worth nothing before it is proved.
                     biased;
                     changed = state.changed() => {
                         if changed.is_err() {
@@ -108,13 +108,13 @@ impl Reader {
         tokio::select! { () = work => {}, () = gone.cancelled() => {} }
     }
 
-    /// Reads what is missing; says when to look again.
+    /// Reads what is missing. Returns when to look again.
     async fn look(&mut self) -> Instant {
         let view = *self.bus.state().borrow();
         let outcome = self.read_rest().await;
         let now = Instant::now();
         match outcome {
-            // Had the connection changed meanwhile, the proof would be about another one.
+            // If the connection has changed meanwhile, the proof is about another one.
             Ok(()) if *self.bus.state().borrow() == view && view.connected => {
                 self.failures = 0;
                 self.hub.bans().sweep(unix_ms());
@@ -165,7 +165,7 @@ impl Reader {
                 None
             }
             Ordering::Greater => Some(Duration::ZERO),
-            // The ban was read a moment ago, or the list went back.
+            // The ban was read a moment ago, or the stream went back.
             Ordering::Less => Some(SOON),
         }
     }
@@ -186,7 +186,7 @@ impl Reader {
             self.metrics.lost(Loss::Ban, 1);
             tracing::error!(seq, "a ban finds no place: too many users are banned on this edge");
         }
-        // Looked for after the ban was taken: a login that comes later is refused by the ban.
+        // Sessions are looked up after the ban was taken: a login that comes later is refused by the ban.
         if is_news && self.hub.has(&uid) {
             self.hub.bans().owe(&uid, Owed { seq: *seq, stored: *stored_ms, reason });
             self.settle.get_or_insert_with(|| (self.bus.awake().now() + PATIENCE, *seq));
@@ -196,7 +196,7 @@ impl Reader {
     /// Closes the sessions of bans that no publisher told here within [`PATIENCE`].
     fn close_what_is_owed(&mut self) {
         if self.settle.is_none_or(|(at, _)| at > self.bus.awake().now()) {
-            // This process did not run for a while, and nor may the publisher.
+            // This process did not run for a while, and the publisher may not have run either.
             return;
         }
         let Some((_, up_to)) = self.settle.take() else { return };
@@ -205,7 +205,7 @@ impl Reader {
             let ban = self.hub.bans().banned(&uid, unix_ms());
             let closed = match ban {
                 Some(reason) => self.hub.disconnect(&uid, &reason),
-                // The ban has ended, or was lifted; sessions that came back since may stay.
+                // The ban has ended, or was lifted: sessions that came back since may stay.
                 None => self.hub.disconnect_before(&uid, stored, &reason),
             };
             if closed > 0 {

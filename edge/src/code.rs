@@ -1,7 +1,7 @@
-//! What a client is told when something goes wrong: two tables.
+//! Errors and close codes that clients are told: two tables.
 //!
 //! Number, text and advice of an error or a close stand in one row and nowhere else, so that they can't drift
-//! apart. The tables in `deploy/docs/protocol.md` are generated from these, and a test holds them equal.
+//! apart. The tables in `deploy/docs/protocol.md` are generated from these rows, and a test holds them equal.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use std::sync::Arc;
 pub enum ErrorCode {
     /// The op needs a login first.
     NotAuth,
-    /// The token is nobody's.
+    /// The token belongs to nobody.
     AuthFailed,
     /// The token could not be checked.
     AuthUnavailable,
-    /// The frame or one of its fields is not what it should be.
+    /// The frame, or one of its fields, is malformed.
     BadRequest,
     /// There is no such op.
     UnknownOp,
-    /// No rule knows this channel name.
+    /// No channel rule matches this name.
     UnknownChannel,
-    /// More ops a second than allowed.
+    /// The client sends more ops a second than allowed.
     TooManyRequests,
-    /// More subscriptions than allowed.
+    /// The session has as many subscriptions as allowed.
     TooManySubscriptions,
     /// The login has expired.
     AuthExpired,
@@ -42,49 +42,49 @@ pub enum Reconnect {
     WithBackOff,
     /// Come back with a new token only.
     WithNewToken,
-    /// Don't come back by yourself: the same would happen again.
+    /// Don't come back unasked: the same would happen again.
     No,
 }
 
 /// Why a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseCode {
-    /// RFC 6455 was broken.
+    /// The client broke RFC 6455.
     ProtocolError,
-    /// A text frame that is not UTF-8.
+    /// A text frame is not UTF-8.
     NotUtf8,
-    /// A frame above the limit.
+    /// A frame is larger than the limit.
     TooBig,
     /// This edge leaves.
     Leaving,
     /// The token could not be checked.
     AuthUnavailable,
-    /// What is stored can't be read.
+    /// Stored messages can't be read.
     StoreUnavailable,
-    /// A frame that is no op.
+    /// A frame is no op.
     BadRequest,
-    /// The token is nobody's.
+    /// The token belongs to nobody.
     AuthFailed,
     /// The login expired and was not renewed in time.
     AuthExpired,
-    /// Neither a login nor a subscription in time.
+    /// Neither a login nor a subscription came in time.
     NoLogin,
     /// Nothing was heard for too long.
     Silent,
     /// A newer session of the same user took its place.
     Replaced,
-    /// It went on although its ops were refused as too many.
+    /// The client went on although its ops were refused as too many.
     TooManyOps,
-    /// The back end ordered it, or forbade this user to log in for a while.
+    /// The back end closed the session, or banned the user for a while.
     Disconnected,
     /// The user has as many sessions as allowed.
     TooManySessions,
-    /// It takes messages more slowly than they come.
+    /// The client takes messages more slowly than they come.
     TooSlow,
 }
 
 impl ErrorCode {
-    /// All, by number.
+    /// Every code, by number.
     pub const ALL: [Self; 10] = [
         Self::NotAuth,
         Self::AuthFailed,
@@ -98,7 +98,7 @@ impl ErrorCode {
         Self::Unavailable,
     ];
 
-    /// Number, text, and for the documentation: when it comes and what to do.
+    /// Returns number and text, and for the documentation: when the error comes and what to do.
     const fn row(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::NotAuth => (1, "Not Auth", "The channel needs a login: send `auth` first."),
@@ -122,12 +122,12 @@ impl ErrorCode {
         }
     }
 
-    /// The number in `code`.
+    /// Returns the number in `code`.
     pub const fn number(self) -> u16 {
         self.row().0
     }
 
-    /// How counters name it.
+    /// Returns the label of counters.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::NotAuth => "not_auth",
@@ -143,14 +143,14 @@ impl ErrorCode {
         }
     }
 
-    /// The text that `msg` begins with.
+    /// Returns the text that `msg` begins with.
     pub const fn text(self) -> &'static str {
         self.row().1
     }
 }
 
 impl CloseCode {
-    /// All, by number.
+    /// Every code, by number.
     pub const ALL: [Self; 16] = [
         Self::ProtocolError,
         Self::NotUtf8,
@@ -170,7 +170,7 @@ impl CloseCode {
         Self::TooSlow,
     ];
 
-    /// Number, reason (at most 123 bytes), and whether the client may reconnect.
+    /// Returns number, reason (at most 123 bytes), and whether the client may reconnect.
     const fn row(self) -> (u16, &'static str, Reconnect) {
         match self {
             Self::ProtocolError => (1002, "WebSocket protocol error: correct the client", Reconnect::No),
@@ -216,22 +216,22 @@ impl CloseCode {
         }
     }
 
-    /// The number in the close frame.
+    /// Returns the number in the close frame.
     pub const fn number(self) -> u16 {
         self.row().0
     }
 
-    /// The reason in the close frame.
+    /// Returns the reason in the close frame.
     pub const fn reason(self) -> &'static str {
         self.row().1
     }
 
-    /// What the client should do then.
+    /// Returns what the client should do after the close.
     pub const fn reconnect(self) -> Reconnect {
         self.row().2
     }
 
-    /// How counters name it.
+    /// Returns the label of counters.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::ProtocolError => "protocol_error",
@@ -253,7 +253,7 @@ impl CloseCode {
         }
     }
 
-    /// Whether what already waits for the client is written before the close: the client did nothing wrong.
+    /// Returns whether waiting messages are written before the close, since the client did nothing wrong.
     pub(crate) fn lets_finish(self) -> bool {
         matches!(self, Self::Leaving | Self::Replaced | Self::Disconnected)
     }
@@ -270,7 +270,7 @@ impl Reconnect {
     }
 }
 
-/// Both tables as Markdown, as they stand in the documentation.
+/// Returns both tables as Markdown, as they stand in the documentation.
 pub fn tables() -> String {
     let mut page = String::from("| `code` | `msg` | what to do |\n| --- | --- | --- |\n");
     for code in ErrorCode::ALL {

@@ -1,4 +1,4 @@
-//! `[edge]`: every key with its default, and what may not be combined.
+//! `[edge]`: every key with its default, and the combinations that are refused.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -25,44 +25,44 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` are; those of all parts, if they run in one process.
     pub admin: SocketAddr,
-    /// Certificate and key of this port. Without them it speaks plain text.
+    /// Certificate and key of this port. Without them the port speaks plain text.
     pub tls: TlsConfig,
     /// Path of the WebSocket.
     pub path: String,
-    /// Origins of web pages that may connect, e.g. `https://app.example.com`. Empty: all, for a login is a
+    /// Origins of web pages that may connect, e.g. `https://app.example.com`. Empty: all, since a login is a
     /// token inside the socket and there is no cookie to abuse.
     pub origins: Vec<String>,
     /// The largest frame from a client.
     pub max_frame: ByteSize,
-    /// Memory that what waits for one session may take before it is closed as too slow (4503).
+    /// Memory for what waits for one session; beyond it the session is closed as too slow (4503).
     pub outbox: ByteSize,
     /// A client that takes no byte for this long although something waits is closed as too slow (4503).
     #[serde(with = "Span")]
     pub stalled_after: Duration,
-    /// Sessions on this edge; more are refused with 503. 0: as many as come.
+    /// Sessions on this edge; more are refused with 503. 0: no limit.
     pub max_sessions: usize,
-    /// Percent of `max_sessions` from which `/readyz` tells load balancers to send new clients elsewhere;
-    /// ready again once a tenth of them has left.
+    /// Percent of `max_sessions` from which `/readyz` tells load balancers to send new clients elsewhere. The
+    /// edge is ready again once a tenth of these sessions has left.
     pub watermark: u8,
-    /// New connections a second; a second's worth may come at once, more wait up to 2 s for their turn, and
+    /// New connections a second. A second's worth may come at once, more wait up to 2 s for their turn, and
     /// the rest is refused with 503. 0: no limit. The default is what 256 token checks at a time can follow,
-    /// at an eighth of a second each; 100,000 devices are back within a minute.
+    /// at an eighth of a second each; with it, 100,000 devices are back within a minute.
     pub connections_per_second: u32,
     /// New connections a second from one address (of IPv6: one /64); more are refused with 429. 0: no limit.
     pub connections_per_second_per_address: u32,
-    /// How many connections of one address may come at once: an office or a mobile network behind one address
-    /// comes back together.
+    /// How many connections of one address may come at once: the devices of an office or a mobile network
+    /// behind one address come back together.
     pub connection_burst_per_address: u32,
-    /// Sessions from one address (of IPv6: one /64); more are refused with 429. 0: no limit, for thousands of
-    /// users may share one address.
+    /// Sessions from one address (of IPv6: one /64); more are refused with 429. 0: no limit, since thousands
+    /// of users may share one address.
     pub sessions_per_address: usize,
-    /// Addresses and networks to which no limit per address applies: what runs on this machine.
+    /// Addresses and networks to which no limit per address applies. The default is this machine.
     pub exempt_addresses: Vec<String>,
-    /// Proxies and load balancers, by address or network, e.g. `10.0.0.0/8`, that tell the client's real
-    /// address. Nobody else is believed.
+    /// Proxies and load balancers, by address or network, e.g. `10.0.0.0/8`, that name the client's real
+    /// address. No other sender is believed.
     pub trusted_proxies: Vec<String>,
-    /// Where they tell it: `x-forwarded-for` or `forwarded` (RFC 7239). Only this one is read, since proxies
-    /// pass on the other as the client wrote it.
+    /// The header in which they name it: `x-forwarded-for` or `forwarded` (RFC 7239). Only this header is
+    /// read, since proxies pass on the other one as the client wrote it.
     pub forwarded_header: ForwardedHeader,
     /// Sessions of one user on this edge.
     pub sessions_per_user: usize,
@@ -72,13 +72,13 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// Ops that one session may send a second; as many may come at once.
     pub ops_per_second: u32,
-    /// Handshakes at a time. Beyond it, a newcomer takes the place of the address that has the most, or is
-    /// refused with 503.
+    /// Handshakes at a time. Beyond it, a new connection takes the slot of the address that has the most, or
+    /// is refused with 503.
     pub max_handshakes: usize,
-    /// The same from one address (of IPv6: one /64); more are refused with 429, unless a connection of that
-    /// address has said nothing yet, which is ended instead. 0: no limit.
+    /// Handshakes at a time from one address (of IPv6: one /64). Beyond it, a connection of that address that
+    /// has sent nothing yet is ended; if there is none, the new connection is refused with 429. 0: no limit.
     pub max_handshakes_per_address: usize,
-    /// How long a new connection may say nothing. Devices speak at once; a lost packet costs them up to 3 s.
+    /// How long a new connection may send nothing. Devices send at once; a lost packet costs them up to 3 s.
     #[serde(with = "Span")]
     pub first_byte_timeout: Duration,
     /// How long a handshake may take.
@@ -101,10 +101,10 @@ pub struct Config {
     /// How often a session is pinged, give or take a tenth.
     #[serde(with = "Span")]
     pub ping_interval: Duration,
-    /// A session from which nothing came for this long is closed (pongs count).
+    /// A session is closed when nothing came from its client for this long (pongs count).
     #[serde(with = "Span")]
     pub silence: Duration,
-    /// How often this edge says that it lives; the same as `publisher_api.heartbeat`.
+    /// How often this edge sends a heartbeat; the same as `publisher_api.heartbeat`.
     #[serde(with = "Span")]
     pub heartbeat: Duration,
     /// Messages whose counts are remembered for the publishers' questions.
@@ -112,19 +112,20 @@ pub struct Config {
     /// How long the bus may be away before this edge is not ready.
     #[serde(with = "Span")]
     pub bus_grace: Duration,
-    /// Sessions that are given what is stored at a time; each partition has an even share of these places.
+    /// Replays at a time, each of which gives one session stored messages; each partition has an even share.
     pub max_replays: usize,
-    /// How often the channels here are compared with the streams, to find messages whose live copy was lost.
-    /// So a lost copy is late by at most about this.
+    /// How often the channels of this edge are compared with the streams, to find messages whose live copy
+    /// was lost. So such a message is late by at most about this time.
     #[serde(with = "Span")]
     pub sweep_interval: Duration,
-    /// Rules against loss that are switched off. For tests of a debug build; a released program refuses it.
+    /// Rules against loss that are switched off. For tests of a debug build; a released program refuses to
+    /// start with any.
     #[serde(skip_serializing_if = "Faults::is_empty")]
     #[cfg_attr(feature = "schema", schemars(skip))]
     pub faults: Faults,
     /// How sessions are spread over the edges.
     pub balance: BalanceConfig,
-    /// Over how long the sessions are sent away when this edge leaves.
+    /// The time over which the sessions are sent away when this edge leaves.
     #[serde(with = "Span")]
     pub drain_window: Duration,
 }
@@ -185,7 +186,7 @@ impl Config {
         opens.then_some("edge.origins").into_iter().collect()
     }
 
-    /// Adds what is wrong with these values.
+    /// Adds the problems of these values.
     pub fn validate(&self, problems: &mut Problems) {
         let plain = self.path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
         problems.check(self.path.starts_with('/') && plain, "edge.path", || {
@@ -297,10 +298,10 @@ impl Config {
         SessionLimits { sessions, watermark, per_user, policy: self.session_policy }
     }
 
-    /// Who may connect, and how often.
+    /// Returns the limits of the gate.
     ///
     /// # Errors
-    /// A network that is none; [`Config::validate`] finds it first.
+    /// A text that is no network; [`Config::validate`] finds it first.
     pub(crate) fn gate_limits(&self) -> Result<GateLimits, String> {
         Ok(GateLimits {
             per_second: self.connections_per_second,
@@ -315,7 +316,7 @@ impl Config {
     }
 }
 
-/// What the process `edge` reads.
+/// The configuration of the process `edge`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {

@@ -1,8 +1,8 @@
-//! What publishers ask about users: who is online, and "close their sessions".
+//! Answers the commands of publishers about users: who is online, and "close their sessions".
 //!
-//! A ban is on the list before the sessions are closed, and a login is looked up there after it was entered
-//! in the hub: so a login under way is either closed or refused, never missed. A command that this version
-//! does not know is not answered, so that nobody takes the command for obeyed.
+//! A ban is put on the list before the sessions are closed, and a login looks at the list after the login was
+//! entered in the hub. So a login under way is either closed or refused, never missed. A command that this
+//! version does not know is not answered, so that no publisher takes the command for obeyed.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(crate) struct ControlResponder {
 }
 
 impl ControlResponder {
-    /// Subscribes, and listens until the edge is gone.
+    /// Subscribes, and answers commands until the edge is gone.
     pub(crate) async fn start(node: &Node) -> Result<(), RequestError> {
         let commands = node.bus.subscribe(subject::CONTROL_ALL, None, bus::DEADLINE).await?;
         let Node { bus, id, hub, metrics, drain, gone } = node.clone();
@@ -79,7 +79,7 @@ impl ControlResponder {
         }
     }
 
-    /// Carries out a command. None: that is not possible, and nothing of the command was carried out.
+    /// Carries out a command. None: this was not possible, and no part of the command was carried out.
     fn carry_out(&self, command: &Command) -> Option<Vec<UserAnswer>> {
         match command {
             Command::Sessions { users } => {
@@ -112,7 +112,7 @@ impl ControlResponder {
                 list.command(uid, seq, until_ms, reason.clone(), now)
             }
             Until::For(time) => {
-                // Who is let in again stays so, whatever the clock says later.
+                // A user who is let in again stays let in, whatever the clock says later.
                 let until_ms = if time == 0 { 0 } else { now.saturating_add(time) };
                 list.command_unlisted(uid, until_ms, reason.clone(), now)
             }
@@ -123,7 +123,7 @@ impl ControlResponder {
         }
         let banned = list.banned(uid, now).is_some();
         if bans && !banned {
-            // The list as it was read is past this ban and does not have it: the stream may be another one by
+            // The list was read beyond this ban and does not contain it: the stream may be another one by
             // now.
             self.hub.doubt().notify_one();
         }
@@ -134,7 +134,7 @@ impl ControlResponder {
 /// How long a ban lasts.
 #[derive(Debug, Clone, Copy)]
 enum Until {
-    /// As the stream stores it.
+    /// Until the end that the stream stores.
     Stored(StoredAt),
     /// For so many milliseconds: the publisher stores no bans.
     For(u64),

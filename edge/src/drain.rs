@@ -1,7 +1,8 @@
 //! Leaving gently: sessions are sent away one after the other, so that they don't all come back in the same
 //! moment.
 //!
-//! Messages are delivered and questions answered until the last session is gone; only then the edge says bye.
+//! Messages are delivered and questions answered until the last session is gone; only then does the edge say
+//! bye.
 
 use std::time::Duration;
 
@@ -15,16 +16,16 @@ use crate::node::Node;
 
 /// The longest pause between two closes: few sessions need no long farewell.
 const MAX_PAUSE: Duration = Duration::from_millis(10);
-/// How long the first sessions have to open another connection, if they can make use of it.
+/// How long the first clients have to open another connection, if they can make use of it.
 const LEAD: Duration = Duration::from_secs(2);
-/// How long the last sessions may take, after the window, to read what waits for them and answer the close.
+/// How long the last clients may take, after the window, to read what waits for them and answer the close.
 const LAST_GRACE: Duration = Duration::from_millis(4_500);
-/// How often it is looked whether all are gone.
+/// How often to check whether all sessions are gone.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Waits for the drain to begin, then empties the hub over `window`; then the edge is gone.
 pub(crate) async fn leave(node: Node, phase: watch::Sender<EdgeState>, window: Duration) {
-    // Whatever happens here, the tasks that work until then end.
+    // The guard ends the tasks that work until then, whatever happens here.
     let gone = node.gone.clone().drop_guard();
     node.drain.begun().await;
     phase.send_replace(EdgeState::Draining);
@@ -40,7 +41,7 @@ async fn empty(hub: &Hub, window: Duration) {
     let handles = hub.handles();
     let pause = pause(handles.len(), window);
     if hub.following_and_replaying().0 > 0 {
-        // A client that can go on elsewhere from its position gets the time to open the new connection first.
+        // A client that can go on elsewhere from its position first gets the time to open the new connection.
         let lead = LEAD.min(window / 4);
         for (index, handle) in (0_u32..).zip(&handles) {
             handle.outbox.announce_close(Instant::now() + lead + pause * index);
@@ -48,7 +49,7 @@ async fn empty(hub: &Hub, window: Duration) {
         sleep(lead).await;
     }
     let mut ticks = interval(pause);
-    // A late tick is made up for, so that the window holds.
+    // Late ticks are made up for, so that the window holds.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for handle in handles {
         ticks.tick().await;
@@ -58,14 +59,15 @@ async fn empty(hub: &Hub, window: Duration) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while hub.sessions() > 0 {
         looks.tick().await;
-        // A client that was in a handshake when the drain began is here now.
+        // Clients that were in a handshake when the drain began are here now.
         for handle in hub.handles() {
             handle.outbox.close(CloseCode::Leaving);
         }
     }
 }
 
-/// The pause between two closes so that so many take the whole window, or less if they are few.
+/// Returns the pause between two closes, so that the closes take the whole window, or less if the sessions
+/// are few.
 fn pause(sessions: usize, window: Duration) -> Duration {
     let sessions = u32::try_from(sessions.max(1)).unwrap_or(u32::MAX);
     (window / sessions).clamp(Duration::from_nanos(1), MAX_PAUSE)

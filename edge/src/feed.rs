@@ -1,10 +1,10 @@
-//! Everything from the bus, in one order: messages to their sessions, and answers to publishers that count
-//! them.
+//! Takes everything from the bus in one order: messages for sessions, and the questions of publishers that
+//! count them.
 //!
 //! There is one subscription and one loop. A publisher's question follows its messages on the same
-//! connection, so when it comes out of this loop the messages were handled and their counts are known; that
-//! is what makes the counts exact. The loop waits for nothing but the bus: a session takes a message or not,
-//! and answers go out through a task of their own.
+//! connection. So when the question comes out of this loop, the messages were handled and their counts are
+//! known; that makes the counts exact. The loop waits for nothing but the bus: a session takes a message or
+//! not, and answers go out through a task of their own.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ use crate::recovery::asks::{Addressed, AskResponder};
 use crate::recovery::live::{BusCopy, LiveCopies};
 use crate::spans;
 
-/// Answers that may wait for the bus; beyond, the publisher will say that its counts are incomplete.
+/// Answers that may wait for the bus; if there are more, the publisher will say that its counts are
+/// incomplete.
 const MAX_ANSWERS: usize = 1_024;
 
 /// The task that takes everything from the bus.
@@ -37,7 +38,7 @@ const MAX_ANSWERS: usize = 1_024;
 pub(crate) struct Feed {
     hub: Arc<Hub>,
     recovery: Arc<Recovery>,
-    /// Where live copies of stored messages go.
+    /// The entry to recovery for live copies of stored messages.
     copies: LiveCopies,
     responder: AskResponder,
     metrics: Arc<Metrics>,
@@ -72,18 +73,19 @@ impl Feed {
         let (intake, backlog) = backlog::open(backlog::BYTES);
         let filling = fill(messages, intake, Arc::clone(&recovery), Arc::clone(&metrics), gone.clone());
         drain.spawn_vital("edge-intake", filling);
-        // Not begun anew: what it was handling could be lost, and its sessions find it elsewhere.
+        // The task is not restarted: the message that it was handling could be lost. Its sessions find that
+        // message at another edge.
         let feed = Self { hub, recovery, copies, responder, metrics };
         drain.spawn_vital("edge-feed", feed.listen(backlog, gone));
         Ok(active)
     }
 
-    /// Ends with `gone`; dropping the sender then ends the task that sends answers.
+    /// Runs the loop until `gone` is cancelled; dropping the sender then ends the task that sends answers.
     async fn listen(mut self, mut messages: Backlog, gone: CancellationToken) {
         loop {
             tokio::select! {
                 biased;
-                // First, since the task that fills the backlog ends with it, too.
+                // Checked first, since the task that fills the backlog ends with `gone`, too.
                 () = gone.cancelled() => return,
                 message = messages.next() => match message {
                     Some(message) => self.on_message(message),
@@ -133,7 +135,7 @@ impl Feed {
         tracing::trace!(message_id = %live.id, sessions = counts.sessions, failed = counts.failed, "delivered");
     }
 
-    /// Hands the live copy of a stored message to recovery, one that can't be read too.
+    /// Hands the live copy of a stored message to recovery, even a copy that can't be read.
     fn deliver_stored(&mut self, partition: u32, channel: &str, seq: u64, message: &Message) {
         let headers = message.headers.as_ref();
         let before = number(headers, headers::LAST_SEQUENCE).unwrap_or(0);
@@ -174,7 +176,7 @@ async fn send_answers(bus: &Bus, waiting: &mut mpsc::Receiver<Addressed>, metric
     }
 }
 
-/// Takes what comes from the bus at once, so that what waits is bounded in bytes.
+/// Moves what comes from the bus into the backlog at once, so that what waits is bounded in bytes.
 async fn fill(
     mut messages: Subscriber,
     intake: Intake,
@@ -191,7 +193,7 @@ async fn fill(
         let Some(message) = message else { return };
         let fits = intake.take(message);
         if !fits && intake.is_closed() {
-            // The feed has ended: nothing is too much for it.
+            // The feed has ended, so nothing is lost here.
             return;
         }
         if !fits {

@@ -1,7 +1,7 @@
 //! WebSocket frames as a server sends them (RFC 6455, 5.2): whole, unmasked, and encoded once.
 //!
-//! A frame is one buffer, header and payload together, so that all sessions share it and writing it takes no
-//! copy. What it costs while it waits is known to within what the allocator does: see [`Frame::cost`] and
+//! A frame is one buffer, header and payload together, so that all sessions share it and writing takes no
+//! copy. The memory of a waiting frame is known up to the overhead of the allocator: see [`Frame::cost`] and
 //! [`FrameMemory`].
 
 use std::sync::Arc;
@@ -19,21 +19,21 @@ const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
-/// Bytes that the reason in a close frame may have.
+/// The most bytes of the reason in a close frame.
 const MAX_REASON: usize = 123;
 
-/// What a block of so many bytes takes of the heap, as glibc's and musl's allocators have it on 64 bits.
+/// Returns the heap that a block of so many bytes takes in the allocators of glibc and musl on 64 bits.
 pub(crate) const fn block(bytes: usize) -> usize {
     let rounded = (bytes + 8).next_multiple_of(16);
     if rounded < 32 { 32 } else { rounded }
 }
 
-/// What the bodies of an edge's frames take, each once, however many sessions it waits for.
+/// Counts the memory of the frame bodies of an edge, each once, however many sessions share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FrameMemory(Arc<AtomicUsize>);
 
 impl FrameMemory {
-    /// In bytes.
+    /// Returns the memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -43,13 +43,13 @@ impl FrameMemory {
 #[derive(Debug)]
 struct Body {
     bytes: Box<[u8]>,
-    /// Where it is counted.
+    /// Where the body is counted.
     memory: Option<FrameMemory>,
 }
 
 impl Body {
     const fn cost(&self) -> usize {
-        // An `Arc` has two counters beside what it holds.
+        // An `Arc` stores two counters next to its value.
         block(2 * size_of::<usize>() + size_of::<Self>()) + block(self.bytes.len())
     }
 }
@@ -62,7 +62,7 @@ impl Drop for Body {
     }
 }
 
-/// One of a session's subscriptions. A new one of the same channel has another number.
+/// The number of one of a session's subscriptions. A new subscription of the same channel has another number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SubscriptionId(pub(crate) u32);
 
@@ -70,13 +70,13 @@ pub(crate) struct SubscriptionId(pub(crate) u32);
 #[derive(Debug)]
 pub(crate) struct Frame {
     body: Arc<Body>,
-    /// What the session receives it for; none for what the server says itself.
+    /// The subscription that the frame belongs to; none for frames of the server itself.
     subscription: Option<SubscriptionId>,
-    /// Only for a message whose trace is sampled.
+    /// Set only for a message whose trace is sampled.
     mark: Option<Box<Mark>>,
 }
 
-/// What makes spans of its way to the sockets.
+/// Makes spans of the frame's way to the sockets.
 #[derive(Debug)]
 enum Mark {
     /// The frame that all sessions are offered.
@@ -94,7 +94,8 @@ impl PartialEq for Frame {
 impl Eq for Frame {}
 
 impl Frame {
-    /// A message as its publisher wrote it. Copies the payload, which may be a slice of a read buffer.
+    /// Encodes a message as its publisher wrote it. Copies the payload, which may be a slice of a read
+    /// buffer.
     pub(crate) fn message(kind: Kind, payload: &[u8]) -> Self {
         match kind {
             Kind::Text => Self::encode(TEXT, payload),
@@ -102,13 +103,13 @@ impl Frame {
         }
     }
 
-    /// Its way to the sockets becomes part of the trace of this delivery, if that is sampled.
+    /// Makes the frame's way to the sockets part of the trace of this delivery, if that is sampled.
     pub(crate) fn traced(mut self, delivery: &Span) -> Self {
         self.mark = Writes::of(delivery).map(|writes| Box::new(Mark::Offered(writes)));
         self
     }
 
-    /// The same frame for one subscription of one session. The bytes are shared.
+    /// Returns the same frame for one subscription of one session. The bytes are shared.
     pub(crate) fn for_subscription(&self, subscription: SubscriptionId) -> Self {
         let mark = match self.mark.as_deref() {
             None | Some(Mark::Writing(_)) => None,
@@ -117,40 +118,40 @@ impl Frame {
         Self { body: Arc::clone(&self.body), subscription: Some(subscription), mark }
     }
 
-    /// A frame that only one session is given, for this subscription.
+    /// Marks a frame that only one session gets as one of this subscription.
     pub(crate) fn of(mut self, subscription: SubscriptionId) -> Self {
         self.subscription = Some(subscription);
         self
     }
 
-    /// Whether the session receives it for this subscription.
+    /// Returns whether the frame belongs to this subscription.
     pub(crate) fn is_of(&self, subscription: SubscriptionId) -> bool {
         self.subscription == Some(subscription)
     }
 
-    /// Its last byte is with the system.
+    /// Ends the frame's span: its last byte is with the system.
     pub(crate) fn written(self) {
         if let Some(Mark::Writing(write)) = self.mark.map(|mark| *mark) {
             write.done();
         }
     }
 
-    /// Something that the server says itself.
+    /// Encodes a text of the server itself.
     pub(crate) fn text(text: &str) -> Self {
         Self::encode(TEXT, text.as_bytes())
     }
 
-    /// Asks the client's WebSocket library for a sign of life.
+    /// Encodes a ping, which asks the client's WebSocket library for a sign of life.
     pub(crate) fn ping() -> Self {
         Self::already_encoded(vec![FIN | PING, 0])
     }
 
-    /// The last frame.
+    /// Encodes a close frame, the last one of a connection.
     pub(crate) fn close(code: CloseCode) -> Self {
         Self::close_saying(code, code.reason())
     }
 
-    /// The last frame, with a reason of its own, cut to what fits.
+    /// Encodes a close frame with a reason of its own, cut to what fits.
     pub(crate) fn close_saying(code: CloseCode, reason: &str) -> Self {
         let mut payload = code.number().to_be_bytes().to_vec();
         let end = reason.floor_char_boundary(MAX_REASON);
@@ -158,13 +159,14 @@ impl Frame {
         Self::encode(CLOSE, &payload)
     }
 
-    /// Bytes with their headers, as the WebSocket library wrote them.
+    /// Takes bytes with their headers, as the WebSocket library wrote them.
     pub(crate) fn already_encoded(bytes: Vec<u8>) -> Self {
         let body = Body { bytes: bytes.into(), memory: None };
         Self { body: Arc::new(body), subscription: None, mark: None }
     }
 
-    /// Is counted there for as long as any session has it. To be called before it is shared.
+    /// Counts the frame in `memory` for as long as any session has it. To be called before the frame is
+    /// shared.
     pub(crate) fn counted(mut self, memory: &FrameMemory) -> Self {
         if let Some(body) = Arc::get_mut(&mut self.body).filter(|body| body.memory.is_none()) {
             memory.0.fetch_add(body.cost(), Ordering::Relaxed);
@@ -173,17 +175,17 @@ impl Frame {
         self
     }
 
-    /// All of its bytes.
+    /// Returns all bytes of the frame.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.body.bytes
     }
 
-    /// What it takes of the heap beside its place in a queue, if nobody else has it.
+    /// Returns the heap memory of the frame, without its slot in a queue and as if no other session had it.
     pub(crate) fn cost(&self) -> usize {
         self.body.cost()
     }
 
-    /// How many bytes it has on the wire.
+    /// Returns the bytes of the frame on the wire.
     pub(crate) fn len(&self) -> usize {
         self.body.bytes.len()
     }

@@ -1,4 +1,5 @@
-//! Arbitrary bytes from one client, without a socket: what the fuzz target and the test over its corpus run.
+//! Arbitrary bytes from one client, without a socket: the entry point of the fuzz target, and of the test
+//! over its corpus.
 
 use std::collections::HashSet;
 use std::io;
@@ -24,9 +25,9 @@ use crate::transport::{Event, Transport};
 
 const MAX_FRAME: usize = 512;
 
-/// Takes `input` as what one client sends behind its handshake, in three different ways of cutting it, and
-/// plays both the edge around the conversation and an auth-adapter that goes by the token's length. Returns
-/// the number of effects.
+/// Takes `input` as the bytes that one client sends behind its handshake, cut in three different ways. Plays
+/// both the edge around the conversation and an auth-adapter that goes by the token's length. Returns the
+/// number of effects.
 ///
 /// # Panics
 /// If the socket or the conversation breaks one of its promises.
@@ -43,7 +44,7 @@ fn converse(input: &[u8], piece: usize) -> Vec<String> {
     let mut transport = Transport::new(stream, b"", MAX_FRAME);
     let mut context = Context::from_waker(Waker::noop());
     loop {
-        // Everything is there, so nothing is ever waited for.
+        // All input is there, so the future never waits.
         let polled = {
             let next = pin!(transport.next(true));
             next.poll(&mut context)
@@ -68,7 +69,7 @@ fn converse(input: &[u8], piece: usize) -> Vec<String> {
     talk.seen
 }
 
-/// A conversation, and what must hold of it.
+/// A conversation, with the invariants that are checked.
 struct Talk {
     state: State,
     now: Instant,
@@ -170,7 +171,7 @@ impl Talk {
     }
 }
 
-/// An auth-adapter that knows nobody personally.
+/// Answers like an auth-adapter that goes by the token's length.
 fn verdict(token: &str) -> Verified {
     let uid = Uid::parse(token);
     match (uid, token.len() % 8) {
@@ -182,7 +183,7 @@ fn verdict(token: &str) -> Verified {
     }
 }
 
-/// A stream from which at most so many bytes come at a time, and which takes whatever is written.
+/// A stream that gives at most so many bytes at a time, and takes whatever is written.
 struct Pieces<'i> {
     input: &'i [u8],
     piece: usize,

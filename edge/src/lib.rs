@@ -101,8 +101,8 @@ use recovery::{Recovery, RecoveryLimits};
 use session::Deps;
 use upgrade::Door;
 
-/// What an edge may need beyond its drain window: the last sessions read what waits for them, and it says
-/// bye.
+/// What an edge may need beyond its drain window: the last clients read what waits for them, and the edge
+/// says bye.
 const LEAVING_GRACE: Duration = Duration::from_secs(5);
 
 /// How long an edge that is being announced lets connections wait rather than refuse them; at least three
@@ -118,8 +118,8 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Binds the port and starts. The edge takes clients, and is ready as `health` tells, once the publishers
-    /// know of it.
+    /// Binds the port and starts. The edge takes clients once the publishers know of it, and is then ready as
+    /// `health` tells.
     ///
     /// # Errors
     /// The port is taken, or the bus takes no subscription.
@@ -154,7 +154,7 @@ impl Edge {
         let active = Feed::start(&node, Arc::clone(&recovery)).await.context(deaf)?;
         let leaders = node.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(deaf)?;
         let sweeper = Sweeper::new(Arc::clone(&recovery), active.clone(), leaders, config.sweep_interval);
-        // Not begun anew: channels that it was comparing would stay behind.
+        // The task is not restarted: channels that it was comparing would be left behind.
         node.drain.spawn_vital("edge-sweep", sweeper.run());
         control::ControlResponder::start(&node).await.context(deaf)?;
         let list = Bans::new(&node.bus, history.replicas);
@@ -212,14 +212,14 @@ impl Edge {
     }
 }
 
-/// Waits until this edge may take clients, or leaves; no longer than `patience`.
+/// Waits until this edge may take clients, or leaves, for at most `patience`.
 async fn announced(phase: &mut watch::Receiver<EdgeState>, patience: Duration) {
     let announced = phase.wait_for(|phase| *phase != EdgeState::Starting);
     // A client that comes later is told why it is refused.
     let _ = tokio::time::timeout(patience, announced).await;
 }
 
-/// Opens the streams of history, and what follows them.
+/// Opens the streams of history, and starts the tasks that follow them.
 fn recovery(node: &Node, config: &Config, history: &HistoryConfig, registry: &mut Registry) -> Recovery {
     let history = History::open(&node.bus, history, Role::Reader, &node.drain);
     let limits = RecoveryLimits {
@@ -232,7 +232,7 @@ fn recovery(node: &Node, config: &Config, history: &HistoryConfig, registry: &mu
     Recovery::new(history, Arc::clone(&node.hub), limits, metrics, node.drain.clone(), node.gone.clone())
 }
 
-/// Returns what all sessions share.
+/// Returns the deps that all sessions share.
 fn deps(
     config: &Config,
     node: &Node,

@@ -1,10 +1,11 @@
-//! The client port: takes connections, bounds what is under way, and makes sessions of those that upgrade.
+//! The client port: accepts connections, bounds the handshakes under way, and makes sessions of connections
+//! that upgrade.
 //!
-//! A connection takes a slot until it has upgraded or failed, and has a deadline however it behaves. One
-//! address has so many slots, and once all are taken the address with the most yields one to each of the
-//! others. A client that says nothing yields its slot to the next client of its own address as well. When
-//! there is no slot, the client is told so in a few bytes; when there are too many even for that, it is
-//! dropped and counted.
+//! A connection holds a slot until it has upgraded or failed, and has a deadline however it behaves. One
+//! address may hold a limited number of slots. Once all slots are taken, the address with the most yields one
+//! to each of the others. A client that sends nothing yields its slot to the next client of its own address
+//! as well. If there is no slot, the client is told so in a few bytes; if there are too many clients even for
+//! that, the connection is dropped and counted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,9 +25,9 @@ use crate::session::{self, Deps};
 use crate::transport::Transport;
 use crate::upgrade::{Door, Remote, Upgraded};
 
-/// How long it may take to read a refusal.
+/// How long a client may take to read a refusal.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
-/// What is read of a request that is refused unread.
+/// Bytes that are read of a request that is refused unread.
 const REFUSED_BYTES: u64 = 16 << 10;
 /// The pause when the system can't accept, for example because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -34,19 +35,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The bounds of the port.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Handshakes at a time.
+    /// Handshakes under way at a time.
     pub(crate) handshakes: usize,
-    /// The same from one address; 0: no limit.
+    /// Handshakes of one address under way at a time; 0: no limit.
     pub(crate) handshakes_per_address: usize,
-    /// For the first byte.
+    /// The time for the first byte.
     pub(crate) first_byte: Duration,
-    /// For a whole handshake.
+    /// The time for a whole handshake.
     pub(crate) timeout: Duration,
     /// Bytes in one frame from a client.
     pub(crate) max_frame: usize,
 }
 
-/// Everything that a connection needs.
+/// The deps of a connection.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) door: Door,
@@ -57,11 +58,11 @@ pub(crate) struct Port {
     pub(crate) drain: Drain,
 }
 
-/// The slots of what may be under way.
+/// The slots of handshakes and of refusals.
 #[derive(Debug)]
 pub(crate) struct PortSlots {
     handshakes: Arc<Slots>,
-    /// Refusals that are being told.
+    /// Slots for refusals that are being sent.
     refusals: Arc<Slots>,
 }
 
@@ -72,7 +73,7 @@ impl PortSlots {
     }
 }
 
-/// Takes connections until the drain begins; then the port is closed.
+/// Accepts connections until the drain begins; then the port is closed.
 pub(crate) async fn serve(listener: &TcpListener, port: &Arc<Port>, slots: &PortSlots) {
     loop {
         let accepted = tokio::select! {
@@ -91,7 +92,7 @@ pub(crate) async fn serve(listener: &TcpListener, port: &Arc<Port>, slots: &Port
 }
 
 impl Port {
-    /// Begins a handshake, or refuses it; without waiting for either.
+    /// Begins a handshake or refuses it, and waits for neither.
     fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, slots: &PortSlots) {
         match self.admit(address, &slots.handshakes) {
             Ok((remote, slot)) => {
@@ -102,8 +103,9 @@ impl Port {
         }
     }
 
-    /// The gate first, so that an address pays for what it is refused, too. A proxy's clients enter when it
-    /// has told who they are; until then its slots are not taken away from it.
+    /// Admits a connection. The gate comes first, so that an address pays for refused connections, too.
+    /// Clients of a proxy enter the gate once the proxy has named them; until then their slots are not taken
+    /// away from the proxy.
     fn admit(&self, address: SocketAddr, slots: &Arc<Slots>) -> Result<(Remote, Slot), TooMany> {
         let gate = &self.door.gate;
         let (remote, slot) = match gate.visitor_at(address.ip()) {
@@ -126,7 +128,7 @@ impl Port {
 
     async fn welcome(&self, stream: TcpStream, remote: Remote, slot: Slot) {
         let _held = GaugeGuard::new(&self.metrics.handshakes);
-        // Messages are small and wait for nothing; without it they would.
+        // Messages are small and must not wait; without this option they would.
         if stream.set_nodelay(true).is_err() {
             return self.metrics.refused(Refusal::Broken);
         }
@@ -151,7 +153,7 @@ impl Port {
         }
     }
 
-    /// The whole handshake: the first byte, the client's turn, TLS, HTTP.
+    /// Performs the whole handshake: the first byte, the client's turn, TLS, HTTP.
     async fn shake(&self, stream: TcpStream, remote: Remote, slot: &Slot) -> Result<Upgraded, Refusal> {
         match timeout(self.bounds.first_byte, stream.peek(&mut [0])).await {
             Ok(Ok(1..)) => {}
@@ -159,7 +161,7 @@ impl Port {
             Err(_) => return Err(Refusal::Silent),
         }
         if let Remote::Client(_) = remote {
-            // From here on it is this edge that makes the client wait.
+            // From here on this edge makes the client wait.
             slot.claim(Claim::Idle);
             match self.door.gate.turn(Instant::now()) {
                 Ok(wait) if wait.is_zero() => {}
@@ -176,7 +178,7 @@ impl Port {
         self.door.handshake(stream, remote, slot).await
     }
 
-    /// The connection, with TLS if this port speaks it. None: the client doesn't.
+    /// Returns the connection, with TLS if this port speaks it. None: the client's TLS failed.
     async fn secured(&self, stream: TcpStream) -> Option<Stream> {
         match &self.tls {
             None => Some(stream.into()),
@@ -190,8 +192,9 @@ impl Port {
         }
     }
 
-    /// Says why not, without reading the request first; if there are too many even for that, says nothing.
-    /// With TLS it says nothing either, since that would cost the very handshake that is saved.
+    /// Sends a refusal, without reading the request first; if there are too many refusals even for that,
+    /// sends nothing. With TLS nothing is sent either, since that would cost the very handshake that is
+    /// saved.
     fn refuse(&self, stream: TcpStream, address: SocketAddr, too_many: TooMany, slots: &PortSlots) {
         if self.tls.is_some() {
             return self.metrics.refused(too_many.refusal);
@@ -208,18 +211,18 @@ impl Port {
     }
 }
 
-/// Writes a refusal.
+/// Writes a refusal to the client.
 async fn tell(mut stream: TcpStream, too_many: TooMany) {
     let told = async {
         stream.write_all(answer(too_many).as_bytes()).await?;
         stream.shutdown().await?;
-        // Closing with unread bytes would take the answer back.
+        // Closing with unread bytes would discard the answer.
         let mut rest = stream.take(REFUSED_BYTES);
         let mut request = [0; 512];
         while rest.read(&mut request).await? > 0 {}
         Ok::<_, std::io::Error>(())
     };
-    // It may be gone already, or slow.
+    // The client may be gone already, or slow.
     let _ = timeout(REFUSAL_PATIENCE, told).await;
 }
 

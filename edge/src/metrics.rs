@@ -1,4 +1,4 @@
-//! What this part counts. Labels come from small fixed sets, never from a client.
+//! The metrics of this part. Labels come from small fixed sets, never from a client.
 
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -21,30 +21,31 @@ pub(crate) enum MoveReason {
     Age,
 }
 
-/// How a handshake ended that did not become a session, or why nobody even began one.
+/// Why a connection became no session, in its handshake or before it began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// No WebSocket handshake, or not here.
+    /// The request is no WebSocket handshake, or not one for this path.
     NotAHandshake,
-    /// A web page from elsewhere.
+    /// The web page that connects is none of those allowed.
     Origin,
     /// This edge is not announced yet.
     Starting,
     /// This edge leaves.
     Leaving,
-    /// As many sessions as allowed.
+    /// The edge has as many sessions as allowed.
     Full,
-    /// As many handshakes at a time as allowed.
+    /// The edge has as many handshakes under way as allowed.
     Busy,
-    /// So many that there is no time to say so.
+    /// So many connections come that there is no time to say so.
     Flood,
-    /// No first byte in time.
+    /// The client sent no first byte in time.
     Silent,
-    /// The slot went to another address, because all were taken and its own had the most.
+    /// The slot went to another address, because all slots were taken and the client's own address had the
+    /// most.
     Displaced,
-    /// Not finished in time.
+    /// The handshake was not finished in time.
     Slow,
-    /// The connection broke, or what came was not HTTP.
+    /// The connection broke, or the client sent no HTTP.
     Broken,
     /// The system could not accept the connection.
     Accept,
@@ -52,23 +53,22 @@ pub(crate) enum Refusal {
     EdgeRate,
     /// More connections a second than one address may make.
     AddressRate,
-    /// As many handshakes under way as one address may have.
+    /// The address has as many handshakes under way as allowed.
     AddressHandshakes,
-    /// As many sessions as one address may have.
+    /// The address has as many sessions as allowed.
     AddressSessions,
 }
 
-/// What was thrown away or could not be used.
+/// Something that was thrown away or could not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
     /// Messages that waited for a session when it was closed.
     Closed,
     /// Messages that waited for the user who was logged in before.
     OtherUser,
-    /// Messages that were kept back for a subscription when its client ended it.
+    /// Messages that were held back for a subscription when its client ended it.
     Unsubscribed,
-    /// Messages that waited for a subscription when its client asked for what comes after a position in its
-    /// place.
+    /// Messages that waited for a subscription when its client subscribed anew with a position instead.
     Resubscribed,
     /// A message from the bus that can't be read.
     BadMessage,
@@ -94,7 +94,7 @@ pub(crate) enum Loss {
     Ban,
 }
 
-/// What became of a token.
+/// The outcome of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoginOutcome {
     Known,
@@ -120,12 +120,12 @@ struct Coded {
     reason: &'static str,
 }
 
-/// Messages offered to sessions, by what became of them.
+/// Messages offered to sessions, by outcome.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Deliveries(Family<Outcome, Counter>);
 
 impl Deliveries {
-    /// A message was offered to so many sessions.
+    /// Counts the offers of one message to sessions.
     pub(crate) fn count(&self, accepted: u64, failed: u64) {
         for (outcome, number) in [("accepted", accepted), ("failed", failed)] {
             if number > 0 {
@@ -149,11 +149,11 @@ pub(crate) struct Metrics {
     /// Other edges that are known.
     pub(crate) other_edges: Gauge,
     moved: Family<Reason, Counter>,
-    /// Addresses whose rate is kept.
+    /// Addresses whose rate is tracked.
     pub(crate) tracked_addresses: Gauge,
-    /// Connections whose address was not held to its rate, because too many others were.
+    /// Connections whose address was not limited to its rate, because too many addresses were tracked.
     pub(crate) untracked_addresses: Counter,
-    /// Requests that told of another address, from a remote address that is not trusted.
+    /// Requests that named another address, from a remote address that is not trusted.
     pub(crate) forwarded_ignored: Counter,
     messages: Counter,
     /// Questions of publishers that were answered.
@@ -228,18 +228,18 @@ impl Metrics {
         metrics
     }
 
-    /// A session ended; without a code, the client ended it.
+    /// Counts the end of a session; without a code, the client ended it.
     pub(crate) fn closed(&self, code: Option<CloseCode>) {
         let (code, reason) = code.map_or((0, "by_client"), |code| (code.number(), code.label()));
         self.closed.get_or_create(&Coded { code, reason }).inc();
     }
 
-    /// A client was told an error.
+    /// Counts an error that a client was told.
     pub(crate) fn error(&self, code: ErrorCode) {
         self.errors.get_or_create(&Coded { code: code.number(), reason: code.label() }).inc();
     }
 
-    /// So many sessions were asked to move.
+    /// Counts sessions that were asked to move.
     pub(crate) fn moved(&self, why: MoveReason, number: usize) {
         let reason = match why {
             MoveReason::Uneven => "uneven",
@@ -250,7 +250,7 @@ impl Metrics {
         }
     }
 
-    /// A connection did not become a session.
+    /// Counts a connection that became no session.
     pub(crate) fn refused(&self, refusal: Refusal) {
         let reason = match refusal {
             Refusal::NotAHandshake => "not_a_handshake",
@@ -273,18 +273,18 @@ impl Metrics {
         self.refused.get_or_create(&Reason { reason }).inc();
     }
 
-    /// A message came over the bus.
+    /// Counts a message that came over the bus.
     pub(crate) fn received(&self, bytes: usize) {
         self.messages.inc();
         self.message_bytes.inc_by(bytes as u64);
     }
 
-    /// A check of a token took so long, the wait for a slot included.
+    /// Records how long a token check took, the wait for a slot included.
     pub(crate) fn login_took(&self, time: Duration) {
         self.login_duration.observe(time.as_secs_f64());
     }
 
-    /// A token was checked.
+    /// Counts the outcome of a login.
     pub(crate) fn login(&self, outcome: LoginOutcome) {
         let outcome = match outcome {
             LoginOutcome::Known => "known",
@@ -296,12 +296,12 @@ impl Metrics {
         self.logins.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// A message was offered to so many sessions.
+    /// Counts the offers of one message to sessions.
     pub(crate) fn delivered(&self, accepted: u64, failed: u64) {
         self.deliveries.count(accepted, failed);
     }
 
-    /// Something was thrown away.
+    /// Counts what was thrown away.
     pub(crate) fn lost(&self, loss: Loss, number: usize) {
         let reason = match loss {
             Loss::Closed => "closed",

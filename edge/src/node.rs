@@ -1,4 +1,4 @@
-//! What every task of one edge shares.
+//! The shared handles of one edge.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 
-/// How this part is named in logs, readiness and bus connections.
+/// The name of this part in logs, readiness and bus connections.
 pub const PART: &str = "edge";
 
-/// What everything in one edge shares. Cheap to clone.
+/// The handles that every task of one edge shares. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) bus: Bus,
     pub(crate) id: NodeId,
     pub(crate) hub: Arc<Hub>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Every task of this edge runs on it.
+    /// The drain on which every task of this edge runs.
     pub(crate) drain: Drain,
     /// Cancelled when the last session has left; until then messages are delivered and questions answered.
     pub(crate) gone: CancellationToken,

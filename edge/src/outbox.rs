@@ -1,11 +1,11 @@
-//! What others have for one session: messages, and the command to close.
+//! What waits for one session: messages, and the command to close.
 //!
-//! `offer` never waits: above the bound the session is closed as too slow, and everybody else goes on. The
-//! bound is in bytes of memory, because one message of 256 KiB is not one of 20 bytes, and a thousand of 20
-//! bytes take five times as much: each frame counts with its body, as if nobody else had it, and the queue
-//! with its capacity. What was taken and is not written yet counts too. A single frame is always admitted to
-//! an empty outbox. Nothing is allocated while nothing waits, for most sessions are idle. After the close
-//! every offer is refused.
+//! `offer` never waits: above the bound the session is closed as too slow, and all other sessions go on. The
+//! bound is in bytes of memory: a message of 256 KiB is not like a message of 20 bytes, and a thousand
+//! messages of 20 bytes take five times their bytes. Each frame counts with its body, as if no other session
+//! had it, and the queue counts with its capacity. Frames that were taken but not written yet count too. An
+//! empty outbox always admits a single frame. Nothing is allocated while nothing waits, since most sessions
+//! are idle. After the close every offer is refused.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,15 +18,15 @@ use crate::code::CloseCode;
 use crate::code::CloseReason;
 use crate::frame::{Frame, SubscriptionId};
 
-/// Places that a queue begins with, and gets at least when it grows.
+/// The capacity that a queue begins with, and the least by which it grows.
 const PLACES: usize = 4;
 
-/// What became of an offer.
+/// The outcome of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offer {
-    /// It waits to be written.
+    /// The frame waits to be written.
     Accepted,
-    /// It was one too many; the session is closed.
+    /// The frame was one too many; the session is closed.
     Full,
     /// The session was being closed already.
     Closed,
@@ -37,48 +37,50 @@ pub(crate) enum Offer {
 pub(crate) enum Call {
     /// Frames wait to be taken.
     Deliver,
-    /// The session will be closed then, and should tell its client so, if that can make use of it.
+    /// The session will be closed at this time, and should tell its client so, if the client can make use of
+    /// it.
     Farewell(Instant),
     /// The session must end.
     Close(CloseCode),
 }
 
-/// One session's outbox, shared by its task and all that have something for it.
+/// One session's outbox, shared by the session's task and all that have something for it.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     limit: usize,
-    /// What the frames cost that were taken and are not written yet.
+    /// The cost of frames that were taken and are not written yet.
     handed: AtomicUsize,
-    /// What else the session has waiting, bodies of frames left out.
+    /// Memory of everything else that waits for the session, without the bodies of frames.
     beside: AtomicUsize,
-    /// Load for a few instructions, never across an await; taken after a lock of the hub, never before one.
+    /// Locked for a few instructions, never across an await; locked after a lock of the hub, never before
+    /// one.
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     frames: VecDeque<Frame>,
-    /// What their bodies cost.
+    /// The cost of the frames' bodies.
     bodies: usize,
     /// Set once; from then on nothing is accepted.
     closed: Option<CloseCode>,
     /// The reason that the close frame gives in place of its code's own.
     reason: CloseReason,
-    /// When the session will be closed, until the session knows.
+    /// When the session will be closed; none once the session knows.
     farewell: Option<Instant>,
-    /// The session's task, while it waits.
+    /// The session's task, while the task waits.
     task: Option<Waker>,
 }
 
-/// What waits for one session.
+/// The amount that waits for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Load {
     /// Frames in the outbox.
     pub(crate) frames: usize,
-    /// What this session alone takes: queues, pages, ops; not the bodies of frames, which others may have
+    /// The memory of this session alone: queues, pages, ops; not the bodies of frames, which others may have
     /// too.
     pub(crate) without_bodies: usize,
-    /// What counts towards the bound.
+    /// The cost that counts towards the bound.
     pub(crate) cost: usize,
 }
 
@@ -87,7 +89,7 @@ impl Inner {
         self.frames.capacity() * size_of::<Frame>()
     }
 
-    /// Places that there must be for one more. A queue that doubled would pass the bound by half of it.
+    /// Returns the capacity that one more frame needs. Doubling the queue would pass the bound by half of it.
     fn capacity_with_one(&self) -> usize {
         let capacity = self.frames.capacity();
         if self.frames.len() < capacity { capacity } else { capacity + PLACES.max(capacity / 4) }
@@ -128,15 +130,15 @@ impl Inner {
 }
 
 impl Outbox {
-    /// An empty outbox for `limit` bytes.
+    /// Returns an empty outbox for `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         let (handed, beside) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self { limit, handed, beside, inner: Mutex::default() }
     }
 
-    /// Leaves a frame for one of the session's subscriptions.
+    /// Offers a frame for one of the session's subscriptions.
     pub(crate) fn offer(&self, frame: &Frame, subscription: SubscriptionId) -> Offer {
-        // Before the lock, for a trace makes it longer.
+        // Made before the lock, since a trace takes time.
         let frame = frame.for_subscription(subscription);
         let mut inner = self.lock();
         if inner.closed.is_some() {
@@ -153,12 +155,12 @@ impl Outbox {
         if fits { Offer::Accepted } else { Offer::Full }
     }
 
-    /// Orders the session to end. False: it was ending already, and its reason stands.
+    /// Tells the session to end. False: the session was ending already, and its reason stands.
     pub(crate) fn close(&self, code: CloseCode) -> bool {
         self.close_saying(code, None)
     }
 
-    /// The same with a reason of its own for the close frame.
+    /// Tells the session to end, with a reason of its own for the close frame.
     pub(crate) fn close_saying(&self, code: CloseCode, reason: CloseReason) -> bool {
         let mut inner = self.lock();
         if inner.closed.is_some() {
@@ -177,7 +179,7 @@ impl Outbox {
         wake(inner);
     }
 
-    /// Whether the session is ending.
+    /// Returns whether the session is ending.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed.is_some()
     }
@@ -187,7 +189,8 @@ impl Outbox {
         self.lock().reason.clone()
     }
 
-    /// Waits until there is something to do for the session; for frames only if it `takes` any now.
+    /// Waits until there is something to do for the session; waits for frames only if the session `takes` any
+    /// now.
     pub(crate) fn poll_call(&self, takes: bool, context: &mut Context<'_>) -> Poll<Call> {
         let mut inner = self.lock();
         if let Some(code) = inner.closed {
@@ -205,7 +208,7 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Takes frames in order, up to `bytes` of what they cost but at least one if any waits. They count until
+    /// Takes frames in order, up to a cost of `bytes`, but at least one if any waits. The frames count until
     /// [`Outbox::all_written`].
     pub(crate) fn take(&self, bytes: usize) -> VecDeque<Frame> {
         let mut inner = self.lock();
@@ -214,7 +217,7 @@ impl Outbox {
         taken
     }
 
-    /// Takes all frames of one subscription, in order; the others stay. What is written of them counts as
+    /// Takes all frames of one subscription, in order; the others stay. Frames that are then written count as
     /// with [`Outbox::take`].
     pub(crate) fn withdraw(&self, subscription: SubscriptionId) -> VecDeque<Frame> {
         let mut inner = self.lock();
@@ -233,22 +236,22 @@ impl Outbox {
         self.handed.fetch_add(cost, Ordering::Relaxed);
     }
 
-    /// All that was taken is written, or thrown away.
+    /// Notes that all taken frames are written, or thrown away.
     pub(crate) fn all_written(&self) {
-        // Only the session's task changes it, most often to what it is.
+        // Only the session's task changes the value, most often to what it is already.
         if self.handed.load(Ordering::Relaxed) > 0 {
             self.handed.store(0, Ordering::Relaxed);
         }
     }
 
-    /// So much else waits for this session, bodies of frames left out: for [`Outbox::load`] alone.
+    /// Notes how much else waits for this session, without the bodies of frames: for [`Outbox::load`] alone.
     pub(crate) fn note_beside(&self, bytes: usize) {
         if self.beside.load(Ordering::Relaxed) != bytes {
             self.beside.store(bytes, Ordering::Relaxed);
         }
     }
 
-    /// What waits.
+    /// Returns what waits.
     pub(crate) fn load(&self) -> Load {
         let inner = self.lock();
         let (capacity_bytes, handed) = (inner.capacity_bytes(), self.handed.load(Ordering::Relaxed));
@@ -259,7 +262,7 @@ impl Outbox {
         }
     }
 
-    /// Throws away what waits. Returns how many frames that were, for the caller to count.
+    /// Throws away what waits. Returns the number of frames, for the caller to count.
     pub(crate) fn discard(&self) -> usize {
         let mut inner = self.lock();
         inner.bodies = 0;
@@ -271,7 +274,7 @@ impl Outbox {
     }
 }
 
-/// Wakes the session's task, after the lock is free.
+/// Wakes the session's task, once the lock is released.
 fn wake(mut inner: MutexGuard<'_, Inner>) {
     let task = inner.task.take();
     drop(inner);
@@ -290,7 +293,7 @@ mod tests {
 
     const ONE: SubscriptionId = SubscriptionId(1);
 
-    /// A frame of so many bytes on the wire (at least 2).
+    /// Returns a frame of so many bytes on the wire (at least 2).
     fn frame(bytes: usize) -> Frame {
         Frame::already_encoded(vec![0; bytes])
     }

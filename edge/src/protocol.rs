@@ -1,7 +1,7 @@
-//! The JSON that a client speaks: frames taken apart, replies built. No state, no sockets.
+//! The JSON that a client speaks: reads frames, and builds replies. No state, no sockets.
 //!
-//! Nothing that a client sends makes this panic or allocate more than a small multiple of the frame. What a
-//! client gives as `i` comes back byte for byte.
+//! Nothing that a client sends makes this module panic or allocate more than a small multiple of the frame.
+//! The `i` of a client comes back byte for byte.
 
 use std::borrow::Cow;
 
@@ -13,37 +13,37 @@ use shared::history::Position;
 use crate::code::{CloseCode, ErrorCode};
 use crate::frame::block;
 
-/// How deep JSON may be nested; an op is flat.
+/// The depth to which JSON may be nested; an op is flat.
 const MAX_DEPTH: usize = 64;
 
-/// One frame from the client, taken apart.
+/// One frame from the client, as it was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming {
     /// The text `ping`.
     Ping,
     /// A well-formed op, which may still be refused.
     Op(Request),
-    /// Nothing that can be answered and gone on from.
+    /// A frame after which the connection can't go on.
     Fatal(Fatal),
 }
 
 /// Why a connection ends after a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fatal {
-    /// Said in an error frame first, if the connection is still fit for one.
+    /// The text of an error frame that goes first, if the connection is still fit for one.
     pub(crate) fault: Option<&'static str>,
-    /// Then it is closed.
+    /// The code with which the connection is closed.
     pub(crate) close: CloseCode,
 }
 
-/// An op and what its answer must carry.
+/// An op, and the `i` that its answer must carry.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) op: ClientOp,
     pub(crate) echo: Echo,
 }
 
-/// What a client asks for.
+/// The op that a client sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ClientOp {
     /// "I am the one with this token."
@@ -54,26 +54,26 @@ pub(crate) enum ClientOp {
     Unsubscribe { name: Box<str> },
     /// An op of another name.
     Unknown,
-    /// A known op with a field that is not what it should be.
+    /// A known op with a malformed field.
     Malformed(&'static str),
 }
 
-/// What a client that subscribes wants besides the messages that come.
+/// What a subscribing client wants besides new messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
-    /// Nothing; messages as they were published.
+    /// Nothing: messages as they were published.
     Plain,
-    /// Their ids, from now on.
+    /// Ids of messages, from now on.
     Now,
-    /// Their ids, and everything after this position first.
+    /// Ids of messages, and first everything after this position.
     Position(Position),
 }
 
-/// What a client gave as `i`: a JSON scalar, as written. Its answer carries it.
+/// The client's `i`: a JSON scalar, as written. The answer carries it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Echo(Option<Box<str>>);
 
-/// The fields that any op has; values are looked at only once the op is known.
+/// The fields that any op has; their values are looked at only once the op is known.
 #[derive(Deserialize)]
 struct Fields<'f> {
     #[serde(borrow, default, deserialize_with = "present")]
@@ -88,13 +88,13 @@ struct Fields<'f> {
     after: Option<&'f RawValue>,
 }
 
-/// Keeps `null` apart from absent.
+/// Tells `null` apart from an absent field.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Incoming {
-    /// A text frame.
+    /// Reads a text frame.
     pub(crate) fn text(text: &str) -> Self {
         if text == "ping" {
             return Self::Ping;
@@ -105,12 +105,12 @@ impl Incoming {
         }
     }
 
-    /// A binary frame.
+    /// Refuses a binary frame.
     pub(crate) const fn binary() -> Self {
         Self::bad("binary frames are not taken: send JSON in text frames")
     }
 
-    /// A frame above the limit.
+    /// Refuses a frame above the limit.
     pub(crate) const fn too_big() -> Self {
         Self::Fatal(Fatal {
             fault: Some("the frame is too big: send smaller ones"),
@@ -118,12 +118,12 @@ impl Incoming {
         })
     }
 
-    /// Something that is no WebSocket any more.
+    /// Refuses bytes that break the WebSocket protocol.
     pub(crate) const fn violation(close: CloseCode) -> Self {
         Self::Fatal(Fatal { fault: None, close })
     }
 
-    /// What it takes of the heap.
+    /// Returns the heap memory of the frame.
     pub(crate) fn held(&self) -> usize {
         let Self::Op(Request { op, echo }) = self else { return 0 };
         let text = match op {
@@ -197,7 +197,7 @@ fn after(after: Option<&RawValue>) -> Result<After, ClientOp> {
 }
 
 fn string(value: &RawValue) -> Option<Cow<'_, str>> {
-    /// Borrows where there is no escape sequence.
+    /// Borrows the text if it has no escape sequence.
     #[derive(Deserialize)]
     struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
     serde_json::from_str(value.get()).ok().map(|Text(text)| text)
@@ -207,8 +207,8 @@ fn is_scalar(value: &RawValue) -> bool {
     !value.get().starts_with(['{', '['])
 }
 
-/// Whether brackets outside of strings are nested deeper than any op needs. serde_json has no limit of its
-/// own for values that it passes over.
+/// Returns whether brackets outside of strings are nested deeper than any op needs. serde_json has no limit
+/// of its own for values that it passes over.
 fn is_deep(text: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
@@ -249,7 +249,7 @@ pub(crate) fn following(position: Position, recovered: bool, echo: &Echo) -> Cow
     }
 }
 
-/// The answer to an op that was not.
+/// The answer to an op that was refused.
 pub(crate) fn error(code: ErrorCode, detail: Option<&str>, echo: &Echo) -> Cow<'static, str> {
     let (number, text) = (code.number(), code.text());
     let message = match detail {

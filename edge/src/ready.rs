@@ -1,4 +1,4 @@
-//! Whether this edge should get new clients, and why not.
+//! Decides whether this edge should get new clients, and why not.
 //!
 //! A short absence of the bus does not make it unready: open sessions stay, and new ones can wait for it.
 
@@ -16,24 +16,24 @@ use crate::node::PART;
 
 const NO_LIST: &str = "the bus does not tell who may not log in (stream MC_DENY); trying again";
 
-/// What readiness follows from.
+/// The inputs of readiness.
 #[derive(Debug)]
 pub(crate) struct Inputs {
     pub(crate) bus: watch::Receiver<BusState>,
     /// Whether messages surely arrive.
     pub(crate) active: watch::Receiver<bool>,
-    /// Whether it is known who may not log in.
+    /// Whether the list of bans was read.
     pub(crate) bans_known: watch::Receiver<bool>,
-    /// Whether what is stored can be read.
+    /// Whether stored messages can be read.
     pub(crate) history: watch::Receiver<HistoryState>,
     pub(crate) phase: watch::Receiver<EdgeState>,
     /// Whether there are as many sessions as the watermark allows.
     pub(crate) crowded: watch::Receiver<bool>,
-    /// For how long the bus may be away, as it counts.
+    /// The clock for the time that the bus may be away.
     pub(crate) awake: Awake,
 }
 
-/// The signs at one moment.
+/// The inputs at one moment.
 #[derive(Debug, Clone, Copy)]
 struct View {
     bus: BusState,
@@ -49,7 +49,7 @@ impl View {
     }
 }
 
-/// Tells `health` until this edge leaves.
+/// Reports to `health` until this edge leaves.
 pub(crate) async fn report(health: &Health, inputs: &mut Inputs, grace: Duration) {
     let Inputs { bus, active, bans_known, history, phase, crowded, awake } = inputs;
     let mut grace = Grace::new(grace);
@@ -91,7 +91,7 @@ pub(crate) async fn report(health: &Health, inputs: &mut Inputs, grace: Duration
     }
 }
 
-/// What speaks against it. None also while the bus has not been away for long.
+/// Returns why the edge is not ready. None: the edge is ready, or the bus has not been away for long.
 fn reason(view: View, away_too_long: bool) -> Option<&'static str> {
     match view.phase {
         EdgeState::Draining | EdgeState::Bye => Some(LEAVING),

@@ -19,7 +19,7 @@ pub(crate) struct SessionHandle {
 }
 
 impl SessionHandle {
-    /// A session that follows nothing yet. `since`: seconds since the hub began.
+    /// Returns the handle of a session that follows nothing yet. `since`: seconds since the hub began.
     pub(crate) fn new(id: u64, since: u32, outbox: Outbox) -> Self {
         Self { id, since, follows: AtomicBool::new(false), moves: AtomicBool::new(false), outbox }
     }
@@ -49,8 +49,8 @@ impl SessionHandle {
         !self.moves.swap(true, Ordering::Relaxed)
     }
 
-    /// Returns whether the session has reached an age, or 80 % of it, or an age in between that depends on
-    /// the session's number. `now`: the age of the hub.
+    /// Returns whether the session has reached its share of `age`: from 80 to 100 %, depending on the
+    /// session's number. `now`: the age of the hub.
     pub(crate) fn has_reached(&self, age: Duration, now: Duration) -> bool {
         now.saturating_sub(Duration::from_secs(self.since.into())) >= age.mul_f64(self.spread())
     }

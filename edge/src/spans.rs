@@ -1,8 +1,8 @@
 //! Spans of an edge: a delivery, the writes to the sockets behind it, an answer to a publisher, a login.
 //!
-//! They are made only for what belongs to a sampled trace. A message to all makes as many writes as
-//! there are sessions; only the first few of them become spans, and the delivery says how many sessions there
-//! were.
+//! Spans are made only for messages and questions of a sampled trace. A message to all makes as many writes
+//! as there are sessions. Only the first few writes become spans; the delivery records how many sessions
+//! there were.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,10 +12,10 @@ use shared::wire::Counts;
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
-/// Writes that become spans, of one message on one edge.
+/// Writes of one message on one edge that become spans.
 const MAX_WRITES: u32 = 32;
 
-/// The handling of a message from the bus, if its trace is sampled.
+/// Begins the span of a delivery, the handling of a message from the bus, if its trace is sampled.
 pub(crate) fn delivery(headers: Option<&HeaderMap>, bytes: usize) -> Span {
     let Some(context) = sampled(headers) else { return Span::none() };
     let span = info_span!(
@@ -35,12 +35,12 @@ pub(crate) fn delivery(headers: Option<&HeaderMap>, bytes: usize) -> Span {
     span
 }
 
-/// What came of it.
+/// Records the counts of a delivery.
 pub(crate) fn delivered(span: &Span, counts: Counts) {
     span.record("mc.sessions.accepted", counts.sessions).record("mc.sessions.failed", counts.failed);
 }
 
-/// The answer to a publisher's question.
+/// Begins the span of an answer to a publisher's question.
 pub(crate) fn answer(headers: Option<&HeaderMap>) -> Span {
     let Some(context) = sampled(headers) else { return Span::none() };
     let span = info_span!(target: TARGET, parent: None, "edge answer", otel.kind = "server");
@@ -48,7 +48,7 @@ pub(crate) fn answer(headers: Option<&HeaderMap>) -> Span {
     span
 }
 
-/// A login; the beginning of a trace, for devices send none.
+/// Begins the span of a login, which begins a trace, since devices send none.
 pub(crate) fn login() -> Span {
     info_span!(target: TARGET, parent: None, "login", otel.kind = "server", mc.outcome = Empty)
 }
@@ -76,7 +76,7 @@ impl Writes {
         Some(Self { delivery: delivery.clone(), left: AtomicU32::new(MAX_WRITES) })
     }
 
-    /// One begins: the message is offered to a session.
+    /// Begins a write: the message is offered to a session.
     pub(crate) fn begin(&self) -> Option<Write> {
         let less = |left: u32| left.checked_sub(1);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
@@ -91,12 +91,13 @@ impl Writes {
     }
 }
 
-/// From the offer to a session until the last byte is with the system. Dropped before, it says so.
+/// The span of a write: from the offer to a session until the last byte is with the system. If the write is
+/// dropped before, the span says so.
 #[derive(Debug)]
 pub(crate) struct Write(Span);
 
 impl Write {
-    /// The last byte is written.
+    /// Ends the span: the last byte is written.
     pub(crate) fn done(mut self) {
         let span = std::mem::replace(&mut self.0, Span::none());
         span.record("mc.outcome", "written");

@@ -1,7 +1,7 @@
-//! HTTP, until it is a WebSocket: one request, and either 101 or an answer that says what to do.
+//! HTTP up to the WebSocket upgrade: one request, and either 101 or an answer that says what to do.
 //!
-//! hyper reads the request and is gone after it: what is left is the bare stream, and the session's entry in
-//! the hub, which was made before the 101 was sent. Bounded in time by its caller.
+//! hyper reads the request and is gone after it: the bare stream is left, and the session's entry in the hub,
+//! which was made before the 101 was sent. The caller bounds the time.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -37,27 +37,27 @@ use crate::hub::Hub;
 use crate::hub::member::Member;
 use crate::metrics::Refusal;
 
-/// When a client should ask a full edge again.
+/// How long a client should wait before it asks a full edge again.
 const FULL_PAUSE: Duration = Duration::from_secs(5);
 /// The largest request head.
 const MAX_HEAD: usize = 16 << 10;
 
 type Answer = Response<Full<Bytes>>;
 
-/// Who is let in.
+/// Lets clients in.
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) gate: Gate,
-    /// Whether the log tells already of proxies that are not trusted.
+    /// Whether the log already names proxies that are not trusted.
     pub(crate) told: AtomicBool,
     pub(crate) address: SocketAddr,
     /// `ws` or `wss`.
     pub(crate) scheme: &'static str,
     pub(crate) path: String,
-    /// Which web pages may connect is looked up at each handshake.
+    /// The settings: the web pages that may connect are looked up at each handshake.
     pub(crate) live: Live<Config>,
     pub(crate) hub: Arc<Hub>,
-    /// Bytes that a session's outbox holds.
+    /// The bytes that a session's outbox holds.
     pub(crate) outbox: usize,
     pub(crate) phase: watch::Receiver<EdgeState>,
 }
@@ -66,25 +66,25 @@ pub(crate) struct Door {
 #[derive(Debug)]
 pub(crate) struct Upgraded {
     pub(crate) stream: Stream,
-    /// What came right behind the request.
+    /// Bytes that came right behind the request.
     pub(crate) head: Bytes,
     pub(crate) member: Member,
     pub(crate) visitor: Visitor,
 }
 
-/// Whose connection it is.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Remote {
-    /// A client, which has entered the gate.
+    /// A client that has entered the gate.
     Client(Visitor),
-    /// A trusted proxy. It will tell whose connection it is.
+    /// A trusted proxy, which will name the client.
     Proxy(IpAddr),
 }
 
-/// What a request that is let in becomes.
+/// The result of an admitted request.
 type Admitted = (OnUpgrade, Member, Visitor);
 
-/// A refusal, and how it is told.
+/// A refusal, and the answer that tells the client.
 struct Refused {
     refusal: Refusal,
     status: StatusCode,
@@ -96,7 +96,7 @@ impl Door {
     /// Serves one request on a new connection.
     ///
     /// # Errors
-    /// Why it did not become a WebSocket; the client was told if that was possible.
+    /// Why the connection did not become a WebSocket; the client was told if that was possible.
     pub(crate) async fn handshake(
         &self,
         stream: Stream,
@@ -116,7 +116,7 @@ impl Door {
             Ok::<_, Infallible>(answer)
         });
         let mut http = http1::Builder::new();
-        // Who closes its sending side behind a whole request is answered.
+        // A client that closes its sending side behind a whole request is still answered.
         http.max_buf_size(MAX_HEAD).half_close(true);
         let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         let admitted = admitted.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +185,8 @@ impl Door {
         Ok(visitor)
     }
 
-    /// Somebody invents an address, or a proxy is missing in the configuration; the log says so once.
+    /// Logs once that a request names another address: either a client invents one, or a proxy is missing in
+    /// the configuration.
     fn tell_of_untrusted(&self, remote: Visitor) {
         self.gate.count_ignored();
         if !self.told.swap(true, Ordering::Relaxed) {
@@ -195,7 +196,8 @@ impl Door {
         }
     }
 
-    /// Whether this is a WebSocket handshake for this edge. Gives the proof that it was understood.
+    /// Checks that this is a WebSocket handshake for this edge. Returns the `Sec-WebSocket-Accept` that
+    /// proves it was understood.
     fn check(&self, request: &Request<Incoming>) -> Result<HeaderValue, Refused> {
         let headers = request.headers();
         if let Err(status) = host::named(request) {
@@ -226,7 +228,7 @@ impl Door {
         Refused::no_handshake(status, header, text)
     }
 
-    /// Browsers name the page that connects; whoever names none is no browser.
+    /// Checks the page that connects. Browsers always name it; a client that names none is no browser.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let config = self.live.get();
         let is_listed = |origin: &HeaderValue| config.origins.iter().any(|listed| origin == listed.as_str());
@@ -263,7 +265,7 @@ impl Refused {
         let mut answer = Response::new(Full::from(self.text.clone()));
         *answer.status_mut() = self.status;
         let headers = answer.headers_mut();
-        // One request a connection.
+        // Each connection serves one request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         if let Some((name, value)) = &self.header {
@@ -281,7 +283,7 @@ impl From<TooMany> for Refused {
     }
 }
 
-/// The stream without hyper around it, and what hyper had read beyond the request.
+/// Returns the stream without hyper around it, and the bytes that hyper had read beyond the request.
 async fn bare(upgrade: OnUpgrade) -> Option<(Stream, Bytes)> {
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;

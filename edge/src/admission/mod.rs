@@ -1,10 +1,11 @@
-//! Who may begin a handshake, and when: the rate of this edge, and what each address may have.
+//! Decides who may begin a handshake, and when: the rate of this edge, and the limits of each address.
 //!
-//! The edge's rate paces before it refuses: a storm of reconnects is let in one after the other. An address
-//! is refused at once, since those who wait hold places that others need. Trusted proxies and exempt
-//! addresses have only the rate of the edge. The rate of an address comes before everything else, so that
-//! being refused for any other reason costs an address as much as being let in; the rate of the edge comes
-//! last, so that whoever says nothing costs the others none of it. All state is bounded.
+//! The edge's rate paces before it refuses: a storm of reconnects is let in one connection after the other.
+//! An address above its own limits is refused at once, since waiting connections hold slots that others need.
+//! Trusted proxies and exempt addresses are limited by the rate of the edge only. The rate of an address is
+//! checked before everything else, so that a connection refused for any other reason costs its address as
+//! much as an admitted one. The rate of the edge is checked last, so that a client that sends nothing costs
+//! the others none of it. All state is bounded.
 
 mod proxies;
 mod rate;
@@ -29,37 +30,37 @@ use source::{AddressSlots, Rates, Turn};
 
 /// How long a connection waits for its turn before it is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Those that are refused in one second should not all come back in another.
+/// Connections that are refused in the same second should not all come back in the same second.
 const SPREAD_SECONDS: u64 = 5;
 
-/// The settings; 0 is no limit.
+/// The limits of the gate; 0 is no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GateLimits {
     pub(crate) per_second: u32,
     pub(crate) per_address: u32,
-    /// Connections of one address at once.
+    /// Connections that one address may open at once.
     pub(crate) burst_per_address: u32,
     pub(crate) sessions_per_address: usize,
     pub(crate) trusted: Networks,
     pub(crate) exempt: Networks,
     pub(crate) header: ForwardedHeader,
-    /// For a whole handshake; waiting takes at most a quarter of it.
+    /// The time for a whole handshake; waiting takes at most a quarter of it.
     pub(crate) handshake: Duration,
 }
 
-/// Too many of something.
+/// The refusal of a connection that is one too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooMany {
     pub(crate) refusal: Refusal,
-    /// Seconds after which it is worth to come back.
+    /// Seconds after which the client should come back.
     pub(crate) retry_after: u64,
 }
 
-/// Who is at the door.
+/// The address for which a connection counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Visitor {
     pub(crate) address: IpAddr,
-    /// Whether what holds for one address holds for it.
+    /// Whether the limits of an address apply.
     limited: bool,
 }
 
@@ -68,7 +69,7 @@ pub(crate) struct Visitor {
 pub(crate) struct Gate {
     limits: GateLimits,
     patience: Duration,
-    /// When all that were let in have had their turn. Held only to add one.
+    /// When all admitted connections have had their turn. Locked only to add one.
     busy_until: Mutex<Instant>,
     rates: Mutex<Rates>,
     slots: Arc<AddressSlots>,
@@ -89,32 +90,32 @@ impl Gate {
         }
     }
 
-    /// Returns the visitor at this remote address. None: a trusted proxy, which will tell in its request whom
-    /// it speaks for.
+    /// Returns the visitor at this remote address. None: a trusted proxy, whose request will name the client.
     pub(crate) fn visitor_at(&self, address: IpAddr) -> Option<Visitor> {
         (!self.limits.trusted.contain(address)).then(|| self.visitor(address))
     }
 
-    /// Whom a trusted proxy speaks for.
+    /// Returns the client that a trusted proxy names in its request.
     pub(crate) fn behind(&self, proxy: IpAddr, headers: &HeaderMap) -> Visitor {
         let GateLimits { trusted, header, .. } = &self.limits;
         self.visitor(proxies::real_address(proxy, trusted, *header, headers))
     }
 
-    /// Whether a request tells of somebody else in the header that would be believed from a trusted proxy.
+    /// Returns whether a request names another client in the header that would be believed from a trusted
+    /// proxy.
     pub(crate) fn is_forwarded(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(self.limits.header.name())
     }
 
-    /// Somebody told of another address and was not believed.
+    /// Counts a request that named another address and was not believed.
     pub(crate) fn count_ignored(&self) {
         self.metrics.forwarded_ignored.inc();
     }
 
-    /// Whom a place belongs to once a trusted proxy has told.
+    /// Assigns a slot to the client that a trusted proxy has named.
     ///
     /// # Errors
-    /// That address has as many handshakes under way as it may.
+    /// The client's address has as many handshakes under way as allowed.
     pub(crate) fn attribute(&self, slot: &Slot, visitor: Visitor) -> Result<(), TooMany> {
         let moved = slot.belongs_to(visitor.source(), visitor.limited);
         moved.map_err(|_| TooMany::new(Refusal::AddressHandshakes, Duration::ZERO))
@@ -125,10 +126,10 @@ impl Gate {
         Visitor { address: address.to_canonical(), limited }
     }
 
-    /// One more connection from there.
+    /// Takes one more connection of a visitor.
     ///
     /// # Errors
-    /// Its address had too many.
+    /// The address had too many.
     pub(crate) fn enter(&self, visitor: Visitor, now: Instant) -> Result<(), TooMany> {
         if visitor.limited && self.limits.per_address > 0 {
             let mut rates = lock(&self.rates);
@@ -145,15 +146,15 @@ impl Gate {
         Ok(())
     }
 
-    /// How long a connection that has entered and said something has to wait for its turn.
+    /// Returns how long a connection, which has entered and sent its first byte, has to wait for its turn.
     ///
     /// # Errors
-    /// It would wait too long.
+    /// The wait would be too long.
     pub(crate) fn turn(&self, now: Instant) -> Result<Duration, TooMany> {
         if self.limits.per_second == 0 {
             return Ok(Duration::ZERO);
         }
-        // A second's worth at once.
+        // A second's worth may come at once.
         let rate = Rate::new(self.limits.per_second, self.limits.per_second);
         let wait = rate
             .take(&mut lock(&self.busy_until), now, self.patience)
@@ -164,10 +165,10 @@ impl Gate {
         Ok(wait)
     }
 
-    /// A slot for the session of this visitor, if those of addresses are counted.
+    /// Takes a slot for the session of this visitor. None: the slots of this address are not counted.
     ///
     /// # Errors
-    /// Its address has as many sessions as it may.
+    /// The address has as many sessions as allowed.
     pub(crate) fn session_slot(&self, visitor: Visitor) -> Result<Option<AddressSlot>, TooMany> {
         if !visitor.limited || self.limits.sessions_per_address == 0 {
             return Ok(None);
@@ -180,25 +181,26 @@ impl Gate {
 }
 
 impl Visitor {
-    /// Whom it counts as.
+    /// Returns the source that the visitor counts as.
     pub(crate) fn source(self) -> Source {
         self.address.into()
     }
 
-    /// Whether what holds for one address holds for it.
+    /// Returns whether the limits of an address apply.
     pub(crate) fn is_limited(self) -> bool {
         self.limited
     }
 }
 
 impl TooMany {
-    /// Refuses who comes `early`.
+    /// Returns the refusal of a connection that comes too early by `early`.
     pub(crate) fn new(refusal: Refusal, early: Duration) -> Self {
         let whole = early.as_secs() + u64::from(early.subsec_nanos() > 0);
         Self { refusal, retry_after: whole.max(1) + fastrand::u64(0..SPREAD_SECONDS) }
     }
 
-    /// How a client is told before it has upgraded: the address's fault is 429, ours is 503.
+    /// Returns status and text for a client that has not upgraded yet: 429 if its address has too many, 503
+    /// if the edge has.
     pub(crate) fn told(self) -> (StatusCode, &'static str) {
         let (too_many, unavailable) = (StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE);
         match self.refusal {
@@ -255,7 +257,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Both rates, one after the other.
+    /// Applies both rates, one after the other.
     fn enter(gate: &Gate, visitor: Visitor, now: Instant) -> Result<Duration, TooMany> {
         gate.enter(visitor, now).and_then(|()| gate.turn(now))
     }

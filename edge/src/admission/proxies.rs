@@ -1,10 +1,10 @@
-//! Who a client really is, when proxies stand in between: pure, from the remote address and the request's
+//! Finds the real address of a client behind proxies: pure, from the remote address and the request's
 //! headers.
 //!
-//! Only what a trusted proxy wrote is believed. Each proxy adds, on the right, whom it had the connection
-//! from; so the list is read from the right for as long as the one who wrote is trusted. What stands further
-//! left may be invented and is never looked at. Only the one header that is configured counts: a proxy passes
-//! on the other as it came.
+//! Only entries that a trusted proxy wrote are believed. Each proxy appends, on the right, the address that
+//! it had the connection from. So the list is read from the right for as long as the writer of an entry is
+//! trusted. Entries further left may be invented and are never looked at. Only the configured header counts:
+//! a proxy passes on the other one as it came.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,10 +12,10 @@ use hyper::header::{FORWARDED, HeaderMap, HeaderName};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Entries that are looked at. More proxies than that do not stand in a row.
+/// Entries that are read; a chain of proxies is never longer.
 const MAX_HOPS: usize = 32;
 
-/// The header in which trusted proxies tell whom a connection is from.
+/// The header in which trusted proxies name the client of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -28,7 +28,7 @@ pub enum ForwardedHeader {
 }
 
 impl ForwardedHeader {
-    /// Its name.
+    /// Returns the header's name.
     pub(crate) fn name(self) -> HeaderName {
         match self {
             Self::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
@@ -45,12 +45,12 @@ impl Networks {
     /// Reads `10.0.0.0/8`, `2001:db8::/32`, or a single address.
     ///
     /// # Errors
-    /// The first text that is none of these, and what to write instead.
+    /// The first text that is neither, and what to write instead.
     pub(crate) fn parse(texts: &[String]) -> Result<Self, String> {
         texts.iter().map(|text| network(text)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether this address is in one of them.
+    /// Returns whether this address is in one of the networks.
     pub(crate) fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -62,8 +62,8 @@ fn network(text: &str) -> Result<IpNet, String> {
     network.map_err(|_| format!("{text:?} is no network: write e.g. \"10.0.0.0/8\" or \"192.0.2.7\""))
 }
 
-/// The real address of a client: the last one, from the right, that a trusted proxy vouches for. It is a
-/// trusted one itself if the proxies told of nobody else, or of somebody whom nobody can read.
+/// Returns the real address of a client: the last one, from the right, that a trusted proxy vouches for. The
+/// result is a trusted address itself if the proxies named no client, or none that can be read.
 pub(crate) fn real_address(
     remote: IpAddr,
     trusted: &Networks,
@@ -92,9 +92,9 @@ pub(crate) fn real_address(
     address
 }
 
-/// The elements of a `Forwarded` line. From the right, so that a quote that a client left open can't swallow
-/// what a proxy added; commas within quotes divide nothing, so that a client can't smuggle one in as its
-/// `host`.
+/// Splits a `Forwarded` line into its elements. The split goes from the right, so that a quote that a client
+/// left open can't swallow what a proxy added. Commas within quotes divide nothing, so that a client can't
+/// smuggle an element in as its `host`.
 fn elements_from_the_right(line: &[u8]) -> Vec<&[u8]> {
     let (mut elements, mut end, mut quoted) = (Vec::new(), line.len(), false);
     for (index, byte) in line.iter().enumerate().rev() {
@@ -118,7 +118,7 @@ fn is_escaped(line: &[u8], index: usize) -> bool {
     line[..index].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
-/// The `for` of one element; none if there is none, or two.
+/// Returns the `for` of one element; none if there is none, or two.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let mut quoted = false;
     let bytes = element.as_bytes();
@@ -141,7 +141,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     node(bare.unwrap_or(value))
 }
 
-/// An address, with or without brackets and port.
+/// Reads an address, with or without brackets and port.
 fn node(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();

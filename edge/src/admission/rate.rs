@@ -1,13 +1,13 @@
-//! A rate as one instant: the generic cell rate algorithm, pure, the time is told.
+//! A rate stored as one instant (the generic cell rate algorithm): pure, time is told.
 //!
-//! In any span of time at most `burst` plus `per_second` times its length are granted, whatever the order of
-//! calls.
+//! In any span of time at most `burst` plus `per_second` times the length of the span are granted, whatever
+//! the order of calls.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many a second, and so many at once after a pause.
+/// A number a second, and a number at once after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     one: Duration,
@@ -15,17 +15,17 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// Both are taken as at least 1.
+    /// Returns the rate; both numbers count as at least 1.
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         let one = Duration::from_secs(1) / per_second.max(1);
         Self { one, burst: one.saturating_mul(burst.max(1)) }
     }
 
-    /// One more, if it can have its turn within `patience`. `busy_until` is all that is kept: when what was
-    /// granted is paid for. Gives how long to wait for the turn, which is taken with that.
+    /// Grants one more if its turn comes within `patience`, and returns how long to wait for the turn.
+    /// `busy_until` is the whole state: the time at which everything granted is paid for.
     ///
     /// # Errors
-    /// It would wait longer: by how much too long. Nothing was taken.
+    /// The wait would be longer; by how much too long. Nothing was taken.
     pub(crate) fn take(
         self,
         busy_until: &mut Instant,

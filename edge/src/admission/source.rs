@@ -1,4 +1,4 @@
-//! What is kept for each source of connections: bounded, and forgotten when idle.
+//! State for each source of connections: bounded, and forgotten when idle.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,18 +9,18 @@ use tokio::time::Instant;
 
 use super::rate::Rate;
 
-/// Sources whose rate is kept at a time; some 3 MB. Beyond that only the rate of the whole edge holds.
+/// Sources whose rate is tracked at a time; some 3 MB. Beyond, only the rate of the whole edge holds.
 const MAX_SOURCES: usize = 65_536;
-/// How often the idle ones are forgotten.
+/// How often idle sources are forgotten.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// What the rate of a source says.
+/// The decision of a source's rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
     Granted,
-    /// Nothing is kept of it: there are too many sources.
+    /// The source is not tracked: there are too many sources.
     Untracked,
-    /// So long too early.
+    /// The connection comes too early by this much.
     Refused(Duration),
 }
 
@@ -42,10 +42,10 @@ impl Rates {
         Self { rate, capacity, busy_until: HashMap::new(), sweep_at: now + SWEEP }
     }
 
-    /// One more connection from there.
+    /// Takes one more connection of a source.
     pub(crate) fn take(&mut self, source: Source, now: Instant) -> Turn {
         if self.sweep_at <= now {
-            // Whoever has paid for all would begin anew as well.
+            // A source that has paid for everything would begin anew as well.
             self.busy_until.retain(|_, busy_until| *busy_until > now);
             self.busy_until.shrink_to(self.busy_until.len() * 2);
             self.sweep_at = now + SWEEP;
@@ -62,17 +62,17 @@ impl Rates {
         }
     }
 
-    /// How many sources something is kept of.
+    /// Returns how many sources are tracked.
     pub(crate) fn len(&self) -> usize {
         self.busy_until.len()
     }
 }
 
-/// How many sessions each source has. Holds nothing of a source without one.
+/// Counts the sessions of each source. Holds nothing for a source without a session.
 #[derive(Debug)]
 pub(crate) struct AddressSlots {
     most: usize,
-    /// Held only to count.
+    /// Locked only to count.
     taken: Mutex<HashMap<Source, usize>>,
 }
 
@@ -81,7 +81,8 @@ impl AddressSlots {
         Self { most, taken: Mutex::default() }
     }
 
-    /// Takes a slot for one more session, until the slot is dropped. None: the address has as many as it may.
+    /// Takes a slot for one more session, until the slot is dropped. None: the address has as many sessions
+    /// as allowed.
     pub(crate) fn take(self: &Arc<Self>, source: Source) -> Option<AddressSlot> {
         let mut slots = self.lock();
         let taken = slots.get(&source).copied().unwrap_or(0);

@@ -1,8 +1,9 @@
-//! Moves sessions to edges that have fewer, and those that are old, a few a second.
+//! Moves sessions to edges that have fewer, and sessions of old connections, a few a second.
 //!
 //! Each edge knows the others' numbers of sessions from their heartbeats, and sends away what it has above
 //! the average; `plan` decides. Sessions that recover go first: their clients are told beforehand, open the
-//! new connection, and miss nothing. The oldest go first, so that nobody moves twice while others stay.
+//! new connection, and miss nothing. Among them the oldest sessions go first, so that none moves twice while
+//! others stay.
 
 mod plan;
 
@@ -26,28 +27,28 @@ use crate::node::Node;
 use crate::session_handle::SessionHandle;
 use plan::{LOOK, Plan};
 
-/// How long a session has to open another connection, if it can make use of it.
+/// How long a client has to open another connection, if it can make use of the time.
 const LEAD: Duration = Duration::from_secs(2);
 
-/// A session that was asked to move, and when its connection is closed.
+/// A session that was asked to move, and when the edge closes its connection.
 #[derive(Debug)]
 struct Going {
     at: Instant,
     handle: Arc<SessionHandle>,
 }
 
-/// Spreads sessions.
+/// Spreads sessions over the edges.
 #[derive(Debug)]
 pub(crate) struct Balancer {
     node: Node,
     config: BalanceConfig,
     plan: Plan,
-    /// The next first.
+    /// Sessions on their way, the next to be closed first.
     going: VecDeque<Going>,
 }
 
 impl Balancer {
-    /// Listens to the other edges, which speak every `heartbeat`, until this one leaves.
+    /// Follows the heartbeats of the other edges, which come every `heartbeat`, until this edge leaves.
     pub(crate) async fn start(
         node: &Node,
         config: BalanceConfig,
@@ -71,7 +72,7 @@ impl Balancer {
                 Some(message) = heard.next() => self.on_heartbeat(&message.payload),
                 _ = looks.tick() => self.look(Instant::now()),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.close_next(),
-                // The drain sends everybody away, at its own pace.
+                // The drain sends all sessions away, at its own pace.
                 () = begun.begun() => return,
             }
         }
@@ -91,7 +92,7 @@ impl Balancer {
     fn look(&mut self, now: Instant) {
         let own = self.node.hub.sessions().saturating_sub(self.going.len());
         let rested = self.plan.resting();
-        // Other edges are judged by it.
+        // The silence of other edges is measured on this clock.
         let counted = self.node.bus.awake().now();
         let excess = self.plan.excess(own, counted);
         if let Some(until) = self.plan.resting().filter(|until| Some(*until) != rested) {

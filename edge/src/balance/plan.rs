@@ -1,9 +1,9 @@
-//! When an edge has so many more sessions than the others that some should move, and how many may in a
-//! second.
+//! Decides when an edge has so many more sessions than the others that some should move, and how many may
+//! move in a second.
 //!
-//! Pure: heartbeats and the time come in, numbers come out. What must hold: an edge sends away only what it
-//! has above the average of those that serve; it waits until nobody comes or goes; it never sends away more
-//! than its share of a second; and it does not go on if that makes nothing more even.
+//! Pure: heartbeats and the time come in, numbers come out. Four invariants hold: an edge sends away only
+//! what it has above the average of the edges that serve; it waits until no edge comes or goes; it never
+//! sends away more than its share of a second; and it stops if sending sessions away makes nothing more even.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,21 +14,22 @@ use shared::ids::NodeId;
 use shared::wire::{EdgeState, Heartbeat};
 use tokio::time::Instant;
 
-/// How often a round looks whether sessions should move.
+/// How often a round checks whether sessions should move.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
-/// Edges whose numbers are kept; beyond, a new one is not looked at until another is gone.
+/// Edges whose numbers are remembered. Beyond this number a new edge is ignored until another is gone.
 const MAX_EDGES: usize = 10_000;
-/// So few sessions above or below the average are no reason to begin.
+/// A deviation of this many sessions from the average is no reason to begin.
 const NOT_WORTH: f64 = 5.0;
 
-/// What was sent away has to be seen elsewhere within this time, and [`WORTH`] of it.
+/// Sessions that were sent away must be seen at other edges within this time, at least a share of [`WORTH`].
 const SEEN_AFTER: Duration = Duration::from_secs(10);
-/// The share of what was sent away by which edges must have become more even.
+/// The share of the sessions sent away by which the edges must have become more even.
 const WORTH: f64 = 1.0 / 8.0;
-/// Fewer sessions say nothing.
+/// Sessions that must have been sent away before the effect is judged; fewer say nothing.
 const SAMPLE: usize = 100;
-/// How long nobody moves after moving brought nothing; the next time twice as long, up to [`LONGEST_REST`].
+/// How long no session moves after moves were in vain. The next rest is twice as long, up to
+/// [`LONGEST_REST`].
 const FIRST_REST: Duration = Duration::from_secs(600);
 const LONGEST_REST: Duration = Duration::from_secs(86_400);
 
@@ -42,12 +43,12 @@ pub struct BalanceConfig {
     /// How long the sessions must have been uneven, with no edge coming or going, before any moves.
     #[serde(with = "Span")]
     pub after: Duration,
-    /// By how many percent of the average an edge may be above or below it.
+    /// By how many percent of the average the sessions of an edge may be above or below it.
     pub tolerance: u32,
     /// How many of 1,000 sessions an edge may ask to move in a second, for any reason but its end.
     pub per_mille_per_second: u32,
-    /// How old a connection may become; it is asked to move at an age from 80 to 100 % of this. 0s: as old as
-    /// it likes.
+    /// How old a connection may become; its client is asked to move at an age from 80 to 100 % of this. 0s:
+    /// no limit.
     #[serde(with = "Span")]
     pub max_connection_age: Duration,
 }
@@ -57,11 +58,11 @@ pub struct BalanceConfig {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Movable {
-    /// All; those that recover first, because they lose nothing.
+    /// All; sessions that recover go first, because they lose nothing.
     All,
-    /// Only those that recover.
+    /// Only sessions that recover.
     Recovering,
-    /// None; those that are too old go all the same.
+    /// None; connections that are too old are asked all the same.
     None,
 }
 
@@ -78,7 +79,7 @@ impl Default for BalanceConfig {
 }
 
 impl BalanceConfig {
-    /// Adds what is wrong with these values.
+    /// Adds the problems of these values.
     pub fn validate(&self, problems: &mut Problems) {
         problems.check((1..=1_000).contains(&self.tolerance), "edge.balance.tolerance", || {
             "must be from 1 to 1000 (percent of the average)".into()
@@ -113,13 +114,13 @@ struct Other {
 /// How uneven the edges are, in sessions.
 #[derive(Debug, Clone, Copy)]
 struct Uneven {
-    /// What this one has above the average.
+    /// Sessions of this edge above the average.
     above: f64,
-    /// What all that are below it lack together.
+    /// Sessions that all edges below the average lack together.
     lacking: f64,
 }
 
-/// What was sent away since, and how uneven the edges were then.
+/// Sessions sent away since a time, and how uneven the edges were then.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
     since: Instant,
@@ -127,27 +128,27 @@ struct Effort {
     given: usize,
 }
 
-/// What one edge knows of the others, and what it makes of it.
+/// One edge's knowledge of the others, and the decisions that follow from it.
 #[derive(Debug)]
 pub(super) struct Plan {
     config: BalanceConfig,
-    /// An edge that was silent for longer is not there.
+    /// The silence after which another edge counts as gone.
     patience: Duration,
     others: HashMap<NodeId, Other>,
     uneven_since: Option<Instant>,
     moving: bool,
     effort: Option<Effort>,
-    /// Moving brought nothing: nobody is sent away before this.
+    /// Set after moves were in vain: until then no session is sent away.
     resting: Option<Instant>,
-    /// For how long the next time.
+    /// How long the next rest will be.
     rest: Duration,
-    /// Sessions that may go, from 0 to those of one look.
+    /// Sessions that may go now, from 0 to the share of one round.
     allowed: f64,
     last: Instant,
 }
 
 impl Plan {
-    /// Nothing is known. Edges speak at this interval.
+    /// Returns a plan that knows no other edge. `heartbeat`: the interval of the edges' heartbeats.
     pub(super) fn new(config: BalanceConfig, heartbeat: Duration, now: Instant) -> Self {
         let patience = heartbeat.saturating_mul(3);
         Self {
@@ -164,7 +165,7 @@ impl Plan {
         }
     }
 
-    /// What another edge says about itself.
+    /// Takes the heartbeat of another edge.
     pub(super) fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
         if heartbeat.state == EdgeState::Bye {
             if self.others.remove(&heartbeat.edge).is_some() {
@@ -181,7 +182,7 @@ impl Plan {
         }
     }
 
-    /// Somebody came or went: what was is no measure of what will be.
+    /// Begins the wait anew, since an edge came or went: earlier numbers are no measure for later ones.
     fn begin_anew(&mut self) {
         self.stop();
         (self.resting, self.rest) = (None, FIRST_REST);
@@ -191,12 +192,13 @@ impl Plan {
         (self.uneven_since, self.moving, self.effort) = (None, false, None);
     }
 
-    /// How many other edges are there.
+    /// Returns the number of other edges.
     pub(super) fn others(&self) -> usize {
         self.others.len()
     }
 
-    /// How many of `own` sessions, those left out that are on their way already, are too many here now.
+    /// Returns how many of `own` sessions are too many here now. `own` leaves out the sessions that are on
+    /// their way already.
     pub(super) fn excess(&mut self, own: usize, now: Instant) -> usize {
         let there = self.others.len();
         self.others.retain(|_, other| now.duration_since(other.heard) <= self.patience);
@@ -214,9 +216,11 @@ impl Plan {
         let average = all / (self.others.len() + 1) as f64;
         let tolerated = average * f64::from(self.config.tolerance) / 100.0;
         let (above, below) = (own - average, average - lowest);
-        // Who has begun goes on down to half of what is tolerated, so that it does not begin again and again.
+        // An edge that has begun goes on down to half of the tolerance, so that it does not begin again and
+        // again.
         let bound = if self.moving { tolerated / 2.0 } else { tolerated.max(NOT_WORTH) };
-        // Beside many edges a new one brings the average down by little: what it lacks counts as much.
+        // With many edges, a new one lowers the average only a little. So what the new edge lacks counts as
+        // much.
         if above <= bound && (below <= bound || above < 1.0) {
             self.stop();
             return 0;
@@ -232,8 +236,8 @@ impl Plan {
         (above - kept).max(0.0) as usize
     }
 
-    /// Whether what was sent away made nothing more even: then nobody moves for a while. So it is where a
-    /// load balancer brings everybody back, or where an edge gets no connections, or can't take any.
+    /// Returns whether the sessions sent away made nothing more even; then no session moves for a while. This
+    /// happens where a load balancer brings all clients back, or where an edge gets or takes no connections.
     fn is_in_vain(&mut self, uneven: Uneven, own: f64, now: Instant) -> bool {
         let anew = Effort { since: now, before: uneven, given: 0 };
         let effort = *self.effort.get_or_insert(anew);
@@ -242,7 +246,8 @@ impl Plan {
             return false;
         }
         let worth = effort.given as f64 * WORTH;
-        // Either is enough: what the fullest sends to many that have the average makes no edge lack less.
+        // Either improvement is enough: moving sessions from the fullest edge to average edges does not fill
+        // the emptiest.
         let better =
             effort.before.above - uneven.above >= worth || effort.before.lacking - uneven.lacking >= worth;
         if better {
@@ -255,29 +260,29 @@ impl Plan {
         true
     }
 
-    /// Until when nobody is sent away because it brought nothing.
+    /// Returns until when no session is sent away because moves were in vain.
     pub(super) fn resting(&self) -> Option<Instant> {
         self.resting
     }
 
-    /// How many sessions may be asked to move now; `took` of it is then taken with [`Plan::take`].
+    /// Returns how many sessions may be asked to move now. The caller takes what it uses with [`Plan::take`].
     pub(super) fn allowance(&mut self, own: usize, now: Instant) -> usize {
         let a_second = own as f64 * f64::from(self.config.per_mille_per_second) / 1_000.0;
         let passed = now.duration_since(self.last).as_secs_f64();
         self.last = now;
-        // What was not used is not saved up. Few sessions give less than one: then one, once it has come
-        // together.
+        // Unused shares are not saved up. If there are few sessions, a share is less than one: then one
+        // session goes once the shares add up to it.
         let a_look = a_second * LOOK.as_secs_f64();
         self.allowed = (self.allowed + passed * a_second).min(a_look.max(1.0));
         self.allowed as usize
     }
 
-    /// So many were asked to move.
+    /// Takes sessions that were asked to move from the allowance.
     pub(super) fn take(&mut self, moved: usize) {
         self.allowed = (self.allowed - moved as f64).max(0.0);
     }
 
-    /// So many of these because there were too many here.
+    /// Notes how many of these moved because there were too many sessions here.
     pub(super) fn gave(&mut self, moved: usize) {
         if let Some(effort) = &mut self.effort {
             effort.given += moved;
@@ -365,8 +370,8 @@ mod tests {
         assert_eq!(plan.excess(2_000, now), 1_000);
     }
 
-    /// Lets `seconds` pass beside one edge with as many sessions and one without any, where all who are sent
-    /// away come back; gives how many were.
+    /// Lets `seconds` pass next to one edge with as many sessions and one with none, where every session that
+    /// is sent away comes back. Returns how many were sent away.
     fn in_vain(plan: &mut Plan, second: &mut u32, seconds: u32, start: Instant) -> usize {
         let mut moved = 0;
         for _ in 0..seconds {
@@ -425,8 +430,8 @@ mod tests {
     }
 
     proptest! {
-        /// However uneven edges begin, and to whomever those who move come: none goes below the average by
-        /// sending away, no second has more than its share, and in the end all are even.
+        /// However uneven the edges begin, and wherever moved sessions arrive: no edge goes below the average
+        /// by sending away, no second exceeds its share, and in the end all edges are even.
         #[test]
         fn edges_become_even_and_stay_so(
             mut edges in prop::collection::vec(0_usize..5_000, 2..6),
@@ -452,7 +457,7 @@ mod tests {
                     plan.take(moves);
                     plan.gave(moves);
                     prop_assert!(moves <= (edges[own] / 80).max(1), "{moves} of {} in a look", edges[own]);
-                    // What others said is up to a second old.
+                    // The numbers of others are up to a second old.
                     prop_assert!(moves == 0 || (edges[own] - moves) as f64 >= average * 0.85 - 1.0);
                     edges[own] -= moves;
                     moved_late += if tick > 1_000 { moves } else { 0 };

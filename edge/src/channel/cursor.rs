@@ -1,10 +1,10 @@
 //! How far one channel's messages were handled on this edge: pure, no sockets and no clocks.
 //!
 //! Everything of the channel up to `last` was handled: delivered to the subscribers of that time, or older
-//! than the first subscription. A live copy that shows that something is missing before it is not delivered;
-//! what is missing is fetched first, together with that copy. While a fetch runs, live copies only say how
-//! far the fetch must go. So whatever is lost, repeated or out of order on the way, messages are handled once
-//! each, in the order of the stream.
+//! than the first subscription. If a live copy shows that something is missing before it, the copy is not
+//! delivered; the missing messages are fetched first, together with that copy. While a fetch runs, live
+//! copies only say how far the fetch must go. So whatever is lost, repeated or out of order on the way,
+//! messages are handled once each, in the order of the stream.
 
 use shared::history::Epoch;
 
@@ -13,7 +13,7 @@ use shared::history::Epoch;
 pub(crate) enum Step {
     /// The copy is the next one.
     Deliver,
-    /// The copy was handled already, or will be by what is under way.
+    /// The copy was handled already, or the fetch under way will bring it.
     Ignore,
     /// Something is missing before the copy: begin to fetch.
     Fetch,
@@ -34,7 +34,7 @@ pub(crate) struct Missing {
 pub(crate) struct Cursor {
     /// The epoch of the stream; none until the cursor is opened.
     epoch: Option<Epoch>,
-    /// Where the cursor was opened. Nobody here is to be given what is not beyond.
+    /// Where the cursor was opened: no session here may be given an earlier message.
     opened: u64,
     /// The last message that was handled, or was there before the cursor was opened.
     last: u64,
@@ -56,7 +56,7 @@ impl Cursor {
         self.last
     }
 
-    /// Returns where the cursor was opened: nobody here is to be given what is not beyond.
+    /// Returns where the cursor was opened: no session here may be given an earlier message.
     pub(crate) fn opened(&self) -> u64 {
         self.opened
     }
@@ -66,7 +66,7 @@ impl Cursor {
         self.epoch.is_some() && self.wanted > self.last
     }
 
-    /// Returns whether something is missing that nobody fetches.
+    /// Returns whether something is missing while no fetch runs.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.lacks() && !self.fetching
     }
@@ -98,8 +98,8 @@ impl Cursor {
         *self = Self { fetches: self.fetches, ..Self::default() };
     }
 
-    /// Takes a live copy. `before`: the sequence of the channel's message before it. `sure`: the copy is of
-    /// this epoch.
+    /// Takes a live copy. `before`: the sequence of the channel's message before it. `sure`: the copy belongs
+    /// to this epoch.
     pub(crate) fn on_live(&mut self, before: u64, seq: u64, sure: bool) -> Step {
         if self.epoch.is_some() && seq <= self.last {
             return Step::Ignore;
@@ -126,13 +126,13 @@ impl Cursor {
         begins
     }
 
-    /// Ends a fetch before everything was there: whatever happens next begins another.
+    /// Ends a fetch before everything was there: the next event begins another.
     pub(crate) fn abandon(&mut self, fetch: u64) {
         self.fetching &= self.fetches != fetch;
     }
 
-    /// Ends a fetch of something that the stream does not have. What came of the channel meanwhile is not
-    /// known any more, so tails must be compared.
+    /// Ends a fetch of something that the stream does not have. Live copies that came meanwhile were not
+    /// noted, so tails must be compared.
     pub(crate) fn give_back(&mut self, fetch: u64) {
         if self.fetching && self.fetches == fetch {
             self.wanted = self.last;
@@ -140,7 +140,7 @@ impl Cursor {
         }
     }
 
-    /// Takes a fetched message, behind all others that were fetched. True: the message is the next one.
+    /// Takes a fetched message; the caller gives them in order. True: the message is the next one.
     pub(crate) fn on_fetched(&mut self, epoch: Epoch, seq: u64) -> bool {
         let next = self.fetching && self.epoch == Some(epoch) && seq > self.last;
         if next {
@@ -157,8 +157,8 @@ impl Cursor {
         Some(Missing { epoch, after: self.last, up_to: self.wanted })
     }
 
-    /// Takes the store's word that there is nothing of the channel beyond `tail`, as far as the store has
-    /// come: `come`. True: nothing is missing any more.
+    /// Takes the store's answer that the channel has nothing beyond `tail`, as far as the store has come:
+    /// `come`. True: nothing is missing any more.
     pub(crate) fn on_tail(&mut self, epoch: Epoch, asked_up_to: u64, tail: u64, come: u64) -> bool {
         if self.epoch != Some(epoch) {
             return true;
@@ -201,15 +201,15 @@ mod tests {
         Arrive(prop::sample::Index),
         /// One of them is lost.
         Lose(prop::sample::Index),
-        /// One arrives that stays on its way, so it will come again.
+        /// One of them arrives and also stays on its way, so it will come again.
         Repeat(prop::sample::Index),
-        /// A fetch that runs reads so many messages from a store that is so far behind.
+        /// A running fetch reads so many messages from a store that is so far behind.
         Fetch(usize, u64),
         /// The tails are compared.
         Sweep,
-        /// Somebody says that there is a message so far beyond the last, or near the end of all numbers.
+        /// A message is said to exist so far beyond the last, or near the end of all numbers.
         Say(u64, bool),
-        /// A fetch that runs ends without having found everything, or without anybody having heard of it.
+        /// A running fetch ends without having found everything, or is lost without notice.
         End(bool),
     }
 
@@ -310,7 +310,7 @@ mod tests {
         ) {
             let last = before + early;
             let mut model = Model { last, stored: (1..=last).collect(), ..Model::default() };
-            // Copies that come before the beginning is known.
+            // Copies that come before the cursor is open.
             for seq in 1..=last {
                 prop_assert_eq!(model.cursor.on_live(seq - 1, seq, true), Step::Ignore);
             }
@@ -323,7 +323,7 @@ mod tests {
                 let due = |seq: &&u64| **seq > before && **seq <= cursor.last;
                 prop_assert_eq!(model.handled.clone(), model.stored.iter().filter(due).copied().collect::<Vec<_>>());
             }
-            // What was never there is given back, and the tails are compared.
+            // A sequence that never existed is given back, and the tails are compared.
             model.sweep();
             model.fetch(usize::MAX, 0);
             model.on(&Event::End(true));

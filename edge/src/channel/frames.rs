@@ -1,5 +1,5 @@
-//! What recovering subscribers are sent: messages with their ids, and events about the history. Written here
-//! only.
+//! Frames for recovering subscribers: messages with their ids, and events about the history. They are written
+//! here only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,10 +9,10 @@ use shared::wire::Kind;
 use super::recoverable::NotWhole;
 use crate::frame::Frame;
 
-/// A message: `d` is its text as a JSON string, `b` its bytes in base64.
+/// Encodes a message: `d` is its text as a JSON string, `b` its bytes in base64.
 pub(crate) fn message(position: Position, name: &str, kind: Kind, payload: &[u8]) -> Frame {
     let name = json(name);
-    // Text was checked when it came from the bus, so nothing is replaced here.
+    // The text was checked when the message came from the bus, so nothing is replaced here.
     let text = match kind {
         Kind::Text => {
             let text = json(&String::from_utf8_lossy(payload));
@@ -26,18 +26,18 @@ pub(crate) fn message(position: Position, name: &str, kind: Kind, payload: &[u8]
     Frame::text(&text)
 }
 
-/// Nothing came up to here.
+/// Encodes a position: nothing else came up to here.
 pub(crate) fn position(position: Position, name: &str) -> Frame {
     Frame::text(&format!(r#"{{"event":"@position","channel":{},"id":"{position}"}}"#, json(name)))
 }
 
-/// Something is missing before this position, and can't be had any more.
+/// Encodes a reload: something is missing before this position, and can't be had any more.
 pub(crate) fn reload(position: Position, name: &str, why: NotWhole) -> Frame {
     let (name, why) = (json(name), why.text());
     Frame::text(&format!(r#"{{"event":"@reload","channel":{name},"id":"{position}","reason":"{why}"}}"#))
 }
 
-/// The edge is leaving: open another connection within this time, before this one is closed.
+/// Encodes the request to open another connection within this time, before this connection is closed.
 pub(crate) fn reconnect(within_ms: u64, position: Position, name: &str) -> Frame {
     let name = json(name);
     Frame::text(&format!(r#"{{"event":"@reconnect","within_ms":{within_ms},"ids":{{{name}:"{position}"}}}}"#))

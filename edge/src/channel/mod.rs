@@ -36,7 +36,8 @@ use subscribers::{OfSession, Subscribers};
 pub(crate) enum Trust {
     /// The copy follows the newest one of its partition.
     Sure,
-    /// The copy may be of another epoch of the stream. `first`: somebody has to ask the stream's leader.
+    /// The copy may be of another epoch of the stream. `first`: this copy raised the doubt, so the caller
+    /// must ask the stream's leader.
     Doubtful { first: bool },
 }
 
@@ -45,7 +46,7 @@ pub(crate) enum Trust {
 pub(crate) struct Arrival<'m> {
     /// The message's sequence.
     pub(crate) seq: u64,
-    /// None: this sequence stands in place of messages that were erased.
+    /// The message; none if its sequence stands in place of messages that were erased.
     pub(crate) message: Option<&'m LiveMessage>,
     /// The trace that the frames belong to.
     pub(crate) span: &'m Span,
@@ -71,10 +72,10 @@ pub(crate) struct LiveCopy<'m> {
     pub(crate) trust: Trust,
 }
 
-/// What is known here of a stored message that a publisher asks about.
+/// What this edge knows of a stored message that a publisher asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// Nobody here was subscribed when the message came.
+    /// No session here was subscribed when the message came.
     Nobody,
     /// The message was handled; its counts are remembered, or were.
     Handled,
@@ -121,9 +122,9 @@ pub(crate) struct ChannelState {
     pub(crate) cursor: Cursor,
     /// Sessions in a replay, which will follow.
     pub(crate) replaying: u32,
-    /// Sessions that are subscribing, and fetches: they need the cursor though nobody may be subscribed.
+    /// Subscriptions being made, and fetches: they need the cursor even if no session is subscribed.
     pub(crate) guards: u32,
-    /// When followers last learned a position; none while there are no followers.
+    /// When followers last learned a position; none if there are no followers.
     told: Option<Instant>,
 }
 
@@ -183,7 +184,7 @@ impl ChannelState {
     /// Opens the cursor at the tail that the store named. True: begin to fetch what came since.
     pub(crate) fn open(&mut self, epoch: Epoch, tail: u64, memory: &FrameMemory, now: Instant) -> bool {
         let known = self.cursor.epoch();
-        // Nobody can follow a channel whose cursor was never open, unless the cursor was forgotten.
+        // No session can follow a channel whose cursor was never open, unless the cursor was forgotten.
         let reopened = known.map_or(!self.followers.is_empty(), |known| known != epoch);
         let begins = self.cursor.open(epoch, tail);
         if reopened {

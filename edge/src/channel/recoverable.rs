@@ -1,19 +1,19 @@
-//! The verdict whether a client can be given everything after the position that it names: pure.
+//! The verdict whether a client can be given everything after the position that the client names: pure.
 
 use shared::history::{Epoch, Position};
 
-/// What the stream's leader said after the client came back.
+/// The stream's state, as its leader gave it after the client came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Leader {
     /// The epoch of the stream.
     pub(crate) epoch: Epoch,
     /// The lowest sequence that is stored; one more than `last` if nothing is.
     pub(crate) first: u64,
-    /// The highest sequence that was ever given to a message.
+    /// The highest sequence that the stream ever gave to a message.
     pub(crate) last: u64,
 }
 
-/// Why not everything can be given.
+/// Why not everything after a position can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotWhole {
     /// The position is of another epoch.

@@ -1,4 +1,5 @@
-//! Guards of a channel: whoever needs its cursor, fetches what it misses, or replays it, holds one.
+//! Guards of a channel. A task that needs the channel's cursor, fetches its missing messages, or replays the
+//! channel holds one.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +9,7 @@ use shared::ids::Channel;
 use super::Hub;
 use crate::channel::ChannelState;
 
-/// Keeps the cursor of a channel. Every replay holds one as well.
+/// Keeps the cursor of a channel alive. Every replay holds a guard as well.
 #[derive(Debug)]
 pub(crate) struct ChannelGuard {
     hub: Arc<Hub>,
@@ -16,7 +17,7 @@ pub(crate) struct ChannelGuard {
 }
 
 impl Hub {
-    /// Keeps the cursor of a channel with history for as long as the guard lives.
+    /// Keeps the cursor of a channel with history alive for as long as the guard lives.
     pub(crate) fn guard(self: &Arc<Self>, channel: &Channel) -> ChannelGuard {
         let mut channels = self.channels.of(channel.as_str());
         let state = channels.entry(channel.clone()).or_default();
@@ -36,7 +37,7 @@ impl Hub {
 }
 
 impl ChannelGuard {
-    /// Begins a replay: from now on the session counts as one that messages go to.
+    /// Begins a replay: from now on the session counts among those that messages go to.
     pub(crate) fn replay(self) -> Replaying {
         let mut channels = self.hub.channels.of(self.channel.as_str());
         if let Some(state) = channels.get_mut(self.channel.as_str()) {
@@ -65,8 +66,8 @@ impl Drop for ChannelGuard {
     }
 }
 
-/// A fetch of what a channel misses. The holder brings the fetch to its end; if it is dropped before, the
-/// cursor knows that nobody fetches any more.
+/// A fetch of a channel's missing messages. The holder brings the fetch to its end; if the fetch is dropped
+/// before, the cursor knows that no fetch runs any more.
 #[derive(Debug)]
 pub(crate) struct Fetching {
     number: u64,

@@ -17,7 +17,7 @@ use crate::channel::cursor::{Missing, Step};
 use crate::channel::recoverable::NotWhole;
 use crate::channel::{Arrival, LiveCopy, Seen};
 
-/// What became of a live copy of a stored message.
+/// The outcome of a live copy of a stored message.
 #[derive(Debug)]
 pub(crate) struct Handled {
     /// Delivered, or why not.
@@ -77,7 +77,7 @@ impl Hub {
         self.progressed();
     }
 
-    /// Takes over what is missing in channels that are `wanted`, and that nobody fetches.
+    /// Takes over the gaps of channels that are `wanted`, where no fetch runs.
     pub(crate) fn abandoned(self: &Arc<Self>, wanted: impl Fn(&Channel) -> bool) -> Vec<Fetching> {
         let mut abandoned = Vec::new();
         for shard in self.channels.all() {
@@ -97,8 +97,8 @@ impl Hub {
         settled
     }
 
-    /// Takes the store's word where the channel ends, and how far the store has come itself. True: nothing is
-    /// missing any more.
+    /// Takes the store's answer where the channel ends, and how far the store has come itself. True: nothing
+    /// is missing any more.
     pub(crate) fn on_tail(&self, channel: &Channel, asked_up_to: u64, end: &End) -> bool {
         let End { epoch, tail, come } = *end;
         let mut channels = self.channels.of(channel.as_str());
@@ -117,7 +117,7 @@ impl Hub {
         told
     }
 
-    /// Opens the cursor of a channel at the tail that the store named. Some: fetch what came since.
+    /// Opens the cursor of a channel at the tail that the store named. Some: the fetch of what came since.
     pub(crate) fn open_cursor(
         self: &Arc<Self>,
         channel: &Channel,
@@ -132,7 +132,8 @@ impl Hub {
         begins.then(|| self.fetching(channel, state))
     }
 
-    /// Notes that this sequence of a channel exists, as somebody says who must know. Some: fetch it.
+    /// Notes that this sequence of a channel is said to exist by a source that must know. Some: the fetch of
+    /// it.
     pub(crate) fn want(self: &Arc<Self>, channel: &Channel, seq: u64) -> Option<Fetching> {
         let mut channels = self.channels.of(channel.as_str());
         let state = channels.get_mut(channel.as_str())?;
@@ -153,8 +154,8 @@ impl Hub {
         channels.get(channel.as_str()).map_or(Seen::Nobody, |state| state.seen(epoch, seq))
     }
 
-    /// Returns the channels with history that are `wanted`, by name and the epoch of their cursor, if it is
-    /// open.
+    /// Returns the channels with history that are `wanted`: judged by the channel and the epoch of its
+    /// cursor, if the cursor is open.
     pub(crate) fn with_history(&self, wanted: impl Fn(&Channel, Option<Epoch>) -> bool) -> Vec<Channel> {
         let mut found = Vec::new();
         for shard in self.channels.all() {
@@ -181,7 +182,7 @@ impl Hub {
         self.channels.of(channel.as_str()).get(channel.as_str())?.cursor.epoch()
     }
 
-    /// Passes over a stored message that can't be read, so nobody gets it.
+    /// Passes over a stored message that can't be read, so no session gets it.
     pub(crate) fn pass(&self, channel: &Channel, epoch: Epoch, seq: u64) {
         if let Some(state) = self.channels.of(channel.as_str()).get_mut(channel.as_str()) {
             state.cursor.on_fetched(epoch, seq);
@@ -214,7 +215,7 @@ impl Hub {
         self.progress.notify_waiters();
     }
 
-    /// Waits for whatever `found` looks for, and looks whenever a cursor has moved on.
+    /// Waits until `found` finds something, and asks it again whenever a cursor has moved on.
     pub(crate) async fn when<T>(&self, mut found: impl FnMut() -> Option<T>) -> T {
         loop {
             let moved = self.progress.notified();

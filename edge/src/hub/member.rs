@@ -12,7 +12,7 @@ use crate::frame::{FrameMemory, SubscriptionId};
 use crate::outbox::Outbox;
 use crate::session_handle::SessionHandle;
 
-/// What became of a login.
+/// The outcome of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoginResult {
     /// The session belongs to the user now.
@@ -92,14 +92,15 @@ impl Member {
         &self.hub.memory
     }
 
-    /// Holds the slot among the sessions of an address for as long as the session is here.
+    /// Takes the slot among the sessions of an address for as long as the session is here.
     pub(crate) fn hold(&mut self, of_address: Option<AddressSlot>) {
         if let Some(slot) = &mut self.slot {
             slot.of_address = of_address.map(Box::new);
         }
     }
 
-    /// Leaves all maps: no message is for this session any more. Returns what still counts the session.
+    /// Leaves all maps, so that no message is for this session any more. Returns the slot that still counts
+    /// the session.
     pub(crate) fn leave_hub(mut self) -> Option<SessionSlot> {
         self.slot.take()
     }
@@ -131,7 +132,7 @@ impl Member {
         }
         self.log_out();
         self.uid = Some(uid.clone());
-        // After the session was entered: a ban from here on finds this session and closes it.
+        // Checked after the session was entered: a ban from here on finds this session and closes it.
         self.unless_banned(uid, since)
     }
 

@@ -60,7 +60,7 @@ pub enum SessionPolicy {
 pub(crate) struct SessionLimits {
     /// Sessions on this edge; 0 for no limit.
     pub(crate) sessions: usize,
-    /// From so many sessions on the edge is crowded; 0 for never.
+    /// The edge is crowded from so many sessions on; 0 for never.
     pub(crate) watermark: usize,
     /// Sessions of one user.
     pub(crate) per_user: usize,
@@ -75,7 +75,8 @@ pub(crate) struct Choice {
     pub(crate) most: usize,
     /// Whether sessions that don't recover may be chosen, after those that do.
     pub(crate) plain: bool,
-    /// Only sessions of this age, or 80 % of it, or what a session's number makes in between.
+    /// Only sessions that have reached their share of this age: from 80 to 100 %, depending on the session's
+    /// number.
     pub(crate) older_than: Option<Duration>,
 }
 
@@ -87,7 +88,7 @@ struct Login {
     since: u64,
 }
 
-/// What waits for sessions.
+/// The amount that waits for sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
     /// Sessions that something waits for.
@@ -97,7 +98,7 @@ pub(crate) struct Waiting {
     /// Memory of everything that waits, and of what sessions are just being sent: each body once, however
     /// many sessions share it.
     pub(crate) bytes: usize,
-    /// What the fullest outbox costs, as the bound counts.
+    /// The cost of the fullest outbox, as the bound counts.
     pub(crate) largest: usize,
 }
 
@@ -118,7 +119,7 @@ pub(crate) struct Hub {
     /// The sessions of a user, the oldest login first.
     users: Sharded<Uid, Vec<Login>>,
     bans: Mutex<BanList>,
-    /// The list of bans may be another one by now.
+    /// Notified when the list of bans may be another one by now.
     doubt: Notify,
     began: Instant,
     handles: Sharded<u64, Arc<SessionHandle>>,
@@ -138,7 +139,7 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// A hub without sessions.
+    /// Returns a hub without sessions.
     pub(crate) fn new(limits: SessionLimits) -> Self {
         let (channels, users, handles) = (Sharded::new(), Sharded::new(), Sharded::new());
         Self {
@@ -165,7 +166,7 @@ impl Hub {
         self.channels.of(channel).get(channel).map(|state| state.deliver(frame)).unwrap_or_default()
     }
 
-    /// Returns how many sessions there may be; 0 for no limit.
+    /// Returns the limit of sessions; 0 for no limit.
     pub(crate) fn max_sessions(&self) -> usize {
         self.limits.sessions
     }
@@ -239,7 +240,7 @@ impl Hub {
         self.users.of(uid).contains_key(uid)
     }
 
-    /// Notified when what a publisher told does not fit the list of bans as it was read.
+    /// Returns the notification that a publisher's command does not fit the list of bans as it was read.
     pub(crate) fn doubt(&self) -> &Notify {
         &self.doubt
     }
@@ -267,7 +268,8 @@ impl Hub {
     /// Chooses sessions that shall move: those that recover first, then the oldest. None is chosen twice.
     pub(crate) fn choose(&self, choice: &Choice, now: Instant) -> Vec<Arc<SessionHandle>> {
         let age = now.saturating_duration_since(self.began);
-        // Read once: sessions change whether they follow meanwhile, and no order survives that.
+        // Each handle is read once: sessions change whether they follow meanwhile, and no sort order survives
+        // that.
         let known = self.handles().into_iter().map(|handle| (handle.follows(), handle));
         let mut chosen: Vec<_> = known
             .filter(|(follows, handle)| {

@@ -1,8 +1,8 @@
-//! Answers publishers, and fetches what they ask about in vain.
+//! Answers publishers, and fetches messages that are asked about but have not come.
 //!
-//! An answer about stored messages waits until they were handled here. A message that has not come after
-//! [`FETCH_AFTER`] is fetched. Counts that are not known by [`ANSWER_BY`] are answered as unknown, before the
-//! publisher gives the edge up.
+//! An answer about stored messages waits until the messages were handled here. A message that has not come
+//! after [`FETCH_AFTER`] is fetched. Counts that are not known by [`ANSWER_BY`] are answered as unknown,
+//! before the publisher stops waiting for this edge.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::metrics::{Loss, Metrics};
 
 /// How long the live copy of a message may take.
 const FETCH_AFTER: Duration = Duration::from_millis(20);
-/// By when a publisher has its answer. Below the 250 ms that it waits.
+/// By when the publisher gets its answer. Below the 250 ms for which the publisher waits.
 const ANSWER_BY: Duration = Duration::from_millis(200);
-/// Questions that wait at a time; beyond, what is not known at once is answered as unknown.
+/// Questions that may wait at a time; beyond, counts that are not known at once are answered as unknown.
 const WAITING: usize = 256;
 
-/// An answer and where it goes.
+/// An answer, and the subject that it goes to.
 pub(crate) type Addressed = (Subject, Answer);
 
 /// Answers the questions of publishers about messages.
@@ -50,8 +50,8 @@ impl AskResponder {
         Self { recovery, node, answers, waiting: Arc::new(Semaphore::new(WAITING)), metrics }
     }
 
-    /// Answers now if everything is known, or as soon as it is. Whether a message that is stored nowhere
-    /// was handled is known now or never.
+    /// Answers now if everything is known, or as soon as it is. A message that is stored nowhere was either
+    /// handled by now, or never will be.
     pub(crate) fn answer(&self, ask: Ask, reply: Subject) {
         let counts = ask.ids.iter().map(|id| self.recovery.recent.counts(Key::Id(*id))).collect();
         let answer = Answer { v: VERSION, edge: self.node.clone(), counts, stored: Vec::new() };
@@ -80,7 +80,8 @@ impl AskResponder {
 }
 
 impl Recovery {
-    /// None: it has not come yet. Within: none if its counts are forgotten.
+    /// Looks up a message. None: the message has not come yet. The inner value is none if the counts are
+    /// forgotten.
     fn look(&self, stored: &StoredRef) -> Option<Option<Counts>> {
         let epoch = stored.epoch.or_else(|| self.history.epoch(&stored.channel));
         let known = || self.recent.counts(Key::Stored(epoch?, stored.seq));
@@ -89,7 +90,8 @@ impl Recovery {
             Seen::Nobody => Some(Some(known().unwrap_or_default())),
             Seen::Handled => Some(known()),
             Seen::NotYet => None,
-            // Handled in that epoch, or soon in one that is not known here yet, or never.
+            // The message was handled in that epoch, or comes soon in an epoch that is not known here yet, or
+            // never.
             Seen::OtherEpoch => known().map(Some),
         }
     }
@@ -100,7 +102,7 @@ impl Recovery {
         if timeout_at(began + FETCH_AFTER, self.hub.when(all_known)).await.is_err() {
             let fetched = async {
                 if self.is_on(Fault::AskFetch) {
-                    // Large, and rarely needed.
+                    // Boxed, since the future is large and rarely needed.
                     Box::pin(self.fetch_asked(asked)).await;
                 }
                 std::future::pending().await
@@ -108,14 +110,15 @@ impl Recovery {
             let known = async {
                 tokio::select! { () = self.hub.when(all_known) => {}, () = fetched => {} }
             };
-            // What is not known by then is unknown.
+            // Counts that are not known by then are answered as unknown.
             let _ = timeout_at(began + ANSWER_BY, known).await;
         }
         asked.iter().map(|stored| self.look(stored).flatten()).collect()
     }
 
-    /// Fetches what is asked about and has not come, as far as the stream's leader has come. Anybody on the
-    /// bus can ask about anything: what the leader does not have is no reason to look for it.
+    /// Fetches messages that are asked about and have not come, as far as the stream's leader has come.
+    /// Anyone on the bus can ask about any sequence: a sequence that the leader does not have is no reason to
+    /// fetch.
     async fn fetch_asked(self: &Arc<Self>, asked: &[StoredRef]) {
         let mut open: Vec<_> = asked.iter().filter(|stored| self.look(stored).is_none()).collect();
         let mut pause = SHORT_PAUSE;
@@ -137,7 +140,7 @@ impl Recovery {
         }
     }
 
-    /// Whether the leader has come as far as a message that is asked about, in the epoch that is named.
+    /// Returns whether the leader has come as far as a message that is asked about, in the named epoch.
     async fn exists(&self, stored: &StoredRef) -> bool {
         let partition = self.history.partition(&stored.channel);
         match self.history.fresh_epoch(partition).await {

@@ -1,8 +1,9 @@
 //! Opens a channel's cursor for each session that subscribes.
 //!
-//! The tail of the channel is read from the leader for each subscription, not only for the first. What was
-//! stored before the answer to a subscription is not for a plain subscriber, who may have had it elsewhere; a
-//! recovering subscriber gets it in a replay. So the cursor must have come to that tail before anybody joins.
+//! The tail of the channel is read from the leader for each subscription, not only for the first. Messages
+//! stored before the answer to a subscription are not for a plain subscriber, who may have got them
+//! elsewhere; a recovering subscriber gets them in a replay. So the cursor must have come to that tail before
+//! a session joins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,10 @@ use crate::hub::guards::ChannelGuard;
 /// How long live copies on their way may take before their messages are fetched.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// A channel whose cursor has come as far as the store was when it was asked.
+/// A channel whose cursor has come as far as the store had when it was asked.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    /// Keeps the cursor.
+    /// Keeps the cursor alive.
     pub(crate) guard: ChannelGuard,
     /// The leader's state, asked after the tail was read.
     pub(crate) leader: Leader,
@@ -31,7 +32,7 @@ pub(crate) struct Attached {
 }
 
 impl Recovery {
-    /// Opens the cursor of a channel. Takes however long it takes: the caller sets a deadline.
+    /// Opens the cursor of a channel. There is no time limit: the caller sets a deadline.
     pub(crate) async fn attach(self: &Arc<Self>, channel: &Channel) -> Attached {
         loop {
             match self.try_attach(channel).await {

@@ -1,11 +1,12 @@
-//! Makes sure that a stream is still the one that was heard, when a copy does not follow the newest one.
+//! Makes sure that a stream is still the same one, when a copy does not follow the newest one.
 //!
-//! A backup that is restored, or a stream that is made anew, while parts run gives sequences a second time.
-//! Until the streams are looked at again, a message of the new epoch could pass for one of the old. So when a
-//! copy is out of sequence, or the connection to the bus is another one, nothing of its partition is
-//! delivered until the leader has said which message stands at the newest sequence that was heard. If there
-//! is another message, or none though it can't have left by age or for newer ones of its channel, the stream
-//! seems to have gone back or lost its end. Mostly a copy was lost, and the stream is the same one.
+//! If a backup is restored or a stream is made anew while parts run, the stream gives out sequences a second
+//! time. Until the streams are looked at again, a message of the new epoch could pass for one of the old
+//! epoch. So when a copy is out of sequence, or the connection to the bus is another one, nothing of its
+//! partition is delivered until the leader has said which message stands at the newest sequence that was
+//! heard. If another message stands there, the stream seems to have gone back or lost its end; so too if no
+//! message stands there, although the message can't have left by age or for newer ones of its channel. Mostly
+//! a copy was lost, and the stream is the same one.
 
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ impl Recovery {
         }
     }
 
-    /// Learns what stands at the end of a stream of which not everything was heard.
+    /// Learns the last message of a stream of which not everything was heard.
     pub(super) async fn learn(&self, partition: u32, epoch: Epoch, last: u64) -> Result<(), ReadError> {
         if last == 0 {
             // Nothing was ever stored, so the first message follows.
@@ -47,7 +48,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Asks the leader in a task of its own, until it has said what a stream is.
+    /// Asks the leader, in a task of its own, until the leader has settled whether the stream is the same.
     pub(crate) fn make_sure(self: &Arc<Self>, partition: u32, epoch: Epoch) {
         self.metrics.doubts.inc();
         let (recovery, gone) = (Arc::clone(self), self.gone.clone());
@@ -107,14 +108,15 @@ impl Recovery {
             return Ok(true);
         }
         if state.last_seq < known.seq {
-            // A leader that still takes in what it has, or a stream that went back: what watches the streams
-            // decides.
+            // Either the leader is still loading its messages, or the stream went back: the watch over the
+            // streams decides.
             return Err(ReadError::Behind);
         }
         if let Some((_, id)) = self.history.id_at(partition, known.seq).await? {
             return Ok(known.id.is_none_or(|known| known == id));
         }
-        // The message has expired, and the stream begins behind it; or it left for newer ones of its channel.
+        // The message has expired, and the stream begins behind it; or the message left for newer ones of its
+        // channel.
         if state.messages == 0 || state.first_seq > known.seq {
             return Ok(true);
         }
@@ -123,13 +125,13 @@ impl Recovery {
         Ok(tail > known.seq)
     }
 
-    /// Waits until nothing of a partition is in doubt. In another epoch nothing is.
+    /// Waits until nothing of a partition is in doubt. In another epoch nothing is in doubt.
     pub(crate) async fn sure(&self, partition: u32, epoch: Epoch) {
         let sure = self.hub.when(|| self.doubt(partition, epoch).is_none().then_some(()));
         let mut history = self.history.state();
         let other =
             history.wait_for(|state| state.epochs().and_then(|epochs| epochs.of(partition)) != Some(epoch));
-        // Nobody asks about an epoch that is over, so nothing else would wake this task.
+        // No task asks about an epoch that is over, so nothing else would wake this one.
         tokio::select! { () = sure => {}, _ = other => {} }
     }
 }

@@ -21,14 +21,14 @@ use crate::spans;
 /// Channels that one task catches up with at a time.
 const AT_ONCE: usize = 64;
 
-/// For how long the store may lack a message that is said to be stored.
+/// How long the store may lack a message that is said to be stored.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is left after a page.
+/// What is still missing after a page.
 enum Taken {
     /// Nothing is missing any more.
     All,
-    /// There is more, or may be.
+    /// More is missing, or may be.
     Some,
     /// As far as the store knows, the wanted message is not there.
     NotThere,
@@ -39,7 +39,7 @@ impl Recovery {
     pub(crate) fn fetch(self: &Arc<Self>, fetching: Fetching, cause: Cause) {
         let recovery = Arc::clone(self);
         let gone = self.gone.clone();
-        // If this task were lost, whatever waits behind the gap would wait for ever.
+        // If this task were lost, everything behind the gap would wait for ever.
         self.drain.spawn_whole(
             "edge-fetch",
             async move {
@@ -63,7 +63,7 @@ impl Recovery {
     pub(crate) async fn catch_up(&self, fetching: Fetching, cause: Cause) {
         self.metrics.fetch(cause);
         let channel = fetching.channel();
-        // Until when the store may lack what is said to be stored.
+        // Until when the store may lack a message that is said to be stored.
         let mut patience = None;
         while let Some(Missing { epoch, after, up_to }) = self.hub.missing(&fetching) {
             match self.read_missing(channel, epoch, after).await {
@@ -78,8 +78,8 @@ impl Recovery {
                         sleep(SHORT_PAUSE).await;
                     }
                 },
-                // The sweep begins anew. While this part knows of no other epoch, whoever said so may be
-                // wrong.
+                // The sweep begins anew in the other epoch. As long as this edge knows of no other epoch, the
+                // answer may be wrong.
                 Err(ReadError::OtherEpoch) if self.history.epoch(channel) != Some(epoch) => return,
                 Err(error) => {
                     self.metrics.read_errors.inc();
@@ -132,16 +132,16 @@ impl Recovery {
         if page.last_seq < wanted {
             return Taken::NotThere;
         }
-        // The replica is behind, or what is wanted is not there any more.
+        // The replica is behind, or the wanted message is gone.
         match self.history.end(channel, epoch).await {
             Ok(end) if self.hub.on_tail(channel, wanted, &end) => Taken::All,
             Ok(_) | Err(_) => Taken::NotThere,
         }
     }
 
-    /// Nothing in the stream is what is wanted: somebody took its end for further off than it is, or its
-    /// leader has lost much. The channels are compared again, since copies that came meanwhile count as
-    /// heard.
+    /// Gives a fetch back, since the stream does not have the wanted message: its end was assumed too far
+    /// off, or its leader has lost much. The channels are compared again, since copies that came meanwhile
+    /// count as heard.
     fn give_back(&self, fetching: &Fetching, last: Position) {
         let channel = fetching.channel();
         self.metrics.given_back.inc();
@@ -150,7 +150,7 @@ impl Recovery {
         self.missed(self.history.partition(channel), last.epoch, last.seq);
     }
 
-    /// Something is missing for good. Goes on with what comes next.
+    /// Gives up messages that are missing for good, and goes on with the next.
     async fn give_up(&self, channel: &Channel, epoch: Epoch) -> bool {
         match self.history.tail(channel).await {
             Ok((now, tail)) if now == epoch => {

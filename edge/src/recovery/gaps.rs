@@ -4,7 +4,7 @@
 //! missing, and the tails of the channels here need not be compared. The tracker is also the source of fresh
 //! positions for channels in which nothing happens.
 
-/// What was heard of one partition, and how often something may have been missed.
+/// What was heard of one partition, and how often messages may have been missed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct GapTracker {
     /// The highest sequence that was heard of.
@@ -48,8 +48,8 @@ impl GapTracker {
         self.count
     }
 
-    /// Returns whether a stream that ends with this sequence may have something that was missed, so that
-    /// tails must be compared.
+    /// Returns whether messages of a stream that ends with this sequence may have been missed, so that tails
+    /// must be compared.
     pub(crate) fn may_miss(&self, last: u64) -> bool {
         self.covered < last
     }
@@ -60,7 +60,7 @@ impl GapTracker {
         self.covered = self.covered.max(last);
         self.newest = self.newest.max(last);
         if self.count == count {
-            // No gap came meanwhile: what was heard since follows.
+            // No gap came meanwhile, so everything heard since follows without a gap.
             self.covered = self.newest;
         }
     }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     proptest! {
-        /// Copies of 1, 2, 3, … of which some are lost: what counts as covered was heard, or compared.
+        /// Copies of 1, 2, 3, … come, some are lost: every covered sequence was heard, or compared.
         #[test]
         fn what_is_covered_was_heard_or_compared(
             events in prop::collection::vec(prop_oneof![6 => Just(0), 1 => Just(1), 1 => Just(2)], 0..100),

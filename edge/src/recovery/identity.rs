@@ -1,9 +1,9 @@
-//! Whether a stream is still the one that was heard: pure.
+//! Decides whether a stream is still the same one: pure.
 //!
-//! A backup that is restored, or a stream that is made anew, while parts run gives sequences a second time.
-//! A copy that does not follow the newest one may be of another epoch, and so may every copy behind a break
-//! of the connection. From then on the stream is in doubt, and here is kept which message its leader must
-//! still have.
+//! If a backup is restored or a stream is made anew while parts run, the stream gives out sequences a second
+//! time. A copy that does not follow the newest one may be of another epoch, and so may every copy behind a
+//! break of the connection. From then on the stream is in doubt, and this module remembers which message the
+//! stream's leader must still have.
 
 use shared::ids::MessageId;
 
@@ -13,12 +13,12 @@ use crate::channel::Trust;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) seq: u64,
-    /// None if the message can't be read: then it can't be told from others.
+    /// The message's id; none if the message can't be read, and so can't be told from others.
     pub(crate) id: Option<MessageId>,
     pub(crate) channel: String,
 }
 
-/// Whether copies of one partition in one epoch follow each other: pure.
+/// Tracks whether copies of one partition in one epoch follow each other: pure.
 #[derive(Debug, Default)]
 pub(crate) struct StreamIdentity {
     /// The newest message that surely is of this epoch.
@@ -26,21 +26,21 @@ pub(crate) struct StreamIdentity {
     doubt: Option<Doubt>,
 }
 
-/// What the leader is to be asked about.
+/// The evidence that the leader must settle.
 #[derive(Debug, Default)]
 struct Doubt {
-    /// Whether the stream still has the newest that surely was of this epoch.
+    /// Whether to ask if the stream still has the newest message that surely was of this epoch.
     newest: bool,
-    /// Copies that came since and follow each other, the first and the last: of this epoch, or of the one
-    /// before that a queue still held.
+    /// The first and the last of the copies that came since and follow each other. They are of this epoch, or
+    /// of the epoch before if a queue still held them.
     since: Option<(Known, Known)>,
 }
 
-/// What the leader is asked about.
+/// A question to the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {
     pub(crate) known: Known,
-    /// Whether it surely was of this epoch: if the stream does not have it, the stream went back.
+    /// Whether the message surely was of this epoch: if the stream does not have it, the stream went back.
     pub(crate) was_there: bool,
 }
 
@@ -49,12 +49,12 @@ impl Known {
         Self { seq, id, channel: channel.to_owned() }
     }
 
-    /// Whether a copy is of the message behind this one, or of this one again.
+    /// Returns whether a copy is of the message behind this one, or of this one again.
     fn is_followed_by(&self, seq: u64, id: Option<MessageId>) -> bool {
         self.seq.checked_add(1) == Some(seq) || (self.seq == seq && self.id == id)
     }
 
-    /// Without a new allocation: this is for every message.
+    /// Takes over the next message without a new allocation, since this happens for every message.
     fn become_next(&mut self, channel: &str, seq: u64, id: Option<MessageId>) {
         (self.seq, self.id) = (seq, id);
         self.channel.clear();
@@ -95,8 +95,8 @@ impl StreamIdentity {
         }
     }
 
-    /// Doubts the stream, since the connection to the bus was another one before. True: somebody has to ask.
-    /// Where nothing was ever stored there is nothing to ask about.
+    /// Doubts the stream, since the connection to the bus is a new one. True: the caller must ask. If nothing
+    /// was ever stored, there is nothing to ask about.
     pub(crate) fn on_interruption(&mut self) -> bool {
         let first = self.doubt.is_none() && self.newest.as_ref().is_some_and(|newest| newest.seq > 0);
         if first {
@@ -128,8 +128,8 @@ impl StreamIdentity {
         }
     }
 
-    /// The leader has what it was asked about, or had it before it expired. Some: up to here the copies are
-    /// of this epoch.
+    /// Notes that the leader has the message of the question, or had it before it expired. Some: the copies
+    /// up to here are of this epoch.
     pub(crate) fn confirm(&mut self, asked: &Question) -> Option<u64> {
         if self.doubt().as_ref() != Some(asked) {
             return None;
@@ -153,8 +153,8 @@ impl StreamIdentity {
         self.newest.as_ref().map(|newest| newest.seq)
     }
 
-    /// The leader does not have the copies that it was asked about: they are of another epoch, or it has not
-    /// come so far. Nothing of them is counted.
+    /// Notes that the leader does not have the copies of the question: the copies are of another epoch, or
+    /// the leader has not come so far. None of them counts as heard.
     pub(crate) fn dismiss(&mut self, asked: &Question) {
         if !asked.was_there && self.doubt().as_ref() == Some(asked) {
             self.doubt = None;

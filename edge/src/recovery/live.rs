@@ -1,4 +1,4 @@
-//! Takes the live copies of stored messages: one call for each, in the order in which the bus brings them.
+//! Takes the live copies of stored messages, one call for each, in the order in which the bus brings them.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ pub(crate) struct BusCopy<'m> {
     pub(crate) seq: u64,
     /// The sequence of the channel's message before this one; 0 if there is none.
     pub(crate) before: u64,
-    /// None: the message was erased, or can't be read. The sequence counts all the same.
+    /// The message; none if it was erased or can't be read. The sequence counts all the same.
     pub(crate) message: Option<&'m LiveMessage>,
     /// The trace of the message.
     pub(crate) span: &'m Span,
 }
 
-/// What became of a live copy.
+/// The outcome of a live copy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Handled {
     /// Delivered, or why not.
@@ -41,7 +41,7 @@ pub(crate) struct Handled {
     pub(crate) counts: Counts,
 }
 
-/// The feed's way into recovery.
+/// The feed's entry to recovery.
 #[derive(Debug)]
 pub(crate) struct LiveCopies {
     recovery: Arc<Recovery>,
@@ -49,7 +49,7 @@ pub(crate) struct LiveCopies {
 }
 
 impl LiveCopies {
-    /// `connection`: the state of the connection that brings the copies.
+    /// Returns the entry. `connection`: the state of the connection that brings the copies.
     pub(crate) fn new(recovery: Arc<Recovery>, mut connection: watch::Receiver<BusState>) -> Self {
         connection.mark_unchanged();
         Self { recovery, connection }
@@ -94,7 +94,7 @@ impl LiveCopies {
     }
 }
 
-/// Makes a copy pass for the next one, for a test that shows what comes of it.
+/// Test switch: makes a copy pass for the next one, whatever is missing before it.
 fn without_gap(copy: LiveCopy<'_>) -> LiveCopy<'_> {
     LiveCopy { before: 0, trust: Trust::Sure, ..copy }
 }

@@ -1,6 +1,7 @@
-//! One look at a time at where a channel ends, for all who subscribe to it meanwhile.
+//! Shares tail lookups: one look at a time at the end of a channel, for all who subscribe to the channel
+//! meanwhile.
 //!
-//! A session that subscribes needs a look that began after it came. So those who come while one is under way
+//! A subscribing session needs a look that began after its op came. So all sessions that come during one look
 //! share the next, however many they are.
 
 use std::collections::HashMap;
@@ -13,15 +14,15 @@ use tokio::time::Instant;
 /// What a look found: the epoch of the channel and its last sequence.
 type Found = (Epoch, u64);
 
-/// The last look at a channel, and when it began. Held while it is taken.
+/// The last look at a channel, and when that look began. Locked during a look.
 type Look = Arc<tokio::sync::Mutex<Option<(Instant, Found)>>>;
 
-/// The channels that somebody looks at, one for each session that subscribes at most.
+/// The channels that are being looked at; at most one for each subscribing session.
 #[derive(Debug, Default)]
 pub(crate) struct Looks(Mutex<HashMap<Channel, Look>>);
 
 impl Looks {
-    /// What a look that began after this call finds: this one, or another's.
+    /// Returns the result of a look that began after this call: this caller's look, or another's.
     pub(crate) async fn share<E>(
         &self,
         channel: &Channel,
@@ -46,7 +47,7 @@ impl Looks {
     }
 }
 
-/// One who looks, or waits for a look. With the last of them the channel is forgotten.
+/// A caller that looks, or waits for a look. The channel is forgotten with the last of them.
 struct Claim<'l> {
     looks: &'l Looks,
     channel: &'l Channel,
@@ -63,7 +64,7 @@ impl<'l> Claim<'l> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut map = self.looks.map();
-        // The map's and this one: under its lock nobody else gets another.
+        // Two holders: the map and this claim. Under the map's lock no other claim can come.
         if Arc::strong_count(&self.look) == 2 {
             map.remove(self.channel);
         }
@@ -96,7 +97,7 @@ mod tests {
                 assert!(number > before, "it began after the call");
             }
         };
-        // One at 0, which lasts until 10; all others share the one that begins then.
+        // One look begins at 0 and lasts until 10; all other callers share the look that begins then.
         futures_util::future::join_all((0..1_000).map(|number| look(number % 10))).await;
         assert_eq!(begun.load(Ordering::Relaxed), 2);
         assert!(looks.map().is_empty(), "nothing is left");

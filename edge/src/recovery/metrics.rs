@@ -1,4 +1,4 @@
-//! What recovery counts. Labels come from small fixed sets.
+//! The metrics of recovery. Labels come from small fixed sets.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,11 +13,11 @@ use crate::metrics::Deliveries;
 pub(crate) enum Cause {
     /// A message showed that one before it is missing.
     Gap,
-    /// A comparison with the stream showed it.
+    /// A comparison with the stream showed the gap.
     Sweep,
     /// A publisher asked about a message that had not come.
     Ask,
-    /// It came while a session subscribed.
+    /// The message came while a session subscribed.
     Subscribe,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct RecoveryMetrics {
     fetches: Family<ByCause, Counter>,
     /// Messages read from the store because their live copy had not come.
     pub(crate) fetched: Counter,
-    /// Fetches of what was said to be stored, and is not.
+    /// Fetches of messages that were said to be stored, and are not.
     pub(crate) given_back: Counter,
     /// Messages read from the store for one session.
     pub(crate) replayed: Counter,
@@ -91,7 +91,7 @@ impl RecoveryMetrics {
         metrics
     }
 
-    /// A fetch begins.
+    /// Counts a fetch that begins.
     pub(crate) fn fetch(&self, cause: Cause) {
         let cause = match cause {
             Cause::Gap => "gap",
@@ -102,13 +102,13 @@ impl RecoveryMetrics {
         self.fetches.get_or_create(&ByCause { cause }).inc();
     }
 
-    /// A client named a position.
+    /// Counts a client that named a position.
     pub(crate) fn recovery(&self, outcome: Result<(), NotWhole>) {
         let outcome = outcome.map_or_else(NotWhole::text, |()| "whole");
         self.recoveries.get_or_create(&ByOutcome { outcome }).inc();
     }
 
-    /// So many subscribers were told to reload.
+    /// Counts subscribers that were told to reload.
     pub(crate) fn reload(&self, why: NotWhole, subscribers: u64) {
         if subscribers > 0 {
             self.reloads.get_or_create(&ByReason { reason: why.text() }).inc_by(subscribers);

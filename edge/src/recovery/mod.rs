@@ -1,4 +1,4 @@
-//! Nothing lost within history: what an edge does so that every message is handled once, and in order.
+//! Nothing is lost within history: this module makes sure that every message is handled once, and in order.
 //!
 //! | file | decides or does |
 //! | --- | --- |
@@ -49,13 +49,13 @@ use looks::Looks;
 use metrics::RecoveryMetrics;
 use recent::{Key, Recent};
 
-/// The most that one read of the store brings. As many bytes as a socket is given at a time.
+/// The limits of one read of the store. As many bytes as a socket is given at a time.
 const PAGE: PageLimit = PageLimit { messages: 200, bytes: 64 << 10 };
 /// The pause before a read of the store is repeated.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The pause where a replica is only a little behind.
+/// The pause if a replica is only a little behind.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
-/// Reads at a time for channels in which something is missing, of all partitions.
+/// Reads at a time for channels with gaps, over all partitions.
 const FETCHES: usize = 64;
 
 /// What the feed, the sessions and the sweep share of recovery.
@@ -67,7 +67,7 @@ pub(crate) struct Recovery {
     recent: Recent,
     drain: Drain,
     gone: CancellationToken,
-    /// Slots for reads of what is missing.
+    /// Slots for reads of missing messages.
     fetches: ReadSlots,
     /// Slots for reads for single sessions.
     replays: ReadSlots,
@@ -79,8 +79,8 @@ pub(crate) struct Recovery {
     views: Vec<Mutex<PartitionView>>,
 }
 
-/// Slots for reads of the store. Each partition has its own, so that a partition which does not answer takes
-/// none from others.
+/// Slots for reads of the store. Each partition has its own slots, so that a partition that does not answer
+/// takes none from the others.
 #[derive(Debug)]
 struct ReadSlots(Vec<Semaphore>);
 
@@ -111,7 +111,7 @@ pub(crate) struct RecoveryLimits {
 }
 
 impl Recovery {
-    /// Recovery that has heard nothing yet. Its tasks run on `drain` until `gone`.
+    /// Returns a recovery that has heard nothing yet. Its tasks run on `drain` until `gone` is cancelled.
     pub(crate) fn new(
         history: History,
         hub: Arc<Hub>,
@@ -152,7 +152,8 @@ impl Recovery {
         self.recent.remember(Key::Id(id), counts);
     }
 
-    /// Counts a subscription that named a position, and why not everything after it can be given.
+    /// Counts a subscription that named a position, with the reason if not everything after the position can
+    /// be given.
     pub(crate) fn count_recovery(&self, outcome: Result<(), NotWhole>) {
         self.metrics.recovery(outcome);
     }
@@ -172,9 +173,9 @@ impl Recovery {
         self.with_gaps(self.history.partition(channel), epoch, |gaps| gaps.covered()).unwrap_or(0)
     }
 
-    /// Returns what a panic left half changed, so that no message is lost by it unnoticed.
+    /// Returns a check for state that a panic left half changed, so that no message is lost by it unnoticed.
     pub(crate) fn half_changed(self: &Arc<Self>) -> impl Fn() -> Option<&'static str> + Send + Sync + use<> {
-        // Weak, since the tasks that share it have the drain that asks.
+        // Weak, since the drain that runs the check also holds the tasks that share recovery.
         let recovery = Arc::downgrade(self);
         move || {
             let recovery = recovery.upgrade()?;
@@ -186,9 +187,9 @@ impl Recovery {
         }
     }
 
-    /// Waits for a slot for one read of a partition of which nothing is in doubt. The slot is to be held for
-    /// that read and no longer, so that a task which waits for the stream's leader keeps nobody from reading.
-    /// None: there is no such partition.
+    /// Waits for a slot for one read of a partition that is not in doubt. The slot is held for that read and
+    /// no longer, so that a task that waits for the stream's leader keeps no other from reading. None: there
+    /// is no such partition.
     async fn read_slot<'r>(
         &self,
         slots: &'r ReadSlots,
@@ -256,8 +257,8 @@ impl Recovery {
         Some(act(&mut view))
     }
 
-    /// Returns what the stream must have to be trusted. None: nothing is in doubt, or the stream has another
-    /// epoch by now.
+    /// Returns the message that the stream must have to be trusted. None: nothing is in doubt, or the stream
+    /// has another epoch by now.
     fn doubt(&self, partition: u32, epoch: Epoch) -> Option<Question> {
         let view = lock(self.views.get(partition as usize)?);
         if view.epoch == Some(epoch) { view.identity.doubt() } else { None }

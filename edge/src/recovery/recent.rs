@@ -1,4 +1,4 @@
-//! To how many sessions the latest messages went, for the questions that follow.
+//! Remembers to how many sessions the latest messages went, for the questions that follow.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -7,16 +7,16 @@ use shared::history::Epoch;
 use shared::ids::MessageId;
 use shared::wire::Counts;
 
-/// How a message is asked about.
+/// The key by which a message is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     /// A message that is stored nowhere.
     Id(MessageId),
-    /// A stored message: the epoch of its stream, and its sequence.
+    /// A stored message, by its position.
     Stored(Epoch, u64),
 }
 
-/// Shared by all that deliver. The lock is held for a map operation.
+/// The latest counts, shared by all that deliver. The lock is held for a map operation.
 #[derive(Debug)]
 pub(crate) struct Recent(Mutex<Inner>);
 
@@ -24,7 +24,7 @@ pub(crate) struct Recent(Mutex<Inner>);
 struct Inner {
     capacity: usize,
     counts: HashMap<Key, Counts>,
-    /// The oldest first.
+    /// The keys, the oldest first.
     order: VecDeque<Key>,
 }
 
@@ -33,7 +33,7 @@ impl Recent {
         Self(Mutex::new(Inner { capacity, counts: HashMap::new(), order: VecDeque::new() }))
     }
 
-    /// A message that came twice was delivered twice.
+    /// Adds the counts of a message; a message that came twice was delivered twice.
     pub(crate) fn remember(&self, key: Key, counts: Counts) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = inner.counts.get_mut(&key) {
@@ -49,7 +49,7 @@ impl Recent {
         inner.counts.insert(key, counts);
     }
 
-    /// None: it has not come, or is too long ago.
+    /// Returns the counts of a message. None: the message has not come, or was too long ago.
     pub(crate) fn counts(&self, key: Key) -> Option<Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).counts.get(&key).copied()
     }

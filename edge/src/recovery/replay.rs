@@ -1,8 +1,8 @@
 //! Gives one session the stored messages after its position, as fast as it reads, until it can follow.
 //!
-//! Nothing of the channel goes through the outbox during a replay, so however much is stored, it never makes
-//! a session too slow. Each page proves that it is whole, at the time it was read; the last step, from
-//! reading to following, is one step of the hub.
+//! During a replay nothing of the channel goes through the outbox, so however much is stored, a replay never
+//! makes a session too slow. Each page proves that it is whole at the time it was read. The step from reading
+//! to following is one step of the hub.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The answer to a session that subscribes with a position.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// The channel, whose cursor has come as far as the store.
+    /// The channel; its cursor has come as far as the store.
     pub(crate) attached: Attached,
-    /// The first page after the position, if there is one, or why nothing can be given.
+    /// The first page after the position, if there is one, or the reason why nothing can be given.
     pub(crate) first: Result<Option<Page>, NotWhole>,
 }
 
@@ -100,7 +100,7 @@ impl Replay {
     }
 }
 
-/// Memory of a header beside its texts: its entry in a map, and a list of values.
+/// Memory of a header besides its texts: its entry in a map, and a list of values.
 const HEADER: usize = 96;
 
 /// Returns the memory of a page on the heap.
@@ -118,8 +118,8 @@ fn cost_of(page: &Page) -> usize {
 }
 
 impl Recovery {
-    /// Finds out whether everything after a position can be given, and reads the first page. Takes however
-    /// long it takes: the caller sets a deadline.
+    /// Finds out whether everything after a position can be given, and reads the first page. There is no time
+    /// limit: the caller sets a deadline.
     pub(crate) async fn find(self: &Arc<Self>, channel: &Channel, after: Position) -> Found {
         loop {
             let attached = self.attach(channel).await;
@@ -136,7 +136,7 @@ impl Recovery {
                 }
                 Ok(page) if page.messages.is_empty() => sleep(SHORT_PAUSE).await,
                 Ok(page) => {
-                    // In another epoch, what was found is of no use.
+                    // In another epoch the page is of no use.
                     if self.cursor_comes_to(channel, after.epoch, &page).await.is_ok() {
                         return Found { attached, first: Ok(Some(page)) };
                     }
@@ -173,7 +173,7 @@ impl Recovery {
     }
 
     async fn read_on(self: &Arc<Self>, channel: &Channel, given: Position) -> Read {
-        // Whatever the read waits for: the store, the cursor, or the next epoch.
+        // The bound holds whatever the read waits for: the store, the cursor, or the next epoch.
         timeout(PATIENCE, self.try_to_read_on(channel, given)).await.unwrap_or(Read::Unavailable)
     }
 
@@ -240,7 +240,7 @@ mod tests {
         let recovery = Arc::new(Recovery::new(history, hub, limits, metrics, rest.clone(), rest.token()));
         assert_eq!(of_bus.finish(MINUTE).await, 0);
         tokio::time::pause();
-        // Another epoch: what the session was reading is lost.
+        // In another epoch the rest of the session's replay is lost.
         let channel = Channel::parse("user:1").unwrap();
         let read =
             timeout(10 * MINUTE, recovery.read_on(&channel, Position { epoch: Epoch(7), seq: 0 })).await;

@@ -1,12 +1,12 @@
 //! Compares the channels here with the streams, so that no lost copy stays unnoticed.
 //!
-//! After each connect of the bus, each change of a stream's leader, and every interval without either: a
-//! route between two servers may have lost a copy while nobody's connection broke. Where every copy was heard
-//! without a gap there is nothing to compare. Followers that hear nothing are told how far they have come in
-//! the same rounds.
+//! A sweep runs after each connect to the bus, after each change of a stream's leader, and at every interval
+//! without either: a route between two servers may have lost a copy although no connection broke. Where every
+//! copy was heard without a gap there is nothing to compare. In the same rounds, followers that heard nothing
+//! are told how far they have come.
 //!
-//! Each partition is swept by itself: a partition whose stream does not answer keeps no other waiting. What a
-//! comparison shows to be missing is fetched in a task of its own, so no round waits for it either.
+//! Each partition is swept by itself: a partition whose stream does not answer delays no other. Gaps that a
+//! comparison shows are fetched in a task of their own, so no round waits for them either.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,16 +26,17 @@ use super::metrics::Cause;
 use super::{PAUSE, Recovery};
 use crate::hub::guards::Fetching;
 
-/// Where the bus tells that a stream has another leader; behind it stands the stream's name.
+/// The subject of advisories that a stream has another leader; the stream's name stands behind it.
 pub(crate) const LEADER_ELECTED: &str = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.>";
 
 /// Channels that are compared with one request.
 const COMPARED: usize = 1_000;
 /// Channels whose cursors are opened at a time.
 const AT_ONCE: usize = 64;
-/// How long copies that are on their way may take before channels are compared.
+/// How long copies on their way may take before channels are compared.
 const GRACE: Duration = Duration::from_millis(100);
-/// How long opening cursors, or one request's channels, may take before the round is given up.
+/// How long a round may take to open cursors, or to compare the channels of one request, before it is given
+/// up.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The pause after a round that was given up.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -56,7 +57,7 @@ struct Sweep<'a> {
     recovery: &'a Arc<Recovery>,
     partition: u32,
     active: watch::Receiver<bool>,
-    /// There is a reason to sweep at once.
+    /// Notified when there is a reason to sweep at once.
     due: &'a Notify,
     every: Duration,
     quiet: Duration,
@@ -96,8 +97,8 @@ impl Sweeper {
         Sweep { recovery, partition, active, due, every, quiet, known: None }
     }
 
-    /// Tells the sweeps when they have a reason to begin. Waits for nothing else, so that it is known at once
-    /// which copies may have been missed.
+    /// Tells the sweeps when they have a reason to begin. This loop waits for nothing else, so that the
+    /// copies that may have been missed are known at once.
     async fn watch(&mut self) {
         let mut history = self.recovery.history.state();
         let partitions = self.recovery.history.partitions();
@@ -118,8 +119,8 @@ impl Sweeper {
                         }
                     }
                 }
-                // Only the stream that has another leader: with many of them, a server that ends changes many
-                // at once.
+                // Only the stream with another leader is doubted: a server that ends changes the leaders of
+                // many streams at once.
                 Some(message) = self.leaders.next() => {
                     let partition = message.subject.rsplit('.').next().and_then(subject::parse_log_stream);
                     if let Some(partition) = partition && *self.active.borrow() {
@@ -144,7 +145,8 @@ impl Sweeper {
 impl Sweep<'_> {
     async fn run(mut self) {
         let partitions = self.recovery.history.partitions();
-        // Spread, so that the leaders are not all asked in the same moment.
+        // The partitions are spread over the interval, so that the leaders are not all asked in the same
+        // moment.
         let mut next = Instant::now() + self.every * self.partition / partitions;
         loop {
             tokio::select! { () = sleep_until(next) => {}, () = self.due.notified() => {} }
@@ -153,7 +155,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// Makes one round. False: the round could not be brought to its end.
+    /// Makes one round. False: the round was given up.
     async fn round(&mut self) -> bool {
         let epoch = self.recovery.history.epoch_of(self.partition);
         let Some(epoch) = epoch.filter(|_| *self.active.borrow()) else { return true };
@@ -182,7 +184,8 @@ impl Sweep<'_> {
             self.recovery.hub.with_history(|channel, known| known.is_none() && self.is_mine(channel));
         let opening = stream::iter(unopened)
             .for_each_concurrent(AT_ONCE, async |channel| drop(self.recovery.attach(&channel).await));
-        // Every subscription opens a cursor too; what is not open after a while is tried again next time.
+        // Every subscription opens a cursor too; a cursor that is not open by then is tried again in the next
+        // round.
         let opened = timeout(DEADLINE, opening).await.is_ok();
         if !opened {
             tracing::warn!(partition = self.partition, "the store does not tell where channels end");
@@ -190,7 +193,7 @@ impl Sweep<'_> {
         opened
     }
 
-    /// Fetches what is known to be missing, where another fetch gave up.
+    /// Takes over the fetch of known gaps where another fetch gave up.
     fn take_over(&self) {
         for fetching in self.recovery.hub.abandoned(|channel| self.is_mine(channel)) {
             self.recovery.fetch(fetching, Cause::Sweep);
@@ -214,7 +217,7 @@ impl Sweep<'_> {
         let (recovery, partition) = (self.recovery, self.partition);
         let may_miss =
             |last| recovery.with_gaps(partition, epoch, |gaps| gaps.may_miss(last)).unwrap_or(false);
-        // Before the question where the stream ends, so that no gap that comes later counts as compared.
+        // Read before the leader is asked where the stream ends, so that no later gap counts as compared.
         let count = recovery.with_gaps(partition, epoch, |gaps| gaps.count()).unwrap_or(0);
         let seen = recovery.history.seen(partition);
         let (now, state) = recovery.history.fresh_epoch(partition).await?;
@@ -222,7 +225,7 @@ impl Sweep<'_> {
             return Err(ReadError::OtherEpoch);
         }
         if state.last_seq < seen {
-            // What was heard beyond the answer would count as compared.
+            // Copies that were heard beyond the answer would count as compared.
             return Err(ReadError::Behind);
         }
         let last = state.last_seq;
@@ -237,7 +240,7 @@ impl Sweep<'_> {
         }
         recovery.learn(partition, epoch, last).await?;
         recovery.metrics.sweeps.inc();
-        // Messages up to here were handled, or are being fetched: only what lies beyond may be missing.
+        // Messages up to here were handled, or are being fetched: only messages beyond may be missing.
         let covered = recovery.with_gaps(partition, epoch, |gaps| gaps.covered()).unwrap_or(0);
         let channels =
             recovery.hub.with_history(|channel, known| known == Some(epoch) && self.is_mine(channel));
@@ -249,7 +252,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Begins to fetch what these channels miss of what is stored.
+    /// Begins to fetch the stored messages that these channels miss.
     fn fetch_behind(&self, channels: &[Channel], tails: Vec<Option<u64>>) {
         let behind: Vec<Fetching> = channels
             .iter()

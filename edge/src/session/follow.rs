@@ -1,4 +1,4 @@
-//! What a session does for the channels that it receives with ids.
+//! Channels that a session receives with ids.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::metrics::Loss;
 use crate::recovery::replay::{Read, Replay};
 
 impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
-    /// Follows a channel, or begins to give what is stored of it.
+    /// Follows a channel, or begins the replay of its stored messages.
     pub(super) fn follow(&mut self, followable: Followable, now: Instant) -> Result<Granted, Unproved> {
         let Followable { name, after, instead_of_plain, found } = followable;
         let (attached, first) = (found.attached, found.first);
@@ -68,8 +68,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         self.end(ended, rest);
     }
 
-    /// Takes what waits for a subscription that has ended out of the outbox, so that none of it comes after
-    /// the answer to what follows. True: messages were thrown away that should have been given.
+    /// Takes the waiting messages of an ended subscription out of the outbox, so that none of them comes
+    /// after the answer to the next op. True: messages were thrown away that should have been given.
     fn end(&mut self, ended: Option<SubscriptionId>, rest: Rest) -> bool {
         let Some(ended) = ended else { return false };
         let waiting = self.member.outbox().withdraw(ended);
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         }
     }
 
-    /// Receives nothing of what was subscribed any more, and nothing of what waits.
+    /// Ends all subscriptions, and throws away what waits for them.
     pub(super) fn forget(&mut self) {
         self.member.unsubscribe_all();
         self.replays = Vec::new();
@@ -99,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         self.deps.metrics.lost(Loss::OtherUser, self.member.outbox().discard());
     }
 
-    /// Gives what was read. Some: the session ends.
+    /// Gives the client what a replay has read. Some: the session ends with this code.
     pub(super) fn on_read(&mut self, read: Read) -> Option<CloseCode> {
         let mut replay = if self.replays.is_empty() { return None } else { self.replays.remove(0) };
         match read {
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                 let named = (&*name, *subscription);
                 match self.member.join(channel, named, given, 0, Some(replaying), Instant::now()) {
                     Join::Joined(_) => {}
-                    // The others take their turn.
+                    // The other replays take their turn.
                     Join::Behind | Join::OtherEpoch => self.replays.push(replay),
                 }
             }
@@ -152,8 +152,9 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         self.send(frames::reload(position, &replay.name, why).of(replay.subscription));
     }
 
-    /// Tells the client to open another connection before this one is closed, if it can go on there where it
-    /// is here. While messages are kept back it is not told: where its channels are is a message too.
+    /// Tells the client to open another connection before this one is closed, if the client can go on there
+    /// where it is here. While messages are held back the client is not told: the positions of its channels
+    /// are messages too.
     pub(super) fn say_farewell(&mut self, at: Instant) {
         if self.paused {
             self.farewell = Some(at);

@@ -1,4 +1,4 @@
-//! One session: a task that carries what happens on the socket to the conversation, and its effects back.
+//! One session: a task that carries events of the socket to the conversation, and the effects back.
 //!
 //! The task decides nothing: [`state`] does. The task holds its [`Member`] for as long as messages may go to
 //! the client, and gives it back before the socket is shut down, so that no message is counted for a client
@@ -43,15 +43,15 @@ use crate::spans;
 use crate::transport::{Event, Transport};
 use state::{Effect, Granted, Limits, State, Unproved, Verified};
 
-/// Bytes of messages that are taken from the outbox at a time; one larger message is taken alone.
+/// Bytes of messages that are taken from the outbox at a time; a larger message is taken alone.
 const BATCH_BYTES: usize = 64 << 10;
-/// While the system holds something for a client that is silent, what it took is looked at each such part of
-/// the time that it may be silent.
+/// While the system holds something for a silent client, the session looks for acknowledgements each such
+/// part of the time for which the client may be silent.
 const SILENCE_LOOKS: f64 = 0.25;
 /// How long a client may take to read its last frames.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// The same for one that was too slow; it costs next to nothing by then, and should learn why it ends. An
-/// edge that leaves does not wait as long.
+/// The same for a client that was too slow. Such a client costs next to nothing by then, and should learn why
+/// its session ends. An edge that leaves does not wait as long.
 const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all sessions of an edge share.
@@ -62,14 +62,14 @@ pub(crate) struct Deps {
     pub(crate) authn: Authn,
     /// Whether messages surely arrive from the bus.
     pub(crate) active: watch::Receiver<bool>,
-    /// How long a subscription waits for that.
+    /// How long a subscription waits until messages surely arrive.
     pub(crate) subscribe_deadline: Duration,
-    /// How long a client may take nothing although something waits for it.
+    /// How long a client may take no byte although something waits for it.
     pub(crate) stalled_after: Duration,
     /// Whether this edge leaves.
     pub(crate) leaving: CancellationToken,
     pub(crate) metrics: Arc<Metrics>,
-    /// What is stored, and how it is followed.
+    /// Recovery of stored messages.
     pub(crate) recovery: Arc<Recovery>,
     /// The clock by which clients are judged.
     pub(crate) awake: Awake,
@@ -87,7 +87,7 @@ enum End {
 /// An op that takes time. Only sessions that have one pay for it.
 type UnderWay = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// What came of an op that takes time.
+/// The outcome of an op that takes time.
 enum Outcome {
     Owner(Owner),
     /// The channel, and a guard of its cursor until the session watches it.
@@ -114,17 +114,17 @@ struct Session<S> {
     state: State,
     deps: Arc<Deps>,
     under_way: Option<UnderWay>,
-    /// Messages stay in the outbox.
+    /// Whether messages stay in the outbox.
     paused: bool,
     /// When the session will be closed, if that was announced while messages were kept back.
     farewell: Option<Instant>,
-    /// Subscriptions whose client must be told that something is missing before them, once messages go again.
+    /// Subscriptions that get a reload before their messages, once messages go again.
     untold: Vec<Untold>,
     /// Replays in progress; the first is read next.
     replays: Vec<Replay>,
     /// Whether stored messages go before those in the outbox, so that neither wait for ever.
     stored_first: bool,
-    /// For how long the process had not run when this was last taken into account.
+    /// How long the process had not run in all, when this was last taken into account.
     asleep: Duration,
 }
 
@@ -132,20 +132,20 @@ struct Session<S> {
 #[derive(Debug)]
 struct Untold {
     name: Arc<str>,
-    /// Where the subscription began.
+    /// The position at which the subscription began.
     position: Position,
 }
 
-/// What may go to the client now.
+/// Decides what may go to the client now.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
-    /// Messages may.
+    /// Whether messages may go at all.
     delivers: bool,
-    /// Stored messages go before those in the outbox.
+    /// Whether stored messages go before those in the outbox.
     stored_first: bool,
 }
 
-/// What goes to the client next.
+/// The next thing to go to the client.
 enum Next {
     Call(Call),
     Read(Read),
@@ -181,17 +181,18 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Acknowledged + Unpin>(
     };
     let end = session.converse().await;
     tracing::debug!(session = id, ?end, "a session ends");
-    // Apart, so that the long time before does not hold the memory for the short one after.
+    // Boxed apart, so that the long conversation before does not hold the memory that only the short end
+    // needs.
     Box::pin(session.finish(end)).await;
 }
 
 impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
-    /// The loop: a call from others, an op that is done, the socket, the time.
+    /// Runs the loop: a call from others, a finished op, the socket, the time.
     async fn converse(&mut self) -> End {
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
-            if self.state.is_deaf() == self.transport.has_room() {
-                self.state.on_deaf(!self.transport.has_room(), Instant::now());
+            if self.state.is_deaf() == self.transport.has_space() {
+                self.state.on_deaf(!self.transport.has_space(), Instant::now());
             }
             let listens = self.state.wants_input() && !self.state.is_deaf();
             self.note_held();
@@ -230,14 +231,14 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             if let Some(code) = self.carry_out(effects) {
                 return End::With(code);
             }
-            // Whoever talks or is delivered to without a pause keeps the timer from its turn, but not from
-            // its time.
+            // A client that talks or is delivered to without a pause keeps the timer from its turn; deadlines
+            // hold all the same.
             if self.deadline() <= Instant::now()
                 && let Some(code) = self.on_deadline()
             {
                 return End::With(code);
             }
-            // A deadline that has moved away is found out when the timer rings; most never do.
+            // A deadline that has moved later is noticed only when the timer rings; most timers never do.
             let deadline = self.deadline();
             if timer.is_elapsed() || deadline < timer.deadline() {
                 timer.as_mut().reset(deadline);
@@ -245,17 +246,17 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         }
     }
 
-    /// Whether messages may go to the client now.
+    /// Returns whether messages may go to the client now.
     fn delivers(&self) -> bool {
         !self.paused && self.transport.is_idle()
     }
 
-    /// Says something behind all that was said before.
+    /// Sends a frame behind everything that was sent before.
     fn send(&mut self, frame: Frame) {
         self.transport.push(frame.counted(self.member.memory()));
     }
 
-    /// Tells what this session has waiting besides what is in its outbox.
+    /// Reports the memory of what waits for this session outside its outbox.
     fn note_held(&self) {
         let outbox = self.member.outbox();
         if self.transport.is_idle() {
@@ -265,12 +266,12 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         outbox.note_beside(self.transport.held() + self.state.held() + pages);
     }
 
-    /// Hands so many bytes of what waits to the socket.
+    /// Moves so many bytes of waiting frames to the socket.
     fn deliver(&mut self, bytes: usize) {
         self.member.outbox().take(bytes).into_iter().for_each(|frame| self.transport.push(frame));
     }
 
-    /// Does what is due. Some: the session ends.
+    /// Does what is due. Some: the session ends with this code.
     fn on_deadline(&mut self) -> Option<CloseCode> {
         self.take_sleep_into_account();
         if self.is_stalled() {
@@ -309,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         }
     }
 
-    /// Makes the owner of a token the user of this session, if there is a slot.
+    /// Makes the owner of a token the user of this session, if there is a free slot.
     fn let_in(&mut self, owner: Owner) -> Verified {
         let (verified, outcome) = match owner {
             Owner::Known { uid, expires_in } => match self.member.log_in(&uid, unix_ms()) {
@@ -324,7 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         verified
     }
 
-    /// Does what the conversation asks for, in its order. Some: the session ends.
+    /// Carries out the effects of the conversation, in order. Some: the session ends with this code.
     fn carry_out(&mut self, effects: Vec<Effect>) -> Option<CloseCode> {
         for effect in effects {
             match effect {
@@ -363,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         None
     }
 
-    /// Says what is still to be said, leaves the hub, and ends the connection.
+    /// Sends what is still to be sent, leaves the hub, and ends the connection.
     async fn finish(mut self, end: End) {
         let code = match end {
             End::ByClient => None,
@@ -394,7 +395,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                 () = async { leaving.await; sleep(LAST_PATIENCE).await } => {}
             }
         }
-        // Before the client can see the end; the slot is held until the connection is over.
+        // Leaves the hub before the client can see the end; the slot is held until the connection is over.
         let slot = self.member.leave_hub();
         if code.is_none() {
             self.transport.flush(patience).await;
@@ -403,8 +404,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         drop(slot);
     }
 
-    /// The client had no chance while the process did not run: whatever it has time for, it has that much
-    /// later.
+    /// Extends every deadline of the client by the time for which the process did not run: the client had no
+    /// chance in that time.
     fn take_sleep_into_account(&mut self) {
         let asleep = self.deps.awake.asleep();
         let longer = asleep.saturating_sub(std::mem::replace(&mut self.asleep, asleep));
@@ -424,7 +425,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     }
 }
 
-/// Waits for the op under way; for ever if there is none.
+/// Waits for the op under way, or for ever if there is none.
 async fn outcome(under_way: &mut Option<UnderWay>) -> Outcome {
     match under_way {
         Some(under_way) => under_way.await,
@@ -450,7 +451,7 @@ fn watch_channel(deps: &Arc<Deps>, channel: Channel, has_history: bool) -> Under
     })
 }
 
-/// Waits until a channel can be followed, and looks what can be given of what is stored.
+/// Waits until a channel can be followed, and finds out which stored messages the client can be given.
 fn follow_channel(
     deps: &Arc<Deps>,
     channel: Channel,
@@ -475,7 +476,7 @@ fn follow_channel(
     })
 }
 
-/// Waits for what goes to the client next: a call or messages from the outbox, or stored messages.
+/// Waits for the next thing to go to the client: a call or messages from the outbox, or stored messages.
 async fn next(outbox: &Outbox, replays: &mut [Replay], recovery: &Arc<Recovery>, turn: Turn) -> Next {
     let Turn { delivers, stored_first } = turn;
     let reads = delivers && !replays.is_empty();
@@ -493,7 +494,7 @@ async fn next(outbox: &Outbox, replays: &mut [Replay], recovery: &Arc<Recovery>,
         {
             return Poll::Ready(Next::Read(read));
         }
-        // What is stored had its chance; while it is being read others need not wait.
+        // Stored messages had their chance; while they are being read, the others need not wait.
         if let Poll::Ready(call) = outbox.poll_call(delivers, context) {
             return Poll::Ready(Next::Call(call));
         }
@@ -508,7 +509,8 @@ async fn next(outbox: &Outbox, replays: &mut [Replay], recovery: &Arc<Recovery>,
     .await
 }
 
-/// Whether messages surely arrive from the bus, now or until then.
+/// Waits, until the deadline, for the proof that messages surely arrive from the bus. False: there was none
+/// in time.
 async fn proof(mut active: watch::Receiver<bool>, deadline: Instant) -> bool {
     timeout_at(deadline, active.wait_for(|active| *active)).await.is_ok_and(|proved| proved.is_ok())
 }

@@ -1,9 +1,9 @@
 //! One client's conversation as a pure state machine: no socket, no clock, no lock.
 //!
-//! What happened goes in, with the time; what is to be done comes out as effects, to be carried out in their
-//! order. Ops are handled strictly one after the other: while a token is being checked or a channel
-//! subscribed, later frames wait in a bounded queue, and when that is full [`State::wants_input`] says so and
-//! the socket is not read. After [`Effect::Close`] nothing comes out any more.
+//! Events go in, with the time; effects come out, to be carried out in their order. Ops are handled strictly
+//! one after the other: while a token is being checked or a channel subscribed, later frames wait in a
+//! bounded queue. When that queue is full, [`State::wants_input`] says so and the socket is not read. After
+//! [`Effect::Close`] nothing comes out any more.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -20,8 +20,8 @@ use super::throttle::{Admission, Throttle};
 use crate::code::{CloseCode, ErrorCode};
 use crate::protocol::{self, After, ClientOp, Echo, Fatal, Incoming, Request};
 
-/// Pings a second that a client may send however few ops it may: applications, libraries and browsers have
-/// one each.
+/// Pings a second that a client may always send, however few ops it may: applications, libraries and browsers
+/// have a ping each.
 const MIN_KEEP_ALIVES: u32 = 10;
 /// Frames that may wait while an op is under way.
 pub(crate) const MAX_WAITING: usize = 32;
@@ -33,13 +33,13 @@ pub(crate) struct Limits {
     pub(crate) subscriptions: usize,
     /// Ops a second.
     pub(crate) ops_per_second: u32,
-    /// For a login or a first subscription.
+    /// The time for a login or a first subscription.
     pub(crate) login_timeout: Duration,
-    /// For a new login after the old one expired.
+    /// The time for a new login after the old login expired.
     pub(crate) reauth_timeout: Duration,
-    /// Without any sign of life.
+    /// How long a client may give no sign of life.
     pub(crate) silence: Duration,
-    /// Between two pings, give or take a tenth.
+    /// The time between two pings, give or take a tenth.
     pub(crate) ping_interval: Duration,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Limits {
 pub(crate) enum Effect {
     /// Send this text, behind all that was said before.
     Reply(Cow<'static, str>),
-    /// The same with a text that says what was refused, and why.
+    /// Send this error text, which says what was refused and why.
     Error(ErrorCode, Cow<'static, str>),
     /// Check the token and take the session in under its user; then [`State::on_verified`].
     Verify { token: Secret },
@@ -58,16 +58,16 @@ pub(crate) enum Effect {
     /// Deliver this channel no longer.
     Unwatch { channel: Channel, rest: Rest },
     /// Deliver this channel under this name with ids, after this position or from now on; then
-    /// [`State::on_subscribed`]. What the name, or with `instead_of_plain` the channel, was delivered before
-    /// ends in the step in which this begins.
+    /// [`State::on_subscribed`]. The earlier delivery under that name, or with `instead_of_plain` of that
+    /// channel, ends in the step in which this one begins.
     Follow { channel: Channel, name: Arc<str>, after: Option<Position>, instead_of_plain: bool },
     /// Deliver nothing more under this name.
     Unfollow { name: Arc<str>, rest: Rest },
-    /// Recovery messages back.
+    /// Hold messages back.
     Pause,
-    /// Let them go.
+    /// Let messages go again.
     Resume,
-    /// Deliver nothing of what was subscribed, neither now nor from what waits: another user is here.
+    /// Deliver nothing more of any subscription, not even what already waits: another user is here.
     Forget,
     /// Ask for a sign of life.
     Ping,
@@ -75,27 +75,28 @@ pub(crate) enum Effect {
     Close(CloseCode),
 }
 
-/// What becomes of the messages that still wait for a subscription when it ends. None comes after the answer.
+/// What becomes of the messages that still wait for a subscription when it ends. No such message comes after
+/// the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// They go out before anything else is said, unless messages are kept back.
+    /// The messages go out before anything else is sent, unless messages are held back.
     Give,
-    /// They are thrown away: a replay brings them again, or the client named a later position.
+    /// The messages are thrown away: a replay brings them again, or the client named a later position.
     Drop,
 }
 
-/// What became of a token.
+/// The outcome of a token check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verified {
-    /// It belongs to this user, who was let in.
+    /// The token belongs to this user, who was let in.
     Known { uid: Uid, expires_in: Option<Duration> },
-    /// It belongs to nobody.
+    /// The token belongs to nobody.
     Unknown,
-    /// Nobody could tell.
+    /// Nobody could tell whose token it is.
     Unavailable,
-    /// It belongs to a user who has as many sessions as allowed.
+    /// The token belongs to a user who has as many sessions as allowed.
     TooManySessions,
-    /// It belongs to a user whom the back end keeps out for a while.
+    /// The token belongs to a user whom the back end keeps out for a while.
     Banned,
 }
 
@@ -104,15 +105,16 @@ pub(crate) enum Verified {
 pub(crate) enum Granted {
     /// With the next message.
     Plain,
-    /// Behind this position. `recovered`: everything after the one that the client named follows.
+    /// With the message behind this position. `recovered`: everything after the position that the client
+    /// named follows.
     Following { position: Position, recovered: bool },
 }
 
-/// The bus or the store could not prove in time that messages would arrive.
+/// The bus or the store failed to prove in time that messages would arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unproved;
 
-/// Where one conversation stands.
+/// The state of one conversation.
 #[derive(Debug)]
 pub(crate) struct State {
     rules: Arc<Rules>,
@@ -122,13 +124,13 @@ pub(crate) struct State {
     under_way: Option<UnderWay>,
     waiting: VecDeque<Waiting>,
     throttle: Throttle,
-    /// Pings, as text and as control frames, have a rate of their own: keeping a connection alive must not
-    /// cost ops.
+    /// The rate of pings, as text and as control frames. It is apart from that of ops: keeping a connection
+    /// alive must not cost ops.
     keep_alives: Throttle,
-    /// When a client that has done nothing useful must go; none once it has.
+    /// When a client that has done nothing useful must go; none once the client has.
     useful_by: Option<Instant>,
     heard: Instant,
-    /// The socket has so much to write that nothing is read from it.
+    /// Whether the socket has so much to write that nothing is read from it.
     deaf: bool,
     next_ping: Instant,
     random: fastrand::Rng,
@@ -144,11 +146,11 @@ enum Login {
 
 #[derive(Debug)]
 struct Subscription {
-    /// As the client calls it.
+    /// The channel's name as the client calls it.
     name: Arc<str>,
-    /// Several names may stand for one channel.
+    /// The channel itself; several names may stand for it.
     channel: Channel,
-    /// Whether its messages come with ids.
+    /// Whether the messages come with ids.
     follows: bool,
 }
 
@@ -159,18 +161,18 @@ enum UnderWay {
     Subscribe { name: Arc<str>, channel: Channel, echo: Echo },
 }
 
-/// A frame, and whether it came within the rate.
+/// A frame that waits, and whether the frame came within the rate.
 #[derive(Debug)]
 struct Waiting {
     frame: Incoming,
     admission: Admission,
 }
 
-/// An op that is not carried out: why, and what to add to the text.
+/// Why an op is not carried out, and a detail to add to the error text.
 type Refused = (ErrorCode, Option<&'static str>);
 
 impl State {
-    /// A connection that has just been made. `seed` makes its pings fall in between those of others.
+    /// Begins the conversation of a new connection. `seed` spreads its pings among those of others.
     pub(crate) fn new(rules: Arc<Rules>, limits: Arc<Limits>, seed: u64, now: Instant) -> Self {
         let mut state = Self {
             login: Login::None,
@@ -192,7 +194,7 @@ impl State {
         state
     }
 
-    /// A frame came.
+    /// Takes a frame of the client.
     pub(crate) fn on_frame(&mut self, frame: Incoming, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.ended {
@@ -203,7 +205,7 @@ impl State {
         let admission = match &frame {
             Incoming::Op(_) => self.throttle.admit(now),
             Incoming::Ping => self.keep_alives.admit(now),
-            // Nothing follows.
+            // The connection ends after this frame, so no rate applies.
             Incoming::Fatal(_) => Admission::Granted,
         };
         let next = Waiting { frame, admission };
@@ -215,7 +217,7 @@ impl State {
         effects
     }
 
-    /// A ping or pong came, and was answered if it had to be.
+    /// Notes a ping or pong, which was answered if it had to be.
     pub(crate) fn on_sign_of_life(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.heard = now;
@@ -225,32 +227,32 @@ impl State {
         effects
     }
 
-    /// The socket is not read from now on, for it has enough to write, or is again. Nobody is silent
-    /// meanwhile.
+    /// Notes that the socket is not read from now on, since it has enough to write, or that it is read again.
+    /// The client does not count as silent meanwhile.
     pub(crate) fn on_deaf(&mut self, deaf: bool, now: Instant) {
         if std::mem::replace(&mut self.deaf, deaf) && !deaf {
             self.heard = now;
         }
     }
 
-    /// The client took something at this moment of what still waits for it. A ping that waits behind that has
-    /// not come to the client, so its pong can't be there yet.
+    /// Notes that the client took some of the waiting bytes at this moment. A ping that waits behind them has
+    /// not reached the client, so its pong can't be there yet.
     pub(crate) fn on_taken(&mut self, at: Instant) {
         self.heard = self.heard.max(at);
     }
 
-    /// Whether nothing was heard for too long.
+    /// Returns whether the client was silent for too long.
     pub(crate) fn is_silent(&self, now: Instant) -> bool {
         self.silent_at().is_some_and(|at| at <= now)
     }
 
-    /// Since when nothing was heard.
+    /// Returns when the client was last heard.
     pub(crate) fn heard(&self) -> Instant {
         self.heard
     }
 
-    /// The process did not run for this long. The client could do nothing about it, so it has as much longer
-    /// for all that is asked of it. A login ends when it ends.
+    /// Notes that the process did not run for this long. The client could do nothing about that, so every
+    /// deadline of the client is that much later. The expiry of a login stays as it is.
     pub(crate) fn on_asleep(&mut self, time: Duration) {
         self.heard += time;
         self.useful_by = self.useful_by.map(|by| by + time);
@@ -259,7 +261,7 @@ impl State {
         }
     }
 
-    /// The answer to [`Effect::Verify`].
+    /// Takes the outcome of [`Effect::Verify`].
     pub(crate) fn on_verified(&mut self, verified: Verified, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let Some(UnderWay::Auth { echo }) = self.finish_op(now) {
@@ -284,7 +286,7 @@ impl State {
         effects
     }
 
-    /// The answer to [`Effect::Watch`] and [`Effect::Follow`].
+    /// Takes the outcome of [`Effect::Watch`] or [`Effect::Follow`].
     pub(crate) fn on_subscribed(&mut self, outcome: Result<Granted, Unproved>, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let Some(UnderWay::Subscribe { name, channel, echo }) = self.finish_op(now) {
@@ -296,7 +298,8 @@ impl State {
                             (true, protocol::following(position, recovered, &echo))
                         }
                     };
-                    // In its place: the session ended what it replaces in the same step.
+                    // The new subscription replaces the old one: the session ended the old one in the same
+                    // step.
                     self.subscriptions.retain(|subscription| subscription.name != name);
                     self.subscriptions.push(Subscription { name, channel, follows });
                     self.useful_by = None;
@@ -314,7 +317,7 @@ impl State {
         effects
     }
 
-    /// Time has passed; called at [`State::next_deadline`], or at any other time.
+    /// Does what is due; called at [`State::next_deadline`], or at any other time.
     pub(crate) fn on_timer(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.ended {
@@ -332,7 +335,7 @@ impl State {
         effects
     }
 
-    /// When [`State::on_timer`] has something to do, if nothing happens before.
+    /// Returns when [`State::on_timer`] has something to do, if nothing happens before.
     pub(crate) fn next_deadline(&self) -> Instant {
         let expires = match &self.login {
             Login::Active { expires, .. } => *expires,
@@ -343,37 +346,37 @@ impl State {
         deadlines.into_iter().flatten().fold(self.next_ping, Instant::min)
     }
 
-    /// Whether the socket is not read because of what it has to write.
+    /// Returns whether the socket is not read because of what it has to write.
     pub(crate) fn is_deaf(&self) -> bool {
         self.deaf
     }
 
-    /// Whether another frame can be taken now.
+    /// Returns whether another frame can be taken now.
     pub(crate) fn wants_input(&self) -> bool {
         let nothing_can_follow =
             self.waiting.back().is_some_and(|last| matches!(last.frame, Incoming::Fatal(_)));
         !self.ended && !nothing_can_follow && self.waiting.len() < MAX_WAITING
     }
 
-    /// What the frames take that wait for the op under way.
+    /// Returns the memory of the frames that wait for the op under way.
     pub(crate) fn held(&self) -> usize {
         let parts: usize = self.waiting.iter().map(|waiting| waiting.frame.held()).sum();
         self.waiting.capacity() * size_of::<Waiting>() + parts
     }
 
-    /// The op that was under way has its outcome.
+    /// Ends the op under way, whose outcome has come.
     fn finish_op(&mut self, now: Instant) -> Option<UnderWay> {
         if !self.wants_input() {
-            // The client was not listened to meanwhile, so it was not silent.
+            // The client was not read meanwhile, so it was not silent.
             self.heard = now;
         }
         self.under_way.take().filter(|_| !self.ended)
     }
 
-    /// Handles the frames that waited, up to the next one that takes time.
+    /// Handles the frames that waited, up to the next op that takes time.
     fn go_on(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         while self.under_way.is_none() && !self.ended {
-            // Nobody gets more time by sending ops that take some.
+            // Sending ops that take time earns a client no more time.
             if let Some((_, code)) = self.last_chance().filter(|(by, _)| *by <= now) {
                 return self.close(code, effects);
             }
@@ -410,7 +413,7 @@ impl State {
         }
     }
 
-    /// Says that a frame was one too many, and closes if there were far too many.
+    /// Answers that a frame was one too many, and closes after far too many.
     fn too_many(&mut self, refused: Admission, echo: &Echo, effects: &mut Vec<Effect>) {
         self.refuse((ErrorCode::TooManyRequests, None), echo, effects);
         if refused == Admission::Stubborn {
@@ -442,7 +445,7 @@ impl State {
         }
     }
 
-    /// What must be done first; none if nothing has to be.
+    /// Begins a subscription. Returns the op to wait for; none if there is nothing to wait for.
     fn subscribe(
         &mut self,
         name: &Arc<str>,
@@ -463,9 +466,10 @@ impl State {
         let mut instead_of_plain = false;
         match (known, &after) {
             (Some(_), None) => return Ok(None),
-            // It goes on until the new one begins, so that nothing is missing between them.
+            // The old subscription goes on until the new one begins, so that nothing is missing between them.
             (Some(place), Some(None)) => instead_of_plain = self.is_last_plain(place),
-            // It ends now: what comes of the channel from here on is given behind that position.
+            // The old subscription ends now: messages of the channel from here on are given behind the named
+            // position.
             (Some(place), Some(Some(_))) => self.end_subscription(place, Rest::Drop, effects),
             (None, _) if self.subscriptions.len() >= self.limits.subscriptions => {
                 return Err((ErrorCode::TooManySubscriptions, None));
@@ -498,7 +502,8 @@ impl State {
         self.subscriptions.iter().position(|subscription| *subscription.name == *name)
     }
 
-    /// Whether nothing else makes messages of its channel go to the client as they were published.
+    /// Returns whether this is the last subscription by which messages of its channel come as they were
+    /// published.
     fn is_last_plain(&self, place: usize) -> bool {
         let Subscription { channel, follows, .. } = &self.subscriptions[place];
         let is_plain = |other: &&Subscription| !other.follows && other.channel == *channel;
@@ -534,7 +539,7 @@ impl State {
         }
     }
 
-    /// Whether messages of this channel go to the client as they were published.
+    /// Returns whether messages of this channel go to the client as they were published.
     fn watches(&self, channel: &Channel) -> bool {
         self.subscriptions
             .iter()
@@ -559,7 +564,7 @@ impl State {
         }
     }
 
-    /// A login that has run out holds messages back until it is renewed.
+    /// Ends an expired login, which holds messages back until the login is renewed.
     fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Login::Active { uid, expires: Some(expires) } = &self.login else { return };
         if *expires <= now {
@@ -569,7 +574,8 @@ impl State {
         }
     }
 
-    /// By when the client must do something, and how it ends otherwise. An op under way may still be that.
+    /// Returns by when the client must log in, subscribe or renew its login, and the close code if it does
+    /// not. None while an op is under way, which may still be just that.
     fn last_chance(&self) -> Option<(Instant, CloseCode)> {
         if self.under_way.is_some() {
             return None;
@@ -580,7 +586,7 @@ impl State {
         }
     }
 
-    /// When the client counts as gone. It can't be heard while it is not listened to.
+    /// Returns when the client counts as gone. None while the client is not read, and so can't be heard.
     fn silent_at(&self) -> Option<Instant> {
         (self.wants_input() && !self.deaf).then(|| self.heard + self.limits.silence)
     }

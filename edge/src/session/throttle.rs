@@ -1,8 +1,8 @@
-//! How many ops a session may send: so many a second, as many at once, and no stubbornness.
+//! Limits the ops of a session: so many a second, as many at once, and no stubbornness.
 //!
-//! A leaky bucket kept as one instant (the generic cell rate algorithm), so that a session pays 40 bytes for
-//! it. Refusals are counted in windows; a client that goes on in spite of them is told apart from one that
-//! had a burst.
+//! A leaky bucket stored as one instant (the generic cell rate algorithm), so that a session pays 40 bytes
+//! for it. Refusals are counted in windows, which tells a stubborn client, who goes on in spite of refusals,
+//! from a client that had a burst.
 
 use std::time::Duration;
 
@@ -10,36 +10,36 @@ use tokio::time::Instant;
 
 /// The length of a window in which refusals are counted.
 const WINDOW: Duration = Duration::from_secs(10);
-/// A client is stubborn when so many times its limit was refused in one window.
+/// A client is stubborn when this many times its limit was refused in one window.
 const STUBBORN: u32 = 10;
 
-/// What is to become of an op.
+/// The decision about an op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Carry it out.
     Granted,
     /// Answer that it was one too many.
     Refused,
-    /// The same, and close.
+    /// Answer that it was one too many, and close.
     Stubborn,
 }
 
 #[derive(Debug)]
 pub(super) struct Throttle {
     per_second: u32,
-    /// When the bucket will be empty if nothing is added.
+    /// When the bucket will be empty if no op is added.
     empty_at: Instant,
     window: Instant,
     refused: u32,
 }
 
 impl Throttle {
-    /// A bucket that has room for a second's worth of ops.
+    /// Returns a bucket with space for a second's worth of ops.
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         Self { per_second: per_second.max(1), empty_at: now, window: now, refused: 0 }
     }
 
-    /// One more op came.
+    /// Decides about one more op.
     pub(super) fn admit(&mut self, now: Instant) -> Admission {
         let one = Duration::from_secs(1) / self.per_second;
         let full = Duration::from_secs(1).saturating_sub(one);

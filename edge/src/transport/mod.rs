@@ -1,10 +1,10 @@
 //! One client's socket: the only file that names tungstenite.
 //!
-//! tungstenite takes apart what comes: masks, fragments, UTF-8, control frames. What goes out is written
-//! here, because a message is one buffer that all sessions share, and because tungstenite's own write buffer
-//! would stay as large as the largest message for as long as the session lives. What tungstenite has to say
-//! itself (pongs, the answer to a close) takes its turn in the same queue. The queue is bounded by its user:
-//! [`Transport::has_room`] says when it is enough.
+//! tungstenite reads what comes: masks, fragments, UTF-8, control frames. This module writes what goes out,
+//! because a message is one buffer that all sessions share, and because tungstenite's own write buffer would
+//! stay as large as the largest message for as long as the session lives. What tungstenite has to send
+//! (pongs, the answer to a close) takes its turn in the same queue. The user of the transport bounds the
+//! queue: [`Transport::has_space`] says when it is full.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
@@ -22,23 +22,24 @@ use crate::code::CloseCode;
 use crate::frame::{Frame, SubscriptionId};
 use crate::protocol::Incoming;
 
-/// What one read takes at most. tungstenite's default is 128 KiB for every socket, but what clients send is
-/// small.
+/// The most bytes that one read takes. tungstenite's default is 128 KiB for every socket, but what clients
+/// send is small.
 const READ_BYTES: usize = 1024;
-/// Frames that may wait to be written before the client is not listened to any more.
+/// Frames that may wait to be written before the client is no longer read.
 const MAX_QUEUED: usize = 64;
-/// The same in bytes, where more than one frame waits: what an op moves here from the outbox must not add up.
+/// The same bound in bytes, if more than one frame waits: frames that an op moves here from the outbox must
+/// not add up.
 const MAX_QUEUED_BYTES: usize = 256 << 10;
-/// Frames that go out in one system call.
+/// Frames that one system call writes.
 const MAX_SLICES: usize = 16;
 /// How long a client may take to answer a close.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the last record of TLS may take to be written, and then what the system still holds to be taken.
+/// How long writing the last record of TLS may take; and then how long the client may take to read what the
+/// system still holds.
 const END_PATIENCE: Duration = Duration::from_millis(500);
-/// What the system may hold for a client that takes nothing, without anybody counting it: a close frame and a
-/// pong.
+/// Bytes that the system may hold uncounted for a client that takes nothing: a close frame and a pong.
 const NEGLIGIBLE: u32 = 1 << 10;
-/// What is read at the end of what the client has sent already.
+/// The most bytes that are read at the end, of those that the client has already sent.
 const LEFTOVER_BYTES: usize = 64 << 10;
 /// How often to look whether the client has taken what the system holds.
 const LOOK: Duration = Duration::from_millis(50);
@@ -46,11 +47,11 @@ const LOOK: Duration = Duration::from_millis(50);
 /// What happened on the socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The client said something.
+    /// A frame came from the client.
     Frame(Incoming),
     /// A ping or pong came.
     SignOfLife,
-    /// All that waited is written.
+    /// Everything that waited is written.
     Written,
     /// The client has closed the connection, or it broke.
     Gone,
@@ -61,28 +62,28 @@ pub(crate) enum Event {
 pub(crate) struct Transport<S> {
     stream: S,
     reader: WebSocketContext,
-    /// Where the client's frames end, also those that the reader does not understand, and how many a message
-    /// has.
+    /// Where the client's frames end, even those that the reader does not understand, and how many frames a
+    /// message has.
     frames: Frames,
     queue: VecDeque<Frame>,
     /// Bytes of the frames in the queue, each counted until its last byte is written.
     queued: usize,
-    /// Whether the stream may still hold what was written. TCP holds nothing, but TLS does.
+    /// Whether the stream may still hold written bytes. TCP holds none, but TLS does.
     unflushed: bool,
     /// Bytes of the first frame in the queue that are written already.
     written: usize,
     /// When the client last took a byte, or the queue got its first frame.
     progress: Progress,
-    /// When nothing had been heard of the client for too long, and what it had acknowledged by then.
+    /// The last look at a client that had been silent for too long.
     taken_in_silence: Option<(Instant, u64)>,
-    /// What the client had acknowledged when its end began.
+    /// The bytes that the client had acknowledged when the end of its connection began.
     taken_at_end: Option<u64>,
-    /// Whether frames can still be told apart in what comes.
+    /// Whether the incoming bytes can still be split into frames.
     intact: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
-    /// Takes over a stream; `head` is what came right behind the upgrade.
+    /// Takes over a stream; `head` holds the bytes that came right behind the upgrade.
     pub(crate) fn new(stream: S, head: &[u8], max_frame: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
@@ -105,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         }
     }
 
-    /// Puts a frame behind those that wait.
+    /// Queues a frame behind those that wait.
     pub(crate) fn push(&mut self, frame: Frame) {
         if self.is_idle() {
             self.progress = Progress::new(Instant::now());
@@ -114,27 +115,28 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         self.queue.push_back(frame);
     }
 
-    /// Whether everything is written.
+    /// Returns whether everything is written.
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && !self.unflushed
     }
 
-    /// Whether more may be answered before the client has read what waits.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Returns whether more answers may be queued before the client has read those that wait.
+    pub(crate) fn has_space(&self) -> bool {
         self.queue.len() < MAX_QUEUED && (self.queue.len() < 2 || self.queued <= MAX_QUEUED_BYTES)
     }
 
-    /// What the queue takes, the bodies of its frames left out.
+    /// Returns the memory of the queue, without the bodies of its frames.
     pub(crate) fn held(&self) -> usize {
         self.queue.capacity() * size_of::<Frame>()
     }
 
-    /// When to ask [`Transport::is_stalled`] next. None: nothing waits for the client.
+    /// Returns when to ask [`Transport::is_stalled`] next. None: nothing waits for the client.
     pub(crate) fn next_look(&self, limit: Duration) -> Option<Instant> {
         (!self.is_idle()).then(|| self.progress.next_look(limit))
     }
 
-    /// Whether something waits for the client and it took no byte for so long, as far as the system can tell.
+    /// Returns whether something waits for the client and the client took no byte for `limit`, as far as the
+    /// system can tell.
     pub(crate) fn is_stalled(&mut self, limit: Duration, now: Instant) -> bool {
         if self.is_idle() {
             return false;
@@ -145,14 +147,14 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         self.progress.since() + limit <= now
     }
 
-    /// When the client last took something of what waits for it, as far as anybody looked. None: nothing
-    /// waits.
+    /// Returns when the client last took something of what waits for it, as far as anybody looked. None:
+    /// nothing waits.
     pub(crate) fn last_taken(&self) -> Option<Instant> {
         (!self.is_idle()).then(|| self.progress.since())
     }
 
-    /// Whether a ping may still wait with the system, behind what the client takes slowly. Nothing was heard
-    /// since `heard`; the first look after that can't tell yet whether the client takes anything.
+    /// Returns whether the system may still hold a ping, behind bytes that the client takes slowly. Nothing
+    /// was heard since `heard`; the first look after that can't tell yet whether the client takes anything.
     pub(crate) fn may_hold_a_ping(&mut self, heard: Instant, now: Instant) -> bool {
         let waits = self.stream.unacknowledged().is_some_and(|bytes| bytes > NEGLIGIBLE);
         let taken = self.stream.acknowledged().filter(|_| waits);
@@ -161,18 +163,18 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         taken.is_some_and(|taken| before.is_none_or(|before| taken > before))
     }
 
-    /// The process did not run for this long, so the client could not be given anything.
+    /// Notes that the process did not run for this long, so the client could be given nothing.
     pub(crate) fn on_asleep(&mut self, time: Duration) {
         self.progress.pause(time);
     }
 
-    /// Writes what waits and, if `listen`, waits for what comes. Nothing is lost when this is dropped
-    /// halfway.
+    /// Writes what waits and, if `listen`, waits for the next event from the client. Nothing is lost when the
+    /// future is dropped halfway.
     pub(crate) async fn next(&mut self, listen: bool) -> Event {
         std::future::poll_fn(|context| self.poll_next(listen, context)).await
     }
 
-    /// Throws away the frames that no byte was written of. Returns how many that were.
+    /// Throws away the frames of which no byte was written. Returns their number.
     pub(crate) fn abandon(&mut self) -> usize {
         let begun = usize::from(self.written > 0);
         let abandoned = self.queue.len() - begun;
@@ -181,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         abandoned
     }
 
-    /// Throws away the frames of one subscription that no byte was written of. Returns how many that were.
+    /// Throws away the frames of one subscription of which no byte was written. Returns their number.
     pub(crate) fn withdraw(&mut self, subscription: SubscriptionId) -> usize {
         let (before, mut begun) = (self.queue.len(), self.written > 0);
         self.queue.retain(|frame| std::mem::take(&mut begun) || !frame.is_of(subscription));
@@ -193,8 +195,9 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         self.queued = self.queue.iter().map(Frame::len).sum();
     }
 
-    /// Writes what waits and then this close frame, for at most `patience`, and waits for the client's, for
-    /// at most [`ANSWER_PATIENCE`], unless that has come already. Whoever is slower is left without.
+    /// Writes what waits and then this close frame, for at most `patience`. Then waits for the client's close
+    /// frame, for at most [`ANSWER_PATIENCE`], unless that frame has come already. A client that is slower
+    /// gets no further time.
     pub(crate) async fn close(&mut self, close: Frame, patience: Duration) {
         self.push(close);
         self.taken_at_end = self.stream.acknowledged();
@@ -210,12 +213,14 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         let _ = timeout(patience, write).await;
     }
 
-    /// Ends the connection, whatever the client does. No byte may go either way afterwards. What the system
-    /// still holds for a client that has taken nothing since its end began is thrown away; others get it.
+    /// Ends the connection, whatever the client does. No byte may go either way afterwards. If the client has
+    /// taken nothing since its end began, the bytes that the system still holds for it are thrown away; any
+    /// other client gets them.
     pub(crate) async fn shut_down(mut self) {
         let before = self.taken_at_end.or_else(|| self.stream.acknowledged());
         if self.is_idle() {
-            // It may be broken already. TLS has something to write, which may not be possible.
+            // The connection may be broken already; and TLS has something to write, which may not be
+            // possible.
             let _ = timeout(END_PATIENCE, self.stream.shutdown()).await;
         }
         std::future::poll_fn(|context| self.poll_discard(context)).await;
@@ -231,14 +236,14 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         }
     }
 
-    /// Resolves when the client has taken next to all that was written.
+    /// Resolves when the client has taken nearly all that was written.
     async fn taken(&self) {
         while self.stream.unacknowledged().is_some_and(|bytes| bytes > NEGLIGIBLE) {
             sleep(LOOK).await;
         }
     }
 
-    /// Reads until the client's close frame has come, also behind what can't be understood.
+    /// Reads until the client's close frame has come, even behind bytes that can't be understood.
     async fn await_close(&mut self) {
         let mut rest = [0; 512];
         while !self.frames.are_closed()
@@ -248,7 +253,8 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         }
     }
 
-    /// Reads what has come already. Closing a socket with unread bytes would take the last frames back.
+    /// Discards the bytes that have come already. Closing a socket with unread bytes would take the last
+    /// frames back.
     fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut rest = [0; 4 << 10];
         for _ in 0..LEFTOVER_BYTES / rest.len() {
@@ -267,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             Poll::Ready(Err(_)) => return Poll::Ready(Event::Gone),
             Poll::Pending => false,
         };
-        // A client that is sent one message after the other must still be heard.
+        // A client that gets one message after the other must still be heard.
         if listen
             && self.intact
             && let Poll::Ready(event) = self.poll_read(context)
@@ -282,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         let stream = Pin::new(&mut self.stream);
         let mut tap = Tap { stream, context, frames: &mut self.frames, said: Vec::new() };
         let read = self.reader.read(&mut tap);
-        // The answer to a ping or a close is otherwise kept until the next read.
+        // Without this, tungstenite holds the answer to a ping or a close back until the next read.
         let _ = self.reader.flush(&mut tap);
         let said = std::mem::take(&mut tap.said);
         if !said.is_empty() {
@@ -307,7 +313,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
         }
     }
 
-    /// True: all is written just now. False: nothing waited.
+    /// Writes what waits. True: everything has just been written. False: nothing waited.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if self.is_idle() {
             return Poll::Ready(Ok(false));
@@ -345,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
     }
 }
 
-/// Which rule of RFC 6455 was broken, if any.
+/// Returns the event for a broken rule of RFC 6455, or for a broken connection.
 fn fault(error: &Error) -> Event {
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -360,7 +366,7 @@ fn fault(error: &Error) -> Event {
     }
 }
 
-/// The stream as tungstenite sees it: reading reads, and what it writes is kept for our queue.
+/// The stream as tungstenite sees it: reads go through, and writes are collected for the queue.
 struct Tap<'t, 'c, S> {
     stream: Pin<&'t mut S>,
     context: &'t mut Context<'c>,

@@ -47,7 +47,7 @@ async fn receive(client: &mut DuplexStream, bytes: usize) -> Vec<u8> {
     buffer
 }
 
-/// Of a message of 4096 bytes at most.
+/// The largest message is 4,096 bytes here.
 #[tokio::test]
 async fn a_message_may_come_in_many_frames_but_not_in_any_number() {
     const MOST: usize = 64 + 4096 / 64;
@@ -166,7 +166,7 @@ async fn a_peer_that_breaks_the_rules_is_told_which() {
         let (mut transport, mut client) = pipe(1024);
         client.write_all(bytes).await.unwrap();
         assert_eq!(event(&mut transport).await, Event::Frame(Incoming::violation(code)));
-        // It reads nothing more from it, but still what is needed to let it read the close.
+        // The edge reads no further frame from the client, but enough to get to the client's close.
         client.write_all(&[0xff; 600]).await.unwrap();
         let closing = async {
             transport.close(Frame::close(code), PATIENCE).await;
@@ -251,11 +251,11 @@ async fn a_client_that_takes_nothing_is_seen_to_stall_and_one_that_takes_a_byte_
 async fn a_client_that_only_asks_gets_no_more_answers_than_it_may() {
     let (mut transport, mut client) = pipe(512);
     let ping = masked(0x89, b"");
-    // Nobody reads the pongs, so that at some point there is no more room for answers.
+    // The client reads no pongs, so that at some point there is no more space for answers.
     let asking = async { while client.write_all(&ping).await.is_ok() {} };
     let answering = async {
         let mut answers = 0;
-        while transport.has_room() {
+        while transport.has_space() {
             answers += usize::from(event(&mut transport).await == Event::SignOfLife);
         }
         answers

@@ -20,11 +20,11 @@ async fn behind_a_trusted_proxy_each_real_address_has_its_own_rate() {
         (config.connections_per_second_per_address, config.connection_burst_per_address) = (1, 2);
     })
     .await;
-    // A slow machine may earn the address another turn meanwhile, but not as many as it asks for.
+    // On a slow machine the address may get another turn meanwhile, but not as many as it asks for.
     let mut clients = Vec::new();
     let refused = loop {
         assert!(clients.len() < 100, "one address was let in again and again");
-        // What the client itself claims stands further left and changes.
+        // The client's own claim stands further left, and changes.
         let claimed = format!("192.0.2.{}, 203.0.113.9", clients.len());
         match Client::try_connect_with(&world.edge, &[(FROM, &claimed)]).await {
             Ok(client) => clients.push(client),
@@ -114,7 +114,7 @@ async fn a_storm_is_let_in_at_the_rate_of_the_edge_and_the_rest_is_told_when_to_
 #[tokio::test]
 async fn beyond_the_handshakes_under_way_the_next_is_told_so() {
     let world = World::ready(|config| config.max_handshakes = 1).await;
-    // Until its first byte is noticed, its place is the next client's.
+    // Until the first byte of this client is noticed, its slot goes to the next client.
     let (idle, (status, retry_after)) = loop {
         let mut idle = TcpStream::connect(world.edge.local_addr()).await.unwrap();
         idle.write_all(b"GET ").await.unwrap();

@@ -1,4 +1,4 @@
-//! The list of those who may not log in, as the bus keeps it.
+//! The list of bans on the bus.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::support::{Ground, PATIENCE, World, eventually, soon};
 
 const HOUR: u64 = 3_600_000;
 
-/// Writes on the list as a publisher does, and tells no edge.
+/// Writes to the list as a publisher does, and tells no edge.
 async fn write(list: &Bans, user: &str, milliseconds: u64) -> u64 {
     let until_ms = if milliseconds == 0 { 0 } else { unix_ms() + milliseconds };
     let denial = Ban { v: 1, uid: user.into(), until_ms, reason: Some(format!("not {user}")) };
     list.store(&Uid::parse(user).unwrap(), &denial, Instant::now() + PATIENCE).await.unwrap()
 }
 
-/// Whether a login is let in.
+/// Returns whether a login is let in.
 async fn is_let_in(world: &World, user: &str) -> bool {
     let mut client = Client::connect(&world.edge).await;
     client.auth(&format!("user-{user}")).await;
@@ -33,7 +33,7 @@ async fn is_let_in(world: &World, user: &str) -> bool {
     let_in
 }
 
-/// Logs in until it is let in, or not.
+/// Logs in again and again until the login is let in, or is refused.
 async fn until_let_in(world: &World, user: &str, let_in: bool) {
     let mut look = tokio::time::interval(Duration::from_millis(5));
     soon("the edge knows", async {
@@ -74,7 +74,7 @@ async fn an_order_that_only_the_list_knows_is_heard() {
     world.end().await;
 }
 
-/// A world whose bus sends out no copy of an order, so that only reading the list tells.
+/// A world whose bus sends out no copy of a ban, so that an edge learns bans only by reading the list.
 async fn deaf_world() -> (World, Bans) {
     let ground = Ground::new().await;
     let list = Bans::new(&ground.bus, 1);
@@ -89,8 +89,8 @@ async fn deaf_world() -> (World, Bans) {
     (world, list)
 }
 
-/// Tells the edge an order that the list keeps. How many sessions it closed, and whether the user is kept
-/// out.
+/// Sends the edge a command that the list stores. Returns how many sessions it closed, and whether the user
+/// is banned.
 async fn tell(world: &World, user: &str, seq: u64, milliseconds: u64) -> (u64, bool) {
     let until_ms = if milliseconds == 0 { 0 } else { unix_ms() + milliseconds };
     let order = Command::Disconnect {
@@ -114,7 +114,7 @@ async fn a_ban_that_only_the_list_tells_closes_the_session_that_is_open() {
     write(&list, "1", HOUR).await;
     assert_eq!(close_of(&mut open).await, (4410, "not 1".into()));
     assert!(!is_let_in(&world, "1").await);
-    // Longer, then lifted, each heard as a copy alone.
+    // The ban is made longer, then lifted; the edge hears both as copies alone.
     write(&list, "1", 2 * HOUR).await;
     write(&list, "1", 0).await;
     until_let_in(&world, "1", true).await;
@@ -129,8 +129,8 @@ async fn a_ban_whose_copy_is_lost_as_well_is_found_in_the_list() {
     let mut open = Client::of(&world.edge, "user-1").await;
     let mut before = Client::of(&world.edge, "user-2").await;
     write(&list, "1", HOUR).await;
-    // Lifted before this edge knew of it: who was here when it was made goes, who came after it was lifted
-    // stays.
+    // The ban is lifted before this edge knows of it: a session from before the ban goes, a session that came
+    // after the lifting stays.
     write(&list, "2", HOUR).await;
     write(&list, "2", 0).await;
     let after = Client::of(&world.edge, "user-2").await;
@@ -164,7 +164,8 @@ async fn sessions_are_counted_by_the_order_though_the_list_was_faster_and_closed
     let lifted = write(&list, "1", 0).await;
     assert_eq!(tell(&world, "1", lifted, 0).await, (0, false));
     let back = Client::of(&world.edge, "user-1").await;
-    // What is read later is no news, so it closes nobody; by the time that this one is closed it would have.
+    // The ban that is read later is no news, so it closes nobody; by the time that the next ban closes a
+    // session, it would have.
     write(&list, "2", HOUR).await;
     assert_eq!(close_of(&mut other).await, (4410, "not 2".into()));
     assert_eq!(world.sessions_of("1").await, 1, "who came back stays");

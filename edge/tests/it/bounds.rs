@@ -1,4 +1,4 @@
-//! What one session and one user may have; each is told when it is enough, and each is counted.
+//! The bounds of one session and of one user: whoever reaches a bound is told, and each refusal is counted.
 
 use tokio_tungstenite::tungstenite::Message;
 
@@ -59,7 +59,7 @@ async fn a_client_that_takes_nothing_is_closed_when_its_outbox_is_full() {
     let slow = Client::listening(&world.edge).await;
     let text = "x".repeat(32 << 10);
     let closed = |world: &World| world.metric("mc_edge_sessions_closed_total", "too_slow");
-    // As many as the system buffers for the socket, and a few more.
+    // As many messages as the system buffers for the socket, and a few more.
     while closed(&world) == 0 {
         let id = world.publish("broadcast", &text).await;
         world.counts(id).await;

@@ -18,8 +18,8 @@ use crate::tls::{connect_over, world};
 
 type Device = WebSocketStream<TlsStream<TcpStream>>;
 
-/// A device that comes over TLS, and whose system takes next to nothing that it does not read. None: it was
-/// not let in.
+/// A device that connects over TLS, and whose system takes next to nothing that the device does not read.
+/// None: the device was not let in.
 async fn narrow(world: &World, site: &Site) -> Option<Device> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
@@ -37,7 +37,7 @@ async fn deaf(world: &World, site: &Site) -> Device {
     device
 }
 
-/// Fills what the system holds for each of so many devices, none of which reads.
+/// Fills the system's buffers for each of so many devices, none of which reads.
 async fn deaf_devices(world: &World, site: &Site, number: usize) -> Vec<Device> {
     let mut devices = Vec::new();
     for _ in 0..number {
@@ -45,7 +45,7 @@ async fn deaf_devices(world: &World, site: &Site, number: usize) -> Vec<Device> 
     }
     let text = "x".repeat(64 << 10);
     let mut reached = 0;
-    // Messages that come before all have subscribed reach fewer.
+    // Messages that come before all devices have subscribed reach fewer.
     while reached < number as u64 {
         let id = world.publish("broadcast", &text).await;
         reached = world.counts(id).await.0;
@@ -71,7 +71,7 @@ async fn devices_that_never_read_end_over_tls_and_give_their_places_back() {
     eventually("all are closed", || closed() == DEVICES as u64).await;
     eventually("all ends are over", || world.edge.sessions() == 0).await;
     assert_eq!(world.metric("mc_edge_sessions", ""), 0, "nothing lives on uncounted");
-    // All that is left are the tasks of an edge without clients.
+    // Only the tasks of an edge without clients are left.
     let began = Instant::now();
     assert_eq!(world.drain.finish(PATIENCE).await, 0, "a task waits for a device that never reads");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
@@ -93,7 +93,8 @@ async fn an_edge_that_leaves_does_not_wait_for_devices_that_never_read() {
     world.end().await;
 }
 
-/// Comes over TLS until it is let in, pings for as long as anything is taken, and never reads or logs in.
+/// Connects over TLS until it is let in, sends pings for as long as any byte is taken, and never reads or
+/// logs in.
 async fn pings_and_never_reads(world: &World, site: &Site) {
     let mut again = interval(Duration::from_millis(200));
     let mut device = loop {
@@ -114,7 +115,7 @@ async fn devices_that_neither_log_in_nor_read_end_in_time_and_hold_their_places_
     let world = world(&site, |config| {
         config.max_sessions = PLACES;
         config.login_timeout = Duration::from_secs(1);
-        // Else the pings end the session first.
+        // Otherwise the pings would end the session first.
         config.ops_per_second = u32::MAX;
     })
     .await;

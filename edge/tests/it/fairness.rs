@@ -1,4 +1,4 @@
-//! Whoever takes places to keep others out: the others get in.
+//! Clients that take slots to keep others out: the others get in.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::support::{World, eventually, soon};
 
 const PLACES: usize = 20;
 
-/// A connection from this address of the machine itself.
+/// Opens a connection from this address of the machine itself.
 async fn from(last: u8, edge: &Edge) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into())?;
     socket.connect(edge.local_addr()).await
 }
 
-/// Whether a device from there gets in while connections come without a pause from the attackers, which say
-/// nothing.
+/// Returns whether a device from address `last` gets in, while the attackers open connections without a pause
+/// and send nothing.
 async fn gets_in(world: &World, last: u8, attackers: &[u8], held: &mut Vec<TcpStream>) -> bool {
     for attacker in attackers {
         for _ in 0..PLACES / attackers.len() {
-            // It may be refused.
+            // The connection may be refused.
             held.extend(from(*attacker, &world.edge).await);
         }
     }
@@ -39,7 +39,8 @@ async fn gets_in(world: &World, last: u8, attackers: &[u8], held: &mut Vec<TcpSt
     }
 }
 
-/// Whether a handshake from there is answered with 101. Whoever is refused may find the connection reset.
+/// Returns whether a handshake from address `last` is answered with 101. A refused client may find its
+/// connection reset.
 async fn is_let_in(last: u8, edge: &Edge) -> bool {
     let mut stream = from(last, edge).await.unwrap();
     let request = "GET /message-center HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -58,7 +59,7 @@ async fn world(per_address: usize) -> World {
         config.connections_per_second_per_address = 0;
         config.max_handshakes = PLACES;
         config.max_handshakes_per_address = per_address;
-        // Nobody is saved by the end of the attackers' time.
+        // The others must not be saved by the timeout of the attackers.
         config.first_byte_timeout = Duration::from_secs(3_600);
         config.handshake_timeout = Duration::from_secs(3_600);
     })
@@ -78,7 +79,7 @@ async fn one_address_has_its_part_of_the_places_and_others_get_in() {
     world.end().await;
 }
 
-/// Many are behind one address: a network, or a proxy that does not tell whom it speaks for.
+/// Many clients are behind one address: a network, or a proxy that does not name them.
 #[tokio::test]
 async fn who_says_nothing_keeps_nobody_behind_its_own_address_out() {
     let world = world(PLACES / 2).await;
@@ -86,7 +87,7 @@ async fn who_says_nothing_keeps_nobody_behind_its_own_address_out() {
     for _ in 0..PLACES {
         held.extend(from(2, &world.edge).await);
     }
-    // Nothing else would end them.
+    // Nothing else would end the silent connections.
     let enter = async { while !is_let_in(2, &world.edge).await {} };
     soon("a device from there gets in", enter).await;
     assert!(world.metric("mc_edge_refusals_total", "displaced") > 0);
@@ -103,7 +104,7 @@ async fn addresses_that_have_all_places_together_yield_them_to_the_others() {
     }
     assert!(in_time >= 38, "{in_time} of 40 got in");
     assert!(world.metric("mc_edge_refusals_total", "displaced") >= 38);
-    // Those who come together share what there is.
+    // Clients that come together share what there is.
     let storm = join_all((150..150 + PLACES as u8).map(|last| {
         let edge = &world.edge;
         async move { Client::try_connect_over(from(last, edge).await.unwrap(), edge, &[]).await }
@@ -135,7 +136,7 @@ async fn to_be_refused_for_want_of_a_place_costs_an_address_its_rate() {
         config.max_handshakes_per_address = 1;
     })
     .await;
-    // Who has said something keeps its place.
+    // A client that has sent something keeps its slot.
     let mut held = from(2, &world.edge).await.unwrap();
     held.write_all(b"GET ").await.unwrap();
     eventually("it has its place", || world.metric("mc_edge_handshakes", "") == 1).await;
@@ -143,7 +144,7 @@ async fn to_be_refused_for_want_of_a_place_costs_an_address_its_rate() {
     let mut tries = 0;
     while refused("address_rate") == 0 {
         assert!(tries < 100, "it may go on and on");
-        // Read to its end, so that the next refusal can be told too.
+        // The refusal is read to its end, so that the next refusal can be sent too.
         let mut next = from(2, &world.edge).await.unwrap();
         let _ = next.shutdown().await;
         let _ = next.read_to_end(&mut Vec::new()).await;
@@ -162,7 +163,7 @@ async fn behind_a_proxy_the_places_are_those_of_the_real_address() {
         config.connections_per_second = 1;
     })
     .await;
-    // They wait for their turn, and hold their places meanwhile.
+    // The connections wait for their turn, and hold their slots meanwhile.
     let same = join_all(
         (0..10).map(|_| Client::try_connect_with(&world.edge, &[("x-forwarded-for", "203.0.113.9")])),
     );

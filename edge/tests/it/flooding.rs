@@ -1,4 +1,4 @@
-//! Clients that send without a pause: they are closed soon, and others are served meanwhile.
+//! Clients that send without a pause are closed soon, and others are served meanwhile.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -16,8 +16,8 @@ const PING_TEXT: &[u8] = &[0x81, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
 const BEGINNING: &[u8] = &[0x01, 0x80, 0, 0, 0, 0];
 const CONTINUATION: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
 
-/// Connects, and sends the first frame once, and the other again and again until the edge ends the
-/// connection. Gives all that it was sent.
+/// Connects, sends the first frame once, and then the other frame again and again until the edge ends the
+/// connection. Returns everything that the edge sent.
 fn flood(edge: SocketAddr, first: &'static [u8], frame: &'static [u8]) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut stream = TcpStream::connect(edge).unwrap();
@@ -30,7 +30,7 @@ fn flood(edge: SocketAddr, first: &'static [u8], frame: &'static [u8]) -> JoinHa
         let mut reader = stream.try_clone().unwrap();
         let listening = std::thread::spawn(move || {
             let mut heard = Vec::new();
-            // It may be reset: it sends on after it was closed.
+            // The connection may be reset, since the client sends on after the close.
             if let Err(error) = reader.read_to_end(&mut heard) {
                 assert_eq!(error.kind(), ErrorKind::ConnectionReset);
             }
@@ -44,7 +44,7 @@ fn flood(edge: SocketAddr, first: &'static [u8], frame: &'static [u8]) -> JoinHa
 }
 
 async fn ends_soon(first: &'static [u8], frame: &'static [u8]) {
-    // Neither the time to log in nor silence ends it first.
+    // Neither the login timeout nor silence ends the session first.
     let world = World::ready(|config| config.login_timeout = Duration::from_secs(3_600)).await;
     let mut other = Client::of(&world.edge, "user-1").await;
     let flooder = flood(world.edge.local_addr(), first, frame);
@@ -55,8 +55,8 @@ async fn ends_soon(first: &'static [u8], frame: &'static [u8]) {
     other.leave().await;
     let heard = tokio::task::spawn_blocking(move || flooder.join().unwrap()).await.unwrap();
     assert!(heard.starts_with(b"HTTP/1.1 101"));
-    // The head, a second's worth of answers at once, ten times as many refusals, and what falls due on a slow
-    // machine.
+    // The bound covers the head, a second's worth of answers at once, ten times as many refusals, and answers
+    // that fall due on a slow machine.
     assert!(heard.len() < 64 << 10, "{} bytes of answers", heard.len());
     world.end().await;
 }
@@ -76,7 +76,7 @@ async fn a_flood_of_text_pings_ends_soon_and_costs_a_bounded_number_of_answers()
     ends_soon(&[], PING_TEXT).await;
 }
 
-/// None of them ends the message, so there is no op to count.
+/// None of the frames ends the message, so there is no op to count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_flood_of_empty_frames_of_one_message_ends_soon() {
     ends_soon(BEGINNING, CONTINUATION).await;

@@ -22,7 +22,7 @@ async fn sessions_are_sent_away_one_after_the_other_with_what_was_meant_for_them
     assert_eq!(sessions + failed, 20, "those that close still count, as failed");
     let mut received = 0;
     for client in &mut clients {
-        // In whatever order they are sent away.
+        // The clients are sent away in any order.
         let first = client.next().await.unwrap();
         if first.is_text() {
             received += 1;

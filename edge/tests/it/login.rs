@@ -87,7 +87,7 @@ async fn messages_held_back_for_one_user_are_not_given_to_the_next() {
     world.end().await;
 }
 
-/// So that the adapters tell the failures of one device from those of all.
+/// The adapters need the source, to tell the failures of one device from those of all.
 #[tokio::test]
 async fn the_question_says_where_the_device_is() {
     let world = World::ready(|_| {}).await;

@@ -1,4 +1,4 @@
-//! Sessions that receive messages with their ids, and go on where they were.
+//! Sessions that receive messages with their ids, and go on where they left off.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::support::client::Client;
 use crate::support::{PATIENCE, World, soon};
 
-/// What stores messages in the streams of a world.
+/// Stores messages in the streams of a world.
 pub(crate) struct Store {
     history: History,
     drain: Drain,
@@ -44,8 +44,7 @@ impl Store {
         self.history.store(channel, &message, Default::default(), deadline).await.unwrap().position.seq
     }
 
-    /// Sends what looks like the live copy of a message that the stream has at `seq`, behind the one at
-    /// `before`.
+    /// Sends a forged live copy of a message that the stream has at `seq`, behind the message at `before`.
     async fn forge(&self, world: &World, (id, text): (u128, &str), seq: u64, before: u64) {
         let payload = Bytes::copy_from_slice(text.as_bytes());
         let message = LiveMessage { id: MessageId(id), kind: Kind::Text, payload };
@@ -76,7 +75,7 @@ impl Client {
         serde_json::from_str(frame.to_text().unwrap()).unwrap()
     }
 
-    /// Subscribes; the answer's id and whether everything after `after` follows.
+    /// Subscribes. Returns the answer's id, and whether everything after `after` follows.
     async fn recover(&mut self, after: &str) -> (String, bool) {
         self.say(&json!({"op": "subscribe", "channel": "@user", "after": after}).to_string()).await;
         let answer = self.json().await;
@@ -84,14 +83,14 @@ impl Client {
         (answer["id"].as_str().unwrap().to_owned(), answer["recovered"].as_bool().unwrap())
     }
 
-    /// The next message: its id and text.
+    /// Returns id and text of the next message.
     async fn message(&mut self) -> (String, String) {
         let message = self.json().await;
         assert_eq!(message["channel"], "@user", "{message}");
         (message["id"].as_str().unwrap().to_owned(), message["d"].as_str().unwrap().to_owned())
     }
 
-    /// The next messages are these numbers; the id of the last one.
+    /// Checks that the next messages are these numbers. Returns the id of the last one.
     async fn numbers(&mut self, range: std::ops::Range<u32>) -> String {
         let mut last = String::new();
         for number in range {
@@ -220,7 +219,7 @@ async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not()
     let ask = |stored: Vec<StoredRef>| Ask { v: 1, ids: vec![], stored };
     let stored = vec![
         StoredRef { channel: store.channel.clone(), seq, epoch: store.history.epoch(&store.channel) },
-        // As a publisher-api of before asks.
+        // A publisher-api of an earlier version asks like this.
         StoredRef { channel: nobodys.clone(), seq: unheard, epoch: None },
     ];
     let answer = world.bus.request(subject::ASK, ask(stored).encode(), PATIENCE).await.unwrap();
@@ -228,7 +227,7 @@ async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not()
     assert_eq!(counts.iter().map(|counts| counts.unwrap().sessions).collect::<Vec<_>>(), [2, 0]);
     assert_eq!(client.texts(1).await, ["once"]);
     plain.expect("once").await;
-    // A copy that comes again, and one that shows a gap where none is.
+    // A copy that comes again, and a copy that shows a gap where there is none.
     let other = store.publish_to(&nobodys, "for nobody").await;
     for (id, seq, before) in [(1, seq, 0), (3, other, unheard)] {
         store.forge(&world, (id, "twice"), seq, before).await;
@@ -241,7 +240,7 @@ async fn plain_and_recovering_sessions_are_counted_and_repeated_copies_are_not()
     store.end(world).await;
 }
 
-/// A peer may be wrong about where a channel ends: it asked a leader that was cut off, it speaks of an
+/// A publisher may be wrong about where a channel ends: it asked a leader that was cut off, it names an
 /// earlier epoch, or it makes numbers up.
 #[tokio::test]
 async fn nobody_makes_a_channel_deaf_by_asking_beyond_its_end() {

@@ -1,4 +1,4 @@
-//! Faults at the start, and connections that are turned away.
+//! Errors at the start, and connections that are turned away.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Slow is not stalled: who takes little without a pause stays, and who takes nothing is closed in time.
+//! Slow is not stalled: a client that takes little without a pause stays, and a client that takes nothing is
+//! closed in time.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::support::{World, eventually, soon};
 
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
-/// A subscriber whose system takes next to nothing that it does not read.
+/// A subscriber whose system takes next to nothing that the subscriber does not read.
 async fn subscriber(world: &World) -> Client {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
@@ -43,7 +44,7 @@ async fn world(change: impl FnOnce(&mut edge::Config)) -> World {
     .await
 }
 
-/// A client that takes little without a pause, for some seconds, and reads no ping and answers none.
+/// Takes little without a pause, for some seconds, without reading or answering a ping.
 #[cfg(target_os = "linux")]
 async fn takes_little(world: &World, client: &mut Client) {
     let closed = || world.metric("mc_edge_sessions_closed_total", "");
@@ -57,7 +58,7 @@ async fn takes_little(world: &World, client: &mut Client) {
     }
 }
 
-/// A third of what the system holds for a client is more than this one takes in the time.
+/// The client takes less in this time than a third of what the system holds for it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_client_that_takes_little_without_a_pause_is_not_closed() {
@@ -107,7 +108,7 @@ async fn a_client_that_takes_nothing_is_closed_in_time() {
     fill(&world, 20).await;
     let began = Instant::now();
     eventually("it is closed", || too_slow(&world) == 1).await;
-    // As soon as it may, give or take a look, and a busy machine.
+    // Closed as soon as allowed, give or take a look, and a busy machine.
     assert!(began.elapsed() < STALLED_AFTER * 3, "{:?}", began.elapsed());
     eventually("its end is over", || world.edge.sessions() == 0).await;
     drop(client);

@@ -1,5 +1,4 @@
-//! A session changes what it is: another user, another way to receive a channel. Nothing of before comes
-//! behind the answer.
+//! A session changes its user, or its way to receive a channel. No earlier message comes after the answer.
 
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::support::{PATIENCE, World, eventually};
 const YES: &str = r#"{"result":true}"#;
 const EXPIRED: &str = r#"{"code":9,"msg":"Auth Expired"}"#;
 
-/// The answer to an ask about a stored message: how many sessions it went to. Asked until it is known.
+/// Asks about a stored message until the answer is known. Returns how many sessions the message went to.
 async fn sessions(world: &World, channel: &Channel, seq: u64) -> u64 {
     let stored = StoredRef { channel: channel.clone(), seq, epoch: None };
     let ask = Ask { v: 1, ids: vec![], stored: vec![stored] }.encode();
@@ -32,13 +31,13 @@ async fn sessions(world: &World, channel: &Channel, seq: u64) -> u64 {
     timeout(PATIENCE, asked).await.expect("an answer that knows")
 }
 
-/// What was thrown away for this reason.
+/// Returns how many messages were thrown away for this reason.
 fn lost(world: &World, reason: &str) -> u64 {
     world.metric("mc_edge_losses_total", &format!("\"{reason}\""))
 }
 
 impl Client {
-    /// Subscribes with ids; the answer's id.
+    /// Subscribes with ids. Returns the answer's id.
     async fn with_ids(&mut self, channel: &str, after: &str) -> String {
         self.say(&json!({"op": "subscribe", "channel": channel, "after": after}).to_string()).await;
         let answer = self.json().await;
@@ -46,14 +45,14 @@ impl Client {
         answer["id"].as_str().unwrap().to_owned()
     }
 
-    /// Logs in again for a moment, as the same user, and waits until that is over.
+    /// Logs in again for a moment, as the same user, and waits until that login has expired.
     async fn expire(&mut self, uid: u32) {
         self.auth(&format!("short-{uid}")).await;
         self.expect(YES).await;
         self.expect(EXPIRED).await;
     }
 
-    /// Nothing comes before the answer to this.
+    /// Checks that nothing comes before the answer to one more op.
     async fn expect_nothing(&mut self) {
         self.say("ping").await;
         self.expect("pong").await;
@@ -144,8 +143,7 @@ async fn the_farewell_of_an_expired_login_waits_for_the_same_user_and_is_not_tol
     }
 }
 
-/// What a slow reader was sent before and behind the answer to a subscription, by the numbers of the
-/// messages.
+/// The numbers of the messages that a slow reader was sent before and behind the answer to a subscription.
 #[derive(Debug, Default)]
 struct Seen {
     plain_before: Vec<u64>,
@@ -176,8 +174,7 @@ impl Slow {
         self.sent += 1;
     }
 
-    /// Publishes until so many messages wait in the outbox, and all that were published have come to the
-    /// edge.
+    /// Publishes until so many messages wait in the outbox, and all published messages have reached the edge.
     async fn stuff(&mut self, waiting: u64) {
         while self.world.metric("mc_edge_outbox_messages", "") < waiting {
             self.publish().await;
@@ -187,7 +184,7 @@ impl Slow {
         eventually("every message has come", || come() >= sent).await;
     }
 
-    /// Says this, and publishes one more behind the answer. Reads until that came.
+    /// Sends this op, and publishes one more message behind the answer. Reads until that message came.
     async fn turn(&mut self, op: &Value) -> Seen {
         let follows = || self.world.metric("mc_edge_following_sessions", "");
         let before = follows();

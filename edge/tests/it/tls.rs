@@ -22,13 +22,13 @@ pub(crate) async fn world(site: &Site, change: impl FnOnce(&mut edge::Config)) -
     .await
 }
 
-/// A connection by someone who trusts this certificate alone.
+/// Opens a connection that trusts this certificate alone.
 async fn connect(world: &World, trusted: &Path) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(world.edge.local_addr()).await.unwrap();
     connect_over(stream, trusted).await
 }
 
-/// The same over a connection that is there.
+/// The same over an open connection.
 pub(crate) async fn connect_over(stream: TcpStream, trusted: &Path) -> std::io::Result<TlsStream<TcpStream>> {
     soon("a TLS handshake", site::over_tls(stream, trusted)).await
 }
@@ -75,7 +75,7 @@ async fn who_speaks_no_tls_gets_no_session_and_is_counted() {
     let mut plain = TcpStream::connect(world.edge.local_addr()).await.unwrap();
     plain.write_all(b"GET /message-center HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    // It may be reset.
+    // The connection may be reset.
     let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut answer)).await.unwrap();
     assert!(!answer.starts_with(b"HTTP"));
     eventually("it is counted", || world.metric("mc_edge_refusals_total", "broken") == 1).await;

@@ -1,4 +1,4 @@
-//! Who receives, who is counted, and that nothing is left of those who left.
+//! The hub: who receives, who is counted, and that nothing is left of sessions that left.
 
 mod model;
 
@@ -55,7 +55,7 @@ fn what_waits_for_sessions_is_added_up() {
     deliver(&hub, "a");
     deliver(&hub, "b");
     let (frame, places) = (Frame::text("x").cost(), 4 * size_of::<Frame>());
-    // The one for both is there once.
+    // The frame for both sessions is there once.
     let bytes = 2 * frame + 2 * places;
     let expected = Waiting { sessions: 2, frames: 3, bytes, largest: 2 * frame + places };
     assert_eq!(hub.waiting(), expected);
@@ -71,8 +71,8 @@ fn resident() -> usize {
     line.trim().strip_suffix(" kB").unwrap().trim().parse::<usize>().unwrap() << 10
 }
 
-/// Stuffs the outboxes of 200 sessions of 200 users, or of one channel. What the metric says, and what is
-/// resident.
+/// Fills the outboxes of 200 sessions: of 200 users, or of one channel. Returns what the metric says, and the
+/// resident bytes.
 fn stuff(shared: bool) -> (Waiting, usize) {
     let hub = hub(0, SessionPolicy::EvictOldest);
     let mut members: Vec<_> = (0..200).map(|_| hub.admit(256 << 10).unwrap()).collect();
@@ -91,7 +91,7 @@ fn stuff(shared: bool) -> (Waiting, usize) {
     (waiting, resident() - before)
 }
 
-/// Measured in processes of their own: memory that one measurement gave back would serve the next one.
+/// Measured in processes of their own: memory that one measurement freed would serve the next one.
 #[test]
 #[cfg(target_os = "linux")]
 #[expect(

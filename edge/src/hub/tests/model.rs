@@ -1,6 +1,6 @@
-//! The whole way of recovering sessions through a hub, against a store that is a list: whatever is lost,
-//! repeated, late, trimmed or made anew, each follower gets everything after its place once and in order, or
-//! is told before what follows.
+//! The whole way of recovering sessions through a hub, against a store that is a list. Whatever is lost,
+//! repeated, late, trimmed or made anew: each follower gets everything after its position once and in order,
+//! or is told before what follows.
 
 use std::collections::VecDeque;
 
@@ -27,29 +27,29 @@ use crate::recovery::identity::StreamIdentity;
 const ONE: SubscriptionId = SubscriptionId(1);
 /// Sessions at a time.
 const SESSIONS: usize = 3;
-/// Messages that the store keeps of the channel.
+/// Messages of the channel that the store holds.
 const LIMIT: usize = 6;
 
 #[derive(Debug, Clone)]
 enum Event {
     Publish,
-    /// One of the live copies under way comes; it may come again later.
+    /// One of the live copies under way arrives; it may come again later.
     Arrive(Index, bool),
     Lose(Index),
-    /// A fetch reads so many.
+    /// A fetch reads so many messages.
     Fetch(usize),
     /// Tails are compared.
     Sweep,
-    /// A session comes back: with the last place that it knows, or as a new one.
+    /// A session comes back: with the last position that it knows, or as a new one.
     Return(usize, bool),
-    /// A session that is given what is stored reads so many.
+    /// A session in a replay reads so many messages.
     Read(usize, usize),
     Leave(usize),
-    /// So many of the oldest expire.
+    /// So many of the oldest messages expire.
     Expire(usize),
-    /// The stream is made anew. Copies of before may still wait in the queue of the edge.
+    /// The stream is made anew. Copies from before may still wait in the queue of the edge.
     Anew(bool),
-    /// Somebody says that there is a message so far beyond the last, or near the end of all numbers.
+    /// A message is said to exist so far beyond the last, or near the end of all numbers.
     Say(u64, bool),
     /// A fetch that runs ends halfway.
     Abandon,
@@ -73,19 +73,19 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What a client knows and has seen.
+/// The knowledge of a client: its position, and what it has seen.
 #[derive(Default)]
 struct Client {
-    /// Everything up to here is behind it.
+    /// Everything up to here is behind the client.
     at: Option<Position>,
-    /// The last message that it has, or that was gone when it began.
+    /// The last message that the client has, or that was gone when the client began.
     seen: u64,
     session: Option<Session>,
 }
 
 struct Session {
     member: Member,
-    /// Where it is, while it is given what is stored. It holds the line.
+    /// The position of the client's replay, with the guard of the cursor.
     replay: Option<(ChannelGuard, Position)>,
 }
 
@@ -104,12 +104,12 @@ struct World {
     name: Arc<str>,
     epoch: u64,
     identity: StreamIdentity,
-    /// What is kept, the oldest first; and all that ever was in this life.
+    /// The stored messages, the oldest first; and all that ever were in this epoch.
     stored: VecDeque<u64>,
     ever: Vec<u64>,
     /// Live copies under way.
     coming: Vec<Copy>,
-    /// The fetch that runs.
+    /// The running fetch.
     fetching: Option<Fetching>,
     clients: Vec<Client>,
 }
@@ -147,7 +147,7 @@ impl World {
         Leader { epoch: Epoch(self.epoch), first, last: self.last() }
     }
 
-    /// At most so many that are kept after a sequence; none if something after it is gone.
+    /// Returns at most so many stored messages after a sequence; none if a message after it is gone.
     fn page(&self, after: u64, most: usize) -> Option<Vec<u64>> {
         let after_it = |seq: &&u64| **seq > after;
         let whole = self.ever.iter().filter(after_it).count() == self.stored.iter().filter(after_it).count();
@@ -169,7 +169,7 @@ impl World {
         self.coming.push(Copy { epoch: self.epoch, seq, before });
     }
 
-    /// A fetch begins.
+    /// Begins a fetch.
     fn begin_fetch(&mut self, fetching: Option<Fetching>) {
         if fetching.is_some() {
             self.fetching = fetching;
@@ -189,7 +189,7 @@ impl World {
     }
 
     fn arrive(&mut self, which: usize, again: bool) {
-        // What waited in the queue when the stream was made anew comes before what came since.
+        // Copies that waited in the queue when the stream was made anew come before newer copies.
         let which = self.coming.iter().position(|copy| copy.epoch != self.epoch).unwrap_or(which);
         let copy = self.coming[which];
         if !again || copy.epoch != self.epoch {
@@ -207,7 +207,7 @@ impl World {
         self.begin_fetch(handled.fetching);
     }
 
-    /// As `Recovery::catch_up` does, one page. `patient`: what is not there may come to be.
+    /// As `Recovery::catch_up` does, one page. `patient`: a message that is not there may still come.
     fn fetch(&mut self, most: usize, patient: bool) {
         let Some(fetching) = self.fetching.take() else { return };
         let Some(Missing { epoch, after, up_to }) = self.hub.missing(&fetching) else { return };
@@ -245,7 +245,7 @@ impl World {
         }
     }
 
-    /// Fetches until the line has come to this sequence.
+    /// Fetches until the cursor has come to this sequence.
     fn catch_up_to(&mut self, seq: u64) {
         while !self.hub.has_come_to(&self.channel, Epoch(self.epoch), seq) {
             let fetching = self.hub.want(&self.channel, seq);
@@ -267,7 +267,7 @@ impl World {
         let given =
             after.filter(|after| judge(*after, self.leader()).is_ok() && self.page(after.seq, 1).is_some());
         let Some(after) = given else {
-            // A new one, or one that is told so.
+            // A new client, or one that is told to reload.
             let followed = member.follow(&self.channel, (&self.name, ONE), false, 0, None, now);
             let position = followed.unwrap().position;
             assert_eq!(position.epoch, epoch);
@@ -292,7 +292,7 @@ impl World {
         let (epoch, now) = (Epoch(self.epoch), Instant::now());
         let page = if at.epoch == epoch { self.page(at.seq, most) } else { None };
         let Some(page) = page else {
-            // It is told to reload, at the place from which it follows.
+            // The client is told to reload, at the position from which it follows.
             let fetching = self.hub.open_cursor(&self.channel, epoch, self.tail(), now);
             self.begin_fetch(fetching);
             self.catch_up_to(self.tail());
@@ -314,13 +314,14 @@ impl World {
         }
     }
 
-    /// A client was told a place to begin at. What is not kept at this time is gone for it.
+    /// Tells a client a position to begin at. Messages that are not stored at this time are gone for the
+    /// client.
     fn begin(&mut self, who: usize, at: Position) {
         self.clients[who].at = Some(at);
         self.clients[who].seen = at.seq.max(self.leader().first - 1);
     }
 
-    /// A client got a message: it must be the next after what it has.
+    /// Checks a message that a client got: it must be the next after the client's position.
     fn got(&mut self, who: usize, message: Position) -> Position {
         let at = self.clients[who].at.unwrap();
         assert_eq!(at.epoch, message.epoch, "another life begins with @reload");
@@ -330,7 +331,7 @@ impl World {
         message
     }
 
-    /// The client takes what waits for it.
+    /// Lets the client take what waits for it.
     fn take(&mut self, who: usize) {
         let Some(session) = &self.clients[who].session else { return };
         for frame in session.member.outbox().take(usize::MAX) {
@@ -352,7 +353,7 @@ impl World {
     }
 
     fn anew(&mut self, queued: bool) {
-        // What comes of the life before came before: a connection keeps its order.
+        // Frames of the epoch before come first: a connection preserves their order.
         for who in 0..SESSIONS {
             self.take(who);
         }
@@ -402,7 +403,7 @@ impl World {
         }
     }
 
-    /// Nothing is lost or late any more: everybody catches up.
+    /// Lets everybody catch up: nothing is lost or late any more.
     fn settle(&mut self) {
         while !self.coming.is_empty() {
             self.arrive(0, false);

@@ -18,7 +18,7 @@ use crate::transport::Transport;
 /// Ops a second, and pings.
 const OPS: u32 = 20;
 
-/// A stream that always has one more frame, and like a socket lets others have their turn now and then.
+/// A stream that always has one more frame, and yields now and then like a socket.
 struct Endless {
     frame: &'static [u8],
     next: usize,
@@ -61,7 +61,7 @@ impl AsyncWrite for Endless {
     }
 }
 
-/// All that a session with this client writes until it ends.
+/// Returns all that a session with this client writes until it ends.
 async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
     let rest = Drain::new();
     let limits = Limits { login_timeout: 3_600 * SECOND, ops_per_second: OPS, ..limits() };
@@ -91,8 +91,8 @@ async fn who_pings_without_a_pause_is_closed_soon() {
     assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 4429));
 }
 
-/// Keep-alives that are answered or refused before a client counts as stubborn, on a slow machine too: a
-/// second's worth at once, ten times as many refused, and what falls due meanwhile.
+/// Returns how many keep-alives are answered or refused before a client counts as stubborn, even on a slow
+/// machine: a second's worth at once, ten times as many refused, and those that fall due meanwhile.
 fn bounded() -> usize {
     OPS as usize * (1 + 10 + 20)
 }

@@ -63,7 +63,7 @@ fn limits() -> Limits {
     }
 }
 
-/// What sessions share on an edge of their own, with a bus that has no auth-adapter.
+/// Returns the deps of sessions on an edge of their own, with a bus that has no auth-adapter.
 async fn deps(limits: Limits, registry: &mut Registry, rest: &Drain) -> (Arc<Deps>, Arc<Hub>) {
     let server = bus::provide(&BusConfig::default(), rest).await.unwrap();
     let bus = Bus::connect(&server, "test", rest).await.unwrap();
@@ -107,7 +107,7 @@ impl Talk {
         Self { state: State::new(rules(), Arc::new(limits), 7, now), now }
     }
 
-    /// A session of this user.
+    /// Returns a session of this user.
     fn of(uid: &str) -> Self {
         let mut talk = Self::new();
         talk.log_in(uid, None);
@@ -143,7 +143,7 @@ impl Talk {
         self.verified(known(uid, expires_in))
     }
 
-    /// Subscribes where that needs the bus.
+    /// Subscribes to a channel that is watched on the bus.
     fn watch(&mut self, name: &str, channel: &str) {
         assert_eq!(self.subscribe(name), [watch(channel)]);
         assert_eq!(self.subscribed(), [reply(YES)]);
@@ -205,7 +205,7 @@ fn known(uid: &str, expires_in: Option<Duration>) -> Verified {
     Verified::Known { uid: Uid::parse(uid).unwrap(), expires_in }
 }
 
-/// The texts of the replies among these effects.
+/// Returns the texts of the replies among these effects.
 fn replies(effects: &[Effect]) -> Vec<&str> {
     effects
         .iter()

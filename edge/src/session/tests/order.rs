@@ -89,10 +89,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Keeps the books of a session from outside, as its task and its client see it.
+/// Keeps the books of a session from outside, as the session's task and client see it.
 #[derive(Default)]
 struct Books {
-    /// Ops and pings that were sent, less those answered.
+    /// Ops and pings that were sent and are not answered.
     unanswered: usize,
     checking: bool,
     subscribing: Option<Channel>,
@@ -107,7 +107,7 @@ impl Books {
             prop_assert!(!self.closed, "{:?} after the close", effect);
             match effect {
                 Effect::Error(ErrorCode::AuthExpired, _) if !self.paused => {
-                    // It comes by itself, right before the pause.
+                    // The error comes by itself, right before the pause.
                 }
                 Effect::Reply(_) | Effect::Error(..) => {
                     prop_assert!(self.unanswered > 0, "an answer that nobody asked for");

@@ -1,9 +1,9 @@
 //! Who may see what: a session with its socket and its hub, in every order of logins, subscriptions,
 //! messages, replays, reads and farewells, against a model of what its client may be sent.
 //!
-//! The model reads what the client reads, frame by frame. A message is right if its subscription stands there
-//! and it is the next one of its channel; nothing of a channel comes while a login has expired, or for
-//! another user.
+//! The model reads what the client reads, frame by frame. A message is right if its subscription is open at
+//! that point and the message is the next one of its channel. No message of a channel may come while a login
+//! has expired, or for another user.
 
 mod client;
 
@@ -44,13 +44,13 @@ const CHANNELS: [&str; 4] = ["user:1", "user:2", "both", "all"];
 #[derive(Debug, Clone)]
 enum Step {
     Auth,
-    /// With ids behind all but so many of the latest messages, or from now on.
+    /// With ids: behind all but so many of the latest messages, or from now on.
     WithIds(usize, Option<usize>),
-    /// With ids from now on, once more under the name that was last given ids, and that is done.
+    /// With ids from now on, once more under the name that was last given ids; completed at once.
     Anew,
     Plain(usize),
     Unsubscribe(usize),
-    /// What the session waits for is done: the user of a token, or how a subscription goes.
+    /// The op under way is done: the user of a token, or the outcome of a subscription.
     Done(u8),
     Publish(usize),
     Expire,
@@ -82,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A socket that takes no more than it may.
+/// A socket that takes only as many bytes as the test allows.
 struct Socket(Arc<Mutex<Taken>>);
 
 #[derive(Default)]
@@ -126,7 +126,7 @@ impl Acknowledged for Socket {
     }
 }
 
-/// The session and all around it.
+/// The session and everything around it.
 struct World {
     hub: Arc<Hub>,
     session: Session<Socket>,
@@ -138,7 +138,7 @@ struct World {
     with_ids: Option<usize>,
     replaying: Vec<Arc<str>>,
     last: u64,
-    /// Messages that were accepted for this session, and those that a page brought.
+    /// Messages that were accepted for this session, and messages that a page brought.
     accepted: u64,
     farewell: bool,
     closed: Option<CloseCode>,
@@ -191,7 +191,8 @@ impl World {
         }
     }
 
-    /// Carries out what needs nobody else, as the session's task does; the rest waits for a step.
+    /// Carries out the effects that need no other part, as the session's task does; the rest waits for a
+    /// step.
     fn apply(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             let names = self.session.replays.iter().map(|replay| Arc::clone(&replay.name));
@@ -276,7 +277,7 @@ impl World {
         }
     }
 
-    /// What a name stands for, for the user whom the model knows of.
+    /// Returns the channel that a name stands for, for the user whom the model knows of.
     fn channel_of(&self, name: &str) -> &'static str {
         channel_of(name, self.user.unwrap_or("1"))
     }
@@ -298,7 +299,7 @@ impl World {
         assert_eq!(counts.failed, 0);
     }
 
-    /// At most so many messages behind a place. None: there are none.
+    /// Returns at most so many messages after a sequence. None: there are none.
     fn page(&self, name: &str, after: u64, most: usize) -> Option<Page> {
         let (name, sent) = self.script.sent.iter().find(|(channel, _)| **channel == name).unwrap();
         let behind = sent.iter().filter(|seq| **seq > after);
@@ -377,7 +378,7 @@ impl World {
         Attached { guard, leader: Leader { epoch: EPOCH, first: 1, last: self.last }, tail }
     }
 
-    /// The same user logs in again, and everything is read.
+    /// Logs the same user in again, and reads everything.
     fn settle(&mut self) {
         while self.pending.is_some() {
             self.take(Step::Done(7));

@@ -1,4 +1,4 @@
-//! One case: what is sent, what must come back, and how the connection stands afterwards.
+//! One case: the frames that are sent, the expected answers, and the state of the connection afterwards.
 
 use std::time::Duration;
 
@@ -7,35 +7,36 @@ use tokio::time::Instant;
 
 use test_kit::frames::{CLOSE, PING, PONG, TEXT, Wire, close, whole};
 
-/// What comes before and behind a payload that the edge is to give back.
+/// The op around a payload that the edge is to give back.
 const WRAP: (&[u8], &[u8]) = (br#"{"op":"echo","i":""#, br#""}"#);
-/// Within this time the edge ends a connection whose closing handshake is over. Without an answer it waits
-/// for 2 s.
+/// The edge ends a connection within this time once its closing handshake is over. Without an answer the edge
+/// waits for 2 s.
 const AT_ONCE: Duration = Duration::from_millis(1_500);
-/// Asked at the end of a case that leaves the connection open.
+/// The payload of a ping at the end of a case that leaves the connection open.
 const ALIVE: &[u8] = b"alive?";
 
-/// What the edge says.
+/// An answer of the edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
     /// The answer to an op that does not exist, with this `i`.
     Echo(String),
     /// A pong.
     Pong(Vec<u8>),
-    /// That a message is not one it can take.
+    /// A refusal of a message.
     Refusal,
 }
 
-/// How a connection stands.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// It goes on.
+    /// The connection goes on.
     Open,
     /// The edge closes it with this code.
     Closed(u16),
-    /// The same behind a frame that never ends, so that no answer to the close can be read.
+    /// The edge closes it with this code behind a frame that never ends, so that no answer to the close can
+    /// be read.
     ClosedWithin(u16),
-    /// The edge answers a close that has no code, and has none either.
+    /// The edge answers a close without a code by a close without a code.
     ClosedWithout,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Case {
     end: End,
 }
 
-/// What is sent, and what must have come before anything else is sent.
+/// Frames to send, and the answers that must come before anything else is sent.
 struct Step {
     sends: Vec<u8>,
     expects: Vec<Said>,
@@ -58,7 +59,7 @@ pub(super) fn op(payload: &[u8]) -> Vec<u8> {
     [WRAP.0, payload, WRAP.1].concat()
 }
 
-/// An op of this many bytes in all, and its payload.
+/// Returns an op of this many bytes in all, and its payload.
 pub(super) fn op_of(bytes: usize) -> (Vec<u8>, String) {
     let payload = "*".repeat(bytes - WRAP.0.len() - WRAP.1.len());
     (op(payload.as_bytes()), payload)
@@ -73,19 +74,19 @@ pub(super) fn pong(payload: &[u8]) -> Said {
 }
 
 impl Case {
-    /// The frames are sent at once.
+    /// Returns a case whose frames are sent at once.
     pub(super) fn new(id: impl Into<String>, frames: &[Vec<u8>], expects: &[Said], end: End) -> Self {
         let case = Self { id: id.into(), steps: Vec::new(), chop: usize::MAX, end };
         case.then(frames, expects)
     }
 
-    /// Sends these once everything before them is answered.
+    /// Sends these frames once everything before them is answered.
     pub(super) fn then(mut self, frames: &[Vec<u8>], expects: &[Said]) -> Self {
         self.steps.push(Step { sends: frames.concat(), expects: expects.to_vec() });
         self
     }
 
-    /// Sends them in pieces of so many bytes instead.
+    /// Sends the frames in pieces of so many bytes instead.
     pub(super) fn chopped(mut self, bytes: usize) -> Self {
         self.chop = bytes;
         self
@@ -93,8 +94,8 @@ impl Case {
 
     pub(super) async fn run(self, mut wire: Wire) -> Result<(), String> {
         for Step { sends, expects } in &self.steps {
-            // Who sends much must read meanwhile; the edge stops reading from whoever does not. No case sends
-            // so much before its answers are due that both would wait.
+            // A client that sends much must read meanwhile; the edge stops reading from a client that does
+            // not. No case sends so much before its answers are due that both sides would wait.
             wire.write(sends, self.chop).await;
             for expected in expects {
                 let (opcode, payload) = wire.read().await.ok_or(format!("it ended before {expected:?}"))?;
@@ -139,7 +140,7 @@ impl End {
         self.hold_end(wire, code).await
     }
 
-    /// The edge ends the connection, and does so first: this side leaves its own half open.
+    /// Checks that the edge ends the connection, and does so first: this side leaves its own half open.
     async fn hold_end(self, wire: &mut Wire, code: Option<u16>) -> Result<(), String> {
         match (self, code) {
             (Self::Closed(_), Some(code)) => wire.write(&close(code, b""), usize::MAX).await,

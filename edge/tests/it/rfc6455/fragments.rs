@@ -42,7 +42,7 @@ async fn messages_are_put_together_and_control_frames_come_through_in_between() 
     let answers = [pong(b"one"), pong(b"two"), echo("fragment1fragment2fragment3fragment4fragment5")];
     cases.push(Case::new("5.19", &frames, &answers, End::Open).chopped(16));
     cases.push(Case::new("5.20", &frames, &answers, End::Open));
-    // What is between the first part and the second is answered before the second is sent.
+    // The frame between the first part and the second is answered before the second is sent.
     let waits = |id: &str| {
         Case::new(id, &frames[..3], &answers[..1], End::Open)
             .then(&frames[3..6], &answers[1..2])

@@ -4,12 +4,12 @@ use super::case::{Case, End, Said, echo, op, op_of, pong};
 use super::hold;
 use test_kit::frames::{BINARY, CLOSE, PING, TEXT, masked, whole};
 
-/// The violation that a frame is.
+/// The end after a frame that breaks the protocol.
 const VIOLATION: End = End::Closed(1002);
-/// What a message is answered with that is not an op.
+/// The end after a message that is no op.
 const NOT_AN_OP: End = End::Closed(4400);
 
-/// Lengths around the places where the header changes, and the pieces in which they are sent.
+/// Lengths around those at which the header changes, and the pieces in which they are sent.
 const LENGTHS: [(usize, usize); 8] = [
     (0, usize::MAX),
     (125, usize::MAX),

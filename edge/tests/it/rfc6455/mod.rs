@@ -1,4 +1,4 @@
-//! RFC 6455 as the edge keeps it: raw frames in, what the edge must do with them.
+//! RFC 6455 as the edge follows it: raw frames in, and the expected reaction of the edge.
 //!
 //! The cases follow the numbering of the Autobahn test suite, sections 1 to 7, 9 and 10 (12 and 13 are about
 //! compression, which the edge does not offer). That suite expects its server to echo. Here a text message is
@@ -20,7 +20,7 @@ use test_kit::frames::Wire;
 use crate::support::World;
 use crate::support::client::Client;
 
-/// Runs all cases, each on a connection of its own, and names all that fail.
+/// Runs all cases, each on a connection of its own, and names every case that fails.
 async fn hold(cases: Vec<Case>) {
     let world = World::ready(|config| {
         config.max_frame.0 = 16 << 20;

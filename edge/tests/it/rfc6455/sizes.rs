@@ -65,7 +65,8 @@ async fn odd_frames_in_odd_pieces_are_put_together() {
     hold(cases).await;
 }
 
-/// Of binary messages the first is refused, and those that follow do not keep the connection from its end.
+/// The first of many binary messages is refused; the messages that follow do not delay the end of the
+/// connection.
 #[tokio::test]
 async fn many_binary_messages_in_a_row_are_one_refusal() {
     let mut cases = Vec::new();
@@ -81,7 +82,8 @@ async fn a_thousand_messages_in_a_row_are_answered() {
     let mut cases = Vec::new();
     for (number, bytes) in (1..).zip([32, 64, 256, KIB, 4 * KIB, 16 * KIB]) {
         let (message, payload) = op_of(bytes);
-        // As many at a time as fit into the buffers between, so that nobody has to read while writing.
+        // As many messages at a time as fit into the buffers between, so that no side has to read while
+        // writing.
         let at_once = (256 * KIB / bytes).min(1_000);
         let frames = vec![whole(TEXT, &message); at_once];
         cases.push(Case::new(format!("9.7.{number}"), &frames, &vec![echo(&payload); at_once], End::Open));

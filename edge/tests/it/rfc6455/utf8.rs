@@ -1,4 +1,4 @@
-//! Section 6: text is UTF-8, and what is not ends the connection as soon as its frame has come.
+//! Section 6: text is UTF-8; a frame that is not ends the connection as soon as it has come.
 
 use super::case::{Case, End, Said, echo, op, pong};
 use super::hold;
@@ -48,7 +48,7 @@ async fn the_frame_with_the_wrong_byte_is_the_last() {
     let surrogate = op(&[KOSME.as_bytes(), b"\xed\xa0\x80edited"].concat());
     let beyond = op(&[KOSME.as_bytes(), b"\xf4\x90\x80\x80edited"].concat());
     let wrong = beyond.windows(2).position(|pair| pair == b"\xf4\x90").unwrap();
-    // The message is never finished: what is wrong is wrong before its end.
+    // The message is never finished: it is refused for invalid bytes before its end.
     let unfinished = |id: &str, first: usize, second: usize| {
         let frames = [part(TEXT, &beyond[..first]), part(CONTINUATION, &beyond[first..second])];
         Case::new(id, &frames, &[], NOT_UTF8)
@@ -72,7 +72,7 @@ async fn the_frame_with_the_wrong_byte_is_the_last() {
     .await;
 }
 
-/// A control character is UTF-8, but no JSON unless it is escaped.
+/// A control character is valid UTF-8, but valid JSON only if it is escaped.
 #[tokio::test]
 async fn a_nul_is_text() {
     let refused =
@@ -86,7 +86,7 @@ async fn a_nul_is_text() {
     .await;
 }
 
-/// Sequences by section: hexadecimal, and whether they are UTF-8.
+/// Byte sequences by section: in hexadecimal, and whether they are UTF-8.
 const SEQUENCES: &[(&str, bool, &[&str])] = &[
     (
         "6.5 valid",
@@ -165,7 +165,7 @@ async fn the_sequences_that_decoders_get_wrong_are_told_apart() {
         let lonely: Vec<u8> = starts.flat_map(|start| [start, b' ']).collect();
         cases.push(bad(format!("6.13.{number}"), &lonely));
     }
-    // The two last code points of each plane are no characters, and valid all the same.
+    // The last two code points of each plane are no characters, but valid all the same.
     for number in 1..=34_u32 {
         let point = (number - 1) / 2 * 0x1_0000 + 0xfffe + (number - 1) % 2;
         cases.push(good(format!("6.22.{number}"), &char::from_u32(point).unwrap().to_string()));

@@ -15,7 +15,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects, or tells how it was refused, and with which `Retry-After`.
+    /// Connects, or returns the status of the refusal with its `Retry-After`.
     pub(crate) async fn try_connect(edge: &Edge) -> Result<Self, (StatusCode, Option<String>)> {
         Self::try_connect_with(edge, &[]).await
     }
@@ -29,7 +29,7 @@ impl Client {
         Self::try_connect_over(stream, edge, headers).await
     }
 
-    /// The same over a connection that is there.
+    /// The same over an open connection.
     pub(crate) async fn try_connect_over(
         stream: TcpStream,
         edge: &Edge,
@@ -87,7 +87,7 @@ impl Client {
         assert_eq!(self.next().await, Some(Message::text(text)));
     }
 
-    /// Expects to be closed with this code, and that the connection then ends.
+    /// Expects a close with this code, and then the end of the connection.
     pub(crate) async fn expect_close(&mut self, code: u16) {
         match self.next().await {
             Some(Message::Close(Some(frame))) => assert_eq!(u16::from(frame.code), code, "{frame}"),

@@ -1,4 +1,4 @@
-//! A world for one edge. Everything on free ports, every wait with a deadline.
+//! A world for one edge. Everything runs on free ports, and every wait has a deadline.
 
 pub(crate) mod client;
 
@@ -26,10 +26,10 @@ use shared::wire::{
 };
 use test_kit::metrics;
 
-/// No condition takes longer, however busy the machine is.
+/// The deadline of every wait, however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An edge and all that it talks to.
+/// An edge and everything that it talks to.
 pub(crate) struct World {
     pub(crate) edge: Edge,
     pub(crate) health: Health,
@@ -41,7 +41,7 @@ pub(crate) struct World {
     rest: Drain,
 }
 
-/// A bus, and who serves on it.
+/// A bus, and the parts that serve on it.
 pub(crate) struct Ground {
     server: BusServer,
     pub(crate) bus: Bus,
@@ -49,14 +49,14 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// A bus with an auth-adapter.
+    /// Starts a bus with an auth-adapter.
     pub(crate) async fn new() -> Self {
         let ground = Self::without_adapter().await;
         serve_tokens(&ground.bus, &ground.rest).await;
         ground
     }
 
-    /// A bus with nobody who checks tokens.
+    /// Starts a bus without an auth-adapter.
     pub(crate) async fn without_adapter() -> Self {
         let rest = Drain::new();
         let server = bus::provide(&BusConfig::default(), &rest).await.unwrap();
@@ -65,7 +65,7 @@ impl Ground {
         Self { server, bus, rest }
     }
 
-    /// A publisher that notes heartbeats, and acknowledges them once it `acknowledges`.
+    /// Starts a publisher that notes heartbeats, and acknowledges them once it `acknowledges`.
     pub(crate) async fn publisher(&self) -> Arc<Publisher> {
         let mut heartbeats = self.bus.subscribe(subject::HEARTBEAT, None, PATIENCE).await.unwrap();
         self.bus.barrier(PATIENCE).await.unwrap();
@@ -101,7 +101,7 @@ impl Ground {
     }
 }
 
-/// Answers by what the token says.
+/// Answers token checks by the text of the token.
 async fn serve_tokens(bus: &Bus, rest: &Drain) {
     let queue = Some(subject::VERIFY_QUEUE);
     let mut questions = bus.subscribe(subject::VERIFY, queue, PATIENCE).await.unwrap();
@@ -145,7 +145,7 @@ fn rules() -> Arc<Rules> {
     Arc::new(Rules::compile(&rules).unwrap())
 }
 
-/// What a publisher has heard of the edge.
+/// The heartbeats that a publisher has got from the edge.
 #[derive(Default)]
 pub(crate) struct Publisher {
     pub(crate) acknowledges: AtomicBool,
@@ -157,7 +157,7 @@ impl Publisher {
         self.heartbeats.lock().unwrap().clone()
     }
 
-    /// The states that were told, each once for as long as it lasted.
+    /// Returns the announced states, each once for as long as it lasted.
     pub(crate) fn states(&self) -> Vec<EdgeState> {
         let mut states: Vec<_> = self.heartbeats().iter().map(|heartbeat| heartbeat.state).collect();
         states.dedup();
@@ -166,19 +166,19 @@ impl Publisher {
 }
 
 impl World {
-    /// An edge that is ready, without publishers.
+    /// Starts an edge without publishers, and waits until it is ready.
     pub(crate) async fn ready(change: impl FnOnce(&mut Config)) -> Self {
         let world = Ground::new().await.start(change).await;
         soon("the edge is ready", world.health.wait_ready()).await;
         world
     }
 
-    /// An auth-adapter comes.
+    /// Starts an auth-adapter.
     pub(crate) async fn serve_tokens(&self) {
         serve_tokens(&self.bus, &self.rest).await;
     }
 
-    /// Publishes a text and gives its id.
+    /// Publishes a text. Returns the message's id.
     pub(crate) async fn publish(&self, channel: &str, text: &str) -> MessageId {
         let payload = Bytes::copy_from_slice(text.as_bytes());
         let message = LiveMessage { id: self.ids.next(), kind: Kind::Text, payload };
@@ -199,20 +199,20 @@ impl World {
         Answer::decode(&answer.payload).unwrap()
     }
 
-    /// How many sessions a user has.
+    /// Returns how many sessions a user has.
     pub(crate) async fn sessions_of(&self, user: &str) -> u64 {
         let question = Control { v: 1, command: Command::Sessions { users: vec![user.to_owned()] } };
         let answer = self.bus.request(subject::CONTROL_ALL, question.encode(), PATIENCE).await.unwrap();
         ControlAnswer::decode(&answer.payload).unwrap().users[0].sessions
     }
 
-    /// To how many sessions a message went and how many it failed for.
+    /// Returns to how many sessions a message went, and for how many it failed.
     pub(crate) async fn counts(&self, id: MessageId) -> (u64, u64) {
         let counts = self.ask(&[id]).await.counts[0].unwrap();
         (counts.sessions, counts.failed)
     }
 
-    /// The sum of a metric over the lines that hold `label`.
+    /// Returns the sum of a metric over the lines that contain `label`.
     pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
         metrics::sum(&metrics::text(&self.registry), name, label) as u64
     }
@@ -220,7 +220,7 @@ impl World {
     /// Ends everything and checks that nothing is left.
     pub(crate) async fn end(self) {
         eventually("all sessions have ended", || self.edge.sessions() == 0).await;
-        // A fetch may just be ending.
+        // A fetch may still be ending.
         eventually("nothing is left of them", || self.edge.channels_and_users() == (0, 0)).await;
         assert_eq!(self.drain.finish(PATIENCE).await, 0, "the edge left tasks behind");
         assert_eq!(self.rest.finish(PATIENCE).await, 0, "the bus left tasks behind");

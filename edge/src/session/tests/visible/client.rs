@@ -1,4 +1,4 @@
-//! What a client may be sent: the model.
+//! The model of what a client may be sent.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use shared::history::Position;
 
 use super::super::*;
 
-/// How things stood when the session answered an op.
+/// The state of things when the session answered an op.
 #[derive(Debug, Clone)]
 pub(super) struct Moment {
     pub(super) paused: bool,
@@ -31,9 +31,9 @@ pub(super) enum Op {
 #[derive(Debug, Default)]
 pub(super) struct Script {
     pub(super) ops: Vec<Op>,
-    /// By the number of the op.
+    /// The moments, by the number of the op.
     pub(super) moments: BTreeMap<usize, Moment>,
-    /// Sequences by channel.
+    /// Sequences that were sent, by channel.
     pub(super) sent: BTreeMap<&'static str, Vec<u64>>,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn channel_of(name: &str, user: &str) -> &'static str {
     }
 }
 
-/// The texts that a client reads.
+/// Returns the texts that a client reads.
 pub(super) fn texts(mut bytes: &[u8]) -> Vec<String> {
     let mut texts = Vec::new();
     while let [kind, short, rest @ ..] = bytes {
@@ -69,7 +69,7 @@ pub(super) fn texts(mut bytes: &[u8]) -> Vec<String> {
     texts
 }
 
-/// What a client knows of one subscription: its channel, and the last message that it was sent.
+/// The client's view of one subscription: its channel, and the last message that it was sent.
 #[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) channel: &'static str,
@@ -110,15 +110,15 @@ impl<'s> Reader<'s> {
         };
         if frame["event"] == "@reconnect" {
             let id: Position = frame["ids"][name.unwrap()].as_str().unwrap().parse().unwrap();
-            // It may lie before where the client is, since the client may have named any position, but before
-            // no message that the client was sent.
+            // The position may lie before that of the client, who may have named any position, but before no
+            // message that the client was sent.
             let last = self.script.sent[view.channel].iter().rfind(|seq| **seq <= view.at);
             prop_assert!(last.is_none_or(|last| *last <= id.seq), "{} after {}", text, view.at);
             return Ok(());
         }
         let id: Position = frame["id"].as_str().unwrap().parse().unwrap();
         if frame["event"] == "@reload" {
-            // In vain where only a position or a farewell was held back.
+            // The reload was needless if only a position or a farewell was held back.
             view.lacks = false;
             prop_assert_eq!(id.seq, view.at);
             return Ok(());
@@ -132,7 +132,7 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Whoever has read everything has everything that it is still subscribed to.
+    /// Checks that a client that has read everything has every message of its subscriptions.
     pub(super) fn has_all(&self, settled: bool) -> TestCaseResult {
         for (name, view) in self.views.iter().filter(|_| settled) {
             prop_assert!(view.at >= self.script.tail(view.channel), "{} does not have all", name);
@@ -163,7 +163,7 @@ impl<'s> Reader<'s> {
         match *op {
             Op::Auth if granted => {
                 self.expired = false;
-                // Who logs in for the first time keeps what needed no login.
+                // A first login leaves the subscriptions that needed no login.
                 if self.user.is_some() && self.user != moment.user {
                     self.views.clear();
                 }
@@ -202,8 +202,8 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Whether messages that were kept back for a subscription went with it, of which nothing else was being
-    /// given.
+    /// Returns whether messages that were held back for a subscription were lost with it, if no replay of it
+    /// was under way.
     fn misses(&self, name: &str, ended: &View, up_to: u64, moment: &Moment) -> bool {
         let replaying = moment.replaying.iter().any(|replaying| **replaying == *name);
         let goes_on =
@@ -212,8 +212,8 @@ impl<'s> Reader<'s> {
         moment.paused && !replaying && !goes_on && ended.at < last
     }
 
-    /// A subscription that ended with nothing kept back was given all that came for it, unless another one of
-    /// the same channel still will be, or what is stored was just being given.
+    /// Checks that a subscription that ended with nothing held back was given all its messages; unless
+    /// another subscription of the same channel still will be, or its replay was under way.
     pub(super) fn is_whole(&self, name: &str, ended: &View, up_to: u64, moment: &Moment) -> TestCaseResult {
         let goes_on = |view: &View| !ended.ids && !view.ids && view.channel == ended.channel;
         if moment.paused
