@@ -96,7 +96,7 @@ impl Adapters {
             match AuthHeartbeat::decode(&message.payload) {
                 Ok(heartbeat) => {
                     let mut directory = self.lock();
-                    directory.heard(heartbeat, self.awake.now());
+                    directory.on_heartbeat(heartbeat, self.awake.now());
                     self.known.set(directory.seen.len() as i64);
                 }
                 Err(error) => tracing::warn!(%error, "a heartbeat of an auth-adapter can't be read"),
@@ -122,7 +122,7 @@ struct Seen {
 }
 
 impl Directory {
-    fn heard(&mut self, heartbeat: AuthHeartbeat, now: Instant) {
+    fn on_heartbeat(&mut self, heartbeat: AuthHeartbeat, now: Instant) {
         match heartbeat.state {
             AuthState::Bye => {
                 self.seen.remove(&heartbeat.adapter);
@@ -165,7 +165,7 @@ mod tests {
     fn directory(adapters: &[&str], now: Instant) -> Directory {
         let mut directory = Directory::default();
         for adapter in adapters {
-            directory.heard(says(adapter, AuthState::Able), now);
+            directory.on_heartbeat(says(adapter, AuthState::Able), now);
         }
         directory
     }
@@ -185,9 +185,9 @@ mod tests {
     fn who_is_silent_or_says_bye_is_not_asked() {
         let now = Instant::now();
         let mut directory = directory(&["a", "b"], now);
-        directory.heard(says("b", AuthState::Able), now + SILENT);
+        directory.on_heartbeat(says("b", AuthState::Able), now + SILENT);
         assert_eq!(directory.choose("t", now + SILENT), Some("b".into()));
-        directory.heard(says("b", AuthState::Bye), now + SILENT);
+        directory.on_heartbeat(says("b", AuthState::Bye), now + SILENT);
         assert_eq!(directory.choose("t", now + SILENT), None);
     }
 
@@ -196,10 +196,10 @@ mod tests {
         let now = Instant::now();
         let mut directory = directory(&["a", "b"], now);
         let own = directory.choose("t", now).unwrap();
-        directory.heard(says(own.as_str(), AuthState::Unable), now);
+        directory.on_heartbeat(says(own.as_str(), AuthState::Unable), now);
         let other = directory.choose("t", now).unwrap();
         assert_ne!(own, other);
-        directory.heard(says(other.as_str(), AuthState::Unable), now);
+        directory.on_heartbeat(says(other.as_str(), AuthState::Unable), now);
         assert_eq!(directory.choose("t", now), Some(own));
     }
 

@@ -132,11 +132,11 @@ impl Announcer {
             sessions: self.node.hub.sessions() as u64,
             rules: self.rules.clone(),
         };
-        let told = heartbeat.encode();
+        let payload = heartbeat.encode();
         // A subject apart from the one that publishers answer, so that the bus can say that there is no
         // publisher.
-        self.node.bus.publish(subject::PEERS, None, None, told.clone()).await?;
-        self.node.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, told).await
+        self.node.bus.publish(subject::PEERS, None, None, payload.clone()).await?;
+        self.node.bus.publish(subject::HEARTBEAT, Some(self.inbox.clone()), None, payload).await
     }
 
     fn on_answer(&mut self, answer: &Message) {

@@ -59,6 +59,15 @@ impl Owner {
     }
 }
 
+/// The bounds of token checks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CheckBounds {
+    /// Checks at a time.
+    pub(crate) at_a_time: usize,
+    /// The time for a check, waiting included.
+    pub(crate) deadline: Duration,
+}
+
 /// Checks tokens. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Authn {
@@ -78,7 +87,7 @@ impl Authn {
     /// Starts listening to the auth-adapters, until `gone` is cancelled.
     pub(crate) fn start(
         bus: Bus,
-        (at_a_time, deadline): (usize, Duration),
+        bounds: CheckBounds,
         registry: &mut Registry,
         drain: &Drain,
         gone: CancellationToken,
@@ -93,9 +102,9 @@ impl Authn {
         );
         registry.register("auth_adapters", "Auth-adapters that this edge knows", known.clone());
         let adapters = Adapters::follow(bus.clone(), known, drain, gone);
-        let slots = Arc::new(Semaphore::new(at_a_time));
+        let slots = Arc::new(Semaphore::new(bounds.at_a_time));
         let (flights, complaints) = (Flights::default(), Arc::default());
-        Self { bus, adapters, flights, slots, deadline, complaints, asked, joined }
+        Self { bus, adapters, flights, slots, deadline: bounds.deadline, complaints, asked, joined }
     }
 
     /// Checks one token of a client at `from`.

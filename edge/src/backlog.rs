@@ -96,8 +96,8 @@ mod tests {
             assert_eq!(backlog.next().await.unwrap().subject.as_str(), number.to_string());
         }
         let left = backlog.bytes.load(Ordering::Relaxed);
-        assert_eq!(left, 0, "all room is given back");
-        assert!(intake.take(message(22, 1 << 30)), "one always finds room");
+        assert_eq!(left, 0, "all space is given back");
+        assert!(intake.take(message(22, 1 << 30)), "one always finds space");
         assert!(!intake.take(message(23, 0)));
         assert!(!intake.is_closed(), "it is full");
         assert_eq!(backlog.next().await.unwrap().subject.as_str(), "22");

@@ -137,7 +137,7 @@ impl BanList {
 
     /// Returns whether a publisher's command told this ban, or a later one about the user, before it was
     /// read.
-    pub(crate) fn was_told(&self, uid: &Uid, seq: u64) -> bool {
+    pub(crate) fn was_commanded(&self, uid: &Uid, seq: u64) -> bool {
         self.users.get(uid).is_some_and(|known| known.seq >= seq)
     }
 
@@ -317,7 +317,7 @@ mod tests {
         let (mut list, now) = (BanList::new(1), SLACK);
         list.read(&uid(1), 1, now, None, 0).unwrap();
         list.read(&uid(2), 2, now + 1, None, now).unwrap();
-        assert_eq!((list.users.len(), list.count(now)), (1, 1), "what has ended gives its place");
+        assert_eq!((list.users.len(), list.count(now)), (1, 1), "what has ended gives its slot");
         list.read(&uid(3), 3, now, None, now).unwrap();
         assert_eq!((list.users.len(), list.count(now)), (1, 1), "nor does it take one");
         assert_eq!(list.resume(false, 3, now), 3);
@@ -334,7 +334,7 @@ mod tests {
         list.owe(&uid(2), owed(2));
         assert_eq!(list.take_owed(0), []);
         list.command(&uid(1), 1, 100, None, 5).unwrap();
-        assert!(!list.was_told(&uid(2), 3), "a later order about the user is news");
+        assert!(!list.was_commanded(&uid(2), 3), "a later order about the user is news");
         list.read(&uid(2), 3, 0, None, 5).unwrap();
         list.owe(&uid(2), owed(3));
         list.command(&uid(2), 2, 100, None, 5).unwrap();
@@ -343,7 +343,7 @@ mod tests {
         assert!(!list.owes(), "each once");
 
         list.command(&uid(3), 4, 100, None, 5).unwrap();
-        assert!(list.was_told(&uid(3), 4), "its own copy brings no news");
+        assert!(list.was_commanded(&uid(3), 4), "its own copy brings no news");
         list.owe(&uid(4), owed(9));
         list.begin_again();
         list.command(&uid(4), 1, 100, None, 5).unwrap();
@@ -374,22 +374,22 @@ mod tests {
             let mut told = [0_usize; 4];
             for (index, reads, passes) in steps {
                 if reads && (list.cursor() as usize) < orders.len() {
-                    let place = list.cursor() as usize;
-                    let order = &orders[place];
-                    list.read(&uid(order.0), place as u64 + 1, until(order), None, now).unwrap();
-                    told[order.0] = told[order.0].max(place + 1);
+                    let at = list.cursor() as usize;
+                    let order = &orders[at];
+                    list.read(&uid(order.0), at as u64 + 1, until(order), None, now).unwrap();
+                    told[order.0] = told[order.0].max(at + 1);
                 } else {
-                    let place = index.index(orders.len());
-                    let order = &orders[place];
-                    list.command(&uid(order.0), place as u64 + 1, until(order), None, now).unwrap();
-                    told[order.0] = told[order.0].max(place + 1);
+                    let at = index.index(orders.len());
+                    let order = &orders[at];
+                    list.command(&uid(order.0), at as u64 + 1, until(order), None, now).unwrap();
+                    told[order.0] = told[order.0].max(at + 1);
                 }
                 now += passes;
                 if passes == 2 {
                     list.sweep(now);
                 }
                 for (user, seq) in told.iter().enumerate() {
-                    let denied = seq.checked_sub(1).is_some_and(|place| until(&orders[place]) > now);
+                    let denied = seq.checked_sub(1).is_some_and(|at| until(&orders[at]) > now);
                     prop_assert_eq!(list.banned(&uid(user), now).is_some(), denied);
                 }
             }

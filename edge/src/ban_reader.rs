@@ -40,6 +40,15 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// After this many failed reads in a row the log warns; the first is no reason to.
 const WORRYING: u32 = 4;
 
+/// A time at which the sessions of bans are closed.
+#[derive(Debug, Clone, Copy)]
+struct Settle {
+    /// The time, as [`Bus::awake`] counts.
+    at: Instant,
+    /// The sequence of the last ban that counts.
+    up_to: u64,
+}
+
 /// Reads the list.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -54,8 +63,8 @@ pub(crate) struct Reader {
     failures: u32,
     /// How often the list is compared with what was read of it.
     every: Duration,
-    /// When the sessions of bans up to a sequence are closed, as [`Bus::awake`] counts.
-    settle: Option<(Instant, u64)>,
+    /// The next time to close sessions of bans that no publisher told here.
+    settle: Option<Settle>,
 }
 
 impl Reader {
@@ -80,7 +89,7 @@ impl Reader {
         let work = async {
             let mut look = Instant::now();
             loop {
-                let settle = self.settle.map(|(at, _)| self.bus.awake().real(at));
+                let settle = self.settle.map(|settle| self.bus.awake().real(settle.at));
                 tokio::select! {
                     // A new connection comes first: its copies are worth nothing before it is proved.
                     biased;
@@ -91,12 +100,12 @@ impl Reader {
                         self.read.send_if_modified(|read| std::mem::replace(read, false));
                         look = Instant::now();
                     }
-                    () = sleep_until(settle.unwrap_or(look)), if settle.is_some() => self.close_what_is_owed(),
+                    () = sleep_until(settle.unwrap_or(look)), if settle.is_some() => self.close_owed(),
                     () = sleep_until(look) => look = self.look().await,
-                    () = hub.doubt().notified() => look = Instant::now(),
+                    () = hub.bans_stale().notified() => look = Instant::now(),
                     ban = copies.next() => match ban {
                         Some(message) => {
-                            if let Some(time) = self.hear(&message) {
+                            if let Some(time) = self.on_copy(&message) {
                                 look = look.min(Instant::now() + time);
                             }
                         }
@@ -153,7 +162,7 @@ impl Reader {
     }
 
     /// Takes the copy of a ban. Returns when to look at the list, if there is a reason to.
-    fn hear(&mut self, message: &Message) -> Option<Duration> {
+    fn on_copy(&mut self, message: &Message) -> Option<Duration> {
         let Some(ban) = StoredBan::of_copy(message.headers.as_ref(), &message.payload) else {
             self.metrics.lost(Loss::BadCommand, 1);
             return None;
@@ -179,7 +188,7 @@ impl Reader {
         };
         let reason: CloseReason = ban.reason.as_deref().map(Into::into);
         let mut list = self.hub.bans();
-        let is_news = !list.was_told(&uid, *seq);
+        let is_news = !list.was_commanded(&uid, *seq);
         let taken = list.read(&uid, *seq, ban.until_ms, reason.clone(), unix_ms());
         drop(list);
         if taken.is_err() {
@@ -189,17 +198,18 @@ impl Reader {
         // Sessions are looked up after the ban was taken: a login that comes later is refused by the ban.
         if is_news && self.hub.has(&uid) {
             self.hub.bans().owe(&uid, Owed { seq: *seq, stored: *stored_ms, reason });
-            self.settle.get_or_insert_with(|| (self.bus.awake().now() + PATIENCE, *seq));
+            let at = self.bus.awake().now() + PATIENCE;
+            self.settle.get_or_insert(Settle { at, up_to: *seq });
         }
     }
 
     /// Closes the sessions of bans that no publisher told here within [`PATIENCE`].
-    fn close_what_is_owed(&mut self) {
-        if self.settle.is_none_or(|(at, _)| at > self.bus.awake().now()) {
+    fn close_owed(&mut self) {
+        if self.settle.is_none_or(|settle| settle.at > self.bus.awake().now()) {
             // This process did not run for a while, and the publisher may not have run either.
             return;
         }
-        let Some((_, up_to)) = self.settle.take() else { return };
+        let Some(Settle { up_to, .. }) = self.settle.take() else { return };
         let owed = self.hub.bans().take_owed(up_to);
         for (uid, Owed { stored, reason, .. }) in owed {
             let ban = self.hub.bans().banned(&uid, unix_ms());
@@ -214,7 +224,7 @@ impl Reader {
         }
         let list = self.hub.bans();
         if list.owes() {
-            self.settle = Some((self.bus.awake().now() + PATIENCE, list.cursor()));
+            self.settle = Some(Settle { at: self.bus.awake().now() + PATIENCE, up_to: list.cursor() });
         }
     }
 }

@@ -61,8 +61,8 @@ pub struct Config {
     /// Proxies and load balancers, by address or network, e.g. `10.0.0.0/8`, that name the client's real
     /// address. No other sender is believed.
     pub trusted_proxies: Vec<String>,
-    /// The header in which they name it: `x-forwarded-for` or `forwarded` (RFC 7239). Only this header is
-    /// read, since proxies pass on the other one as the client wrote it.
+    /// The header in which trusted proxies name the client: `x-forwarded-for` or `forwarded` (RFC 7239). Only
+    /// this header is read, since proxies pass on the other one as the client wrote it.
     pub forwarded_header: ForwardedHeader,
     /// Sessions of one user on this edge.
     pub sessions_per_user: usize,
@@ -249,8 +249,8 @@ impl Config {
             ("edge.exempt_addresses", &self.exempt_addresses),
             ("edge.trusted_proxies", &self.trusted_proxies),
         ] {
-            if let Err(fault) = Networks::parse(networks) {
-                problems.add(key, fault);
+            if let Err(error) = Networks::parse(networks) {
+                problems.add(key, error);
             }
         }
     }
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_named_at_once() {
+    fn every_problem_is_named_at_once() {
         let faults = faults(|config| {
             config.path = "message center".into();
             config.origins = vec!["app.example.com".into()];

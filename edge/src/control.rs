@@ -125,7 +125,7 @@ impl ControlResponder {
         if bans && !banned {
             // The list was read beyond this ban and does not contain it: the stream may be another one by
             // now.
-            self.hub.doubt().notify_one();
+            self.hub.bans_stale().notify_one();
         }
         banned
     }

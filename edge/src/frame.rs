@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(memory.bytes(), cost);
         drop(two);
         assert_eq!(memory.bytes(), 0);
-        assert_eq!(size_of::<Frame>(), 24, "what each place in a queue takes");
+        assert_eq!(size_of::<Frame>(), 24, "what each slot in a queue takes");
     }
 
     #[test]

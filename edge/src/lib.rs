@@ -87,7 +87,7 @@ pub use node::PART;
 
 use admission::Gate;
 use announce::Announcer;
-use authn::Authn;
+use authn::{Authn, CheckBounds};
 use balance::Balancer;
 use feed::Feed;
 use hub::Hub;
@@ -148,19 +148,20 @@ impl Edge {
             gone: CancellationToken::new(),
         };
         registry.register_collector(Box::new(Holdings(Arc::clone(&node.hub))));
-        let deaf = "the bus takes no subscriptions";
+        let refused = "the bus takes no subscriptions";
         let recovery = Arc::new(recovery(&node, &config, history, registry));
         drain.on_panic(recovery.half_changed());
-        let active = Feed::start(&node, Arc::clone(&recovery)).await.context(deaf)?;
-        let leaders = node.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(deaf)?;
+        let active = Feed::start(&node, Arc::clone(&recovery)).await.context(refused)?;
+        let leaders = node.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(refused)?;
         let sweeper = Sweeper::new(Arc::clone(&recovery), active.clone(), leaders, config.sweep_interval);
         // The task is not restarted: channels that it was comparing would be left behind.
         node.drain.spawn_vital("edge-sweep", sweeper.run());
-        control::ControlResponder::start(&node).await.context(deaf)?;
+        control::ControlResponder::start(&node).await.context(refused)?;
         let list = Bans::new(&node.bus, history.replicas);
-        let bans_known = ban_reader::Reader::start(&node, list, config.sweep_interval).await.context(deaf)?;
+        let bans_known =
+            ban_reader::Reader::start(&node, list, config.sweep_interval).await.context(refused)?;
         let phase = Announcer::start(&node, &rules, config.heartbeat, active.clone(), bans_known.clone());
-        let phase = phase.await.context(deaf)?;
+        let phase = phase.await.context(refused)?;
         let (bus, crowded) = (node.bus.state(), node.hub.crowded());
         let (history, awake) = (recovery.history_state(), node.bus.awake().clone());
         let (active_now, phase_now) = (active.clone(), phase.subscribe());
@@ -170,8 +171,8 @@ impl Edge {
         drain.supervise("edge-readiness", state, move |(health, inputs)| {
             Box::pin(ready::report(health, inputs, grace))
         });
-        let checks = (config.max_token_checks, config.auth_deadline);
-        let authn = Authn::start(node.bus.clone(), checks, registry, &drain, node.gone.clone());
+        let bounds = CheckBounds { at_a_time: config.max_token_checks, deadline: config.auth_deadline };
+        let authn = Authn::start(node.bus.clone(), bounds, registry, &drain, node.gone.clone());
         let deps = deps(&config, &node, rules, authn, active, recovery);
         let port = port(live, &node, deps, (address, tls), phase.subscribe())?;
         // Clients that connect meanwhile wait in the backlog of the system.
@@ -184,7 +185,7 @@ impl Edge {
                 listener::serve(listener, port, slots).await;
             })
         });
-        Balancer::start(&node, config.balance.clone(), config.heartbeat).await.context(deaf)?;
+        Balancer::start(&node, config.balance.clone(), config.heartbeat).await.context(refused)?;
         drain.spawn_vital("edge-leave", drain::leave(node.clone(), phase, config.drain_window));
         tracing::info!(%address, edge = %node.id, "the edge listens");
         Ok(Self { address, node: node.id, hub: node.hub })
@@ -267,7 +268,7 @@ fn port(
     let limits = config.gate_limits().map_err(anyhow::Error::msg).context("edge")?;
     let door = Door {
         gate: Gate::new(limits, Arc::clone(&node.metrics)),
-        told: AtomicBool::new(false),
+        untrusted_logged: AtomicBool::new(false),
         address,
         scheme: if tls.is_some() { "wss" } else { "ws" },
         path: config.path.clone(),

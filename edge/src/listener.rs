@@ -147,7 +147,7 @@ impl Port {
                 self.drain.spawn("edge-session", session);
             }
             Err(refusal) => {
-                tracing::debug!(peer = ?remote, ?refusal, "a connection became no session");
+                tracing::debug!(?remote, ?refusal, "a connection became no session");
                 self.metrics.refused(refusal);
             }
         }
@@ -168,7 +168,7 @@ impl Port {
                 Ok(wait) => sleep(wait).await,
                 Err(too_many) => {
                     if self.tls.is_none() {
-                        tell(stream, too_many).await;
+                        send_refusal(stream, too_many).await;
                     }
                     return Err(too_many.refusal);
                 }
@@ -203,7 +203,7 @@ impl Port {
             Ok(slot) => {
                 self.metrics.refused(too_many.refusal);
                 self.drain.spawn("edge-refusal", async move {
-                    tokio::select! { () = tell(stream, too_many) => {}, () = slot.lost() => {} }
+                    tokio::select! { () = send_refusal(stream, too_many) => {}, () = slot.lost() => {} }
                 });
             }
             Err(_) => self.metrics.refused(Refusal::Flood),
@@ -212,8 +212,8 @@ impl Port {
 }
 
 /// Writes a refusal to the client.
-async fn tell(mut stream: TcpStream, too_many: TooMany) {
-    let told = async {
+async fn send_refusal(mut stream: TcpStream, too_many: TooMany) {
+    let sending = async {
         stream.write_all(answer(too_many).as_bytes()).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would discard the answer.
@@ -223,11 +223,11 @@ async fn tell(mut stream: TcpStream, too_many: TooMany) {
         Ok::<_, std::io::Error>(())
     };
     // The client may be gone already, or slow.
-    let _ = timeout(REFUSAL_PATIENCE, told).await;
+    let _ = timeout(REFUSAL_PATIENCE, sending).await;
 }
 
 fn answer(too_many: TooMany) -> String {
-    let (status, text) = too_many.told();
+    let (status, text) = too_many.response();
     format!(
         "HTTP/1.1 {status}\r\nRetry-After: {}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{text}",

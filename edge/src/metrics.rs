@@ -209,11 +209,11 @@ impl Metrics {
         );
         registry.register("other_edges", "Other edges whose heartbeats come", metrics.other_edges.clone());
         registry.register("sessions_moved", "Sessions asked to move to another edge", metrics.moved.clone());
-        let text = "Addresses whose connection rate is kept";
+        let text = "Addresses whose connection rate is tracked";
         registry.register("tracked_addresses", text, metrics.tracked_addresses.clone());
         let text = "Connections not held to the rate of their address, because too many others were";
         registry.register("untracked_addresses", text, metrics.untracked_addresses.clone());
-        let text = "Requests that named another address, from a peer that is no trusted proxy";
+        let text = "Requests that named another address, from a remote address that is no trusted proxy";
         registry.register("forwarded_ignored", text, metrics.forwarded_ignored.clone());
         registry.register("logins", "Token checks, by outcome", metrics.logins.clone());
         let help = "From the wish to log in to its outcome";

@@ -19,7 +19,7 @@ use crate::code::CloseReason;
 use crate::frame::{Frame, SubscriptionId};
 
 /// The capacity that a queue begins with, and the least by which it grows.
-const PLACES: usize = 4;
+const MIN_CAPACITY: usize = 4;
 
 /// The outcome of an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Inner {
     /// Returns the capacity that one more frame needs. Doubling the queue would pass the bound by half of it.
     fn capacity_with_one(&self) -> usize {
         let capacity = self.frames.capacity();
-        if self.frames.len() < capacity { capacity } else { capacity + PLACES.max(capacity / 4) }
+        if self.frames.len() < capacity { capacity } else { capacity + MIN_CAPACITY.max(capacity / 4) }
     }
 
     fn cost_with(&self, frame: &Frame) -> usize {
@@ -121,7 +121,7 @@ impl Inner {
         self.bodies -= taken.iter().map(Frame::cost).sum::<usize>();
         if self.frames.is_empty() {
             self.frames = VecDeque::new();
-        } else if self.frames.capacity() > 2 * self.frames.len() + PLACES {
+        } else if self.frames.capacity() > 2 * self.frames.len() + MIN_CAPACITY {
             let spare = self.frames.len() / 4;
             self.frames.shrink_to(self.frames.len() + spare);
         }
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn an_empty_outbox_takes_any_frame_and_a_full_one_ends_the_session() {
-        let outbox = Outbox::new(PLACES * 24 + frame(60).cost() + frame(40).cost());
+        let outbox = Outbox::new(MIN_CAPACITY * 24 + frame(60).cost() + frame(40).cost());
         assert_eq!(outbox.offer(&frame(1000), ONE), Offer::Accepted, "it was empty");
         assert_eq!(outbox.take(10).len(), 1, "at least one");
         outbox.all_written();
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_counts_until_it_is_written() {
-        let outbox = Outbox::new(PLACES * 24 + 2 * frame(60).cost());
+        let outbox = Outbox::new(MIN_CAPACITY * 24 + 2 * frame(60).cost());
         outbox.offer(&frame(60), ONE);
         let taken = outbox.take(usize::MAX);
         assert_eq!(outbox.load().cost, 24 + frame(60).cost());
@@ -382,7 +382,10 @@ mod tests {
         }
         while !outbox.take(200).is_empty() {
             let waiting = outbox.lock();
-            assert!(waiting.frames.capacity() <= 2 * waiting.frames.len() + 2 * PLACES, "nor many places");
+            assert!(
+                waiting.frames.capacity() <= 2 * waiting.frames.len() + 2 * MIN_CAPACITY,
+                "nor much spare capacity"
+            );
         }
         assert_eq!(outbox.lock().frames.capacity(), 0);
     }

@@ -31,7 +31,7 @@ pub(crate) enum Incoming {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fatal {
     /// The text of an error frame that goes first, if the connection is still fit for one.
-    pub(crate) fault: Option<&'static str>,
+    pub(crate) error_text: Option<&'static str>,
     /// The code with which the connection is closed.
     pub(crate) close: CloseCode,
 }
@@ -101,7 +101,7 @@ impl Incoming {
         }
         match read(text) {
             Ok(request) => Self::Op(request),
-            Err(fault) => Self::bad(fault),
+            Err(text) => Self::bad(text),
         }
     }
 
@@ -113,18 +113,18 @@ impl Incoming {
     /// Refuses a frame above the limit.
     pub(crate) const fn too_big() -> Self {
         Self::Fatal(Fatal {
-            fault: Some("the frame is too big: send smaller ones"),
+            error_text: Some("the frame is too big: send smaller ones"),
             close: CloseCode::TooBig,
         })
     }
 
     /// Refuses bytes that break the WebSocket protocol.
     pub(crate) const fn violation(close: CloseCode) -> Self {
-        Self::Fatal(Fatal { fault: None, close })
+        Self::Fatal(Fatal { error_text: None, close })
     }
 
     /// Returns the heap memory of the frame.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         let Self::Op(Request { op, echo }) = self else { return 0 };
         let text = match op {
             ClientOp::Auth { token } => block(token.expose().len()),
@@ -134,8 +134,8 @@ impl Incoming {
         text + echo.0.as_ref().map_or(0, |echo| block(echo.len()))
     }
 
-    const fn bad(fault: &'static str) -> Self {
-        Self::Fatal(Fatal { fault: Some(fault), close: CloseCode::BadRequest })
+    const fn bad(text: &'static str) -> Self {
+        Self::Fatal(Fatal { error_text: Some(text), close: CloseCode::BadRequest })
     }
 }
 
@@ -312,8 +312,8 @@ mod tests {
             (r#"{"op":"auth","token":"a","i":[]}"#, "\"i\""),
             (r#"{"op":"nonsense","i":{}}"#, "\"i\""),
         ] {
-            let ClientOp::Malformed(fault) = request(text).op else { panic!("{text}") };
-            assert!(fault.contains(field), "{text}: {fault}");
+            let ClientOp::Malformed(detail) = request(text).op else { panic!("{text}") };
+            assert!(detail.contains(field), "{text}: {detail}");
         }
     }
 
@@ -337,7 +337,7 @@ mod tests {
         ] {
             let Incoming::Fatal(fatal) = Incoming::text(text) else { panic!("{text}") };
             assert_eq!(fatal.close, CloseCode::BadRequest);
-            assert!(fatal.fault.is_some_and(|fault| fault.contains(why)), "{text}: {fatal:?}");
+            assert!(fatal.error_text.is_some_and(|text| text.contains(why)), "{text}: {fatal:?}");
         }
         assert!(matches!(request(&deep(10)).op, ClientOp::Malformed(_)), "as deep as allowed");
         assert_eq!(

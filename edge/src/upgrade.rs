@@ -49,7 +49,7 @@ type Answer = Response<Full<Bytes>>;
 pub(crate) struct Door {
     pub(crate) gate: Gate,
     /// Whether the log already names proxies that are not trusted.
-    pub(crate) told: AtomicBool,
+    pub(crate) untrusted_logged: AtomicBool,
     pub(crate) address: SocketAddr,
     /// `ws` or `wss`.
     pub(crate) scheme: &'static str,
@@ -153,7 +153,7 @@ impl Door {
         let Some(mut member) = self.hub.admit(self.outbox) else {
             return Err(TooMany::new(Refusal::Full, FULL_PAUSE).into());
         };
-        member.hold(slot_of_address);
+        member.set_address_slot(slot_of_address);
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();
@@ -170,7 +170,7 @@ impl Door {
             Remote::Proxy(proxy) => proxy,
             Remote::Client(visitor) => {
                 if self.gate.is_forwarded(headers) {
-                    self.tell_of_untrusted(visitor);
+                    self.log_untrusted(visitor);
                 }
                 return Ok(visitor);
             }
@@ -187,11 +187,11 @@ impl Door {
 
     /// Logs once that a request names another address: either a client invents one, or a proxy is missing in
     /// the configuration.
-    fn tell_of_untrusted(&self, remote: Visitor) {
+    fn log_untrusted(&self, remote: Visitor) {
         self.gate.count_ignored();
-        if !self.told.swap(true, Ordering::Relaxed) {
+        if !self.untrusted_logged.swap(true, Ordering::Relaxed) {
             let remote = remote.address;
-            tracing::warn!(peer = %remote, "told of another address, and is not believed; if it is your proxy, \
+            tracing::warn!(%remote, "told of another address, and is not believed; if it is your proxy, \
                 add it to edge.trusted_proxies, or its clients share the limits of one address");
         }
     }
@@ -277,7 +277,7 @@ impl Refused {
 
 impl From<TooMany> for Refused {
     fn from(too_many: TooMany) -> Self {
-        let (status, text) = too_many.told();
+        let (status, text) = too_many.response();
         let header = Some((RETRY_AFTER, too_many.retry_after.into()));
         Self { refusal: too_many.refusal, status, header, text: text.to_owned() }
     }

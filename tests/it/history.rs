@@ -95,7 +95,7 @@ async fn what_is_stored_is_read_in_order_and_once() {
         let again = history.store(&one, &message(3, "3"), Default::default(), deadline).await.unwrap();
         assert!(again.duplicate);
         assert_eq!(again.position.seq, places[2]);
-        assert_eq!(history.tail(&one).await.unwrap().1, places[9]);
+        assert_eq!(history.tail(&one).await.unwrap().seq, places[9]);
         let all = page(&history, &one, 0).await;
         assert!(all.whole);
         assert_eq!(all.messages.iter().map(|message| message.seq).collect::<Vec<_>>(), places);
@@ -196,12 +196,12 @@ async fn where_a_channel_ends_is_known_without_reading_its_last_message() {
             let stored = history.store(channel, &message, Default::default(), deadline).await.unwrap();
             ends.push(stored.position.seq);
         }
-        assert_eq!(history.tail(&none).await.unwrap().1, 0);
+        assert_eq!(history.tail(&none).await.unwrap().seq, 0);
         let mut received = Vec::new();
         for (channel, end) in [(&small, ends[0]), (&large, ends[1])] {
             let before = rig.bus.received_bytes();
             for _ in 0..100 {
-                assert_eq!(history.tail(channel).await.unwrap().1, end);
+                assert_eq!(history.tail(channel).await.unwrap().seq, end);
             }
             received.push(rig.bus.received_bytes() - before);
         }

@@ -201,7 +201,7 @@ impl TooMany {
 
     /// Returns status and text for a client that has not upgraded yet: 429 if its address has too many, 503
     /// if the edge has.
-    pub(crate) fn told(self) -> (StatusCode, &'static str) {
+    pub(crate) fn response(self) -> (StatusCode, &'static str) {
         let (too_many, unavailable) = (StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE);
         match self.refusal {
             Refusal::AddressRate => (too_many, "Too many connections from your address: come back later.\n"),

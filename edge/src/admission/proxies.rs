@@ -80,12 +80,12 @@ pub(crate) fn real_address(
         if !trusted.contain(address) {
             break;
         }
-        let told = std::str::from_utf8(entry).ok().and_then(|entry| match header {
+        let named = std::str::from_utf8(entry).ok().and_then(|entry| match header {
             ForwardedHeader::XForwardedFor => node(entry),
             ForwardedHeader::Forwarded => forwarded_for(entry),
         });
-        match told {
-            Some(told) => address = told,
+        match named {
+            Some(named) => address = named,
             None => break,
         }
     }
@@ -230,8 +230,8 @@ mod tests {
                 .all(|it| networks.contain(ip(it)))
         );
         assert!(["11.0.0.1", "192.0.2.2", "2001:db8::1"].iter().all(|it| !networks.contain(ip(it))));
-        let fault = Networks::parse(&["10.0.0.0/33".into()]).unwrap_err();
-        assert!(fault.contains("10.0.0.0/33") && fault.contains("write"), "{fault}");
+        let error = Networks::parse(&["10.0.0.0/33".into()]).unwrap_err();
+        assert!(error.contains("10.0.0.0/33") && error.contains("write"), "{error}");
     }
 
     proptest! {

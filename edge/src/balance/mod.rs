@@ -54,22 +54,24 @@ impl Balancer {
         config: BalanceConfig,
         heartbeat: Duration,
     ) -> Result<(), RequestError> {
-        let heard = node.bus.subscribe(subject::PEERS.to_owned(), None, bus::DEADLINE).await?;
+        let heartbeats = node.bus.subscribe(subject::PEERS.to_owned(), None, bus::DEADLINE).await?;
         let plan = Plan::new(config.clone(), heartbeat, node.bus.awake().now());
         let balancer = Self { node: node.clone(), config, plan, going: VecDeque::new() };
-        let state = (balancer, heard);
-        node.drain.supervise_useful("edge-balance", state, |(balancer, heard)| Box::pin(balancer.run(heard)));
+        let state = (balancer, heartbeats);
+        node.drain.supervise_useful("edge-balance", state, |(balancer, heartbeats)| {
+            Box::pin(balancer.run(heartbeats))
+        });
         Ok(())
     }
 
-    async fn run(&mut self, heard: &mut Subscriber) {
+    async fn run(&mut self, heartbeats: &mut Subscriber) {
         let begun = self.node.drain.clone();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next = self.going.front().map(|going| going.at);
             tokio::select! {
-                Some(message) = heard.next() => self.on_heartbeat(&message.payload),
+                Some(message) = heartbeats.next() => self.on_heartbeat(&message.payload),
                 _ = looks.tick() => self.look(Instant::now()),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => self.close_next(),
                 // The drain sends all sessions away, at its own pace.

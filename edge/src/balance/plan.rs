@@ -108,7 +108,7 @@ impl BalanceConfig {
 struct Other {
     sessions: u64,
     state: EdgeState,
-    heard: Instant,
+    last_heartbeat: Instant,
 }
 
 /// How uneven the edges are, in sessions.
@@ -173,7 +173,7 @@ impl Plan {
             }
             return;
         }
-        let other = Other { sessions: heartbeat.sessions, state: heartbeat.state, heard: now };
+        let other = Other { sessions: heartbeat.sessions, state: heartbeat.state, last_heartbeat: now };
         if self.others.len() < MAX_EDGES || self.others.contains_key(&heartbeat.edge) {
             let before = self.others.insert(heartbeat.edge.clone(), other);
             if before.is_none_or(|before| before.state != heartbeat.state) {
@@ -201,7 +201,7 @@ impl Plan {
     /// their way already.
     pub(super) fn excess(&mut self, own: usize, now: Instant) -> usize {
         let there = self.others.len();
-        self.others.retain(|_, other| now.duration_since(other.heard) <= self.patience);
+        self.others.retain(|_, other| now.duration_since(other.last_heartbeat) <= self.patience);
         if self.others.len() < there {
             self.begin_anew();
         }
@@ -232,8 +232,8 @@ impl Plan {
         if !self.moving || self.is_in_vain(Uneven { above, lacking }, own, now) {
             return 0;
         }
-        let kept = if below > tolerated / 2.0 { 0.0 } else { tolerated / 2.0 };
-        (above - kept).max(0.0) as usize
+        let remaining = if below > tolerated / 2.0 { 0.0 } else { tolerated / 2.0 };
+        (above - remaining).max(0.0) as usize
     }
 
     /// Returns whether the sessions sent away made nothing more even; then no session moves for a while. This
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_too_slow_for_the_age_is_a_fault() {
+    fn a_pace_too_slow_for_the_age_is_refused() {
         let faults = |seconds, per_mille_per_second| {
             let max_connection_age = SECOND * seconds;
             let mut problems = Problems::default();

@@ -125,7 +125,7 @@ pub(crate) struct ChannelState {
     /// Subscriptions being made, and fetches: they need the cursor even if no session is subscribed.
     pub(crate) guards: u32,
     /// When followers last learned a position; none if there are no followers.
-    told: Option<Instant>,
+    position_told: Option<Instant>,
 }
 
 impl ChannelState {
@@ -212,7 +212,7 @@ impl ChannelState {
 
     /// Returns whether there are followers, and they have not learned a position since `before`.
     pub(crate) fn is_quiet(&self, before: Instant) -> bool {
-        self.told.is_some_and(|told| told <= before)
+        self.position_told.is_some_and(|told| told <= before)
     }
 
     /// Tells followers that learned no position since `before` how far they have come. `covered`: everything
@@ -228,7 +228,7 @@ impl ChannelState {
         let position = self.position(covered.seq).filter(|position| position.epoch == covered.epoch);
         let Some(position) = position.filter(|_| due) else { return 0 };
         let mut counts = Counts::default();
-        self.tell((now, memory), &mut counts, |name| frames::position(position, name));
+        self.tell(now, memory, &mut counts, |name| frames::position(position, name));
         counts.sessions
     }
 
@@ -242,7 +242,7 @@ impl ChannelState {
         now: Instant,
     ) -> Option<SubscriptionId> {
         let plain = if instead_of_plain { self.unsubscribe(handle.id()) } else { None };
-        self.told.get_or_insert(now);
+        self.position_told.get_or_insert(now);
         let new = (Arc::clone(name), subscription);
         let replaced = match self.followers.get_mut(handle.id()) {
             None => {
@@ -269,7 +269,7 @@ impl ChannelState {
             self.followers.remove(id);
         }
         if self.followers.is_empty() {
-            self.told = None;
+            self.position_told = None;
         }
         Some(subscription)
     }
@@ -298,7 +298,7 @@ impl ChannelState {
         let (position, span) = (Position { epoch, seq: arrival.seq }, arrival.span);
         let frame = || Frame::message(message.kind, &message.payload).traced(span).counted(memory);
         let mut counts = self.deliver(frame);
-        self.tell((now, memory), &mut counts, |name| {
+        self.tell(now, memory, &mut counts, |name| {
             frames::message(position, name, message.kind, &message.payload).traced(span)
         });
         // Sessions in a replay count too: they read the message from the store.
@@ -309,7 +309,7 @@ impl ChannelState {
     fn tell_to_reload(&mut self, why: NotWhole, memory: &FrameMemory, now: Instant) -> u64 {
         let mut counts = Counts::default();
         if let Some(position) = self.position(0) {
-            self.tell((now, memory), &mut counts, |name| frames::reload(position, name, why));
+            self.tell(now, memory, &mut counts, |name| frames::reload(position, name, why));
         }
         counts.sessions
     }
@@ -317,14 +317,15 @@ impl ChannelState {
     /// Offers all followers a frame that names a position.
     fn tell(
         &mut self,
-        (now, memory): (Instant, &FrameMemory),
+        now: Instant,
+        memory: &FrameMemory,
         counts: &mut Counts,
         frame: impl Fn(&str) -> Frame,
     ) {
         if self.followers.is_empty() {
             return;
         }
-        self.told = Some(now);
+        self.position_told = Some(now);
         let mut frames: Vec<(Arc<str>, Frame)> = Vec::new();
         self.followers.each(|follower| {
             for (name, subscription) in &follower.names {

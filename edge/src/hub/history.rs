@@ -112,9 +112,9 @@ impl Hub {
     pub(crate) fn skip(&self, channel: &Channel, tail: u64, why: NotWhole, now: Instant) -> u64 {
         let mut channels = self.channels.of(channel.as_str());
         let Some(state) = channels.get_mut(channel.as_str()) else { return 0 };
-        let told = state.skip(tail, why, &self.memory, now);
+        let followers = state.skip(tail, why, &self.memory, now);
         self.progressed();
-        told
+        followers
     }
 
     /// Opens the cursor of a channel at the tail that the store named. Some: the fetch of what came since.

@@ -93,7 +93,7 @@ impl Member {
     }
 
     /// Takes the slot among the sessions of an address for as long as the session is here.
-    pub(crate) fn hold(&mut self, of_address: Option<AddressSlot>) {
+    pub(crate) fn set_address_slot(&mut self, of_address: Option<AddressSlot>) {
         if let Some(slot) = &mut self.slot {
             slot.of_address = of_address.map(Box::new);
         }

@@ -120,7 +120,7 @@ pub(crate) struct Hub {
     users: Sharded<Uid, Vec<Login>>,
     bans: Mutex<BanList>,
     /// Notified when the list of bans may be another one by now.
-    doubt: Notify,
+    bans_stale: Notify,
     began: Instant,
     handles: Sharded<u64, Arc<SessionHandle>>,
     /// Sessions whose connection is not over. Counted down only after the last map forgot them.
@@ -147,7 +147,7 @@ impl Hub {
             channels,
             users,
             bans: Mutex::new(BanList::new(MAX_BANS)),
-            doubt: Notify::new(),
+            bans_stale: Notify::new(),
             began: Instant::now(),
             handles,
             count: AtomicUsize::new(0),
@@ -241,8 +241,8 @@ impl Hub {
     }
 
     /// Returns the notification that a publisher's command does not fit the list of bans as it was read.
-    pub(crate) fn doubt(&self) -> &Notify {
-        &self.doubt
+    pub(crate) fn bans_stale(&self) -> &Notify {
+        &self.bans_stale
     }
 
     /// Locks the list of bans.

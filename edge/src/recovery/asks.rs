@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use shared::bus::async_nats::Subject;
 use shared::faults::Fault;
+use shared::history::Position;
 use shared::ids::NodeId;
 use shared::wire::{Answer, Ask, Counts, StoredRef, VERSION};
 use tokio::sync::{Semaphore, mpsc};
@@ -84,7 +85,7 @@ impl Recovery {
     /// forgotten.
     fn look(&self, stored: &StoredRef) -> Option<Option<Counts>> {
         let epoch = stored.epoch.or_else(|| self.history.epoch(&stored.channel));
-        let known = || self.recent.counts(Key::Stored(epoch?, stored.seq));
+        let known = || self.recent.counts(Key::Stored(Position { epoch: epoch?, seq: stored.seq }));
         match self.hub.seen(&stored.channel, stored.epoch, stored.seq) {
             // The sessions that got the message may have left since.
             Seen::Nobody => Some(Some(known().unwrap_or_default())),

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::history::{Epoch, ReadError};
+use shared::history::{Epoch, Position, ReadError};
 use shared::ids::Channel;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -49,7 +49,8 @@ impl Recovery {
     async fn try_attach(self: &Arc<Self>, channel: &Channel) -> Result<Attached, ReadError> {
         let guard = self.hub.guard(channel);
         // Boxed: a session holds the future of its subscription.
-        let (epoch, tail) = self.looks.share(channel, Box::pin(self.history.tail(channel))).await?;
+        let Position { epoch, seq: tail } =
+            self.looks.share(channel, Box::pin(self.history.tail(channel))).await?;
         self.sure(self.history.partition(channel), epoch).await;
         // Asked after the tail, so that the tail is known to be of this epoch.
         let (now, state) = self.history.fresh_epoch(self.history.partition(channel)).await?;

@@ -121,8 +121,8 @@ impl Recovery {
             return Ok(true);
         }
         let Ok(channel) = Channel::parse(&known.channel) else { return Ok(true) };
-        let (_, tail) = self.history.tail(&channel).await?;
-        Ok(tail > known.seq)
+        let tail = self.history.tail(&channel).await?;
+        Ok(tail.seq > known.seq)
     }
 
     /// Waits until nothing of a partition is in doubt. In another epoch nothing is in doubt.

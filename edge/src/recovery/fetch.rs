@@ -120,7 +120,7 @@ impl Recovery {
                 spans::delivered(&span, counts);
                 self.metrics.fetched.inc();
                 self.metrics.deliveries.count(counts.sessions, counts.failed);
-                self.recent.remember(Key::Stored(epoch, stored.seq), counts);
+                self.recent.remember(Key::Stored(Position { epoch, seq: stored.seq }), counts);
             }
         }
         if self.hub.settle(channel) {
@@ -153,10 +153,10 @@ impl Recovery {
     /// Gives up messages that are missing for good, and goes on with the next.
     async fn give_up(&self, channel: &Channel, epoch: Epoch) -> bool {
         match self.history.tail(channel).await {
-            Ok((now, tail)) if now == epoch => {
-                let told = self.hub.skip(channel, tail, NotWhole::TooFar, Instant::now());
-                self.metrics.reload(NotWhole::TooFar, told);
-                tracing::warn!(%channel, told, "messages were gone before they could be fetched");
+            Ok(tail) if tail.epoch == epoch => {
+                let subscribers = self.hub.skip(channel, tail.seq, NotWhole::TooFar, Instant::now());
+                self.metrics.reload(NotWhole::TooFar, subscribers);
+                tracing::warn!(%channel, subscribers, "messages were gone before they could be fetched");
                 self.hub.settle(channel)
             }
             Ok(_) | Err(_) => {

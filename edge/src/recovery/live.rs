@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shared::bus::BusState;
 use shared::faults::Fault;
-use shared::history::Epoch;
+use shared::history::{Epoch, Position};
 use shared::wire::{Counts, LiveMessage};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -76,7 +76,7 @@ impl LiveCopies {
                 spans::delivered(copy.span, handled.counts);
                 recovery.metrics.deliveries.count(handled.counts.sessions, handled.counts.failed);
                 if let Some(epoch) = epoch {
-                    recovery.recent.remember(Key::Stored(epoch, seq), handled.counts);
+                    recovery.recent.remember(Key::Stored(Position { epoch, seq }), handled.counts);
                 }
             }
             Step::Ignore => {
@@ -85,7 +85,7 @@ impl LiveCopies {
             Step::Fetch => {}
         }
         if let Some(epoch) = epoch {
-            recovery.heard(partition, epoch, seq, trust);
+            recovery.note_heard(partition, epoch, seq, trust);
         }
         if let Some(fetching) = handled.fetching {
             recovery.fetch(fetching, Cause::Gap);
@@ -108,7 +108,7 @@ impl Recovery {
     }
 
     /// Notes that a live copy was handled, or begins to ask about its stream.
-    fn heard(self: &Arc<Self>, partition: u32, epoch: Epoch, seq: u64, trust: Trust) {
+    fn note_heard(self: &Arc<Self>, partition: u32, epoch: Epoch, seq: u64, trust: Trust) {
         if trust == (Trust::Doubtful { first: true }) {
             self.make_sure(partition, epoch);
         }

@@ -7,42 +7,47 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shared::history::Epoch;
+use shared::history::Position;
 use shared::ids::Channel;
 use tokio::time::Instant;
 
-/// What a look found: the epoch of the channel and its last sequence.
-type Found = (Epoch, u64);
+/// A look that has ended.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    began: Instant,
+    /// The position of the channel's last message.
+    tail: Position,
+}
 
-/// The last look at a channel, and when that look began. Locked during a look.
-type Look = Arc<tokio::sync::Mutex<Option<(Instant, Found)>>>;
+/// The last look at a channel. Locked during a look.
+type LastLook = Arc<tokio::sync::Mutex<Option<Look>>>;
 
 /// The channels that are being looked at; at most one for each subscribing session.
 #[derive(Debug, Default)]
-pub(crate) struct Looks(Mutex<HashMap<Channel, Look>>);
+pub(crate) struct Looks(Mutex<HashMap<Channel, LastLook>>);
 
 impl Looks {
     /// Returns the result of a look that began after this call: this caller's look, or another's.
     pub(crate) async fn share<E>(
         &self,
         channel: &Channel,
-        look: impl Future<Output = Result<Found, E>>,
-    ) -> Result<Found, E> {
+        look: impl Future<Output = Result<Position, E>>,
+    ) -> Result<Position, E> {
         let now = Instant::now();
         let claim = Claim::of(self, channel);
         let mut last = claim.look.lock().await;
-        if let Some((began, found)) = *last
+        if let Some(Look { began, tail }) = *last
             && began > now
         {
-            return Ok(found);
+            return Ok(tail);
         }
         let began = Instant::now();
-        let found = look.await?;
-        *last = Some((began, found));
-        Ok(found)
+        let tail = look.await?;
+        *last = Some(Look { began, tail });
+        Ok(tail)
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<Channel, Look>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<Channel, LastLook>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -51,7 +56,7 @@ impl Looks {
 struct Claim<'l> {
     looks: &'l Looks,
     channel: &'l Channel,
-    look: Look,
+    look: LastLook,
 }
 
 impl<'l> Claim<'l> {
@@ -76,6 +81,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
+    use shared::history::Epoch;
     use tokio::time::sleep;
 
     use super::*;
@@ -91,9 +97,9 @@ mod tests {
                 let taken = async {
                     let number = begun.fetch_add(1, Ordering::Relaxed) + 1;
                     sleep(Duration::from_millis(10)).await;
-                    Ok::<_, ()>((Epoch(1), number))
+                    Ok::<_, ()>(Position { epoch: Epoch(1), seq: number })
                 };
-                let (_, number) = looks.share(channel, taken).await.unwrap();
+                let number = looks.share(channel, taken).await.unwrap().seq;
                 assert!(number > before, "it began after the call");
             }
         };
@@ -106,10 +112,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_look_that_fails_or_is_given_up_is_nobody_else_s() {
         let (looks, channel) = (Looks::default(), Channel::parse("all").unwrap());
-        let never = looks.share(&channel, std::future::pending::<Result<Found, ()>>());
+        let never = looks.share(&channel, std::future::pending::<Result<Position, ()>>());
         assert!(tokio::time::timeout(Duration::from_secs(5), never).await.is_err());
         assert_eq!(looks.share(&channel, async { Err(()) }).await, Err(()));
-        assert_eq!(looks.share(&channel, async { Ok::<_, ()>((Epoch(1), 7)) }).await, Ok((Epoch(1), 7)));
+        let tail = Position { epoch: Epoch(1), seq: 7 };
+        assert_eq!(looks.share(&channel, async { Ok::<_, ()>(tail) }).await, Ok(tail));
         assert!(looks.map().is_empty());
     }
 }

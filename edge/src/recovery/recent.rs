@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use shared::history::Epoch;
+use shared::history::Position;
 use shared::ids::MessageId;
 use shared::wire::Counts;
 
@@ -13,7 +13,7 @@ pub(crate) enum Key {
     /// A message that is stored nowhere.
     Id(MessageId),
     /// A stored message, by its position.
-    Stored(Epoch, u64),
+    Stored(Position),
 }
 
 /// The latest counts, shared by all that deliver. The lock is held for a map operation.
@@ -57,6 +57,8 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
+    use shared::history::Epoch;
+
     use super::*;
 
     fn key(id: u128) -> Key {
@@ -81,8 +83,9 @@ mod tests {
         let one = Counts { sessions: 1, failed: 2 };
         recent.remember(key(1), one);
         recent.remember(key(1), one);
-        recent.remember(Key::Stored(Epoch(0), 1), Counts::default());
+        let stored = Key::Stored(Position { epoch: Epoch(0), seq: 1 });
+        recent.remember(stored, Counts::default());
         assert_eq!(recent.counts(key(1)), Some(Counts { sessions: 2, failed: 4 }));
-        assert_eq!(recent.counts(Key::Stored(Epoch(0), 1)), Some(Counts::default()), "nobody is not unknown");
+        assert_eq!(recent.counts(stored), Some(Counts::default()), "nobody is not unknown");
     }
 }

@@ -81,7 +81,7 @@ impl Replay {
     }
 
     /// Returns the memory of the page that is still to be given.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         self.page.as_ref().map_or(0, |_| self.page_cost)
     }
 
@@ -189,7 +189,7 @@ impl Recovery {
                 }
                 Ok(_) => match self.history.tail(channel).await {
                     // The cursor came further than the store now goes.
-                    Ok((now, tail)) if now == given.epoch && tail <= given.seq => {
+                    Ok(tail) if tail.epoch == given.epoch && tail.seq <= given.seq => {
                         return Read::Lost(NotWhole::Erased, self.attach(channel).await);
                     }
                     // A replica is behind.

@@ -271,8 +271,8 @@ impl Sweep<'_> {
         let seq = recovery.with_gaps(self.partition, epoch, |gaps| gaps.covered()).unwrap_or(0);
         let covered = Position { epoch, seq };
         for channel in recovery.hub.quiet(before, |channel| self.is_mine(channel)) {
-            let told = recovery.hub.tell_position(&channel, covered, before, now);
-            recovery.metrics.positions.inc_by(told);
+            let followers = recovery.hub.tell_position(&channel, covered, before, now);
+            recovery.metrics.positions.inc_by(followers);
         }
     }
 }

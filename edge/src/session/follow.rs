@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::state::{Granted, Rest, Unproved};
-use super::{Followable, Session, Untold};
+use super::{Followable, PendingReload, Session, Wanted};
 use crate::channel::frames;
 use crate::channel::recoverable::NotWhole;
 use crate::code::CloseCode;
@@ -22,7 +22,7 @@ use crate::recovery::replay::{Read, Replay};
 impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     /// Follows a channel, or begins the replay of its stored messages.
     pub(super) fn follow(&mut self, followable: Followable, now: Instant) -> Result<Granted, Unproved> {
-        let Followable { name, after, instead_of_plain, found } = followable;
+        let Followable { wanted: Wanted { name, after, instead_of_plain }, found } = followable;
         let (attached, first) = (found.attached, found.first);
         let channel = attached.guard.channel().clone();
         let covered = self.covered(&channel, attached.leader.epoch);
@@ -35,10 +35,10 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             let followed = self.member.follow(&channel, named, instead_of_plain, covered, None, now);
             let Followed { position, ended } = followed.ok_or(Unproved)?;
             self.replays.retain(|replay| replay.name != name);
-            let untold = self.untold.len();
-            self.untold.retain(|untold| untold.name != name);
-            if self.end(ended, Rest::Give) || self.untold.len() < untold {
-                self.untold.push(Untold { name, position });
+            let reloads = self.pending_reloads.len();
+            self.pending_reloads.retain(|reload| reload.name != name);
+            if self.end(ended, Rest::Give) || self.pending_reloads.len() < reloads {
+                self.pending_reloads.push(PendingReload { name, position });
             }
             return Ok(Granted::Following { position, recovered: after.is_none() });
         };
@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         let replay = self.replays.iter().position(|replay| *replay.name == *name);
         let replay = replay.map(|index| self.replays.remove(index).subscription);
         let ended = self.member.unfollow(name).or(replay);
-        self.untold.retain(|untold| *untold.name != *name);
+        self.pending_reloads.retain(|reload| *reload.name != *name);
         self.end(ended, rest);
     }
 
@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     pub(super) fn forget(&mut self) {
         self.member.unsubscribe_all();
         self.replays = Vec::new();
-        self.untold = Vec::new();
+        self.pending_reloads = Vec::new();
         self.farewell = None;
         self.deps.metrics.lost(Loss::OtherUser, self.member.outbox().discard());
     }
@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     /// Lets messages go again.
     pub(super) fn resume(&mut self) {
         self.paused = false;
-        for Untold { name, position } in std::mem::take(&mut self.untold) {
+        for PendingReload { name, position } in std::mem::take(&mut self.pending_reloads) {
             self.deps.recovery.count_reloads(NotWhole::HeldBack, 1);
             self.send(frames::reload(position, &name, NotWhole::HeldBack));
         }

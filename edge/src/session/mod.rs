@@ -97,11 +97,18 @@ enum Outcome {
     Unproved,
 }
 
+/// A subscription with ids as the client asked for it.
+struct Wanted {
+    name: Arc<str>,
+    /// The position that the client named; none: from now on.
+    after: Option<Position>,
+    /// Whether the plain subscription of the channel ends in the same step.
+    instead_of_plain: bool,
+}
+
 /// A channel that can be followed.
 struct Followable {
-    name: Arc<str>,
-    after: Option<Position>,
-    instead_of_plain: bool,
+    wanted: Wanted,
     found: Found,
 }
 
@@ -116,10 +123,10 @@ struct Session<S> {
     under_way: Option<UnderWay>,
     /// Whether messages stay in the outbox.
     paused: bool,
-    /// When the session will be closed, if that was announced while messages were kept back.
+    /// When the session will be closed, if that was announced while messages were held back.
     farewell: Option<Instant>,
     /// Subscriptions that get a reload before their messages, once messages go again.
-    untold: Vec<Untold>,
+    pending_reloads: Vec<PendingReload>,
     /// Replays in progress; the first is read next.
     replays: Vec<Replay>,
     /// Whether stored messages go before those in the outbox, so that neither wait for ever.
@@ -128,9 +135,9 @@ struct Session<S> {
     asleep: Duration,
 }
 
-/// A subscription that took the place of one for which messages were held back.
+/// A subscription whose client gets a reload: it replaced one for which messages were held back.
 #[derive(Debug)]
-struct Untold {
+struct PendingReload {
     name: Arc<str>,
     /// The position at which the subscription began.
     position: Position,
@@ -174,7 +181,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Acknowledged + Unpin>(
         under_way: None,
         paused: false,
         farewell: None,
-        untold: Vec::new(),
+        pending_reloads: Vec::new(),
         replays: Vec::new(),
         stored_first: false,
         asleep,
@@ -191,11 +198,11 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     async fn converse(&mut self) -> End {
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
-            if self.state.is_deaf() == self.transport.has_space() {
-                self.state.on_deaf(!self.transport.has_space(), Instant::now());
+            if self.state.is_write_blocked() == self.transport.has_space() {
+                self.state.on_write_blocked(!self.transport.has_space(), Instant::now());
             }
-            let listens = self.state.wants_input() && !self.state.is_deaf();
-            self.note_held();
+            let listens = self.state.wants_input() && !self.state.is_write_blocked();
+            self.note_heap_bytes();
             let turn = Turn { delivers: self.delivers(), stored_first: self.stored_first };
             let outbox = self.member.outbox();
             let effects = tokio::select! {
@@ -257,13 +264,13 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     }
 
     /// Reports the memory of what waits for this session outside its outbox.
-    fn note_held(&self) {
+    fn note_heap_bytes(&self) {
         let outbox = self.member.outbox();
         if self.transport.is_idle() {
             outbox.all_written();
         }
-        let pages: usize = self.replays.iter().map(Replay::held).sum();
-        outbox.note_beside(self.transport.held() + self.state.held() + pages);
+        let pages: usize = self.replays.iter().map(Replay::heap_bytes).sum();
+        outbox.note_beside(self.transport.heap_bytes() + self.state.heap_bytes() + pages);
     }
 
     /// Moves so many bytes of waiting frames to the socket.
@@ -281,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             self.state.on_taken(at);
         }
         let now = Instant::now();
-        if self.state.is_silent(now) && self.transport.may_hold_a_ping(self.state.heard(), now) {
+        if self.state.is_silent(now) && self.transport.may_hold_a_ping(self.state.last_heard(), now) {
             self.state.on_taken(now - self.deps.limits.silence.mul_f64(1.0 - SILENCE_LOOKS));
         }
         let effects = self.state.on_timer(now);
@@ -350,7 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                     self.under_way = Some(watch_channel(&self.deps, channel, has_history))
                 }
                 Effect::Follow { channel, name, after, instead_of_plain } => {
-                    let wanted = (name, after, instead_of_plain);
+                    let wanted = Wanted { name, after, instead_of_plain };
                     self.under_way = Some(follow_channel(&self.deps, channel, wanted));
                 }
                 Effect::Unfollow { name, rest } => self.unfollow(&name, rest),
@@ -452,11 +459,7 @@ fn watch_channel(deps: &Arc<Deps>, channel: Channel, has_history: bool) -> Under
 }
 
 /// Waits until a channel can be followed, and finds out which stored messages the client can be given.
-fn follow_channel(
-    deps: &Arc<Deps>,
-    channel: Channel,
-    (name, after, instead_of_plain): (Arc<str>, Option<Position>, bool),
-) -> UnderWay {
+fn follow_channel(deps: &Arc<Deps>, channel: Channel, wanted: Wanted) -> UnderWay {
     let (active, recovery) = (deps.active.clone(), Arc::clone(&deps.recovery));
     let deadline = Instant::now() + deps.subscribe_deadline;
     Box::pin(async move {
@@ -464,13 +467,13 @@ fn follow_channel(
             return Outcome::Unproved;
         }
         let find = async {
-            match after {
+            match wanted.after {
                 None => Found { attached: recovery.attach(&channel).await, first: Ok(None) },
                 Some(after) => recovery.find(&channel, after).await,
             }
         };
         match timeout_at(deadline, find).await {
-            Ok(found) => Outcome::Followable(Box::new(Followable { name, after, instead_of_plain, found })),
+            Ok(found) => Outcome::Followable(Box::new(Followable { wanted, found })),
             Err(_) => Outcome::Unproved,
         }
     })

@@ -129,9 +129,9 @@ pub(crate) struct State {
     keep_alives: Throttle,
     /// When a client that has done nothing useful must go; none once the client has.
     useful_by: Option<Instant>,
-    heard: Instant,
+    last_heard: Instant,
     /// Whether the socket has so much to write that nothing is read from it.
-    deaf: bool,
+    write_blocked: bool,
     next_ping: Instant,
     random: fastrand::Rng,
     ended: bool,
@@ -168,6 +168,13 @@ struct Waiting {
     admission: Admission,
 }
 
+/// A time by which the client must have done something, and the close code otherwise.
+#[derive(Debug, Clone, Copy)]
+struct LastChance {
+    by: Instant,
+    code: CloseCode,
+}
+
 /// Why an op is not carried out, and a detail to add to the error text.
 type Refused = (ErrorCode, Option<&'static str>);
 
@@ -182,8 +189,8 @@ impl State {
             throttle: Throttle::new(limits.ops_per_second, now),
             keep_alives: Throttle::new(limits.ops_per_second.max(MIN_KEEP_ALIVES), now),
             useful_by: Some(now + limits.login_timeout),
-            heard: now,
-            deaf: false,
+            last_heard: now,
+            write_blocked: false,
             next_ping: now,
             random: fastrand::Rng::with_seed(seed),
             ended: false,
@@ -200,7 +207,7 @@ impl State {
         if self.ended {
             return effects;
         }
-        self.heard = now;
+        self.last_heard = now;
         self.expire(now, &mut effects);
         let admission = match &frame {
             Incoming::Op(_) => self.throttle.admit(now),
@@ -220,7 +227,7 @@ impl State {
     /// Notes a ping or pong, which was answered if it had to be.
     pub(crate) fn on_sign_of_life(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.heard = now;
+        self.last_heard = now;
         if !self.ended && self.keep_alives.admit(now) == Admission::Stubborn {
             self.close(CloseCode::TooManyOps, &mut effects);
         }
@@ -229,16 +236,16 @@ impl State {
 
     /// Notes that the socket is not read from now on, since it has enough to write, or that it is read again.
     /// The client does not count as silent meanwhile.
-    pub(crate) fn on_deaf(&mut self, deaf: bool, now: Instant) {
-        if std::mem::replace(&mut self.deaf, deaf) && !deaf {
-            self.heard = now;
+    pub(crate) fn on_write_blocked(&mut self, blocked: bool, now: Instant) {
+        if std::mem::replace(&mut self.write_blocked, blocked) && !blocked {
+            self.last_heard = now;
         }
     }
 
     /// Notes that the client took some of the waiting bytes at this moment. A ping that waits behind them has
     /// not reached the client, so its pong can't be there yet.
     pub(crate) fn on_taken(&mut self, at: Instant) {
-        self.heard = self.heard.max(at);
+        self.last_heard = self.last_heard.max(at);
     }
 
     /// Returns whether the client was silent for too long.
@@ -247,14 +254,14 @@ impl State {
     }
 
     /// Returns when the client was last heard.
-    pub(crate) fn heard(&self) -> Instant {
-        self.heard
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.last_heard
     }
 
     /// Notes that the process did not run for this long. The client could do nothing about that, so every
     /// deadline of the client is that much later. The expiry of a login stays as it is.
     pub(crate) fn on_asleep(&mut self, time: Duration) {
-        self.heard += time;
+        self.last_heard += time;
         self.useful_by = self.useful_by.map(|by| by + time);
         if let Login::Expired { renew_by, .. } = &mut self.login {
             *renew_by += time;
@@ -306,8 +313,8 @@ impl State {
                     effects.push(Effect::Reply(reply));
                 }
                 Err(Unproved) => {
-                    if let Some(place) = self.place_of(&name) {
-                        self.end_subscription(place, Rest::Give, &mut effects);
+                    if let Some(index) = self.index_of(&name) {
+                        self.end_subscription(index, Rest::Give, &mut effects);
                     }
                     self.refuse((ErrorCode::Unavailable, None), &echo, &mut effects);
                 }
@@ -324,7 +331,7 @@ impl State {
             return effects;
         }
         self.expire(now, &mut effects);
-        if let Some((_, code)) = self.last_chance().filter(|(by, _)| *by <= now) {
+        if let Some(LastChance { code, .. }) = self.last_chance().filter(|chance| chance.by <= now) {
             self.close(code, &mut effects);
         } else if self.silent_at().is_some_and(|at| at <= now) {
             self.close(CloseCode::Silent, &mut effects);
@@ -341,14 +348,14 @@ impl State {
             Login::Active { expires, .. } => *expires,
             Login::None | Login::Expired { .. } => None,
         };
-        let last_chance = self.last_chance().map(|(by, _)| by);
+        let last_chance = self.last_chance().map(|chance| chance.by);
         let deadlines = [expires, last_chance, self.silent_at()];
         deadlines.into_iter().flatten().fold(self.next_ping, Instant::min)
     }
 
     /// Returns whether the socket is not read because of what it has to write.
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.deaf
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.write_blocked
     }
 
     /// Returns whether another frame can be taken now.
@@ -359,8 +366,8 @@ impl State {
     }
 
     /// Returns the memory of the frames that wait for the op under way.
-    pub(crate) fn held(&self) -> usize {
-        let parts: usize = self.waiting.iter().map(|waiting| waiting.frame.held()).sum();
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let parts: usize = self.waiting.iter().map(|waiting| waiting.frame.heap_bytes()).sum();
         self.waiting.capacity() * size_of::<Waiting>() + parts
     }
 
@@ -368,7 +375,7 @@ impl State {
     fn finish_op(&mut self, now: Instant) -> Option<UnderWay> {
         if !self.wants_input() {
             // The client was not read meanwhile, so it was not silent.
-            self.heard = now;
+            self.last_heard = now;
         }
         self.under_way.take().filter(|_| !self.ended)
     }
@@ -377,7 +384,7 @@ impl State {
     fn go_on(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         while self.under_way.is_none() && !self.ended {
             // Sending ops that take time earns a client no more time.
-            if let Some((_, code)) = self.last_chance().filter(|(by, _)| *by <= now) {
+            if let Some(LastChance { code, .. }) = self.last_chance().filter(|chance| chance.by <= now) {
                 return self.close(code, effects);
             }
             match self.waiting.pop_front() {
@@ -398,9 +405,9 @@ impl State {
                     self.too_many(refused, &Echo::default(), effects);
                 }
             },
-            Incoming::Fatal(Fatal { fault, close }) => {
-                if fault.is_some() {
-                    self.refuse((ErrorCode::BadRequest, fault), &Echo::default(), effects);
+            Incoming::Fatal(Fatal { error_text, close }) => {
+                if error_text.is_some() {
+                    self.refuse((ErrorCode::BadRequest, error_text), &Echo::default(), effects);
                 }
                 self.close(close, effects);
             }
@@ -437,7 +444,7 @@ impl State {
             },
             ClientOp::Unsubscribe { name } => self.unsubscribe(&name, effects),
             ClientOp::Unknown => Err((ErrorCode::UnknownOp, None)),
-            ClientOp::Malformed(fault) => Err((ErrorCode::BadRequest, Some(fault))),
+            ClientOp::Malformed(detail) => Err((ErrorCode::BadRequest, Some(detail))),
         };
         match outcome {
             Ok(()) => effects.push(Effect::Reply(protocol::result(&echo))),
@@ -456,21 +463,21 @@ impl State {
         let after = match after {
             After::Plain => None,
             After::Now | After::Position(_) if !has_history => {
-                let fault = "this channel keeps no history: subscribe without \"after\"";
-                return Err((ErrorCode::BadRequest, Some(fault)));
+                let detail = "this channel keeps no history: subscribe without \"after\"";
+                return Err((ErrorCode::BadRequest, Some(detail)));
             }
             After::Now => Some(None),
             After::Position(position) => Some(Some(position)),
         };
-        let known = self.place_of(name);
+        let known = self.index_of(name);
         let mut instead_of_plain = false;
         match (known, &after) {
             (Some(_), None) => return Ok(None),
             // The old subscription goes on until the new one begins, so that nothing is missing between them.
-            (Some(place), Some(None)) => instead_of_plain = self.is_last_plain(place),
+            (Some(index), Some(None)) => instead_of_plain = self.is_last_plain(index),
             // The old subscription ends now: messages of the channel from here on are given behind the named
             // position.
-            (Some(place), Some(Some(_))) => self.end_subscription(place, Rest::Drop, effects),
+            (Some(index), Some(Some(_))) => self.end_subscription(index, Rest::Drop, effects),
             (None, _) if self.subscriptions.len() >= self.limits.subscriptions => {
                 return Err((ErrorCode::TooManySubscriptions, None));
             }
@@ -492,27 +499,27 @@ impl State {
 
     fn unsubscribe(&mut self, name: &str, effects: &mut Vec<Effect>) -> Result<(), Refused> {
         self.resolve(name)?;
-        if let Some(place) = self.place_of(name) {
-            self.end_subscription(place, Rest::Give, effects);
+        if let Some(index) = self.index_of(name) {
+            self.end_subscription(index, Rest::Give, effects);
         }
         Ok(())
     }
 
-    fn place_of(&self, name: &str) -> Option<usize> {
+    fn index_of(&self, name: &str) -> Option<usize> {
         self.subscriptions.iter().position(|subscription| *subscription.name == *name)
     }
 
     /// Returns whether this is the last subscription by which messages of its channel come as they were
     /// published.
-    fn is_last_plain(&self, place: usize) -> bool {
-        let Subscription { channel, follows, .. } = &self.subscriptions[place];
+    fn is_last_plain(&self, index: usize) -> bool {
+        let Subscription { channel, follows, .. } = &self.subscriptions[index];
         let is_plain = |other: &&Subscription| !other.follows && other.channel == *channel;
         !follows && self.subscriptions.iter().filter(is_plain).count() == 1
     }
 
-    fn end_subscription(&mut self, place: usize, rest: Rest, effects: &mut Vec<Effect>) {
-        let last_plain = self.is_last_plain(place);
-        let Subscription { name, channel, follows } = self.subscriptions.swap_remove(place);
+    fn end_subscription(&mut self, index: usize, rest: Rest, effects: &mut Vec<Effect>) {
+        let last_plain = self.is_last_plain(index);
+        let Subscription { name, channel, follows } = self.subscriptions.swap_remove(index);
         if follows {
             effects.push(Effect::Unfollow { name, rest });
         } else if last_plain {
@@ -532,9 +539,9 @@ impl State {
             Err(Refusal::UnknownChannel) => Err((ErrorCode::UnknownChannel, None)),
             Err(Refusal::NotAuth) => Err((ErrorCode::NotAuth, None)),
             Err(Refusal::BadName(_)) => {
-                let fault =
+                let detail =
                     "\"channel\", with your uid in it, is too long or has blanks or control characters";
-                Err((ErrorCode::BadRequest, Some(fault)))
+                Err((ErrorCode::BadRequest, Some(detail)))
             }
         }
     }
@@ -576,19 +583,23 @@ impl State {
 
     /// Returns by when the client must log in, subscribe or renew its login, and the close code if it does
     /// not. None while an op is under way, which may still be just that.
-    fn last_chance(&self) -> Option<(Instant, CloseCode)> {
+    fn last_chance(&self) -> Option<LastChance> {
         if self.under_way.is_some() {
             return None;
         }
         match &self.login {
-            Login::Expired { renew_by, .. } => Some((*renew_by, CloseCode::AuthExpired)),
-            Login::None | Login::Active { .. } => self.useful_by.map(|by| (by, CloseCode::NoLogin)),
+            Login::Expired { renew_by, .. } => {
+                Some(LastChance { by: *renew_by, code: CloseCode::AuthExpired })
+            }
+            Login::None | Login::Active { .. } => {
+                self.useful_by.map(|by| LastChance { by, code: CloseCode::NoLogin })
+            }
         }
     }
 
     /// Returns when the client counts as gone. None while the client is not read, and so can't be heard.
     fn silent_at(&self) -> Option<Instant> {
-        (self.wants_input() && !self.deaf).then(|| self.heard + self.limits.silence)
+        (self.wants_input() && !self.write_blocked).then(|| self.last_heard + self.limits.silence)
     }
 
     fn plan_ping(&mut self, now: Instant) {

@@ -57,6 +57,14 @@ pub(crate) enum Event {
     Gone,
 }
 
+/// A look at a client that had been silent for too long.
+#[derive(Debug, Clone, Copy)]
+struct SilentLook {
+    at: Instant,
+    /// Bytes that the client had acknowledged by then.
+    acknowledged: u64,
+}
+
 /// A client's socket after the upgrade.
 #[derive(Debug)]
 pub(crate) struct Transport<S> {
@@ -75,7 +83,7 @@ pub(crate) struct Transport<S> {
     /// When the client last took a byte, or the queue got its first frame.
     progress: Progress,
     /// The last look at a client that had been silent for too long.
-    taken_in_silence: Option<(Instant, u64)>,
+    silent_look: Option<SilentLook>,
     /// The bytes that the client had acknowledged when the end of its connection began.
     taken_at_end: Option<u64>,
     /// Whether the incoming bytes can still be split into frames.
@@ -100,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             unflushed: false,
             written: 0,
             progress: Progress::new(Instant::now()),
-            taken_in_silence: None,
+            silent_look: None,
             taken_at_end: None,
             intact: true,
         }
@@ -126,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
     }
 
     /// Returns the memory of the queue, without the bodies of its frames.
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn heap_bytes(&self) -> usize {
         self.queue.capacity() * size_of::<Frame>()
     }
 
@@ -157,10 +165,10 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
     /// was heard since `heard`; the first look after that can't tell yet whether the client takes anything.
     pub(crate) fn may_hold_a_ping(&mut self, heard: Instant, now: Instant) -> bool {
         let waits = self.stream.unacknowledged().is_some_and(|bytes| bytes > NEGLIGIBLE);
-        let taken = self.stream.acknowledged().filter(|_| waits);
-        let before = std::mem::replace(&mut self.taken_in_silence, taken.map(|taken| (now, taken)));
-        let before = before.filter(|(at, _)| *at >= heard).map(|(_, taken)| taken);
-        taken.is_some_and(|taken| before.is_none_or(|before| taken > before))
+        let acknowledged = self.stream.acknowledged().filter(|_| waits);
+        let look = acknowledged.map(|acknowledged| SilentLook { at: now, acknowledged });
+        let before = std::mem::replace(&mut self.silent_look, look).filter(|before| before.at >= heard);
+        look.is_some_and(|look| before.is_none_or(|before| look.acknowledged > before.acknowledged))
     }
 
     /// Notes that the process did not run for this long, so the client could be given nothing.
@@ -308,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             }
             Err(error) => {
                 self.intact = false;
-                Poll::Ready(fault(&error))
+                Poll::Ready(broken_rule(&error))
             }
         }
     }
@@ -352,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
 }
 
 /// Returns the event for a broken rule of RFC 6455, or for a broken connection.
-fn fault(error: &Error) -> Event {
+fn broken_rule(error: &Error) -> Event {
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "whatever else there is or will be, the socket is of no use"

@@ -202,7 +202,7 @@ async fn read(
     };
     // Asked before the channel's tail: a message that the tail does not know is beyond this.
     let last = history.fresh(history.partition(&channel)).await.map_err(unreadable)?.last_seq;
-    let (epoch, tail) = history.tail(&channel).await.map_err(unreadable)?;
+    let Position { epoch, seq: tail } = history.tail(&channel).await.map_err(unreadable)?;
     if after.is_some_and(|after| after.epoch != epoch || after.seq > last.max(tail)) {
         return Err(Refusal::NotWhole);
     }

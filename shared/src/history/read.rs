@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::maintainer::partition_of;
-use super::{Epoch, History, Partition};
+use super::{Epoch, History, Partition, Position};
 use crate::bus::jetstream::{ApiError, Batch, BatchAnswer, Get, RawMessage, StreamState};
 use crate::headers;
 use crate::ids::{Channel, MessageId};
@@ -123,17 +123,18 @@ pub enum ReadError {
 }
 
 impl History {
-    /// Asks the stream's leader for the last sequence of a channel; 0 if no message is stored.
+    /// Asks the stream's leader for the position of a channel's last message; its sequence is 0 if no message
+    /// is stored.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn tail(&self, channel: &Channel) -> Result<(Epoch, u64), ReadError> {
+    pub async fn tail(&self, channel: &Channel) -> Result<Position, ReadError> {
         let epoch = self.epoch(channel).ok_or(ReadError::NotReady)?;
         let partition = self.partition(channel);
         let seq = self.last_of(partition, &subject::log(channel, self.partitions())).await?;
         self.still(channel, epoch)?;
         self.saw(epoch, partition, seq);
-        Ok((epoch, seq))
+        Ok(Position { epoch, seq })
     }
 
     /// Asks for the last sequence without the message. The message is read only if the leader does not answer

@@ -93,7 +93,8 @@ impl History {
         let mut retries = 0;
         let awake = self.inner.bus.awake();
         loop {
-            let before = self.epoch(channel).map(|epoch| (epoch, self.seen(self.partition(channel))));
+            let seen = self.seen(self.partition(channel));
+            let before = self.epoch(channel).map(|epoch| Position { epoch, seq: seen });
             let tried = async {
                 let left = deadline.saturating_duration_since(awake.now());
                 self.inner.bus.connected(left).await?;
@@ -135,12 +136,12 @@ impl History {
     async fn notice(
         &self,
         channel: &Channel,
-        before: Option<(Epoch, u64)>,
+        before: Option<Position>,
         PubAck { seq, duplicate }: PubAck,
         deadline: Instant,
     ) -> Result<Option<Epoch>, StoreError> {
         let partition = self.partition(channel);
-        let Some((epoch, seen)) = before else { return Ok(None) };
+        let Some(Position { epoch, seq: seen }) = before else { return Ok(None) };
         if duplicate || seq > seen || self.epoch(channel) != Some(epoch) {
             return Ok(Some(epoch));
         }

@@ -54,10 +54,10 @@ fn what_waits_for_sessions_is_added_up() {
     members[1].watch(&channel("b"));
     deliver(&hub, "a");
     deliver(&hub, "b");
-    let (frame, places) = (Frame::text("x").cost(), 4 * size_of::<Frame>());
+    let (frame, queue) = (Frame::text("x").cost(), 4 * size_of::<Frame>());
     // The frame for both sessions is there once.
-    let bytes = 2 * frame + 2 * places;
-    let expected = Waiting { sessions: 2, frames: 3, bytes, largest: 2 * frame + places };
+    let bytes = 2 * frame + 2 * queue;
+    let expected = Waiting { sessions: 2, frames: 3, bytes, largest: 2 * frame + queue };
     assert_eq!(hub.waiting(), expected);
     members[1].outbox().take(usize::MAX);
     drop(members);
@@ -157,7 +157,7 @@ fn one_session_too_many_closes_the_oldest_or_is_refused() {
     assert_eq!(let_in, [LoginResult::Admitted, LoginResult::Admitted, LoginResult::TooMany]);
     assert_eq!(enter(&mut members[1], "1"), LoginResult::Admitted, "the same login again is not one more");
     assert_eq!(enter(&mut members[1], "2"), LoginResult::Admitted);
-    assert_eq!(enter(&mut members[2], "1"), LoginResult::Admitted, "who became another made room");
+    assert_eq!(enter(&mut members[2], "1"), LoginResult::Admitted, "who became another freed a slot");
 }
 
 #[test]

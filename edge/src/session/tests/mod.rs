@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::Deps;
 use super::state::{Effect, Granted, Limits, Rest, State, Unproved, Verified};
-use crate::authn::Authn;
+use crate::authn::{Authn, CheckBounds};
 use crate::code::{CloseCode, ErrorCode};
 use crate::hub::{Hub, SessionLimits, SessionPolicy};
 use crate::metrics::Metrics;
@@ -77,7 +77,13 @@ async fn deps(limits: Limits, registry: &mut Registry, rest: &Drain) -> (Arc<Dep
     let deps = Deps {
         rules: rules(),
         limits: Arc::new(limits),
-        authn: Authn::start(bus, (1, SECOND), registry, rest, rest.token()),
+        authn: Authn::start(
+            bus,
+            CheckBounds { at_a_time: 1, deadline: SECOND },
+            registry,
+            rest,
+            rest.token(),
+        ),
         active: watch::Sender::new(true).subscribe(),
         subscribe_deadline: SECOND,
         stalled_after: 10 * SECOND,

@@ -126,9 +126,9 @@ impl Books {
                 Effect::Unwatch { channel, rest } => {
                     prop_assert_eq!(rest, Rest::Give, "nothing brings it again");
 
-                    let place = self.watched.iter().position(|watched| *watched == channel);
-                    prop_assert!(place.is_some(), "never watched");
-                    self.watched.swap_remove(place.unwrap_or_default());
+                    let index = self.watched.iter().position(|watched| *watched == channel);
+                    prop_assert!(index.is_some(), "never watched");
+                    self.watched.swap_remove(index.unwrap_or_default());
                 }
                 Effect::Forget => self.watched.clear(),
                 Effect::Pause => {

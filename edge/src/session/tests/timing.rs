@@ -108,9 +108,9 @@ fn a_client_that_is_not_listened_to_does_not_count_as_silent() {
     let effects = talk.verified(known("1", None));
     assert_eq!(effects.len(), 1 + super::super::state::MAX_WAITING);
     assert_eq!(talk.after(59 * SECOND), [Effect::Ping], "its time begins anew");
-    talk.state.on_deaf(true, talk.now);
+    talk.state.on_write_blocked(true, talk.now);
     assert_eq!(talk.idle(600 * SECOND), [], "nor is one whose socket has enough to write");
-    talk.state.on_deaf(false, talk.now);
+    talk.state.on_write_blocked(false, talk.now);
     assert_eq!(talk.after(59 * SECOND), [Effect::Ping]);
     assert_eq!(talk.after(SECOND), [Effect::Close(CloseCode::Silent)]);
 }

@@ -32,7 +32,7 @@ use crate::channel::recoverable::{Leader, NotWhole};
 use crate::channel::{Arrival, LiveCopy, Trust};
 use crate::recovery::attach::Attached;
 use crate::recovery::replay::{Found, Read};
-use crate::session::{End, Followable, Outcome, Session};
+use crate::session::{End, Followable, Outcome, Session, Wanted};
 use crate::transport::Transport;
 use client::{Moment, Op, Reader, Script, channel_of, texts};
 
@@ -157,7 +157,7 @@ impl World {
             under_way: None,
             paused: false,
             farewell: None,
-            untold: Vec::new(),
+            pending_reloads: Vec::new(),
             replays: Vec::new(),
             stored_first: false,
             asleep: Duration::ZERO,
@@ -238,7 +238,7 @@ impl World {
                 let (name, channel) = (NAMES[name], self.channel_of(NAMES[name]));
                 let after = behind.map_or(String::new(), |behind| {
                     let sent = &self.script.sent[channel];
-                    let seq = sent.len().checked_sub(behind + 1).map_or(0, |place| sent[place]);
+                    let seq = sent.len().checked_sub(behind + 1).map_or(0, |index| sent[index]);
                     Position { epoch: EPOCH, seq }.to_string()
                 });
                 let op = Op::WithIds(name, after.is_empty());
@@ -346,7 +346,8 @@ impl World {
                     None => Ok(None),
                 };
                 let found = Found { attached, first };
-                Outcome::Followable(Box::new(Followable { name, after, instead_of_plain, found }))
+                let wanted = Wanted { name, after, instead_of_plain };
+                Outcome::Followable(Box::new(Followable { wanted, found }))
             }
             _ => return,
         };
