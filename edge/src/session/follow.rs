@@ -9,8 +9,9 @@ use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::ops::{Followable, Wanted};
 use super::state::{Granted, Rest, Unproved};
-use super::{Followable, PendingReload, Session, Wanted};
+use super::{PendingReload, Session};
 use crate::channel::frames;
 use crate::channel::recoverable::NotWhole;
 use crate::code::CloseCode;

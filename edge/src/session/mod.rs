@@ -6,13 +6,14 @@
 //! which has a deadline whatever the client does.
 
 mod follow;
+mod ops;
 pub(crate) mod state;
 mod throttle;
 
 #[cfg(test)]
 mod tests;
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,26 +22,25 @@ use shared::awake::Awake;
 use shared::clock::unix_ms;
 use shared::gauge::GaugeGuard;
 use shared::history::Position;
-use shared::ids::Channel;
 use shared::rules::Rules;
 use sockets::{Acknowledged, Source};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::authn::{Authn, Owner};
 use crate::code::CloseCode;
 use crate::frame::Frame;
-use crate::hub::guards::ChannelGuard;
 use crate::hub::member::{LoginResult, Member};
 use crate::metrics::{LoginOutcome, Loss, Metrics};
 use crate::outbox::{Call, Outbox};
 use crate::recovery::Recovery;
-use crate::recovery::replay::{Found, Read, Replay};
+use crate::recovery::replay::{Read, Replay};
 use crate::spans;
 use crate::transport::{Event, Transport};
+use ops::{Outcome, UnderWay, Wanted};
 use state::{Effect, Granted, Limits, State, Unproved, Verified};
 
 /// Bytes of messages that are taken from the outbox at a time; a larger message is taken alone.
@@ -82,34 +82,6 @@ enum End {
     ByClient,
     /// The conversation, or a command from outside, ends the session.
     With(CloseCode),
-}
-
-/// An op that takes time. Only sessions that have one pay for it.
-type UnderWay = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
-/// The outcome of an op that takes time.
-enum Outcome {
-    Owner(Owner),
-    /// The channel, and a guard of its cursor until the session watches it.
-    Watchable(Channel, Option<ChannelGuard>),
-    /// The channel, and the stored messages that the client can be given.
-    Followable(Box<Followable>),
-    Unproved,
-}
-
-/// A subscription with ids as the client asked for it.
-struct Wanted {
-    name: Arc<str>,
-    /// The position that the client named; none: from now on.
-    after: Option<Position>,
-    /// Whether the plain subscription of the channel ends in the same step.
-    instead_of_plain: bool,
-}
-
-/// A channel that can be followed.
-struct Followable {
-    wanted: Wanted,
-    found: Found,
 }
 
 /// Everything that one session owns.
@@ -226,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                         Vec::new()
                     }
                 },
-                outcome = outcome(&mut self.under_way) => self.on_outcome(outcome),
+                outcome = ops::outcome(&mut self.under_way) => self.on_outcome(outcome),
                 event = self.transport.next(listens) => match event {
                     Event::Frame(frame) => self.state.on_frame(frame, Instant::now()),
                     Event::SignOfLife => self.state.on_sign_of_life(Instant::now()),
@@ -354,11 +326,11 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                     self.under_way = Some(Box::pin(check.instrument(spans::login())));
                 }
                 Effect::Watch { channel, has_history } => {
-                    self.under_way = Some(watch_channel(&self.deps, channel, has_history))
+                    self.under_way = Some(ops::watch_channel(&self.deps, channel, has_history))
                 }
                 Effect::Follow { channel, name, after, instead_of_plain } => {
                     let wanted = Wanted { name, after, instead_of_plain };
-                    self.under_way = Some(follow_channel(&self.deps, channel, wanted));
+                    self.under_way = Some(ops::follow_channel(&self.deps, channel, wanted));
                 }
                 Effect::Unfollow { name, rest } => self.unfollow(&name, rest),
                 Effect::Unwatch { channel, rest } => self.unwatch(&channel, rest),
@@ -432,53 +404,6 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     }
 }
 
-/// Waits for the op under way, or for ever if there is none.
-async fn outcome(under_way: &mut Option<UnderWay>) -> Outcome {
-    match under_way {
-        Some(under_way) => under_way.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until a channel can be watched.
-fn watch_channel(deps: &Arc<Deps>, channel: Channel, has_history: bool) -> UnderWay {
-    let (active, recovery) = (deps.active.clone(), Arc::clone(&deps.recovery));
-    let deadline = Instant::now() + deps.subscribe_deadline;
-    Box::pin(async move {
-        if !proof(active, deadline).await {
-            return Outcome::Unproved;
-        }
-        if !has_history {
-            return Outcome::Watchable(channel, None);
-        }
-        match timeout_at(deadline, recovery.attach(&channel)).await {
-            Ok(attached) => Outcome::Watchable(channel, Some(attached.guard)),
-            Err(_) => Outcome::Unproved,
-        }
-    })
-}
-
-/// Waits until a channel can be followed, and finds out which stored messages the client can be given.
-fn follow_channel(deps: &Arc<Deps>, channel: Channel, wanted: Wanted) -> UnderWay {
-    let (active, recovery) = (deps.active.clone(), Arc::clone(&deps.recovery));
-    let deadline = Instant::now() + deps.subscribe_deadline;
-    Box::pin(async move {
-        if !proof(active, deadline).await {
-            return Outcome::Unproved;
-        }
-        let find = async {
-            match wanted.after {
-                None => Found { attached: recovery.attach(&channel).await, first: Ok(None) },
-                Some(after) => recovery.find(&channel, after).await,
-            }
-        };
-        match timeout_at(deadline, find).await {
-            Ok(found) => Outcome::Followable(Box::new(Followable { wanted, found })),
-            Err(_) => Outcome::Unproved,
-        }
-    })
-}
-
 /// Waits for the next thing to go to the client: a call or messages from the outbox, or stored messages.
 async fn next(outbox: &Outbox, replays: &mut [Replay], recovery: &Arc<Recovery>, turn: Turn) -> Next {
     let Turn { delivers, stored_first } = turn;
@@ -510,10 +435,4 @@ async fn next(outbox: &Outbox, replays: &mut [Replay], recovery: &Arc<Recovery>,
         Poll::Pending
     })
     .await
-}
-
-/// Waits, until the deadline, for the proof that messages surely arrive from the bus. False: there was none
-/// in time.
-async fn proof(mut active: watch::Receiver<bool>, deadline: Instant) -> bool {
-    timeout_at(deadline, active.wait_for(|active| *active)).await.is_ok_and(|proved| proved.is_ok())
 }

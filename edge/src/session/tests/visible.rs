@@ -32,7 +32,8 @@ use crate::channel::recoverable::{Leader, NotWhole};
 use crate::channel::{Arrival, LiveCopy, Trust};
 use crate::recovery::attach::Attached;
 use crate::recovery::replay::{Found, Read};
-use crate::session::{End, Followable, Outcome, Session, Wanted};
+use crate::session::ops::{Followable, Outcome, Wanted};
+use crate::session::{End, Session};
 use crate::transport::Transport;
 use client::{Moment, Op, Reader, Script, channel_of, texts};
 

@@ -5,20 +5,23 @@
 //! bounded queue. When that queue is full, [`State::wants_input`] says so and the socket is not read. After
 //! [`Effect::Close`] nothing comes out any more.
 
-use std::borrow::Cow;
+mod effect;
+mod subscriptions;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::config::Secret;
-use shared::history::Position;
 use shared::ids::{Channel, Uid};
-use shared::rules::{Refusal, Resolved, Rules};
+use shared::rules::Rules;
 use tokio::time::Instant;
+
+pub(crate) use effect::{Effect, Granted, Rest, Unproved, Verified};
+use subscriptions::Subscription;
 
 use super::throttle::{Admission, Throttle};
 use crate::code::{CloseCode, ErrorCode};
-use crate::protocol::{self, After, ClientOp, Echo, Fatal, Incoming, Request};
+use crate::protocol::{self, ClientOp, Echo, Fatal, Incoming, Request};
 
 /// Pings a second that a client may always send, however few ops it may: applications, libraries and browsers
 /// have a ping each.
@@ -42,77 +45,6 @@ pub(crate) struct Limits {
     /// The time between two pings, give or take a tenth.
     pub(crate) ping_interval: Duration,
 }
-
-/// What the session's task must do.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Send this text, behind all that was said before.
-    Reply(Cow<'static, str>),
-    /// Send this error text, which says what was refused and why.
-    Error(ErrorCode, Cow<'static, str>),
-    /// Check the token and take the session in under its user; then [`State::on_verified`].
-    Verify { token: Secret },
-    /// Deliver this channel from now on; then [`State::on_subscribed`]. `has_history`: stored messages
-    /// count too.
-    Watch { channel: Channel, has_history: bool },
-    /// Deliver this channel no longer.
-    Unwatch { channel: Channel, rest: Rest },
-    /// Deliver this channel under this name with ids, after this position or from now on; then
-    /// [`State::on_subscribed`]. The earlier delivery under that name, or with `instead_of_plain` of that
-    /// channel, ends in the step in which this one begins.
-    Follow { channel: Channel, name: Arc<str>, after: Option<Position>, instead_of_plain: bool },
-    /// Deliver nothing more under this name.
-    Unfollow { name: Arc<str>, rest: Rest },
-    /// Hold messages back.
-    Pause,
-    /// Let messages go again.
-    Resume,
-    /// Deliver nothing more of any subscription, not even what already waits: another user is here.
-    Forget,
-    /// Ask for a sign of life.
-    Ping,
-    /// End the session with this code.
-    Close(CloseCode),
-}
-
-/// What becomes of the messages that still wait for a subscription when it ends. No such message comes after
-/// the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// The messages go out before anything else is sent, unless messages are held back.
-    Give,
-    /// The messages are thrown away: a replay brings them again, or the client named a later position.
-    Drop,
-}
-
-/// The outcome of a token check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verified {
-    /// The token belongs to this user, who was let in.
-    Known { uid: Uid, expires_in: Option<Duration> },
-    /// The token belongs to nobody.
-    Unknown,
-    /// Nobody could tell whose token it is.
-    Unavailable,
-    /// The token belongs to a user who has as many sessions as allowed.
-    TooManySessions,
-    /// The token belongs to a user whom the back end keeps out for a while.
-    Banned,
-}
-
-/// How a subscription begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Granted {
-    /// With the next message.
-    Plain,
-    /// With the message behind this position. `recovered`: everything after the position that the client
-    /// named follows.
-    Following { position: Position, recovered: bool },
-}
-
-/// The bus or the store failed to prove in time that messages would arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unproved;
 
 /// The state of one conversation.
 #[derive(Debug)]
@@ -142,16 +74,6 @@ enum Login {
     None,
     Active { uid: Uid, expires: Option<Instant> },
     Expired { uid: Uid, renew_by: Instant },
-}
-
-#[derive(Debug)]
-struct Subscription {
-    /// The channel's name as the client calls it.
-    name: Arc<str>,
-    /// The channel itself; several names may stand for it.
-    channel: Channel,
-    /// Whether the messages come with ids.
-    follows: bool,
 }
 
 /// The op that all later frames wait for.
@@ -450,107 +372,6 @@ impl State {
             Ok(()) => effects.push(Effect::Reply(protocol::result(&echo))),
             Err(refused) => self.refuse(refused, &echo, effects),
         }
-    }
-
-    /// Begins a subscription. Returns the op to wait for; none if there is nothing to wait for.
-    fn subscribe(
-        &mut self,
-        name: &Arc<str>,
-        after: After,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Option<(Arc<str>, Channel, Effect)>, Refused> {
-        let Resolved { channel, history: has_history, .. } = self.resolve(name)?;
-        let after = match after {
-            After::Plain => None,
-            After::Now | After::Position(_) if !has_history => {
-                let detail = "this channel keeps no history: subscribe without \"after\"";
-                return Err((ErrorCode::BadRequest, Some(detail)));
-            }
-            After::Now => Some(None),
-            After::Position(position) => Some(Some(position)),
-        };
-        let known = self.index_of(name);
-        let mut instead_of_plain = false;
-        match (known, &after) {
-            (Some(_), None) => return Ok(None),
-            // The old subscription goes on until the new one begins, so that nothing is missing between them.
-            (Some(index), Some(None)) => instead_of_plain = self.is_last_plain(index),
-            // The old subscription ends now: messages of the channel from here on are given behind the named
-            // position.
-            (Some(index), Some(Some(_))) => self.end_subscription(index, Rest::Drop, effects),
-            (None, _) if self.subscriptions.len() >= self.limits.subscriptions => {
-                return Err((ErrorCode::TooManySubscriptions, None));
-            }
-            (None, _) => {}
-        }
-        let effect = match after {
-            None if self.watches(&channel) => {
-                self.subscriptions.push(Subscription { name: Arc::clone(name), channel, follows: false });
-                return Ok(None);
-            }
-            None => Effect::Watch { channel: channel.clone(), has_history },
-            Some(after) => {
-                let (channel, name) = (channel.clone(), Arc::clone(name));
-                Effect::Follow { channel, name, after, instead_of_plain }
-            }
-        };
-        Ok(Some((Arc::clone(name), channel, effect)))
-    }
-
-    fn unsubscribe(&mut self, name: &str, effects: &mut Vec<Effect>) -> Result<(), Refused> {
-        self.resolve(name)?;
-        if let Some(index) = self.index_of(name) {
-            self.end_subscription(index, Rest::Give, effects);
-        }
-        Ok(())
-    }
-
-    fn index_of(&self, name: &str) -> Option<usize> {
-        self.subscriptions.iter().position(|subscription| *subscription.name == *name)
-    }
-
-    /// Returns whether this is the last subscription by which messages of its channel come as they were
-    /// published.
-    fn is_last_plain(&self, index: usize) -> bool {
-        let Subscription { channel, follows, .. } = &self.subscriptions[index];
-        let is_plain = |other: &&Subscription| !other.follows && other.channel == *channel;
-        !follows && self.subscriptions.iter().filter(is_plain).count() == 1
-    }
-
-    fn end_subscription(&mut self, index: usize, rest: Rest, effects: &mut Vec<Effect>) {
-        let last_plain = self.is_last_plain(index);
-        let Subscription { name, channel, follows } = self.subscriptions.swap_remove(index);
-        if follows {
-            effects.push(Effect::Unfollow { name, rest });
-        } else if last_plain {
-            effects.push(Effect::Unwatch { channel, rest });
-        }
-    }
-
-    fn resolve(&self, name: &str) -> Result<Resolved, Refused> {
-        let (uid, expired) = match &self.login {
-            Login::None => (None, false),
-            Login::Active { uid, .. } => (Some(uid), false),
-            Login::Expired { uid, .. } => (Some(uid), true),
-        };
-        match self.rules.resolve(name, uid) {
-            Ok(resolved) if resolved.login && expired => Err((ErrorCode::AuthExpired, None)),
-            Ok(resolved) => Ok(resolved),
-            Err(Refusal::UnknownChannel) => Err((ErrorCode::UnknownChannel, None)),
-            Err(Refusal::NotAuth) => Err((ErrorCode::NotAuth, None)),
-            Err(Refusal::BadName(_)) => {
-                let detail =
-                    "\"channel\", with your uid in it, is too long or has blanks or control characters";
-                Err((ErrorCode::BadRequest, Some(detail)))
-            }
-        }
-    }
-
-    /// Returns whether messages of this channel go to the client as they were published.
-    fn watches(&self, channel: &Channel) -> bool {
-        self.subscriptions
-            .iter()
-            .any(|subscription| !subscription.follows && subscription.channel == *channel)
     }
 
     fn log_in(&mut self, uid: Uid, expires: Option<Instant>, echo: &Echo, effects: &mut Vec<Effect>) {
