@@ -33,7 +33,7 @@ pub enum ErrorCode {
 /// Text that a close frame carries in place of its code's own reason.
 pub(crate) type CloseReason = Option<Arc<str>>;
 
-/// What a client should do after its connection was closed.
+/// Advice to a client after its connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reconnect {
     /// Come back at once.

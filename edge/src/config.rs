@@ -66,7 +66,7 @@ pub struct Config {
     pub forwarded_header: ForwardedHeader,
     /// Sessions of one user on this edge.
     pub sessions_per_user: usize,
-    /// What happens beyond that: `evict-oldest` (4409) or `refuse-newest` (4429).
+    /// The policy beyond `sessions_per_user`: `evict-oldest` (4409) or `refuse-newest` (4429).
     pub session_policy: SessionPolicy,
     /// Names that one session may have subscribed.
     pub max_subscriptions: usize,

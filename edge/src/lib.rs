@@ -101,8 +101,8 @@ use recovery::{Recovery, RecoveryLimits};
 use session::Deps;
 use upgrade::Door;
 
-/// What an edge may need beyond its drain window: the last clients read what waits for them, and the edge
-/// says bye.
+/// The time that an edge may need beyond its drain window: the last clients read what waits for them, and the
+/// edge says bye.
 const LEAVING_GRACE: Duration = Duration::from_secs(5);
 
 /// How long an edge that is being announced lets connections wait rather than refuse them; at least three

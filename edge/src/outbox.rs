@@ -1,4 +1,4 @@
-//! What waits for one session: messages, and the command to close.
+//! The outbox of one session: messages that wait, and the command to close.
 //!
 //! `offer` never waits: above the bound the session is closed as too slow, and all other sessions go on. The
 //! bound is in bytes of memory: a message of 256 KiB is not like a message of 20 bytes, and a thousand

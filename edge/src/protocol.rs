@@ -58,7 +58,7 @@ pub(crate) enum ClientOp {
     Malformed(&'static str),
 }
 
-/// What a subscribing client wants besides new messages.
+/// The wish of a subscribing client besides new messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
     /// Nothing: messages as they were published.

@@ -1,4 +1,4 @@
-//! What the hub and its callers have of a session: its number, its age, and its outbox.
+//! The handle by which the hub and its callers know a session: its number, its age, and its outbox.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

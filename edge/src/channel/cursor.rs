@@ -8,7 +8,7 @@
 
 use shared::history::Epoch;
 
-/// What to do with a live copy.
+/// The step to take with a live copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The copy is the next one.
@@ -19,7 +19,7 @@ pub(crate) enum Step {
     Fetch,
 }
 
-/// What a fetch looks for.
+/// The messages that a fetch looks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) epoch: Epoch,
@@ -165,7 +165,7 @@ impl Cursor {
         }
         // A store that has not come as far as what is wanted does not know whether it exists.
         if tail <= self.last && come >= asked_up_to {
-            // What was wanted up to the question does not exist any more.
+            // Messages that were wanted up to the question do not exist any more.
             self.last = self.last.max(asked_up_to);
         }
         self.settle()
@@ -192,7 +192,7 @@ mod tests {
 
     const EPOCH: Epoch = Epoch(1);
 
-    /// What may happen to the copies of a channel's messages, in a stream that has others in between.
+    /// An event for the copies of a channel's messages, in a stream that has others in between.
     #[derive(Debug, Clone)]
     enum Event {
         /// The next message is stored: one of the channel, whose live copy is on its way, or of another.

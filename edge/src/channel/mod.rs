@@ -31,7 +31,7 @@ use cursor::{Cursor, Step};
 use recoverable::NotWhole;
 use subscribers::{OfSession, Subscribers};
 
-/// What may be done with a live copy.
+/// The trust in a live copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
     /// The copy follows the newest one of its partition.
@@ -72,7 +72,7 @@ pub(crate) struct LiveCopy<'m> {
     pub(crate) trust: Trust,
 }
 
-/// What this edge knows of a stored message that a publisher asks about.
+/// This edge's knowledge of a stored message that a publisher asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// No session here was subscribed when the message came.

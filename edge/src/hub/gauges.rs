@@ -1,4 +1,4 @@
-//! What the hub holds, as gauges.
+//! Gauges of the hub.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use shared::clock::unix_ms;
 
 use super::Hub;
 
-/// What the hub holds, added up at each scrape.
+/// The holdings of the hub, added up at each scrape.
 #[derive(Debug)]
 pub(crate) struct Holdings(pub(crate) Arc<Hub>);
 

@@ -1,4 +1,4 @@
-//! What one session changes in the hub: its user, and its plain subscriptions.
+//! The hub as one session changes it: its user, and its plain subscriptions.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -43,7 +43,7 @@ use sharded::Sharded;
 /// several publishers add to the list at once.
 const MAX_BANS: usize = bans::MAX_BANNED + 1_024;
 
-/// What happens when a user opens one session more than allowed.
+/// The policy when a user opens one session more than allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -64,7 +64,7 @@ pub(crate) struct SessionLimits {
     pub(crate) watermark: usize,
     /// Sessions of one user.
     pub(crate) per_user: usize,
-    /// What happens beyond the sessions of one user.
+    /// The policy beyond the sessions of one user.
     pub(crate) policy: SessionPolicy,
 }
 

@@ -24,7 +24,7 @@ const AT_ONCE: usize = 64;
 /// How long the store may lack a message that is said to be stored.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is still missing after a page.
+/// The state of a fetch after a page.
 enum Taken {
     /// Nothing is missing any more.
     All,

@@ -4,7 +4,7 @@
 //! missing, and the tails of the channels here need not be compared. The tracker is also the source of fresh
 //! positions for channels in which nothing happens.
 
-/// What was heard of one partition, and how often messages may have been missed.
+/// The sequences that were heard of one partition, and how often messages may have been missed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct GapTracker {
     /// The highest sequence that was heard of.

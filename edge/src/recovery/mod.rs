@@ -58,7 +58,7 @@ const SHORT_PAUSE: Duration = Duration::from_millis(10);
 /// Reads at a time for channels with gaps, over all partitions.
 const FETCHES: usize = 64;
 
-/// What the feed, the sessions and the sweep share of recovery.
+/// The deps of recovery, shared by the feed, the sessions and the sweep.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     history: History,
@@ -91,7 +91,7 @@ impl ReadSlots {
     }
 }
 
-/// What was heard of one partition in one epoch.
+/// The view of one partition in one epoch.
 #[derive(Debug, Default)]
 struct PartitionView {
     epoch: Option<Epoch>,

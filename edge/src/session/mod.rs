@@ -50,11 +50,11 @@ const BATCH_BYTES: usize = 64 << 10;
 const SILENCE_LOOKS: f64 = 0.25;
 /// How long a client may take to read its last frames.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
-/// The same for a client that was too slow. Such a client costs next to nothing by then, and should learn why
-/// its session ends. An edge that leaves does not wait as long.
+/// How long a client that was too slow may take for that. Such a client costs next to nothing by then, and
+/// should learn why its session ends. An edge that leaves does not wait as long.
 const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What all sessions of an edge share.
+/// The deps that all sessions of an edge share.
 #[derive(Debug)]
 pub(crate) struct Deps {
     pub(crate) rules: Arc<Rules>,

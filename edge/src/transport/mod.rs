@@ -44,7 +44,7 @@ const LEFTOVER_BYTES: usize = 64 << 10;
 /// How often to look whether the client has taken what the system holds.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What happened on the socket.
+/// An event on the socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A frame came from the client.

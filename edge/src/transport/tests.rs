@@ -64,7 +64,7 @@ async fn a_message_may_come_in_many_frames_but_not_in_any_number() {
     client.write_all(&[masked(0x01, b""), masked(0x00, b"").repeat(MOST)].concat()).await.unwrap();
     let violation = Event::Frame(Incoming::violation(CloseCode::TooManyOps));
     assert_eq!(event(&mut transport).await, violation);
-    // What came with the upgrade counts, too.
+    // Bytes that came with the upgrade count, too.
     let (stream, mut client) = duplex(1 << 16);
     let head = [masked(0x01, b""), masked(0x00, b"").repeat(MOST - 1)].concat();
     let mut transport = Transport::new(stream, &head, 4096);

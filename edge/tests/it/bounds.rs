@@ -1,4 +1,4 @@
-//! The bounds of one session and of one user: whoever reaches a bound is told, and each refusal is counted.
+//! The bounds of one session and of one user: a client learns which one it reached, and each refusal counts.
 
 use tokio_tungstenite::tungstenite::Message;
 

@@ -32,7 +32,7 @@ async fn narrow(world: &World, site: &Site) -> Option<Device> {
 
 /// A device that subscribes over TLS and then never reads.
 async fn deaf(world: &World, site: &Site) -> Device {
-    let mut device = narrow(world, site).await.expect("there is room");
+    let mut device = narrow(world, site).await.expect("there is a free slot");
     device.send(Message::text(r#"{"op":"subscribe","channel":"@broadcast"}"#)).await.unwrap();
     device
 }

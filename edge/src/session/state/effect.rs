@@ -1,4 +1,4 @@
-//! What goes between the conversation and the session's task: effects, and their outcomes.
+//! Effects of the conversation on the session's task, and their outcomes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use shared::ids::{Channel, Uid};
 
 use crate::code::{CloseCode, ErrorCode};
 
-/// What the session's task must do.
+/// An action that the session's task must carry out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Send this text, behind all that was said before.
     Reply(Cow<'static, str>),
     /// Send this error text, which says what was refused and why.
     Error(ErrorCode, Cow<'static, str>),
-    /// Check the token and take the session in under its user; then [`State::on_verified`](super::State::on_verified).
+    /// Check the token and take the session in under its user; then [`super::State::on_verified`].
     Verify { token: Secret },
-    /// Deliver this channel from now on; then [`State::on_subscribed`](super::State::on_subscribed). `has_history`: stored messages
+    /// Deliver this channel from now on; then [`super::State::on_subscribed`]. `has_history`: stored messages
     /// count too.
     Watch { channel: Channel, has_history: bool },
     /// Deliver this channel no longer.
     Unwatch { channel: Channel, rest: Rest },
     /// Deliver this channel under this name with ids, after this position or from now on; then
-    /// [`State::on_subscribed`](super::State::on_subscribed). The earlier delivery under that name, or with `instead_of_plain` of that
-    /// channel, ends in the step in which this one begins.
+    /// [`super::State::on_subscribed`]. The earlier delivery under that name, or with `instead_of_plain` of
+    /// that channel, ends in the step in which this one begins.
     Follow { channel: Channel, name: Arc<str>, after: Option<Position>, instead_of_plain: bool },
     /// Deliver nothing more under this name.
     Unfollow { name: Arc<str>, rest: Rest },
@@ -42,7 +42,7 @@ pub(crate) enum Effect {
     Close(CloseCode),
 }
 
-/// What becomes of the messages that still wait for a subscription when it ends. No such message comes after
+/// Decides about the messages that still wait for a subscription when it ends. No such message comes after
 /// the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rest {

@@ -53,7 +53,7 @@ fn after_the_close_nothing_comes_out() {
     assert_eq!(talk.after(3_600 * SECOND), []);
 }
 
-/// What may happen to a session.
+/// A step of a session.
 #[derive(Debug, Clone)]
 enum Step {
     Says(&'static str),

@@ -1,4 +1,4 @@
-//! What happens when nothing happens.
+//! Timers: the effects of time alone.
 
 use super::*;
 
@@ -56,7 +56,7 @@ fn time_in_which_the_process_did_not_run_counts_against_nobody() {
     let mut talk = Talk::of("1");
     talk.now += 3_600 * SECOND;
     talk.state.on_asleep(3_600 * SECOND);
-    assert_eq!(talk.after(Duration::ZERO), [Effect::Ping], "whoever was asked nothing owes no answer");
+    assert_eq!(talk.after(Duration::ZERO), [Effect::Ping], "a client that was asked nothing owes no answer");
     assert_eq!(talk.after(60 * SECOND), [Effect::Close(CloseCode::Silent)]);
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Op {
     Unsubscribe(&'static str),
 }
 
-/// What happened, for the model.
+/// The record of what happened, for the model.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     pub(super) ops: Vec<Op>,
@@ -79,7 +79,7 @@ pub(super) struct View {
     pub(super) lacks: bool,
 }
 
-/// What the client may be sent next.
+/// Decides which text the client may be sent next.
 pub(super) struct Reader<'s> {
     pub(super) script: &'s Script,
     pub(super) user: Option<&'static str>,
