@@ -1,4 +1,4 @@
-//! The command line of `message-center bench`, and what follows from it.
+//! The command line of `message-center bench`, and the values that follow from several flags.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,26 +9,27 @@ use serde::Serialize;
 use crate::stamp;
 use crate::target::Target;
 
-/// Where a server is if nothing else is said.
+/// The default URLs of a server.
 const URL: &str = "ws://127.0.0.1:6790/message-center";
 const PUBLISH: &str = "http://127.0.0.1:6789";
-/// Connections of an open loop over HTTP: how many publishes may be without an answer before others wait.
+/// Connections of an open loop over HTTP: the number of publishes without an answer before further ones wait.
 const HTTP_CONNECTIONS: u16 = 64;
 const WS_CONNECTIONS: u16 = 4;
-/// Messages without an answer on one WebSocket; the default of `publisher_api.max_in_flight_per_socket`.
+/// The most messages without an answer on one WebSocket; the default of
+/// `publisher_api.max_in_flight_per_socket`.
 const WINDOW: usize = 256;
 
-/// How the tool publishes in time.
+/// When the tool publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// At a constant rate; latency counts from when a message was to be sent
+    /// At a constant rate; latency counts from the moment at which a message was due
     Open,
-    /// So many in flight; the next as soon as one is answered
+    /// With a constant number in flight; each answer starts the next message
     Closed,
 }
 
-/// Over what the tool publishes.
+/// The transport over which the tool publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
@@ -38,7 +39,7 @@ pub enum Transport {
     Ws,
 }
 
-/// To whom the tool publishes.
+/// The channels to which the tool publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fanout {
@@ -48,7 +49,7 @@ pub enum Fanout {
     Broadcast,
 }
 
-/// Where the server that the tool starts keeps the history of channels.
+/// Where the server that the tool starts stores the history of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Store {
@@ -56,7 +57,7 @@ pub enum Store {
     None,
     /// In memory, until the server ends
     Memory,
-    /// On disk, synced before a publish is answered
+    /// On disk, synced before each publish is answered
     Strict,
     /// On disk, synced within a second
     Relaxed,
@@ -70,20 +71,20 @@ pub enum Store {
 pub enum Spawn {
     /// Everything in one process
     Standalone,
-    /// Bus, edge, publisher-api and auth-adapter as processes
+    /// Bus, edge, publisher-api and auth-adapter in processes of their own
     Apart,
 }
 
-/// What `message-center bench` takes.
+/// The flags of `message-center bench`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Start a server on free ports, with raised limits, and measure that
+    /// Start a server on free ports, with raised limits, and measure that server
     #[arg(long, value_enum, value_name = "HOW", conflicts_with_all = ["url", "publish", "pid"])]
     pub(crate) spawn: Option<Spawn>,
-    /// History of the channels of that server; a folder is made for it, and removed
+    /// Where the server of --spawn stores history; a folder is made and removed if need be
     #[arg(long, value_enum, default_value_t = Store::None, requires = "spawn")]
     pub(crate) store: Store,
-    /// Set a key of the server that --spawn starts: --set edge.outbox=1MiB (repeatable)
+    /// Key of the configuration of the server of --spawn, e.g. --set edge.outbox=1MiB (repeatable)
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "spawn")]
     pub(crate) set: Vec<String>,
     /// Where devices connect [default: ws://127.0.0.1:6790/message-center]
@@ -92,70 +93,72 @@ pub struct Args {
     /// Where back ends publish [default: http://127.0.0.1:6789]
     #[arg(long, value_name = "URL")]
     pub(crate) publish: Option<Target>,
-    /// Key for publishing: name:secret, or a secret alone; may stand in --publish too
+    /// Key for publishing: name:secret, or a secret alone; --publish may hold it instead
     #[arg(long, value_name = "KEY")]
     pub(crate) key: Option<String>,
-    /// Process of the server on this machine, for processor time and memory (repeatable)
+    /// Process of the server on this machine whose processor time and memory to measure (repeatable)
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Vec<u32>,
     /// Sessions to open
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) sessions: u64,
-    /// Client processes to spread them over
+    /// Client processes to spread the sessions over
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub(crate) processes: u64,
-    /// Users to spread the sessions over [default: one for each session]
+    /// Users to spread the sessions over [default: one per session]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) users: Option<u64>,
-    /// Tokens of the users; {uid} is 1, 2, 3 ...
+    /// Tokens of the users; {uid} becomes 1, 2, 3 ...
     #[arg(long, default_value = "user-{uid}", value_name = "TEXT")]
     pub(crate) token_template: String,
-    /// Connections a second; 0: as fast as they come up
+    /// Connections opened per second; 0: as fast as the server accepts them
     #[arg(long, default_value_t = 1_000, value_name = "RATE", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pub(crate) ramp: u64,
-    /// Source addresses 127.0.0.1, 127.0.0.2 ... to connect from [default: as many as the ports need]
+    /// Source addresses to connect from: 127.0.0.1, 127.0.0.2 ... [default: as many as the sessions need
+    /// ports]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=254))]
     pub(crate) sources: Option<u8>,
-    /// How messages are timed
+    /// When messages are sent
     #[arg(long, value_enum, default_value_t = Mode::Open)]
     pub(crate) mode: Mode,
-    /// How messages are published
+    /// Transport for publishing
     #[arg(long, value_enum, default_value_t = Transport::Http)]
     pub(crate) via: Transport,
-    /// To whom
+    /// Channels to publish to
     #[arg(long, value_enum, default_value_t = Fanout::User)]
     pub(crate) fanout: Fanout,
-    /// Messages a second, with --mode open
+    /// Messages per second, with --mode open
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) rate: u64,
     /// Messages in flight, with --mode closed
     #[arg(long, default_value_t = 64, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=16_384))]
     pub(crate) in_flight: u16,
-    /// Publishing connections [default: 64 over HTTP, 4 over WebSocket; closed over HTTP: one for each in flight]
+    /// Publishing connections [default: 64 over HTTP, 4 over WebSocket; closed over HTTP: as many as
+    /// --in-flight]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=16_384))]
     pub(crate) connections: Option<u16>,
-    /// Sessions subscribe so that messages have ids and can be recovered; the channels need history
+    /// Subscribe so that messages come with ids and can be recovered; the channels need history
     #[arg(long)]
     pub(crate) recover: bool,
     /// How long to publish
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub(crate) duration: Duration,
-    /// Bytes of a message; at least 52, which hold what the receivers check
+    /// Bytes per message; at least 52, since the receivers check a stamp of 52 bytes
     #[arg(long, default_value_t = 128, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(stamp::LENGTH as i64..=1 << 20))]
     pub(crate) payload: u32,
-    /// How long to leave the sessions idle before their memory is measured
+    /// How long the sessions stay idle before memory is measured
     #[arg(long, default_value = "2s", value_parser = duration)]
     pub(crate) idle: Duration,
     /// How long to wait for answers and messages after the last publish
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub(crate) settle: Duration,
-    /// What sessions subscribe to, and what is published to, with --fanout broadcast
+    /// With --fanout broadcast: the name that sessions subscribe to, and the channel to publish to
     #[arg(long, default_value = "@broadcast=broadcast", value_name = "NAME=CHANNEL", value_parser = pair)]
     pub(crate) channel: (String, String),
     /// Write the report as JSON to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Be a client process of the tool
+    /// Run as a client process of the tool
     #[arg(long, hide = true)]
     pub(crate) worker: bool,
 }
@@ -176,10 +179,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Args {
-    /// What can only be said of all flags together.
+    /// Checks the flags together.
     ///
     /// # Errors
-    /// They do not go together; says what to do.
+    /// Fails if flags exclude each other; the text says what to do.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.duration.is_zero() {
             return Err("--duration must be above zero".into());
@@ -229,11 +232,11 @@ impl Args {
 
     pub(crate) fn publisher(&self) -> Target {
         let usual = || PUBLISH.parse().expect("the default is a URL");
-        // Who copies the whole URL of the call means the same.
+        // A caller may copy the whole URL of the publish call.
         self.publish.clone().map_or_else(usual, |url| url.without("/v1/mesh/publish"))
     }
 
-    /// Publishing connections.
+    /// Returns the number of publishing connections.
     pub(crate) fn connections(&self) -> u16 {
         let usual = match (self.mode, self.via) {
             (Mode::Open, Transport::Http) => HTTP_CONNECTIONS,
@@ -244,7 +247,7 @@ impl Args {
         self.connections.unwrap_or(usual)
     }
 
-    /// Messages without an answer that each connection may have. Over HTTP a connection has one.
+    /// Returns how many messages without an answer each connection may have. Over HTTP a connection has one.
     pub(crate) fn window(&self) -> usize {
         match (self.mode, self.via) {
             (_, Transport::Http) => 1,
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_told() {
+    fn flags_that_exclude_each_other_are_refused_with_a_reason() {
         for (line, why) in [
             ("--duration 0s", "above zero"),
             ("--duration 3", "30s"),

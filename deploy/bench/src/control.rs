@@ -1,4 +1,5 @@
-//! What the tool and its client processes say to each other: a JSON object a line, over standard input and output.
+//! The messages between the tool and its client processes: JSON, one object per line, over standard input and
+//! output.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,21 +9,21 @@ use serde::{Deserialize, Serialize};
 use crate::latency::Recorded;
 use crate::sequence::Sent;
 
-/// What was published: by channel, and there by publishing connection. Channel 0 is the broadcast, others are the
-/// users' own.
+/// The published messages by channel, and within a channel by publishing connection. Channel 0 is the
+/// broadcast channel; channel `n` is that of user `n`.
 pub(crate) type Ledger = BTreeMap<u64, Vec<Sent>>;
 
-/// To a client process.
+/// An instruction to a client process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Order {
-    /// Open these sessions, and say so when all are open or refused.
+pub(crate) enum Instruction {
+    /// Open these sessions, and report when all are open or refused.
     Open(Open),
-    /// Close all sessions, and say so.
+    /// Close all sessions, and report.
     Close,
-    /// This was published: wait for what is missing, at most so long, and report.
+    /// Wait for the missing messages of the ledger, at most for the given time, and report.
     Finish {
-        /// What was published.
+        /// The messages that were published.
         ledger: Ledger,
         /// How long to wait, in milliseconds.
         settle_ms: u64,
@@ -34,25 +35,25 @@ pub(crate) enum Order {
 pub(crate) struct Open {
     /// The URL of the edge.
     pub(crate) url: String,
-    /// Its address.
+    /// The address of the edge.
     pub(crate) address: SocketAddr,
-    /// What stands in a message of this run.
+    /// The number that the messages of this run carry.
     pub(crate) run: u32,
-    /// Number of the first session; the first of all is 0.
+    /// The number of the first session to open; the first session of the run has number 0.
     pub(crate) first: u64,
-    /// How many sessions.
+    /// How many sessions to open.
     pub(crate) sessions: u64,
-    /// How many users there are in all; session `n` is user `n % users + 1`.
+    /// How many users the run has; session `n` logs in as user `n % users + 1`.
     pub(crate) users: u64,
     /// The token, with `{uid}` where the user's number stands.
     pub(crate) token: String,
-    /// What each session subscribes to.
+    /// The name to which each session subscribes.
     pub(crate) subscribe: String,
     /// Whether messages are to have ids.
     pub(crate) recover: bool,
-    /// Whether that is the same channel for all.
+    /// Whether all sessions subscribe to the same channel.
     pub(crate) broadcast: bool,
-    /// Connections a second; 0: as fast as they come up.
+    /// Connections per second; 0: as fast as the server accepts them.
     pub(crate) ramp: u64,
     /// Source addresses on loopback to use in turn; 0: the system's choice.
     pub(crate) sources: u8,
@@ -60,17 +61,17 @@ pub(crate) struct Open {
     pub(crate) patience_ms: u64,
 }
 
-/// From a client process.
+/// A report of a client process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Event {
-    /// How far it is; about four times a second.
+    /// The counts so far, about four times a second.
     Progress(Progress),
     /// Every session is open or refused.
     Opened(Opened),
     /// No session is left.
     Closed,
-    /// The end.
+    /// All sessions have ended; the final counts.
     Finished(Box<Finished>),
 }
 
@@ -79,45 +80,46 @@ pub(crate) enum Event {
 pub(crate) struct Progress {
     /// Sessions that are open.
     pub(crate) open: u64,
-    /// Messages that came.
+    /// Messages that arrived.
     pub(crate) received: u64,
     /// Sessions that ended although nobody closed them.
     pub(crate) gone: u64,
 }
 
-/// How opening went.
+/// The outcome of opening sessions.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Opened {
     /// Sessions that are subscribed.
     pub(crate) open: u64,
-    /// Those that are not, by reason.
+    /// Sessions that could not be opened, by reason.
     pub(crate) refused: BTreeMap<String, u64>,
-    /// TCP and upgrade.
+    /// Times from the TCP connect until the upgrade was answered.
     pub(crate) handshake: Recorded,
-    /// From the token to the answer.
+    /// Times from sending the token until the answer.
     pub(crate) login: Recorded,
-    /// When the first began and the last was open.
+    /// When the first session began to open, in nanoseconds of the run's clock.
     pub(crate) began: u64,
+    /// When the last session was open, in nanoseconds of the run's clock.
     pub(crate) ended: u64,
 }
 
-/// What came.
+/// The final counts of a client process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Finished {
     /// Messages of this run.
     pub(crate) received: u64,
-    /// Messages that were sent for certain and did not come.
+    /// Messages that were certainly sent and did not arrive.
     pub(crate) lost: u64,
-    /// Messages that came again.
+    /// Messages that arrived again.
     pub(crate) duplicates: u64,
-    /// Messages that came behind a later one of the same publishing connection.
+    /// Messages that arrived after a later message of the same publishing connection.
     pub(crate) reordered: u64,
-    /// Messages that are not of this run.
+    /// Messages of other runs or publishers.
     pub(crate) foreign: u64,
     /// Sessions that ended although nobody closed them, by reason.
     pub(crate) gone: BTreeMap<String, u64>,
-    /// From when a message was to be sent until it came.
+    /// Times from the moment at which a message was due until it arrived.
     pub(crate) delivery: Recorded,
-    /// When the last message came.
+    /// When the last message arrived, in nanoseconds of the run's clock.
     pub(crate) last: u64,
 }

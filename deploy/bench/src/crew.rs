@@ -1,6 +1,8 @@
-//! The client processes, from the tool's side: started, given orders, heard, and ended.
+//! The client processes, seen from the tool: starts them, gives them instructions, gathers their events, ends
+//! them.
 //!
-//! They are processes of their own group, so that Ctrl-C reaches the tool alone, which then ends them in order.
+//! Each client process has a process group of its own, so that Ctrl-C reaches the tool alone. The tool then
+//! ends the client processes in order.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,9 +15,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::control::{Event, Order, Progress};
+use crate::control::{Event, Instruction, Progress};
 
-/// Events that may wait to be heard, of all processes.
+/// Events of all processes that may wait to be read.
 const EVENTS: usize = 1_024;
 /// How long a client process may take to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -23,9 +25,15 @@ const GRACE: Duration = Duration::from_secs(5);
 /// All client processes.
 pub(crate) struct Crew {
     workers: Vec<Worker>,
-    events: mpsc::Receiver<(usize, Option<Event>)>,
+    events: mpsc::Receiver<WorkerEvent>,
     progress: Arc<Mutex<Vec<Progress>>>,
     readers: Drain,
+}
+
+/// An event and the number of its process. No event: the output of the process ended.
+struct WorkerEvent {
+    worker: usize,
+    event: Option<Event>,
 }
 
 struct Worker {
@@ -35,10 +43,10 @@ struct Worker {
 }
 
 impl Crew {
-    /// Starts so many processes of this program.
+    /// Starts `processes` client processes of this program.
     ///
     /// # Errors
-    /// It can't be started.
+    /// Fails if the program can't be started.
     pub(crate) fn start(processes: u64) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("the path of this program")?;
         let readers = Drain::new();
@@ -67,19 +75,22 @@ impl Crew {
         self.workers.iter().map(|worker| worker.pid).collect()
     }
 
-    /// What all processes said last, together, whenever it is called.
+    /// Returns a function that adds up the latest progress of all processes.
     pub(crate) fn progress(&self) -> impl Fn() -> Progress + Send + Sync + use<> {
         let progress = Arc::clone(&self.progress);
         move || total(&progress)
     }
 
-    /// Gives each process an order, and gathers one event of each.
+    /// Gives each process an instruction, and gathers one event of each.
     ///
     /// # Errors
-    /// A process ended.
-    pub(crate) async fn ask(&mut self, order: impl Fn(u64) -> Order) -> anyhow::Result<Vec<Event>> {
+    /// Fails if a process ended.
+    pub(crate) async fn ask(
+        &mut self,
+        instruction: impl Fn(u64) -> Instruction,
+    ) -> anyhow::Result<Vec<Event>> {
         for (number, worker) in (0..).zip(&mut self.workers) {
-            let mut line = serde_json::to_vec(&order(number)).context("an order")?;
+            let mut line = serde_json::to_vec(&instruction(number)).context("an instruction")?;
             line.push(b'\n');
             worker.input.write_all(&line).await.context("a client process does not listen")?;
             worker.input.flush().await.context("a client process does not listen")?;
@@ -87,9 +98,9 @@ impl Crew {
         let mut events = Vec::with_capacity(self.workers.len());
         while events.len() < self.workers.len() {
             match self.events.recv().await {
-                Some((_, Some(event))) => events.push(event),
-                Some((number, None)) => {
-                    let status = timeout(GRACE, self.workers[number].child.wait()).await;
+                Some(WorkerEvent { event: Some(event), .. }) => events.push(event),
+                Some(WorkerEvent { worker, event: None }) => {
+                    let status = timeout(GRACE, self.workers[worker].child.wait()).await;
                     bail!("a client process ended: {status:?}");
                 }
                 None => bail!("the client processes ended"),
@@ -102,14 +113,14 @@ impl Crew {
     pub(crate) async fn end(self) {
         let mut children = Vec::new();
         for worker in self.workers {
-            // The end of its input is the end of a client process.
+            // A client process ends when its standard input does.
             drop(worker.input);
             children.push(worker.child);
         }
         drop(self.events);
         for mut child in children {
             if timeout(GRACE, child.wait()).await.is_err() {
-                // It is killed when dropped.
+                // Dropping the child kills it.
                 eprintln!("a client process did not end by itself");
             }
         }
@@ -126,21 +137,21 @@ fn total(progress: &Mutex<Vec<Progress>>) -> Progress {
     })
 }
 
-/// Hears one process until its output ends.
+/// Reads the events of one process until its output ends.
 async fn listen(
-    number: usize,
+    worker: usize,
     output: ChildStdout,
-    events: mpsc::Sender<(usize, Option<Event>)>,
+    events: mpsc::Sender<WorkerEvent>,
     progress: Arc<Mutex<Vec<Progress>>>,
 ) {
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
             Ok(Event::Progress(now)) => {
-                progress.lock().unwrap_or_else(PoisonError::into_inner)[number] = now;
+                progress.lock().unwrap_or_else(PoisonError::into_inner)[worker] = now;
             }
             Ok(event @ (Event::Opened(_) | Event::Closed | Event::Finished(_))) => {
-                if events.send((number, Some(event))).await.is_err() {
+                if events.send(WorkerEvent { worker, event: Some(event) }).await.is_err() {
                     return;
                 }
             }
@@ -150,6 +161,6 @@ async fn listen(
             }
         }
     }
-    // Nobody may want to know any more.
-    let _ = events.send((number, None)).await;
+    // The receiver is gone if the crew ends already.
+    let _ = events.send(WorkerEvent { worker, event: None }).await;
 }

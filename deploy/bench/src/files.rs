@@ -1,16 +1,16 @@
-//! The limit of open files: raised as far as the system lets, and checked before the first connection.
+//! The limit of open files: raises it as far as the system allows, and checks it before the first connection.
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a process needs besides its connections.
+/// Open files that a process needs besides its connections.
 const OTHERS: u64 = 64;
 
-/// Raises the soft limit of this process, and of those it starts, to the hard one. Returns the limit; none: there is
-/// no limit.
+/// Raises the soft limit of this process to the hard limit; processes that it starts inherit that. Returns
+/// the limit, or `None` if there is no limit.
 ///
 /// # Errors
-/// The system refuses.
+/// Fails if the system refuses.
 pub(crate) fn raise() -> anyhow::Result<Option<u64>> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
@@ -18,10 +18,11 @@ pub(crate) fn raise() -> anyhow::Result<Option<u64>> {
     Ok(maximum)
 }
 
-/// Checks that client processes, and a server that the tool starts, can hold their sessions.
+/// Checks that the limit suffices for the client processes, the publishing connections, and a server of the
+/// tool.
 ///
 /// # Errors
-/// They can't; says what to do.
+/// Fails if the limit is too low; the text says what to do.
 pub(crate) fn check(
     limit: Option<u64>,
     sessions: u64,
@@ -43,7 +44,7 @@ pub(crate) fn check(
         "--connections {connections} needs {publisher} open files, and the hard limit is {limit}: use fewer, or raise the \
          limit (as root: ulimit -Hn {publisher})"
     );
-    // The server in one process also holds the connections of publishers and its own.
+    // A server in one process also holds the publishing connections and connections of its own.
     let server = sessions + connections + 2 * OTHERS;
     ensure!(
         !spawn || server <= limit,
@@ -59,15 +60,15 @@ mod tests {
 
     #[test]
     fn too_low_a_limit_says_what_to_do() {
-        let fault = |sessions, processes, connections, spawn| {
+        let checked = |sessions, processes, connections, spawn| {
             check(Some(1_024), sessions, processes, connections, spawn).map_err(|error| error.to_string())
         };
-        assert_eq!(fault(900, 1, 10, false), Ok(()));
-        let error = fault(2_000, 1, 10, false).unwrap_err();
+        assert_eq!(checked(900, 1, 10, false), Ok(()));
+        let error = checked(2_000, 1, 10, false).unwrap_err();
         assert!(error.contains("--processes 3") && error.contains("ulimit -Hn 2064"), "{error}");
-        assert_eq!(fault(2_000, 3, 10, false), Ok(()), "what it says helps");
-        assert!(fault(2_000, 3, 10, true).unwrap_err().contains("fewer --sessions"));
-        assert!(fault(10, 1, 1_000, false).unwrap_err().contains("--connections 1000"));
+        assert_eq!(checked(2_000, 3, 10, false), Ok(()), "what it says helps");
+        assert!(checked(2_000, 3, 10, true).unwrap_err().contains("fewer --sessions"));
+        assert!(checked(10, 1, 1_000, false).unwrap_err().contains("--connections 1000"));
         assert!(check(None, u64::MAX / 2, 1, 1, true).is_ok());
     }
 

@@ -1,14 +1,14 @@
-//! WebSocket frames as a client writes and reads them, without a buffer for sockets that are idle.
+//! WebSocket frames (RFC 6455) as a client writes and reads them, without a buffer for idle sockets.
 //!
-//! Pure. A client must mask; a mask of zeros is legal and costs nothing here, and the server takes it off all the same.
-//! Message centers send whole, unmasked frames; anything else is a fault that says so.
+//! Pure. A client must mask its frames. A mask of zeros is legal and costs nothing here, while the server's
+//! work stays the same. Message centers send whole, unmasked frames; every other frame is an error.
 
 use std::fmt;
 
-/// The largest frame that is taken.
+/// The largest payload that the reader accepts, in bytes.
 const LARGEST: u64 = 64 << 20;
 
-/// What a frame is.
+/// The opcode of a frame (RFC 6455, section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opcode {
     Text,
@@ -41,9 +41,9 @@ impl Opcode {
     }
 }
 
-/// Why what came can't be read.
+/// The reason why bytes can't be read as frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum FrameError {
     /// Reserved bits, an unknown opcode, or a masked frame.
     NotWebSocket,
     /// A fragment.
@@ -52,7 +52,7 @@ pub(crate) enum Fault {
     TooLarge,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotWebSocket => "the server sent a frame that no WebSocket server sends",
@@ -62,7 +62,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Puts a whole frame behind `out`.
+/// Appends a whole frame to `out`.
 pub(crate) fn write(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.push(0x80 | opcode.number());
     match payload.len() {
@@ -80,23 +80,23 @@ pub(crate) fn write(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// The code of a close frame's payload; 1005 if it has none.
+/// Returns the code in the payload of a close frame, or 1005 if it has none (RFC 6455, section 7.4.1).
 pub(crate) fn close_code(payload: &[u8]) -> u16 {
     payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
 }
 
-/// Takes frames out of what comes, in whatever pieces it comes.
+/// Reads frames from bytes that arrive in pieces of any size.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     partial: Vec<u8>,
 }
 
 impl Reader {
-    /// Calls `on` for each frame that is whole now.
+    /// Adds bytes, and calls `on` for each frame that is complete.
     ///
     /// # Errors
-    /// What came can't be read; nothing that follows can.
-    pub(crate) fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Opcode, &[u8])) -> Result<(), Fault> {
+    /// Fails if the bytes are no frames. The reader is of no use afterwards.
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Opcode, &[u8])) -> Result<(), FrameError> {
         if self.partial.is_empty() {
             let used = frames(bytes, &mut on)?;
             self.partial.extend_from_slice(&bytes[used..]);
@@ -105,7 +105,7 @@ impl Reader {
         self.partial.extend_from_slice(bytes);
         let used = frames(&self.partial, &mut on)?;
         if used == self.partial.len() {
-            // Whatever a large frame took is given back.
+            // Frees the memory of a large frame.
             self.partial = Vec::new();
         } else {
             self.partial.drain(..used);
@@ -114,10 +114,19 @@ impl Reader {
     }
 }
 
-/// Reads the whole frames at the beginning; returns how many bytes they take.
-fn frames(bytes: &[u8], on: &mut impl FnMut(Opcode, &[u8])) -> Result<usize, Fault> {
+/// The header of a frame.
+struct Header {
+    opcode: Opcode,
+    /// Length of the header, in bytes: the payload starts there.
+    start: usize,
+    /// Length of the payload, in bytes.
+    length: usize,
+}
+
+/// Reads the complete frames at the beginning of `bytes`. Returns how many bytes these frames have.
+fn frames(bytes: &[u8], on: &mut impl FnMut(Opcode, &[u8])) -> Result<usize, FrameError> {
     let mut used = 0;
-    while let Some((opcode, start, length)) = head(&bytes[used..])? {
+    while let Some(Header { opcode, start, length }) = header(&bytes[used..])? {
         let Some(payload) = bytes.get(used + start..used + start + length) else { break };
         on(opcode, payload);
         used += start + length;
@@ -125,16 +134,16 @@ fn frames(bytes: &[u8], on: &mut impl FnMut(Opcode, &[u8])) -> Result<usize, Fau
     Ok(used)
 }
 
-/// Opcode, length of the head and length of the payload, once the head is whole.
-fn head(bytes: &[u8]) -> Result<Option<(Opcode, usize, usize)>, Fault> {
+/// Reads the header at the beginning of `bytes`, once it is complete.
+fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
     if first & 0x70 != 0 || second & 0x80 != 0 {
-        return Err(Fault::NotWebSocket);
+        return Err(FrameError::NotWebSocket);
     }
     if first & 0x80 == 0 || first & 0x0f == 0 {
-        return Err(Fault::Fragment);
+        return Err(FrameError::Fragment);
     }
-    let opcode = Opcode::of(first & 0x0f).ok_or(Fault::NotWebSocket)?;
+    let opcode = Opcode::of(first & 0x0f).ok_or(FrameError::NotWebSocket)?;
     let (start, length) = match second {
         126 => match rest.first_chunk() {
             Some(length) => (4, u64::from(u16::from_be_bytes(*length))),
@@ -147,10 +156,10 @@ fn head(bytes: &[u8]) -> Result<Option<(Opcode, usize, usize)>, Fault> {
         length => (2, u64::from(length)),
     };
     if length > LARGEST {
-        return Err(Fault::TooLarge);
+        return Err(FrameError::TooLarge);
     }
-    let length = usize::try_from(length).map_err(|_| Fault::TooLarge)?;
-    Ok(Some((opcode, start, length)))
+    let length = usize::try_from(length).map_err(|_| FrameError::TooLarge)?;
+    Ok(Some(Header { opcode, start, length }))
 }
 
 #[cfg(test)]
@@ -158,7 +167,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As a server writes it.
+    /// Returns a frame as a server writes it.
     fn unmasked(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         write(&mut frame, opcode, payload);
@@ -191,22 +200,22 @@ mod tests {
         }
 
         #[test]
-        fn rubbish_is_a_fault_and_no_panic(bytes: Vec<u8>) {
+        fn rubbish_is_an_error_and_no_panic(bytes: Vec<u8>) {
             let _ = Reader::default().feed(&bytes, |_, _| {});
         }
     }
 
     #[test]
-    fn what_no_message_center_sends_is_named() {
-        for (bytes, fault) in [
-            (&[0xc1_u8, 0][..], Fault::NotWebSocket),
-            (&[0x81, 0x80, 0, 0, 0, 0], Fault::NotWebSocket),
-            (&[0x83, 0], Fault::NotWebSocket),
-            (&[0x01, 0], Fault::Fragment),
-            (&[0x80, 0], Fault::Fragment),
-            (&[0x82, 127, 1, 0, 0, 0, 0, 0, 0, 0], Fault::TooLarge),
+    fn frames_that_no_message_center_sends_are_errors() {
+        for (bytes, error) in [
+            (&[0xc1_u8, 0][..], FrameError::NotWebSocket),
+            (&[0x81, 0x80, 0, 0, 0, 0], FrameError::NotWebSocket),
+            (&[0x83, 0], FrameError::NotWebSocket),
+            (&[0x01, 0], FrameError::Fragment),
+            (&[0x80, 0], FrameError::Fragment),
+            (&[0x82, 127, 1, 0, 0, 0, 0, 0, 0, 0], FrameError::TooLarge),
         ] {
-            assert_eq!(Reader::default().feed(bytes, |_, _| {}), Err(fault), "{bytes:?}");
+            assert_eq!(Reader::default().feed(bytes, |_, _| {}), Err(error), "{bytes:?}");
         }
     }
 

@@ -1,6 +1,8 @@
-//! As much HTTP/1.1 as a publisher and a WebSocket handshake need: write a request, read a head and a body by length.
+//! The part of HTTP/1.1 that a publisher and a WebSocket handshake need: writes requests, and reads the head
+//! of an answer.
 //!
-//! Pure. Answers without `Content-Length` are refused: no message center sends any to a publish.
+//! Pure. Publishers refuse answers without `Content-Length`, since message center never answers a publish
+//! without it.
 
 use std::fmt::Write as _;
 
@@ -14,24 +16,24 @@ const LONGEST_HEAD: usize = 64 << 10;
 pub(crate) struct Head {
     /// The status, e.g. 200.
     pub(crate) status: u16,
-    /// Bytes of the head, with the empty line.
+    /// Bytes of the head, including the empty line.
     pub(crate) length: usize,
-    /// Bytes of the body, where it is said.
+    /// Bytes of the body, if the head has `Content-Length`.
     pub(crate) body: Option<usize>,
-    /// Whether the server closes behind this answer.
+    /// Whether the server closes the connection after this answer.
     pub(crate) closes: bool,
-    /// Whether the counts in it are all (`Mc-Complete` is not `false`).
+    /// Whether the counts of the answer are complete (`Mc-Complete` is not `false`).
     pub(crate) complete: bool,
 }
 
-/// A request with a JSON body.
+/// Writes a request with a JSON body.
 pub(crate) fn post(target: &Target, authorization: Option<&str>, body: &str) -> String {
     let mut request = head("POST", target, authorization);
     let _ = write!(request, "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     request
 }
 
-/// A request for an upgrade to WebSocket.
+/// Writes a request for an upgrade to WebSocket.
 pub(crate) fn upgrade(target: &Target, authorization: Option<&str>, nonce: &str) -> String {
     let mut request = head("GET", target, authorization);
     let _ = write!(
@@ -41,7 +43,7 @@ pub(crate) fn upgrade(target: &Target, authorization: Option<&str>, nonce: &str)
     request
 }
 
-/// A request that has no body.
+/// Writes a request without a body.
 pub(crate) fn get(target: &Target) -> String {
     head("GET", target, None) + "\r\n"
 }
@@ -58,10 +60,10 @@ fn head(method: &str, target: &Target, authorization: Option<&str>) -> String {
 }
 
 impl Head {
-    /// Reads the head at the beginning, once it is whole.
+    /// Reads the head at the beginning of `bytes`, once it is complete.
     ///
     /// # Errors
-    /// It is not HTTP.
+    /// Fails if the answer is not HTTP.
     pub(crate) fn read(bytes: &[u8]) -> Result<Option<Self>, &'static str> {
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
             return if bytes.len() > LONGEST_HEAD { Err("the answer's head does not end") } else { Ok(None) };
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_says_so() {
+    fn an_answer_that_is_not_http_is_an_error() {
         for bytes in [&b"SSH-2.0\r\n\r\n"[..], b"HTTP/1.1 abc\r\n\r\n", b"\xff\r\n\r\n", b"HTTP/1.1\r\n\r\n"]
         {
             Head::read(bytes).unwrap_err();

@@ -1,12 +1,12 @@
 //! Durations as a histogram: recorded in microseconds with three digits, merged over processes, summed up.
 //!
-//! Nothing is lost by sending a histogram to another process: merged ones have the percentiles of one that recorded
-//! everything.
+//! Merging loses nothing: the merged histogram of several processes has the percentiles of a single histogram
+//! that recorded every duration.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// The longest duration, in microseconds; longer ones count as this.
+/// The longest duration, in microseconds; longer durations count as this one.
 const LONGEST: u64 = 3_600_000_000;
 const DIGITS: u8 = 3;
 
@@ -14,11 +14,20 @@ const DIGITS: u8 = 3;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Latency(Histogram<u64>);
 
-/// A histogram on its way to another process: microseconds and how often.
+/// A histogram on its way to another process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Recorded(Vec<(u64, u64)>);
+pub(crate) struct Recorded(Vec<Bucket>);
 
-/// What a report says of a histogram, in microseconds.
+/// The durations that a histogram counts as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Bucket {
+    /// The duration, in microseconds.
+    us: u64,
+    /// How many were recorded.
+    count: u64,
+}
+
+/// The summary of a histogram for a report, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     /// How many were recorded.
@@ -49,14 +58,17 @@ impl Latency {
 
     pub(crate) fn recorded(&self) -> Recorded {
         Recorded(
-            self.0.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect(),
+            self.0
+                .iter_recorded()
+                .map(|step| Bucket { us: step.value_iterated_to(), count: step.count_at_value() })
+                .collect(),
         )
     }
 
-    /// Adds what another process recorded.
+    /// Adds the histogram of another process.
     pub(crate) fn merge(&mut self, other: &Recorded) {
-        for &(value, count) in &other.0 {
-            self.0.saturating_record_n(value, count);
+        for &Bucket { us, count } in &other.0 {
+            self.0.saturating_record_n(us, count);
         }
     }
 

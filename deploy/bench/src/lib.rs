@@ -1,20 +1,22 @@
-//! `message-center bench`: opens sessions, publishes, and tells what came of it.
+//! `message-center bench`: opens sessions, publishes, checks every delivery, and reports what the deliveries
+//! cost.
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | [`args`] | the command line |
 //! | `run`, `measure` | exit codes and signals; the stages of a run |
-//! | `server` | a server of the tool's own |
-//! | `crew`, `control`, `worker`, `session` | client processes: started, spoken to, and from within |
+//! | `server` | the server that `--spawn` starts |
+//! | `crew`, `control`, `worker`, `session` | client processes: from the tool's side, messages, from within |
 //! | `publish`, `pace` | publishing connections, and when they may send |
-//! | `schedule`, `sequence`, `latency`, `stamp`, `frame`, `http`, `target` | pure: times, losses, percentiles, bytes |
+//! | `schedule`, `sequence`, `latency` | pure: due times, losses, percentiles |
+//! | `stamp`, `frame`, `http`, `target` | pure: bytes and URLs |
 //! | `socket` | a WebSocket connection |
-//! | `usage`, `files`, `clock` | what the system tells of processes, limits and time |
-//! | `report`, `table`, `progress` | what comes out |
+//! | `usage`, `files`, `clock` | what the system reports about processes, limits and time |
+//! | `report`, `table`, `progress` | the output |
 //!
-//! The tool is honest before it is fast: latency counts from when a message was to be sent, what was never sent or
-//! answered counts with the time it waited, every receiver checks number and order, and the tool says when it was itself
-//! what is slow.
+//! The tool is honest before it is fast. Latency counts from the moment at which a message was due. A message
+//! that was never sent or never answered counts with the time for which it waited. Every receiver checks
+//! numbers and order. The report says so when the tool itself was too slow.
 
 pub mod args;
 mod clock;

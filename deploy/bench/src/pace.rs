@@ -1,7 +1,9 @@
-//! When the publishing connections may send: on a schedule (open loop), or as soon as they have an answer (closed loop).
+//! Decides when publishing connections may send: on a schedule (open loop), or after each answer (closed
+//! loop).
 //!
-//! The schedule has a thread of its own, because a runtime's timers are a millisecond coarse. How late that thread is
-//! itself is recorded: that is the tool's fault, not the server's.
+//! The schedule has a thread of its own, because the timers of the runtime have a resolution of one
+//! millisecond. The lateness of that thread is recorded by itself, since the tool causes it and not the
+//! server.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,17 +15,18 @@ use crate::clock;
 use crate::latency::{Latency, Summary};
 use crate::schedule::Schedule;
 
-/// The shortest nap of the pacing thread; what falls due within it goes out together.
+/// The shortest sleep of the pacing thread, in nanoseconds. Messages that fall due during a sleep go out
+/// together.
 const NAP: u64 = 50_000;
-/// The longest, so that it ends soon after a run was stopped.
+/// The longest sleep, in nanoseconds, so that the thread ends soon after a run was stopped.
 const LONG_NAP: u64 = 20_000_000;
 
-/// Leave to send one message.
+/// The permission to send one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    /// The number of the message among all.
+    /// The number of the message in the run; the first is 0.
     pub(crate) number: u64,
-    /// When it was to be sent.
+    /// When the message is due, in nanoseconds of the run's clock.
     pub(crate) intended: u64,
 }
 
@@ -42,7 +45,7 @@ enum Kind {
 }
 
 impl Pace {
-    /// A constant rate; the tickets are handed out by a thread that this starts. `takers` is how many connections may
+    /// Starts an open loop: a thread hands out tickets at a constant rate. `takers`: how many connections may
     /// wait for a ticket at the same time.
     pub(crate) fn open(schedule: Schedule, takers: usize) -> Arc<Self> {
         let kind = Kind::Open { schedule, due: Semaphore::new(0), lag: Mutex::new(Latency::new()) };
@@ -52,7 +55,7 @@ impl Pace {
         pace
     }
 
-    /// As fast as answers come, from `begin` to `end`.
+    /// Starts a closed loop: a ticket is there whenever one is asked for, from `begin` to `end`.
     pub(crate) fn closed(begin: u64, end: u64) -> Arc<Self> {
         Arc::new(Self {
             kind: Kind::Closed { begin, end },
@@ -61,12 +64,12 @@ impl Pace {
         })
     }
 
-    /// Whether tickets come whatever the server does.
+    /// Returns whether this is an open loop, whose tickets come whatever the server does.
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.kind, Kind::Open { .. })
     }
 
-    /// The thread of an open loop.
+    /// Hands out the tickets of an open loop; runs in a thread of its own.
     fn hand_out(&self, takers: usize) {
         let Kind::Open { schedule, due, lag } = &self.kind else { return };
         let mut handed = 0;
@@ -76,7 +79,7 @@ impl Pace {
             if ready > handed {
                 let mut lag = lag.lock().unwrap_or_else(PoisonError::into_inner);
                 (handed..ready).for_each(|number| lag.record(now.saturating_sub(schedule.intended(number))));
-                // More permits than fit can't be: there are as many as messages.
+                // The permits can't overflow the semaphore: there are only as many as messages.
                 due.add_permits(usize::try_from(ready - handed).unwrap_or(0));
                 handed = ready;
             }
@@ -85,11 +88,12 @@ impl Pace {
                 std::thread::sleep(Duration::from_nanos(nap));
             }
         }
-        // Whoever waits learns that there is no more.
+        // One more permit per taker: every waiting connection wakes up and learns that there are no more
+        // tickets.
         due.add_permits(takers);
     }
 
-    /// The next ticket, as soon as there is one; none: there are no more. Dropping the future loses nothing.
+    /// Waits for the next ticket. `None`: there are no more. Dropping the future loses nothing.
     pub(crate) async fn take(&self) -> Option<Ticket> {
         match &self.kind {
             Kind::Open { due, .. } => due.acquire().await.ok()?.forget(),
@@ -103,7 +107,7 @@ impl Pace {
         self.number()
     }
 
-    /// A ticket if there is one already.
+    /// Returns a ticket if one is due already.
     pub(crate) fn take_now(&self) -> Option<Ticket> {
         if let Kind::Open { due, .. } = &self.kind {
             due.try_acquire().ok()?.forget();
@@ -119,7 +123,7 @@ impl Pace {
             Kind::Open { schedule, due, .. } => {
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
                 if number >= schedule.total() {
-                    // The place of another one that waits.
+                    // Passes the permit on to the next connection that waits.
                     due.add_permits(1);
                     return None;
                 }
@@ -141,7 +145,7 @@ impl Pace {
         }
     }
 
-    /// When the messages were to be sent that fell due by `now` and that nobody took.
+    /// Returns the due times of all messages that fell due by `now` and whose tickets no connection took.
     pub(crate) fn untaken(&self, now: u64) -> Vec<u64> {
         match &self.kind {
             Kind::Open { schedule, .. } => {
@@ -152,7 +156,7 @@ impl Pace {
         }
     }
 
-    /// How late the tool itself was to hand out tickets.
+    /// Returns how late the tool itself handed out tickets.
     pub(crate) fn lag(&self) -> Summary {
         match &self.kind {
             Kind::Open { lag, .. } => lag.lock().unwrap_or_else(PoisonError::into_inner).summary(),
@@ -185,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_a_ticket_learns_of_the_end() {
+    async fn a_connection_that_waits_for_a_ticket_learns_of_the_end() {
         let late = Schedule::new(clock::now() + 3_600 * clock::SECOND, 1, Duration::from_secs(5));
         let pace = Pace::open(late, 1);
         let (ticket, ()) = tokio::join!(pace.take(), async { pace.stop() });
@@ -194,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_fell_due_and_nobody_took_is_known() {
+    async fn tickets_that_fell_due_and_were_not_taken_are_known() {
         let schedule = Schedule::new(0, 10, Duration::from_secs(1));
         let pace = Pace::open(schedule, 1);
         assert_eq!(pace.take().await.map(|ticket| ticket.number), Some(0));

@@ -1,15 +1,15 @@
-//! One line on a terminal that says how far a run is; nothing where nobody looks.
+//! One line on a terminal that shows the progress of a run. Without a terminal nothing is shown.
 
 use std::io::{IsTerminal as _, Write as _};
 
-/// The line, which is written over again and again.
+/// The line of progress; each text replaces the last.
 pub(crate) struct Line {
     shown: bool,
     terminal: bool,
 }
 
 impl Line {
-    /// On standard error, if that is a terminal.
+    /// Makes a line on standard error, if that is a terminal.
     pub(crate) fn new() -> Self {
         Self { shown: false, terminal: std::io::stderr().is_terminal() }
     }
@@ -17,13 +17,13 @@ impl Line {
     /// Shows a text in place of the last.
     pub(crate) fn show(&mut self, text: &str) {
         if self.terminal {
-            // To the beginning, the text, and away with what the last one had beyond it.
+            // Carriage return, the text, and an escape that clears the rest of the line.
             let _ = write!(std::io::stderr(), "\r{text}\x1b[K");
             self.shown = true;
         }
     }
 
-    /// Takes the line away.
+    /// Clears the line.
     pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.shown) {
             let _ = write!(std::io::stderr(), "\r\x1b[K");

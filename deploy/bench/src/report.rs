@@ -1,6 +1,7 @@
-//! What a run found, for machines (JSON) and as a source of the table for people.
+//! The report of a run, for machines (JSON) and as the source of the table for people.
 //!
-//! The JSON is an interface: `version` is raised when a field changes its meaning or goes away; fields may be added.
+//! The JSON is an interface. `version` is raised when a field changes its meaning or goes away; fields may be
+//! added.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +12,12 @@ use crate::latency::Summary;
 
 /// The version of the JSON.
 pub(crate) const VERSION: u32 = 1;
-/// The tool is late with more than this at the 99th percentile: then it is too slow for its schedule.
+/// The lag at the 99th percentile, in microseconds, above which the tool is too slow for its schedule.
 const LATE_US: u64 = 5_000;
-/// Of all cores, this share in use leaves no room for a truthful measurement.
+/// The share of all cores in use above which the measurement can't be trusted.
 const BUSY: f64 = 0.9;
 
-/// Everything.
+/// The whole report.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Report {
     pub(crate) version: u32,
@@ -34,17 +35,17 @@ pub(crate) struct Report {
     pub(crate) delivery: Delivery,
     pub(crate) server: Server,
     pub(crate) client: Client,
-    /// What should not have happened; with any, the exit code is not 0.
+    /// Events that should not have happened; with any of these, the exit code is not 0.
     pub(crate) faults: Vec<String>,
-    /// Why the figures may mislead.
+    /// Reasons why the figures may mislead.
     pub(crate) warnings: Vec<String>,
 }
 
-/// What was asked for.
+/// The settings of the run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Settings {
     pub(crate) spawn: Option<Spawn>,
-    /// Where the spawned server keeps history.
+    /// Where the server of `--spawn` stores history.
     pub(crate) store: Option<Store>,
     /// Whether sessions asked for ids.
     pub(crate) recover: bool,
@@ -56,78 +57,79 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) via: Transport,
     pub(crate) fanout: Fanout,
-    /// Messages a second of an open loop.
+    /// Messages per second of an open loop.
     pub(crate) rate: Option<u64>,
     /// Messages in flight of a closed loop.
     pub(crate) in_flight: Option<u16>,
     pub(crate) connections: u16,
     pub(crate) payload_bytes: u32,
     pub(crate) duration_ms: u64,
-    /// Connections a second; 0: no limit.
+    /// Connections opened per second; 0: no limit.
     pub(crate) ramp: u64,
 }
 
-/// How opening went, and what became of the sessions.
+/// The sessions: how they were opened, and why they ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Sessions {
     pub(crate) open: u64,
-    /// Not opened, by reason.
+    /// Sessions that could not be opened, by reason.
     pub(crate) refused: BTreeMap<String, u64>,
-    /// Ended by the server or the network, by reason.
+    /// Sessions that the server or the network ended, by reason.
     pub(crate) gone: BTreeMap<String, u64>,
     pub(crate) connects_per_second: f64,
-    /// TCP and upgrade.
+    /// Times from the TCP connect until the upgrade was answered.
     pub(crate) handshake: Summary,
-    /// From the token to the answer.
+    /// Times from sending the token until the answer.
     pub(crate) login: Summary,
 }
 
-/// What the publisher answered.
+/// The publishes and their answers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Publishing {
     pub(crate) sent: u64,
     pub(crate) accepted: u64,
-    /// By code.
+    /// Publishes that were refused, by code.
     pub(crate) refused: BTreeMap<String, u64>,
-    /// Sent, and no answer came.
+    /// Publishes that were sent and never answered.
     pub(crate) unanswered: u64,
-    /// Due, and never sent.
+    /// Publishes that were due and never sent.
     pub(crate) not_sent: u64,
     /// Connections that broke or did not come up, by reason.
     pub(crate) broken: BTreeMap<String, u64>,
     /// Answers whose counts were not complete.
     pub(crate) incomplete: u64,
-    /// Sum of the sessions that the answers counted (`s`), and of those that were refused the message (`f`).
+    /// Sessions that took a message (`s`), summed over all answers.
     pub(crate) counted: u64,
+    /// Sessions that could not take a message (`f`), summed over all answers.
     pub(crate) failed: u64,
     pub(crate) per_second: f64,
-    /// From when a message was to be sent (closed loop: was sent) until its answer came.
+    /// Times from the moment at which a message was due (closed loop: was sent) until its answer came.
     pub(crate) answer: Summary,
 }
 
-/// What arrived.
+/// The deliveries to sessions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Delivery {
     pub(crate) received: u64,
-    /// Accepted, and missing in a session that was open throughout.
+    /// Messages that were accepted but missing in a session that was open throughout.
     pub(crate) lost: u64,
     pub(crate) duplicates: u64,
-    /// Behind a later one of the same publishing connection.
+    /// Messages that arrived after a later message of the same publishing connection.
     pub(crate) reordered: u64,
-    /// Messages of others.
+    /// Messages of other runs or publishers.
     pub(crate) foreign: u64,
     pub(crate) per_second: f64,
-    /// From when a message was to be sent (closed loop: was sent) until a session had it.
+    /// Times from the moment at which a message was due (closed loop: was sent) until a session had it.
     pub(crate) latency: Summary,
 }
 
-/// What the server's processes used, where that is known.
+/// The usage of the server's processes, where it is known.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Server {
     pub(crate) processes: Vec<Process>,
-    /// Processor time while publishing, all processes.
+    /// Processor time of all processes while publishing, per million deliveries.
     pub(crate) cpu_seconds_per_million_deliveries: Option<f64>,
-    /// Growth from before the first session until all were idle, all processes.
+    /// Growth of all processes from before the first session until all sessions were idle, per session.
     pub(crate) resident_bytes_per_idle_session: Option<i64>,
 }
 
@@ -136,28 +138,31 @@ pub(crate) struct Server {
 pub(crate) struct Process {
     pub(crate) name: String,
     pub(crate) pid: u32,
-    /// Processor time while sessions were opened, and while messages were published.
+    /// Processor time while sessions were opened.
     pub(crate) cpu_seconds_opening: f64,
+    /// Processor time while messages were published.
     pub(crate) cpu_seconds_publishing: f64,
-    /// Resident memory: before the sessions, with all of them idle, at the end.
+    /// Resident memory before the first session.
     pub(crate) resident_bytes_before: u64,
+    /// Resident memory with all sessions open and idle.
     pub(crate) resident_bytes_idle: u64,
+    /// Resident memory at the end.
     pub(crate) resident_bytes_after: u64,
 }
 
-/// What the tool used itself.
+/// The usage and the lateness of the tool itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Client {
     /// Processor time of the tool and its client processes while messages were published.
     pub(crate) cpu_seconds_publishing: Option<f64>,
-    /// Seconds from the first publish until all had arrived.
+    /// Seconds from the first publish until everything had arrived.
     pub(crate) seconds_publishing: f64,
-    /// How late the tool itself was with an open loop's messages.
+    /// How late the tool itself sent the messages of an open loop.
     pub(crate) schedule_lag: Summary,
 }
 
 impl Report {
-    /// Fills in what should not have happened, and why the figures may mislead.
+    /// Fills in the faults and the warnings.
     pub(crate) fn judge(&mut self, server_gone: bool) {
         let (sessions, publishing, delivery) = (&self.sessions, &self.publishing, &self.delivery);
         let sum = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
@@ -182,10 +187,10 @@ impl Report {
             }
         }
         self.faults = faults;
-        self.warnings = self.doubts();
+        self.warnings = self.reasons_to_doubt();
     }
 
-    fn doubts(&self) -> Vec<String> {
+    fn reasons_to_doubt(&self) -> Vec<String> {
         let mut doubts = Vec::new();
         let lag = &self.client.schedule_lag;
         if lag.p99_us > LATE_US {
@@ -235,7 +240,7 @@ mod tests {
         Summary { count, mean_us: p50_us, p50_us, p90_us, p99_us, p99_9_us, max_us }
     }
 
-    /// A run in which nothing went wrong.
+    /// Returns the report of a run in which nothing went wrong.
     fn report() -> Report {
         Report {
             version: VERSION,

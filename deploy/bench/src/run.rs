@@ -1,7 +1,12 @@
-//! The frame of a run: signals, what is written where, exit codes.
+//! The frame of a run: signals, output, exit codes.
 //!
-//! 0: all went well. 1: something was lost, refused, twice or out of order. 64: the flags or the system's limits do not
-//! allow it. 69: the server can't be reached, or went away. 130: stopped before there was anything to report.
+//! | exit code | meaning |
+//! | --- | --- |
+//! | 0 | all went well |
+//! | 1 | messages were lost, refused, delivered twice or out of order, or the tool itself failed |
+//! | 64 | the flags or the system's limits do not allow the run |
+//! | 69 | the server can't be reached, or went away |
+//! | 130 | the run was stopped before there was anything to report |
 
 use std::io::Write as _;
 use std::path::Path;
@@ -21,16 +26,16 @@ const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
 const STOPPED: u8 = 130;
 
-/// Why there is no report.
+/// The reason why there is no report.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The flags or the system do not allow it.
+    /// The flags or the system do not allow the run.
     Usage(String),
     /// The server can't be reached.
     Unavailable(String),
-    /// The server refuses.
+    /// The server refuses every session.
     Refused(String),
-    /// Ctrl-C came too early.
+    /// Ctrl-C came before there was anything to report.
     Stopped,
     /// The tool itself can't go on.
     Tool(anyhow::Error),
@@ -61,7 +66,7 @@ pub async fn run(args: Args) -> ExitCode {
     };
     match measured {
         Ok(Measured { report, server_gone }) => {
-            if let Err(error) = tell(&report, args.json.as_deref()) {
+            if let Err(error) = print(&report, args.json.as_deref()) {
                 return failed(&format!("the report can't be written: {error:#}"), FAULTS);
             }
             match (server_gone, report.faults.is_empty()) {
@@ -83,7 +88,7 @@ fn failed(why: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The first signal ends the run early, with a report; this returns at the second one.
+/// Ends the run early, with a report, at the first signal. Returns at the second signal.
 async fn second_signal(interrupted: &CancellationToken) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals can't be handled")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals can't be handled")?;
@@ -94,8 +99,8 @@ async fn second_signal(interrupted: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the table, and the JSON where it is wanted. What standard output is for stays alone there.
-fn tell(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
+/// Writes the table, and the JSON if asked for. JSON on standard output moves the table to standard error.
+fn print(report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
     let table = table::text(report);
     let Some(file) = json else {
         return std::io::stdout().write_all(table.as_bytes()).context("standard output");

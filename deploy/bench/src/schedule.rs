@@ -1,13 +1,13 @@
-//! When each message of an open-loop run is to be sent: at a constant rate, whatever the server does.
+//! The due times of the messages of an open loop: at a constant rate, whatever the server does.
 //!
-//! Latency is counted from these times. A server that stands still for a second at 1,000 messages a second thus shows as
-//! a thousand slow messages, not as one (coordinated omission). Pure: no clock here.
+//! Latency counts from these times. A server that stalls for a second at 1,000 messages per second thus shows
+//! a thousand slow messages, not one (coordinated omission). Pure: reads no clock.
 
 use std::time::Duration;
 
 use crate::clock::{SECOND, nanoseconds};
 
-/// A constant rate from a start on, for so many messages.
+/// A constant rate from a start on, for a fixed number of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schedule {
     start: u64,
@@ -16,25 +16,26 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// `rate` messages a second (at least one) for so long.
+    /// Makes a schedule of `rate` messages per second (at least one) for `duration`, from `start` on, in
+    /// nanoseconds.
     pub(crate) fn new(start: u64, rate: u64, duration: Duration) -> Self {
         let rate = rate.max(1);
         let total = u128::from(rate) * u128::from(nanoseconds(duration)) / u128::from(SECOND);
         Self { start, rate, total: u64::try_from(total).unwrap_or(u64::MAX).max(1) }
     }
 
-    /// How many messages there are in all.
+    /// Returns the number of messages.
     pub(crate) const fn total(&self) -> u64 {
         self.total
     }
 
-    /// When message `number` is to be sent; the first is number 0.
+    /// Returns when message `number` is due, in nanoseconds; the first message has number 0.
     pub(crate) fn intended(&self, number: u64) -> u64 {
         let after = u128::from(number) * u128::from(SECOND) / u128::from(self.rate);
         self.start.saturating_add(u64::try_from(after).unwrap_or(u64::MAX))
     }
 
-    /// How many messages are to have been sent at `now`.
+    /// Returns how many messages are due at `now`.
     pub(crate) fn due(&self, now: u64) -> u64 {
         let Some(elapsed) = now.checked_sub(self.start) else { return 0 };
         let due = (u128::from(elapsed) + 1) * u128::from(self.rate);
@@ -50,15 +51,15 @@ mod tests {
 
     const MS: u64 = SECOND / 1_000;
 
-    /// When a server answers what is sent at `sent`: after a millisecond, but not while it stands still.
+    /// Returns when a server answers a message sent at `sent`: after a millisecond, but not during its stall.
     fn answered(sent: u64) -> u64 {
         let stall = 5 * SECOND..6 * SECOND;
         if stall.contains(&sent) { stall.end + MS } else { sent + MS }
     }
 
     #[test]
-    fn a_server_that_stands_still_shows_in_open_loop_and_hides_in_closed_loop() {
-        // Four connections, 1,000 messages a second, ten seconds; the server stands still in the sixth.
+    fn a_stall_of_the_server_shows_in_an_open_loop_and_hides_in_a_closed_loop() {
+        // Four connections, 1,000 messages per second, ten seconds; the server stalls in the sixth.
         let schedule = Schedule::new(0, 1_000, Duration::from_secs(10));
         let (mut open, mut free) = (Latency::new(), [0_u64; 4]);
         for number in 0..schedule.total() {
@@ -75,7 +76,7 @@ mod tests {
             now = end;
         }
         let (open, closed) = (open.summary(), closed.summary());
-        // A tenth of all messages were to be sent while it stood still.
+        // A tenth of all messages fell due during the stall.
         assert!(open.p99_us > 900_000, "{open:?}");
         assert!(open.p50_us < 2_000, "{open:?}");
         assert!(closed.p99_us < 2_000 && closed.max_us > 900_000, "{closed:?}");

@@ -1,40 +1,42 @@
-//! Whether one session received every message of one publishing connection, once and in order.
+//! Checks that one session received every message of one publishing connection, once and in order.
 //!
-//! Pure. Numbers count from 1. Memory is bounded: a session that misses messages in more places than it can remember
-//! counts the further ones as lost at once.
+//! Pure. Numbers count from 1. Memory is bounded: a tracker remembers up to 1,024 gaps, and counts the
+//! messages of further gaps as lost at once.
 
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-/// Gaps that are remembered, in case that what is missing comes late.
+/// The most gaps that a tracker remembers, in case the missing messages arrive late.
 const MOST_GAPS: usize = 1_024;
 
-/// What one publishing connection has sent to one channel.
+/// The messages that one publishing connection has sent to one channel.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sent {
-    /// The connection.
+    /// The publishing connection.
     pub(crate) lane: u16,
     /// The number of the last message.
     pub(crate) last: u64,
-    /// Numbers that may have been delivered or not: refused, or never answered. Ascending.
+    /// The numbers of messages that may or may not have been delivered: refused, or never answered.
+    /// Ascending.
     pub(crate) uncertain: Vec<u64>,
 }
 
-/// What came.
+/// The numbers that a session has received from one publishing connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tracker {
     highest: u64,
     gaps: Vec<RangeInclusive<u64>>,
+    /// Messages in gaps that were not remembered.
     forgotten: u64,
-    /// Messages that came again.
+    /// Messages that arrived again.
     pub(crate) duplicates: u64,
-    /// Messages that came after a later one.
+    /// Messages that arrived after a later one.
     pub(crate) reordered: u64,
 }
 
 impl Tracker {
-    /// Takes note of a message.
+    /// Records that a message arrived.
     pub(crate) fn received(&mut self, number: u64) {
         if number == self.highest + 1 {
             self.highest = number;
@@ -53,7 +55,7 @@ impl Tracker {
         }
     }
 
-    /// Closes the gap at `number`. False: there is none.
+    /// Removes `number` from its gap. Returns false if no gap contains it.
     fn fill(&mut self, number: u64) -> bool {
         let Some(at) = self.gaps.iter().position(|gap| gap.contains(&number)) else { return false };
         let gap = self.gaps.swap_remove(at);
@@ -62,7 +64,7 @@ impl Tracker {
         true
     }
 
-    /// How many of the messages that were sent for certain are missing.
+    /// Returns how many of the messages that were certainly sent are missing.
     pub(crate) fn lost(&self, sent: &Sent) -> u64 {
         let behind = self.highest + 1..=sent.last;
         let missing = |gap: &RangeInclusive<u64>| {
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_order_is_whole() {
+    fn messages_in_order_are_all_there() {
         let tracker = after(&[1, 2, 3]);
         assert_eq!((tracker.lost(&sent(3, &[])), tracker.duplicates, tracker.reordered), (0, 0, 0));
         assert_eq!(tracker.lost(&sent(5, &[])), 2, "the last two are missing");

@@ -1,8 +1,8 @@
-//! A server of the tool's own: this program's parts on free ports, with limits raised, and a business system that says
-//! yes.
+//! The server that `--spawn` starts: the parts of this program on free ports, with raised limits, and a
+//! business system that accepts the tokens of the run.
 //!
-//! The business system runs in the tool's process, so that what is measured is message center alone. It ends with the
-//! tool, and so do the parts.
+//! The business system runs in the tool's process, so that only message center is measured. Business system
+//! and parts end with the tool.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -27,13 +27,14 @@ use crate::args::{Args, Spawn, Store};
 use crate::http::{self, Head};
 use crate::socket;
 use crate::target::Target;
+use crate::usage::NamedProcess;
 
-/// How long a part may take to listen, and to be ready.
+/// How long a part may take to listen, and again to be ready.
 const START: Duration = Duration::from_secs(30);
 /// How long the parts may take to leave.
 const LEAVE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
-/// Lines of a part's log that are shown if it does not start.
+/// The number of log lines to show of a part that does not start.
 const SHOWN: usize = 10;
 const FREE: &str = "127.0.0.1:0";
 
@@ -43,7 +44,7 @@ pub(crate) struct Server {
     drain: Drain,
     pub(crate) devices: Target,
     pub(crate) publisher: Target,
-    /// Where history is kept; removed at the end.
+    /// The folder of the history; removed at the end.
     folder: Option<TempDir>,
 }
 
@@ -51,30 +52,39 @@ struct Part {
     name: &'static str,
     child: Child,
     pid: u32,
+    /// The rest of the log.
     log: Option<Lines<BufReader<ChildStderr>>>,
-    said: VecDeque<Value>,
+    /// The log lines that were read so far.
+    read: VecDeque<Value>,
+}
+
+/// Where the parts listen.
+struct Addresses {
+    devices: SocketAddr,
+    publisher: SocketAddr,
 }
 
 impl Server {
     /// Starts the parts, and waits until all are ready.
     ///
     /// # Errors
-    /// One does not start; with what it said.
+    /// Fails if a part does not start, with the last lines of its log.
     pub(crate) async fn start(how: Spawn, args: &Args) -> anyhow::Result<Self> {
         let drain = Drain::new();
         let folder = match args.store {
             Store::Strict | Store::Relaxed => Some(TempDir::new().context("a folder for the history")?),
             Store::None | Store::Memory | Store::Nats => None,
         };
-        let keys = store(args.store, folder.as_ref().map(TempDir::path));
+        let keys = store_keys(args.store, folder.as_ref().map(TempDir::path));
         let login = format!("http://{}/", business(&args.token_template, &drain).await?);
         let mut parts = Vec::new();
-        let (devices, publisher) = match how {
+        let Addresses { devices, publisher } = match how {
             Spawn::Standalone => {
                 let mut all = Part::start("run", args, &own(&keys, &[("auth_adapter.url", &login)]))?;
-                let found = (all.address("edge listens").await?, all.address("publisher-api listens").await?);
+                let devices = all.address("edge listens").await?;
+                let publisher = all.address("publisher-api listens").await?;
                 parts.push(all);
-                found
+                Addresses { devices, publisher }
             }
             Spawn::Apart => apart(args, &login, &keys, &mut parts).await?,
         };
@@ -83,7 +93,7 @@ impl Server {
             ready(admin).await.with_context(|| format!("{} does not get ready", part.name))?;
         }
         for part in &mut parts {
-            part.discard(&drain);
+            part.read_on(&drain);
         }
         let url = |scheme: &str, address, path: &str| format!("{scheme}://{address}{path}").parse::<Target>();
         Ok(Self {
@@ -95,12 +105,12 @@ impl Server {
         })
     }
 
-    /// Names and processes of the parts.
-    pub(crate) fn processes(&self) -> Vec<(String, u32)> {
-        self.parts.iter().map(|part| (part.name.to_owned(), part.pid)).collect()
+    /// Returns the processes of the parts.
+    pub(crate) fn processes(&self) -> Vec<NamedProcess> {
+        self.parts.iter().map(|part| NamedProcess { name: part.name.to_owned(), pid: part.pid }).collect()
     }
 
-    /// Lets the parts leave, in the order in which they use each other.
+    /// Lets the parts leave, each before the parts that it uses.
     pub(crate) async fn end(mut self) {
         while let Some(mut part) = self.parts.pop() {
             if part.child.try_wait().is_ok_and(|ended| ended.is_none())
@@ -110,7 +120,7 @@ impl Server {
                 eprintln!("{} can't be told to leave: {error}", part.name);
             }
             if timeout(LEAVE, part.child.wait()).await.is_err() {
-                // It is killed when dropped.
+                // Dropping the child kills it.
                 eprintln!("{} did not leave within {LEAVE:?}", part.name);
             }
         }
@@ -123,8 +133,8 @@ impl Server {
     }
 }
 
-/// Where the embedded bus keeps history.
-fn store(store: Store, folder: Option<&Path>) -> Vec<(&'static str, String)> {
+/// Returns the keys that say where the embedded bus stores history.
+fn store_keys(store: Store, folder: Option<&Path>) -> Vec<(&'static str, String)> {
     let folder = || folder.map(|folder| folder.join("data").display().to_string()).unwrap_or_default();
     match store {
         Store::None | Store::Nats | Store::Memory => vec![("bus.store.sync", "memory".into())],
@@ -133,33 +143,34 @@ fn store(store: Store, folder: Option<&Path>) -> Vec<(&'static str, String)> {
     }
 }
 
-/// Keys of a part, and those of the store.
+/// Returns the keys of the store, followed by the other keys of a part.
 fn own<'a>(store: &'a [(&'static str, String)], keys: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     store.iter().map(|(key, value)| (*key, value.as_str())).chain(keys.iter().copied()).collect()
 }
 
-/// Starts bus, auth-adapter, publisher-api and edge; the last leaves first.
+/// Starts bus, auth-adapter, publisher-api and edge. The part that starts last leaves first.
 async fn apart(
     args: &Args,
     login: &str,
     store: &[(&'static str, String)],
     parts: &mut Vec<Part>,
-) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+) -> anyhow::Result<Addresses> {
     let mut bus = Part::start("bus", args, &own(store, &[("bus.listen", FREE)]))?;
     let bus_url = format!("nats://{}", bus.address("the embedded bus listens").await?);
     parts.push(bus);
     let over = ("bus.url", bus_url.as_str());
     parts.push(Part::start("auth-adapter", args, &[over, ("auth_adapter.url", login)])?);
-    let mut publisher = Part::start("publisher-api", args, &[over])?;
-    let publishing = publisher.address("publisher-api listens").await?;
-    parts.push(publisher);
+    let mut publisher_api = Part::start("publisher-api", args, &[over])?;
+    let publisher = publisher_api.address("publisher-api listens").await?;
+    parts.push(publisher_api);
     let mut edge = Part::start("edge", args, &[over])?;
     let devices = edge.address("edge listens").await?;
     parts.push(edge);
-    Ok((devices, publishing))
+    Ok(Addresses { devices, publisher })
 }
 
-/// Ports, channels, and limits that a load test would run into before the server does.
+/// Returns the keys for all parts: free ports, channels, and raised limits that a load test would otherwise
+/// run into.
 fn settings(args: &Args) -> Vec<(&'static str, String)> {
     let (name, channel) = (json!(args.channel.0), json!(args.channel.1));
     let history = args.store != Store::None;
@@ -192,7 +203,7 @@ fn settings(args: &Args) -> Vec<(&'static str, String)> {
 }
 
 impl Part {
-    /// Starts a part with its own settings, those of the tool, and over both those of the user.
+    /// Starts a part. The part's own keys override those of the tool, and the keys of `--set` override both.
     fn start(name: &'static str, args: &Args, own: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe().context("the path of this program")?);
         command.arg(name).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -207,43 +218,44 @@ impl Part {
             command.process_group(0).kill_on_drop(true).spawn().with_context(|| name.to_owned())?;
         let pid = child.id().with_context(|| format!("{name} ended at once"))?;
         let log = BufReader::new(child.stderr.take().context("the log of a part")?).lines();
-        Ok(Self { name, child, pid, log: Some(log), said: VecDeque::new() })
+        Ok(Self { name, child, pid, log: Some(log), read: VecDeque::new() })
     }
 
-    /// The address in the log line that has this text.
+    /// Waits for the log line that contains `message`, and returns the address in that line.
     async fn address(&mut self, message: &str) -> anyhow::Result<SocketAddr> {
         let of = |line: &Value| {
             let found = line["message"].as_str().is_some_and(|text| text.contains(message));
             if found { line["address"].as_str()?.parse().ok() } else { None }
         };
-        if let Some(address) = self.said.iter().find_map(of) {
+        if let Some(address) = self.read.iter().find_map(of) {
             return Ok(address);
         }
         let log = self.log.as_mut().context("the log is read elsewhere")?;
-        let heard = timeout(START, async {
+        let found = timeout(START, async {
             while let Some(line) = log.next_line().await? {
                 let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 let found = of(&line);
-                self.said.push_back(line);
+                self.read.push_back(line);
                 if found.is_some() {
                     return Ok::<_, std::io::Error>(found);
                 }
             }
             Ok(None)
         });
-        match heard.await {
+        match found.await {
             Ok(Ok(Some(address))) => Ok(address),
             Ok(Ok(None)) => {
-                let said: Vec<_> = self.said.iter().rev().take(SHOWN).rev().map(Value::to_string).collect();
-                bail!("{} ended before it listened. It said:\n{}", self.name, said.join("\n"))
+                let last: Vec<_> = self.read.iter().rev().take(SHOWN).rev().map(Value::to_string).collect();
+                bail!("{} ended before it listened. It said:\n{}", self.name, last.join("\n"))
             }
             Ok(Err(error)) => Err(error).context("the log of a part"),
             Err(_) => bail!("{} does not say \"{message}\" within {START:?}", self.name),
         }
     }
 
-    /// Reads the rest of its log, so that it never waits for a reader, and shows what went wrong.
-    fn discard(&mut self, drain: &Drain) {
+    /// Reads the rest of the log in a task, so that the part never waits for a reader, and shows the errors
+    /// in it.
+    fn read_on(&mut self, drain: &Drain) {
         if let Some(log) = self.log.take() {
             drain.spawn("log", show_errors(self.name, log));
         }
@@ -258,7 +270,7 @@ async fn show_errors(name: &'static str, mut log: Lines<BufReader<ChildStderr>>)
     }
 }
 
-/// Waits until the admin port says that a part is ready.
+/// Waits until the admin port reports that a part is ready.
 async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
     let target: Target = format!("http://{admin}/readyz").parse().map_err(anyhow::Error::msg)?;
     let request = http::get(&target);
@@ -283,7 +295,7 @@ async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
     timeout(START, asked).await.map_err(|_| anyhow!("not ready within {START:?}"))?
 }
 
-/// A business system that knows everybody whose token follows the template.
+/// Starts a business system that accepts every token that follows the template. Returns its address.
 async fn business(template: &str, drain: &Drain) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(FREE).await.context("the business system of the tool")?;
     let address = listener.local_addr().context("the business system of the tool")?;
@@ -307,7 +319,7 @@ async fn business(template: &str, drain: &Drain) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-/// The user of a token; without a place for the user in the template everybody is user 1.
+/// Returns the user of a token. If the template has no `{uid}`, every session belongs to user 1.
 fn uid(token: &str, before: &str, after: Option<&str>) -> Option<u64> {
     match after {
         Some(after) => token.strip_prefix(before)?.strip_suffix(after)?.parse().ok().filter(|uid| *uid > 0),

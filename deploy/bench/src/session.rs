@@ -1,6 +1,7 @@
-//! One session of a client process: connects, logs in, subscribes, and takes note of what comes.
+//! One session of a client process: connects, logs in, subscribes, and records the messages that arrive.
 //!
-//! Idle sessions must be cheap: a socket, a task, and a tracker for each publishing connection that was heard.
+//! Idle sessions must be cheap: a socket, a task, and a tracker per publishing connection whose messages have
+//! arrived.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,24 +18,24 @@ use crate::sequence::{Sent, Tracker};
 use crate::socket::{Refusal, Socket};
 use crate::stamp::Stamp;
 use crate::target::Target;
-use crate::worker::Board;
+use crate::worker::Counts;
 
-/// How a yes begins; one to a recovering subscribe goes on with an id.
+/// The beginning of a positive answer; the answer to a recovering subscribe goes on with an id.
 const YES: &[u8] = b"{\"result\":true";
-/// How far into a frame the text of a message begins at most.
+/// The most bytes of a frame before the text of its message.
 const HEAD_BYTES: usize = 512;
-/// What stands between the id of a message and its text.
+/// The bytes between the id of a message and its text.
 const TEXT: &[u8] = b",\"d\":\"";
 
-/// How the life of all sessions of a process goes on.
+/// The stage of all sessions of a process.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Stage {
-    /// Messages come.
+    /// Messages arrive.
     #[default]
     Running,
-    /// All was published; this is what there must be.
+    /// Everything was published; the ledger lists the messages that must arrive.
     Settling(Arc<Ledger>),
-    /// Report, and go.
+    /// The sessions end.
     Over,
 }
 
@@ -45,10 +46,17 @@ pub(crate) struct Steps {
     pub(crate) login: u64,
 }
 
-/// Why a session ended.
+/// Messages that a session received more than once, or out of order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Disorder {
+    pub(crate) duplicates: u64,
+    pub(crate) reordered: u64,
+}
+
+/// The reason why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The process was told to.
+    /// The tool asked for the end.
     Asked,
     /// The server closed it, or the connection broke.
     Gone(String),
@@ -61,19 +69,20 @@ pub(crate) struct Session {
     channel: u64,
     run: u32,
     recovers: bool,
-    /// By publishing connection.
+    /// The received numbers by publishing connection.
     trackers: BTreeMap<u16, Tracker>,
 }
 
 /// Opens session `number`.
 ///
 /// # Errors
-/// Why not, in words that are the same for all sessions with the same fate.
-pub(crate) async fn open(target: &Target, order: &Open, number: u64) -> Result<(Session, Steps), String> {
-    let user = number % order.users + 1;
+/// Fails with a reason in words that are the same for all sessions with the same fate, so that they can be
+/// counted.
+pub(crate) async fn open(target: &Target, plan: &Open, number: u64) -> Result<(Session, Steps), String> {
+    let user = number % plan.users + 1;
     let began = clock::now();
     let mut socket =
-        Socket::connect(target, order.address, source(order, number), None).await.map_err(|refusal| {
+        Socket::connect(target, plan.address, source(plan, number), None).await.map_err(|refusal| {
             match refusal {
                 Refusal::Io(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                     "connect: no free local port; use more loopback addresses with --sources".to_owned()
@@ -82,27 +91,27 @@ pub(crate) async fn open(target: &Target, order: &Open, number: u64) -> Result<(
             }
         })?;
     let connected = clock::now();
-    let token = serde_json::Value::from(order.token.replace("{uid}", &user.to_string()));
+    let token = serde_json::Value::from(plan.token.replace("{uid}", &user.to_string()));
     ask(&mut socket, &format!(r#"{{"op":"auth","token":{token}}}"#), "login").await?;
     let steps = Steps { handshake: connected - began, login: clock::now() - connected };
-    let name = serde_json::Value::from(order.subscribe.as_str());
-    let after = if order.recover { r#","after":"""# } else { "" };
+    let name = serde_json::Value::from(plan.subscribe.as_str());
+    let after = if plan.recover { r#","after":"""# } else { "" };
     ask(&mut socket, &format!(r#"{{"op":"subscribe","channel":{name}{after}}}"#), "subscribe").await?;
-    let channel = if order.broadcast { 0 } else { user };
-    let (run, recovers) = (order.run, order.recover);
+    let channel = if plan.broadcast { 0 } else { user };
+    let (run, recovers) = (plan.run, plan.recover);
     Ok((Session { socket, channel, run, recovers, trackers: BTreeMap::new() }, steps))
 }
 
-/// The local address of a session: there are some 28,000 ports for each.
-fn source(order: &Open, number: u64) -> Option<IpAddr> {
-    if order.sources == 0 {
+/// Returns the local address of a session: each address has some 28,000 ports.
+fn source(plan: &Open, number: u64) -> Option<IpAddr> {
+    if plan.sources == 0 {
         return None;
     }
-    let last = u8::try_from(number % u64::from(order.sources)).unwrap_or(0) + 1;
+    let last = u8::try_from(number % u64::from(plan.sources)).unwrap_or(0) + 1;
     Some(Ipv4Addr::new(127, 0, 0, last).into())
 }
 
-/// Sends an op and waits for its yes.
+/// Sends an op and waits for a positive answer.
 async fn ask(socket: &mut Socket, op: &str, what: &str) -> Result<(), String> {
     let broken = |error: io::Error| format!("{what}: {error}");
     socket.send(Opcode::Text, op.as_bytes()).await.map_err(broken)?;
@@ -112,10 +121,10 @@ async fn ask(socket: &mut Socket, op: &str, what: &str) -> Result<(), String> {
         socket
             .receive(|opcode, payload| match opcode {
                 Opcode::Ping => ping = Some(payload.to_vec()),
-                // What follows the answer in the same read is not about it: a refusal is followed by a close.
+                // Frames after the answer in the same read do not matter here: a close follows every refusal.
                 Opcode::Text | Opcode::Close if answer.is_some() => {}
                 Opcode::Text if payload.starts_with(YES) => answer = Some(Ok(())),
-                // A message of somebody else may come between.
+                // A message of another publisher may come between.
                 Opcode::Text if !payload.starts_with(b"{\"code\":") => {}
                 Opcode::Text => answer = Some(Err(format!("{what}: {}", String::from_utf8_lossy(payload)))),
                 Opcode::Close => {
@@ -133,8 +142,8 @@ async fn ask(socket: &mut Socket, op: &str, what: &str) -> Result<(), String> {
 }
 
 impl Session {
-    /// Receives until told to stop, or until the session is gone.
-    pub(crate) async fn receive(&mut self, board: &Board, mut stage: watch::Receiver<Stage>) -> End {
+    /// Receives until the last stage, or until the session is gone.
+    pub(crate) async fn receive(&mut self, counts: &Counts, mut stage: watch::Receiver<Stage>) -> End {
         let mut ledger: Option<Arc<Ledger>> = None;
         let mut whole = false;
         loop {
@@ -154,7 +163,7 @@ impl Session {
                 received = socket.receive(|opcode, payload| match opcode {
                     Opcode::Text | Opcode::Binary => {
                         let text = if recovers { inner(payload) } else { Some(payload) };
-                        text.into_iter().for_each(|text| note(trackers, board, run, text));
+                        text.into_iter().for_each(|text| note(trackers, counts, run, text));
                     }
                     Opcode::Close | Opcode::Ping => control = Some((opcode, payload.to_vec())),
                     Opcode::Pong => {}
@@ -177,33 +186,36 @@ impl Session {
             }
             if !whole && ledger.as_ref().is_some_and(|ledger| self.lost(ledger) == 0) {
                 whole = true;
-                board.whole.fetch_add(1, Ordering::Relaxed);
+                counts.whole.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
-    /// Says goodbye, as far as the server still listens.
+    /// Sends a close frame.
     pub(crate) async fn close(&mut self) {
-        // 1000; whoever does not hear it sees the end of the connection.
+        // Code 1000 (normal closure). A server that can't read the frame sees the end of the connection.
         let _ = self.socket.send(Opcode::Close, &[0x03, 0xe8]).await;
     }
 
-    /// Messages that are missing.
+    /// Returns how many messages of the ledger are missing.
     pub(crate) fn lost(&self, ledger: &Ledger) -> u64 {
         let nothing = Tracker::default();
         let lost = |sent: &Sent| self.trackers.get(&sent.lane).unwrap_or(&nothing).lost(sent);
         ledger.get(&self.channel).into_iter().flatten().map(lost).sum()
     }
 
-    /// Duplicates, and messages out of order.
-    pub(crate) fn disorder(&self) -> (u64, u64) {
-        let trackers = self.trackers.values();
-        trackers.fold((0, 0), |(twice, late), tracker| (twice + tracker.duplicates, late + tracker.reordered))
+    /// Returns how many messages were duplicates or out of order.
+    pub(crate) fn disorder(&self) -> Disorder {
+        self.trackers.values().fold(Disorder::default(), |sum, tracker| Disorder {
+            duplicates: sum.duplicates + tracker.duplicates,
+            reordered: sum.reordered + tracker.reordered,
+        })
     }
 }
 
-/// What was published, without the id that came with it. A stamp needs no escaping, so that its bytes stand there as they
-/// were published. None: it is no message but says where the session is.
+/// Returns the published text, without the id that came with it. A stamp needs no escaping, so its bytes
+/// arrive as they were published. `None`: the frame is no message but a `@position` event or another event of
+/// message center.
 fn inner(payload: &[u8]) -> Option<&[u8]> {
     if payload.starts_with(b"{\"event\":\"@") {
         return None;
@@ -214,16 +226,16 @@ fn inner(payload: &[u8]) -> Option<&[u8]> {
     Some(at.map_or(payload, |at| &payload[at + TEXT.len()..]))
 }
 
-/// Takes note of a message.
-fn note(trackers: &mut BTreeMap<u16, Tracker>, board: &Board, run: u32, payload: &[u8]) {
+/// Records a message.
+fn note(trackers: &mut BTreeMap<u16, Tracker>, counts: &Counts, run: u32, payload: &[u8]) {
     match Stamp::read(payload) {
         Some(stamp) if stamp.run == run => {
             let now = clock::now();
             trackers.entry(stamp.lane).or_default().received(stamp.number);
-            board.received(now, now.saturating_sub(stamp.intended));
+            counts.received(now, now.saturating_sub(stamp.intended));
         }
         Some(_) | None => {
-            board.foreign.fetch_add(1, Ordering::Relaxed);
+            counts.foreign.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -1,7 +1,8 @@
-//! A WebSocket connection of the tool: a socket and almost nothing else, so that one process holds many thousands.
+//! A WebSocket connection of the tool: a socket and almost nothing else, so that one process holds many
+//! thousands.
 //!
-//! What is read goes through the stack; a socket keeps bytes only while a frame is incomplete. The server's
-//! `Sec-WebSocket-Accept` is not checked: the tool measures a message center, it does not test one.
+//! Reads use a buffer on the stack; a socket stores bytes only while a frame is incomplete. The server's
+//! `Sec-WebSocket-Accept` is not checked: the tool measures a message center and does not test its handshake.
 
 use std::future::poll_fn;
 use std::io;
@@ -19,17 +20,17 @@ use crate::frame::{self, Opcode, Reader};
 use crate::http::{self, Head};
 use crate::target::Target;
 
-/// What one read takes at most.
+/// The most bytes of one read.
 const READ_BYTES: usize = 16 << 10;
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// TCP did not come up, or broke.
+    /// The TCP connection did not come up, or broke.
     Io(io::Error),
-    /// The server answered something else than an upgrade.
+    /// The server answered the upgrade with this other status.
     Status(u16),
-    /// What it answered is not HTTP.
+    /// The server's answer is not HTTP.
     NotHttp(&'static str),
 }
 
@@ -38,7 +39,7 @@ impl std::fmt::Display for Refusal {
         match self {
             Self::Io(error) => write!(f, "connect: {error}"),
             Self::Status(status) => write!(f, "connect: HTTP {status}"),
-            Self::NotHttp(fault) => write!(f, "connect: {fault}"),
+            Self::NotHttp(reason) => write!(f, "connect: {reason}"),
         }
     }
 }
@@ -49,11 +50,11 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// Opens a TCP connection, from a source address of the caller's choice.
+/// Opens a TCP connection to `to`; `from` is the source address, if the caller chooses one.
 pub(crate) async fn tcp(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(from) = from {
-        // Ports of connections that were just closed may be taken again.
+        // Ports of connections that were just closed can be used again.
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::new(from, 0))?;
     }
@@ -67,12 +68,12 @@ pub(crate) async fn tcp(to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpS
 pub(crate) struct Socket {
     stream: TcpStream,
     reader: Reader,
-    /// Frames that came right behind the upgrade.
+    /// Bytes that came right after the answer to the upgrade.
     early: Vec<u8>,
 }
 
 impl Socket {
-    /// Connects and shakes hands.
+    /// Connects and upgrades the connection.
     pub(crate) async fn connect(
         target: &Target,
         to: SocketAddr,
@@ -110,12 +111,14 @@ impl Socket {
         self.write(&bytes).await
     }
 
-    /// Waits for something to come, and calls `on` for each frame that is whole. Dropping the future loses nothing.
+    /// Waits for bytes, and calls `on` for each frame that is complete. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The connection ended (`UnexpectedEof`), broke, or brought what can't be read (`InvalidData`).
+    /// Fails if the connection ended (`UnexpectedEof`) or broke, or if its bytes are no frames
+    /// (`InvalidData`).
     pub(crate) async fn receive(&mut self, mut on: impl FnMut(Opcode, &[u8])) -> io::Result<()> {
-        let unreadable = |fault: frame::Fault| io::Error::new(io::ErrorKind::InvalidData, fault.to_string());
+        let unreadable =
+            |error: frame::FrameError| io::Error::new(io::ErrorKind::InvalidData, error.to_string());
         if !self.early.is_empty() {
             return self.reader.feed(&std::mem::take(&mut self.early), on).map_err(unreadable);
         }

@@ -1,27 +1,27 @@
-//! What a published message carries: which run, which publishing connection, which number, when it was to be sent.
+//! The stamp in a published message: its run, its publishing connection, its number, and when it was due.
 //!
-//! Fixed places and hexadecimal digits, so that a receiver reads it without parsing JSON, and so that it is the same
-//! length always.
+//! A stamp has fixed offsets and hexadecimal digits, so that a receiver reads it without parsing JSON and so
+//! that its length is constant.
 
-/// The shortest payload that has room for a stamp, in bytes.
+/// The length of a stamp, in bytes, and so the shortest payload.
 pub(crate) const LENGTH: usize = 52;
 const MARK: &[u8] = b"mcb1";
 
 /// The stamp of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// Tells this run's messages from those of others.
+    /// The number of the run, which tells its messages from all others.
     pub(crate) run: u32,
-    /// The publishing connection. Order is promised within one.
+    /// The publishing connection. Order is promised within one connection.
     pub(crate) lane: u16,
-    /// The number among this lane's messages to this channel; the first is 1.
+    /// The number of the message among this lane's messages to the channel; the first is 1.
     pub(crate) number: u64,
-    /// When it was to be sent.
+    /// When the message was due, in nanoseconds of the run's clock.
     pub(crate) intended: u64,
 }
 
 impl Stamp {
-    /// The payload: the stamp, filled up to `size` bytes. Needs no escaping in JSON.
+    /// Returns the payload: the stamp, padded to `size` bytes. The payload needs no escaping in JSON.
     pub(crate) fn payload(&self, size: usize) -> String {
         let Self { run, lane, number, intended } = self;
         let mut text = format!("mcb1 {run:08x} {lane:04x} {number:016x} {intended:016x}");
@@ -29,10 +29,10 @@ impl Stamp {
         text
     }
 
-    /// Reads the stamp of a payload, if it has one.
+    /// Reads the stamp at the beginning of a payload, if there is one.
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
         let stamp = payload.get(..LENGTH)?;
-        let blanks = [4, 13, 18, 35].iter().all(|place| stamp[*place] == b' ');
+        let blanks = [4, 13, 18, 35].iter().all(|offset| stamp[*offset] == b' ');
         if !stamp.starts_with(MARK) || !blanks {
             return None;
         }
@@ -59,7 +59,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn a_written_stamp_can_be_read(
             run: u32, lane: u16, number: u64, intended: u64, size in 0..300_usize,
         ) {
             let stamp = Stamp { run, lane, number, intended };
@@ -70,7 +70,7 @@ mod tests {
         }
 
         #[test]
-        fn what_others_publish_is_no_stamp_and_no_panic(payload: Vec<u8>) {
+        fn other_payloads_are_no_stamp_and_no_panic(payload: Vec<u8>) {
             prop_assert_eq!(Stamp::read(&payload), None);
         }
     }
@@ -78,10 +78,10 @@ mod tests {
     #[test]
     fn a_damaged_stamp_is_none() {
         let payload = Stamp { run: 1, lane: 2, number: 3, intended: 4 }.payload(60);
-        for place in 0..LENGTH {
+        for offset in 0..LENGTH {
             let mut damaged = payload.clone().into_bytes();
-            damaged[place] = b'?';
-            assert_eq!(Stamp::read(&damaged), None, "{place}");
+            damaged[offset] = b'?';
+            assert_eq!(Stamp::read(&damaged), None, "{offset}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as a table for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use crate::args::{Fanout, Mode, Store, Transport};
 use crate::latency::Summary;
 use crate::report::{Process, Report};
 
-/// A duration in microseconds, with three digits.
+/// Writes a duration of microseconds with three digits.
 pub(crate) fn duration(us: u64) -> String {
     match us {
         0..=999 => format!("{us} us"),
@@ -22,7 +22,7 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// The whole table.
+/// Returns the whole table.
 pub(crate) fn text(report: &Report) -> String {
     let mut out = String::new();
     headline(&mut out, report);

@@ -1,4 +1,4 @@
-//! Where a part is reached: the URLs of the command line, taken apart.
+//! The address of a part: parses the URLs of the command line.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ use base64::engine::general_purpose::STANDARD;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     scheme: &'static str,
-    /// Name or address with the port, as it stands in `Host`.
+    /// Name or address with the port, as in the header `Host`.
     pub(crate) host: String,
-    /// Path and query; `/` at least.
+    /// Path and query; at least `/`.
     pub(crate) path: String,
-    /// Name and key before the host, if there are any.
+    /// Name and key before the host, if the URL has them.
     credentials: Option<String>,
 }
 
@@ -60,24 +60,24 @@ impl FromStr for Target {
 }
 
 impl fmt::Display for Target {
-    /// Without credentials.
+    /// Writes the URL without its credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.scheme, self.host, self.path)
     }
 }
 
 impl Target {
-    /// Whether it is `ws://`.
+    /// Returns whether the scheme is `ws`.
     pub(crate) fn is_websocket(&self) -> bool {
         self.scheme == "ws"
     }
 
-    /// Another path of the same server, behind the path that this URL has.
+    /// Returns the URL with `path` appended to its path.
     pub(crate) fn at(&self, path: &str) -> Self {
         Self { path: format!("{}{path}", self.path.trim_end_matches('/')), ..self.clone() }
     }
 
-    /// The URL without this at its end.
+    /// Returns the URL with `end` removed from the end of its path.
     pub(crate) fn without(self, end: &str) -> Self {
         match self.path.strip_suffix(end) {
             Some(base) => Self { path: format!("{}/", base.trim_end_matches('/')), ..self },
@@ -85,8 +85,8 @@ impl Target {
         }
     }
 
-    /// The value of `Authorization`: from the key that was given, or else from the URL. A key with a colon is a name
-    /// and a secret.
+    /// Returns the value of `Authorization`: made from `key`, or else from the credentials of the URL. A key
+    /// with a colon is a name and a secret.
     pub(crate) fn authorization(&self, key: Option<&str>) -> Option<String> {
         match key.or(self.credentials.as_deref())? {
             pair if pair.contains(':') => Some(format!("Basic {}", STANDARD.encode(pair))),
@@ -94,21 +94,21 @@ impl Target {
         }
     }
 
-    /// The address to connect to.
+    /// Returns the address to connect to.
     ///
     /// # Errors
-    /// The name is not known.
+    /// Fails if the name is unknown.
     pub(crate) async fn resolve(&self) -> anyhow::Result<SocketAddr> {
         let addresses = tokio::net::lookup_host(self.host.as_str()).await;
         let mut addresses: Vec<_> = addresses.with_context(|| format!("{self}: unknown host"))?.collect();
         ensure!(!addresses.is_empty(), "{self}: the host has no address");
-        // `localhost` may be both; services listen on IPv4 unless told otherwise.
+        // `localhost` may have an IPv4 and an IPv6 address; by default the parts listen on IPv4.
         addresses.sort_by_key(SocketAddr::is_ipv6);
         Ok(addresses[0])
     }
 }
 
-/// Takes `%41` for `A`, so that a key may hold any character.
+/// Decodes percent-encoding (`%41` is `A`), so that a key may contain any character.
 fn decode(text: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_used_says_why() {
+    fn unusable_urls_are_refused_with_a_reason() {
         for (url, why) in [
             ("127.0.0.1:6790", "no URL"),
             ("ftp://x", "no URL"),

@@ -1,10 +1,17 @@
-//! What processes of this machine use: processor time and resident memory, as Linux tells in `/proc`.
+//! The usage of processes of this machine: processor time and resident memory, read from `/proc` of Linux.
 //!
-//! On other systems nothing is known, and the report says so.
+//! On other systems the usage is unknown, and the report says so.
 
 use serde::{Deserialize, Serialize};
 
-/// Use of one process so far.
+/// A process of the server, and the name by which the report shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedProcess {
+    pub(crate) name: String,
+    pub(crate) pid: u32,
+}
+
+/// The usage of one process so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Usage {
     /// User and system time, in seconds.
@@ -13,7 +20,7 @@ pub(crate) struct Usage {
     pub(crate) resident_bytes: u64,
 }
 
-/// What a process uses; none: there is no such process, or no `/proc`.
+/// Returns the usage of a process. `None`: there is no such process, or no `/proc`.
 pub(crate) fn of(pid: u32) -> Option<Usage> {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
     let ticks = ticks(&read("stat")?)?;
@@ -24,14 +31,15 @@ pub(crate) fn of(pid: u32) -> Option<Usage> {
     })
 }
 
-/// The name of a process.
+/// Returns the name of a process.
 pub(crate) fn name(pid: u32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim().to_owned())
 }
 
-/// User and system time in `/proc/PID/stat`, in ticks.
+/// Reads user and system time from `/proc/PID/stat`, in ticks.
 fn ticks(stat: &str) -> Option<u64> {
-    // The name stands in parentheses, and may hold anything.
+    // The name of the process stands in parentheses and may contain any character, so the search goes
+    // backwards.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
@@ -39,7 +47,7 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// Resident pages in `/proc/PID/statm`.
+/// Reads the number of resident pages from `/proc/PID/statm`.
 fn pages(statm: &str) -> Option<u64> {
     statm.split_ascii_whitespace().nth(1)?.parse().ok()
 }

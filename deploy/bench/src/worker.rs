@@ -1,7 +1,7 @@
-//! A client process: opens sessions when told to, receives, and reports what came.
+//! A client process: opens sessions as instructed, receives messages, and reports.
 //!
-//! One thread: several processes use several cores, and nothing in a process waits for a lock. It ends when its standard
-//! input does, so none outlives the tool.
+//! A client process has one thread: several processes use several cores, and no session waits for a lock. A
+//! client process ends when its standard input does, so it can't outlive the tool.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
@@ -15,33 +15,33 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::clock;
-use crate::control::{Event, Finished, Ledger, Open, Opened, Order, Progress};
+use crate::control::{Event, Finished, Instruction, Ledger, Open, Opened, Progress};
 use crate::latency::Latency;
-use crate::session::{self, End, Session, Stage, Steps};
+use crate::session::{self, Disorder, End, Session, Stage, Steps};
 use crate::target::Target;
 
-/// Handshakes at a time, of one process.
+/// The most handshakes of one process at the same time.
 const HANDSHAKES: usize = 128;
 const PROGRESS: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(10);
-/// Orders that may wait; there is one at a time.
-const ORDERS: usize = 4;
+/// Instructions that may wait; the tool gives one at a time.
+const INSTRUCTIONS: usize = 4;
 
-/// What all sessions of a process write to.
+/// The counts that all sessions of a process share.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct Counts {
     open: AtomicU64,
     received: AtomicU64,
     gone: AtomicU64,
     last: AtomicU64,
     delivery: Mutex<Latency>,
-    /// Sessions that have all that was published to them.
+    /// Sessions that have received every message published to them.
     pub(crate) whole: AtomicU64,
-    /// Messages that are not of this run.
+    /// Messages of other runs or publishers.
     pub(crate) foreign: AtomicU64,
 }
 
-impl Board {
+impl Counts {
     fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -55,7 +55,7 @@ impl Board {
         }
     }
 
-    /// Takes note of a message that came at `now`, so long after it was to be sent.
+    /// Records a message that arrived at `now`, `after` nanoseconds after it was due.
     pub(crate) fn received(&self, now: u64, after: u64) {
         self.received.fetch_add(1, Ordering::Relaxed);
         self.last.store(now, Ordering::Relaxed);
@@ -71,12 +71,13 @@ impl Board {
 /// Runs this process as a client process, until standard input ends.
 ///
 /// # Errors
-/// The runtime can't start, or an order can't be read.
+/// Fails if the runtime can't start, or if an instruction can't be read.
 pub(crate) fn run() -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime")?;
-    let (queue, orders) = mpsc::channel(ORDERS);
-    // Blocks, so it has a thread of its own, which ends with standard input or with the process.
+    let (queue, instructions) = mpsc::channel(INSTRUCTIONS);
+    // Reading standard input blocks, so it has a thread of its own, which ends with standard input or the
+    // process.
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             if queue.blocking_send(line).is_err() {
@@ -84,44 +85,44 @@ pub(crate) fn run() -> anyhow::Result<()> {
             }
         }
     });
-    runtime.block_on(serve(orders))
+    runtime.block_on(serve(instructions))
 }
 
-async fn serve(mut orders: mpsc::Receiver<String>) -> anyhow::Result<()> {
-    let mut crowd = Crowd::new();
+async fn serve(mut instructions: mpsc::Receiver<String>) -> anyhow::Result<()> {
+    let mut sessions = Sessions::new();
     let mut ticks = interval(PROGRESS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let order = tokio::select! {
-            order = orders.recv() => match order {
-                Some(line) => serde_json::from_str(&line).context("an order")?,
+        let instruction = tokio::select! {
+            instruction = instructions.recv() => match instruction {
+                Some(line) => serde_json::from_str(&line).context("an instruction")?,
                 None => return Ok(()),
             },
             _ = ticks.tick() => {
-                say(&Event::Progress(crowd.board.progress()))?;
+                report(&Event::Progress(sessions.counts.progress()))?;
                 continue;
             }
         };
-        match order {
-            Order::Open(open) => {
-                let opened = crowd.open(open, &mut ticks).await?;
-                say(&Event::Opened(opened))?;
+        match instruction {
+            Instruction::Open(plan) => {
+                let opened = sessions.open(plan, &mut ticks).await?;
+                report(&Event::Opened(opened))?;
             }
-            Order::Close => {
-                crowd.end(None).await;
-                crowd = Crowd::new();
-                say(&Event::Closed)?;
+            Instruction::Close => {
+                sessions.end(None).await;
+                sessions = Sessions::new();
+                report(&Event::Closed)?;
             }
-            Order::Finish { ledger, settle_ms } => {
-                let finished = crowd.finish(ledger, Duration::from_millis(settle_ms)).await;
-                say(&Event::Finished(Box::new(finished)))?;
-                crowd = Crowd::new();
+            Instruction::Finish { ledger, settle_ms } => {
+                let finished = sessions.finish(ledger, Duration::from_millis(settle_ms)).await;
+                report(&Event::Finished(Box::new(finished)))?;
+                sessions = Sessions::new();
             }
         }
     }
 }
 
-fn say(event: &Event) -> anyhow::Result<()> {
+fn report(event: &Event) -> anyhow::Result<()> {
     let mut line = serde_json::to_string(event).context("an event")?;
     line.push('\n');
     let mut output = std::io::stdout().lock();
@@ -129,45 +130,45 @@ fn say(event: &Event) -> anyhow::Result<()> {
 }
 
 /// The sessions of this process.
-struct Crowd {
-    board: Arc<Board>,
+struct Sessions {
+    counts: Arc<Counts>,
     stage: watch::Sender<Stage>,
-    sessions: JoinSet<(Session, End)>,
+    running: JoinSet<(Session, End)>,
 }
 
 type Attempt = Result<(Session, Steps), String>;
 
-impl Crowd {
+impl Sessions {
     fn new() -> Self {
-        Self { board: Arc::new(Board::new()), stage: watch::Sender::default(), sessions: JoinSet::new() }
+        Self { counts: Arc::new(Counts::new()), stage: watch::Sender::default(), running: JoinSet::new() }
     }
 
-    /// Opens all sessions of the order, paced, and leaves them receiving.
-    async fn open(&mut self, order: Open, ticks: &mut tokio::time::Interval) -> anyhow::Result<Opened> {
-        let target = Arc::new(order.url.parse::<Target>().map_err(anyhow::Error::msg)?);
-        let (order, places) = (Arc::new(order), Arc::new(Semaphore::new(HANDSHAKES)));
+    /// Opens all sessions of the plan at its pace, and leaves them receiving.
+    async fn open(&mut self, plan: Open, ticks: &mut tokio::time::Interval) -> anyhow::Result<Opened> {
+        let target = Arc::new(plan.url.parse::<Target>().map_err(anyhow::Error::msg)?);
+        let (plan, slots) = (Arc::new(plan), Arc::new(Semaphore::new(HANDSHAKES)));
         let (mut attempts, mut tally) = (JoinSet::<Attempt>::new(), Tally::new());
         let start = Instant::now();
         let mut next = 0;
-        while next < order.sessions || !attempts.is_empty() {
-            let due = match (next * 1_000_000_000).checked_div(order.ramp) {
+        while next < plan.sessions || !attempts.is_empty() {
+            let due = match (next * 1_000_000_000).checked_div(plan.ramp) {
                 Some(after) => start + Duration::from_nanos(after),
                 None => start,
             };
             tokio::select! {
                 biased;
-                _ = ticks.tick() => say(&Event::Progress(self.board.progress()))?,
+                _ = ticks.tick() => report(&Event::Progress(self.counts.progress()))?,
                 Some(attempt) = attempts.join_next() => self.take(attempt?, &mut tally),
-                place = async {
+                slot = async {
                     sleep_until(due).await;
-                    Arc::clone(&places).acquire_owned().await
-                }, if next < order.sessions => {
-                    let (target, order, number) = (Arc::clone(&target), Arc::clone(&order), order.first + next);
-                    let patience = Duration::from_millis(order.patience_ms);
+                    Arc::clone(&slots).acquire_owned().await
+                }, if next < plan.sessions => {
+                    let (target, plan, number) = (Arc::clone(&target), Arc::clone(&plan), plan.first + next);
+                    let patience = Duration::from_millis(plan.patience_ms);
                     attempts.spawn(async move {
-                        let _place = place;
+                        let _slot = slot;
                         let late = |_| Err(format!("no answer within {patience:?}"));
-                        timeout(patience, session::open(&target, &order, number)).await.unwrap_or_else(late)
+                        timeout(patience, session::open(&target, &plan, number)).await.unwrap_or_else(late)
                     });
                     next += 1;
                 }
@@ -177,22 +178,22 @@ impl Crowd {
         Ok(tally.sum())
     }
 
-    /// Takes over a session that was opened, or counts why not.
+    /// Starts receiving on a session that was opened, or counts the reason why it was not.
     fn take(&mut self, attempt: Attempt, tally: &mut Tally) {
         match attempt {
             Ok((mut session, steps)) => {
                 tally.handshake.record(steps.handshake);
                 tally.login.record(steps.login);
                 tally.opened.open += 1;
-                self.board.open.fetch_add(1, Ordering::Relaxed);
-                let (board, stage) = (Arc::clone(&self.board), self.stage.subscribe());
-                self.sessions.spawn(async move {
-                    let end = session.receive(&board, stage).await;
+                self.counts.open.fetch_add(1, Ordering::Relaxed);
+                let (counts, stage) = (Arc::clone(&self.counts), self.stage.subscribe());
+                self.running.spawn(async move {
+                    let end = session.receive(&counts, stage).await;
                     match end {
                         End::Asked => session.close().await,
                         End::Gone(_) => {
-                            board.gone.fetch_add(1, Ordering::Relaxed);
-                            board.open.fetch_sub(1, Ordering::Relaxed);
+                            counts.gone.fetch_add(1, Ordering::Relaxed);
+                            counts.open.fetch_sub(1, Ordering::Relaxed);
                         }
                     }
                     (session, end)
@@ -202,50 +203,51 @@ impl Crowd {
         }
     }
 
-    /// Waits until every session has what was published to it, at most `settle`.
+    /// Waits until every session has received every message published to it, at most for `settle`. Then ends
+    /// all.
     async fn finish(&mut self, ledger: Ledger, settle: Duration) -> Finished {
-        let (ledger, all) = (Arc::new(ledger), self.sessions.len() as u64);
+        let (ledger, all) = (Arc::new(ledger), self.running.len() as u64);
         self.stage.send_replace(Stage::Settling(Arc::clone(&ledger)));
-        let board = Arc::clone(&self.board);
+        let counts = Arc::clone(&self.counts);
         let settled = async {
             let mut looks = interval(LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while board.whole.load(Ordering::Relaxed) + board.gone.load(Ordering::Relaxed) < all {
+            while counts.whole.load(Ordering::Relaxed) + counts.gone.load(Ordering::Relaxed) < all {
                 looks.tick().await;
             }
         };
-        // What is missing at the deadline is counted as lost.
+        // Messages that are missing at the deadline count as lost.
         let _ = timeout(settle, settled).await;
         self.end(Some(&ledger)).await
     }
 
-    /// Ends all sessions and sums up. What sessions miss that the server closed is no loss of messages: they are
-    /// counted themselves.
+    /// Ends all sessions and sums up. Messages that a session misses because the server closed it are not
+    /// lost: the session itself is counted as gone.
     async fn end(&mut self, ledger: Option<&Ledger>) -> Finished {
         self.stage.send_replace(Stage::Over);
         let mut finished = Finished::default();
-        while let Some(ended) = self.sessions.join_next().await {
+        while let Some(ended) = self.running.join_next().await {
             let Ok((session, end)) = ended else {
                 *finished.gone.entry("a session of the tool failed".into()).or_default() += 1;
                 continue;
             };
-            let (twice, late) = session.disorder();
-            finished.duplicates += twice;
-            finished.reordered += late;
+            let Disorder { duplicates, reordered } = session.disorder();
+            finished.duplicates += duplicates;
+            finished.reordered += reordered;
             match end {
                 End::Asked => finished.lost += ledger.map_or(0, |ledger| session.lost(ledger)),
                 End::Gone(why) => *finished.gone.entry(why).or_default() += 1,
             }
         }
-        finished.received = self.board.received.load(Ordering::Relaxed);
-        finished.foreign = self.board.foreign.load(Ordering::Relaxed);
-        finished.last = self.board.last.load(Ordering::Relaxed);
-        finished.delivery = self.board.delivery.lock().unwrap_or_else(PoisonError::into_inner).recorded();
+        finished.received = self.counts.received.load(Ordering::Relaxed);
+        finished.foreign = self.counts.foreign.load(Ordering::Relaxed);
+        finished.last = self.counts.last.load(Ordering::Relaxed);
+        finished.delivery = self.counts.delivery.lock().unwrap_or_else(PoisonError::into_inner).recorded();
         finished
     }
 }
 
-/// How opening goes.
+/// The outcome of opening so far.
 struct Tally {
     opened: Opened,
     handshake: Latency,

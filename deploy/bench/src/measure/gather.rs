@@ -1,14 +1,14 @@
-//! Makes one report of what the processes found.
+//! Makes the report from the findings of all processes.
 
-use super::{Ended, Found, Scene, merged};
+use super::{Ended, Findings, Run, merged};
 use crate::args::Mode;
 use crate::clock::{self, SECOND};
 use crate::latency::{Latency, Recorded, Summary};
 use crate::report::{self, Client, Delivery, Process, Publishing, Report, Sessions, Settings};
-use crate::usage::Usage;
+use crate::usage::{NamedProcess, Usage};
 
-impl Scene<'_> {
-    pub(super) fn report(&self, found: &Found, started_at: u64) -> Report {
+impl Run<'_> {
+    pub(super) fn report(&self, found: &Findings, started_at: u64) -> Report {
         let received = found.finished.iter().map(|finished| finished.received).sum();
         let last = found.finished.iter().map(|finished| finished.last).max().unwrap_or(0).max(found.answered);
         Report {
@@ -55,11 +55,11 @@ impl Scene<'_> {
         }
     }
 
-    fn server_report(&self, found: &Found, received: u64) -> report::Server {
+    fn server_report(&self, found: &Findings, received: u64) -> report::Server {
         let mut processes = Vec::new();
         let usages = found.before.iter().zip(&found.idle).zip(&found.after);
-        for ((name, pid), ((before, idle), after)) in self.server.iter().zip(usages) {
-            // A process that is gone keeps what was known of it last.
+        for (NamedProcess { name, pid }, ((before, idle), after)) in self.server.iter().zip(usages) {
+            // A process that has gone is reported with its last known usage.
             let (Some(before), Some(idle)) = (before, idle) else { continue };
             let after = after.unwrap_or(*idle);
             processes.push(process(name, *pid, *before, *idle, after));
@@ -91,7 +91,7 @@ fn process(name: &str, pid: u32, before: Usage, idle: Usage, after: Usage) -> Pr
     }
 }
 
-fn sessions(found: &Found) -> Sessions {
+fn sessions(found: &Findings) -> Sessions {
     let opened = &found.opened;
     let open = opened.iter().map(|opened| opened.open).sum();
     let began = opened.iter().map(|opened| opened.began).min().unwrap_or(0);
@@ -106,9 +106,9 @@ fn sessions(found: &Found) -> Sessions {
     }
 }
 
-fn publishing(found: &Found) -> Publishing {
+fn publishing(found: &Findings) -> Publishing {
     let outcome = &found.outcome;
-    // What Ctrl-C kept from being sent is nobody's fault.
+    // Messages that Ctrl-C left unsent are no fault of the server.
     let not_sent = match found.ended {
         Ended::Interrupted => 0,
         Ended::Done | Ended::Late | Ended::Gone => found.pace.untaken(clock::now()).len() as u64,
@@ -128,7 +128,7 @@ fn publishing(found: &Found) -> Publishing {
     }
 }
 
-fn delivery(found: &Found, received: u64) -> Delivery {
+fn delivery(found: &Findings, received: u64) -> Delivery {
     let finished = &found.finished;
     let sum = |of: fn(&crate::control::Finished) -> u64| finished.iter().map(of).sum();
     let last = finished.iter().map(|finished| finished.last).max().unwrap_or(0);
@@ -160,7 +160,7 @@ fn rate(count: u64, began: u64, ended: u64) -> f64 {
     }
 }
 
-/// Three digits behind the point are more than these figures have.
+/// Rounds to three decimals, which is more than these figures are precise.
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

@@ -1,4 +1,4 @@
-//! A lane over HTTP: one connection that is kept open, one request at a time.
+//! A lane over HTTP: one connection that stays open, one request at a time.
 
 use std::io;
 
@@ -14,7 +14,7 @@ pub(super) async fn run(mut lane: Lane) -> Outcome {
     let (address, stop) = (task.address, task.stop.clone());
     let mut connection = None;
     let mut buffer = Vec::with_capacity(1_024);
-    // Connected before the first ticket, so that the first message does not wait for it.
+    // Connects before the first ticket, so that the first message does not wait for the connection.
     loop {
         let stream = match connection.take() {
             Some(stream) => stream,
@@ -24,7 +24,7 @@ pub(super) async fn run(mut lane: Lane) -> Outcome {
             },
         };
         let Some(ticket) = task.pace.take().await else { break };
-        // A server closes connections that had nothing to do for long.
+        // A server closes connections that were idle for long.
         let stream = if is_closed(&stream) {
             match lane.connected(|| socket::tcp(address, None)).await {
                 Some(stream) => stream,
@@ -58,7 +58,7 @@ pub(super) async fn run(mut lane: Lane) -> Outcome {
                 }
                 connection = (!head.closes).then_some(stream);
                 if head.status >= 400 && !task.pace.is_open() {
-                    // A closed loop would ask again at once, as nobody does.
+                    // Real publishers pause after a refusal; a closed loop would ask again at once.
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -71,14 +71,15 @@ pub(super) async fn run(mut lane: Lane) -> Outcome {
     lane.end()
 }
 
-/// Whether the other side has closed: nothing can come before a request is sent.
+/// Returns whether the server has closed the connection. Anything to read means that: an answer needs a
+/// request first.
 fn is_closed(stream: &TcpStream) -> bool {
     !matches!(stream.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Sends a request, and reads the body of its answer into `body`.
+/// Sends a request, and reads the body of the answer into `body`.
 async fn call(mut stream: TcpStream, request: &[u8], body: &mut Vec<u8>) -> io::Result<(TcpStream, Head)> {
-    let invalid = |fault: &str| io::Error::new(io::ErrorKind::InvalidData, fault.to_owned());
+    let invalid = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason.to_owned());
     stream.write_all(request).await?;
     body.clear();
     let head = loop {

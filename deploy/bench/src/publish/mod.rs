@@ -1,8 +1,8 @@
-//! Publishes over several connections at once, and counts what the answers say.
+//! Publishes over several connections at once, and counts the answers.
 //!
-//! Each connection is a lane with numbers of its own for each channel, because order is promised within a connection
-//! only. A message whose fate is not known (refused, never answered) is named in the ledger, so that the receivers take
-//! it neither for lost nor for too much.
+//! Each connection is a lane, which numbers its messages by channel, because order is promised within one
+//! connection only. The ledger lists the messages whose fate is unknown (refused, never answered), so that
+//! the receivers take them neither for lost nor for superfluous.
 
 mod http;
 mod ws;
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::args::Transport;
 use crate::clock;
 use crate::control::Ledger;
 use crate::latency::Latency;
@@ -30,17 +31,10 @@ use crate::target::Target;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a lane waits before it connects again.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Failures to connect in a row after which the publisher counts as gone.
+/// The number of failed attempts to connect, in a row, after which the publisher counts as gone.
 const MOST_FAILURES: u32 = 20;
 
-/// How to publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Via {
-    Http,
-    Ws,
-}
-
-/// What all lanes share.
+/// The values and handles that all lanes share.
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) target: Target,
@@ -49,42 +43,44 @@ pub(crate) struct Task {
     pub(crate) run: u32,
     /// Bytes of a message.
     pub(crate) payload: usize,
-    /// Messages go to these users' channels in turn; none: to the broadcast channel.
+    /// The number of users, to whose channels messages go in turn. `None`: messages go to the broadcast
+    /// channel.
     pub(crate) users: Option<u64>,
     /// The broadcast channel.
     pub(crate) channel: String,
     pub(crate) pace: Arc<Pace>,
-    /// Ends the lanes, whatever they wait for.
+    /// Ends the lanes at once.
     pub(crate) stop: CancellationToken,
-    pub(crate) live: Live,
+    pub(crate) live: LiveCounts,
 }
 
-/// Counts while it runs.
+/// Counts while the lanes run.
 #[derive(Debug, Default)]
-pub(crate) struct Live {
+pub(crate) struct LiveCounts {
     pub(crate) sent: AtomicU64,
     pub(crate) answered: AtomicU64,
-    /// Whether the publisher went away.
+    /// Cancelled when the publisher counts as gone.
     pub(crate) gone: CancellationToken,
 }
 
-/// What came of it.
+/// The outcome of publishing.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
-    /// Answered with counts.
+    /// Messages that were answered with counts.
     pub(crate) accepted: u64,
-    /// Refused, by code.
+    /// Messages that were refused, by code.
     pub(crate) refused: BTreeMap<String, u64>,
-    /// Never answered.
+    /// Messages that were never answered.
     pub(crate) unanswered: u64,
     /// Connections that broke or did not come up, by reason.
     pub(crate) broken: BTreeMap<String, u64>,
     /// Answers whose counts were not complete.
     pub(crate) incomplete: u64,
-    /// Sum of `s` and `f` of all answers.
+    /// Sum of `s` of all answers.
     pub(crate) sessions: u64,
+    /// Sum of `f` of all answers.
     pub(crate) failed: u64,
-    /// From when a message was to be sent until its answer came.
+    /// Times from the moment at which a message was due until its answer came.
     pub(crate) answer: Latency,
     pub(crate) ledger: Ledger,
 }
@@ -119,15 +115,15 @@ impl Outcome {
     }
 }
 
-/// Publishes over `connections` lanes until there are no more tickets. `window` is how many messages a WebSocket may
-/// have without an answer.
-pub(crate) async fn run(task: &Arc<Task>, via: Via, connections: u16, window: usize) -> Outcome {
+/// Publishes over `connections` lanes until there are no more tickets. `window`: how many messages without an
+/// answer a WebSocket may have.
+pub(crate) async fn run(task: &Arc<Task>, via: Transport, connections: u16, window: usize) -> Outcome {
     let mut lanes = JoinSet::new();
     for number in 0..connections {
         let lane = Lane::new(Arc::clone(task), number);
         match via {
-            Via::Http => lanes.spawn(http::run(lane)),
-            Via::Ws => lanes.spawn(ws::run(lane, window)),
+            Transport::Http => lanes.spawn(http::run(lane)),
+            Transport::Ws => lanes.spawn(ws::run(lane, window)),
         };
     }
     let mut outcome = Outcome::new();
@@ -137,21 +133,22 @@ pub(crate) async fn run(task: &Arc<Task>, via: Via, connections: u16, window: us
             Err(error) => *outcome.broken.entry(error.to_string()).or_default() += 1,
         }
     }
-    // What was due and never sent has waited this long at least: without it the percentiles would be too good.
+    // A message that was due and never sent has waited at least until now. Without these messages the
+    // percentiles would be too good.
     let now = clock::now();
     task.pace.untaken(now).into_iter().for_each(|intended| outcome.answer.record(now - intended));
     outcome
 }
 
-/// A message that has no answer yet.
+/// A message without an answer yet.
 #[derive(Debug, Clone, Copy)]
-struct Open {
+struct InFlight {
     intended: u64,
     channel: u64,
     number: u64,
 }
 
-/// One connection's share.
+/// One publishing connection, and the outcome of its messages.
 struct Lane {
     task: Arc<Task>,
     number: u16,
@@ -160,17 +157,17 @@ struct Lane {
     failures: u32,
 }
 
-/// The answer to a publish, in connmix's shape.
+/// The answer to a publish, in the shape of connmix.
 #[derive(Debug, Deserialize)]
 struct Answer {
     #[serde(rename = "E")]
-    error: Option<Fault>,
+    error: Option<ErrorCode>,
     r: Option<Counts>,
     i: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Fault {
+struct ErrorCode {
     c: u16,
 }
 
@@ -186,13 +183,13 @@ impl Lane {
         Self { task, number, sent: HashMap::new(), outcome: Outcome::new(), failures: 0 }
     }
 
-    /// The parameters of a publish, `{"c","d"}`, for a ticket.
-    fn message(&mut self, ticket: Ticket) -> (Open, String) {
+    /// Makes the message of a ticket, and the parameters that publish it: `{"c":…,"d":…}`.
+    fn message(&mut self, ticket: Ticket) -> (InFlight, String) {
         let channel = self.task.users.map_or(0, |users| ticket.number % users + 1);
         let lane = self.number;
         let sent = self.sent.entry(channel).or_insert_with(|| Sent { lane, ..Sent::default() });
         sent.last += 1;
-        let open = Open { intended: ticket.intended, channel, number: sent.last };
+        let open = InFlight { intended: ticket.intended, channel, number: sent.last };
         let stamp = Stamp { run: self.task.run, lane, number: open.number, intended: ticket.intended };
         let d = stamp.payload(self.task.payload);
         self.task.live.sent.fetch_add(1, Ordering::Relaxed);
@@ -203,8 +200,8 @@ impl Lane {
         (open, text)
     }
 
-    /// Takes note of an answer.
-    fn answered(&mut self, open: Open, answer: &Answer, complete: bool) {
+    /// Counts an answer.
+    fn answered(&mut self, open: InFlight, answer: &Answer, complete: bool) {
         self.took(open);
         match answer {
             Answer { error: None, r: Some(counts), .. } => {
@@ -213,36 +210,36 @@ impl Lane {
                 self.outcome.failed += counts.f;
                 self.outcome.incomplete += u64::from(!complete || counts.complete == Some(false));
             }
-            Answer { error: Some(fault), .. } => self.refused(open, fault.c.to_string()),
+            Answer { error: Some(error), .. } => self.refused(open, error.c.to_string()),
             Answer { error: None, r: None, .. } => self.refused(open, "no counts".into()),
         }
     }
 
-    fn refused(&mut self, open: Open, code: String) {
+    fn refused(&mut self, open: InFlight, code: String) {
         *self.outcome.refused.entry(code).or_default() += 1;
         self.uncertain(open);
     }
 
-    /// Takes note of a message that will have no answer.
-    fn unanswered(&mut self, open: Open) {
+    /// Counts a message that will have no answer.
+    fn unanswered(&mut self, open: InFlight) {
         self.outcome.unanswered += 1;
         self.took(open);
         self.uncertain(open);
     }
 
-    /// The answer's time; without an answer, what was waited so far.
-    fn took(&mut self, open: Open) {
+    /// Records the time until the answer or, without an answer, the time waited so far.
+    fn took(&mut self, open: InFlight) {
         self.task.live.answered.fetch_add(1, Ordering::Relaxed);
         self.outcome.answer.record(clock::now().saturating_sub(open.intended));
     }
 
-    fn uncertain(&mut self, open: Open) {
+    fn uncertain(&mut self, open: InFlight) {
         if let Some(sent) = self.sent.get_mut(&open.channel) {
             sent.uncertain.push(open.number);
         }
     }
 
-    /// Connects by `connect`, again and again until it succeeds; none: there is no use in it.
+    /// Calls `connect` until it succeeds. `None`: the run was stopped, or the publisher counts as gone.
     async fn connected<T, E, F>(&mut self, connect: impl Fn() -> F + Send) -> Option<T>
     where
         E: std::fmt::Display,

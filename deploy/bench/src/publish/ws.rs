@@ -1,19 +1,19 @@
-//! A lane over `/ws/v1`: one socket, many messages without an answer yet.
+//! A lane over `/ws/v1`: one socket, many messages in flight.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Answer, Lane, Open, Outcome, PAUSE};
+use super::{Answer, InFlight, Lane, Outcome, PAUSE};
 use crate::frame::{self, Opcode};
 use crate::socket::Socket;
 
-/// Why a lane stopped using its socket.
+/// The reason why a lane stopped using its socket.
 enum End {
-    /// There is no more to send, and all is answered.
+    /// There is nothing more to send, and every message is answered.
     Done,
-    /// The run is over.
+    /// The run was stopped.
     Stopped,
-    /// The socket is.
+    /// The socket broke.
     Broken(String),
 }
 
@@ -36,15 +36,20 @@ pub(super) async fn run(mut lane: Lane, window: usize) -> Outcome {
     lane.end()
 }
 
-async fn converse(lane: &mut Lane, mut socket: Socket, open: &mut HashMap<u64, Open>, window: usize) -> End {
+async fn converse(
+    lane: &mut Lane,
+    mut socket: Socket,
+    open: &mut HashMap<u64, InFlight>,
+    window: usize,
+) -> End {
     let task = Arc::clone(&lane.task);
     let (mut exhausted, mut out) = (false, Vec::new());
     while !exhausted || !open.is_empty() {
-        let mut said = Said::default();
+        let mut received_now = Received::default();
         tokio::select! {
             biased;
             () = task.stop.cancelled() => return End::Stopped,
-            received = socket.receive(|opcode, payload| said.take(opcode, payload)) => {
+            received = socket.receive(|opcode, payload| received_now.take(opcode, payload)) => {
                 if let Err(error) = received {
                     return End::Broken(format!("publish: {error}"));
                 }
@@ -52,7 +57,7 @@ async fn converse(lane: &mut Lane, mut socket: Socket, open: &mut HashMap<u64, O
             ticket = task.pace.take(), if !exhausted && open.len() < window => match ticket {
                 Some(ticket) => {
                     let mut ticket = Some(ticket);
-                    // What is due already goes out in the same write.
+                    // Messages that are due already go out in the same write.
                     while let Some(next) = ticket {
                         let (message, parameters) = lane.message(next);
                         open.insert(next.number, message);
@@ -64,17 +69,18 @@ async fn converse(lane: &mut Lane, mut socket: Socket, open: &mut HashMap<u64, O
                 None => exhausted = true,
             }
         }
-        if let Some(why) = said.closed {
+        let Received { answers, mut pongs, closed } = received_now;
+        if let Some(why) = closed {
             return End::Broken(why);
         }
-        let refused = said.answers.iter().any(|answer| answer.error.is_some());
-        for answer in said.answers {
+        let refused = answers.iter().any(|answer| answer.error.is_some());
+        for answer in answers {
             match answer.i.and_then(|number| open.remove(&number)) {
                 Some(message) => lane.answered(message, &answer, true),
                 None => lane.broke("publish: an answer to nothing that was asked"),
             }
         }
-        out.append(&mut said.pongs);
+        out.append(&mut pongs);
         if !out.is_empty() {
             let written = tokio::select! {
                 () = task.stop.cancelled() => return End::Stopped,
@@ -86,24 +92,24 @@ async fn converse(lane: &mut Lane, mut socket: Socket, open: &mut HashMap<u64, O
             out.clear();
         }
         if refused && !task.pace.is_open() {
-            // A closed loop would ask again at once, as nobody does.
+            // Real publishers pause after a refusal; a closed loop would ask again at once.
             tokio::time::sleep(PAUSE).await;
         }
     }
-    // 1000; the publisher needs no more of us.
+    // Code 1000 (normal closure). The server needs nothing more from this connection.
     let _ = socket.send(Opcode::Close, &[0x03, 0xe8]).await;
     End::Done
 }
 
-/// What one read brought.
+/// The frames that one read brought.
 #[derive(Default)]
-struct Said {
+struct Received {
     answers: Vec<Answer>,
     pongs: Vec<u8>,
     closed: Option<String>,
 }
 
-impl Said {
+impl Received {
     fn take(&mut self, opcode: Opcode, payload: &[u8]) {
         match opcode {
             Opcode::Text => match serde_json::from_slice(payload) {

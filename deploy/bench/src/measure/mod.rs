@@ -1,4 +1,5 @@
-//! The stages of a run: server, client processes, sessions, idling, publishing, settling; and the report of it.
+//! The stages of a run: server, client processes, sessions, idling, publishing, settling; and the report of
+//! the run.
 
 mod gather;
 
@@ -13,65 +14,69 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, Fanout, Mode, Transport};
 use crate::clock;
-use crate::control::{Event, Finished, Open, Opened, Order, Progress};
+use crate::control::{Event, Finished, Instruction, Open, Opened, Progress};
 use crate::crew::Crew;
 use crate::files;
 use crate::pace::Pace;
 use crate::progress::Line;
-use crate::publish::{self, Live, Outcome, Task, Via};
+use crate::publish::{self, LiveCounts, Outcome, Task};
 use crate::report::Report;
 use crate::run::Failure;
 use crate::schedule::Schedule;
 use crate::server::Server;
 use crate::target::Target;
-use crate::usage::{self, Usage};
+use crate::usage::{self, NamedProcess, Usage};
 
 /// How long opening one session may take.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Of the sessions, one in so many comes and goes first, so that what a server allocates once is not a session's. They
-/// are few, because what they leave behind is missing in the figure.
+/// One session in this many comes and goes first, so that one-time allocations of the server do not count for
+/// sessions. These sessions are few, because the memory that they leave behind is missing in the figure.
 const WARM_UP: u64 = 100;
-/// How long the server may take to forget those.
+/// How long the server may take to forget the sessions of the warm-up.
 const WARMED: Duration = Duration::from_millis(500);
-/// How long before the first message the publishing connections come up.
+/// Time for the publishing connections to come up before the first message.
 const AHEAD: Duration = Duration::from_millis(200);
 const PROGRESS: Duration = Duration::from_millis(250);
-/// Sessions from one source address; there are some 28,000 ports.
+/// The most sessions from one source address; an address has some 28,000 ports.
 const PORTS: u64 = 20_000;
 
-/// A run that has a report.
+/// The result of a run that has a report.
 pub(crate) struct Measured {
     pub(crate) report: Report,
     pub(crate) server_gone: bool,
 }
 
-/// The server, wherever it comes from.
-struct Scene<'a> {
+/// One run: its flags, the addresses and processes of the server, and the line of progress.
+struct Run<'a> {
     args: &'a Args,
     devices: Target,
     address: SocketAddr,
     publisher: Target,
     publishing: SocketAddr,
+    /// The number that the messages of this run carry.
     run: u32,
-    server: Vec<(String, u32)>,
+    server: Vec<NamedProcess>,
     line: Line,
 }
 
-/// What was found, stage by stage.
-struct Found {
+/// The findings of the stages.
+struct Findings {
     opened: Vec<Opened>,
     finished: Vec<Finished>,
     outcome: Outcome,
     pace: Arc<Pace>,
     ended: Ended,
-    /// When publishing began and when the last answer had come.
+    /// When publishing began, in nanoseconds of the run's clock.
     began: u64,
+    /// When the last answer had come, in nanoseconds of the run's clock.
     answered: u64,
-    /// Use of the server's processes: before, opened, idle, and at the end.
+    /// Usage of the server's processes before the first session.
     before: Vec<Option<Usage>>,
+    /// Usage of the server's processes with all sessions open and idle.
     idle: Vec<Option<Usage>>,
+    /// Usage of the server's processes at the end.
     after: Vec<Option<Usage>>,
-    /// Processor time of the tool while publishing.
+    /// Processor time of the tool while publishing, in seconds.
     client: Option<f64>,
     sent: u64,
 }
@@ -79,11 +84,11 @@ struct Found {
 /// Why publishing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// All was published.
+    /// Every message was published.
     Done,
     /// Answers did not come in time.
     Late,
-    /// Ctrl-C.
+    /// The user pressed Ctrl-C.
     Interrupted,
     /// The server went away.
     Gone,
@@ -92,7 +97,7 @@ enum Ended {
 /// Runs all stages.
 ///
 /// # Errors
-/// There is nothing to report.
+/// Fails if there is nothing to report.
 pub(crate) async fn measure(args: &Args, interrupted: &CancellationToken) -> Result<Measured, Failure> {
     args.check().map_err(Failure::Usage)?;
     let limit = files::raise()?;
@@ -114,7 +119,7 @@ pub(crate) async fn measure(args: &Args, interrupted: &CancellationToken) -> Res
         None => (args.devices(), args.publisher(), named(&args.pid)?),
     };
     let unknown = |error: anyhow::Error| Failure::Unavailable(format!("{error:#}"));
-    let mut scene = Scene {
+    let mut run = Run {
         args,
         address: devices.resolve().await.map_err(unknown)?,
         publishing: publisher.resolve().await.map_err(unknown)?,
@@ -126,24 +131,24 @@ pub(crate) async fn measure(args: &Args, interrupted: &CancellationToken) -> Res
     };
     let started_at = clock::date();
     let mut crew = Crew::start(args.processes)?;
-    let found = scene.stages(&mut crew, interrupted).await;
-    scene.line.show("ending");
+    let found = run.stages(&mut crew, interrupted).await;
+    run.line.show("ending");
     crew.end().await;
     if let Some(server) = server {
         server.end().await;
     }
-    scene.line.clear();
+    run.line.clear();
     let found = found?;
     let server_gone = found.ended == Ended::Gone;
-    let mut report = scene.report(&found, started_at);
+    let mut report = run.report(&found, started_at);
     report.judge(server_gone);
     Ok(Measured { report, server_gone })
 }
 
 /// Names the processes of `--pid`.
-fn named(pids: &[u32]) -> Result<Vec<(String, u32)>, Failure> {
+fn named(pids: &[u32]) -> Result<Vec<NamedProcess>, Failure> {
     let name = |pid: &u32| match usage::name(*pid) {
-        Some(name) if usage::of(*pid).is_some() => Ok((name, *pid)),
+        Some(name) if usage::of(*pid).is_some() => Ok(NamedProcess { name, pid: *pid }),
         Some(_) | None => Err(Failure::Usage(format!(
             "--pid {pid}: there is no such process, or this system does not tell what processes use (Linux does)"
         ))),
@@ -151,7 +156,7 @@ fn named(pids: &[u32]) -> Result<Vec<(String, u32)>, Failure> {
     pids.iter().map(name).collect()
 }
 
-/// A stage that Ctrl-C ends without a report.
+/// Runs a stage that Ctrl-C ends without a report.
 async fn stoppable<T>(interrupted: &CancellationToken, stage: impl Future<Output = T>) -> Result<T, Failure> {
     tokio::select! {
         () = interrupted.cancelled() => Err(Failure::Stopped),
@@ -159,8 +164,12 @@ async fn stoppable<T>(interrupted: &CancellationToken, stage: impl Future<Output
     }
 }
 
-impl Scene<'_> {
-    async fn stages(&mut self, crew: &mut Crew, interrupted: &CancellationToken) -> Result<Found, Failure> {
+impl Run<'_> {
+    async fn stages(
+        &mut self,
+        crew: &mut Crew,
+        interrupted: &CancellationToken,
+    ) -> Result<Findings, Failure> {
         let args = self.args;
         let warm = args.sessions.div_ceil(args.processes).div_ceil(WARM_UP);
         stoppable(interrupted, self.warm_up(crew, warm)).await??;
@@ -181,13 +190,13 @@ impl Scene<'_> {
         self.line.show("waiting for what has not arrived yet");
         let settle_ms = u64::try_from(args.settle.as_millis()).unwrap_or(u64::MAX);
         let ledger = outcome.ledger.clone();
-        let events = crew.ask(|_| Order::Finish { ledger: ledger.clone(), settle_ms }).await?;
+        let events = crew.ask(|_| Instruction::Finish { ledger: ledger.clone(), settle_ms }).await?;
         let finished = events.into_iter().filter_map(finished).collect();
         let client = client.zip(self.client_usage(crew)).map(|(before, after)| after - before);
         let after = self.server_usage();
         let sent = task.live.sent.load(Ordering::Relaxed);
         let pace = Arc::clone(&task.pace);
-        Ok(Found {
+        Ok(Findings {
             opened,
             finished,
             outcome,
@@ -203,8 +212,8 @@ impl Scene<'_> {
         })
     }
 
-    /// Sessions for a client process.
-    fn order(&self, first: u64, sessions: u64, ramp: u64) -> Open {
+    /// Describes the sessions that a client process is to open.
+    fn sessions_to_open(&self, first: u64, sessions: u64, ramp: u64) -> Open {
         let args = self.args;
         let broadcast = args.fanout == Fanout::Broadcast;
         let needed = if args.sessions > PORTS { args.sessions.div_ceil(PORTS) } else { 0 };
@@ -229,18 +238,18 @@ impl Scene<'_> {
 
     async fn warm_up(&mut self, crew: &mut Crew, sessions: u64) -> Result<(), Failure> {
         self.line.show("warming up");
-        let order = self.order(0, sessions, 0);
-        let opened =
-            opened(crew.ask(|number| Order::Open(Open { first: number * sessions, ..order.clone() })).await?);
+        let plan = self.sessions_to_open(0, sessions, 0);
+        let ask = |number| Instruction::Open(Open { first: number * sessions, ..plan.clone() });
+        let opened = opened(crew.ask(ask).await?);
         if opened.iter().all(|opened| opened.open == 0) {
             return Err(self.no_session(&opened));
         }
-        crew.ask(|_| Order::Close).await?;
+        crew.ask(|_| Instruction::Close).await?;
         sleep(WARMED).await;
         Ok(())
     }
 
-    /// Says why there is no session at all.
+    /// Says why not a single session could be opened.
     fn no_session(&self, opened: &[Opened]) -> Failure {
         let reasons = merged(opened.iter().map(|opened| &opened.refused));
         let listed: Vec<_> = reasons.iter().map(|(why, count)| format!("{count} x {why}")).collect();
@@ -266,16 +275,16 @@ impl Scene<'_> {
     async fn open(&mut self, crew: &mut Crew) -> Result<Vec<Opened>, Failure> {
         let args = self.args;
         let share = |number: u64| args.sessions * number / args.processes;
-        // What is left over goes to the first processes.
+        // The remainder goes to the first processes.
         let ramp = |number: u64| match args.ramp {
             0 => 0,
             ramp => (ramp / args.processes + u64::from(number < ramp % args.processes)).max(1),
         };
-        let order = self.order(0, 0, 0);
+        let plan = self.sessions_to_open(0, 0, 0);
         let progress = crew.progress();
         let asked = crew.ask(|number| {
             let (first, end) = (share(number), share(number + 1));
-            Order::Open(Open { first, sessions: end - first, ramp: ramp(number), ..order.clone() })
+            Instruction::Open(Open { first, sessions: end - first, ramp: ramp(number), ..plan.clone() })
         });
         let line = &mut self.line;
         let events = tokio::select! {
@@ -309,11 +318,11 @@ impl Scene<'_> {
             channel: args.channel.1.clone(),
             pace,
             stop: CancellationToken::new(),
-            live: Live::default(),
+            live: LiveCounts::default(),
         })
     }
 
-    /// Publishes until all is answered, or until there is a reason to stop.
+    /// Publishes until every message is answered, or until there is a reason to stop.
     async fn publish(
         &mut self,
         task: &Arc<Task>,
@@ -322,11 +331,7 @@ impl Scene<'_> {
         interrupted: &CancellationToken,
     ) -> (Outcome, Ended) {
         let args = self.args;
-        let via = match args.via {
-            Transport::Http => Via::Http,
-            Transport::Ws => Via::Ws,
-        };
-        let publishing = publish::run(task, via, args.connections(), args.window());
+        let publishing = publish::run(task, args.via, args.connections(), args.window());
         tokio::pin!(publishing);
         let progress = crew.progress();
         let late = Instant::now() + AHEAD + args.duration + args.settle;
@@ -354,7 +359,7 @@ impl Scene<'_> {
         };
         task.pace.stop();
         if ended == Ended::Interrupted {
-            // What is in flight may still be answered.
+            // Messages in flight may still be answered.
             if let Ok(outcome) = tokio::time::timeout(args.settle, &mut publishing).await {
                 return (outcome, ended);
             }
@@ -364,17 +369,17 @@ impl Scene<'_> {
     }
 
     fn server_usage(&self) -> Vec<Option<Usage>> {
-        self.server.iter().map(|(_, pid)| usage::of(*pid)).collect()
+        self.server.iter().map(|process| usage::of(process.pid)).collect()
     }
 
-    /// Processor time of the tool and its client processes so far.
+    /// Returns the processor time of the tool and its client processes so far, in seconds.
     fn client_usage(&self, crew: &Crew) -> Option<f64> {
         let pids = crew.pids().into_iter().chain([std::process::id()]);
         pids.map(|pid| usage::of(pid).map(|usage| usage.cpu_seconds)).sum()
     }
 }
 
-/// Shows what `text` says, again and again.
+/// Shows the text that `text` returns, four times a second, for ever.
 async fn watch(line: &mut Line, text: impl Fn() -> String) {
     let mut ticks = interval(PROGRESS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -408,7 +413,7 @@ fn finished(event: Event) -> Option<Finished> {
     }
 }
 
-/// Sums of counts by reason.
+/// Adds up counts by reason.
 fn merged<'a>(parts: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
     let mut sum = BTreeMap::new();
     for (why, count) in parts.flatten() {
