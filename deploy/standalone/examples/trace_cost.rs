@@ -1,9 +1,9 @@
-//! What traces cost: processor time of the whole product in one process, without an exporter, with the default share
-//! of traces, and with all of them.
+//! Measures what traces cost: processor time of the whole product in one process, without an exporter, with
+//! the default share of traces, and with all traces.
 //!
-//! `cargo run --release -p standalone --example trace_cost [PUBLISHES]` (100,000 unless said otherwise). Each measurement
-//! is a process of its own, three times in turn; the collector, and what publishes and receives, is in the first.
-//! Every publish goes to ten sessions.
+//! `cargo run --release -p standalone --example trace_cost [PUBLISHES]` (100,000 by default). Each
+//! measurement runs in a child process, three times in turn. The parent process holds the collector, the
+//! publisher and the devices. Every publish goes to ten sessions.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::Message;
 const PUBLISHES: usize = 100_000;
 const SESSIONS: usize = 10;
 const ROUNDS: usize = 3;
-/// Publishes without an answer yet; fewer than a session's outbox holds.
+/// The most publishes without an answer; fewer than a session's outbox holds.
 const WINDOW: usize = 64;
 
 #[tokio::main]
@@ -122,7 +122,7 @@ impl Product {
         Ok(())
     }
 
-    /// User and system time; the kernel counts in hundredths.
+    /// Returns user and system time in seconds; the kernel counts hundredths.
     fn processor_seconds(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
         let (_, fields) = stat.rsplit_once(") ").context("the name of the process")?;
@@ -133,7 +133,7 @@ impl Product {
 
 impl Drop for Product {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The child may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -145,7 +145,7 @@ async fn connect(address: SocketAddr, path: &str) -> anyhow::Result<WebSocketStr
     Ok(tokio_tungstenite::client_async(format!("ws://localhost:{}/{path}", address.port()), stream).await?.0)
 }
 
-/// The child: everything in one process, until it is killed.
+/// Runs the child: everything in one process, until the parent kills it.
 async fn serve() -> anyhow::Result<()> {
     let log = LogConfig { filter: "warn".into(), ..LogConfig::default() };
     let _telemetry = telemetry::start(&log, "cost", &config::variables("OTEL_"))?;

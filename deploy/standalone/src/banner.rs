@@ -1,24 +1,24 @@
-//! What a newcomer reads and copies once everything is up.
+//! The text for standard output once everything is up: addresses, and in demo mode a tour to copy from.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::Standalone;
 use crate::demo::{Demo, PATH};
 
-/// The frames that make a device hear of its user.
+/// The frames with which a device logs in and subscribes to its user's channel.
 const FRAMES: [&str; 2] = [r#"{"op":"auth","token":"user-1001"}"#, r#"{"op":"subscribe","channel":"@user"}"#];
 /// The body of the first publish.
 const BODY: &str =
     r#"{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}"#;
 
-/// Who publishes.
+/// The credentials that publishing needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller<'a> {
-    /// Whoever reaches the port.
+    /// None: every program that reaches the port may publish.
     Anybody,
-    /// Who has a key.
+    /// A configured key, whose secret is not shown.
     WithKey,
-    /// Who has this name and this secret: a demo shows them.
+    /// The name and the secret of the demo's own key, which the text shows.
     Demo(&'a str, &'a str),
 }
 
@@ -26,13 +26,13 @@ impl Standalone {
     fn caller(&self) -> Caller<'_> {
         match &self.demo_key {
             Some(key) => Caller::Demo(&key.config().name, key.secret()),
-            None if self.keyed => Caller::WithKey,
+            None if self.needs_key => Caller::WithKey,
             None => Caller::Anybody,
         }
     }
 }
 
-/// Where messages are published; with name and key, or the place for them, where keys are needed.
+/// Returns the URL for publishing. Where keys are needed, it holds name and key, or placeholders for them.
 fn url(publishing: SocketAddr, caller: Caller<'_>, tls: bool) -> String {
     let key = match caller {
         Caller::Anybody => String::new(),
@@ -43,13 +43,13 @@ fn url(publishing: SocketAddr, caller: Caller<'_>, tls: bool) -> String {
     format!("{scheme}://{key}{}/v1/mesh/publish", reachable(publishing))
 }
 
-/// The publish of the first message, as a line for a shell.
+/// Returns the publish of the first message, as a line for a shell.
 pub fn curl(publishing: SocketAddr, caller: Caller<'_>, tls: bool) -> String {
     let url = url(publishing, caller, tls);
     format!("curl --request POST '{url}' --header 'Content-Type: application/json' --data-raw '{BODY}'")
 }
 
-/// The lines for standard output.
+/// Returns the text for standard output.
 pub fn text(standalone: &Standalone) -> String {
     let Standalone { clients, publishing, tls, .. } = *standalone;
     let caller = standalone.caller();
@@ -67,11 +67,11 @@ pub fn text(standalone: &Standalone) -> String {
         if is_exposed { "" } else { everywhere(publishing) },
         reachable(standalone.admin),
         if is_exposed { "   (inside the container)" } else { "" },
-        standalone.kept,
+        standalone.storage,
     );
     let more = match standalone.demo {
         Some(demo) => {
-            where_it_is(is_exposed, standalone.demo_key.is_some())
+            mode(is_exposed, standalone.demo_key.is_some())
                 + &tour(demo, &devices, &curl(publishing, caller, tls.publishing))
         }
         None => "Devices log in with {\"op\":\"auth\",\"token\":\"...\"}; your business system checks the token.\n\n"
@@ -80,18 +80,18 @@ pub fn text(standalone: &Standalone) -> String {
     up + &more
 }
 
-/// Who reaches the demo.
-fn where_it_is(is_exposed: bool, has_key: bool) -> String {
-    let place = if is_exposed {
+/// Says who reaches the demo, as the beginning of a sentence.
+fn mode(is_exposed: bool, has_key: bool) -> String {
+    let reach = if is_exposed {
         "it lets everybody log in who reaches it, so publish the ports of\nits container on loopback only"
     } else {
         "everything is on loopback"
     };
     let key = if has_key { ". The key is good until it ends" } else { "" };
-    format!("This is demo mode: {place}{key}, and a demo business system ")
+    format!("This is demo mode: {reach}{key}, and a demo business system ")
 }
 
-/// What to do in demo mode.
+/// Returns the tour of demo mode.
 fn tour(demo: Demo, devices: &str, curl: &str) -> String {
     let [auth, subscribe] = FRAMES;
     let mut text = format!(
@@ -121,7 +121,7 @@ fn tour(demo: Demo, devices: &str, curl: &str) -> String {
     text
 }
 
-/// Where this machine reaches what listens there.
+/// Returns the address by which this machine reaches a listener: loopback, if it listens everywhere.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -167,13 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_the_port_of_the_demo_is_told_how_to_be_asked() {
+    fn a_taken_demo_port_is_explained_with_the_flag_for_a_business_system() {
         let wanted = address("127.0.0.1:8000");
-        let tell = |address| tour(Demo { address, wanted }, "ws://127.0.0.1:1/x", "curl");
-        assert!(!tell(wanted).contains("taken"));
-        let told = tell(address("127.0.0.1:4567"));
-        let told = told.split_once("Port 8000 is taken").unwrap().1;
-        assert!(told.contains("If 8000 is your business system"), "{told}");
-        assert!(told.contains("\n--auth-url http://127.0.0.1:8000/websocket_auth\n"), "{told}");
+        let tour_at = |address| tour(Demo { address, wanted }, "ws://127.0.0.1:1/x", "curl");
+        assert!(!tour_at(wanted).contains("taken"));
+        let text = tour_at(address("127.0.0.1:4567"));
+        let text = text.split_once("Port 8000 is taken").unwrap().1;
+        assert!(text.contains("If 8000 is your business system"), "{text}");
+        assert!(text.contains("\n--auth-url http://127.0.0.1:8000/websocket_auth\n"), "{text}");
     }
 }

@@ -40,7 +40,7 @@ impl config::Settings for Settings {
     fn complete(&mut self) {
         self.bus = on_disk(std::mem::take(&mut self.bus));
         if self.bus.listen.is_empty() {
-            // A file that serves all parts leaves it empty; a bus that nobody can reach is of no use.
+            // A file that serves all parts leaves bus.listen empty, but a bus without a port is of no use.
             self.bus.listen = Self::default().bus.listen;
         }
     }
@@ -57,7 +57,7 @@ impl config::Settings for Settings {
 /// Serves the bus until the drain begins.
 ///
 /// # Errors
-/// A port is taken.
+/// Fails if a port is taken.
 pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
     let settings = live.get();
     let apart = Apart { part: PART, admin: ("bus.admin", settings.bus.admin), bus: &settings.bus };

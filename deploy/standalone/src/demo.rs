@@ -1,6 +1,6 @@
-//! A business system for trying things out: whoever says `user-<uid>` is that user.
+//! The demo business system: the token `user-<uid>` logs in as the user `<uid>`.
 //!
-//! It answers over HTTP like a real one, so that the whole path of a login is the real one.
+//! The demo answers over HTTP like a real business system, so that a login takes the real path.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,9 +24,9 @@ pub(crate) const PATH: &str = "/websocket_auth";
 /// The demo business system, running.
 #[derive(Debug, Clone, Copy)]
 pub struct Demo {
-    /// Where it answers.
+    /// The address at which the demo answers.
     pub address: SocketAddr,
-    /// Where it was to answer; another address if that was taken.
+    /// The configured address; `address` is another one if this was taken.
     pub wanted: SocketAddr,
 }
 
@@ -35,7 +35,7 @@ struct Question {
     token: String,
 }
 
-/// The login to use: the configured one, or that of a demo business system which is started here.
+/// Returns the login to use: the configured one, or the login of a demo business system, which this starts.
 pub(crate) async fn provide(
     settings: &Settings,
     drain: &Drain,
@@ -45,12 +45,13 @@ pub(crate) async fn provide(
         return Ok((None, login));
     }
     let demo = start(settings.demo.listen, drain).await?;
-    // It reads JSON only, whatever is configured for the business system that it stands in for.
+    // The demo reads only JSON, whatever body is configured for the business system.
     let url = settings.demo.url(demo.address);
     Ok((Some(demo), auth_adapter::Config { url, body: auth_adapter::BodyFormat::Json, ..login }))
 }
 
-/// The key for back ends of an exposed demo that nobody gave keys. It lives as long as this process.
+/// Makes the publishing key of an exposed demo without configured keys. The key is good until this process
+/// ends.
 pub(crate) fn key(settings: &Settings) -> anyhow::Result<Option<Arc<NewKey>>> {
     if !settings.needs_demo_key() {
         return Ok(None);
@@ -58,10 +59,10 @@ pub(crate) fn key(settings: &Settings) -> anyhow::Result<Option<Arc<NewKey>>> {
     let (name, hash) = ("demo".to_owned(), String::new());
     let (scopes, channels) = (vec![Scope::Admin], vec!["*".to_owned()]);
     let key = NewKey::make(KeyConfig { name, hash, scopes, channels, rate: None, burst: None });
-    Ok(Some(Arc::new(key.map_err(|faults| anyhow::anyhow!("the key of the demo: {faults}"))?)))
+    Ok(Some(Arc::new(key.map_err(|problems| anyhow::anyhow!("the key of the demo: {problems}"))?)))
 }
 
-/// The configuration of publisher-api, with this key.
+/// Returns the configuration of publisher-api with this key added.
 pub(crate) fn admit(key: Option<&NewKey>, mut config: publisher_api::Config) -> publisher_api::Config {
     config.keys.extend(key.map(|key| key.config().clone()));
     config

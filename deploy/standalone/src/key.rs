@@ -1,7 +1,7 @@
 //! `message-center key`: makes keys for publishers. Reads no configuration and changes nothing.
 //!
-//! A secret goes to standard error and an entry to standard output, so that `>> keys.toml` keeps the one and not the
-//! other. A secret is printed once and kept nowhere.
+//! The secret goes to standard error and the configuration entry to standard output, so that `>> keys.toml`
+//! stores the entry without the secret. A secret is printed once and stored nowhere.
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
@@ -9,51 +9,51 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use publisher_api::keys::{KeyConfig, NewKey, Place, Scope, SecretHash, check_secret};
 
-/// The most that is read from standard input, in bytes; more is no secret.
+/// The most bytes to read from standard input; a longer text is no secret.
 const MOST_INPUT: u64 = 4_096;
 
-/// What to do with keys.
+/// The commands for keys.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a key: its secret goes to standard error, once; its configuration entry to standard output
     New(New),
-    /// Print the hash of a secret that is read from standard input
+    /// Read a secret from standard input, and print its hash
     Hash,
 }
 
 /// The key to make.
 #[derive(Debug, Args)]
 pub struct New {
-    /// Whose key it is: letters, digits, "-", "_", "."; several keys may have one name
+    /// Name of the back end that uses the key: letters, digits, "-", "_", "."; several keys may have one name
     #[arg(long)]
     name: String,
-    /// What it permits: publish, read, disconnect, or admin for all (repeatable, or with commas)
+    /// What the key permits: publish, read, disconnect, or admin for all (repeatable, or with commas)
     #[arg(long = "scope", value_name = "SCOPE", default_value = "publish", value_delimiter = ',')]
     scopes: Vec<Scope>,
-    /// Channels that it may name; * stands for any run of characters (repeatable)
+    /// Channels that the key may name; * stands for any run of characters (repeatable)
     #[arg(long, value_name = "PATTERN", default_value = "*")]
     channels: Vec<String>,
-    /// Messages that it may publish a second [default: any number]
+    /// Messages that the key may publish per second [default: any number]
     #[arg(long, value_name = "NUMBER")]
     rate: Option<u32>,
-    /// Messages that it may publish at once after a pause [default: those of a second]
+    /// Messages that the key may publish at once after a pause [default: as many as --rate]
     #[arg(long, value_name = "NUMBER", requires = "rate")]
     burst: Option<u32>,
-    /// Print the entry as it stands in the file of publisher_api.keys_file
+    /// Print the entry in the form for publisher_api.keys_file
     #[arg(long)]
     for_file: bool,
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(command: Command) -> ExitCode {
-    let done = match command {
+    let outcome = match command {
         Command::New(new) => make(new),
         Command::Hash => hash(),
     };
-    match done {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            eprintln!("{fault}");
+        Err(why) => {
+            eprintln!("{why}");
             ExitCode::from(shared::service::BAD_CONFIG)
         }
     }
@@ -61,12 +61,12 @@ pub fn run(command: Command) -> ExitCode {
 
 fn make(new: New) -> Result<(), String> {
     let New { name, scopes, channels, rate, burst, for_file } = new;
-    let place = if for_file { Place::File } else { Place::Config };
+    let form = if for_file { Place::File } else { Place::Config };
     let config = KeyConfig { name, hash: String::new(), scopes, channels, rate, burst };
     let name = config.name.clone();
-    let key = NewKey::make(config).map_err(|faults| format!("No key was made:\n{faults}"))?;
-    // First the entry: whoever cannot keep it need not see the secret.
-    print(&key.entry(place))?;
+    let key = NewKey::make(config).map_err(|problems| format!("No key was made:\n{problems}"))?;
+    // The entry goes first: if it can't be written, the secret is of no use.
+    print(&key.entry(form))?;
     let secret = key.secret();
     eprintln!(
         "\nThe secret of {name:?}; it is shown only now:\n\n    {secret}\n\nAs part of a URL:\n\n    \
@@ -81,7 +81,7 @@ fn hash() -> Result<(), String> {
     read.map_err(|error| format!("Standard input can't be read: {error}"))?;
     let text = String::from_utf8(input).map_err(|_| "The secret is not UTF-8.".to_owned())?;
     let secret = text.trim_end_matches(['\r', '\n']);
-    check_secret(secret).map_err(|fault| format!("No hash was made: {fault}"))?;
+    check_secret(secret).map_err(|error| format!("No hash was made: {error}"))?;
     print(&format!("{}\n", SecretHash::of(secret)))
 }
 

@@ -1,8 +1,16 @@
-//! Everything in one process: bus, auth-adapter, publisher-api and edge, started and left in order.
+//! Everything in one process: bus, auth-adapter, publisher-api and edge, started and stopped in order.
 //!
-//! Nothing here behaves differently from the parts run apart: it starts the same crates, each with its own
-//! connection to the bus and its own drain. Without a login URL it adds a demo business system and stays on
-//! loopback.
+//! The parts behave here as they do in processes of their own: the process starts the same crates, and gives
+//! each its own connection to the bus and its own drain. Without a login URL, a demo business system runs
+//! too, and every port stays on loopback.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `settings` | the whole configuration |
+//! | [`bus`] | `message-center bus`, the embedded bus alone |
+//! | [`demo`], [`banner`] | the demo business system, and the text that a newcomer reads |
+//! | [`history`], [`key`], [`probe`], [`selftest`] | the operator's commands |
+//! | `plain_http` | one HTTP request, for `probe` and `selftest` |
 
 pub mod banner;
 pub mod bus;
@@ -36,13 +44,14 @@ use tokio::time::{Instant, timeout};
 
 pub use settings::{DemoConfig, Settings};
 
-/// How long the bus, the admin port and the demo may take to end: a bus that others can reach gives them a second.
+/// How long the bus, the admin port and the demo may take to end. An embedded bus that other processes can
+/// reach serves them for another second.
 const LAST_GRACE: Duration = Duration::from_secs(3);
-/// What an edge may need beyond its drain window, to write out what its sessions still have waiting.
+/// Time beyond the drain window in which an edge writes out the outboxes of its sessions.
 const EDGE_GRACE: Duration = Duration::from_secs(5);
-/// How long the edge waits for publisher-api to listen, before it starts all the same.
+/// How long the edge waits for publisher-api to listen. After that the edge starts all the same.
 const START_PATIENCE: Duration = Duration::from_secs(5);
-/// How long everything may take to leave, beyond the drain window of the edge.
+/// How long the whole process may take to leave, beyond the drain window of the edge.
 const TOTAL_GRACE: Duration = Duration::from_secs(10);
 
 /// All parts, running.
@@ -61,12 +70,12 @@ pub struct Standalone {
     /// Path of the WebSocket.
     pub path: String,
     /// Whether publishing needs a key.
-    pub keyed: bool,
-    /// That key, where it was made for this run: by an exposed demo that nobody gave keys.
+    pub needs_key: bool,
+    /// The publishing key of an exposed demo without configured keys, made for this run.
     pub demo_key: Option<Arc<NewKey>>,
-    /// Where messages are kept, in words.
-    pub kept: String,
-    /// Ready once all parts are.
+    /// Where messages are stored, in words.
+    pub storage: String,
+    /// Readiness of the process: ready once all parts are ready.
     pub health: Health,
     drains: Drains,
 }
@@ -74,21 +83,28 @@ pub struct Standalone {
 /// Which ports speak TLS.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// That of devices.
+    /// The port of devices.
     pub clients: bool,
-    /// That of back ends.
+    /// The port of back ends.
     pub publishing: bool,
 }
 
-/// A drain for each step of leaving, with the time it may take.
+/// One step of leaving: the tasks of the step, and how long they may take to end.
+#[derive(Debug)]
+struct Step {
+    drain: Drain,
+    grace: Duration,
+}
+
+/// The steps of leaving, in their order.
 #[derive(Debug)]
 struct Drains {
-    edge: (Drain, Duration),
-    publisher: (Drain, Duration),
-    auth: (Drain, Duration),
-    /// The bus, the connections to it, the admin port and the demo.
-    rest: Drain,
-    /// That of the process.
+    edge: Step,
+    publisher: Step,
+    auth: Step,
+    /// The bus, the connections to the bus, the admin port and the demo.
+    rest: Step,
+    /// The drain of the process.
     process: Drain,
     total: Duration,
 }
@@ -96,22 +112,23 @@ struct Drains {
 impl Drains {
     fn new(settings: &Settings, process: &Drain) -> Self {
         let window = settings.edge.drain_window;
+        let step = |grace| Step { drain: process.beside(), grace };
         Self {
-            edge: (process.beside(), window + EDGE_GRACE),
-            publisher: (process.beside(), settings.publisher_api.grace),
-            auth: (process.beside(), settings.auth_adapter.grace),
-            rest: process.beside(),
+            edge: step(window + EDGE_GRACE),
+            publisher: step(settings.publisher_api.grace),
+            auth: step(settings.auth_adapter.grace),
+            rest: step(LAST_GRACE),
             process: process.clone(),
             total: window + TOTAL_GRACE,
         }
     }
 
-    /// Finishes one after the other, within the total. Returns how many tasks did not end in time.
+    /// Finishes the steps one after the other, within the total. Returns how many tasks did not end in time.
     async fn finish(self) -> usize {
         self.process.begin();
         let end = Instant::now() + self.total;
         let mut unfinished = 0;
-        for (drain, grace) in [self.edge, self.publisher, self.auth, (self.rest, LAST_GRACE)] {
+        for Step { drain, grace } in [self.edge, self.publisher, self.auth, self.rest] {
             let left = end.saturating_duration_since(Instant::now());
             unfinished += drain.finish(grace.min(left)).await;
         }
@@ -119,7 +136,7 @@ impl Drains {
     }
 }
 
-/// What is known once all parts are started.
+/// Addresses, demo and demo key of the started parts.
 struct Started {
     clients: SocketAddr,
     publishing: SocketAddr,
@@ -129,23 +146,23 @@ struct Started {
 }
 
 impl Standalone {
-    /// Binds every port and starts every part. All that can be known to fail fails here, and then nothing is
-    /// left running. `process` begins when a task is lost that is needed: then it is time to [leave](Self::leave).
+    /// Binds every port and starts every part. After an error nothing is left running. `process` begins when
+    /// a vital task is lost; the caller then [leaves](Self::leave).
     ///
     /// # Errors
-    /// A port is taken, or the configuration names something that can't be used.
+    /// Fails if a port is taken, or if the configuration names something that can't be used.
     pub async fn start(settings: impl Into<Live<Settings>>, process: &Drain) -> anyhow::Result<Self> {
         let live: Live<Settings> = settings.into();
         let settings = live.get();
         let (health, drains, path) =
             (Health::new(), Drains::new(&settings, process), settings.edge.path.clone());
-        let keyed = settings.publisher_api.has_keys();
-        let kept = kept(&settings);
+        let has_keys = settings.publisher_api.has_keys();
+        let storage = storage(&settings);
         let tls =
             Tls { clients: settings.edge.tls.is_set(), publishing: settings.publisher_api.tls.is_set() };
         match start_parts(live, &health, &drains).await {
             Ok(Started { clients, publishing, admin, demo, demo_key }) => {
-                let keyed = keyed || demo_key.is_some();
+                let needs_key = has_keys || demo_key.is_some();
                 Ok(Self {
                     clients,
                     publishing,
@@ -153,9 +170,9 @@ impl Standalone {
                     demo,
                     tls,
                     path,
-                    keyed,
+                    needs_key,
                     demo_key,
-                    kept,
+                    storage,
                     health,
                     drains,
                 })
@@ -167,15 +184,15 @@ impl Standalone {
         }
     }
 
-    /// Leaves in order: devices are sent away paced while publishing still works, then publishes and token
-    /// checks in flight end, and the bus goes last. Returns how many tasks did not end in time.
+    /// Leaves in order: devices are sent away at a bounded pace while publishing still works, then publishes
+    /// and token checks in flight end, and the bus goes last. Returns how many tasks did not end in time.
     pub async fn leave(self) -> usize {
         self.drains.finish().await
     }
 }
 
-/// Where messages are kept, in words.
-fn kept(settings: &Settings) -> String {
+/// Says where messages are stored.
+fn storage(settings: &Settings) -> String {
     let store = &settings.bus.store;
     match store.folder() {
         _ if !settings.bus.url.is_empty() => {
@@ -190,7 +207,7 @@ fn kept(settings: &Settings) -> String {
 }
 
 async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> anyhow::Result<Started> {
-    let (rest, mut registry, settings) = (&drains.rest, Registry::default(), live.get());
+    let (rest, mut registry, settings) = (&drains.rest.drain, Registry::default(), live.get());
     live.register(&mut registry);
     let admin = health::bind("edge.admin", settings.edge.admin).await?;
     let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
@@ -204,11 +221,11 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     server.watch(health, rest);
 
     let bus = Bus::connect(&server, auth_adapter::PART, rest).await?;
-    let (ready, drain) = (health.clone(), drains.auth.0.clone());
+    let (ready, drain) = (health.clone(), drains.auth.drain.clone());
     AuthAdapter::start(login, Host { bus, health: ready, registry: &mut registry, drain }).await?;
 
     let bus = Bus::connect(&server, publisher_api::PART, rest).await?;
-    let (ready, drain) = (health.clone(), drains.publisher.0.clone());
+    let (ready, drain) = (health.clone(), drains.publisher.drain.clone());
     let demo_key = demo::key(&settings)?;
     let key = demo_key.clone();
     let publisher =
@@ -216,14 +233,15 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
     let host = Host { bus, health: ready, registry: &mut registry, drain };
     let publisher = PublisherApi::start(publisher, &rules, &settings.history, host).await?;
 
-    // So that the first heartbeat of the edge is heard, and its first client counted.
+    // publisher-api listens first, so that it hears the first heartbeat of the edge and counts the first
+    // client.
     let listens = health.wait_ready_part(publisher_api::PART);
     if settings.bus.is_private() && timeout(START_PATIENCE, listens).await.is_err() {
         tracing::warn!(reasons = health.reasons(), "publisher-api is slow to start");
     }
 
     let bus = Bus::connect(&server, edge::PART, rest).await?;
-    let (ready, drain) = (health.clone(), drains.edge.0.clone());
+    let (ready, drain) = (health.clone(), drains.edge.drain.clone());
     let edge = live.project(&drain, |settings| settings.edge.clone());
     let host = Host { bus, health: ready, registry: &mut registry, drain };
     let edge = Edge::start(edge, rules, &settings.history, host).await?;
@@ -239,11 +257,11 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
 /// # Errors
 /// See [`Standalone::start`].
 pub async fn run(settings: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
-    // Boxed, for it is large and gone once everything runs.
+    // Boxed: the future of the start is large, and no longer needed once everything runs.
     let standalone = Box::pin(Standalone::start(settings, &drain)).await?;
     tokio::select! {
         () = standalone.health.wait_ready() => {
-            // Whoever closed standard output wants to read nothing; that is no reason to stop.
+            // A closed standard output is no reason to stop: nobody reads there.
             let _ = std::io::stdout().write_all(banner::text(&standalone).as_bytes());
         }
         () = drain.begun() => {}

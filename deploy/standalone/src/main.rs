@@ -8,41 +8,43 @@ use standalone::{history, key, probe, selftest};
 
 /// Delivers a business system's messages to every device of a user, over WebSocket
 ///
-/// Without a subcommand everything runs in this process; without --auth-url with a demo business system.
+/// Without a subcommand, everything runs in this process; without --auth-url, a demo business system runs
+/// too.
 #[derive(Debug, Parser)]
 #[command(name = "message-center", version, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    part: Option<Part>,
+    command: Option<Command>,
     #[command(flatten)]
     all: All,
 }
 
 #[derive(Debug, Subcommand)]
-enum Part {
+enum Command {
     /// Everything in one process (the default)
     Run(All),
     /// Holds client sockets and delivers
     Edge(EdgeArgs),
-    /// Takes messages from back ends, over HTTP and WebSocket
+    /// Accepts messages from back ends, over HTTP and WebSocket
     PublisherApi(PublisherArgs),
-    /// Answers whose token this is by asking the business system
+    /// Checks login tokens by asking the business system
     AuthAdapter(AuthArgs),
     /// The embedded bus alone, for parts in other processes
     Bus(BusArgs),
-    /// Opens sessions, publishes, and measures a message center
+    /// Measures a message center: opens sessions, publishes, and checks every delivery
     Bench(Box<bench_tool::Args>),
-    /// Shows the history of channels, and declares what happened to it
+    /// Shows and erases the history of channels, and declares that it may have changed
     #[command(subcommand)]
     History(history::Command),
-    /// Divides the history of channels into another number of streams, with every part stopped
+    /// Divides the history of channels into another number of streams; every part must be stopped
     Partitions(history::Partitions),
     /// Makes keys for back ends that publish
     #[command(subcommand)]
     Key(key::Command),
-    /// Asks a URL, e.g. /readyz of an admin port: exit code 0 if it answers with success, 1 if not
+    /// Asks a URL, e.g. /readyz of an admin port: exit code 0 if the answer is a success, 1 if not
     Probe(probe::Probe),
-    /// Publishes over REST and receives on a WebSocket, with recovery: exit code 0 if all of it works, 1 if not
+    /// Publishes over REST and receives on a WebSocket, with recovery: exit code 0 if every step works, 1 if
+    /// not
     Selftest(selftest::SelfTest),
 }
 
@@ -59,7 +61,7 @@ struct All {
     /// Where back ends publish [default: 127.0.0.1:6789]
     #[arg(long, value_name = "ADDRESS")]
     publish_listen: Option<String>,
-    /// The folder in which messages are kept [default: message-center-data]
+    /// Folder in which messages are stored [default: message-center-data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<String>,
     #[command(flatten)]
@@ -112,7 +114,7 @@ struct BusArgs {
     /// Where other processes reach the bus [default: 127.0.0.1:4222]
     #[arg(long = "bus-listen", alias = "listen", value_name = "ADDRESS")]
     listen: Option<String>,
-    /// The folder in which messages are kept [default: message-center-data]
+    /// Folder in which messages are stored [default: message-center-data]
     #[arg(long, value_name = "FOLDER")]
     data: Option<String>,
     /// Listen off loopback although there are no bus credentials
@@ -130,7 +132,7 @@ struct BusFlags {
     bus_listen: Option<String>,
 }
 
-/// Flags as configuration: those that were given, by their key.
+/// Turns the flags that were given into keys of the configuration with their values.
 fn keys<const N: usize>(flags: [(&str, Option<String>); N]) -> Vec<(String, String)> {
     flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
@@ -143,15 +145,15 @@ fn main() -> ExitCode {
     service::block_on(program(Cli::parse()))
 }
 
-async fn program(Cli { part, all }: Cli) -> ExitCode {
-    match part.unwrap_or(Part::Run(all)) {
-        Part::Run(args) => run(args).await,
-        Part::Edge(EdgeArgs { common, listen, bus }) => {
+async fn program(Cli { command, all }: Cli) -> ExitCode {
+    match command.unwrap_or(Command::Run(all)) {
+        Command::Run(args) => run(args).await,
+        Command::Edge(EdgeArgs { common, listen, bus }) => {
             let flags =
                 keys([("edge.listen", listen), ("bus.url", bus.bus_url), ("bus.listen", bus.bus_listen)]);
             service::run(common, flags, |settings: &edge::Settings| &settings.log, edge::run).await
         }
-        Part::PublisherApi(PublisherArgs { common, listen, bus, insecure }) => {
+        Command::PublisherApi(PublisherArgs { common, listen, bus, insecure }) => {
             let flags = keys([
                 ("publisher_api.listen", listen),
                 ("bus.url", bus.bus_url),
@@ -161,7 +163,7 @@ async fn program(Cli { part, all }: Cli) -> ExitCode {
             ]);
             service::run(common, flags, |s: &publisher_api::Settings| &s.log, publisher_api::run).await
         }
-        Part::AuthAdapter(AuthArgs { common, auth_url, bus }) => {
+        Command::AuthAdapter(AuthArgs { common, auth_url, bus }) => {
             let flags = keys([
                 ("auth_adapter.url", auth_url),
                 ("bus.url", bus.bus_url),
@@ -169,17 +171,17 @@ async fn program(Cli { part, all }: Cli) -> ExitCode {
             ]);
             service::run(common, flags, |s: &auth_adapter::Settings| &s.log, auth_adapter::run).await
         }
-        Part::History(command) => history::run(command).await,
-        Part::Partitions(partitions) => partitions.run().await,
-        Part::Key(command) => key::run(command),
-        Part::Probe(probe) => probe.run().await,
-        Part::Selftest(test) => test.run().await,
-        Part::Bus(BusArgs { common, listen, data, insecure }) => {
+        Command::History(command) => history::run(command).await,
+        Command::Partitions(partitions) => partitions.run().await,
+        Command::Key(command) => key::run(command),
+        Command::Probe(probe) => probe.run().await,
+        Command::Selftest(test) => test.run().await,
+        Command::Bus(BusArgs { common, listen, data, insecure }) => {
             let flags =
                 keys([("bus.listen", listen), ("bus.store.path", data), ("bus.insecure", truth(insecure))]);
             service::run(common, flags, |s: &standalone::bus::Settings| &s.log, standalone::bus::run).await
         }
-        Part::Bench(args) => bench_tool::run(*args).await,
+        Command::Bench(args) => bench_tool::run(*args).await,
     }
 }
 

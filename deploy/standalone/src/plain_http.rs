@@ -1,16 +1,16 @@
 //! One HTTP/1.1 request over plain TCP, for `probe` and `selftest`: the image has no curl.
 //!
-//! The caller sets the deadline. An answer is read until the server closes, and never beyond a bound.
+//! The caller sets the deadline. An answer is read until the server closes, up to 1 MiB.
 
 use anyhow::{Context as _, bail, ensure};
 use axum::http::Uri;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// The most that is read of an answer, in bytes.
+/// The most bytes to read of an answer.
 const MOST: u64 = 1 << 20;
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     /// The status, e.g. 200.
@@ -19,10 +19,10 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// Host, port and path of a URL with this scheme.
+/// Returns host, port and path of a URL with this scheme.
 ///
 /// # Errors
-/// It is no such URL; the text says what to write.
+/// Fails if `url` is no such URL; the text says what to write.
 pub(crate) fn target(url: &str, scheme: &str) -> anyhow::Result<(String, u16, String)> {
     let hint = || format!("{url:?} can't be used: write {scheme}://HOST:PORT/PATH");
     let uri: Uri = url.parse().with_context(hint)?;
@@ -32,29 +32,29 @@ pub(crate) fn target(url: &str, scheme: &str) -> anyhow::Result<(String, u16, St
     Ok((host.to_owned(), uri.port_u16().unwrap_or(80), path.to_owned()))
 }
 
-/// Connects to a host by name, or by address, an IPv6 one in brackets.
+/// Connects to a host, given as a name or an address; an IPv6 address stands in brackets.
 ///
 /// # Errors
-/// Nobody listens there, or the name is not known.
+/// Fails if the name is unknown, or if nothing listens at the port.
 pub(crate) async fn connect(host: &str, port: u16) -> anyhow::Result<TcpStream> {
     let name = host.trim_start_matches('[').trim_end_matches(']');
     TcpStream::connect((name, port)).await.with_context(|| format!("connecting to {host}:{port}"))
 }
 
-/// GET.
+/// Sends a GET request.
 ///
 /// # Errors
-/// The URL is not of http, or what answers does not speak it.
+/// Fails if the URL is no `http` URL, or if the answer is not HTTP.
 pub(crate) async fn get(url: &str) -> anyhow::Result<Answer> {
     let (host, port, path) = target(url, "http")?;
     exchange(&host, port, &format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"))
         .await
 }
 
-/// POST of JSON with a Bearer key, if there is one.
+/// Sends a POST request with a JSON body, and with `key` as a Bearer token, if there is one.
 ///
 /// # Errors
-/// See [`get`].
+/// Fails like [`get`].
 pub(crate) async fn post(url: &str, key: Option<&str>, body: &str) -> anyhow::Result<Answer> {
     let (host, port, path) = target(url, "http")?;
     let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn a_url_that_cannot_be_used_is_answered_with_what_to_write() {
         for url in ["", "edge:6790", "https://edge/", "http:///livez", "http://"] {
-            let fault = target(url, "http").expect_err("it is no good url");
-            assert!(format!("{fault:#}").contains("write http://HOST:PORT/PATH"), "{url}: {fault:#}");
+            let error = target(url, "http").expect_err("it is no good url");
+            assert!(format!("{error:#}").contains("write http://HOST:PORT/PATH"), "{url}: {error:#}");
         }
     }
 

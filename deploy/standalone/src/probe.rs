@@ -1,7 +1,8 @@
-//! `message-center probe`: whether a URL answers with success, for images and containers without curl. Of several one
-//! must: the health check of an image does not know which part runs in the container.
+//! `message-center probe`: asks URLs, for images and containers without curl.
 //!
-//! Exit codes: 0 a status from 200 to 299; 1 anything else, with the reason on standard error.
+//! Of several URLs, one must answer with success: the health check of an image does not know which part runs
+//! in the container. Exit codes: 0 for a status from 200 to 299; 1 for anything else, with the reason on
+//! standard error.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,26 +14,26 @@ use tokio::time::timeout;
 
 use crate::plain_http;
 
-/// What to ask.
+/// The URLs to ask, and the deadline.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// Where to ask, e.g. http://127.0.0.1:6795/readyz; of several, one must answer with success
+    /// URLs to ask, e.g. http://127.0.0.1:6795/readyz; one of them must answer with success
     #[arg(value_name = "URL", required = true)]
     urls: Vec<String>,
-    /// How long an answer may take
+    /// How long each answer may take
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     deadline: Duration,
 }
 
 impl Probe {
-    /// Asks.
+    /// Asks every URL at the same time.
     pub async fn run(self) -> ExitCode {
         let answers = join_all(self.urls.iter().map(|url| self.ask(url))).await;
         if answers.iter().any(Result::is_ok) {
             return ExitCode::SUCCESS;
         }
-        for (url, fault) in self.urls.iter().zip(answers.into_iter().filter_map(Result::err)) {
-            eprintln!("{url}: {fault:#}");
+        for (url, error) in self.urls.iter().zip(answers.into_iter().filter_map(Result::err)) {
+            eprintln!("{url}: {error:#}");
         }
         ExitCode::FAILURE
     }

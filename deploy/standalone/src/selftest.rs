@@ -1,8 +1,9 @@
-//! `message-center selftest`: publishes over REST and receives on a WebSocket, with recovery, as a user would.
+//! `message-center selftest`: publishes over REST and receives on a WebSocket, with recovery, as a user
+//! would.
 //!
-//! Each step is printed when it is done. Exit codes: 0 every step succeeded; 1 one did not, with the reason on
-//! standard error. It needs a channel with history: by default one that `@selftest/{id}` (no login) maps to
-//! `selftest:{id}`; with a token it takes `@user`.
+//! Each step is printed when it is done. Exit codes: 0 if every step succeeded; 1 if a step failed, with the
+//! reason on standard error. The test needs a channel with history: by default a rule must map
+//! `@selftest/{id}`, without login, to `selftest:{id}`; with a token the test uses `@user`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::plain_http;
 
-/// What to test.
+/// The message center to test.
 #[derive(Debug, Args)]
 pub struct SelfTest {
     /// Where devices connect, e.g. ws://127.0.0.1:6790/message-center
@@ -29,16 +30,16 @@ pub struct SelfTest {
     /// Where back ends publish, e.g. http://127.0.0.1:6789
     #[arg(long, value_name = "URL")]
     publisher: String,
-    /// A publishing key; other users of the machine can see it: prefer --key-file
+    /// Publishing key; other users of the machine can see it, so prefer --key-file
     #[arg(long, conflicts_with = "key_file")]
     key: Option<String>,
-    /// A file that holds the publishing key
+    /// File that holds the publishing key
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// A token that your business system accepts, to test a login and @user; needs --user
+    /// Token that your business system accepts, to test a login and @user; needs --user
     #[arg(long, alias = "login-data", value_name = "TOKEN", requires = "user")]
     token: Option<String>,
-    /// The user whose token it is
+    /// User to whom --token belongs
     #[arg(long, value_name = "UID", requires = "token")]
     user: Option<String>,
     /// How long each step may take
@@ -46,7 +47,7 @@ pub struct SelfTest {
     deadline: Duration,
 }
 
-/// The two names of the channel under test.
+/// The names of the channel under test: for a device, and for a back end.
 #[derive(Debug)]
 struct Names {
     device: String,
@@ -60,15 +61,15 @@ struct Device {
 }
 
 impl SelfTest {
-    /// Does it.
+    /// Runs the self-test.
     pub async fn run(self) -> ExitCode {
         match self.steps().await {
             Ok(()) => {
                 say("the self-test has passed");
                 ExitCode::SUCCESS
             }
-            Err(fault) => {
-                eprintln!("the self-test has failed: {fault:#}");
+            Err(error) => {
+                eprintln!("the self-test has failed: {error:#}");
                 ExitCode::FAILURE
             }
         }
@@ -92,7 +93,7 @@ impl SelfTest {
         say("published over REST");
         let id = self.within("receiving", device.expect(&first)).await?;
         say("received on the WebSocket");
-        // Dropped, not closed: as a device whose network goes.
+        // Dropped, not closed, like a device that loses its network.
         drop(device);
         let second = format!("selftest {run} 2");
         self.within("publishing", self.publish(key.as_deref(), &names, &second)).await?;
@@ -120,8 +121,8 @@ impl SelfTest {
         timeout(self.deadline, step).await.with_context(late)?.context(what.to_owned())
     }
 
-    /// Connects, logs in if there is a token, and subscribes from an id on: the device, whether all behind the id
-    /// follows, and its position.
+    /// Connects, logs in if there is a token, and subscribes from the id `after` on. Returns the device,
+    /// whether every message after the id follows, and the device's position.
     async fn device(&self, names: &Names, after: &str) -> anyhow::Result<(Device, bool, String)> {
         let (host, port, _) = plain_http::target(&self.edge, "ws")?;
         let stream = plain_http::connect(&host, port).await?;
@@ -154,7 +155,7 @@ impl Device {
         self.next().await
     }
 
-    /// The next JSON frame.
+    /// Returns the next JSON frame.
     async fn next(&mut self) -> anyhow::Result<Value> {
         while let Some(frame) = self.socket.next().await {
             match frame? {
@@ -168,7 +169,8 @@ impl Device {
         bail!("the connection ended")
     }
 
-    /// Receives until this text comes; gives its id. With a token, others may publish to the user, too.
+    /// Receives until this text comes, and returns its id. Other messages may come between: with a token,
+    /// other back ends may publish to the user.
     async fn expect(&mut self, text: &str) -> anyhow::Result<String> {
         loop {
             let frame = self.next().await?;
@@ -180,12 +182,12 @@ impl Device {
     }
 }
 
-/// A number that no other run has.
+/// Returns a random number that tells this run from others.
 fn rand_word() -> anyhow::Result<u64> {
     getrandom::u64().context("the system has no random numbers")
 }
 
 fn say(step: &str) {
-    // Whoever closed standard output still wants the exit code.
+    // A closed standard output must not change the exit code.
     let _ = writeln!(std::io::stdout(), "{step}");
 }

@@ -1,4 +1,4 @@
-//! What `message-center run` reads: every section.
+//! The configuration of `message-center run`: every section.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -17,26 +17,27 @@ pub struct Settings {
     pub edge: edge::Config,
     /// The API through which back ends publish.
     pub publisher_api: publisher_api::Config,
-    /// Asks your business system whose token it is. See docs/login.md.
+    /// Checks login tokens by asking your business system. See docs/login.md.
     pub auth_adapter: auth_adapter::Config,
-    /// The bus that the parts meet on: this process connects to one, or embeds one.
+    /// The bus between the parts: this process connects to one, or embeds one.
     pub bus: BusConfig,
-    /// How much is kept of channels with history; the same for edges and publishers.
+    /// How much history is stored. Must be the same for edges and publishers.
     pub history: HistoryConfig,
     /// The demo business system, which runs when `auth_adapter.url` is empty.
     pub demo: DemoConfig,
-    /// What is written to standard error.
+    /// The log, on standard error.
     pub log: LogConfig,
-    /// Which channels clients may name, and what they stand for; the same for edges and publishers. Matched in order;
-    /// the first match wins. `{uid}` is the logged-in user; other placeholders stand in the name too. A list here
-    /// replaces the default.
+    /// The channels that clients may name, and the channels that these names stand for. Must be the same for
+    /// edges and publishers. Rules are tried in order; the first match wins. `{uid}` is the logged-in user;
+    /// every other placeholder must stand in the name too. A list here replaces the default.
     pub channels: Vec<RuleConfig>,
 }
 
-/// The folder in which messages are kept, where nothing else is said.
+/// The default folder in which messages are stored.
 pub(crate) const DATA: &str = "message-center-data";
 
-/// A bus that keeps messages on the disk, whatever else was said of it. In memory is what `sync` says so of.
+/// Gives the bus the default folder if it has none. `sync = "memory"` alone, not an empty path, turns the
+/// disk off.
 pub(crate) fn on_disk(mut bus: BusConfig) -> BusConfig {
     if bus.store.path.as_os_str().is_empty() {
         bus.store.path = DATA.into();
@@ -64,11 +65,11 @@ impl Default for Settings {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DemoConfig {
-    /// Where it answers; if that is taken, on a free port. Must be on loopback.
+    /// Where the demo checks tokens. If the port is taken, the demo takes a free one. Must be on loopback.
     pub listen: SocketAddr,
-    /// Lets devices and back ends reach a demo off loopback, for a container whose ports are published on the loopback
-    /// of its host: whoever reaches `edge.listen` can log in as anybody. Without keys one for publishing is made at each
-    /// start, and printed.
+    /// Lets devices and back ends reach a demo off loopback, for a container whose ports are published on the
+    /// loopback of its host: every client that reaches `edge.listen` can log in as any user. If no keys are
+    /// configured, each start makes a key for publishing and prints it.
     pub exposed: bool,
 }
 
@@ -79,19 +80,19 @@ impl Default for DemoConfig {
 }
 
 impl DemoConfig {
-    /// Where the demo checks tokens when it listens on `address`.
+    /// Returns the URL for token checks of a demo that listens on `address`.
     pub(crate) fn url(self, address: SocketAddr) -> String {
         format!("http://{address}{}", crate::demo::PATH)
     }
 }
 
 impl Settings {
-    /// Whether there is no login of the user's own.
+    /// Returns whether no business system is configured, so that the demo runs.
     pub fn is_demo(&self) -> bool {
         self.auth_adapter.url.is_empty()
     }
 
-    /// Whether back ends need a key that is made for this run: an exposed demo that nobody gave keys.
+    /// Returns whether a key must be made for this run: for an exposed demo without configured keys.
     pub(crate) fn needs_demo_key(&self) -> bool {
         let Self { demo, publisher_api, .. } = self;
         self.is_demo()
@@ -101,14 +102,15 @@ impl Settings {
             && !publisher_api.listen.ip().is_loopback()
     }
 
-    /// Demo mode lets everybody in, so nothing of it may be reached from elsewhere; but for what an exposed one exposes.
+    /// Keeps demo mode on loopback, since it lets everybody in. `demo.exposed` excepts the two ports for
+    /// devices and back ends.
     fn validate_demo(&self, problems: &mut Problems) {
         let exposed =
             [("edge.listen", self.edge.listen), ("publisher_api.listen", self.publisher_api.listen)];
-        let inside = [("edge.admin", self.edge.admin), ("demo.listen", self.demo.listen)];
+        let always_inside = [("edge.admin", self.edge.admin), ("demo.listen", self.demo.listen)];
         let bus = self.bus.listen.parse::<SocketAddr>().ok().map(|address| ("bus.listen", address));
         let exposed = exposed.into_iter().filter(|_| !self.demo.exposed);
-        for (key, address) in exposed.chain(inside).chain(bus) {
+        for (key, address) in exposed.chain(always_inside).chain(bus) {
             problems.check(address.ip().is_loopback(), key, || {
                 format!(
                     "{address} is not on loopback, and demo mode lets everybody log in; \
@@ -119,7 +121,7 @@ impl Settings {
     }
 }
 
-/// Two parts of this process can't listen at one place.
+/// Refuses two listeners of this process at the same address.
 fn validate_ports(settings: &Settings, problems: &mut Problems) {
     let Settings { edge, publisher_api, bus, .. } = settings;
     let listens = [
@@ -137,7 +139,7 @@ impl config::Settings for Settings {
     }
 
     fn reloadable() -> &'static [&'static str] {
-        // What the parts declare for themselves; a test compares them.
+        // The parts declare the same keys; a test compares the lists.
         &[
             "edge.origins",
             "edge.tls",
@@ -155,7 +157,7 @@ impl config::Settings for Settings {
         doors
     }
 
-    /// Asks each part, so that what a part refuses alone is refused here too.
+    /// Asks each part, so that a value that a part refuses alone is refused here too.
     fn validate(&self, problems: &mut Problems) {
         let Self { edge, publisher_api, auth_adapter, bus, history, demo, log, channels } = self.clone();
         validate_ports(self, problems);
@@ -188,17 +190,21 @@ impl config::Settings for Settings {
                 .into()
         });
         let (mut login, mut publisher_api) = (auth_adapter, publisher_api);
-        // The key is made once it starts, so that a file that is read again does not bring another.
+        // The demo's key is made at the start, not here: a reload must not make another.
         publisher_api.insecure |= self.needs_demo_key();
         if self.is_demo() {
             self.validate_demo(problems);
             login.url = demo.url(demo.listen);
         }
-        let (all_bus, all_log, all_channels) = (bus.clone(), log.clone(), channels.clone());
-        edge::Settings { edge, bus: all_bus, history: history.clone(), log: all_log, channels: all_channels }
-            .validate(problems);
-        let (all_bus, all_log) = (bus.clone(), log.clone());
-        publisher_api::Settings { publisher_api, bus: all_bus, history, log: all_log, channels }
+        edge::Settings {
+            edge,
+            bus: bus.clone(),
+            history: history.clone(),
+            log: log.clone(),
+            channels: channels.clone(),
+        }
+        .validate(problems);
+        publisher_api::Settings { publisher_api, bus: bus.clone(), history, log: log.clone(), channels }
             .validate(problems);
         auth_adapter::Settings { auth_adapter: login, bus, log }.validate(problems);
     }
@@ -257,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_said_of_the_bus_messages_are_kept_on_the_disk_unless_memory_is_asked_for() {
+    fn messages_are_stored_on_disk_unless_memory_is_configured() {
         let folder = |flags: &[(&str, &str)]| {
             let bus = with(flags).unwrap().bus;
             bus.store.folder().map(std::path::Path::to_owned)
@@ -289,14 +295,14 @@ mod tests {
     }
 
     #[test]
-    fn copies_that_the_embedded_bus_does_not_make_are_refused() {
+    fn replicas_that_the_embedded_bus_does_not_have_are_refused() {
         let problems = with(&[("history.replicas", "3")]).unwrap_err().to_string();
         assert!(problems.contains("history.replicas") && problems.contains("bus.url"), "{problems}");
         assert!(with(&[("history.replicas", "3"), ("bus.url", "nats://127.0.0.1:4222")]).is_ok());
     }
 
     #[test]
-    fn what_a_part_refuses_alone_is_refused_here_and_named_once() {
+    fn values_that_a_part_refuses_alone_are_refused_here_and_named_once() {
         let problems = with(&[
             ("publisher_api.max_message", "2MiB"),
             ("auth_adapter.max_token", "0"),
@@ -318,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_part_takes_while_it_runs_is_taken_here_too() {
+    fn the_reloadable_keys_are_those_of_the_parts() {
         use config::Settings as _;
         let mut parts = [edge::Settings::reloadable(), publisher_api::Settings::reloadable()].concat();
         parts.sort_unstable();

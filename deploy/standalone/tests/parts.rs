@@ -1,4 +1,4 @@
-//! All parts in this process: started together, left together, and nothing left where a start fails.
+//! All parts in this process start together and leave together; a failed start leaves nothing running.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Every port a free one, and short waits.
+/// Returns settings with free ports and short times.
 fn settings() -> Settings {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut settings = Settings::default();
@@ -50,7 +50,8 @@ async fn everything_starts_becomes_ready_and_leaves_nothing_running() {
 #[tokio::test]
 async fn a_start_that_fails_says_why_and_leaves_nothing_running() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    // The last port to be bound is taken; whatever was started before must be gone afterwards.
+    // The port that is bound last is taken, so everything else has started by then and must be gone
+    // afterwards.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (mut settings, freed) = (settings(), free.local_addr().unwrap());
     drop(free);
@@ -63,7 +64,7 @@ async fn a_start_that_fails_says_why_and_leaves_nothing_running() {
 }
 
 #[tokio::test]
-async fn with_a_login_of_ones_own_there_is_no_demo() {
+async fn with_a_business_system_there_is_no_demo() {
     let mut settings = settings();
     settings.auth_adapter.url = "http://127.0.0.1:9/websocket_auth".into();
     let standalone = Standalone::start(settings, &Drain::new()).await.unwrap();
@@ -98,7 +99,7 @@ async fn an_exposed_demo_makes_a_key_that_publishes_and_shows_it_where_it_is_cop
     assert_eq!(timeout(PATIENCE, standalone.leave()).await.unwrap(), 0, "tasks did not end");
 }
 
-/// The status of a publish with this key.
+/// Publishes with this key, and returns the status.
 async fn publish(port: u16, key: &str) -> String {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
     let body = r#"{"c":"user:1001","d":"hello"}"#;

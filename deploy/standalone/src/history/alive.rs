@@ -1,4 +1,4 @@
-//! Who is connected to the bus and would be surprised by a change.
+//! Finds the running parts that a change of the history would surprise.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use shared::subject;
 use shared::wire::{EdgeState, Envelope as _, Heartbeat, VERSION};
 use tokio::time::{Instant, timeout_at};
 
-/// An edge that says nothing for so long is gone; see `publisher_api.silent_after`.
+/// An edge without a heartbeat for this long is gone; see `publisher_api.silent_after`.
 const SILENCE: Duration = Duration::from_secs(3);
-/// How long a publisher-api may take to acknowledge.
+/// How long a publisher-api may take to acknowledge a heartbeat.
 const ACKNOWLEDGEMENT: Duration = Duration::from_secs(2);
 
-/// Who lives.
+/// The running edges and publishers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Alive {
     /// The sessions of each edge.
     pub(super) edges: BTreeMap<NodeId, u64>,
-    /// Whether there is a publisher-api.
+    /// Whether a publisher-api runs.
     pub(super) publishers: bool,
 }
 
@@ -31,13 +31,13 @@ impl Alive {
     }
 }
 
-/// Listens for as long as an edge may be silent.
+/// Looks for publishers, and listens for heartbeats of edges for as long as an edge may be silent.
 pub(super) async fn look(bus: &Bus) -> anyhow::Result<Alive> {
-    // Publishers acknowledge heartbeats; that of an edge which leaves, and which nobody knew, changes nothing.
+    // Publishers acknowledge every heartbeat. The goodbye of an unknown edge changes nothing at a publisher.
     let state = EdgeState::Bye;
     let bye = Heartbeat { v: VERSION, edge: NodeId::random(), state, sessions: 0, rules: String::new() };
     let publishers = match bus.request(subject::HEARTBEAT, bye.encode(), ACKNOWLEDGEMENT).await {
-        // Whoever does not answer is there all the same.
+        // A timeout means a publisher too: without a subscriber, the bus reports at once that there is none.
         Ok(_) | Err(RequestError::Timeout) => true,
         Err(RequestError::NoResponders) => false,
         Err(error @ RequestError::Disconnected) => return Err(error).context("the bus"),

@@ -1,7 +1,8 @@
-//! `message-center history` and `message-center partitions`: what an operator sees of the history, and does to it.
+//! `message-center history` and `message-center partitions`: show and change the history, for operators.
 //!
-//! A command connects to the bus as a part does, or opens the data of the embedded bus if nobody else has it open. What
-//! can't be undone is said first, and done only with `--yes`.
+//! A command connects to the bus as a part does, or opens the data of the embedded bus if no other process
+//! has the data open. A command that can't be undone first says what it would do, and does it only with
+//! `--yes`.
 
 mod alive;
 mod partitions;
@@ -31,23 +32,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long erasing a channel may take.
 const ERASING: Duration = Duration::from_secs(30);
 
-/// What to do with the history.
+/// The commands for the history.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the streams that keep the history: what they hold, their epochs and their leaders
+    /// Show the streams of the history: what they hold, their epochs and their leaders
     Status(Status),
-    /// Declare that the history may not be what it was, e.g. after a backup was restored: devices reload
+    /// Declare that the history may have changed, e.g. after restoring a backup: devices reload
     NewGeneration(NewGeneration),
-    /// Erase all that is kept of one channel
+    /// Erase the history of one channel
     Erase(Erase),
 }
 
-/// Where the bus is.
+/// The flags that say where the bus is, and the common flags.
 #[derive(Debug, Args)]
-pub struct Place {
+pub struct BusLocation {
     #[command(flatten)]
     common: CommonArgs,
-    /// The bus to connect to, e.g. nats://10.0.0.5:4222 [default: open the data of the embedded one]
+    /// The bus to connect to, e.g. nats://10.0.0.5:4222 [default: open the data of the embedded bus]
     #[arg(long, value_name = "URL")]
     bus_url: Option<String>,
     /// The data folder of the embedded bus, which must not be in use [default: message-center-data]
@@ -55,28 +56,28 @@ pub struct Place {
     data: Option<String>,
 }
 
-/// What the status is asked of.
+/// The flags of `history status`.
 #[derive(Debug, Args)]
 pub struct Status {
     #[command(flatten)]
-    place: Place,
+    location: BusLocation,
 }
 
-/// What gets a new generation.
+/// The flags of `history new-generation`.
 #[derive(Debug, Args)]
 pub struct NewGeneration {
     #[command(flatten)]
-    place: Place,
+    location: BusLocation,
     /// Do it
     #[arg(long)]
     yes: bool,
 }
 
-/// What to erase.
+/// The flags of `history erase`.
 #[derive(Debug, Args)]
 pub struct Erase {
     #[command(flatten)]
-    place: Place,
+    location: BusLocation,
     /// The internal name of the channel, e.g. user:1001
     #[arg(long, value_name = "NAME")]
     channel: String,
@@ -85,7 +86,7 @@ pub struct Erase {
     yes: bool,
 }
 
-/// What a command reads.
+/// The sections of the configuration that a command reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Settings {
@@ -108,25 +109,25 @@ impl config::Settings for Settings {
     }
 }
 
-/// Does it.
+/// Runs the command.
 pub async fn run(command: Command) -> ExitCode {
     match command {
-        Command::Status(Status { place }) => place.run(status).await,
-        Command::NewGeneration(NewGeneration { place, yes }) => {
-            place.run(async move |settings, bus, _| new_generation(&settings, &bus, yes).await).await
+        Command::Status(Status { location }) => location.run(status).await,
+        Command::NewGeneration(NewGeneration { location, yes }) => {
+            location.run(async move |settings, bus, _| new_generation(&settings, &bus, yes).await).await
         }
-        Command::Erase(Erase { place, channel, yes }) => {
-            place
+        Command::Erase(Erase { location, channel, yes }) => {
+            location
                 .run(async move |settings, bus, drain| erase(&settings, &bus, &drain, &channel, yes).await)
                 .await
         }
     }
 }
 
-impl Place {
-    /// Connects, and lets `work` do its work. What it answers goes to standard output.
+impl BusLocation {
+    /// Connects to the bus, runs `work`, and writes the answer of `work` to standard output.
     async fn run(self, work: impl AsyncFnOnce(Settings, Bus, Drain) -> anyhow::Result<String>) -> ExitCode {
-        // Who runs a command reads its answer, not a log; --set log.filter=info stands over it.
+        // The answer of a command is nothing to mix with a log; --set log.filter=info overrides this.
         let quiet = ("log.filter".to_owned(), "off".to_owned());
         let url = self.bus_url.map(|url| ("bus.url".to_owned(), url));
         let data = self.data.map(|folder| ("bus.store.path".to_owned(), folder));
@@ -157,7 +158,7 @@ impl Place {
                     () = drain.begun() => Err(anyhow::anyhow!("stopped before it was done; begin again")),
                 };
                 bus_drain.finish(PATIENCE).await;
-                // Whoever closed standard output wants to read nothing.
+                // A closed standard output is no error: nobody reads there.
                 let _ = std::io::stdout().write_all(answer?.as_bytes());
                 Ok(())
             },
@@ -166,7 +167,7 @@ impl Place {
     }
 }
 
-/// A command must not make a folder and call it empty.
+/// Checks that there is data to open. A command must not make a folder and report that it is empty.
 fn find_data(bus: &BusConfig) -> anyhow::Result<()> {
     if !bus.is_embedded() {
         return Ok(());
@@ -213,7 +214,7 @@ async fn erase(
     yes: bool,
 ) -> anyhow::Result<String> {
     let channel =
-        Channel::parse(channel).map_err(|fault| anyhow::anyhow!("{channel:?} is no channel: {fault}"))?;
+        Channel::parse(channel).map_err(|error| anyhow::anyhow!("{channel:?} is no channel: {error}"))?;
     ensure!(
         yes,
         "This would erase all that is kept of {channel}. Nothing was changed. Repeat with --yes to do it."

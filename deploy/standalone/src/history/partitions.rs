@@ -1,4 +1,5 @@
-//! `message-center partitions <n>`: divides the history into another number of streams, and loses what it holds.
+//! `message-center partitions <n>`: divides the history into another number of streams, and deletes every
+//! message in it.
 
 use std::process::ExitCode;
 
@@ -9,29 +10,31 @@ use shared::history::admin::{self, StreamStatus};
 use shared::history::{HistoryConfig, MAX_PARTITIONS};
 
 use super::alive::{self, Alive};
-use super::{Place, Settings, show, streams};
+use super::{BusLocation, Settings, show, streams};
 
-/// Into how many.
+/// The flags of `partitions`.
 #[derive(Debug, Args)]
 pub struct Partitions {
-    /// Into how many streams, 1 to 256
+    /// Number of streams, 1 to 256
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARTITIONS)))]
     partitions: u32,
     #[command(flatten)]
-    place: Place,
+    location: BusLocation,
     /// Do it
     #[arg(long)]
     yes: bool,
-    /// Do it although parts run: what they accept meanwhile may be lost
+    /// Do it although parts run: messages that they accept meanwhile may be lost
     #[arg(long)]
     force: bool,
 }
 
 impl Partitions {
-    /// Does it.
+    /// Runs the command.
     pub async fn run(self) -> ExitCode {
-        let Self { partitions, place, yes, force } = self;
-        place.run(async move |settings, bus, _| divide(&settings, &bus, partitions, yes, force).await).await
+        let Self { partitions, location, yes, force } = self;
+        location
+            .run(async move |settings, bus, _| divide(&settings, &bus, partitions, yes, force).await)
+            .await
     }
 }
 
@@ -70,24 +73,24 @@ async fn divide(
     Ok(format!("{}{next}", show::status(&made, &config)))
 }
 
-/// Whether all of these and no others were made for so many.
+/// Returns whether `streams` are exactly the streams of a history with `partitions` partitions.
 fn is_divided(streams: &[StreamStatus], partitions: u32) -> bool {
     streams.len() == partitions as usize
-        && streams.iter().zip(0..).all(|(stream, place)| {
-            stream.partition == place && stream.life.is_some_and(|life| life.partitions == partitions)
+        && streams.iter().zip(0..).all(|(stream, number)| {
+            stream.partition == number && stream.life.is_some_and(|life| life.partitions == partitions)
         })
 }
 
 fn refusal(alive: &Alive) -> String {
-    let mut who: Vec<String> =
+    let mut parts: Vec<String> =
         alive.edges.iter().map(|(edge, sessions)| format!("edge {edge} with {sessions} sessions")).collect();
     if alive.publishers {
-        who.push("a publisher-api".to_owned());
+        parts.push("a publisher-api".to_owned());
     }
     format!(
         "These parts still run: {}. What they accept meanwhile would be lost. Stop every edge and every publisher-api, and \
          repeat it. (--force does it all the same.)",
-        who.join(", ")
+        parts.join(", ")
     )
 }
 
@@ -96,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_still_runs_is_named() {
+    fn running_parts_are_named() {
         let mut alive = Alive::default();
         assert!(alive.is_nobody());
         alive.edges.insert("e1".into(), 7);

@@ -1,4 +1,4 @@
-//! The history as an operator reads it.
+//! The status of the history as text for operators.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use shared::history::admin::StreamStatus;
 const HEAD: [&str; 10] =
     ["stream", "messages", "bytes", "first", "last", "of", "generation", "epoch", "copies", "leader"];
 
-/// A line a stream, and what does not fit the configuration.
+/// Returns a table with one line per stream, and notes about streams that do not fit the configuration.
 pub(super) fn status(streams: &[StreamStatus], config: &HistoryConfig) -> String {
     if streams.is_empty() {
         return "There is no history on this bus yet; the first part that starts makes it.\n".to_owned();
