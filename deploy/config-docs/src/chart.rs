@@ -1,55 +1,65 @@
-//! What the chart's `values.schema.json` says of the program's own keys, made from the types that read them.
+//! The program's own keys in the chart's `values.schema.json`, made from the types that read the
+//! configuration.
 //!
-//! So a key that is new here can be given to `helm install` at once, and a misspelled one is refused before anything is
-//! installed. Keys that the chart sets itself, and secrets, are no values.
+//! So `helm install` accepts a new key at once, and refuses a misspelled key before anything is installed.
+//! Keys that the chart sets itself, and secrets, are no values.
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::schema;
 
-/// The file, relative to the repository.
+/// The path of the file, relative to the repository.
 pub(super) const PATH: &str = "deploy/helm/message-center/values.schema.json";
 
-/// Where in the file a table of the configuration stands, and which of its keys are no values.
-const PLACES: [(&str, &str, &[&str]); 6] = [
-    (
-        "/properties/edge/properties/config",
-        "edge",
-        &["listen", "admin", "drain_window", "max_sessions", "faults", "tls"],
-    ),
-    (
-        "/properties/publisherApi/properties/config",
-        "publisher_api",
-        &["listen", "admin", "grace", "keys", "keys_file", "insecure", "faults", "tls"],
-    ),
-    (
-        "/properties/authAdapter/properties/config",
-        "auth_adapter",
-        &["url", "admin", "grace", "headers", "tls"],
-    ),
-    (
-        "/properties/bus/properties/config",
-        "bus",
-        &["url", "user", "password", "token", "listen", "admin", "insecure", "tls", "store"],
-    ),
-    ("/properties/history", "history", &[]),
-    ("/properties/channels/items", "channels", &[]),
+/// A table of the configuration within the file.
+struct Table {
+    /// The JSON pointer of the table in the file.
+    pointer: &'static str,
+    /// The section of the configuration.
+    section: &'static str,
+    /// Keys of the section that are no values of the chart.
+    without: &'static [&'static str],
+}
+
+const TABLES: [Table; 6] = [
+    Table {
+        pointer: "/properties/edge/properties/config",
+        section: "edge",
+        without: &["listen", "admin", "drain_window", "max_sessions", "faults", "tls"],
+    },
+    Table {
+        pointer: "/properties/publisherApi/properties/config",
+        section: "publisher_api",
+        without: &["listen", "admin", "grace", "keys", "keys_file", "insecure", "faults", "tls"],
+    },
+    Table {
+        pointer: "/properties/authAdapter/properties/config",
+        section: "auth_adapter",
+        without: &["url", "admin", "grace", "headers", "tls"],
+    },
+    Table {
+        pointer: "/properties/bus/properties/config",
+        section: "bus",
+        without: &["url", "user", "password", "token", "listen", "admin", "insecure", "tls", "store"],
+    },
+    Table { pointer: "/properties/history", section: "history", without: &[] },
+    Table { pointer: "/properties/channels/items", section: "channels", without: &[] },
 ];
 
-/// The file as it must be: `stands`, with the tables of the configuration as they are in the types.
+/// Returns the file as it must be: `current`, with the tables of the configuration made anew from the types.
 ///
 /// # Errors
-/// `stands` is no JSON or lacks a place, or a secret would become a value.
-pub(super) fn file(stands: &str, settings: &Value) -> anyhow::Result<String> {
-    let mut values: Value = serde_json::from_str(stands).context(PATH)?;
-    for (pointer, section, without) in PLACES {
-        let place = values.pointer_mut(pointer).with_context(|| format!("{PATH} has no {pointer}"))?;
-        let mut made = table(settings, section, without)?;
-        if let Some(required) = place.get("required") {
-            made["required"] = required.clone();
+/// Fails if `current` is no JSON or lacks a table, or if a secret would become a value.
+pub(super) fn file(current: &str, settings: &Value) -> anyhow::Result<String> {
+    let mut values: Value = serde_json::from_str(current).context(PATH)?;
+    for Table { pointer, section, without } in TABLES {
+        let old = values.pointer_mut(pointer).with_context(|| format!("{PATH} has no {pointer}"))?;
+        let mut new = table(settings, section, without)?;
+        if let Some(required) = old.get("required") {
+            new["required"] = required.clone();
         }
-        *place = made;
+        *old = new;
     }
     Ok(serde_json::to_string_pretty(&values).context(PATH)? + "\n")
 }
@@ -105,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn tables_keep_what_is_required_and_drop_what_the_chart_sets() {
+    fn tables_preserve_required_keys_and_drop_keys_that_the_chart_sets() {
         let settings = super::super::schema();
-        let place = json!({ "type": "object", "required": ["name"] });
-        let mut stands = json!({ "properties": { "channels": { "items": place }, "history": {} } });
+        let items = json!({ "type": "object", "required": ["name"] });
+        let mut current = json!({ "properties": { "channels": { "items": items }, "history": {} } });
         for part in ["edge", "publisherApi", "authAdapter", "bus"] {
-            stands["properties"][part] = json!({ "properties": { "config": {} } });
+            current["properties"][part] = json!({ "properties": { "config": {} } });
         }
-        let made: Value = serde_json::from_str(&file(&stands.to_string(), &settings).unwrap()).unwrap();
+        let made: Value = serde_json::from_str(&file(&current.to_string(), &settings).unwrap()).unwrap();
         assert_eq!(made["properties"]["channels"]["items"]["required"], json!(["name"]));
         let edge = &made["properties"]["edge"]["properties"]["config"]["properties"];
         assert_eq!(edge["outbox"], json!({ "type": ["string", "integer"] }));

@@ -1,7 +1,9 @@
-//! Writes the config reference, the sample file and the chart's schema from the types that read the configuration.
+//! Writes the config reference, the sample file and the chart's schema from the types that read the
+//! configuration.
 //!
-//! Keys, their order and their defaults come from the serialized settings. Everything else comes from the schema of the
-//! same types, whose texts are the doc comments. So no page can name a key that does not exist, or miss a key.
+//! Keys, their order and their defaults come from the serialized settings. Everything else comes from the
+//! schema of the same types, whose texts are the doc comments. So no page can name a key that does not exist,
+//! or miss a key.
 
 mod chart;
 mod render;
@@ -19,13 +21,13 @@ use standalone::Settings;
 
 /// The command that writes the files again.
 const COMMAND: &str = "cargo run -p config-docs";
-/// The folder of the repository, seen from this crate.
+/// The folder of the repository, relative to this crate.
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// A file of the repository and what it must hold.
+/// A file of the repository and the text that it must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Page {
-    /// Relative to the repository.
+    /// The path, relative to the repository.
     path: &'static str,
     /// The whole text.
     text: String,
@@ -34,20 +36,20 @@ struct Page {
 /// One table of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Section {
-    /// Dotted, e.g. `publisher_api.tls`.
+    /// The dotted path, e.g. `publisher_api.tls`.
     path: String,
-    /// Whether there may be several: `[[channels]]`.
+    /// Whether there may be several tables of this path, like `[[channels]]`.
     is_list: bool,
     description: String,
     keys: Vec<Key>,
 }
 
-/// One key of it.
+/// One key of a section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
     name: String,
     kind: String,
-    /// As TOML. `None`: there is none, and without the key nothing is set.
+    /// The default as TOML. `None`: the key has no default, and nothing is set without it.
     default: Option<String>,
     reloadable: bool,
     description: String,
@@ -83,9 +85,9 @@ fn pages() -> [Page; 2] {
 fn write(repository: &Path) -> anyhow::Result<[&'static str; 3]> {
     let [sample, reference] = pages();
     let chart = repository.join(chart::PATH);
-    let stands =
+    let current =
         std::fs::read_to_string(&chart).with_context(|| format!("{} can't be read", chart.display()))?;
-    let chart = Page { path: chart::PATH, text: chart::file(&stands, &schema())? };
+    let chart = Page { path: chart::PATH, text: chart::file(&current, &schema())? };
     let pages = [sample, reference, chart];
     for Page { path, text } in &pages {
         let path = repository.join(path);
@@ -99,14 +101,15 @@ fn schema() -> Value {
     settings.into_generator().into_root_schema_for::<Settings>().to_value()
 }
 
-/// With an entry in every list, so that its keys are there too.
+/// Returns the sections of the defaults, with an entry in every list so that the keys of entries are
+/// included.
 fn all_sections(schema: &Value) -> Vec<Section> {
     let mut settings = Settings::default();
     settings.publisher_api.keys = vec![KeyConfig::default()];
     sections(&settings, schema)
 }
 
-/// The tables of these settings, in their order, with the words of the schema.
+/// Returns the tables of these settings, in their order, with the descriptions of the schema.
 fn sections(settings: &Settings, schema: &Value) -> Vec<Section> {
     let printed = toml::to_string(settings).expect("settings are tables of plain values");
     let mut sections: Vec<Section> = Vec::new();
@@ -123,7 +126,7 @@ fn sections(settings: &Settings, schema: &Value) -> Vec<Section> {
         }
     }
     for section in sections.iter_mut().filter(|section| section.is_list) {
-        // What an entry may leave out has no default that could be printed.
+        // Optional keys of an entry have no default, so the printed settings do not show them.
         for name in schema::names(schema, &section.path) {
             if !section.keys.iter().any(|key| key.name == name) {
                 section.keys.push(key(schema, &section.path, &name, None));
@@ -152,13 +155,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reference_and_sample_are_those_of_the_types() {
+    fn reference_and_sample_are_up_to_date() {
         let repository = Path::new(REPOSITORY);
         for Page { path, text } in pages() {
-            let stands = std::fs::read_to_string(repository.join(path)).unwrap_or_default();
-            let differs = text.lines().zip(stands.lines()).find(|(made, stands)| made != stands);
+            let current = std::fs::read_to_string(repository.join(path)).unwrap_or_default();
+            let differs = text.lines().zip(current.lines()).find(|(made, current)| made != current);
             assert!(
-                text == stands,
+                text == current,
                 "{path} is not up to date, write it with `{COMMAND}`; first: {differs:?}"
             );
         }
@@ -167,11 +170,11 @@ mod tests {
     #[test]
     fn the_schema_of_the_chart_knows_the_keys_of_the_types() {
         let path = Path::new(REPOSITORY).join(chart::PATH);
-        let stands = std::fs::read_to_string(path).unwrap();
-        let made = chart::file(&stands, &schema()).unwrap();
-        let differs = made.lines().zip(stands.lines()).find(|(made, stands)| made != stands);
+        let current = std::fs::read_to_string(path).unwrap();
+        let made = chart::file(&current, &schema()).unwrap();
+        let differs = made.lines().zip(current.lines()).find(|(made, current)| made != current);
         assert!(
-            made == stands,
+            made == current,
             "{} is not up to date, write it with `{COMMAND}`; first: {differs:?}",
             chart::PATH
         );
@@ -190,9 +193,10 @@ mod tests {
         config::load_text(&sources, text).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
     }
 
-    /// The pages print what the program makes of nothing; a section of which one key is given must be the same.
+    /// The pages print the defaults of an empty file. A file that gives a single key its default must mean
+    /// the same.
     #[test]
-    fn what_a_file_leaves_out_has_the_default_that_the_reference_says() {
+    fn keys_that_a_file_leaves_out_have_the_default_of_the_reference() {
         let schema = schema();
         let defaults = config::print(&Settings::default());
         for Section { path, keys, .. } in
@@ -205,9 +209,9 @@ mod tests {
         }
     }
 
-    /// Entries of a list have no default of their own, only keys that may be left out.
+    /// Entries of a list have no default as a whole, only optional keys.
     #[test]
-    fn what_an_entry_of_a_list_leaves_out_has_the_default_that_the_reference_says() {
+    fn keys_that_an_entry_of_a_list_leaves_out_have_the_default_of_the_reference() {
         let hash = format!("sha256:{}", "0".repeat(64));
         for (path, needed) in [
             ("channels", "name = \"{id}@video\"\nchannel = \"video:{id}\"\n".to_owned()),
@@ -220,11 +224,11 @@ mod tests {
             let needed: toml::Table = needed.parse().unwrap();
             let sections = all_sections(&schema);
             let keys = &sections.iter().find(|section| section.path == path).unwrap().keys;
-            let told = keys.iter().filter(|key| !needed.contains_key(&key.name));
-            for Key { name, default, .. } in told {
-                let told =
+            let optional = keys.iter().filter(|key| !needed.contains_key(&key.name));
+            for Key { name, default, .. } in optional {
+                let default =
                     default.as_ref().map(|default| format!("v = {default}").parse::<toml::Table>().unwrap());
-                assert_eq!(entry.get(name), told.as_ref().map(|told| &told["v"]), "{path}.{name}");
+                assert_eq!(entry.get(name), default.as_ref().map(|table| &table["v"]), "{path}.{name}");
             }
         }
     }

@@ -1,15 +1,15 @@
-//! Sections as text: the sample file in TOML, the reference in Markdown.
+//! Writes sections as text: the sample file in TOML, the reference in Markdown.
 
 use super::{COMMAND, Key, Section};
 
-/// How wide a comment may be.
+/// The most characters of a comment line, without its `# `.
 const WIDTH: usize = 118;
 
 const SAMPLE_HEAD: &str = "\
 # Every key of message center with its default. Copy what you change; leave the rest out.
 #
-# One file serves all parts: each reads the sections that it needs. Over the file stands the environment
-# (MC_EDGE__LISTEN is `listen` in [edge]), over that stand flags. docs/config.md is the reference.
+# One file serves all parts: each part reads the sections that it needs. The environment overrides the file
+# (MC_EDGE__LISTEN is `listen` in [edge]), and flags override the environment. docs/config.md is the reference.
 # Times are written like \"250ms\", \"20s\", \"5m\"; sizes like \"4KiB\", \"8GiB\".
 ";
 
@@ -17,8 +17,8 @@ const REFERENCE_HEAD: &str = "\
 # Configuration
 
 Every key with its type, its default and its name in the environment. [The sample file](../message-center.toml) holds
-the same keys with the same defaults; [running.md](running.md) tells how file, environment and flags are combined, and
-what is read again while the process runs.
+the same keys with the same defaults. [running.md](running.md) says how file, environment and flags are combined, and
+which keys are read again while the process runs.
 
 | type | how it is written |
 | --- | --- |
@@ -28,12 +28,12 @@ what is read again while the process runs.
 | size | `\"4KiB\"`, `\"8GiB\"`, or a number of bytes |
 | list, table | as in TOML, in the environment too: `MC_EDGE__ORIGINS='[\"https://app.example.com\"]'` |
 
-In the environment a text needs no quotes. The column *live* says whether a change of the file is applied while the
-process runs (on SIGHUP, or within a few seconds by itself); all other keys are read when it starts, and a change of
-one is named in the log as waiting for a restart.
+In the environment a text needs no quotes. The column *live* says whether the process applies a change of the file while
+it runs (on SIGHUP, or within a few seconds by itself). All other keys are read at the start; if such a key changes, the
+log says that the change waits for a restart.
 ";
 
-/// The sample file.
+/// Returns the sample file.
 pub(super) fn sample(sections: &[Section]) -> String {
     let mut text = SAMPLE_HEAD.to_owned();
     for section in sections {
@@ -50,7 +50,7 @@ pub(super) fn sample(sections: &[Section]) -> String {
     text
 }
 
-/// The reference.
+/// Returns the reference.
 pub(super) fn reference(sections: &[Section]) -> String {
     let mut text =
         format!("<!-- Made from the types by `{COMMAND}`. Change their doc comments, not this. -->\n\n");
@@ -95,12 +95,12 @@ fn row(section: &Section, key: &Key) -> String {
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
 }
 
-/// The name of a key in the environment.
+/// Returns the name of a key in the environment.
 fn variable(path: &str) -> String {
     format!("MC_{}", path.replace('.', "__").to_ascii_uppercase())
 }
 
-/// A text as comment lines, filled again.
+/// Returns a text as comment lines, wrapped to the width.
 fn comment(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for paragraph in text.split("\n\n") {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_has_what_has_a_default() {
+    fn the_sample_has_every_key_with_a_default() {
         let text = sample(&[section()]);
         let body = text.strip_prefix(SAMPLE_HEAD).unwrap();
         assert_eq!(body, "\n# Holds the sockets.\n[edge]\n# Who may connect: `a|b`.\norigins = []\n");

@@ -1,20 +1,20 @@
-//! What a JSON Schema says about a key: its type in words, its doc comment, the keys below it.
+//! Reads from a JSON Schema the type of a key in words, its doc comment, and the keys below it.
 
 use serde_json::Value;
 
-/// The doc comment of what stands at a dotted path; its lines are those of the source.
+/// Returns the doc comment of the key or table at a dotted path, with the line breaks of the source.
 pub(super) fn description(schema: &Value, path: &str) -> String {
     let text = at(schema, path).and_then(|schema| schema.get("description")).and_then(Value::as_str);
     text.unwrap_or_default().trim().to_owned()
 }
 
-/// The keys of a table, or of the tables of a list.
+/// Returns the keys of a table, or of the tables of a list.
 pub(super) fn names(schema: &Value, path: &str) -> Vec<String> {
     let table = at(schema, path).map(entry).and_then(|schema| schema.get("properties"));
     table.and_then(Value::as_object).map(|keys| keys.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// How a value is written.
+/// Returns the type of a key in words.
 pub(super) fn kind(schema: &Value, path: &str) -> String {
     at(schema, path).map(words).unwrap_or_default()
 }
@@ -23,7 +23,7 @@ fn at<'a>(schema: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(schema, |schema, name| entry(schema).get("properties")?.get(name))
 }
 
-/// What a list is of; anything else is itself.
+/// Returns the schema of a list's entries, or `schema` itself if it is no list.
 fn entry(schema: &Value) -> &Value {
     schema.get("items").unwrap_or(schema)
 }
@@ -53,7 +53,7 @@ fn words(schema: &Value) -> String {
     }
 }
 
-/// The type; that of what is given, if it may be left out.
+/// Returns the type; for an optional key, the type that is not null.
 fn main_type(schema: &Value) -> &str {
     match schema.get("type") {
         Some(Value::Array(types)) => {
@@ -64,7 +64,7 @@ fn main_type(schema: &Value) -> &str {
     }
 }
 
-/// The names of an enum, with or without doc comments on them.
+/// Returns the names of an enum, whether or not its variants have doc comments.
 fn choices(schema: &Value) -> Vec<&str> {
     if let Some(names) = schema.get("enum").and_then(Value::as_array) {
         return names.iter().filter_map(Value::as_str).collect();
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_told_in_words() {
+    fn types_are_described_in_words() {
         let schema = json!({ "properties": { "edge": { "description": " Sockets.\n", "properties": {
             "time": { "type": "string", "format": "time" },
             "rate": { "type": ["integer", "null"], "format": "uint32" },
