@@ -13,12 +13,12 @@ use crate::routes::{ANYWHERE, Dialect, Row};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "message center", description = "Sends messages to the devices of users, and tells who is online."),
+    info(title = "message center", description = "Sends messages to the devices of users, and lists who is online."),
     tags(
         (name = "publish", description = "Sending messages."),
-        (name = "channels", description = "What is kept of channels."),
-        (name = "users", description = "Who is online, and sending users away."),
-        (name = "connmix", description = "The calls of connmix, for publishers that used it.")
+        (name = "channels", description = "The history of channels."),
+        (name = "users", description = "Sessions of users, and disconnecting users."),
+        (name = "connmix", description = "The calls of connmix, for publishers that used connmix before.")
     )
 )]
 struct Base;
@@ -27,8 +27,8 @@ struct Base;
 pub(crate) fn document(table: &[Row]) -> Value {
     let mut document = serde_json::to_value(Base::openapi()).expect("the description has only string keys");
     document["components"]["securitySchemes"] = json!({
-        "bearer": { "type": "http", "scheme": "bearer", "description": "A key as it was printed when it was made." },
-        "basic": { "type": "http", "scheme": "basic", "description": "The name of a key and the key." },
+        "bearer": { "type": "http", "scheme": "bearer", "description": "The secret of a key, as `message-center key new` printed it." },
+        "basic": { "type": "http", "scheme": "basic", "description": "The name of a key as the user, and its secret as the password." },
     });
     document["security"] = json!([{ "bearer": [] }, { "basic": [] }]);
     let mut schemas = native::openapi::describe_shared().schemas;

@@ -1,4 +1,4 @@
-//! Answers of native calls. Types and comments are also what `/openapi.json` says.
+//! Answers of native calls. `/openapi.json` shows these types with their doc comments.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::error::Refusal;
 use crate::receipts::Receipt;
 
-/// Why a request was refused (RFC 9457).
+/// The reason why a request was refused (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemAnswer {
@@ -17,16 +17,16 @@ pub(super) struct ProblemAnswer {
     #[serde(rename = "type")]
     #[schema(example = "urn:message-center:problem:invalid_json")]
     kind: String,
-    /// What is the same for every problem of the kind.
+    /// A summary, the same for every problem of this kind.
     title: &'static str,
     /// The HTTP status.
     status: u16,
-    /// What happened here and what to do, for people; it may change.
+    /// The reason in this case, and what to do, for people; the text may change.
     detail: String,
-    /// The kind of problem, for programs; it never changes.
+    /// The kind of problem, for programs; a code never changes.
     #[schema(example = "invalid_json")]
     code: &'static str,
-    /// After so many seconds the same request may succeed.
+    /// Seconds after which the same request may succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
 }
@@ -45,14 +45,14 @@ impl ProblemAnswer {
     }
 }
 
-/// Why one of several was refused. The codes are those of problems.
+/// The reason why one entry of a request was refused. The codes are those of `Problem`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = EntryError)]
 pub(super) struct EntryError {
-    /// The kind of problem, for programs; it never changes.
+    /// The kind of problem, for programs; a code never changes.
     #[schema(example = "invalid_user")]
     pub(super) code: &'static str,
-    /// What is wrong and what to do, for people; it may change.
+    /// The reason in this case, and what to do, for people; the text may change.
     detail: String,
 }
 
@@ -62,48 +62,50 @@ impl EntryError {
     }
 }
 
-/// What became of one target.
+/// The result of one target.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = TargetResult)]
 pub(super) enum TargetResult {
-    /// The store has the message, or, without history, the bus.
+    /// The message was accepted: by the store, or by the bus if the channel has no history.
     Sent {
         /// The channel.
         #[schema(example = "user:1001")]
         to: String,
-        /// Where recovering clients see the message, if its channel has history; otherwise an id for logs.
+        /// The id of the message: for channels with history its position, which recovering clients receive
+        /// too; for others an id for logs.
         #[schema(example = "2b9f42b420cf6b4c.42")]
         id: String,
-        /// True if an earlier call with the same `Idempotency-Key` stored it.
+        /// True if an earlier call with the same `Idempotency-Key` stored the message.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         #[schema(required = false)]
         duplicate: bool,
-        /// Sessions that took it. Absent if nobody was asked.
+        /// How many sessions took the message. Absent if the call wanted no counts.
         #[serde(skip_serializing_if = "Option::is_none")]
         sessions: Option<u64>,
-        /// Sessions that did not, being full or closing. Absent if nobody was asked.
+        /// How many sessions could not take the message, because they were full or closing. Absent if the
+        /// call wanted no counts.
         #[serde(skip_serializing_if = "Option::is_none")]
         failed: Option<u64>,
     },
-    /// It was not sent.
+    /// The message was not sent to this target.
     Refused {
-        /// The channel, or what stood there.
+        /// The channel, or the text that the request had in its place.
         to: String,
-        /// Why.
+        /// The reason.
         error: EntryError,
     },
 }
 
-/// Which edges were counted.
+/// The edges whose sessions were counted.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Edges)]
 pub(super) struct EdgesAnswer {
-    /// Edges that there are or may be.
+    /// How many edges exist or may exist.
     expected: usize,
-    /// Edges that answered.
+    /// How many of these edges answered.
     answered: usize,
-    /// Those that did not.
+    /// The edges that did not answer.
     silent: Vec<String>,
 }
 
@@ -118,66 +120,66 @@ impl EdgesAnswer {
         }
     }
 
-    /// Over several receipts: an edge that is missing in one is missing.
+    /// Sums up several receipts: an edge that is missing in one of them is missing.
     pub(super) fn of(receipts: &[Receipt]) -> Self {
         let expected = receipts.iter().map(|receipt| receipt.expected).max().unwrap_or(0);
         Self::new(expected, receipts.iter().flat_map(|receipt| receipt.missing.iter()))
     }
 }
 
-/// What became of a message.
+/// The outcome of publishing one message.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Published)]
 pub(super) struct PublishAnswer {
-    /// Names this request, for logs.
+    /// The id of this request, for logs.
     pub(super) id: String,
-    /// One entry a target: users first, then channels, in their order.
+    /// One result per target: users first, then channels, in the order of the request.
     pub(super) results: Vec<TargetResult>,
-    /// True if an earlier call with the same `Idempotency-Key` stored all that this one sent.
+    /// True if an earlier call with the same `Idempotency-Key` stored every message that this call sent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub(super) duplicate: bool,
-    /// Which edges were counted. Absent if nobody was asked.
+    /// The edges whose sessions were counted. Absent if the call wanted no counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) edges: Option<EdgesAnswer>,
-    /// Whether the counts are all there is. Absent if nobody was asked.
+    /// Whether the counts include every session. Absent if the call wanted no counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) complete: Option<bool>,
 }
 
-/// What became of one message of a batch.
+/// The outcome of one message of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = MessageResult)]
 pub(super) enum MessageResult {
-    /// It was understood; each target has its own result.
+    /// The message was understood; each target has its own result.
     Results {
-        /// One entry a target: users first, then channels, in their order.
+        /// One result per target: users first, then channels, in the order of the message.
         results: Vec<TargetResult>,
     },
-    /// It was not sent to anyone.
+    /// The message was sent to no target.
     Refused {
-        /// Why.
+        /// The reason.
         error: EntryError,
     },
 }
 
-/// What became of a batch.
+/// The outcome of publishing a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = BatchPublished)]
 pub(super) struct BatchAnswer {
-    /// Names this request, for logs.
+    /// The id of this request, for logs.
     pub(super) id: String,
-    /// One entry a message, in their order.
+    /// One outcome per message, in the order of the request.
     pub(super) messages: Vec<MessageResult>,
-    /// True if an earlier call with the same `Idempotency-Key` stored all that this one sent.
+    /// True if an earlier call with the same `Idempotency-Key` stored every message that this call sent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub(super) duplicate: bool,
-    /// Which edges were counted. Absent if nobody was asked.
+    /// The edges whose sessions were counted. Absent if the call wanted no counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) edges: Option<EdgesAnswer>,
-    /// Whether the counts are all there is. Absent if nobody was asked.
+    /// Whether the counts include every session. Absent if the call wanted no counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) complete: Option<bool>,
 }
@@ -186,97 +188,98 @@ pub(super) struct BatchAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EdgeSessions)]
 pub(super) struct EdgeSessions {
-    /// The edge.
+    /// The id of the edge.
     pub(super) edge: String,
-    /// How many.
+    /// How many sessions the user has on this edge.
     pub(super) sessions: u64,
-    /// When they logged in (RFC 3339, UTC), the oldest first; of more than 32 sessions, the oldest 32.
+    /// The login times of these sessions (RFC 3339, UTC), oldest first; of more than 32 sessions, the oldest
+    /// 32.
     #[schema(example = json!(["2026-11-23T05:00:00.000Z"]))]
     pub(super) since: Vec<String>,
 }
 
-/// Who is online.
+/// The sessions of a user, over all edges.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = UserSessions)]
 pub(super) struct UserSessions {
     /// The user's id.
     #[schema(example = "1001")]
     pub(super) user: String,
-    /// Whether there is a session. While the answer is not complete, false means that none was found.
+    /// Whether the user has a session. If the answer is not complete, false means that no session was found.
     pub(super) online: bool,
-    /// How many sessions there are.
+    /// How many sessions the user has.
     pub(super) sessions: u64,
-    /// On which edges; only those that have one.
+    /// The edges that have a session of the user.
     pub(super) on: Vec<EdgeSessions>,
 }
 
-/// One user's sessions.
+/// The answer about one user.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SessionsOfUser)]
 pub(super) struct SessionsAnswer {
     #[serde(flatten)]
     pub(super) user: UserSessions,
-    /// Which edges were asked.
+    /// The edges that were asked.
     pub(super) edges: EdgesAnswer,
     /// Whether every edge answered.
     pub(super) complete: bool,
 }
 
-/// One of several users.
+/// The result of one of several users.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 #[schema(as = UserResult)]
 pub(super) enum UserResult {
-    /// What was found.
+    /// The user's sessions.
     Found(UserSessions),
-    /// It was not asked for.
+    /// The edges were not asked about this user.
     Refused {
-        /// The user, or what stood there.
+        /// The user, or the text that the request had in its place.
         user: String,
-        /// Why.
+        /// The reason.
         error: EntryError,
     },
 }
 
-/// Many users' sessions.
+/// The answer about several users.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SessionsOfUsers)]
 pub(super) struct ManySessionsAnswer {
-    /// One entry a user, in the order of the question.
+    /// One result per user, in the order of the request.
     pub(super) users: Vec<UserResult>,
-    /// Which edges were asked.
+    /// The edges that were asked.
     pub(super) edges: EdgesAnswer,
     /// Whether every edge answered.
     pub(super) complete: bool,
 }
 
-/// Sessions that one edge closed.
+/// The sessions that one edge closes.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EdgeClosed)]
 pub(super) struct EdgeClosed {
-    /// The edge.
+    /// The id of the edge.
     pub(super) edge: String,
-    /// How many.
+    /// How many sessions this edge closes.
     pub(super) closed: u64,
 }
 
-/// What a disconnect did.
+/// The outcome of a disconnect.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Disconnected)]
 pub(super) struct DisconnectAnswer {
     /// The user's id.
     #[schema(example = "1001")]
     pub(super) user: String,
-    /// Sessions that are being closed, over all edges.
+    /// How many sessions are being closed, over all edges.
     pub(super) closed: u64,
-    /// On which edges; only those that had one.
+    /// The edges that had a session of the user.
     pub(super) on: Vec<EdgeClosed>,
-    /// Whether logins of the user are refused from now on: it is stored, and every edge that answered does so
-    /// already.
+    /// Whether logins of the user are refused from now on: the ban is stored, and every edge that answered
+    /// applies it already.
     pub(super) denied: bool,
-    /// Which edges were asked.
+    /// The edges that were asked.
     pub(super) edges: EdgesAnswer,
-    /// Whether every edge answered. If not, the silent ones may still have sessions of the user; repeat the
+    /// Whether every edge answered. If not, the silent edges may still have sessions of the user; repeat the
     /// call.
     pub(super) complete: bool,
 }

@@ -1,4 +1,4 @@
-//! From the bytes of a request to the fields of a call.
+//! Reads the bytes of a request into the fields of a call.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
@@ -8,11 +8,12 @@ use crate::app::App;
 use crate::error::Refusal;
 use crate::http::{check_content_type, object};
 
-/// Reads the body of a call. `admitted`: the outcome of checks that need no body. A caller that is refused
-/// gets to read why.
+/// Reads the body of a call. `admitted`: the outcome of checks that need no body. The body of a refused call
+/// is discarded rather than cut off, so that the caller can read the refusal.
 ///
 /// # Errors
-/// The call is not admitted, or the body is not declared as JSON, too large, too slow, or ends early.
+/// Fails if the call is not admitted, or if the body is not declared as JSON, too large, too slow, or ends
+/// early.
 pub(super) async fn read<T>(
     app: &App,
     headers: &HeaderMap,
@@ -30,7 +31,7 @@ pub(super) async fn read<T>(
     Ok((admitted, body))
 }
 
-/// Reads a JSON object. JSON that does not fit the call is told apart from what is no JSON.
+/// Reads a JSON object. The refusal tells JSON that does not fit the call from text that is no JSON.
 pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], example: &'static str) -> Result<T, Refusal> {
     object(json, example).map_err(shape)
 }

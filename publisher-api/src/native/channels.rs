@@ -1,6 +1,7 @@
 //! Reading and erasing the history of a channel.
 //!
-//! A page is everything from where it begins to its last message, or it is refused: never a part of it.
+//! A page has every message from its beginning to its last message. If one of them is missing, the call is
+//! refused.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -24,46 +25,46 @@ use crate::error::Refusal;
 use crate::http::ROUTED;
 use crate::keys::Caller;
 
-/// Messages in one page.
+/// The most messages in one page.
 const MAX_LIMIT: u32 = 1_000;
 const DEFAULT_LIMIT: u32 = 100;
-/// Bytes in one page; one larger message comes alone.
+/// The most bytes in one page; a larger message comes alone.
 const PAGE_BYTES: usize = 1 << 20;
-/// How often a page is read again, if a replica behind the leader gave it empty.
+/// How often a page is read again if a replica behind the leader answered with an empty page.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Which messages.
+/// The messages to read.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
-    /// The `id` or `next` after which to begin; what it stands for is not in the answer. Left out: with the
-    /// oldest message that is kept.
+    /// An `id` or `next`; the answer begins with the message after it. If left out, the answer begins with
+    /// the oldest stored message.
     #[param(example = "2b9f42b420cf6b4c.42")]
     after: Option<String>,
-    /// How many at most, from 1 to 1,000; 100 if left out.
+    /// The most messages to return, from 1 to 1,000; 100 if left out.
     #[param(minimum = 1, maximum = 1_000, default = 100)]
     limit: Option<u32>,
 }
 
-/// A message that is kept. It has `text` or `base64`, as it was published.
+/// A stored message, with `text` or `base64`, as it was published.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = KeptMessage)]
 pub(super) struct MessageAnswer {
-    /// Where recovering clients see it.
+    /// The position of the message, which recovering clients receive as its id.
     #[schema(example = "2b9f42b420cf6b4c.42")]
     id: String,
-    /// When it was stored (RFC 3339, UTC).
+    /// The time at which the message was stored (RFC 3339, UTC).
     #[schema(example = "2026-11-23T05:00:00.000Z")]
     time: String,
-    /// What plain subscribers received in a text frame.
+    /// The text that plain subscribers received in a text frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
-    /// What they received in a binary frame, in standard base64.
+    /// The bytes that plain subscribers received in a binary frame, in standard base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
-    /// Why it can't be shown: a newer version wrote it.
+    /// The reason why the message can't be shown: a newer version wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
 }
@@ -75,27 +76,27 @@ pub(super) struct MessagesAnswer {
     /// The channel.
     #[schema(example = "user:1001")]
     channel: String,
-    /// The oldest first.
+    /// The messages, oldest first.
     messages: Vec<MessageAnswer>,
-    /// What to give as `after` to read on, now or later.
+    /// The `after` with which to read on, now or later.
     #[schema(example = "2b9f42b420cf6b4c.42")]
     next: String,
-    /// Whether there are more already.
+    /// Whether further messages are stored already.
     more: bool,
     /// Whether these are all messages after `after`, up to `next`. Always true: otherwise the answer is 410.
     whole: bool,
 }
 
-/// What was erased.
+/// The outcome of erasing a channel.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Erased)]
 pub(super) struct ErasedAnswer {
     /// The channel.
     #[schema(example = "user:1001")]
     channel: String,
-    /// How many messages there were.
+    /// How many messages were erased.
     erased: u64,
-    /// Where the channel goes on.
+    /// The `after` with which to read the messages that come after the erasure.
     #[schema(example = "2b9f42b420cf6b4c.43")]
     next: String,
 }
@@ -103,12 +104,12 @@ pub(super) struct ErasedAnswer {
 #[utoipa::path(
     get, path = ROUTED, operation_id = "messagesOfChannel", tag = "channels",
     params(("channel" = String, Path, description = "The channel, percent-encoded.", example = "user:1001"), Which),
-    responses((status = 200, description = "Messages that are kept.", body = MessagesAnswer))
+    responses((status = 200, description = "The stored messages.", body = MessagesAnswer))
 )]
-/// Reads the messages of a channel that are kept.
+/// Reads the stored messages of a channel.
 ///
-/// Needs the scope `read`, and that the key may use the channel. If anything after `after` is missing,
-/// because it was erased, was too old or too much, or the store was made anew, the answer is 410.
+/// Needs the scope `read`, and a key that may use the channel. If a message after `after` is missing, because
+/// it was erased, too old or one too many, or because the store was made anew, the answer is 410.
 pub(crate) async fn messages(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -126,12 +127,12 @@ pub(crate) async fn messages(
 #[utoipa::path(
     delete, path = ROUTED, operation_id = "eraseChannel", tag = "channels",
     params(("channel" = String, Path, description = "The channel, percent-encoded.", example = "user:1001")),
-    responses((status = 200, description = "What was erased.", body = ErasedAnswer))
+    responses((status = 200, description = "The outcome.", body = ErasedAnswer))
 )]
 /// Erases all messages of a channel.
 ///
-/// Needs the scope `admin`, and that the key may use the channel. Clients that recover from before are told
-/// to reload. What devices have received is out of reach; backups are yours to erase.
+/// Needs the scope `admin`, and a key that may use the channel. Clients that recover from an earlier position
+/// are told to reload. Messages that devices have received are out of reach; backups are yours to erase.
 pub(crate) async fn erase(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -139,7 +140,7 @@ pub(crate) async fn erase(
     RawQuery(query): RawQuery,
 ) -> Response {
     let outcome = async {
-        // A caller that means to erase a part must not lose everything.
+        // A caller that wants to erase only some messages must not lose all.
         if query.is_some_and(|query| !query.is_empty()) {
             return Err(NO_QUERY);
         }
@@ -200,7 +201,7 @@ async fn read(
         ReadError::OtherEpoch if after.is_some() => Refusal::NotWhole,
         ReadError::NotReady | ReadError::OtherEpoch | ReadError::Behind | ReadError::Api(_) => store.away(),
     };
-    // Asked before the channel's tail: a message that the tail does not know is beyond this.
+    // Asked before the channel's tail, so that a message that the tail does not include has a later sequence.
     let last = history.fresh(history.partition(&channel)).await.map_err(unreadable)?.last_seq;
     let Position { epoch, seq: tail } = history.tail(&channel).await.map_err(unreadable)?;
     if after.is_some_and(|after| after.epoch != epoch || after.seq > last.max(tail)) {
@@ -226,7 +227,8 @@ async fn read(
     Ok(answer(&channel, page, from.max(last), tail))
 }
 
-/// `caught_up`: the sequence up to which there is nothing, if the page is empty.
+/// Makes the answer of a page. `caught_up`: the sequence up to which the channel has no message, if the page
+/// is empty.
 fn answer(channel: &Channel, page: Page, caught_up: u64, tail: u64) -> MessagesAnswer {
     let Page { epoch, messages, remaining, .. } = page;
     let seq = messages.last().map_or(caught_up, |message| message.seq);

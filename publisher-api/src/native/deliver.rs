@@ -1,4 +1,4 @@
-//! From the messages of a call to their deliveries, and from what was sent to the results.
+//! Turns the messages of a call into deliveries, and the sent deliveries into results.
 
 use super::answer::{EdgesAnswer, EntryError, MessageResult, TargetResult};
 use super::message::Addressed;
@@ -20,8 +20,8 @@ pub(super) struct Done {
     pub(super) duplicate: bool,
 }
 
-/// Returns what an answer says about the edges: which were counted, and whether the counts are all. Nothing,
-/// if no edge was asked.
+/// Returns the edges whose sessions were counted, and whether the counts are complete. Both are `None` if no
+/// edge was asked.
 pub(super) fn edges_answer(receipts: &[Receipt], counting: Counting) -> (Option<EdgesAnswer>, Option<bool>) {
     if counting == Counting::Unwanted {
         return (None, None);
@@ -29,7 +29,7 @@ pub(super) fn edges_answer(receipts: &[Receipt], counting: Counting) -> (Option<
     (Some(EdgesAnswer::of(receipts)), Some(receipts.iter().all(|receipt| receipt.complete)))
 }
 
-/// What the result of one target is made of.
+/// The source of the result of one target.
 enum Source {
     /// The delivery with this index.
     Delivery(usize),
@@ -81,10 +81,10 @@ impl Plan {
     }
 }
 
-/// Sends to each target that can be sent to. `keyed`: the call, if it has an `Idempotency-Key`.
+/// Sends to every target that is not refused. `keyed`: the call, if it has an `Idempotency-Key`.
 ///
 /// # Errors
-/// The whole call is refused.
+/// Fails if the whole call is refused.
 pub(super) async fn send(
     app: &App,
     caller: &Caller,
@@ -101,7 +101,8 @@ pub(super) async fn send(
         caller.admit(u32::try_from(deliveries.len()).unwrap_or(u32::MAX))?;
     }
     let deadline = keyed.map(|_| publisher.store().deadline());
-    // Held until everything is sent, so that a repeat meanwhile finds it all.
+    // The turn is held until everything is sent, so that a repeat of the call waits and then finds every
+    // message.
     let turn = match (keyed, deadline) {
         (Some(call), Some(deadline)) if !deliveries.is_empty() => {
             Some(app.keyed.begin(call, deadline).await?)
@@ -122,9 +123,9 @@ pub(super) async fn send(
     Ok(Done { messages, refused: outcome.common_refusal(), receipts: outcome.receipts, duplicate })
 }
 
-/// Turns what was sent into results.
+/// Turns sent deliveries into results.
 struct Outcome {
-    /// By delivery; each is taken once.
+    /// The outcome of each delivery; each is taken once.
     sent: Vec<Option<Result<Sent, Refusal>>>,
     /// Whether the call came before, with the same key.
     is_repeat: bool,

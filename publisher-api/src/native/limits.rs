@@ -1,4 +1,4 @@
-//! How many entries a call may have.
+//! The most entries that a call may have.
 
 /// Targets that one call may name, over all its messages.
 pub(super) const MAX_TARGETS: usize = 10_000;

@@ -1,6 +1,6 @@
 //! The message of a native call: an event with data, or text or bytes as they are.
 //!
-//! `event` and `data` become the text `{"event":…,"data":…}`, with `data` byte for byte as it was sent.
+//! `event` and `data` become the text `{"event":…,"data":…}`, with the bytes of `data` unchanged.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,12 +18,12 @@ use crate::http::present;
 
 const EXAMPLE: &str = r#"{"to":{"users":[1001]},"event":"@user","data":{"msg":"Hello"}}"#;
 
-/// To whom.
+/// The targets of a message.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = To)]
 pub(super) struct To<'a> {
-    /// Users, as integers or strings; `1001` and `"1001"` are the same. Each stands for its channel
+    /// Users, as integers or strings; `1001` and `"1001"` are the same user. A user stands for the channel
     /// `user:<id>`.
     #[serde(borrow, default)]
     #[schema(value_type = Vec<UserId>, required = false, max_items = 10_000, example = json!([1001, "bob"]))]
@@ -42,26 +42,26 @@ pub(super) struct To<'a> {
     reason = "it only describes what is read entry by entry, so that one bad entry harms no other"
 )]
 pub(super) enum UserId {
-    /// As a number.
+    /// The id as a number.
     Number(u64),
-    /// As text.
+    /// The id as text.
     Text(String),
 }
 
-/// A message and its targets. It has exactly one of `event`, `raw` and `raw_base64`.
+/// A message and its targets. A message has exactly one of `event`, `raw` and `raw_base64`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Message)]
 pub(super) struct Body<'a> {
-    /// To whom; at least one target.
+    /// The targets; at least one.
     #[serde(borrow)]
     #[schema(value_type = To<'_>)]
     to: To<'a>,
-    /// What happened. Devices receive the text `{"event":…,"data":…}`.
+    /// The name of the event. Devices receive the text `{"event":…,"data":…}`.
     #[serde(default)]
     #[schema(example = "@user")]
     event: Option<String>,
-    /// Any JSON, for `event`; it goes out byte for byte. Left out: null.
+    /// Any JSON value, for `event`; its bytes go out unchanged. If left out, null.
     #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Option<serde_json::Value>, example = json!({"msg": "Hello"}))]
     data: Option<&'a RawValue>,
@@ -71,8 +71,8 @@ pub(super) struct Body<'a> {
     /// The bytes that devices receive in a binary frame, in standard base64 with padding.
     #[serde(default)]
     raw_base64: Option<String>,
-    /// Whether to count the sessions that were reached; yes if left out. A batch says it for all its
-    /// messages.
+    /// Whether to count the sessions that the message reaches; true if left out. A batch has one `receipt`
+    /// for all its messages.
     #[serde(default)]
     receipt: Option<bool>,
 }
@@ -82,11 +82,11 @@ pub(super) struct Body<'a> {
 pub(super) struct Addressed {
     /// Users first, then channels; at least one.
     pub(super) targets: Vec<Target>,
-    /// How plain subscribers receive it.
+    /// The kind of frame in which plain subscribers receive the message.
     pub(super) kind: Kind,
-    /// The bytes that go out, the same for all.
+    /// The bytes that go out, the same for all targets.
     pub(super) payload: Bytes,
-    /// Whether sessions are counted, if the call says so.
+    /// The `receipt` of the message, if it has one.
     pub(super) receipt: Option<bool>,
 }
 
@@ -94,7 +94,7 @@ impl Addressed {
     /// Reads a message; `limit` bounds what goes out, in bytes.
     ///
     /// # Errors
-    /// A fault of the message as a whole. The fault of a target is told in the target's place.
+    /// Fails if the message as a whole is bad. A bad target is refused in its own result instead.
     pub(super) fn parse(json: &[u8], limit: usize) -> Result<Self, Refusal> {
         let body: Body<'_> = parse(json, EXAMPLE)?;
         let (users, channels) = (&body.to.users, &body.to.channels);

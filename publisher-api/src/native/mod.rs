@@ -1,15 +1,15 @@
-//! The native dialect: publishing to many, batches, history, who is online, disconnecting.
+//! The native dialect: publishing to several targets, batches, history, sessions of users, disconnecting.
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | `publish`, `channels`, `users`, `openapi` | the calls |
 //! | `answer` | the types of answers, which the description shows too |
 //! | `deliver` | from the messages of a call to their results |
-//! | `respond` | how a call is answered |
-//! | `body`, `limits`, `message`, `target` | requests within their limits, read without trusting them |
+//! | `respond` | answering a call |
+//! | `body`, `limits`, `message`, `target` | reading untrusted requests, within their limits |
 //!
-//! A success is JSON; every refusal is a problem (RFC 9457) with a name that programs can rely on. Everything
-//! a call asks for is bounded: entries, bytes, and the work under way at a time.
+//! A success is JSON. Every refusal is a problem (RFC 9457) with a name that programs can rely on. Every call
+//! is bounded in entries, in bytes, and in the work under way at a time.
 
 mod answer;
 mod body;

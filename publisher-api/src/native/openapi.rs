@@ -1,4 +1,4 @@
-//! `/openapi.json`: serves the description, and adds to it what all native calls share.
+//! `/openapi.json`: serves the description of the API, and adds the schemas that all native calls share.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use crate::app::App;
 use crate::http::Description;
 use crate::metrics::Via;
 
-/// Schemas that no single call brings along.
+/// Schemas that belong to no single call.
 #[derive(OpenApi)]
 #[openapi(components(schemas(message::To<'_>, message::UserId, answer::ProblemAnswer)))]
 struct Shared;
 
-/// Describes what all native calls share.
+/// Describes the schemas that all native calls share.
 pub(crate) fn describe_shared() -> Description {
     Description::of(&Shared::openapi())
 }
 
-/// Describes this call.
+/// Describes `GET /openapi.json` itself.
 pub(crate) fn describe() -> Description {
     let answer = json!({ "application/json": { "schema": { "type": "object" } } });
     let operation = json!({

@@ -1,7 +1,7 @@
 //! `POST /v1/publish` and `POST /v1/publish/batch`.
 //!
-//! A fault of one target or one message is told in its place. A call is refused as a whole if nothing of the
-//! call could be done, for one and the same reason.
+//! The error of one target or one message stands in its own result. A call is refused as a whole only if
+//! nothing could be sent, and for the same reason everywhere.
 
 use std::sync::Arc;
 
@@ -34,26 +34,28 @@ const BATCH: &str = r#"{"messages":[{"to":{"users":[1001]},"event":"@user","data
 #[into_params(parameter_in = Header)]
 #[expect(
     dead_code,
-    reason = "it only describes what is read by hand, so that a fault in it is told as a problem"
+    reason = "the type only describes a header that is read by hand, so that a bad one is answered with a problem"
 )]
 pub(super) struct IdempotencyKey {
-    /// Names this call, in 1 to 255 visible ASCII characters, so that a repeat of it within the duplicate
-    /// window (60 s) stores nothing twice: the same ids, `"duplicate":true`, and fresh counts. A key belongs
-    /// to the API key that it came with. All targets must have history.
+    /// Names this call, in 1 to 255 visible ASCII characters, so that a repeat of the call within the
+    /// duplicate window (60 s) stores nothing twice. The repeat is answered with the same ids,
+    /// `"duplicate":true`, and fresh counts. Each API key has idempotency keys of its own. All targets must
+    /// have history.
     #[param(rename = "Idempotency-Key", required = false, example = "order-4711-shipped")]
     idempotency_key: Option<String>,
 }
 
-/// Several messages.
+/// Several messages, published in order.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Batch)]
 pub(super) struct Batch<'a> {
-    /// At most 1,000, with at most 10,000 targets together. Messages to one channel keep their order.
+    /// The messages: at most 1,000, with at most 10,000 targets together. Messages to the same channel stay
+    /// in order.
     #[serde(borrow)]
     #[schema(value_type = Vec<super::message::Body<'_>>, min_items = 1, max_items = 1_000)]
     messages: Entries<'a>,
-    /// Whether to count the sessions that were reached; yes if left out.
+    /// Whether to count the sessions that the messages reach; true if left out.
     #[serde(default)]
     receipt: Option<bool>,
 }
@@ -65,11 +67,11 @@ pub(super) struct Batch<'a> {
             "data": {"msg": "Hello"}}))),
         ("text" = (value = json!({"to": {"channels": ["broadcast"]}, "raw": "as it is", "receipt": false})))
     )),
-    responses((status = 200, description = "What became of each target.", body = PublishAnswer))
+    responses((status = 200, description = "One result per target.", body = PublishAnswer))
 )]
 /// Sends a message to users and channels.
 ///
-/// Needs the scope `publish`; a target that the key may not use is refused by itself.
+/// Needs the scope `publish`. A target that the key may not use is refused alone; the others are served.
 pub(crate) async fn publish(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -103,7 +105,7 @@ pub(crate) async fn publish(
     request_body(content = Batch<'_>, example = json!({"messages": [
         {"to": {"users": [1001]}, "event": "@user", "data": {"msg": "first"}},
         {"to": {"users": [1001]}, "event": "@user", "data": {"msg": "second"}}]})),
-    responses((status = 200, description = "What became of each message.", body = BatchAnswer))
+    responses((status = 200, description = "One outcome per message.", body = BatchAnswer))
 )]
 /// Sends several messages, in order.
 ///
@@ -121,7 +123,8 @@ pub(crate) async fn batch(
         let (messages, counting) = read_batch(&body, app.config.max_message.as_usize())?;
         let keyed = key.as_ref().map(|key| KeyedCall { key, path: path.as_str(), body: &body });
         let done = send(&app, &caller, messages, counting, keyed).await?;
-        // Only a refusal that is the same for all and passes by itself. Any other is told in its place.
+        // The whole batch is refused only for a common reason that passes by itself. Other reasons stand in
+        // the results.
         if let Some(refusal) = done.refused.filter(|refusal| refusal.retry_after().is_some()) {
             return Err(refusal);
         }
@@ -132,7 +135,7 @@ pub(crate) async fn batch(
     respond(&app, outcome.await)
 }
 
-/// Reads the messages of a batch, and whether its caller is told the counts.
+/// Reads the messages of a batch, and whether the caller wants counts.
 pub(super) fn read_batch(
     json: &[u8],
     limit: usize,

@@ -1,4 +1,4 @@
-//! How a native call is answered.
+//! Answers native calls.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};

@@ -13,11 +13,11 @@ use shared::ids::{Channel, Uid};
 use super::limits::MAX_TARGETS;
 use crate::error::Refusal;
 
-/// How much of a bad target its result repeats, in bytes.
+/// The most bytes of a bad target that its result repeats.
 const MAX_ECHO: usize = 64;
 
-/// Entries of a list as they stand in the JSON. At most [`MAX_TARGETS`] and one, which is enough to know that
-/// there are too many.
+/// Entries of a list, as raw JSON. At most [`MAX_TARGETS`] + 1 entries are stored: enough to know that there
+/// are too many.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entries<'a>(pub(super) Vec<&'a RawValue>);
 
@@ -52,7 +52,7 @@ impl<'de> Visitor<'de> for EntriesVisitor {
 /// One target of a call.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// The name in its result: the channel, or the text that stood there.
+    /// The name of the target in its result: the channel, or the text that the request had in its place.
     pub(super) name: String,
     /// The channel, or the refusal.
     pub(super) channel: Result<Channel, Refusal>,
@@ -89,13 +89,13 @@ fn channel(entry: &RawValue) -> Result<Channel, Refusal> {
     }
 }
 
-/// Reads a value that costs nothing to build.
+/// Reads a value, unless it is an array or an object, which could be costly to build.
 fn scalar(entry: &RawValue) -> Option<Value> {
     let text = entry.get();
     (!text.starts_with(['[', '{'])).then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// Returns the beginning of what stood there.
+/// Returns the beginning of an entry, for the result of the entry.
 pub(super) fn echo(entry: &RawValue) -> String {
     let text = match scalar(entry) {
         Some(Value::String(text)) => text,

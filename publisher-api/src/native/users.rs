@@ -1,4 +1,4 @@
-//! Who is online, and sending a user away.
+//! Asks for the sessions of users, and disconnects a user.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,11 +29,11 @@ use crate::error::Refusal;
 use crate::http::ROUTED;
 use crate::keys::Caller;
 
-/// The longest time for which a user may be kept out.
+/// The longest time for which a user may be banned.
 const MAX_DENY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The longest reason of a close frame, in bytes.
 const MAX_REASON: usize = 123;
-/// The last time that is written with four digits of a year, in milliseconds since 1970.
+/// The last time with a year of four digits, in milliseconds since 1970.
 const LAST_TIME: u64 = 253_402_300_799_999;
 const USERS: &str = r#"{"users":[1001,"bob"]}"#;
 const DISCONNECT: &str = r#"{"reason":"signed out everywhere","deny_for":"10m"}"#;
@@ -43,23 +43,23 @@ const DISCONNECT: &str = r#"{"reason":"signed out everywhere","deny_for":"10m"}"
 #[serde(deny_unknown_fields)]
 #[schema(as = Users)]
 pub(super) struct Users<'a> {
-    /// From 1 to 1,000 users, as integers or strings.
+    /// The users, as integers or strings; from 1 to 1,000.
     #[serde(borrow)]
     #[schema(value_type = Vec<super::message::UserId>, min_items = 1, max_items = 1_000, example = json!([1001, "bob"]))]
     users: Entries<'a>,
 }
 
-/// How to send a user away.
+/// The close reason and the ban of a disconnect.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Disconnect)]
 pub(super) struct Disconnect {
-    /// What the close frame says, at most 123 bytes without control characters.
+    /// The reason that the close frame gives; at most 123 bytes without control characters.
     #[serde(default)]
     #[schema(example = "signed out everywhere")]
     reason: Option<String>,
-    /// For how long logins of the user are refused, like `10m` or `2h 30m`, at most `30d`. `0s` lets the user
-    /// in again. Left out: nothing changes.
+    /// The time for which logins of the user are refused, like `10m` or `2h 30m`; at most `30d`. `0s` ends a
+    /// ban. If left out, bans do not change.
     #[serde(default)]
     #[schema(example = "10m")]
     deny_for: Option<String>,
@@ -89,9 +89,9 @@ impl Disconnect {
     params(("uid" = String, Path, description = "The user's id, percent-encoded.", example = "1001")),
     responses((status = 200, description = "The sessions of the user.", body = SessionsAnswer))
 )]
-/// Says whether a user is online: how many sessions there are, on which edges, and since when.
+/// Lists the sessions of a user: how many, on which edges, and since when.
 ///
-/// Needs the scope `read`, and that the key may use the user's channel.
+/// Needs the scope `read`, and a key that may use the user's channel.
 pub(crate) async fn sessions(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -115,9 +115,10 @@ pub(crate) async fn sessions(
     request_body(content = Users<'_>),
     responses((status = 200, description = "The sessions of each user.", body = ManySessionsAnswer))
 )]
-/// Says of up to 1,000 users whether they are online.
+/// Lists the sessions of up to 1,000 users.
 ///
-/// Needs the scope `read`; a user whose channel the key may not use is refused by itself.
+/// Needs the scope `read`. A user whose channel the key may not use is refused alone; the others are
+/// answered.
 pub(crate) async fn sessions_of_many(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -156,13 +157,14 @@ pub(crate) async fn sessions_of_many(
     post, path = ROUTED, operation_id = "disconnect", tag = "users",
     params(("uid" = String, Path, description = "The user's id, percent-encoded.", example = "1001")),
     request_body(content = Disconnect),
-    responses((status = 200, description = "What was closed.", body = DisconnectAnswer))
+    responses((status = 200, description = "The outcome.", body = DisconnectAnswer))
 )]
-/// Closes every session of a user with 4410, and may refuse logins for a while, those under way included.
+/// Closes every session of a user with 4410, and can ban the user for a while.
 ///
-/// The refusal is stored before any edge is told, and every edge reads the list before it takes clients, so
-/// one that starts later knows it too. `deny_for` "0s" ends it. Needs the scope
-/// `disconnect`, and that the key may use the user's channel.
+/// A ban refuses all logins of the user, including logins under way. The ban is stored before any edge hears
+/// of it, and every edge reads the stored bans before it accepts clients, so an edge that starts later
+/// applies the ban too. `deny_for` "0s" ends the ban. Needs the scope `disconnect`, and a key that may use
+/// the user's channel.
 pub(crate) async fn disconnect(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -218,7 +220,7 @@ pub(super) fn read_users(json: &[u8]) -> Result<Vec<Named>, Refusal> {
     }
 }
 
-/// `index`: the number of the user in the question.
+/// Adds up the sessions of a user over all edges. `index`: the index of the user in the question.
 fn found(uid: &Uid, index: usize, gathered: &Gathered) -> UserSessions {
     let on = gathered.answers.iter().filter_map(|(edge, users)| {
         let answer = users.get(index).filter(|answer| answer.sessions > 0)?;
