@@ -19,52 +19,55 @@ pub struct Config {
     /// Where your business system checks tokens, e.g. `http://127.0.0.1:8000/websocket_auth` (`--auth-url`).
     /// Empty: demo mode, which only `message-center run` has.
     pub url: String,
-    /// Where `/livez`, `/readyz` and `/metrics` are when it is a process of its own.
+    /// Where `/livez`, `/readyz` and `/metrics` are when auth-adapter is a process of its own.
     pub admin: SocketAddr,
     /// How the token is sent: `json` (`{"token":"…"}`) or `form` (`token=…`).
     pub body: BodyFormat,
-    /// Headers to send along, e.g. `Authorization = "Bearer …"`. Values are secrets and never printed.
+    /// Headers to send with each token check, e.g. `Authorization = "Bearer …"`. Their values are secrets and
+    /// never printed.
     pub headers: BTreeMap<String, Secret>,
-    /// Statuses, besides a 200 without a user, by which the business system refuses a token. From 400 to 499,
-    /// but neither 408 nor 429. Add 404 only if it surely speaks about the token and not about the URL.
+    /// Statuses by which the business system refuses a token; a 200 without a user refuses it too. From 400
+    /// to 499, but neither 408 nor 429. Add 404 only if your system uses it for tokens and never for a wrong
+    /// URL.
     pub refusals: Vec<u16>,
-    /// How an https url is checked, and how this process proves to it who it is.
+    /// TLS towards an `https` URL: the authorities to trust, and a certificate for this process.
     pub tls: BusinessTls,
-    /// How long the business system may take, and how long a check may wait for its turn to call it. A check
-    /// whose edge gave up meanwhile (`edge.auth_deadline`) is not made.
+    /// How long the business system may take to answer a check, and how long a check may wait for its turn
+    /// before that. A check whose edge gave up meanwhile (`edge.auth_deadline`) is not made.
     #[serde(with = "Span")]
     pub deadline: Duration,
     /// How long the business system may take to accept a connection.
     #[serde(with = "Span")]
     pub connect_deadline: Duration,
-    /// How long a connection is kept that nobody uses. Must be shorter than the business system keeps it, or
-    /// a check is lost now and then because it is closed in the moment in which it is used again.
+    /// How long an idle connection stays open. Must be shorter than the idle timeout of the business system:
+    /// otherwise a check fails now and then, because the connection is closed just when it is used again.
     #[serde(with = "Span")]
     pub keep_idle: Duration,
-    /// How often a call is tried again that could not even connect, within `deadline` and while such retries
-    /// are no more than a tenth of all calls. A call that broke later is not repeated: it may have been
+    /// How often a call that could not connect is tried again, within `deadline` and while such retries are
+    /// no more than a tenth of all calls. A call that broke later is not repeated: it may have been
     /// processed.
     pub retries: u32,
-    /// When a business system that fails is left alone.
+    /// The circuit breaker, which stops asking a business system that fails.
     pub breaker: BreakerConfig,
-    /// Checks at the business system at the same time; further ones wait.
+    /// The most checks at the business system at the same time; more wait.
     pub max_in_flight: usize,
-    /// Questions that may wait for an answer in all; more are answered "unavailable".
+    /// The most questions of edges that may wait for an answer; more are answered "unavailable".
     pub max_waiting: usize,
-    /// The longest token; a longer one is refused without a question to the business system.
+    /// The longest token; a longer one is refused without asking the business system.
     pub max_token: ByteSize,
-    /// How long a yes is remembered, but never longer than the login lives.
+    /// How long an accepted token is remembered, but never longer than its login lasts.
     #[serde(with = "Span")]
     pub remember_yes: Duration,
-    /// How long a no is remembered.
+    /// How long a refused token is remembered.
     #[serde(with = "Span")]
     pub remember_no: Duration,
-    /// Tokens that are remembered at most, in some 300 bytes each: not the token, only a fingerprint.
+    /// The most tokens to remember, in some 300 bytes each. Only a fingerprint of a token is stored, not the
+    /// token.
     pub max_remembered: u64,
-    /// How long the bus may be away before this part is not ready.
+    /// How long the bus may be away before auth-adapter stops being ready.
     #[serde(with = "Span")]
     pub bus_grace: Duration,
-    /// How long checks under way may take to finish when this part leaves.
+    /// How long checks under way may take to finish when auth-adapter leaves.
     #[serde(with = "Span")]
     pub grace: Duration,
 }
@@ -74,36 +77,39 @@ pub struct Config {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BusinessTls {
-    /// PEM file of the authorities that may sign its certificate, instead of those that the system trusts.
+    /// PEM file of the authorities that may sign the business system's certificate. Empty: the authorities
+    /// that the operating system trusts.
     pub ca: PathBuf,
-    /// PEM file of this process's own certificate, where the business system asks for one; together with
-    /// `key`.
+    /// PEM file of this process's own certificate, if the business system asks for one; together with `key`.
     pub cert: PathBuf,
     /// PEM file of the key of `cert`.
     pub key: PathBuf,
 }
 
-/// When a business system that fails is left alone, and when it is asked again. Meanwhile remembered tokens
-/// are still good, and for others the answer is "unavailable" at once.
+/// The circuit breaker: when auth-adapter stops asking a business system that fails, and when it asks again.
+/// While the breaker is open, remembered tokens are still good, and others are answered "unavailable" at
+/// once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BreakerConfig {
-    /// The share of failures among the latest calls, in percent, at which it is left alone.
+    /// The share of failures among the latest calls, in percent, at which the breaker opens.
     pub failure_percent: u8,
-    /// Calls within `window` below which no share matters.
+    /// The breaker opens only after this many calls within `window`.
     pub min_calls: u32,
     /// How far back calls count.
     #[serde(with = "Span")]
     pub window: Duration,
-    /// How long it is left alone, less a random quarter; doubled each time that it still fails.
+    /// How long the breaker stays open, less a random quarter. Doubled each time that the business system
+    /// still fails.
     #[serde(with = "Span")]
     pub open: Duration,
-    /// The longest that it, or a token of which it says `Retry-After`, is left alone, also where it asks for
-    /// more.
+    /// The longest time for which the breaker stays open, and for which a token with `Retry-After` is not
+    /// checked, even if the business system asks for more.
     #[serde(with = "Span")]
     pub open_longest: Duration,
-    /// Calls that may find out whether it is back; when all succeed, everyone may ask again.
+    /// The number of calls that probe whether the business system is back. When all succeed, the breaker
+    /// closes.
     pub probes: u32,
 }
 

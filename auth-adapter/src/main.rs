@@ -6,7 +6,7 @@ use auth_adapter::Settings;
 use clap::Parser;
 use shared::service::{self, CommonArgs};
 
-/// Answers whose token this is by asking the business system
+/// Checks login tokens by asking the business system
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {

@@ -14,7 +14,7 @@ use shared::tls::TlsConfig;
 
 use crate::keys::{self, KeyConfig};
 
-/// What a message needs on the bus besides its payload, in bytes.
+/// Bytes that a message needs on the bus besides its payload.
 const BUS_OVERHEAD: u64 = 1_024;
 
 /// Settings of one publisher-api.
@@ -24,77 +24,80 @@ const BUS_OVERHEAD: u64 = 1_024;
 pub struct Config {
     /// Where back ends publish. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where `/livez`, `/readyz` and `/metrics` are when it is a process of its own.
+    /// Where `/livez`, `/readyz` and `/metrics` are when publisher-api is a process of its own.
     pub admin: SocketAddr,
-    /// Who may publish; `message-center key new` makes entries `[[publisher_api.keys]]`. Without keys,
-    /// whoever reaches the port. See docs/keys.md.
+    /// The keys with which back ends may publish; `message-center key new` makes entries
+    /// `[[publisher_api.keys]]`. Without keys, every program that reaches the port may publish. See
+    /// docs/keys.md.
     pub keys: Vec<KeyConfig>,
-    /// A file with further keys (`[[keys]]`), read again when it changes. Empty: none.
+    /// A file with further keys (`[[keys]]`), read again when it changes. Empty: no file.
     pub keys_file: PathBuf,
-    /// TLS on this port: certificate (with those between it and the authority) and key, PEM files, read again
-    /// when they change. Empty: plain text.
+    /// TLS on this port: PEM files of the certificate (with the certificates between it and the authority)
+    /// and of the key, read again when they change. Empty: plain text.
     pub tls: TlsConfig,
-    /// Without keys: lets everyone who reaches the port publish, where it is not on loopback (`--insecure`).
+    /// If there are no keys: lets every program that reaches the port publish, even off loopback
+    /// (`--insecure`).
     pub insecure: bool,
     /// Origins of web pages that may publish, e.g. `https://admin.example.com`. No CORS headers are sent.
     pub allowed_origins: Vec<String>,
-    /// Names besides `localhost` under which a loopback port may be addressed; elsewhere, if any is given,
-    /// the only names.
+    /// Host names by which callers may address the port. On loopback, `localhost` is always allowed too;
+    /// elsewhere an empty list allows every name.
     pub allowed_hosts: Vec<String>,
     /// The largest message, as it goes out.
     pub max_message: ByteSize,
     /// The largest body of a native call.
     pub max_request: ByteSize,
-    /// Publishes whose counts are not known yet, in all; more are refused (107). Of several keys, each gets
-    /// another only while it has fewer than are free.
+    /// The most publishes, over all callers, whose counts are not known yet; more are refused (107). With
+    /// keys of several names, a name gets another slot only while it has fewer slots than are free.
     pub max_in_flight: usize,
     /// The same for messages of native calls with several targets; more wait, at most for `bus_wait` (429).
-    /// Of several keys, each has half at most.
+    /// With keys of several names, a name gets half of the slots at most.
     pub max_in_flight_bulk: usize,
-    /// The same for one WebSocket, which is then not read until there is room.
+    /// The same for one WebSocket. Beyond it, the socket is not read until an answer was given.
     pub max_in_flight_per_socket: usize,
-    /// Questions and orders about users at a time; more are refused (429). Keys share them as they do
-    /// `max_in_flight`.
+    /// The most questions and commands about users at a time; more are refused (429). Keys share these slots
+    /// like those of `max_in_flight`.
     pub max_questions: usize,
-    /// Open connections, those that became WebSockets not counted; more wait to be accepted. Once all are
-    /// taken, the address that has the most yields an idle one to each newcomer from another.
+    /// The most open connections, not counting WebSockets; more wait to be accepted. Once all are taken, the
+    /// address with the most connections yields an idle one to each new connection from another address.
     pub max_connections: usize,
-    /// The same from one address (of IPv6: one /64); more are closed at once, unless one of them has asked
-    /// for nothing of use yet, which is closed instead. 0: no limit.
+    /// The most open connections from one address (of IPv6: one /64). Beyond it, a connection of that address
+    /// that has not made a useful request yet is closed; if there is none, the new connection is closed. 0:
+    /// no limit.
     pub max_connections_per_address: usize,
-    /// Open WebSockets; more are refused (107). Keys share them as they do `max_in_flight`.
+    /// The most open WebSockets; more are refused (107). Keys share these slots like those of
+    /// `max_in_flight`.
     pub max_sockets: usize,
-    /// How often edges announce themselves; the same as `edge.heartbeat`.
+    /// How often edges announce themselves. Must be the same as `edge.heartbeat`.
     #[serde(with = "Span")]
     pub heartbeat: Duration,
-    /// An edge that was not heard for this long is not waited for.
+    /// An edge without a heartbeat for this long is not waited for.
     #[serde(with = "Span")]
     pub silent_after: Duration,
-    /// An edge that was not heard for this long is taken for gone; until then counts are incomplete.
+    /// An edge without a heartbeat for this long is taken for gone. Until then, counts are incomplete.
     #[serde(with = "Span")]
     pub named_for: Duration,
-    /// How long an edge may take to say to how many sessions a message went.
+    /// How long an edge may take to answer an ask: to how many sessions a message went.
     #[serde(with = "Span")]
     pub answer_deadline: Duration,
     /// Publishes within this time share one question to the edges.
     #[serde(with = "Span")]
     pub ask_window: Duration,
-    /// How long a publish waits for a bus that is away before it is refused (108).
+    /// How long a publish waits while the bus is away, before the publish is refused (108).
     #[serde(with = "Span")]
     pub bus_wait: Duration,
-    /// How long a publish to a channel with history waits for the store to answer, retries included, before
-    /// it is refused (108). It has to outlast a restart of the bus and an election of a leader.
+    /// How long a publish to a channel with history waits for the store, retries included, before the publish
+    /// is refused (108). Must outlast a restart of the bus and an election of a leader.
     #[serde(with = "Span")]
     pub store_wait: Duration,
-    /// The most bytes that remembered `Idempotency-Key`s may take; beyond it, calls with one are refused
-    /// (503).
+    /// The most bytes of remembered `Idempotency-Key`s. Beyond it, calls with such a key are refused (503).
     pub max_idempotency_keys: ByteSize,
-    /// Rules against loss that are switched off, for tests; only in debug builds.
+    /// Rules against message loss that a test switches off. Only debug builds accept this key.
     pub faults: Faults,
-    /// How long the bus may be away before this part is not ready.
+    /// How long the bus may be away before publisher-api stops being ready.
     #[serde(with = "Span")]
     pub bus_grace: Duration,
-    /// How long a new connection may say nothing.
+    /// How long a new connection may stay silent.
     #[serde(with = "Span")]
     pub first_byte_timeout: Duration,
     /// How long a connection may take to send the head of its (next) request.
@@ -106,13 +109,13 @@ pub struct Config {
     /// How often a WebSocket is pinged.
     #[serde(with = "Span")]
     pub ping_interval: Duration,
-    /// A WebSocket from which nothing came for this long is closed (pongs count).
+    /// A WebSocket that sends nothing for this long is closed (pongs count).
     #[serde(with = "Span")]
     pub silence: Duration,
-    /// A WebSocket or connection that takes none of its answers for this long is dropped.
+    /// A WebSocket or connection that takes no byte of its answers for this long is dropped.
     #[serde(with = "Span")]
     pub write_timeout: Duration,
-    /// How long publishes in flight may take to finish when this part leaves.
+    /// How long publishes in flight may take to finish when publisher-api leaves.
     #[serde(with = "Span")]
     pub grace: Duration,
 }
@@ -248,7 +251,7 @@ impl Config {
         });
     }
 
-    /// Whether the port may be one through which everybody publishes.
+    /// Returns whether the port may accept publishes without keys.
     pub(crate) fn may_be_open(&self) -> bool {
         self.listen.ip().is_loopback() || self.insecure
     }
@@ -264,12 +267,12 @@ impl Config {
         doors.into_iter().filter_map(|(opens, key)| opens.then_some(key)).collect()
     }
 
-    /// Whether there are keys; a file that is named has some, or is refused.
+    /// Returns whether there are keys. A configured file counts: a file without keys is refused.
     pub fn has_keys(&self) -> bool {
         !self.keys.is_empty() || !self.keys_file.as_os_str().is_empty()
     }
 
-    /// The largest request, in bytes: escaping can make six bytes of one.
+    /// Returns the largest request, in bytes: escaping in JSON can make six bytes of one.
     pub(crate) fn request_bytes(&self) -> usize {
         self.max_message.as_usize().saturating_mul(6).saturating_add(4_096)
     }

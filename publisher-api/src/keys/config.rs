@@ -1,4 +1,4 @@
-//! Keys as they stand in the configuration and in a file of keys, and what may be wrong with them.
+//! Keys in the configuration and in a file of keys, and the checks on them.
 
 use std::path::Path;
 
@@ -11,33 +11,35 @@ use super::secret::SecretHash;
 use super::table::{Key, Table};
 use crate::scope::Scope;
 
-/// Keys at most, in the configuration and the file together.
+/// The most keys, in the configuration and the file together.
 const MAX_KEYS: usize = 10_000;
-/// Patterns of one key, at most.
+/// The most patterns of one key.
 const MAX_PATTERNS: usize = 100;
 /// The longest name of a key, in bytes.
 const MAX_NAME: usize = 64;
 /// The largest file of keys, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
-/// `[[publisher_api.keys]]`: one key. Several may have the same name, so that one can take the place of
-/// another.
+/// `[[publisher_api.keys]]`: one key. Several keys may have the same name, so that a new one can replace an
+/// old one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct KeyConfig {
-    /// Whose key it is: 1 to 64 letters, digits, `-`, `_`, `.`. Appears in logs and metrics.
+    /// The name of the back end that uses the key: 1 to 64 letters, digits, `-`, `_`, `.`. Appears in logs
+    /// and metrics.
     pub name: String,
-    /// `sha256:…` of its secret, as `message-center key new` prints it.
+    /// The hash of the secret, `sha256:…`, as `message-center key new` prints it.
     pub hash: String,
-    /// What it permits: `publish`, `read`, `disconnect`; `admin` is all of them.
+    /// The calls that the key permits: `publish`, `read`, `disconnect`, or `admin` for all.
     pub scopes: Vec<Scope>,
-    /// Channels that it may name; `*` stands for any run of characters.
+    /// The channels that the key may name; `*` stands for any run of characters.
     pub channels: Vec<String>,
-    /// Messages it may publish a second; without it, as many as it likes. Keys of one name share it.
+    /// Messages per second that the key may publish. Left out: no limit. Keys of the same name share the
+    /// rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// Messages it may publish at once after a pause; without it, those of a second.
+    /// Messages that the key may publish at once after a pause. Left out: as many as `rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
 }
@@ -56,10 +58,10 @@ impl Default for KeyConfig {
 }
 
 impl KeyConfig {
-    /// Whether a name can be one.
+    /// Checks the name of a key.
     ///
     /// # Errors
-    /// Says what a name must be.
+    /// Fails with a text that says what a name must be.
     pub fn check_name(name: &str) -> Result<(), &'static str> {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(good) {
@@ -124,7 +126,7 @@ struct KeysFile {
 /// Reads the text of a file of keys.
 ///
 /// # Errors
-/// It can't be read or is no such file; names the file.
+/// Fails if the file can't be read or is too large; the problem names the file.
 pub(super) fn read_file(path: &Path) -> Result<String, Problems> {
     let fault = |fault: String| {
         let mut problems = Problems::default();
@@ -138,7 +140,7 @@ pub(super) fn read_file(path: &Path) -> Result<String, Problems> {
     std::fs::read_to_string(path).map_err(|error| fault(format!("can't be read: {error}")))
 }
 
-/// How many good keys a file with this text holds.
+/// Returns how many good keys a file with this text holds.
 ///
 /// # Errors
 /// See [`Source::compile`].
@@ -147,7 +149,7 @@ pub(crate) fn count_in_file(text: &str) -> Result<usize, Problems> {
     source.compile().map(|table| table.len())
 }
 
-/// Where keys come from.
+/// The source of keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Source<'a> {
     /// `[[publisher_api.keys]]`
@@ -157,10 +159,11 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// All keys together.
+    /// Compiles all keys into a table.
     ///
     /// # Errors
-    /// Every problem of every key. A configured file without a key is a problem: it would let everybody in.
+    /// Fails with every problem of every key. A configured file without a key is a problem too: it would let
+    /// every caller in.
     pub(super) fn compile(&self) -> Result<Table, Problems> {
         let mut problems = Problems::default();
         let mut keys: Vec<(String, Key)> = Vec::new();
@@ -183,7 +186,7 @@ impl Source<'_> {
                         add(format!("{place}: keys.{index}"), key, &mut problems);
                     }
                 }
-                // Its text could hold a secret in the wrong place, so the line is not quoted.
+                // The file could hold a secret in the wrong line, so the problem does not quote the line.
                 Err(error) => {
                     problems.add(place.to_string(), format!("is no list of keys: {}", error.message()))
                 }
@@ -197,7 +200,7 @@ impl Source<'_> {
     }
 }
 
-/// Adds the problems that keys have together, though each is good by itself.
+/// Adds the problems of keys that do not go together, though each is good by itself.
 fn check_together(keys: &[(String, Key)], problems: &mut Problems) {
     let mut hashes = std::collections::BTreeMap::new();
     let mut names = std::collections::BTreeMap::new();

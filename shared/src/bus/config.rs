@@ -22,7 +22,7 @@ const LAME_DUCK: Duration = Duration::from_secs(1);
 /// The interval between two looks at the data folder.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Where the bus is. With a `url` it is out there; without, this process embeds one.
+/// The bus to use: with a `url` the servers that it names, without one a bus that this process embeds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -30,27 +30,28 @@ pub struct BusConfig {
     /// Servers to connect to, e.g. `nats://10.0.0.5:4222` (`--bus-url`); several with a comma between. Empty:
     /// embed a bus.
     pub url: String,
-    /// User name, together with `password`; for the bus that is connected to and for the embedded one.
+    /// User name, together with `password`: for the servers of `url`, or for clients of the embedded bus.
     pub user: String,
     /// Password of `user`.
     pub password: Secret,
     /// A token instead of user and password.
     pub token: Secret,
-    /// TLS towards the servers of `bus.url`: write `tls://` there. The files (PEM) are read again at each
-    /// connection.
+    /// TLS towards the servers of `bus.url`; write their addresses with `tls://`. The PEM files are read again
+    /// for each connection.
     pub tls: BusTls,
-    /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222` (`--bus-listen`). Empty: for
-    /// nobody else; `message-center bus` then takes 127.0.0.1:4222.
+    /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222` (`--bus-listen`). Empty: no
+    /// other process can connect; only `message-center bus` then takes 127.0.0.1:4222.
     pub listen: String,
     /// Where `/livez`, `/readyz` and `/metrics` are when the bus is a process of its own.
     pub admin: SocketAddr,
     /// Lets the embedded bus listen off loopback without credentials (`--insecure`).
     pub insecure: bool,
-    /// The largest payload that the embedded bus takes.
+    /// The largest payload that the embedded bus accepts.
     pub max_payload: ByteSize,
-    /// Bytes that one connection of the embedded bus may have waiting before it is cut off as too slow.
+    /// The most bytes that may wait for one connection of the embedded bus. Beyond it, the connection is
+    /// closed as too slow.
     pub max_pending: ByteSize,
-    /// Where the embedded bus keeps what is stored.
+    /// Where and how the embedded bus stores messages.
     pub store: StoreConfig,
 }
 
@@ -69,23 +70,23 @@ pub enum Sync {
     Memory,
 }
 
-/// Where the embedded bus keeps what is stored.
+/// Where and how the embedded bus stores messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct StoreConfig {
-    /// The folder (`--data`); one process at a time has it. Empty: `message-center run` and `message-center
-    /// bus` take `message-center-data`; a part that embeds a bus keeps everything in memory.
+    /// The folder (`--data`), which only one process at a time can open. Empty: `message-center run` and
+    /// `message-center bus` take `message-center-data`; a part that embeds a bus stores everything in memory.
     pub path: PathBuf,
     /// What an acknowledgement waits for: `strict`, `relaxed` or `memory`.
     pub sync: Sync,
-    /// Bytes that the folder may take; a sixteenth below, further messages are refused. `history.max_bytes`
-    /// should be at most four fifths of it: the rest is for what is not given back yet, for erasing and for
-    /// bans.
+    /// The most bytes that the folder may take; a sixteenth below that, further messages are refused.
+    /// `history.max_bytes` should be at most four fifths of it: the rest is for deleted messages whose space
+    /// is not free yet, for erasing, and for bans.
     pub max_bytes: ByteSize,
-    /// Memory that messages, channels and message ids may take ([sizing.md](sizing.md)), with `memory` the
-    /// messages themselves too; at that, further messages are refused. Leave as much again for the rest of
-    /// the process.
+    /// The most memory for the index of messages, channels and message ids ([sizing.md](sizing.md)), and with
+    /// `sync = "memory"` for the messages themselves. At the limit, further messages are refused. Leave as
+    /// much again for the rest of the process.
     pub max_memory: ByteSize,
 }
 

@@ -132,14 +132,14 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-/// `[log]`: what is written to standard error.
+/// `[log]`: the log, on standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LogConfig {
-    /// `text` for people, `json` for machines (an object a line).
+    /// `text` for people, `json` for machines (one object per line).
     pub format: LogFormat,
-    /// What is logged, e.g. `info` or `info,edge=debug`.
+    /// The log level, for everything or by module, e.g. `info` or `info,edge=debug`.
     pub filter: String,
 }
 

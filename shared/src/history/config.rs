@@ -1,4 +1,4 @@
-//! `[history]`: how much is kept, and how the streams that keep it are set up.
+//! `[history]`: how much is stored, and how the streams that store it are set up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,27 +30,27 @@ pub enum Full {
     DropOldest,
 }
 
-/// How much is kept, the same for all channels with history.
+/// How much history is stored, the same for all channels with history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct HistoryConfig {
-    /// Into how many streams channels are divided. All parts must say the same; changing it is
-    /// `message-center partitions`, with all edges stopped.
+    /// The number of streams over which the channels are divided. Must be the same for all parts. To change
+    /// it, stop all edges and publishers and run `message-center partitions`.
     pub partitions: u32,
-    /// Messages kept of one channel; the oldest go.
+    /// The most messages stored of one channel; beyond it, the oldest are deleted.
     pub per_channel: u32,
-    /// How long a message is kept.
+    /// How long a message is stored.
     #[serde(with = "Span")]
     pub max_age: Duration,
-    /// Bytes kept in all partitions together.
+    /// The most bytes stored in all partitions together.
     pub max_bytes: ByteSize,
-    /// What happens when `max_bytes` are reached.
+    /// At `max_bytes`: refuse publishes, or delete the oldest messages.
     pub full: Full,
-    /// For how long a repeated publish is recognized by its message id or `Idempotency-Key`.
+    /// How long a repeated publish is recognized by its message id or `Idempotency-Key`.
     #[serde(with = "Span")]
     pub duplicate_window: Duration,
-    /// Copies of each stream in a NATS cluster: 1, 3 or 5. The embedded bus has one.
+    /// Replicas of each stream in a NATS cluster: 1, 3 or 5. The embedded bus has one.
     pub replicas: u8,
 }
 

@@ -20,16 +20,16 @@ use meet::{LIMITS, Side, meet};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RuleConfig {
-    /// What clients name, e.g. `@user` or `{id}@video`. Placeholders match 1 to 128 bytes. A rule all of
-    /// whose names an earlier one matches is refused.
+    /// The name by which clients subscribe, e.g. `@user` or `{id}@video`. A placeholder matches 1 to 128
+    /// bytes. A rule is refused if an earlier rule matches all its names.
     pub name: String,
-    /// What publishers name, e.g. `user:{uid}` or `video:{id}`.
+    /// The channel, as publishers name it, e.g. `user:{uid}` or `video:{id}`.
     pub channel: String,
-    /// Whether a client must have logged in. Needed for `{uid}`. Rules that meet in a channel must have the
-    /// same.
+    /// Whether a client must have logged in. Must be true for `{uid}`. Rules that lead to the same channel
+    /// must agree.
     #[serde(default = "yes")]
     pub login: bool,
-    /// Whether messages are kept for recovery. Rules that meet in a channel must have the same.
+    /// Whether messages are stored for recovery. Rules that lead to the same channel must agree.
     #[serde(default = "yes")]
     pub history: bool,
 }

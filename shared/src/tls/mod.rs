@@ -36,9 +36,9 @@ use crate::tasks::on_a_thread;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TlsConfig {
-    /// PEM file of the certificate, followed by those between it and the authority. Empty: no TLS.
+    /// PEM file of the certificate, followed by the certificates between it and the authority. Empty: no TLS.
     pub cert: PathBuf,
-    /// PEM file of its key (PKCS#8, PKCS#1 or SEC1).
+    /// PEM file of the certificate's key (PKCS#8, PKCS#1 or SEC1).
     pub key: PathBuf,
 }
 
