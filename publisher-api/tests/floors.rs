@@ -1,4 +1,5 @@
-//! Holds the floors of this crate, as ARCHITECTURE.md draws them: no module imports from a floor above its own.
+//! Holds the floors of this crate, as ARCHITECTURE.md draws them: no module imports from a floor above its
+//! own.
 
 /// The floors, lowest first.
 const FLOORS: &[(&str, &[&str])] = &[
@@ -19,7 +20,8 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 
 fn assert_held(floors: &[(&str, &[&str])]) {
-    let violations = floors::violations(concat!(env!("CARGO_MANIFEST_DIR"), "/src"), floors).unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let violations = floors::violations(source, floors).expect("the source can be read");
     assert_eq!(violations, Vec::<String>::new());
 }
 
@@ -28,7 +30,8 @@ fn no_module_imports_from_a_floor_above_its_own() {
     assert_held(FLOORS);
 }
 
-/// Modules of one floor may import each other, but the dialects must not. So each is put above the other.
+/// Modules of the same floor may import each other, but the two dialects must not. So the test puts each
+/// above the other.
 #[test]
 fn the_dialects_know_nothing_of_each_other() {
     const DIALECTS: [(&str, &[&str]); 2] = [("connmix", &["connmix"]), ("native", &["native"])];

@@ -1,4 +1,4 @@
-//! The three answers, and that what is neither yes nor no is never taken for one.
+//! The three verdicts; an answer that is neither yes nor no is never taken for one of these.
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ const OPEN: &str = "mc_auth_breaker_state{state=\"open\"}";
 const CLOSED: &str = "mc_auth_breaker_state{state=\"closed\"}";
 const TO_OPEN: &str = "mc_auth_breaker_transitions_total{state=\"open\"}";
 
-/// Opens after four failures, for as long as is said.
+/// Starts an adapter whose breaker opens after four failures, for the given time.
 async fn rig(open: Duration) -> Rig {
     Rig::with(|config| {
         config.breaker.min_calls = 4;
@@ -40,7 +40,7 @@ async fn an_open_breaker_answers_at_once_and_remembered_tokens_are_still_good() 
     fail(&rig).await;
     const REFUSED: &str = "mc_auth_drops_total{reason=\"breaker_open\"}";
     let (calls, refused) = (rig.business.call_count(), rig.adapter.metric(REFUSED));
-    // Held, so that a call that is made nevertheless would not be answered.
+    // The business system holds its answers, so that a call that should not be made would not be answered.
     rig.business.hold();
     for token in 0..50 {
         let verdict = rig.edge.ask(&format!("user-{}", 200 + token)).await;
@@ -75,7 +75,7 @@ async fn probes_find_out_that_it_is_back_and_then_everyone_may_ask() {
     })
     .await;
     rig.business.follow(Script::Honest);
-    // Each question is another token, since a yes is remembered.
+    // Each question has another token, since a yes is remembered.
     let mut uid = 1_000;
     eventually("it is closed again", async || {
         uid += 1;
@@ -98,8 +98,8 @@ async fn while_it_finds_out_only_the_probes_are_asked() {
     rig.business.follow(Script::Honest);
     rig.business.hold();
     let before = rig.business.call_count();
-    // One question after the other, for it may become worth asking between any two of them; nobody waits for
-    // those that are held.
+    // One question after the other, since the breaker may let calls through between any two. The test does
+    // not wait for questions whose answer is held.
     let (mut asked, mut uid) = (FuturesUnordered::new(), 0);
     eventually("probes are under way", async || {
         uid += 1;
@@ -171,7 +171,8 @@ async fn those_who_wait_for_a_turn_are_told_when_it_opens() {
     let began = Instant::now();
     let verdicts = rig.ask_all(&tokens).await;
     assert!(verdicts.iter().all(|verdict| !unavailable(verdict).is_empty()));
-    // Four at a time, half a second each: all of them in turn would be fifty seconds.
+    // Four calls at a time, each for its deadline of half a second: calling for every token would take fifty
+    // seconds.
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert!(rig.business.call_count() <= 8, "{}", rig.business.call_count());
     rig.end().await;

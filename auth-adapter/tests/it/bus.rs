@@ -25,7 +25,7 @@ async fn two_adapters_share_the_questions() {
     assert_eq!(first_part + second_part, 200, "each question was answered once");
     assert!(first_part > 0 && second_part > 0, "{first_part} and {second_part}");
 
-    // One of them leaves; the other goes on alone.
+    // One adapter leaves; the other goes on alone.
     second.leave().await;
     assert_eq!(rig.edge.ask("user-201").await, self::known("201"));
     rig.end().await;
@@ -61,7 +61,7 @@ async fn it_is_unready_while_the_bus_is_away_and_says_so() {
     let health = rig.adapter.health.clone();
     eventually("it is unready", async || health.reasons().contains("the bus is gone")).await;
 
-    // One that starts meanwhile is unready from the start, and keeps trying.
+    // An adapter that starts meanwhile is unready from the start, and tries again and again.
     let config = Config { url: rig.business.url(), ..Config::default() };
     let late = Adapter::start(&rig.bus.server, config).await;
     eventually("it says so", async || late.health.reasons().contains("can't be reached yet")).await;

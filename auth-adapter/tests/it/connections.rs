@@ -1,4 +1,4 @@
-//! Connections that don't come about, break, or want proof of who is there.
+//! Connections to the business system that fail, break, or need a certificate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ async fn retries_never_are_more_than_their_budget() {
     rig.end().await;
 }
 
-/// Reads a request and says yes.
+/// Reads a request and answers yes.
 async fn answer(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) {
     let mut buffer = vec![0; 4096];
     assert!(stream.read(&mut buffer).await.unwrap() > 0);
@@ -79,7 +79,7 @@ async fn a_request_that_broke_after_it_was_sent_is_not_repeated() {
     let server = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         answer(&mut stream).await;
-        // The second one on the kept connection was read, so it may have been processed.
+        // The second request on the open connection was read, so it may have been processed.
         assert!(stream.read(&mut vec![0; 4096]).await.unwrap() > 0);
         drop(stream);
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -108,7 +108,7 @@ async fn a_kept_connection_that_was_closed_while_idle_costs_nobody_a_login() {
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             answer(&mut stream).await;
-            // Closed properly, and the other side has seen it.
+            // The server closes the connection, and the adapter has seen the end.
             stream.shutdown().await.unwrap();
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
         };
@@ -118,7 +118,7 @@ async fn a_kept_connection_that_was_closed_while_idle_costs_nobody_a_login() {
     rig.end().await;
 }
 
-/// An authority, and certificates for both sides of a connection.
+/// An authority, and the certificates of both sides of a connection.
 struct Paper {
     authority: Authority,
     adapter: Certificate,
@@ -134,7 +134,7 @@ impl Paper {
         Self { authority, adapter, server, _folder: folder }
     }
 
-    /// A server that takes only clients with a certificate of this authority.
+    /// Returns the configuration of a server that accepts only clients with a certificate of this authority.
     fn acceptor(&self) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_file(&self.server.cert).unwrap();
         let key = PrivateKeyDer::from_pem_file(&self.server.key).unwrap();
@@ -176,7 +176,7 @@ async fn https_with_an_authority_and_a_certificate_of_ones_own() {
     served.unwrap();
     rig.end().await;
 
-    // Another authority: no token goes to a server that can't prove who it is.
+    // With another authority, the server can't prove its identity, so it gets no token.
     let other = Paper::new();
     let tls = BusinessTls { ca: other.authority.file.clone(), ..BusinessTls::default() };
     let rig = Rig::with(|config| {

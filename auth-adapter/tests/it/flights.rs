@@ -1,4 +1,4 @@
-//! One flight a token, a bound on calls and on questions.
+//! One flight per token, and bounds on calls and on questions.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -62,7 +62,8 @@ async fn a_check_that_gets_no_turn_in_time_is_no_answer() {
     rig.business.hold();
     let asked = tokens(3, 3);
     let answers = rig.ask_all(&asked).await;
-    // The second has its turn when the first gave up, and none is left for the third, if not for the second.
+    // The second call may begin when the first gives up, at its deadline. So the third, or even the second,
+    // gets no turn in time.
     let reasons: Vec<_> = answers.iter().map(unavailable).collect();
     assert!(reasons.iter().any(|reason| reason.contains("could begin within 200ms")), "{reasons:?}");
     assert!(rig.adapter.metric("mc_auth_drops_total{reason=\"no_call_in_time\"}") >= 1);

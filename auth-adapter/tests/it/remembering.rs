@@ -60,7 +60,8 @@ async fn a_remembered_login_has_only_the_rest_of_its_life() {
         Verdict::Unknown | Verdict::Unavailable { .. } => None,
     };
     assert!(answers_once().await.is_some_and(|left| left <= last));
-    // From here on the business system would say no; it is asked only when the login has ended.
+    // From here on the business system would refuse the token, but the adapter asks only after the login has
+    // ended.
     rig.business.follow(Script::Says(403, String::new()));
     eventually("the login ends", async || {
         let left = answers_once().await;
@@ -71,7 +72,7 @@ async fn a_remembered_login_has_only_the_rest_of_its_life() {
         left.is_none()
     })
     .await;
-    // An answer is in whole milliseconds; in its last one a login has already ended.
+    // Verdicts count whole milliseconds, so a login can end up to a millisecond early.
     assert!(began.elapsed() >= Duration::from_millis(999), "it ended after {:?}", began.elapsed());
     eventually("the business system is asked again", async || {
         assert_eq!(rig.edge.ask("limited").await, Verdict::Unknown);

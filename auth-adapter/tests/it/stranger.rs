@@ -1,4 +1,4 @@
-//! One device whose tokens the business system stumbles over must not keep the others out.
+//! A stranger, whose tokens make the business system fail, must not keep other devices out.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const STOPPED: &str = "mc_auth_drops_total{reason=\"address_stopped\"}";
 const POSTPONED: &str = "mc_auth_drops_total{reason=\"postponed\"}";
 const STRANGER: &str = "192.0.2.66";
 
-/// Fails for the tokens of the stranger, and for nobody else's.
+/// Starts an adapter whose business system fails for the stranger's tokens only.
 async fn rig(answer: Script) -> Rig {
     let rig = Rig::with(|config| {
         config.breaker.open = Duration::from_secs(600);
@@ -30,7 +30,8 @@ async fn a_stranger_with_an_address_of_its_own_stops_nobody() {
         [Script::Says(500, String::new()), Script::ComeBackIn(429, 600), Script::Says(200, "<html>".into())]
     {
         let rig = rig(answer).await;
-        // Nothing else comes at first: what fails for one address alone says nothing of the system.
+        // At first only the stranger calls: failures of one address alone say nothing about the business
+        // system.
         for call in 0..100 {
             unavailable(&rig.edge.ask_from(STRANGER, &format!("bad-{call}")).await);
         }
@@ -45,7 +46,8 @@ async fn a_stranger_with_an_address_of_its_own_stops_nobody() {
     }
 }
 
-/// Three of its calls for each of theirs, as behind a proxy that tells nobody's address.
+/// The stranger makes three calls for each call of the others, all from the same address, as behind a proxy
+/// that does not pass addresses on.
 #[tokio::test]
 async fn a_stranger_behind_the_same_address_stops_nobody_either() {
     for from in [Some("192.0.2.1"), None] {
@@ -87,7 +89,8 @@ async fn a_token_with_control_characters_is_refused_without_a_question() {
     rig.end().await;
 }
 
-/// A real outage is still an outage: ten thousand devices that come back cost the system next to nothing.
+/// A real outage is still noticed: a thousand devices that come back cost the business system only a few
+/// calls.
 #[tokio::test]
 async fn a_system_that_is_down_is_spared_by_all_addresses_together_and_by_each() {
     for one_address in [false, true] {
@@ -104,7 +107,7 @@ async fn a_system_that_is_down_is_spared_by_all_addresses_together_and_by_each()
             unavailable(&rig.edge.ask_from(&from, &format!("user-{call}")).await);
         }
         let calls = rig.business.call_count();
-        // An address with a success is given more errors, since others may be behind it.
+        // An address with a success is allowed more failures, since other devices may share the address.
         assert!(calls <= if one_address { 60 } else { 20 }, "{calls} calls in {:?}", began.elapsed());
         assert_eq!(rig.adapter.metric(OPEN), u64::from(!one_address));
         rig.end().await;
@@ -122,7 +125,7 @@ async fn a_token_that_was_good_finds_out_that_the_system_is_back() {
     })
     .await;
     assert_eq!(rig.edge.ask("user-1").await, known("1"));
-    // Until it stays open for longer than this test may take.
+    // The breaker opens again and again, until it stays open for longer than this test may take.
     rig.business.follow(Script::Says(500, String::new()));
     crate::support::eventually("it has opened often", async || {
         rig.edge.ask(&format!("user-{}", fastrand::u32(2..))).await;
@@ -136,7 +139,7 @@ async fn a_token_that_was_good_finds_out_that_the_system_is_back() {
         rig.edge.ask("user-1").await == known("1")
     })
     .await;
-    // It was left alone for 1.2 s at least.
+    // Without the good token, the business system would have been left alone for at least 1.2 s.
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(rig.edge.ask("user-2").await, known("2"), "and so everyone does");
     rig.end().await;

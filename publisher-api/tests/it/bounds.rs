@@ -1,4 +1,4 @@
-//! What is bounded, and what happens at the bound.
+//! Each bound of the publisher-api, and what callers see at the bound.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::edge::FakeEdge;
 use crate::support::tls::{Site, over_tls};
 use crate::support::{Bed, eventually, soon};
 
-/// A publisher with one publish in flight that takes very long.
+/// Starts a publisher with one publish in flight that takes very long.
 async fn busy(max_in_flight: usize, per_socket: usize) -> (Bed, FakeEdge, Socket) {
     let bed = Bed::start(|config| {
         config.max_in_flight = max_in_flight;
@@ -50,7 +50,7 @@ async fn too_many_publishes_at_once_are_refused_at_both_doors() {
 async fn a_socket_with_too_many_publishes_in_flight_is_not_read_until_there_is_room() {
     let (bed, edge, mut socket) = busy(4_096, 1).await;
     socket.send(&mesh_publish("a", "x", "next")).await;
-    // Another caller gets through meanwhile, so the socket had its chance to be read.
+    // The call of another connection is answered first, so there was time to read the socket.
     let mut other = Socket::connect(bed.address).await;
     other.send(&mesh_publish("b", "x", 1)).await;
     eventually("the other is in flight", || bed.metric("mc_publisher_in_flight") == 2).await;
@@ -143,7 +143,7 @@ async fn a_socket_from_which_nothing_comes_is_pinged_and_then_closed() {
         }
     };
     both.await;
-    // Read by hand: a client that answers the pings in front of it finds the connection gone.
+    // Read by hand: a client library would answer the pings first and find the connection gone.
     assert!(dead.into_bytes().await.windows(2).any(|code| code == 4408_u16.to_be_bytes()));
     alive.send("ping").await;
     assert_eq!(alive.text().await, "pong");
@@ -183,30 +183,30 @@ async fn a_connection_that_does_not_take_its_answers_gives_its_place_back() {
 async fn a_socket_that_only_pings_fills_no_memory() {
     const FRAME: usize = 125;
     const FLOOD: usize = 200_000;
-    // It shall not be dropped for that in the middle of the test.
+    // The long timeout prevents that the unread socket is dropped in the middle of the test.
     let bed = Bed::start(|config| config.write_timeout = Duration::from_secs(3_600)).await;
     let mut socket = Socket::connect(bed.address).await;
     let ping = || Message::Ping(vec![b'x'; FRAME].into());
-    // Nothing is read meanwhile, so the pongs fill every buffer on the way, and what is above is left out.
+    // The socket is not read, so the pongs fill every buffer on the way. Further pongs must be left out.
     for _ in 0..FLOOD {
         socket.feed(ping()).await;
     }
     socket.send("ping").await;
     let pongs = socket.pongs_before_text().await;
-    // What the system itself keeps, and ours.
-    let room = 12 << 20;
-    assert!(pongs * FRAME < room, "{pongs} of {FLOOD} pongs were kept");
+    // The buffers of the operating system, and ours.
+    let buffers = 12 << 20;
+    assert!(pongs * FRAME < buffers, "{pongs} of {FLOOD} pongs were buffered");
     bed.finish().await;
 }
 
-/// A connection from this address of the machine itself.
+/// Connects from the loopback address with this last number.
 async fn from(last: u8, address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
     socket.connect(address).await.unwrap()
 }
 
-/// Whether a caller from there is answered.
+/// Returns whether a caller from that address is answered.
 async fn is_answered(last: u8, address: SocketAddr) -> bool {
     let mut caller = from(last, address).await;
     let asked = caller.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -234,14 +234,15 @@ async fn one_address_has_its_part_of_the_connections_and_others_are_answered() {
     bed.finish().await;
 }
 
-/// Callers behind one proxy have one address. Connections on which nothing of use came keep none of them out.
+/// Callers behind one proxy have the same address. Connections without a useful request must not keep them
+/// out.
 #[tokio::test]
 async fn behind_one_address_who_asks_for_nothing_of_use_keeps_nobody_out() {
     for said in [&b""[..], b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
         for per_address in [4, 0] {
             let bed = Bed::start(|config| {
                 (config.max_connections, config.max_connections_per_address) = (8, per_address);
-                // Nobody is saved by the end of the others' time.
+                // The timeouts are long, so that they do not end the silent connections.
                 config.first_byte_timeout = Duration::from_secs(3_600);
                 config.head_timeout = Duration::from_secs(3_600);
             })
@@ -249,7 +250,7 @@ async fn behind_one_address_who_asks_for_nothing_of_use_keeps_nobody_out() {
             let mut held = Vec::new();
             for _ in 0..20 {
                 let mut silent = from(2, bed.address).await;
-                // It may be refused.
+                // The connection may be refused.
                 let _ = silent.write_all(said).await;
                 held.push(silent);
             }
@@ -289,7 +290,7 @@ async fn a_connection_on_which_nothing_comes_ends_soon() {
     bed.finish().await;
 }
 
-/// A third of what the system holds for a caller is more than this one takes in the time.
+/// Within the write timeout, this caller takes less than a third of the bytes that the system buffers for it.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_caller_that_takes_its_answers_slowly_is_not_dropped() {
@@ -338,7 +339,8 @@ async fn callers_that_never_read_end_over_tls_and_give_their_places_back() {
     .await;
     let upgrade = "GET /ws/v1 HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    // Answers are large, so that what the system holds is soon full. The frame is refused with its `i`.
+    // The answers are large, so that the buffers of the system are soon full. The frame is refused with its
+    // `i`.
     let asks = request("GET /openapi.json", &[], "").repeat(10);
     let text = format!(r#"{{"i":"{}"}}"#, "x".repeat(250));
     let frames = frames::whole(frames::TEXT, text.as_bytes()).repeat(100);
@@ -347,7 +349,7 @@ async fn callers_that_never_read_end_over_tls_and_give_their_places_back() {
     let callers = |number: usize, head: &'static str, again: Vec<u8>| {
         join_all((0..number).map(move |_| never_reads(address, trusted, head, again.clone())))
     };
-    // The second get in only once the first have given up their places.
+    // The second group gets in only once the connections of the first are closed.
     callers(EACH, "", asks.clone()).await;
     callers(EACH, "", asks).await;
     assert_eq!(bed.metric(r#"mc_publisher_losses_total{reason="slow_reader"}"#), 2 * EACH as u64);

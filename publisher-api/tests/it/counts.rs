@@ -1,4 +1,4 @@
-//! To how many sessions a message went: exact, or honestly incomplete.
+//! The counts of sessions that a message went to are exact, or marked as incomplete.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -138,7 +138,7 @@ async fn an_edge_that_was_never_heard_is_counted_and_remembered() {
     let stranger = FakeEdge::start(&bed.bus.server, "stranger", false).await;
     stranger.holds("a", 3, 0);
     known.holds("a", 1, 0);
-    // The known edge keeps the ask open, so that the stranger's answer is surely in time.
+    // The known edge does not answer, so the ask stays open and the stranger's answer is surely in time.
     known.state.answers.store(false, Ordering::SeqCst);
     assert_eq!(publish_to(bed.address, "a", "x").await.counts(), (3, 0, false));
     known.state.answers.store(true, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! `/ws/v1` by the rules of RFC 6455: handshakes that are none, frames that break the rules, who ends the
+//! `/ws/v1` by the rules of RFC 6455: bad handshakes, frames that break the rules, and which side ends the
 //! connection.
 
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use crate::support::caller::{Http, Socket, mesh_publish};
 use crate::support::{Bed, soon};
 
 const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
-/// Within this time a connection ends whose closing handshake is over. Without an answer the wait is 1 s.
+/// How long a connection may last after its closing handshake. If the client does not answer the close, the
+/// connection lasts for 1 s.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
 fn handshake(version: &str, lines: &[&str], body: &[u8]) -> Vec<u8> {
@@ -52,7 +53,8 @@ async fn frames_that_break_the_rules_end_the_socket_with_the_code_that_says_whic
         wire.write(&frames, usize::MAX).await;
         let (opcode, payload) = wire.read().await.unwrap();
         assert_eq!((opcode, payload.get(..2)), (CLOSE, Some(&u16::to_be_bytes(code)[..])), "{what}");
-        // The connection ends with the answer to its close, also if this side leaves its half open.
+        // The server ends the connection after the answer to its close, even if this side leaves its half
+        // open.
         wire.write(&close(code, b""), usize::MAX).await;
         let began = Instant::now();
         assert!(wire.read().await.is_none(), "{what}");
@@ -103,7 +105,7 @@ async fn parts_with_waits_between_are_put_together() {
 #[tokio::test]
 async fn a_message_in_too_many_frames_ends_the_socket() {
     let bed = Bed::start(|config| config.max_message = ByteSize(1_024)).await;
-    // A call may have six times as many bytes as a message, and 4 KiB more.
+    // A call may be six times as long as a message, plus 4 KiB.
     let most = 64 + (6 * 1_024 + 4_096) / 64;
     let text = mesh_publish("a", "in parts", 1);
     let parts = |count: usize| {
@@ -111,7 +113,7 @@ async fn a_message_in_too_many_frames_ends_the_socket() {
         [first, masked(0x00, b"").repeat(count - 2), last].concat()
     };
     let mut wire = upgraded(&bed).await;
-    // Each message has its own count, and frames between do not add to it.
+    // The frames of each message are counted anew, and control frames do not count.
     for _ in 0..2 {
         wire.write(&masked(0x89, b"").repeat(most), usize::MAX).await;
         for _ in 0..most {

@@ -1,4 +1,4 @@
-//! Keys at both doors: who is let in, for what, how fast, and when a key goes.
+//! Keys in both dialects: which calls a key permits, how fast, and what happens when a key is removed.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -121,7 +121,7 @@ async fn who_publishes_faster_than_its_rate_is_told_when_to_come_again() {
         after >= 5 && answer["E"]["m"].as_str().unwrap().contains("try again in 1 s"),
         "{after} {answer}"
     );
-    // One a second passes, so one of a few is refused, however slow this machine is.
+    // The rate is one per second, so one of a few publishes is refused, however slow this machine is.
     let mut over_http = None;
     for _ in 0..5_000 {
         let answer = post(&bed, &bearer(SHOP), BODY).await;
@@ -215,7 +215,7 @@ async fn an_unknown_path_needs_a_key_as_well() {
     bed.finish().await;
 }
 
-/// Two keys that may publish, and an edge that does not answer, so that what is under way stays so.
+/// Starts a publisher with two keys, and an edge that does not answer, so that publishes stay under way.
 async fn shared(change: impl FnOnce(&mut Config)) -> (Bed, FakeEdge) {
     let bed = Bed::start(|config| {
         config.keys = vec![key("shop", SHOP), key("crm", WATCH)];

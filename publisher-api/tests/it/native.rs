@@ -1,4 +1,4 @@
-//! The native calls at the door: what they answer, whom they refuse, and that their description is true.
+//! The native calls over HTTP: their answers, their refusals, and the truth of their description.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -55,7 +55,7 @@ async fn each_target_has_its_result_and_all_receive_the_same_bytes() {
     let seen = one.seen();
     let mut payloads: Vec<_> =
         seen.iter().map(|(channel, message)| (channel.as_str(), &message.payload[..])).collect();
-    // One channel has an order; channels among each other have none.
+    // Order is promised within a channel, not between channels.
     payloads.sort_unstable();
     let text = br#"{"event":"@user","data":{"a": 1.0}}"#;
     assert_eq!(payloads, [("broadcast", &text[..]), ("user:1001", &text[..])]);
@@ -66,7 +66,7 @@ async fn each_target_has_its_result_and_all_receive_the_same_bytes() {
 
 #[tokio::test]
 async fn thousands_of_targets_share_a_few_questions_and_need_no_place_of_a_single_publish() {
-    // Not about how fast the edge answers.
+    // The deadline is long, since this test is not about how fast the edge answers.
     let patient = Duration::from_secs(10);
     let bed = Bed::start(|config| (config.max_in_flight, config.answer_deadline) = (1, patient)).await;
     let edge = FakeEdge::start(&bed.bus.server, "e1", true).await;
@@ -100,7 +100,7 @@ async fn whoever_wants_no_counts_makes_no_edge_answer() {
     let many: Vec<_> = (0..3_000).map(|number| format!("live:{number}")).collect();
     let single = [json!({"to": {"users": [7]}, "raw": "x"})];
     for (line, body) in [
-        // One target, with and without history, goes another way than several.
+        // A single target takes another path than several, and history makes a difference too.
         (PUBLISH, one(json!({"users": [7]}))),
         (PUBLISH, one(json!({"channels": ["live"]}))),
         (PUBLISH, one(json!({"users": [1, 7]}))),
@@ -123,7 +123,7 @@ async fn whoever_wants_no_counts_makes_no_edge_answer() {
     };
     let (first, again) = (keyed().await, keyed().await);
     assert_eq!((&again["duplicate"], again.get("complete")), (&json!(true), None), "{first} {again}");
-    // A call that wants its counts, and whose ask comes behind all others.
+    // This call wants counts. Its ask follows everything before it.
     let counted = post(&bed, PUBLISH, &json!({"to": {"users": [7]}, "raw": "x"})).await.json();
     assert_eq!((&counted["complete"], &counted["results"][0]["sessions"]), (&json!(true), &json!(1)));
     assert_eq!(edge.state.asks.load(Ordering::SeqCst), 1, "only the last call asked");
@@ -310,7 +310,7 @@ async fn what_the_server_answers_is_what_its_description_says() {
         let call_of = &document["paths"][path][&method];
         if status == 200 && !body.is_null() && path != "/v1/mesh/publish" && body["messages"][2].is_null() {
             let schema = &call_of["requestBody"]["content"]["application/json"]["schema"];
-            // Bad entries are for the handler; the shape around them is not.
+            // The handler refuses bad entries one by one; the rest of the body must fit the schema.
             let fits = check(&document, schema, &without_bad_users(&body));
             assert!(fits.is_ok(), "{line} {body}: {fits:?}");
         }

@@ -11,7 +11,7 @@ use crate::support::edge::FakeEdge;
 #[tokio::test]
 async fn a_thousand_publishes_of_one_socket_reach_the_edge_in_order_and_share_asks() {
     const PUBLISHES: u64 = 1_000;
-    // Not about how fast the edge answers.
+    // The deadline is long, since this test is not about how fast the edge answers.
     let bed = Bed::start(|config| config.answer_deadline = Duration::from_secs(10)).await;
     let edge = FakeEdge::start(&bed.bus.server, "e1", true).await;
     edge.holds("a", 1, 0);
@@ -20,7 +20,7 @@ async fn a_thousand_publishes_of_one_socket_reach_the_edge_in_order_and_share_as
     let mut sent = 0;
     let mut answered = HashSet::new();
     while answered.len() < 1_000 {
-        // Ahead of the answers by more than the socket's bound, so that it has to hold us back.
+        // More publishes without an answer than the socket's bound, so that the server stops reading.
         while sent < PUBLISHES && sent < answered.len() as u64 + 400 {
             let channel = if sent.is_multiple_of(3) { "b" } else { "a" };
             socket.send(&mesh_publish(channel, &sent.to_string(), sent)).await;

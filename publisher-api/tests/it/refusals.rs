@@ -1,4 +1,4 @@
-//! Bad input at both doors: every code, said in a way that helps.
+//! Bad input in both dialects: every code, with a text that helps.
 
 use std::time::Duration;
 
@@ -81,7 +81,8 @@ async fn wrong_paths_methods_and_content_types_get_an_answer_with_e() {
         assert_eq!(nothing.code(), (404, 109), "{path}");
         assert!(nothing.body.contains("/v1/mesh/publish") && nothing.body.contains("/ws/v1"), "{nothing:?}");
     }
-    // A call of the original: its clients look at `E`, so it is told as over the WebSocket.
+    // A call of the original connmix: its clients look only at `E`, so the answer is the same as over the
+    // WebSocket.
     let send = call(bed.address, &request("POST /v1/mesh/send", &[JSON], r#"{"c":"146","d":"x"}"#)).await;
     assert_eq!(send.code(), (200, 109));
     assert!(send.body.contains("mesh.send is not offered") && send.body.contains("mesh.publish"), "{send:?}");
@@ -90,7 +91,7 @@ async fn wrong_paths_methods_and_content_types_get_an_answer_with_e() {
     bed.finish().await;
 }
 
-/// A request that announces much and sends little; the connection stays open.
+/// Sends the head of a request without its body, and returns the answer and the open connection.
 async fn announced(bed: &Bed, line: &str, headers: &[(&str, &str)]) -> (Answer, Http) {
     let mut head = format!("{line} HTTP/1.1\r\nhost: localhost\r\n");
     headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
@@ -101,11 +102,11 @@ async fn announced(bed: &Bed, line: &str, headers: &[(&str, &str)]) -> (Answer, 
 
 #[tokio::test]
 async fn a_body_is_refused_before_it_has_come() {
-    // Whoever waits for the body waits for the end of the test.
+    // A server that waited for the body would wait beyond the end of the test.
     let bed = Bed::start(|config| config.body_timeout = Duration::from_secs(3_600)).await;
     let large = ("content-length", "100000000");
     for (line, headers, status) in [
-        // Clients of the original look at `E` alone.
+        // Clients of the original connmix look only at `E`.
         (PUBLISH, &[JSON, large][..], 200),
         (PUBLISH, &[JSON, large, ("expect", "100-continue")], 200),
         ("POST /v1/publish", &[JSON, large], 413),
@@ -137,7 +138,7 @@ async fn a_body_that_grows_too_large_is_refused_while_it_comes() {
     let mut caller = Http::connect(bed.address).await;
     caller.send(format!("{head}{chunks}").as_bytes()).await;
     assert_eq!(caller.answer().await.code(), (200, 104));
-    // A body that ends is read to its end, so the connection is of further use.
+    // The rest of a body that ends is read and discarded, so that the connection can be used again.
     let next = request(PUBLISH, &[JSON], r#"{"c":"a","d":"x"}"#);
     let mut caller = Http::connect(bed.address).await;
     caller.send(&[format!("{head}{chunks}0\r\n\r\n").as_bytes(), &next].concat()).await;
@@ -235,7 +236,7 @@ async fn a_socket_answers_bad_frames_and_stays_open() {
 #[tokio::test]
 async fn a_frame_that_is_too_large_is_refused_and_the_socket_closed() {
     let bed = Bed::start(|config| config.max_message = "1KiB".parse().unwrap()).await;
-    // Read whole, and beyond what is read.
+    // A frame that the server reads as a whole, and one too large to be read.
     for size in [20_000, 200_000] {
         let mut socket = Socket::connect(bed.address).await;
         socket.send(&mesh_publish("a", "before", 1)).await;

@@ -1,4 +1,5 @@
-//! Channels with history: acknowledged once stored, in order, never twice, whatever breaks meanwhile.
+//! Channels with history: messages are acknowledged once stored, in order, never twice, whatever breaks
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ async fn kept(bed: &Bed, query: &str) -> Answer {
     call(bed.address, &request(&format!("GET {MESSAGES}{query}"), &[], "")).await
 }
 
-/// The texts that are kept of a channel, all of them.
+/// Returns the texts of all stored messages of a channel.
 async fn texts(bed: &Bed, channel: &str) -> Vec<String> {
     let path = format!("GET /v1/channels/{channel}/messages?limit=1000");
     let answer = call(bed.address, &request(&path, &[], "")).await.json();
@@ -269,7 +270,7 @@ async fn a_store_that_stays_away_is_waited_for_and_then_refused_and_the_rest_of_
     assert_eq!(bed.drain.finish(crate::support::PATIENCE).await, 0);
 }
 
-/// Publishes while the answer of the store is lost, and tells how often the message is stored.
+/// Publishes while the answer of the store is lost, and returns how often the message is stored.
 async fn stored_when_the_answer_is_lost(faults: &str) -> usize {
     let bus = TestBus::start().await;
     let link = Link::to(bus.address()).await;

@@ -1,4 +1,4 @@
-//! A bus, adapters and an edge's voice, and waiting for conditions.
+//! A bus, adapters, an edge that asks, and waiting for conditions.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(crate) use test_kit::bus::TestBus;
 pub(crate) use test_kit::business::{Business, Script};
 pub(crate) use test_kit::wait::{eventually, soon};
 
-/// How long anything that must happen may take on a busy machine.
+/// How long a condition may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One adapter with a connection of its own.
@@ -41,7 +41,7 @@ impl Adapter {
         soon("the adapter is ready", self.health.wait_ready()).await;
     }
 
-    /// The value of a counter or gauge, by the beginning of its line.
+    /// Returns the value of a counter or gauge, found by the beginning of its line.
     pub(crate) fn metric(&self, line: &str) -> u64 {
         metrics::value(&metrics::text(&self.registry), line)
     }
@@ -52,7 +52,7 @@ impl Adapter {
     }
 }
 
-/// Asks as an edge does.
+/// The asking side of an edge.
 pub(crate) struct Edge {
     pub(crate) bus: Bus,
     drain: Drain,
@@ -70,7 +70,7 @@ impl Edge {
         self.ask_within(token, PATIENCE).await.unwrap()
     }
 
-    /// Asks for a device at this address.
+    /// Asks about a token of a device at this address.
     pub(crate) async fn ask_from(&self, from: &str, token: &str) -> Verdict {
         self.ask_bytes(question_from(Some(from), token, PATIENCE), PATIENCE).await.unwrap()
     }
@@ -109,7 +109,7 @@ fn question_from(from: Option<&str>, token: &str, patience: Duration) -> Vec<u8>
     VerifyRequest { v: VERSION, token: token.into(), patience_ms, from }.encode().to_vec()
 }
 
-/// One of each, ready.
+/// A bus, a business system, an adapter and an edge, all ready.
 pub(crate) struct Rig {
     pub(crate) bus: TestBus,
     pub(crate) adapter: Adapter,
@@ -122,7 +122,7 @@ impl Rig {
         Self::with(|_| {}).await
     }
 
-    /// With changes to the adapter's configuration.
+    /// Starts everything, with changes to the adapter's configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let business = Business::start().await;
         // On a busy machine a late answer must not look like a slow business system.
@@ -135,7 +135,7 @@ impl Rig {
         Self { bus, adapter, edge, business }
     }
 
-    /// Asks many at once; answers in the order of the tokens.
+    /// Asks about many tokens at once, and returns the verdicts in the order of the tokens.
     pub(crate) async fn ask_all(&self, tokens: &[String]) -> Vec<Verdict> {
         let asked = tokens.iter().map(|token| self.edge.ask(token));
         soon("all are answered", futures_util::future::join_all(asked)).await

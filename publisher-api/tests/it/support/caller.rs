@@ -1,4 +1,4 @@
-//! Callers: HTTP by hand, so that a request can be anything, and a WebSocket.
+//! Callers: HTTP by hand, so that a test can send any bytes, and a WebSocket.
 
 use std::net::SocketAddr;
 
@@ -32,12 +32,12 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Status and `E.c`; 0 where `E` is null.
+    /// Returns the status and `E.c`; 0 if `E` is null.
     pub(crate) fn code(&self) -> (u16, u64) {
         (self.status, self.json()["E"]["c"].as_u64().unwrap_or(0))
     }
 
-    /// `s`, `f`, and whether they are all.
+    /// Returns `s`, `f`, and whether these counts are complete.
     pub(crate) fn counts(&self) -> (u64, u64, bool) {
         let answer = self.json();
         assert_eq!((self.status, &answer["E"]), (200, &Value::Null), "{self:?}");
@@ -46,7 +46,7 @@ impl Answer {
     }
 }
 
-/// A connection over which requests go one after the other.
+/// An HTTP connection that sends one request after the other.
 pub(crate) struct Http(TcpStream);
 
 impl Http {
@@ -58,17 +58,17 @@ impl Http {
         soon("the request is taken", self.0.write_all(bytes)).await.unwrap();
     }
 
-    /// Sends, unless the other side has closed.
+    /// Sends bytes, unless the server has closed the connection.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         soon("the request is taken, or the connection ends", self.0.write_all(bytes)).await
     }
 
-    /// Says that no more will be sent, and goes on reading.
+    /// Closes the sending half of the connection.
     pub(crate) async fn close_sending(&mut self) {
         soon("the end is taken", self.0.shutdown()).await.unwrap();
     }
 
-    /// Is gone at once, with a reset.
+    /// Drops the connection at once, with a reset.
     pub(crate) fn abort(self) {
         self.0.set_zero_linger().unwrap();
     }
@@ -94,19 +94,19 @@ impl Http {
         .await
     }
 
-    /// Reads until the other side closes, whatever comes.
+    /// Reads until the server closes, and ignores the bytes.
     pub(crate) async fn read_to_end(&mut self) {
-        // A reset is an end as well.
+        // A reset ends the connection as well.
         let _ = soon("the connection ends", self.0.read_to_end(&mut Vec::new())).await;
     }
 
-    /// Whether the other side closes without another byte.
+    /// Returns whether the server closes without another byte.
     pub(crate) async fn is_closed(&mut self) -> bool {
         soon("the connection ends", self.0.read(&mut [0; 1])).await.is_ok_and(|read| read == 0)
     }
 }
 
-/// A whole request with a body and these headers besides the necessary ones.
+/// Returns a whole request with a body, the necessary headers, and these headers.
 pub(crate) fn request(line: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let mut head = format!("{line} HTTP/1.1\r\n");
     if headers.iter().all(|(name, _)| *name != "host") {
@@ -122,7 +122,7 @@ pub(crate) fn request(line: &str, headers: &[(&str, &str)], body: &str) -> Vec<u
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 pub(crate) const PUBLISH: &str = "POST /v1/mesh/publish";
 
-/// One request on a connection of its own.
+/// Sends one request on a connection of its own, and returns the answer.
 pub(crate) async fn call(address: SocketAddr, request: &[u8]) -> Answer {
     let mut http = Http::connect(address).await;
     http.send(request).await;
@@ -147,7 +147,7 @@ impl Socket {
         Self::handshake(address, &[]).await.expect("the handshake is accepted")
     }
 
-    /// Refused: the status.
+    /// Connects with these headers. The error is the status of a refused handshake.
     pub(crate) async fn handshake(
         address: SocketAddr,
         headers: &[(&'static str, &str)],
@@ -176,12 +176,12 @@ impl Socket {
         soon("the frame is taken", self.0.send(message)).await
     }
 
-    /// Sends without reading.
+    /// Sends a frame without reading.
     pub(crate) async fn feed(&mut self, message: Message) {
         soon("the frame is taken", self.0.feed(message)).await.unwrap();
     }
 
-    /// Pongs until a text comes, or the other side has had enough.
+    /// Counts the pongs until a text comes or the server closes.
     pub(crate) async fn pongs_before_text(&mut self) -> usize {
         let mut pongs = 0;
         while let Some(Message::Pong(_)) = self.frame().await {
@@ -190,7 +190,7 @@ impl Socket {
         pongs
     }
 
-    /// The next frame that is no ping. `None`: the connection broke.
+    /// Returns the next frame that is no ping. `None`: the connection broke.
     pub(crate) async fn frame(&mut self) -> Option<Message> {
         loop {
             match soon("a frame comes", self.0.next()).await? {
@@ -212,14 +212,14 @@ impl Socket {
         serde_json::from_str(&self.text().await).unwrap()
     }
 
-    /// All that the other side still sends, until it closes.
+    /// Returns everything that the server still sends until it closes.
     pub(crate) async fn into_bytes(self) -> Vec<u8> {
         let (mut stream, mut bytes) = (self.0.into_inner(), Vec::new());
         soon("the connection ends", stream.read_to_end(&mut bytes)).await.unwrap();
         bytes
     }
 
-    /// The code of the close frame that comes next.
+    /// Returns the code of the next frame, which must be a close frame.
     pub(crate) async fn close_code(&mut self) -> u16 {
         match self.frame().await {
             Some(Message::Close(Some(close))) => {
@@ -231,7 +231,7 @@ impl Socket {
     }
 }
 
-/// The text of a call to publish.
+/// Returns the text of a call of `mesh.publish`.
 pub(crate) fn mesh_publish(channel: &str, d: &str, i: impl Into<Value>) -> String {
     json!({"m": "mesh.publish", "p": {"c": channel, "d": d}, "i": i.into()}).to_string()
 }

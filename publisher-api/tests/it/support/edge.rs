@@ -1,4 +1,4 @@
-//! An edge played by the test: it listens, speaks and answers as it is told.
+//! An edge played by the test, which listens, sends heartbeats and answers as the test says.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,27 +18,27 @@ use shared::wire::{
 
 use super::{HEARTBEAT, PATIENCE, eventually};
 
-/// What an edge does, and what it has seen.
+/// The behaviour of an edge, and the messages and asks that it has received.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// Whether it sends heartbeats.
+    /// Whether the edge sends heartbeats.
     pub(crate) speaks: AtomicBool,
-    /// Whether it answers asks.
+    /// Whether the edge answers asks.
     pub(crate) answers: AtomicBool,
-    /// Whether it looks at messages at all.
+    /// Whether the edge reads messages at all.
     pub(crate) listens: AtomicBool,
     pub(crate) asks: AtomicUsize,
     acks: AtomicUsize,
     sessions: Mutex<HashMap<String, Counts>>,
     counted: Mutex<HashMap<MessageId, Counts>>,
-    /// Places that it was asked about, in order.
+    /// The stored messages about which the edge was asked, in order.
     stored: Mutex<Vec<StoredRef>>,
-    /// Asks that came while it did not answer.
+    /// The asks that came while the edge did not answer.
     held: Mutex<Vec<Message>>,
     seen: Mutex<Vec<(String, LiveMessage)>>,
 }
 
-/// A running edge. It stays until it is told to leave or crash.
+/// A running edge. It runs until the test lets it leave or crash.
 pub(crate) struct FakeEdge {
     pub(crate) state: Arc<State>,
     id: NodeId,
@@ -47,7 +47,7 @@ pub(crate) struct FakeEdge {
 }
 
 impl FakeEdge {
-    /// Starts an edge; one that speaks is known to the publishers afterwards.
+    /// Starts an edge. If it `speaks`, the publishers know the edge afterwards.
     pub(crate) async fn start(server: &BusServer, id: &str, speaks: bool) -> Self {
         let drain = Drain::new();
         let bus = Bus::connect(server, "edge", &drain).await.unwrap();
@@ -74,12 +74,12 @@ impl FakeEdge {
         edge
     }
 
-    /// So many sessions here subscribe to the channel; so many of them are closing.
+    /// Sets how many sessions subscribe to the channel, and how many of these fail to take a message.
     pub(crate) fn holds(&self, channel: &str, sessions: u64, failed: u64) {
         self.state.sessions.lock().unwrap().insert(channel.to_owned(), Counts { sessions, failed });
     }
 
-    /// Answers from now on, and what was asked meanwhile.
+    /// Answers all asks that came while the edge did not answer, and every ask from now on.
     pub(crate) async fn thaw(&self) {
         self.state.answers.store(true, Ordering::SeqCst);
         let held = std::mem::take(&mut *self.state.held.lock().unwrap());
@@ -88,12 +88,12 @@ impl FakeEdge {
         }
     }
 
-    /// What arrived, in order.
+    /// Returns the messages that arrived, in order.
     pub(crate) fn seen(&self) -> Vec<(String, LiveMessage)> {
         self.state.seen.lock().unwrap().clone()
     }
 
-    /// The stored messages that it was asked about, in order.
+    /// Returns the stored messages about which the edge was asked, in order.
     pub(crate) fn asked_about(&self) -> Vec<StoredRef> {
         self.state.stored.lock().unwrap().clone()
     }
@@ -106,7 +106,7 @@ impl FakeEdge {
         self.bus.is_connected()
     }
 
-    /// Leaves as an edge should.
+    /// Leaves in order, with a goodbye.
     pub(crate) async fn leave(self) {
         self.state.speaks.store(false, Ordering::SeqCst);
         let bye = heartbeat(&self.id, EdgeState::Bye);
@@ -115,7 +115,7 @@ impl FakeEdge {
         self.crash().await;
     }
 
-    /// Leaves without a word.
+    /// Leaves without a goodbye.
     pub(crate) async fn crash(self) {
         assert_eq!(self.drain.finish(PATIENCE).await, 0);
     }
@@ -150,7 +150,7 @@ impl FakeEdge {
                 tokio::select! {
                     _ = beat.tick() => if state.speaks.load(Ordering::SeqCst) {
                         let heartbeat = heartbeat(&id, EdgeState::Serving);
-                        // The bus may be away; the next beat comes soon.
+                        // The bus may be away; the next heartbeat comes soon.
                         let _ = bus.publish(subject::HEARTBEAT, Some(inbox.clone()), None, heartbeat).await;
                     },
                     Some(ack) = acks.next() => if HeartbeatAck::decode(&ack.payload).is_ok() {
@@ -187,7 +187,7 @@ async fn on_message(bus: &Bus, id: &NodeId, state: &State, message: Message) {
     }
 }
 
-/// Users have the sessions of their channel; all logged in at the same moment.
+/// Answers a command. A user has the sessions of the user's channel, which all logged in at the same moment.
 async fn on_order(bus: &Bus, id: &NodeId, state: &State, message: Message) {
     if !state.answers.load(Ordering::SeqCst) {
         return;

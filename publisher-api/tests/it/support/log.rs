@@ -1,4 +1,4 @@
-//! Keeps what is logged on this thread, so that a test can look for a field.
+//! Records the log of this thread, so that a test can look for a field.
 
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
@@ -7,13 +7,14 @@ use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, span};
 
-/// The lines logged since it was started, until its guard is dropped.
+/// The lines that this thread logged since the start of the recording, until its guard is dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    /// The second subscriber sees nothing. With one alone, `tracing` asks only the thread that comes to a
-    /// line of the program first whether anybody wants that line, and that may be the thread of another test.
+    /// A second subscriber, which sees nothing, is needed too. With a single subscriber, `tracing` asks only
+    /// on the thread that first comes to a log statement whether the statement is wanted, and that thread may
+    /// belong to another test.
     pub(crate) fn start() -> (Self, (DefaultGuard, Dispatch)) {
         let (log, second) = (Self::default(), Dispatch::new(Self::default()));
         let guard = tracing::subscriber::set_default(log.clone());

@@ -1,4 +1,4 @@
-//! A bus, a publisher-api, edges that do what a test tells them, and callers. Everything on free ports.
+//! A bus, a publisher-api, edges played by the test, and callers. Everything listens on free ports.
 
 pub(crate) mod caller;
 pub(crate) mod edge;
@@ -22,9 +22,9 @@ use shared::part::Host;
 use shared::rules::{Rules, default_rules};
 use test_kit::metrics;
 
-/// No condition takes longer, however busy the machine is.
+/// How long a condition may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// How often edges speak in these tests.
+/// The interval of heartbeats in these tests.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// A publisher-api on a bus.
@@ -38,14 +38,14 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// Starts with short times and waits until it is ready.
+    /// Starts a publisher with short times, and waits until it is ready.
     pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Self {
         let bed = Self::start_unready(TestBus::start().await, change).await;
         bed.ready().await;
         bed
     }
 
-    /// The same with this history.
+    /// Starts a publisher with this history, and waits until it is ready.
     pub(crate) async fn start_with(history: HistoryConfig) -> Self {
         let bus = TestBus::start().await;
         let server = bus.server.clone();
@@ -59,12 +59,12 @@ impl Bed {
         Self::new(bus, &server, &HistoryConfig::default(), change).await
     }
 
-    /// On a bus that belongs to the test; the bed's own is not used.
+    /// Starts a publisher on a bus of the test; the bed's own bus is not used.
     pub(crate) async fn start_on(server: &BusServer, change: impl FnOnce(&mut Config)) -> Self {
         Self::new(TestBus::start().await, server, &HistoryConfig::default(), change).await
     }
 
-    /// Reaches its bus at another address.
+    /// Starts a publisher that reaches its bus at another address.
     pub(crate) async fn start_over(
         bus: TestBus,
         address: SocketAddr,
@@ -74,7 +74,7 @@ impl Bed {
         Self::new(bus, &server, &HistoryConfig::default(), change).await
     }
 
-    /// Another publisher on the same bus.
+    /// Starts another publisher on the same bus.
     pub(crate) async fn another(&self, history: HistoryConfig) -> Self {
         Self::new(TestBus::start().await, &self.bus.server, &history, |_| {}).await
     }
@@ -107,12 +107,12 @@ impl Bed {
         eventually("publisher-api is ready", || self.health.is_ready()).await;
     }
 
-    /// The metrics as they are scraped.
+    /// Returns the metrics as Prometheus reads them.
     pub(crate) fn metrics(&self) -> String {
         metrics::text(&self.registry)
     }
 
-    /// The value of one line of the metrics; 0 if there is none.
+    /// Returns the value of one line of the metrics, or 0 if there is no such line.
     pub(crate) fn metric(&self, line: &str) -> u64 {
         metrics::value(&self.metrics(), line)
     }

@@ -1,9 +1,9 @@
-//! Checks JSON against the schemas of an OpenAPI document: the keywords that the document uses, and no
-//! others, so that none is overlooked.
+//! Checks JSON against the schemas of an OpenAPI document. Knows exactly the keywords that the document uses,
+//! and panics at others, so that no keyword is overlooked.
 
 use serde_json::Value;
 
-/// What is wrong with `value`, if anything.
+/// Checks `value` against `schema`. The error says what does not fit.
 pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     let Some(schema) = schema.as_object() else { return Err(format!("{schema} is no schema")) };
     let type_of = |name: &str| match name {

@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 use super::soon;
 pub(crate) use site::Site;
 
-/// TLS over an open connection, for a caller that trusts only the certificate in `trusted`.
+/// Starts TLS over an open connection; the caller trusts only the certificate in `trusted`.
 pub(crate) async fn over_tls(stream: TcpStream, trusted: &Path) -> TlsStream<TcpStream> {
     soon("a TLS handshake", site::over_tls(stream, trusted)).await.unwrap()
 }
