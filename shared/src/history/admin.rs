@@ -30,12 +30,12 @@ pub struct StreamStatus {
     /// The server that leads the stream; `None` on a bus without a cluster.
     pub leader: Option<String>,
     /// The notes in the stream; `None`: no part of message center has created it.
-    pub life: Option<Life>,
+    pub notes: Option<Notes>,
 }
 
 /// The notes of message center in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Life {
+pub struct Notes {
     /// The epoch.
     pub epoch: Epoch,
     /// The number of partitions for which the stream was created.
@@ -46,13 +46,13 @@ pub struct Life {
 
 impl StreamStatus {
     fn of(partition: u32, info: StreamInfo) -> Self {
-        let life = Remembered::of(&info).map(|remembered| Life {
+        let notes = Remembered::of(&info).map(|remembered| Notes {
             epoch: Epoch::of(info.created, remembered.partitions, partition, remembered.generation),
             partitions: remembered.partitions,
             generation: remembered.generation,
         });
         let StreamInfo { config, state, leader, .. } = info;
-        Self { partition, config, state, leader, life }
+        Self { partition, config, state, leader, notes }
     }
 }
 

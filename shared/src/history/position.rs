@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::subject::fnv1a;
 
-/// One life of a stream. Sequences of two epochs can't be compared.
+/// The numbering of a stream, from its creation, repartitioning or restoring to the next. Sequences of two
+/// epochs can't be compared.
 ///
 /// An epoch is a hash of the time at which the stream was created, the number of partitions, the partition,
 /// and a generation that is raised when the stream went back in time. Two epochs of one stream are equal with

@@ -77,7 +77,7 @@ async fn divide(
 fn is_divided(streams: &[StreamStatus], partitions: u32) -> bool {
     streams.len() == partitions as usize
         && streams.iter().zip(0..).all(|(stream, number)| {
-            stream.partition == number && stream.life.is_some_and(|life| life.partitions == partitions)
+            stream.partition == number && stream.notes.is_some_and(|notes| notes.partitions == partitions)
         })
 }
 

@@ -24,14 +24,14 @@ pub(super) fn status(streams: &[StreamStatus], config: &HistoryConfig) -> String
             stream.max_msgs_per_subject, stream.max_bytes
         ));
     }
-    for StreamStatus { config: stream, life, .. } in streams {
-        match life {
+    for StreamStatus { config: stream, notes, .. } in streams {
+        match notes {
             None => text.push_str(&format!("{} is none of message center's; remove or rename it.\n", stream.name)),
-            Some(life) if life.partitions as usize != streams.len() => text.push_str(&format!(
+            Some(notes) if notes.partitions as usize != streams.len() => text.push_str(&format!(
                 "{} was made for {} partitions, but there are {} streams: a change broke off; repeat `message-center \
                  partitions`.\n",
                 stream.name,
-                life.partitions,
+                notes.partitions,
                 streams.len()
             )),
             Some(_) => {}
@@ -47,7 +47,7 @@ pub(super) fn status(streams: &[StreamStatus], config: &HistoryConfig) -> String
 }
 
 fn row(stream: &StreamStatus) -> Vec<String> {
-    let StreamStatus { config, state, leader, life, .. } = stream;
+    let StreamStatus { config, state, leader, notes, .. } = stream;
     let of = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     vec![
         config.name.clone(),
@@ -55,9 +55,9 @@ fn row(stream: &StreamStatus) -> Vec<String> {
         state.bytes.to_string(),
         state.first_seq.to_string(),
         state.last_seq.to_string(),
-        of(life.map(|life| life.partitions.to_string())),
-        of(life.map(|life| life.generation.to_string())),
-        of(life.map(|life| format!("{:016x}", life.epoch.0))),
+        of(notes.map(|notes| notes.partitions.to_string())),
+        of(notes.map(|notes| notes.generation.to_string())),
+        of(notes.map(|notes| format!("{:016x}", notes.epoch.0))),
         config.num_replicas.to_string(),
         of(leader.clone()),
     ]
