@@ -1,4 +1,4 @@
-//! What handlers need.
+//! The deps of handlers.
 
 use std::sync::Arc;
 

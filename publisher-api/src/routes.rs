@@ -228,7 +228,7 @@ async fn admit(State(refuser): State<Refuser>, mut request: Request, next: Next)
     }
 }
 
-/// What a row demands of a request before its handler.
+/// The check of a request that a row demands before its handler.
 #[derive(Clone)]
 struct Permit {
     app: Arc<App>,

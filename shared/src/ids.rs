@@ -20,7 +20,7 @@ pub enum NameError {
     /// Nothing was given.
     #[error("it is empty")]
     Empty,
-    /// It has too many bytes.
+    /// The name has too many bytes.
     #[error("it has {got} bytes, the limit is {max}")]
     TooLong {
         /// Bytes given.
@@ -28,7 +28,7 @@ pub enum NameError {
         /// Bytes allowed.
         max: usize,
     },
-    /// It has a character that may not be in it.
+    /// The name has a character that is not allowed.
     #[error("it holds a blank or control character, which is not allowed")]
     Character,
     /// A uid that is no uid: zero, a fraction, a boolean, null, a list or an object.

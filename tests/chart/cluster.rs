@@ -1,7 +1,7 @@
 //! A stand-in for an API server: stores and returns objects, as far as helm's install, upgrade, rollback and
 //! uninstall need it.
 //!
-//! It refuses changes of selectors and volume claims, as a server does, and checks nothing else.
+//! The stand-in refuses changes of selectors and volume claims, as a server does, and checks nothing else.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! What `docker build` gets of the repository: the sources of the program, and nothing of the tests.
+//! The files that `docker build` gets of the repository: the sources of the program, and nothing of the
+//! tests.
 
 use std::fs;
 

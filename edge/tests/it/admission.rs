@@ -1,4 +1,4 @@
-//! Who may connect, how often, and what the others are told.
+//! Limits of connecting: from where, how often, and the answer to a refused connection.
 
 use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt as _;

@@ -1,4 +1,4 @@
-//! Who is online, and being sent away by the back end.
+//! Questions of a back end about who is online, and its commands to disconnect.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

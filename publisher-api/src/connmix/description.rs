@@ -1,4 +1,5 @@
-//! What `/openapi.json` says of `POST /v1/mesh/publish`. Its errors are codes, so the problems are not added.
+//! The description of `POST /v1/mesh/publish` in `/openapi.json`. Its errors are codes, so the problems are
+//! not added.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! What publishers may write, and how every answer looks.
+//! Requests that publishers may write, and the form of every answer.
 
 use std::sync::Arc;
 

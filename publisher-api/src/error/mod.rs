@@ -238,7 +238,7 @@ pub enum Refusal {
     NotSupported {
         /// The call.
         call: &'static str,
-        /// What to use.
+        /// The call to use instead.
         instead: &'static str,
     },
     /// JSON whose fields are not those of the call.

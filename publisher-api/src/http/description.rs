@@ -1,4 +1,4 @@
-//! What `/openapi.json` says of one call: its operation, and the types that the operation names.
+//! The description of one call in `/openapi.json`: its operation, and the types that the operation names.
 
 use serde_json::{Map, Value};
 use utoipa::openapi::OpenApi;

@@ -1,4 +1,4 @@
-//! What both dialects need of HTTP. Knows limits, but neither a dialect nor a call.
+//! HTTP as both dialects need it. Knows limits, but neither a dialect nor a call.
 //!
 //! | module | holds |
 //! | --- | --- |

@@ -27,7 +27,7 @@ impl NewKey {
     /// Makes a secret for this key; a hash that `config` has is replaced.
     ///
     /// # Errors
-    /// What is wrong with the key, or that the system has no randomness to give.
+    /// The key has an error, or the system has no randomness to give.
     pub fn make(config: KeyConfig) -> Result<Self, Problems> {
         let secret = generate().map_err(|error| {
             let mut problems = Problems::default();

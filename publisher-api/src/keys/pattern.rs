@@ -17,7 +17,7 @@ impl Pattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// It is empty, too long, or has characters that no channel has; says so.
+    /// The pattern is empty, too long, or has characters that no channel has; the text says which.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() {
             return Err("is empty and matches no channel; write \"*\" for all");
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    /// What a pattern means, said in the simplest way.
+    /// The meaning of a pattern, in its simplest form.
     fn meaning(pattern: &[u8], name: &[u8]) -> bool {
         match pattern.split_first() {
             None => name.is_empty(),

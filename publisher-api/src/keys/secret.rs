@@ -11,9 +11,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// What generated secrets begin with, so that people and scanners for leaked secrets recognize them.
+/// The prefix of generated secrets, so that people and scanners for leaked secrets recognize them.
 const PREFIX: &str = "mck_";
-/// What a hash begins with in the configuration.
+/// The prefix of a hash in the configuration.
 const SCHEME: &str = "sha256:";
 /// Random bytes of a generated secret.
 const RANDOM_BYTES: usize = 32;
@@ -35,7 +35,8 @@ impl SecretHash {
     /// Reads `sha256:<64 hexadecimal digits>`.
     ///
     /// # Errors
-    /// It is something else. The text is not repeated, for it may be a secret that got here by mistake.
+    /// The text is neither a secret nor a hash. It is not repeated, for the text may be a secret that got
+    /// here by mistake.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const FAULT: &str = "must be \"sha256:\" and 64 hexadecimal digits, as `message-center key new` prints it; \
                              the secret itself does not belong here";

@@ -44,7 +44,7 @@ impl Counting {
     }
 }
 
-/// What bounds the number of messages that are open at a time.
+/// The slot of an open message. Slots bound the number of messages that are open at a time.
 #[derive(Debug)]
 pub(super) enum Slot {
     /// The message has a slot of its own until its receipt is there, and a span of its own.

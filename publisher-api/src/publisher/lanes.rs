@@ -78,7 +78,7 @@ mod tests {
         Channel::parse(&format!("c{number}")).unwrap()
     }
 
-    /// What a source does next.
+    /// The next step of a source.
     #[derive(Debug, Clone)]
     enum Step {
         Enter(usize),

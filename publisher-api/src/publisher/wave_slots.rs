@@ -15,8 +15,8 @@ use crate::shares::Owner;
 pub(super) struct WaveSlots {
     most: usize,
     all: Arc<Semaphore>,
-    /// What one owner may have, so that it does not wait before others with the rest. The lock is held only
-    /// to look an owner up.
+    /// The share of one owner, so that no owner holds slots and waits for more before others. The lock is
+    /// held only to look an owner up.
     of_owner: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
 }
 

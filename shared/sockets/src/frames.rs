@@ -145,7 +145,7 @@ mod tests {
                 frame.extend((payload as u64).to_be_bytes());
             }
         }
-        // What looks like a close frame within a payload is none.
+        // Bytes within a payload that look like a close frame are none.
         frame.extend([0x88, 0x80, 0, 0].iter().cycle().take(payload + if masked { 4 } else { 0 }));
         frame
     }

@@ -1,4 +1,4 @@
-//! What every listening port of message center needs, whatever it speaks.
+//! Parts of every listening port of message center, whatever protocol it speaks.
 //!
 //! | module | holds |
 //! | --- | --- |

@@ -36,8 +36,8 @@ pub struct BusConfig {
     pub password: Secret,
     /// A token instead of user and password.
     pub token: Secret,
-    /// TLS towards the servers of `bus.url`; write their addresses with `tls://`. The PEM files are read again
-    /// for each connection.
+    /// TLS towards the servers of `bus.url`; write their addresses with `tls://`. The PEM files are read
+    /// again for each connection.
     pub tls: BusTls,
     /// Where the embedded bus listens for other processes, e.g. `127.0.0.1:4222` (`--bus-listen`). Empty: no
     /// other process can connect; only `message-center bus` then takes 127.0.0.1:4222.
@@ -55,7 +55,7 @@ pub struct BusConfig {
     pub store: StoreConfig,
 }
 
-/// What an acknowledgement of the embedded bus waits for.
+/// The event that an acknowledgement of the embedded bus waits for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -78,7 +78,7 @@ pub struct StoreConfig {
     /// The folder (`--data`), which only one process at a time can open. Empty: `message-center run` and
     /// `message-center bus` take `message-center-data`; a part that embeds a bus stores everything in memory.
     pub path: PathBuf,
-    /// What an acknowledgement waits for: `strict`, `relaxed` or `memory`.
+    /// The event that an acknowledgement waits for: `strict`, `relaxed` or `memory`.
     pub sync: Sync,
     /// The most bytes that the folder may take; a sixteenth below that, further messages are refused.
     /// `history.max_bytes` should be at most four fifths of it: the rest is for deleted messages whose space

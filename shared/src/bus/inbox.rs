@@ -63,7 +63,7 @@ impl Inbox {
                         hand_out(&known, number, message);
                     }
                 }
-                // Whoever made requests has closed the connection by leaving; otherwise its client has died.
+                // The part that made requests has left and closed the connection, or its client has died.
                 if Arc::strong_count(&known) == 1 {
                     std::future::pending::<()>().await;
                 }

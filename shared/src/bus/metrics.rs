@@ -140,7 +140,7 @@ fn stream_counters(now: &Snapshot) -> [(&'static str, &'static str, u64); 8] {
     ]
 }
 
-/// What is told of each stream.
+/// The gauges of each stream.
 type StreamGauge = (&'static str, &'static str, fn(&StreamSnapshot) -> u64);
 
 const STREAM_GAUGES: [StreamGauge; 6] = [
@@ -188,7 +188,7 @@ fn store_counters(store: &StoreSnapshot) -> [(&'static str, &'static str, u64); 
     ]
 }
 
-/// What the data folder of the streams holds, all zero if they are in memory; and what memory they take.
+/// The bytes in the data folder of the streams, all zero if they are in memory, and the memory they take.
 fn encode_store(
     store: &StoreSnapshot,
     memory: &MemorySnapshot,

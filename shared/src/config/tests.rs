@@ -1,4 +1,4 @@
-//! What an operator may write wrong, and that all of it is named.
+//! Errors that an operator may write: all of them are named at once.
 
 use std::time::Duration;
 
@@ -143,8 +143,8 @@ fn sizes_are_read_and_written_with_units() {
     }
 }
 
-/// What Kubernetes sets for Services that happen to be called like our sections, in every pod of their
-/// namespace.
+/// Variables that Kubernetes sets for Services that happen to be called like our sections, in every pod of
+/// their namespace.
 #[test]
 fn variables_of_service_links_are_nobodys_and_slips_are_still_told() {
     let links = [

@@ -1,4 +1,4 @@
-//! What becomes of tasks and drains when a task ends.
+//! The fate of tasks and drains when a task ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

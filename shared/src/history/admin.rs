@@ -1,4 +1,4 @@
-//! What operators do to the streams of the history, while the parts run or not.
+//! The operations of operators on the streams of the history, whether the parts run or not.
 //!
 //! Nothing here asks for confirmation: the commands do. An operation that breaks off leaves streams that no
 //! part takes for whole, and can be repeated.

@@ -18,7 +18,7 @@ const PARTITIONS: &str = "mc-partitions";
 const GENERATION: &str = "mc-generation";
 const SMALLEST_LIMIT: &str = "mc-min-per-channel";
 
-/// What happens when the store is full.
+/// The policy for a full store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]

@@ -36,7 +36,7 @@ const PROOFS: u32 = 4;
 /// some more when it finds the others again.
 const STEADY: Duration = Duration::from_secs(20);
 
-/// What the latest look at a stream found.
+/// The finding of the latest look at a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
     /// Nothing yet: nobody has looked, or the stream does not exist and it is not its turn to be created.
@@ -92,7 +92,7 @@ impl Behind {
     }
 }
 
-/// What this publisher has done about the limits of a stream.
+/// The progress of this publisher in setting the limits of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Limits {
     ToBeSet,
@@ -104,7 +104,7 @@ enum Limits {
 /// The state that the maintainers of all streams share.
 struct All {
     history: History,
-    /// What was found of each partition. Locked only to note the outcome of a look.
+    /// The finding of each partition. Locked only to note the outcome of a look.
     found: Mutex<Vec<Found>>,
 }
 

@@ -41,7 +41,7 @@ pub use store::{Erased, StoreError, Stored};
 /// Why history can't be used until the maintainer has looked at the streams.
 const LOOKING: &str = "the streams of the history are being looked for";
 
-/// What a part may do to the streams.
+/// The rights of a part over the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Creates missing streams.
@@ -55,7 +55,7 @@ pub enum Role {
 pub enum HistoryState {
     /// Not known yet, or no longer.
     Opening {
-        /// What is missing.
+        /// The missing thing, in words.
         why: String,
     },
     /// History can be used.

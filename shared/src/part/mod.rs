@@ -28,8 +28,8 @@ use crate::reload::Live;
 /// How long the admin port, or the connection to the bus, may take to end after the part.
 const LAST_GRACE: Duration = Duration::from_secs(1);
 
-/// What a part starts on. Several parts of one process share health and registry, never the connection or the
-/// drain.
+/// The handles that a part starts on. Several parts of one process share health and registry, never the
+/// connection or the drain.
 #[derive(Debug)]
 pub struct Host<'a> {
     /// The part's own connection to the bus.
@@ -42,7 +42,7 @@ pub struct Host<'a> {
     pub drain: Drain,
 }
 
-/// What a process runs.
+/// The part that a process runs.
 #[derive(Debug)]
 pub struct Apart<'a> {
     /// The name of the part in logs, metrics and bus connections.

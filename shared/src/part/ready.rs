@@ -1,4 +1,4 @@
-//! What all parts say on `/readyz`, and for how long they overlook an absence.
+//! The sentences of all parts on `/readyz`, and the grace for which they overlook an absence.
 //!
 //! From which inputs a part is ready differs from part to part, and stays with the part.
 

@@ -251,8 +251,8 @@ mod tests {
             prop_assert_eq!(found.is_some(), wanted);
         }
 
-        /// What the decision is for: in a list that is taken, no client waits for what is not kept, and none
-        /// gets without a login what needs one by another name.
+        /// The purpose of the decision: in a list that is taken, no client waits for what is not kept, and
+        /// none gets without a login what needs one by another name.
         #[test]
         fn a_list_that_is_taken_keeps_its_word_in_every_channel(
             rules in prop::collection::vec(("[a:0]{0,1}", any_pattern(["x", "y"]), any::<(bool, bool)>()), 1..4),

@@ -19,7 +19,7 @@ pub struct Control {
     pub command: Command,
 }
 
-/// What an edge is told to do. An edge that does not know a command gives no answer, so that the publisher
+/// An instruction to an edge. An edge that does not know a command gives no answer, so that the publisher
 /// never takes the command for carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "lowercase")]

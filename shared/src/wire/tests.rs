@@ -104,7 +104,7 @@ fn asks_with_and_without_the_epoch_of_a_place_are_understood() {
     assert_eq!((read.stored[0].c.as_str(), read.stored[0].n), ("a", 7));
 }
 
-/// What a part wrote and read before it knew of history, which is the version before this one.
+/// The formats of a part without history, which is the version before this one.
 #[test]
 fn a_part_of_before_history_and_one_with_it_understand_each_other() {
     #[derive(serde::Serialize, serde::Deserialize)]

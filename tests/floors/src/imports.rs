@@ -1,7 +1,7 @@
 //! The paths of one file that lead to modules of its crate, with its words alone: no types are known.
 //!
-//! Read are `use` lines and paths in code that begin with `crate`, `self`, `super` or the name of a submodule.
-//! A path that begins with an imported name needs no reading, since its import was read.
+//! Read are `use` lines and paths in code that begin with `crate`, `self`, `super` or the name of a
+//! submodule. A path that begins with an imported name needs no reading, since its import was read.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ impl Scope {
     }
 }
 
-/// What was found in a file.
+/// The imports of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     /// Submodules that have a file of their own.

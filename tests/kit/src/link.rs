@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::wait::DEADLINE;
 
-/// What the link lets through.
+/// The directions that the link lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Passage {
     /// Everything.

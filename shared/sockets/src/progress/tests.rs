@@ -1,4 +1,4 @@
-//! What the kernel tells of real sockets.
+//! Answers of the kernel about real sockets.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

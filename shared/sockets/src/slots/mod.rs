@@ -37,7 +37,7 @@ pub const LONG: Duration = Duration::from_secs(1);
 /// How long a connection may be silent before its slot goes to a newcomer: its first byte may be on its way.
 pub const SILENCE: Duration = Duration::from_millis(100);
 
-/// What a connection has done for its slot. The slot with the weakest claim is taken away first, and of equal
+/// The claim of a connection to its slot. The slot with the weakest claim is taken away first, and of equal
 /// claims the oldest slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
@@ -246,7 +246,7 @@ impl Slot {
     /// Moves the slot to the real source of the connection, for example the one that a proxy names.
     ///
     /// # Errors
-    /// That source has as many slots as it may; the slot stays with the old source.
+    /// The source has as many slots as it may; the slot stays with the old source.
     pub fn belongs_to(&self, source: Source, limited: bool) -> Result<(), NoSlot> {
         let mut books = self.slots.books();
         let has = books.sources.get(&source).map_or(0, |share| share.slots);

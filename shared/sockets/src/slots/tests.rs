@@ -180,7 +180,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 type Model = Vec<(Slot, u8, Claim)>;
 
-/// What a newcomer finds; none of the slots is held for long.
+/// The outcome for a newcomer; none of the slots is held for long.
 fn expected(model: &Model, from: u8, most: usize, per_source: usize) -> Option<NoSlot> {
     let has = model.iter().filter(|held| held.1 == from).count();
     let yielding = |of: u8| model.iter().filter(|held| held.1 == of && held.2 != Claim::Firm).count();

@@ -1,4 +1,4 @@
-//! What the parsers of answers take.
+//! Answers that the parsers take.
 
 use super::message::{nanos, parse_headers};
 use super::stream::ClusterAnswer;

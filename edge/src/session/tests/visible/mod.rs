@@ -1,5 +1,5 @@
-//! Who may see what: a session with its socket and its hub, in every order of logins, subscriptions,
-//! messages, replays, reads and farewells, against a model of what its client may be sent.
+//! The rule of who sees which message: a session with its socket and its hub, in every order of logins,
+//! subscriptions, messages, replays, reads and farewells, against a model of what its client may be sent.
 //!
 //! The model reads what the client reads, frame by frame. A message is right if its subscription is open at
 //! that point and the message is the next one of its channel. No message of a channel may come while a login
