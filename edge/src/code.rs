@@ -98,7 +98,7 @@ impl ErrorCode {
         Self::Unavailable,
     ];
 
-    /// Returns number and text, and for the documentation: when the error comes and what to do.
+    /// Returns number and text, and a sentence for the documentation: when the error comes and what to do.
     const fn row(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::NotAuth => (1, "Not Auth", "The channel needs a login: send `auth` first."),

@@ -72,8 +72,8 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// Ops that one session may send a second; as many may come at once.
     pub ops_per_second: u32,
-    /// Handshakes at a time. Beyond it, a new connection takes the slot of the address that has the most, or
-    /// is refused with 503.
+    /// Handshakes at a time. Beyond it, a new connection takes the slot of the address with the most
+    /// handshakes, or is refused with 503.
     pub max_handshakes: usize,
     /// Handshakes at a time from one address (of IPv6: one /64). Beyond it, a connection of that address that
     /// has sent nothing yet is ended; if there is none, the new connection is refused with 429. 0: no limit.

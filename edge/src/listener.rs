@@ -192,9 +192,8 @@ impl Port {
         }
     }
 
-    /// Sends a refusal, without reading the request first; if there are too many refusals even for that,
-    /// sends nothing. With TLS nothing is sent either, since that would cost the very handshake that is
-    /// saved.
+    /// Sends a refusal without reading the request. Sends nothing if too many refusals are under way, or with
+    /// TLS: an answer would need the handshake that the refusal saves.
     fn refuse(&self, stream: TcpStream, address: SocketAddr, too_many: TooMany, slots: &PortSlots) {
         if self.tls.is_some() {
             return self.metrics.refused(too_many.refusal);

@@ -64,7 +64,7 @@ struct Inner {
     bodies: usize,
     /// Set once; from then on nothing is accepted.
     closed: Option<CloseCode>,
-    /// The reason that the close frame gives in place of its code's own.
+    /// The text of the close frame, where it is not the text that belongs to the code.
     reason: CloseReason,
     /// When the session will be closed; none once the session knows.
     farewell: Option<Instant>,

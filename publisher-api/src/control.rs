@@ -103,7 +103,7 @@ impl Control {
                 }
                 Err(Refusal::TooMany { what: "users who may not log in", limit: bans::MAX_BANNED })
             }
-            Err(error @ BanError::NoRoom) => {
+            Err(error @ BanError::NoSpace) => {
                 if let Some(users) = self.complaints.due() {
                     tracing::error!(%error, users, "users can't be kept out");
                 }

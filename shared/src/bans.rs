@@ -2,8 +2,8 @@
 //!
 //! Invariants: a ban that was acknowledged is in the stream, so a reader of the whole stream knows every ban;
 //! of two bans of one user the ban with the higher sequence holds; the list is bounded, and a ban for which
-//! there is no room is refused, never dropped. An ended ban is removed only when the list is full, those that
-//! ended long ago first: the clock of this process may be ahead.
+//! there is no space is refused, never dropped. An ended ban is removed only when the list is full, those
+//! that ended long ago first: the clock of this process may be ahead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub enum BanError {
     Full,
     /// The store of the bus is full.
     #[error("the store is full, and the list of those who may not log in with it; give it room")]
-    NoRoom,
+    NoSpace,
     /// The list can't be reached. The ban may be stored all the same.
     #[error("the list of those who may not log in can't be reached: {0}")]
     Api(#[from] ApiError),
@@ -164,22 +164,22 @@ impl Bans {
 
     async fn try_to_store(&self, uid: &Uid, ban: &Ban, deadline: Instant) -> Result<u64, BanError> {
         let now = (self.clock)();
-        let has_room = self.has_room(now, deadline).await?;
+        let has_space = self.has_space(now, deadline).await?;
         // A ban that lifts another one is removed soon.
-        if ban.until_ms > now && !has_room {
+        if ban.until_ms > now && !has_space {
             return Err(BanError::Full);
         }
         let stored = self.bus.store(subject::deny(uid), HeaderMap::new(), ban.encode(), TRY).await;
         match stored {
             Ok(ack) => Ok(ack.seq),
-            Err(error) if error.is_full() => Err(BanError::NoRoom),
+            Err(error) if error.is_full() => Err(BanError::NoSpace),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Returns whether there is room for one more ban. A full list loses ended bans, those that ended long
-    /// ago first.
-    async fn has_room(&self, now: u64, deadline: Instant) -> Result<bool, ApiError> {
+    /// Returns whether the list has space for one more ban. A full list loses ended bans, those that ended
+    /// long ago first.
+    async fn has_space(&self, now: u64, deadline: Instant) -> Result<bool, ApiError> {
         let mut bans = self.look().await?.bans;
         for then in [now.saturating_sub(SLACK.as_secs() * 1_000), now] {
             if bans < self.most {

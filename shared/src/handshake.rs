@@ -18,7 +18,7 @@ pub enum Fault {
              proxy_http_version 1.1"
     )]
     HttpVersion,
-    /// An ordinary request.
+    /// The request is no upgrade.
     #[error(
         "the headers Connection: Upgrade and Upgrade: websocket are not there; connect with a WebSocket client"
     )]

@@ -81,8 +81,8 @@ impl Cursor {
         self.fetches += 1;
     }
 
-    /// Opens the cursor at `tail`, the channel's last message in the store. True: begin to fetch what came
-    /// since.
+    /// Opens the cursor at `tail`, the channel's last message in the store. True: messages came since, and a
+    /// fetch must begin.
     pub(crate) fn open(&mut self, epoch: Epoch, tail: u64) -> bool {
         if self.epoch == Some(epoch) {
             return self.want(tail);

@@ -148,7 +148,7 @@ impl Hub {
             .is_some_and(|state| state.cursor.epoch() == Some(epoch) && state.cursor.last() >= seq)
     }
 
-    /// Returns what is known here of a stored message. Without an epoch, that of the channel here is meant.
+    /// Returns what is known here of a stored message. `None` for `epoch`: the epoch of the channel here.
     pub(crate) fn seen(&self, channel: &Channel, epoch: Option<Epoch>, seq: u64) -> Seen {
         let channels = self.channels.of(channel.as_str());
         channels.get(channel.as_str()).map_or(Seen::Nobody, |state| state.seen(epoch, seq))
@@ -167,7 +167,7 @@ impl Hub {
         found
     }
 
-    /// Returns the channels whose followers learned no position since `before`.
+    /// Returns the channels for which `wanted` holds and whose followers learned no position since `before`.
     pub(crate) fn quiet(&self, before: Instant, wanted: impl Fn(&Channel) -> bool) -> Vec<Channel> {
         let mut quiet = Vec::new();
         for shard in self.channels.all() {

@@ -1,4 +1,4 @@
-//! One client's socket: the only file that names tungstenite.
+//! One client's socket: the only file that reads and writes frames with tungstenite.
 //!
 //! tungstenite reads what comes: masks, fragments, UTF-8, control frames. This module writes what goes out,
 //! because a message is one buffer that all sessions share, and because tungstenite's own write buffer would

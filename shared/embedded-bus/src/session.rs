@@ -25,7 +25,7 @@ pub(crate) enum Fatal {
     Connect,
     /// CONNECT names a version of the protocol that does not exist.
     ClientProtocol,
-    /// CONNECT asks for 503 answers without headers, which carry them.
+    /// CONNECT asks for 503 answers but not for headers, and the status 503 is a header.
     NoRespondersWithoutHeaders,
     /// HPUB from a client whose CONNECT did not ask for headers.
     HeadersNotSupported,

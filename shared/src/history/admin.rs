@@ -91,7 +91,7 @@ pub async fn raise_generation(bus: &Bus, streams: &[StreamStatus]) -> Result<Vec
 }
 
 /// Deletes the streams `old` with their messages, and creates the empty streams of `config`. Streams whose
-/// names are free are created first: if the bus has no room for them, they are removed again and nothing has
+/// names are free are created first: if the bus has no space for them, they are removed again and nothing has
 /// changed. The placement and the compression of the first old stream hold for all.
 ///
 /// # Errors

@@ -32,8 +32,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The looks in a row at which a stream must be behind.
 const PROOFS: u32 = 4;
 
-/// How long a stream with replicas must be behind. A leader that was cut off leads on for up to 10 s, and for
-/// some more when it finds the others again.
+/// How long a stream with replicas must be behind. A leader without its followers goes on
+/// for up to 10 s as if it led, and for a moment more after it has found them again.
 const STEADY: Duration = Duration::from_secs(20);
 
 /// The finding of the latest look at a stream.

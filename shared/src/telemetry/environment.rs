@@ -40,8 +40,8 @@ impl Protocol {
 const PROTOCOLS: &str = if cfg!(feature = "otlp-grpc") {
     "http/protobuf or grpc"
 } else {
-    "http/protobuf; this program was built without gRPC: take a release or an image, or build with \
-     `cargo build --release --features otlp-grpc`"
+    "http/protobuf, or take a release, an image or a program built with `--features otlp-grpc`: this one \
+     was built without gRPC"
 };
 
 /// The settings of the export.

@@ -257,8 +257,8 @@ impl<'a> Conversation<'a> {
         }));
     }
 
-    /// Stores the messages that were read although nobody waits for the answers, as without history. Each has
-    /// had its deadline since it was read.
+    /// Stores the messages that were read before the socket closed, although nobody waits for their answers.
+    /// The deadline of each message began when it was read.
     async fn store_the_rest(&mut self) {
         while let Some(Settled { channel, outcome, .. }) = self.storing.next().await {
             drop(outcome);

@@ -108,8 +108,8 @@ pub(crate) trait Log: Send + fmt::Debug {
     /// request or age are out of all files in a bounded time.
     fn remove(&mut self, seqs: &[u64], reason: RemovalReason) -> Result<(), StoreError>;
 
-    /// Retains the ids of messages from this sequence on, even if the messages go, and reports them at the
-    /// next opening: the ids are in the duplicate window. `u64::MAX`: none.
+    /// Retains the ids of messages from this sequence on, also of messages that are removed, and reports
+    /// them at the next opening. The duplicate window is made of them. `u64::MAX`: none.
     fn retain_ids_from(&mut self, _seq: u64) {}
 
     /// Checks whether one more message of so many bytes may be appended, as far as that is known. Called

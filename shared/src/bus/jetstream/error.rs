@@ -6,7 +6,7 @@ use crate::bus::RequestError;
 
 /// The stream does not exist.
 pub const STREAM_NOT_FOUND: u64 = 10_059;
-/// Another message came before; see [`EXPECTED_LAST_SUBJECT_SEQUENCE`].
+/// The subject's last message is not the expected one; see [`EXPECTED_LAST_SUBJECT_SEQUENCE`].
 ///
 /// [`EXPECTED_LAST_SUBJECT_SEQUENCE`]: crate::headers::EXPECTED_LAST_SUBJECT_SEQUENCE
 pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
@@ -14,14 +14,14 @@ pub const WRONG_LAST_SEQUENCE: u64 = 10_071;
 const STORE_FAILED: u64 = 10_077;
 /// A message with this id was proposed to the replicas and has not come through yet; it may, or may not.
 pub const ID_IN_PROCESS: u64 = 10_158;
-/// There is no room for the stream.
+/// The account has no resources left for the stream.
 const INSUFFICIENT_RESOURCES: u64 = 10_023;
 /// There is no storage left for the stream.
 const STORAGE_EXCEEDED: u64 = 10_047;
 /// The limits of an account are reached.
 const RESOURCES_EXCEEDED: u64 = 10_002;
-/// The descriptions of [`STORE_FAILED`] where there is no room. Every other failure may pass.
-const NO_ROOM: [&str; 6] = [
+/// The descriptions of [`STORE_FAILED`] where the store is full. Every other failure may pass.
+const FULL: [&str; 6] = [
     "maximum bytes exceeded",
     "maximum messages exceeded",
     "maximum messages per subject exceeded",
@@ -95,14 +95,14 @@ impl PartialEq for Unreadable {
 impl Eq for Unreadable {}
 
 impl ApiError {
-    /// Returns whether the stream has no room: a limit is reached, or the disk is full.
+    /// Returns whether the stream is full: a limit is reached, or the disk is full.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Api {
                 err_code: INSUFFICIENT_RESOURCES | STORAGE_EXCEEDED | RESOURCES_EXCEEDED, ..
             } => true,
             Self::Api { err_code: STORE_FAILED, description, .. } => {
-                NO_ROOM.iter().any(|words| description.contains(words))
+                FULL.iter().any(|words| description.contains(words))
             }
             Self::Api { .. }
             | Self::NoStream
