@@ -165,7 +165,7 @@ fn the_script_compiles_as_the_recipe_does() {
     assert_eq!(recipe.matches("\nFROM scratch\n").count(), 1, "the script looks for this line");
     for both in [
         "--locked",
-        "--package standalone --bin message-center",
+        "--package standalone --features otlp-grpc --bin message-center",
         "=rust-lld",
         "requirements.txt",
         "_STRIP=debuginfo",
