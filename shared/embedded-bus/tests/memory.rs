@@ -100,6 +100,8 @@ enum Kind {
     Ids,
 }
 
+const KINDS: [Kind; 3] = [Kind::Channels, Kind::Messages, Kind::Ids];
+
 /// Fills a bus with one kind. Prints bytes each, real and counted, for [`measured_alone`].
 async fn measure(storage: Storage, kind: Kind) {
     let mut filling = Filling::start(storage).await;
@@ -124,7 +126,7 @@ async fn measure(storage: Storage, kind: Kind) {
 fn measured_alone(storage: &str, kind: Kind) -> (f64, f64) {
     let program = std::env::current_exe().expect("the path of this test");
     let mut command = std::process::Command::new(program);
-    command.args(["--exact", "one_filling", "--ignored", "--nocapture"]);
+    command.args(["--exact", "the_memory_that_is_counted_is_what_is_taken", "--nocapture"]);
     // One arena: how much of several is in use depends on which thread comes first.
     command.env("MALLOC_ARENA_MAX", "1").env(FILLING, format!("{storage} {kind:?}"));
     let output = command.output().expect("this test starts once more");
@@ -135,30 +137,27 @@ fn measured_alone(storage: &str, kind: Kind) -> (f64, f64) {
     (real, counted)
 }
 
-/// The variable that says what [`one_filling`] fills.
+/// Set in the processes that [`measured_alone`] starts: the storage and the kind.
 const FILLING: &str = "MC_TEST_FILLING";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the other test runs this one, in a process for each kind"]
-#[expect(clippy::disallowed_methods, reason = "no configuration: the other test says here what to fill")]
-async fn one_filling() {
-    let Ok(filling) = std::env::var(FILLING) else { return };
-    let kind = match filling.split_once(' ').expect("storage and kind").1 {
-        "Channels" => Kind::Channels,
-        "Messages" => Kind::Messages,
-        _ => Kind::Ids,
-    };
+/// Does in one process what `filling` says.
+async fn fill_alone(filling: &str) {
+    let (storage, kind) = filling.split_once(' ').expect("storage and kind");
+    let kind = KINDS.into_iter().find(|known| format!("{known:?}") == kind).expect("a kind");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("data");
     let disk = DiskConfig { path, sync: SyncMode::Relaxed, max_bytes: 1 << 30 };
-    let storage = if filling.starts_with("disk") { Storage::Disk(disk) } else { Storage::Memory };
-    measure(storage, kind).await;
+    measure(if storage == "disk" { Storage::Disk(disk) } else { Storage::Memory }, kind).await;
 }
 
-#[test]
-fn the_memory_that_is_counted_is_what_is_taken() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "no configuration: this test tells itself what to fill")]
+async fn the_memory_that_is_counted_is_what_is_taken() {
+    if let Ok(filling) = std::env::var(FILLING) {
+        return fill_alone(&filling).await;
+    }
     for storage in ["disk", "memory"] {
-        for kind in [Kind::Channels, Kind::Messages, Kind::Ids] {
+        for kind in KINDS {
             let (real, counted) = measured_alone(storage, kind);
             println!("{storage}, {kind:?}: {real:.0} bytes each, counted as {counted:.0}");
             assert!((0.75..1.25).contains(&(counted / real)), "{storage}, {kind:?}: {counted} for {real}");
