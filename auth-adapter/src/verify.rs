@@ -243,6 +243,8 @@ async fn keep_ready(bus: &Bus, health: &Health, grace: Duration, drain: &Drain) 
         told.send_replace(proof);
     });
     tokio::select! {
+        biased;
+        // First, since this tells the state from which the other one begins.
         () = prove => {}
         () = follow(proof, bus.awake(), health, Grace::new(grace)) => {}
         () = drain.begun() => health.unready(PART, ready::LEAVING),

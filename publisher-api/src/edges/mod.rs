@@ -188,6 +188,8 @@ impl Edges {
             told.send_replace(proof);
         });
         tokio::select! {
+            biased;
+            // First, since this tells the state from which the other one begins.
             () = prove => {}
             () = self.follow(proof, health, Grace::new(grace)) => {}
             () = drain.begun() => {}
@@ -221,7 +223,11 @@ impl Edges {
                 }
                 Proof::Open { .. } => {
                     grace.end();
-                    health.unready(PART, "waiting for the heartbeats of the edges");
+                    // Proved already if only this task was begun anew.
+                    let connects = self.bus.state().borrow().connects;
+                    if self.lock().certain_from(connects).is_none() {
+                        health.unready(PART, "waiting for the heartbeats of the edges");
+                    }
                     None
                 }
                 Proof::Proved { connects } => {

@@ -1,7 +1,7 @@
 //! Reads stored messages, and tells whether any are missing.
 //!
 //! A page is whole if two things hold. The stream's first sequence, asked of the leader after the page was
-//! read, is not beyond the beginning of the page: so no message of the page can have expired. And fewer
+//! read, is not beyond the sequence behind the beginning of the page: so no message of the page can have expired. And fewer
 //! messages of the channel lie behind that beginning than the smallest limit of this epoch: so none of them
 //! can have been pushed out by later ones.
 

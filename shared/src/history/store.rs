@@ -93,8 +93,9 @@ impl History {
         let mut retries = 0;
         let awake = self.inner.bus.awake();
         loop {
-            let seen = self.seen(self.partition(channel));
-            let before = self.epoch(channel).map(|epoch| Position { epoch, seq: seen });
+            // The epoch first: with the sequence seen in an earlier epoch, a new stream looks gone back.
+            let epoch = self.epoch(channel);
+            let before = epoch.map(|epoch| Position { epoch, seq: self.seen(self.partition(channel)) });
             let tried = async {
                 let left = deadline.saturating_duration_since(awake.now());
                 self.inner.bus.connected(left).await?;

@@ -72,6 +72,10 @@ pub async fn keep(bus: &Bus, mut tell: impl FnMut(Proof)) {
             if failed.is_some() {
                 tell(Proof::before(*state.borrow(), failed));
                 sleep(PAUSE).await;
+                if *state.borrow() != view {
+                    // The error was about the connection before.
+                    failed = None;
+                }
                 continue;
             }
             if *state.borrow() != view {
