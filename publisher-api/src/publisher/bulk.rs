@@ -173,7 +173,7 @@ impl<'a> Call<'a> {
                 let outcome = if away {
                     Err(Refusal::Unavailable)
                 } else {
-                    hand_over(pipeline, delivery, store_by, self.counting).await
+                    hand_over(pipeline, delivery, None, self.counting).await
                 };
                 away = matches!(outcome, Err(Refusal::Unavailable));
                 handed_over.push(outcome);
@@ -225,11 +225,11 @@ impl<'a> Call<'a> {
 async fn hand_over(
     pipeline: &Pipeline,
     delivery: Delivery,
-    store_by: Instant,
+    store_by: Option<Instant>,
     counting: Counting,
 ) -> Result<HandedOver, Refusal> {
     let Delivery { message, id } = delivery;
-    let accepted = pipeline.accept(message, id, Some(store_by), Slot::Wave, Span::none());
+    let accepted = pipeline.accept(message, id, store_by, Slot::Wave, Span::none());
     pipeline.hand_over(accepted, counting).await
 }
 
@@ -240,7 +240,7 @@ async fn store(
     counting: Counting,
 ) -> Settled {
     let channel = delivery.message.channel.clone();
-    Settled { index, channel, outcome: hand_over(pipeline, delivery, store_by, counting).await }
+    Settled { index, channel, outcome: hand_over(pipeline, delivery, Some(store_by), counting).await }
 }
 
 /// Refuses a message because a message before it was not stored. `full`: the store was full.

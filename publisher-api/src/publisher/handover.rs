@@ -26,7 +26,6 @@ use crate::error::Refusal;
 use crate::metrics::Metrics;
 use crate::receipts::{Asker, Receipt, Which};
 use crate::shares::Share;
-use crate::spans;
 
 /// Whether a caller is told to how many sessions its message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +115,7 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     /// Accepts a message. `id`: of a message that may have been stored before. `store_by`: until when the
-    /// store may answer, if the channel has history; as a rule, as long as for a call that begins now.
+    /// store may answer; `None`: the channel has no history.
     pub(super) fn accept(
         &self,
         message: Message,
@@ -127,9 +126,8 @@ impl Pipeline {
     ) -> Accepted {
         let began = Instant::now();
         let Message { channel, kind, payload } = message;
-        let has_history = self.rules.has_history(&channel);
         Accepted {
-            store_by: has_history.then(|| store_by.unwrap_or_else(|| self.store.deadline())),
+            store_by,
             channel,
             message: LiveMessage { id: id.unwrap_or_else(|| self.ids.next()), kind, payload },
             began,
@@ -176,11 +174,6 @@ impl Pipeline {
             _slot: slot,
             _gauge: gauge,
         })
-    }
-
-    /// Makes the span of a single message. A message in a wave has none.
-    pub(super) fn span() -> Span {
-        spans::publish()
     }
 }
 

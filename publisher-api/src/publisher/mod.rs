@@ -38,6 +38,7 @@ use crate::keys::Caller;
 use crate::metrics::Metrics;
 use crate::receipts::Asker;
 use crate::shares::{NoShare, Shares};
+use crate::spans;
 pub(crate) use bulk::{Delivery, Sent};
 pub(crate) use handover::{Accepted, Counting, HandedOver};
 pub(crate) use lanes::Lanes;
@@ -136,9 +137,9 @@ impl Publisher {
         message: Message,
         id: Option<MessageId>,
     ) -> Result<Accepted, Refusal> {
-        let span = Pipeline::span();
         let share = self.slots.take(&caller.owner()).map_err(|none| self.no_slot(caller, none))?;
-        Ok(self.pipeline.accept(message, id, None, Slot::Single { _share: share }, span))
+        let store_by = self.has_history(&message.channel).then(|| self.store().deadline());
+        Ok(self.pipeline.accept(message, id, store_by, Slot::Single { _share: share }, spans::publish()))
     }
 
     /// Hands an accepted message over. See [`Pipeline::hand_over`].
