@@ -118,7 +118,7 @@ where
     let telemetry = match telemetry::start(log(&settings), S::SERVICE, &variables) {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("Logs and traces can't start: {error:#}");
+            eprintln!("Logs and traces can't start: {}", one_line(&error));
             return ExitCode::FAILURE;
         }
     };
@@ -135,10 +135,25 @@ where
     match served.and_then(|()| drain.failure().map_or(Ok(()), |failure| Err(failure.into()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            last_word(format!("{error:#}"));
+            last_word(one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes an error and its causes in one line. Most of our errors say their cause themselves, so that a log
+/// line has it; a cause that the line ends with is not said again.
+fn one_line(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|mut line, cause| {
+            if !line.ends_with(&cause) {
+                line = format!("{line}: {cause}");
+            }
+            line
+        })
+        .unwrap_or_default()
 }
 
 /// Reads the configuration again on SIGHUP and when its file changes.
@@ -203,4 +218,22 @@ fn leave_on_signal(drain: &Drain) -> std::io::Result<()> {
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the folder can't be opened: {0}")]
+    struct Folder(#[from] std::io::Error);
+
+    #[test]
+    fn a_cause_that_an_error_says_itself_is_said_once() {
+        let folder = Folder(std::io::Error::other("the disk is gone"));
+        let error = anyhow::Error::new(folder).context("the bus");
+        assert_eq!(one_line(&error), "the bus: the folder can't be opened: the disk is gone");
+        let error = anyhow::anyhow!("refused").context("port 1").context("edge");
+        assert_eq!(one_line(&error), "edge: port 1: refused");
+    }
 }

@@ -72,10 +72,10 @@ pub enum ApiError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unreadable {
     /// The body is not the JSON that is expected.
-    #[error("{0}")]
-    Json(#[source] Arc<serde_json::Error>),
+    #[error(transparent)]
+    Json(Arc<serde_json::Error>),
     /// A header block or a payload is not base64.
-    #[error("{0}")]
+    #[error(transparent)]
     Base64(#[from] base64::DecodeError),
     /// A message comes without this header.
     #[error("a message without {0}")]
