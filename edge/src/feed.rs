@@ -144,8 +144,7 @@ impl Feed {
         let span = spans::delivery(headers, message.payload.len());
         self.metrics.received(message.payload.len());
         let copy = BusCopy { partition, channel, seq, before, message: live.as_ref(), span: &span };
-        let handled = self.copies.on_live(&copy);
-        tracing::trace!(seq, step = ?handled.step, sessions = handled.counts.sessions, "a stored message came");
+        self.copies.on_live(&copy);
     }
 
     fn answer(&self, message: Message) {
