@@ -26,7 +26,7 @@ pub(crate) struct Caller {
     business: Business,
     circuit: Arc<Circuit>,
     /// Slots for simultaneous calls.
-    places: Semaphore,
+    slots: Semaphore,
     deadline: Duration,
     retries: u32,
     budget: Mutex<Budget>,
@@ -47,7 +47,7 @@ impl Caller {
         Self {
             business,
             circuit,
-            places: Semaphore::new(config.max_in_flight),
+            slots: Semaphore::new(config.max_in_flight),
             deadline: config.deadline,
             retries: config.retries,
             budget: Mutex::new(Budget::new()),
@@ -84,7 +84,7 @@ impl Caller {
         let turn = self.awake.now() + self.deadline;
         let slot = tokio::select! {
             biased;
-            slot = self.awake.timeout_at(turn.min(until), self.places.acquire()) => slot,
+            slot = self.awake.timeout_at(turn.min(until), self.slots.acquire()) => slot,
             failure = self.circuit.opened() => return Err(failure),
         };
         if self.awake.now() >= until {

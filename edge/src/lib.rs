@@ -6,19 +6,21 @@
 //! | floor | module | holds |
 //! | --- | --- | --- |
 //! | words | `protocol`, [`code`] | the JSON that clients speak; error and close codes |
-//! | | `frame`, `transport` | the socket: frames in, frames out |
+//! | | `frame` | a message as WebSocket bytes, shared by all sessions |
 //! | | `metrics`, `spans` | what is counted; spans of traces |
 //! | decisions | `session::state`, `balance::plan` | one client's conversation; which sessions move |
 //! | | `ban_list` | the users who are kept out |
 //! | channel | `session_handle`, `outbox` | what others have of a session; what waits for its client |
 //! | | `channel` | one channel: its subscribers, and how far its messages were handled |
-//! | hub | `admission` | the remote address of a connection, and whether it may begin now |
-//! | | `hub`, `node` | the sessions of this edge; what all its tasks share |
+//! | doors | `transport` | the socket: frames in, frames out |
+//! | | `admission` | the remote address of a connection, and whether it may begin now |
+//! | | `authn`, `adapters` | whose token it is; the auth-adapters that are asked |
+//! | | `backlog` | messages from the bus that wait for the feed |
+//! | hub | `hub`, `node` | the sessions of this edge; what all its tasks share |
 //! | recovery | `recovery` | nothing is lost within history: gaps, replays, comparisons with the streams |
-//! | session | `authn`, `adapters` | whose token it is; the auth-adapters that are asked |
-//! | | `session` | the task of one session |
+//! | session | `session` | the task of one session |
 //! | tasks | `upgrade`, `listener`, `config` | a connection, until it is a WebSocket; the settings |
-//! | | `feed`, `backlog` | messages from the bus to sessions, and the counts back; what waits for the feed |
+//! | | `feed` | messages from the bus to sessions, and the counts back |
 //! | | `control`, `ban_reader` | commands of publishers about users; the list of bans on the bus |
 //! | | `balance`, `drain` | moving sessions to edges that have fewer; leaving |
 //! | | `announce`, `ready` | "I live"; whether to get new clients |

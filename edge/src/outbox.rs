@@ -14,8 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
-use crate::code::CloseCode;
-use crate::code::CloseReason;
+use crate::code::{CloseCode, CloseReason};
 use crate::frame::{Frame, SubscriptionId};
 
 /// The capacity that a queue begins with, and the least by which it grows.

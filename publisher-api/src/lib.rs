@@ -151,7 +151,7 @@ async fn apply(live: &mut Live<Config>, keys: &Arc<Keys>, drain: &Drain) {
             let keys = Arc::clone(keys);
             on_a_thread(move || keys.apply(config.keys.clone(), config.keys_file.clone())).await;
         }
-        // They change no more.
+        // The keys change no more.
         std::future::pending::<()>().await;
     };
     tokio::select! { () = follow => {}, () = drain.begun() => {} }

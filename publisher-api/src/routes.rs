@@ -279,3 +279,30 @@ impl Method {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No handler checks a scope, so a wrong word in the table would open a call.
+    #[test]
+    fn each_call_needs_the_scope_that_the_manual_says() {
+        let needs: Vec<String> =
+            table().iter().map(|row| format!("{} {} {:?}", row.method.name(), row.path, row.scope)).collect();
+        assert_eq!(
+            needs,
+            [
+                "POST /v1/mesh/publish Some(Publish)",
+                "GET /ws/v1 Some(Publish)",
+                "POST /v1/publish Some(Publish)",
+                "POST /v1/publish/batch Some(Publish)",
+                "GET /v1/users/{uid}/sessions Some(Read)",
+                "POST /v1/users/sessions Some(Read)",
+                "POST /v1/users/{uid}/disconnect Some(Disconnect)",
+                "GET /v1/channels/{channel}/messages Some(Read)",
+                "DELETE /v1/channels/{channel}/messages Some(Admin)",
+                "GET /openapi.json None",
+            ]
+        );
+    }
+}

@@ -164,7 +164,7 @@ impl Bans {
 
     async fn try_to_store(&self, uid: &Uid, ban: &Ban, deadline: Instant) -> Result<u64, BanError> {
         let now = (self.clock)();
-        let has_space = self.has_space(now, deadline).await?;
+        let has_space = self.make_space(now, deadline).await?;
         // A ban that lifts another one is removed soon.
         if ban.until_ms > now && !has_space {
             return Err(BanError::Full);
@@ -179,7 +179,7 @@ impl Bans {
 
     /// Returns whether the list has space for one more ban. A full list loses ended bans, those that ended
     /// long ago first.
-    async fn has_space(&self, now: u64, deadline: Instant) -> Result<bool, ApiError> {
+    async fn make_space(&self, now: u64, deadline: Instant) -> Result<bool, ApiError> {
         let mut bans = self.look().await?.bans;
         for then in [now.saturating_sub(SLACK.as_secs() * 1_000), now] {
             if bans < self.most {

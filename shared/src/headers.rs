@@ -15,7 +15,8 @@ pub const LAST_SEQUENCE: &str = "Nats-Last-Sequence";
 pub const NUM_PENDING: &str = "Nats-Num-Pending";
 /// The last sequence that an answer to a batch looked at.
 pub const UP_TO_SEQUENCE: &str = "Nats-UpTo-Sequence";
-/// Asks to store a message only if the last one on its subject has this sequence; 0 means none.
+/// Asks to store a message only if the last one on its subject has this sequence; 0 means none. Source: NATS'
+/// ADR-4.
 pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The kind of a live message, if it is not text.
 pub const KIND: &str = "Mc-Kind";

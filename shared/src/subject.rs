@@ -22,7 +22,7 @@ pub const VERIFY: &str = "mc.auth.verify";
 pub const VERIFY_QUEUE: &str = "auth-adapter";
 /// Heartbeats of the auth-adapters, from which an edge knows the adapter of each token; see [`verify_at`].
 pub const VERIFY_HEARTBEAT: &str = "mc.auth.hb";
-/// Asks all auth-adapters for a heartbeat at once, for an edge that has just started.
+/// Asks all auth-adapters for a heartbeat at once, for an edge that has just connected to the bus.
 pub const VERIFY_HELLO: &str = "mc.auth.hello";
 /// Commands to every edge.
 pub const CONTROL_ALL: &str = "mc.ctl.all";

@@ -15,6 +15,8 @@ async fn yes_no_and_no_answer_are_kept_apart() {
     let rig = Rig::start().await;
     assert_eq!(rig.edge.ask("user-1001").await, known("1001"));
     assert_eq!(rig.edge.ask("nobody").await, Verdict::Unknown);
+    rig.business.follow(Script::Says(401, String::new()));
+    assert_eq!(rig.edge.ask("refused by the status").await, Verdict::Unknown);
     rig.business.follow(Script::Says(500, r#"{"uid":1}"#.into()));
     let verdict = rig.edge.ask("user-1002").await;
     assert!(unavailable(&verdict).contains("HTTP status 500"), "{verdict:?}");

@@ -59,6 +59,11 @@ async fn a_refusal_is_no_failure() {
     for token in 0..20 {
         rig.edge.ask(&format!("nobody-{token}")).await;
     }
+    rig.business.follow(Script::Says(401, String::new()));
+    for token in 0..20 {
+        assert_eq!(rig.edge.ask(&format!("no-one-{token}")).await, Verdict::Unknown);
+    }
+    rig.business.follow(Script::Honest);
     assert_eq!(rig.adapter.metric(CLOSED), 1);
     assert_eq!(rig.edge.ask("user-1").await, known("1"));
     rig.end().await;

@@ -131,8 +131,8 @@ impl Cursor {
         self.fetching &= self.fetches != fetch;
     }
 
-    /// Ends a fetch of something that the stream does not have. Live copies that came meanwhile were not
-    /// noted, so tails must be compared.
+    /// Ends a fetch of something that the stream does not have. Live copies that came meanwhile are
+    /// forgotten with it, so tails must be compared.
     pub(crate) fn give_back(&mut self, fetch: u64) {
         if self.fetching && self.fetches == fetch {
             self.wanted = self.last;

@@ -24,7 +24,7 @@ pub(crate) enum NotWhole {
     Expired,
     /// More messages came after the position than are stored of a channel.
     TooFar,
-    /// Messages after the position were erased on a publisher's command.
+    /// Messages after the position were erased at the request of a back end.
     Erased,
     /// Messages after the position were held back for an expired login, until the client subscribed anew.
     HeldBack,

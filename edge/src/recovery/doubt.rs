@@ -79,7 +79,8 @@ impl Recovery {
                 // The cursors here are opened anew as soon as the epoch is another one.
                 Ok(false) => self.history.seems_back(epoch, partition),
                 Err(error) => {
-                    // Restart the went-back timer: the evidence was interrupted.
+                    // The evidence is interrupted. If the stream went back, that must last anew from the
+                    // next time the leader says so.
                     self.history.stands(epoch, partition);
                     self.metrics.read_errors.inc();
                     tracing::debug!(partition, %error, "the stream can't be asked what it has yet");

@@ -101,7 +101,7 @@ struct Session<S> {
     pending_reloads: Vec<PendingReload>,
     /// Replays in progress; the first is read next.
     replays: Vec<Replay>,
-    /// Whether stored messages go before those in the outbox, so that neither wait for ever.
+    /// Whether stored messages go before those in the outbox, so that neither waits for ever.
     stored_first: bool,
     /// How long the process had not run in all, when this was last taken into account.
     asleep: Duration,

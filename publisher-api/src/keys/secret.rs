@@ -35,7 +35,7 @@ impl SecretHash {
     /// Reads `sha256:<64 hexadecimal digits>`.
     ///
     /// # Errors
-    /// The text is neither a secret nor a hash. It is not repeated, for the text may be a secret that got
+    /// The text is no such hash. It is not repeated, for the text may be a secret that got
     /// here by mistake.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const FAULT: &str = "must be \"sha256:\" and 64 hexadecimal digits, as `message-center key new` prints it; \

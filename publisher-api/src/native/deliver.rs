@@ -20,8 +20,8 @@ pub(super) struct Done {
     pub(super) duplicate: bool,
 }
 
-/// Returns the edges whose sessions were counted, and whether the counts are complete. Both are `None` if no
-/// edge was asked.
+/// Returns the edges whose sessions were counted, and whether the counts are complete. Both are `None` if the
+/// call wanted no counts.
 pub(super) fn edges_answer(receipts: &[Receipt], counting: Counting) -> (Option<EdgesAnswer>, Option<bool>) {
     if counting == Counting::Unwanted {
         return (None, None);

@@ -86,8 +86,8 @@ pub struct StreamsConfig {
     /// Bytes of messages and requests that may wait for the streams, at least 1. One message of each
     /// connection may exceed the limit.
     pub max_queued_bytes: usize,
-    /// Bytes of memory for messages, subjects and message ids, by estimate, above 0. Payloads count if they
-    /// are stored in memory. At the limit further messages are refused until some have gone.
+    /// Bytes of memory for messages, subjects and message ids, by estimate, above 0. Messages themselves
+    /// count too if they are stored in memory. At the limit further messages are refused until some have gone.
     pub max_memory: u64,
     /// Streams that may use reserved space: small ones whose messages must not be refused, e.g. the list of
     /// bans. Reserved are a sixteenth of [`DiskConfig::max_bytes`], and a sixteenth of `max_memory` on top of

@@ -100,8 +100,8 @@ impl Batch {
         add(&self.stats.counters().messages_out, std::mem::take(&mut self.delivered));
     }
 
-    /// Does the same on a thread of the process itself. It is held back the same way, but never waits for the
-    /// streams.
+    /// Settles the batch on a thread of the process itself. The thread is held back as a connection is, but
+    /// never waits for the streams.
     pub(crate) fn settle_blocking(&mut self) {
         self.wake();
         if self.debt >= HOLD_AFTER {

@@ -48,7 +48,7 @@ pub(crate) struct Expectations<'a> {
     pub(crate) expected_stream: Option<&'a [u8]>,
     pub(crate) expected_last: Option<&'a [u8]>,
     pub(crate) expected_last_in_subject: Option<&'a [u8]>,
-    pub(crate) expected_subject: Option<&'a [u8]>,
+    pub(crate) expected_last_subject: Option<&'a [u8]>,
     pub(crate) expected_last_id: Option<&'a [u8]>,
     pub(crate) rollup: Option<&'a [u8]>,
     pub(crate) ttl: bool,
@@ -68,7 +68,7 @@ impl<'a> Expectations<'a> {
                 b"Expected-Stream" => &mut expectations.expected_stream,
                 b"Expected-Last-Sequence" => &mut expectations.expected_last,
                 b"Expected-Last-Subject-Sequence" => &mut expectations.expected_last_in_subject,
-                b"Expected-Last-Subject-Sequence-Subject" => &mut expectations.expected_subject,
+                b"Expected-Last-Subject-Sequence-Subject" => &mut expectations.expected_last_subject,
                 b"Expected-Last-Msg-Id" => &mut expectations.expected_last_id,
                 b"Rollup" => &mut expectations.rollup,
                 b"TTL" => {

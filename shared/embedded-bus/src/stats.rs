@@ -90,7 +90,7 @@ pub struct StoreSnapshot {
 /// Memory of the streams at the last tick, less than a second ago, by estimate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemorySnapshot {
-    /// Bytes for messages, subjects and message ids. Payloads count if they are stored in memory.
+    /// Bytes for messages, subjects and message ids. Messages themselves count too if they are in memory.
     pub bytes: u64,
     /// Limit of `bytes`.
     pub max_bytes: u64,

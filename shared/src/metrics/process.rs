@@ -88,7 +88,7 @@ fn read(path: &str) -> Option<String> {
 struct Stat {
     cpu_seconds: f64,
     threads: f64,
-    /// Ticks since the start of the machine.
+    /// When the process started, in seconds since the start of the machine.
     start_seconds: f64,
     virtual_bytes: f64,
 }

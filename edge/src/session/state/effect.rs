@@ -19,8 +19,8 @@ pub(crate) enum Effect {
     Error(ErrorCode, Cow<'static, str>),
     /// Check the token and take the session in under its user; then [`super::State::on_verified`].
     Verify { token: Secret },
-    /// Deliver this channel from now on; then [`super::State::on_subscribed`]. `has_history`: stored messages
-    /// count too.
+    /// Deliver this channel from now on; then [`super::State::on_subscribed`]. `has_history`: the
+    /// channel has history, so its cursor is opened first.
     Watch { channel: Channel, has_history: bool },
     /// Deliver this channel no longer.
     Unwatch { channel: Channel, rest: Rest },

@@ -2,8 +2,6 @@
 
 pub(crate) mod client;
 
-pub(crate) use test_kit::wait::{becomes_true as eventually, soon};
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,8 +24,22 @@ use shared::wire::{
 };
 use test_kit::metrics;
 
-/// The deadline of every wait, however busy the machine is.
+/// The deadline of every wait, however busy the machine is. Below the 30 s after which an edge gives up a
+/// replay or a look at the tails, so that no such fallback passes for the way under test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for `future` until [`PATIENCE`].
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain: {what}"),
+    }
+}
+
+/// Waits until `condition` holds, until [`PATIENCE`].
+pub(crate) async fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    soon(what, test_kit::wait::becomes_true(what, condition)).await;
+}
 
 /// An edge and everything that it talks to.
 pub(crate) struct World {

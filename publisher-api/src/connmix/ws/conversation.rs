@@ -113,7 +113,8 @@ impl<'a> Conversation<'a> {
         Ended { end, by, close_by, frames }
     }
 
-    /// Answers the calls that were read, and returns why the socket ends.
+    /// Answers the calls that were read, tells the caller by a close frame why the socket ends, and returns
+    /// the reason.
     async fn finish(&mut self, end: End) -> End {
         let Some((code, reason)) = end.close() else {
             self.store_the_rest().await;
@@ -212,7 +213,13 @@ impl<'a> Conversation<'a> {
             Ok(accepted) => publisher.hand_over(accepted, Counting::Wanted).instrument(span).await,
             Err(refusal) => Err(refusal),
         };
-        self.on_outcome(outcome, echo.map(ToOwned::to_owned)).await
+        match outcome {
+            Ok(handed_over) => {
+                self.count(handed_over, echo.map(ToOwned::to_owned));
+                Ok(())
+            }
+            Err(refusal) => self.answer_refusal(refusal, echo).await,
+        }
     }
 
     /// Sends a message to the store.
@@ -257,8 +264,8 @@ impl<'a> Conversation<'a> {
         }));
     }
 
-    /// Stores the messages that were read before the socket closed, although nobody waits for their answers.
-    /// The deadline of each message began when it was read.
+    /// Stores the messages that were read before the socket closed, although nobody waits for their answers:
+    /// messages without history are sent then, too. The deadline of each message began when it was read.
     async fn store_the_rest(&mut self) {
         while let Some(Settled { channel, outcome, .. }) = self.storing.next().await {
             drop(outcome);

@@ -135,11 +135,11 @@ async fn read<R: AsyncRead + Unpin>(
             () = &mut cancelled => return if bus.stop.is_cancelled() { End::Shutdown } else { End::Cut },
             () = &mut timer => {
                 let late = Instant::now().saturating_duration_since(timer.deadline()) > LATE;
-                let next = match on_timer(session, late, &mut active) {
-                    Ok(()) if late => LATE,
-                    Ok(()) => config.ping_interval,
-                    Err(fatal) => return End::Fatal(fatal),
-                };
+                // The process did not run. Input that came meanwhile is read before the client is judged.
+                if !late && let Err(fatal) = on_timer(session, &mut active) {
+                    return End::Fatal(fatal);
+                }
+                let next = if late { LATE } else { config.ping_interval };
                 timer.as_mut().reset(Instant::now() + next);
                 continue;
             }
@@ -164,11 +164,7 @@ async fn read<R: AsyncRead + Unpin>(
 }
 
 /// Judges the client when its timer has run out. `active` says whether input came since the last time.
-fn on_timer(session: &mut Session, late: bool, active: &mut bool) -> Result<(), Fatal> {
-    if late {
-        // The process did not run. Input that came meanwhile is read before the client is judged.
-        return Ok(());
-    }
+fn on_timer(session: &mut Session, active: &mut bool) -> Result<(), Fatal> {
     if !session.is_admitted() {
         return Err(Fatal::AuthenticationTimeout);
     }

@@ -72,8 +72,8 @@ impl Reclaimable {
 #[derive(Debug)]
 pub(crate) enum Replayed<'a> {
     /// A message that was stored. It may be gone, or follow again as present. Reported in the order of
-    /// sequences for as long as its bytes were not overwritten. The duplicate window needs it: an id counts
-    /// whatever became of its message.
+    /// sequences, for as long as its record or its id is in a file. The duplicate window needs it: an id
+    /// counts whatever became of its message.
     Stored(&'a Record),
     /// A message that is present, in the order of sequences.
     Present(Record),

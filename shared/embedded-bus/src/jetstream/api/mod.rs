@@ -46,7 +46,8 @@ pub(crate) enum Endpoint {
 /// The type of the answer to a request that pauses a consumer.
 const PAUSE: &str = "consumer_pause_response";
 
-/// The subjects of all requests. The token for the first wildcard is the name of the stream.
+/// The subjects of all requests. The first token that a wildcard stands for is the name of the
+/// stream.
 pub(crate) const ENDPOINTS: [(&str, Endpoint); 21] = [
     ("$JS.API.INFO", Endpoint::Account),
     ("$JS.API.STREAM.CREATE.*", Endpoint::Create),

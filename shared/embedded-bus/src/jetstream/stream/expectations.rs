@@ -56,12 +56,12 @@ impl Stream {
             std::str::from_utf8(expected).ok().and_then(|text| text.parse().ok()) != Some(last)
         };
         if let Some(expected) = expectations.expected_last_in_subject {
-            let of = expectations.expected_subject.unwrap_or(subject);
+            let of = expectations.expected_last_subject.unwrap_or(subject);
             let last = self.state.last_of(Filter::of(of)).unwrap_or(0);
             if wrong(expected, last) {
                 return Err(ApiError::wrong_last_sequence(last));
             }
-        } else if expectations.expected_subject.is_some() {
+        } else if expectations.expected_last_subject.is_some() {
             return Err(ApiError::sequence_missing());
         }
         let last = self.state.last_seq();

@@ -12,7 +12,7 @@ use crate::storage::StoreError;
 pub(super) const LOCK: &str = "lock";
 const FORMAT: &str = "format";
 const VERSION: &str = "message-center bus data, format 2\n";
-/// The previous format. A folder of it is written on in the new one.
+/// The previous format. A folder of it is read, and written on in the new format.
 const BEFORE: &str = "message-center bus data, format 1\n";
 
 /// Takes the folder. It is made if it is missing, for this user alone, because it holds messages to people.

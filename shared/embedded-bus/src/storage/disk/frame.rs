@@ -192,7 +192,7 @@ fn u64_at(data: &[u8], at: usize) -> Option<u64> {
 /// The first bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// The position of the segment in the log.
+    /// Segments are read in the order of their numbers, which may have gaps.
     pub(super) number: u32,
     /// The highest sequence of all segments before.
     pub(super) last_seq: u64,

@@ -106,12 +106,13 @@ impl Store for DiskStore {
                 }
                 Err(error) => return Err(self.shared.error(&path, error)),
             };
-            let OnDisk { name, created, config } = serde_json::from_slice(&data).map_err(|source| StoreError::Settings {
-                    what: format!("{} can't be read", path.display()),
-                    source,
-                    advice: ". Restore the data folder from a backup, or move the folder of this stream away and \
-                             start with an empty one",
-                })?;
+            let settings = serde_json::from_slice::<OnDisk>(&data).map_err(|source| StoreError::Settings {
+                what: format!("{} can't be read", path.display()),
+                source,
+                advice: ". Restore the data folder from a backup, or move the folder of this stream away and \
+                         start with an empty one",
+            });
+            let OnDisk { name, created, config } = settings?;
             saved.push(StoredStream { name, config: config.to_string().into(), created });
         }
         Ok(saved)
@@ -172,7 +173,7 @@ impl Store for DiskStore {
 
 impl DiskStore {
     /// Checks a folder without settings. It belongs to a stream that was being created or deleted, of which
-    /// nobody was replayed. If it holds messages and was not deleted, the settings are lost.
+    /// no client was told. If it holds messages and was not deleted, the settings are lost.
     fn check_unnamed(&self, folder: &std::path::Path) -> Result<(), StoreError> {
         let names = self.files().list(folder).map_err(|error| self.shared.error(folder, error))?;
         let is_used = |name: &String| {

@@ -273,7 +273,7 @@ impl DiskLog {
         let file = if number == self.active {
             &self.file
         } else {
-            if self.readers.len() > MOST_READERS {
+            if self.readers.len() >= MOST_READERS {
                 self.readers.clear();
             }
             if !self.readers.contains_key(&number) {

@@ -29,7 +29,7 @@ impl Log for DiskLog {
             self.reserved = record.seq + BLOCK;
             frame::put_reserve(&mut self.pending, salt, witness, self.reserved);
             if self.shared.sync == SyncMode::Relaxed {
-                // This record must be on the disk before anybody hears of a sequence in its block.
+                // Only the reserve has to be on the disk before anybody hears of a sequence in its block.
                 self.grow(before);
                 self.sync()?;
                 return self.append(record);
