@@ -21,7 +21,7 @@ use shared::part::proof::{self, Proof};
 use shared::part::ready::{self, Grace};
 use shared::subject;
 use shared::trace::{self, TraceContext};
-use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
+use shared::wire::{Envelope as _, Login, VERSION, Verdict, VerifyReply, VerifyRequest};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tracing::field::Empty;
@@ -196,7 +196,7 @@ impl VerifyResponder {
                 match left.map(|left| u64::try_from(left).unwrap_or(u64::MAX)) {
                     // The login expires in this very millisecond.
                     Some(0) => Verdict::Unknown,
-                    expires_in_ms => Verdict::Known { uid: uid.to_string(), expires_in_ms },
+                    expires_in_ms => Verdict::Known(Login { expires_in_ms, ..Login::of(uid.to_string()) }),
                 }
             }
             Err(failure) if *failure == Failure::Stale && self.bus.awake().now() >= until => return None,
@@ -206,7 +206,7 @@ impl VerifyResponder {
 
     async fn answer(&self, reply: Subject, verdict: Verdict) {
         let label = match verdict {
-            Verdict::Known { .. } => "known",
+            Verdict::Known(_) => "known",
             Verdict::Unknown => "unknown",
             Verdict::Unavailable { .. } => "unavailable",
         };

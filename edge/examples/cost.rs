@@ -33,7 +33,7 @@ use shared::ids::{Channel, MessageIds};
 use shared::part::Host;
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
-use shared::wire::{Ask, Envelope as _, Kind, LiveMessage, Verdict, VerifyReply, VerifyRequest};
+use shared::wire::{Ask, Envelope as _, Kind, LiveMessage, Login, Verdict, VerifyReply, VerifyRequest};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -214,7 +214,7 @@ async fn serve_tokens(bus: &Bus, rest: &Drain) -> anyhow::Result<()> {
                 else {
                     continue;
                 };
-                let verdict = Verdict::Known { uid: request.token, expires_in_ms: None };
+                let verdict = Verdict::Known(Login::of(request.token));
                 let answer = VerifyReply { v: 1, verdict }.encode();
                 if let Err(error) = bus.publish(reply, None, None, answer).await {
                     eprintln!("a login is not answered: {error}");

@@ -22,7 +22,7 @@ use shared::ids::Uid;
 use shared::log_throttle::LogThrottle;
 use shared::subject;
 use shared::trace;
-use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
+use shared::wire::{Envelope as _, Login, VERSION, Verdict, VerifyReply, VerifyRequest};
 use sockets::Source;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
@@ -155,7 +155,9 @@ impl Authn {
             let left = until.saturating_duration_since(awake.now());
             let patience_ms = u64::try_from(left.as_millis()).ok();
             let (token_text, from) = (token.to_owned(), Some(from.to_string()));
-            let request = VerifyRequest { v: VERSION, token: token_text, patience_ms, from }.encode();
+            let request =
+                VerifyRequest { v: VERSION, token: token_text, patience_ms, from, newer_than_ms: None };
+            let request = request.encode();
             self.asked.inc();
             let Some(adapter) = self.adapters.choose(token) else {
                 let headers = trace::bus_headers();
@@ -245,7 +247,7 @@ fn read(reply: &[u8], complaints: &LogThrottle) -> Owner {
         }
     };
     match verdict {
-        Verdict::Known { uid, expires_in_ms } => match Uid::parse(&uid) {
+        Verdict::Known(Login { uid, expires_in_ms, .. }) => match Uid::parse(&uid) {
             Ok(uid) => Owner::Known { uid, expires_in: expires_in_ms.map(Duration::from_millis) },
             Err(error) => {
                 if let Some(answers) = complaints.due() {

@@ -34,6 +34,9 @@ pub enum NameError {
     /// A uid that is no uid: zero, a fraction, a boolean, null, a list or an object.
     #[error("a uid is an integer from 1 to 2^64-1 or a string of 1 to 128 bytes other than \"0\"")]
     NotUid,
+    /// A group that is no group: a fraction, a boolean, null, a list or an object.
+    #[error("a group is an integer or a string of 1 to 128 bytes")]
+    NotGroup,
 }
 
 /// The id of a user, as the business system gives it. The number `1001` and the text `"1001"` are the same
@@ -83,6 +86,56 @@ impl Uid {
     }
 
     /// Returns the uid as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The most groups of one user.
+pub const MAX_GROUPS: usize = 64;
+
+/// A group of users, as the business system names it: 1 to 128 bytes without control characters. The number
+/// `7` and the text `"7"` are the same group.
+///
+/// ```
+/// use shared::ids::Group;
+///
+/// assert_eq!(Group::from_json(&serde_json::json!(7)), Group::parse("7"));
+/// assert!(Group::parse("").is_err());
+/// assert!(Group::from_json(&serde_json::json!(["vip"])).is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Group(Arc<str>);
+
+impl Group {
+    /// Reads a group from text: 1 to 128 bytes, no control characters.
+    ///
+    /// # Errors
+    /// The rule that the text breaks.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_placeholder(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Reads a group as business systems write it: a JSON integer or string.
+    ///
+    /// # Errors
+    /// [`NameError::NotGroup`] for fractions and every other JSON type, or the rule that the text breaks.
+    pub fn from_json(value: &serde_json::Value) -> Result<Self, NameError> {
+        match value {
+            serde_json::Value::Number(number) if number.is_i64() || number.is_u64() => {
+                Ok(Self(number.to_string().into()))
+            }
+            serde_json::Value::String(text) => Self::parse(text),
+            serde_json::Value::Number(_)
+            | serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => Err(NameError::NotGroup),
+        }
+    }
+
+    /// Returns the group as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -275,7 +328,7 @@ macro_rules! text_like {
         }
     )*};
 }
-text_like!(Uid, Channel, NodeId);
+text_like!(Uid, Group, Channel, NodeId);
 
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -288,6 +341,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn a_group_is_an_integer_or_a_short_text() {
+        for (value, text) in [(json!(7), "7"), (json!(0), "0"), (json!(-3), "-3"), (json!("a b"), "a b")] {
+            assert_eq!(Group::from_json(&value).unwrap().as_str(), text);
+        }
+        for no in [json!(null), json!(true), json!(1.5), json!(["vip"]), json!({"name": "vip"})] {
+            assert_eq!(Group::from_json(&no), Err(NameError::NotGroup), "{no}");
+        }
+        assert!(Group::parse(&"x".repeat(128)).is_ok());
+        for no in ["", "a\nb", &"x".repeat(129)] {
+            assert!(Group::parse(no).is_err(), "{no:?}");
+        }
+    }
 
     #[test]
     fn a_uid_is_an_integer_or_a_string_and_both_spellings_are_one_user() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use auth_adapter::BodyFormat;
 use serde_json::{Value, json};
 use shared::config::Secret;
-use shared::wire::Verdict;
+use shared::wire::{Login, Verdict};
 use tokio::time::Instant;
 
 use crate::support::{PATIENCE, Rig, Script, known, unavailable};
@@ -23,10 +23,10 @@ async fn yes_no_and_no_answer_are_kept_apart() {
 
     rig.business.say(&json!({ "uid": 7, "expires_in": 3600 }));
     match rig.edge.ask("limited").await {
-        Verdict::Known { uid, expires_in_ms: Some(left) } => {
+        Verdict::Known(Login { uid, expires_in_ms: Some(left), .. }) => {
             assert!(uid == "7" && (3_500_000..=3_600_000).contains(&left), "{uid} {left}");
         }
-        other @ (Verdict::Known { .. } | Verdict::Unknown | Verdict::Unavailable { .. }) => {
+        other @ (Verdict::Known(_) | Verdict::Unknown | Verdict::Unavailable { .. }) => {
             panic!("a login that expires was expected: {other:?}")
         }
     }

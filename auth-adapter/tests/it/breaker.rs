@@ -127,7 +127,7 @@ async fn while_it_finds_out_only_the_probes_are_asked() {
     .await;
     rig.business.open();
     for verdict in soon("the probes are answered", asked.collect::<Vec<_>>()).await {
-        assert!(matches!(verdict, Verdict::Known { .. }), "{verdict:?}");
+        assert!(matches!(verdict, Verdict::Known(_)), "{verdict:?}");
     }
     assert_eq!((rig.business.call_count(), rig.business.most_in_flight()), (before + 3, 3));
     assert_eq!(rig.adapter.metric(CLOSED), 1);

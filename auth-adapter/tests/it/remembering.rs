@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shared::wire::Verdict;
+use shared::wire::{Login, Verdict};
 use tokio::time::Instant;
 
 use crate::support::{Rig, Script, eventually, known};
@@ -55,8 +55,8 @@ async fn a_remembered_login_has_only_the_rest_of_its_life() {
     rig.business.say(&json!({ "uid": 5, "expires_in": 1.0 }));
     let (began, mut last) = (Instant::now(), 1_000);
     let answers_once = async || match rig.edge.ask("limited").await {
-        Verdict::Known { expires_in_ms: Some(left), .. } => Some(left),
-        Verdict::Known { expires_in_ms: None, .. } => panic!("the login expires"),
+        Verdict::Known(Login { expires_in_ms: Some(left), .. }) => Some(left),
+        Verdict::Known(Login { expires_in_ms: None, .. }) => panic!("the login expires"),
         Verdict::Unknown | Verdict::Unavailable { .. } => None,
     };
     assert!(answers_once().await.is_some_and(|left| left <= last));

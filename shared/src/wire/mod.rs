@@ -13,7 +13,7 @@ pub use ask::{Answer, Ask, Counts, StoredRef};
 pub use control::{Ban, Command, Control, ControlAnswer, MAX_SINCE, StoredAt, UserAnswer};
 pub use heartbeat::{EdgeState, Heartbeat, HeartbeatAck};
 pub use message::{Kind, LiveMessage};
-pub use verify::{AUTH_HEARTBEAT, AuthHeartbeat, AuthState, Verdict, VerifyReply, VerifyRequest};
+pub use verify::{AUTH_HEARTBEAT, AuthHeartbeat, AuthState, Login, Verdict, VerifyReply, VerifyRequest};
 
 /// The version of envelopes that this build writes.
 pub const VERSION: u32 = 1;

@@ -36,19 +36,25 @@ fn each_envelope_has_the_shape_of_version_1() {
     let users = vec![UserAnswer { sessions: 2, since: vec![5, 7], denied: true }, UserAnswer::default()];
     let answer = ControlAnswer { v: 1, edge: "e1".into(), users };
     insta::assert_snapshot!(text(&answer), @r#"{"v":1,"edge":"e1","users":[{"n":2,"since":[5,7],"denied":true},{"n":0}]}"#);
-    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: None, from: None }), @r#"{"v":1,"token":"t"}"#);
+    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: None, from: None, newer_than_ms: None }), @r#"{"v":1,"token":"t"}"#);
     let from = Some("192.0.2.7".to_owned());
-    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: Some(5), from }), @r#"{"v":1,"token":"t","patience_ms":5,"from":"192.0.2.7"}"#);
+    insta::assert_snapshot!(text(&VerifyRequest { v: 1, token: "t".into(), patience_ms: Some(5), from, newer_than_ms: Some(7) }), @r#"{"v":1,"token":"t","patience_ms":5,"from":"192.0.2.7","newer_than_ms":7}"#);
     let speaks = AuthHeartbeat { v: 1, adapter: "a1".into(), state: AuthState::Able };
     insta::assert_snapshot!(text(&speaks), @r#"{"v":1,"adapter":"a1","state":"able"}"#);
     for (verdict, shape) in [
         (
-            Verdict::Known { uid: "1001".into(), expires_in_ms: Some(5) },
+            Verdict::Known(Login { expires_in_ms: Some(5), ..Login::of("1001") }),
             r#"{"v":1,"verdict":"known","uid":"1001","expires_in_ms":5}"#,
         ),
+        (Verdict::Known(Login::of("1001")), r#"{"v":1,"verdict":"known","uid":"1001"}"#),
         (
-            Verdict::Known { uid: "1001".into(), expires_in_ms: None },
-            r#"{"v":1,"verdict":"known","uid":"1001"}"#,
+            Verdict::Known(Login {
+                groups: vec!["vip".into(), "7".into()],
+                issued_at_ms: Some(9),
+                token_id: Some("0a".into()),
+                ..Login::of("bob")
+            }),
+            r#"{"v":1,"verdict":"known","uid":"bob","groups":["vip","7"],"issued_at_ms":9,"token_id":"0a"}"#,
         ),
         (Verdict::Unknown, r#"{"v":1,"verdict":"unknown"}"#),
         (
@@ -176,6 +182,12 @@ fn a_live_message_that_is_not_one_is_refused() {
 
 #[test]
 fn a_token_is_not_in_debug_output() {
-    let request = VerifyRequest { v: 1, token: "very-secret".into(), patience_ms: None, from: None };
+    let request = VerifyRequest {
+        v: 1,
+        token: "very-secret".into(),
+        patience_ms: None,
+        from: None,
+        newer_than_ms: None,
+    };
     assert!(!format!("{request:?}").contains("very-secret"));
 }

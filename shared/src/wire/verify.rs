@@ -23,6 +23,10 @@ pub struct VerifyRequest {
     /// adapter tells failures of one device from failures of all. `None`: the edge does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
+    /// Unix time in milliseconds: an answer that the business system gave earlier does not count. `None`: any
+    /// remembered answer counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newer_than_ms: Option<u64>,
 }
 
 impl fmt::Debug for VerifyRequest {
@@ -32,6 +36,7 @@ impl fmt::Debug for VerifyRequest {
             .field("token", &"***")
             .field("patience_ms", &self.patience_ms)
             .field("from", &self.from)
+            .field("newer_than_ms", &self.newer_than_ms)
             .finish()
     }
 }
@@ -51,21 +56,44 @@ pub struct VerifyReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
 pub enum Verdict {
-    /// The token belongs to this user.
-    Known {
-        /// The user, checked again by the edge with [`crate::ids::Uid::parse`].
-        uid: String,
-        /// Milliseconds from now until the login expires. `None`: never.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        expires_in_ms: Option<u64>,
-    },
-    /// The token is refused by the business system.
+    /// The token belongs to a user.
+    Known(Login),
+    /// The token is refused by the business system, or is no valid JWT.
     Unknown,
     /// The business system could not be asked, or gave no usable answer.
     Unavailable {
         /// The reason, for logs; never shown to a client.
         reason: String,
     },
+}
+
+/// What a good token says about its user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The user, checked again by the edge with [`crate::ids::Uid::parse`].
+    pub uid: String,
+    /// Milliseconds from now until the login expires. `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_ms: Option<u64>,
+    /// The groups of the user, at most [`crate::ids::MAX_GROUPS`], checked again by the edge with
+    /// [`crate::ids::Group::parse`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// When the token was issued, in Unix milliseconds: `iat` of a JWT, by the issuer's clock, or else the
+    /// moment at which the business system was asked. `None`: a JWT without `iat`, or an adapter of the
+    /// version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at_ms: Option<u64>,
+    /// The fingerprint of the id of a JWT (`jti`), by which the token can be revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+}
+
+impl Login {
+    /// Returns the login of a user that never expires and has no groups.
+    pub fn of(uid: impl Into<String>) -> Self {
+        Self { uid: uid.into(), ..Self::default() }
+    }
 }
 
 /// The heartbeat of an auth-adapter, sent every [`AUTH_HEARTBEAT`], when an edge asks, and when the state

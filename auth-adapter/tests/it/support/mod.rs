@@ -9,7 +9,7 @@ use shared::drain::Drain;
 use shared::health::Health;
 use shared::part::Host;
 use shared::subject;
-use shared::wire::{Envelope as _, VERSION, Verdict, VerifyReply, VerifyRequest};
+use shared::wire::{Envelope as _, Login, VERSION, Verdict, VerifyReply, VerifyRequest};
 use test_kit::metrics;
 
 pub(crate) use test_kit::bus::TestBus;
@@ -106,7 +106,9 @@ fn question(token: &str, patience: Duration) -> Vec<u8> {
 
 fn question_from(from: Option<&str>, token: &str, patience: Duration) -> Vec<u8> {
     let (patience_ms, from) = (u64::try_from(patience.as_millis()).ok(), from.map(str::to_owned));
-    VerifyRequest { v: VERSION, token: token.into(), patience_ms, from }.encode().to_vec()
+    VerifyRequest { v: VERSION, token: token.into(), patience_ms, from, newer_than_ms: None }
+        .encode()
+        .to_vec()
 }
 
 /// A bus, a business system, an adapter and an edge, all ready.
@@ -151,12 +153,12 @@ impl Rig {
 }
 
 pub(crate) fn known(uid: &str) -> Verdict {
-    Verdict::Known { uid: uid.into(), expires_in_ms: None }
+    Verdict::Known(Login::of(uid))
 }
 
 pub(crate) fn unavailable(verdict: &Verdict) -> &str {
     match verdict {
         Verdict::Unavailable { reason } => reason,
-        Verdict::Known { .. } | Verdict::Unknown => panic!("unavailable was expected: {verdict:?}"),
+        Verdict::Known(_) | Verdict::Unknown => panic!("unavailable was expected: {verdict:?}"),
     }
 }

@@ -20,7 +20,7 @@ use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::subject;
 use shared::wire::{
     Answer, Ask, Command, Control, ControlAnswer, EdgeState, Envelope as _, Heartbeat, HeartbeatAck, Kind,
-    LiveMessage, Verdict, VerifyReply, VerifyRequest,
+    LiveMessage, Login, Verdict, VerifyReply, VerifyRequest,
 };
 use test_kit::metrics;
 
@@ -138,8 +138,8 @@ fn spawn(rest: &Drain, work: impl Future<Output = ()> + Send + 'static) {
 
 fn answer(token: &str) -> Option<Bytes> {
     let verdict = match token.split_once('-') {
-        Some(("user", uid)) => Verdict::Known { uid: uid.to_owned(), expires_in_ms: None },
-        Some(("short", uid)) => Verdict::Known { uid: uid.to_owned(), expires_in_ms: Some(100) },
+        Some(("user", uid)) => Verdict::Known(Login::of(uid)),
+        Some(("short", uid)) => Verdict::Known(Login { expires_in_ms: Some(100), ..Login::of(uid) }),
         Some(("away", why)) => Verdict::Unavailable { reason: why.to_owned() },
         Some(("rubbish", text)) => return Some(text.to_owned().into()),
         Some(("silent", _)) => return None,
