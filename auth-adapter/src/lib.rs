@@ -24,6 +24,7 @@ mod metrics;
 mod retry;
 mod verify;
 
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -45,26 +46,29 @@ impl AuthAdapter {
     ///
     /// # Errors
     /// The URL or a header can't be used.
-    pub async fn start(config: Config, host: Host<'_>) -> anyhow::Result<Self> {
-        let Host { bus, health, registry, drain } = host;
-        bus.register(registry, PART);
-        let metrics = Arc::new(metrics::Metrics::register(registry));
-        let business = business::Business::new(&config).context("auth_adapter")?;
-        let circuit = Arc::new(circuit::Circuit::new(config.breaker.policy(), Arc::clone(&metrics)));
-        let caller = caller::Caller::new(
-            &config,
-            business,
-            Arc::clone(&circuit),
-            Arc::clone(&metrics),
-            bus.awake().clone(),
-        );
-        let memory = memory::Memory::new(&config, caller, Arc::clone(&metrics))?;
-        health.unready(PART, ready::STARTING);
-        let breaker = Arc::downgrade(&circuit);
-        drain.on_panic(move || breaker.upgrade()?.is_poisoned().then_some("the breaker"));
-        let announcer = announce::Announcer::new(bus.clone(), circuit, Arc::clone(&metrics));
-        verify::start(&config, memory, announcer, bus, health, metrics, &drain);
-        Ok(Self {})
+    pub fn start(config: Config, host: Host<'_>) -> BoxFuture<'_, anyhow::Result<Self>> {
+        // Boxed, so that only this crate compiles the code that it starts.
+        Box::pin(async move {
+            let Host { bus, health, registry, drain } = host;
+            bus.register(registry, PART);
+            let metrics = Arc::new(metrics::Metrics::register(registry));
+            let business = business::Business::new(&config).context("auth_adapter")?;
+            let circuit = Arc::new(circuit::Circuit::new(config.breaker.policy(), Arc::clone(&metrics)));
+            let caller = caller::Caller::new(
+                &config,
+                business,
+                Arc::clone(&circuit),
+                Arc::clone(&metrics),
+                bus.awake().clone(),
+            );
+            let memory = memory::Memory::new(&config, caller, Arc::clone(&metrics))?;
+            health.unready(PART, ready::STARTING);
+            let breaker = Arc::downgrade(&circuit);
+            drain.on_panic(move || breaker.upgrade()?.is_poisoned().then_some("the breaker"));
+            let announcer = announce::Announcer::new(bus.clone(), circuit, Arc::clone(&metrics));
+            verify::start(&config, memory, announcer, bus, health, metrics, &drain);
+            Ok(Self {})
+        })
     }
 }
 
@@ -72,15 +76,18 @@ impl AuthAdapter {
 ///
 /// # Errors
 /// A port is taken, or the bus can't be used.
-pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
-    let settings = live.get();
-    let config = settings.auth_adapter.clone();
-    let apart = Apart { part: PART, admin: ("auth_adapter.admin", config.admin), bus: &settings.bus };
-    let leave = Leave { grace: config.grace, early: "left before every token was checked" };
-    part::run_apart(apart, &live, drain, leave, async |host| {
-        AuthAdapter::start(config, host).await.map(drop)
+pub fn run(live: Live<Settings>, drain: Drain) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed, so that only this crate compiles the code that it starts.
+    Box::pin(async move {
+        let settings = live.get();
+        let config = settings.auth_adapter.clone();
+        let apart = Apart { part: PART, admin: ("auth_adapter.admin", config.admin), bus: &settings.bus };
+        let leave = Leave { grace: config.grace, early: "left before every token was checked" };
+        part::run_apart(apart, &live, drain, leave, async |host| {
+            AuthAdapter::start(config, host).await.map(drop)
+        })
+        .await?;
+        tracing::info!("auth-adapter has left");
+        Ok(())
     })
-    .await?;
-    tracing::info!("auth-adapter has left");
-    Ok(())
 }

@@ -58,6 +58,7 @@ mod spans;
 mod transport;
 mod upgrade;
 
+use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -131,9 +132,27 @@ impl Edge {
         history: &HistoryConfig,
         host: Host<'_>,
     ) -> anyhow::Result<Self> {
+        Self::boxed(config.into(), rules, history, host).await
+    }
+
+    /// Boxes the start, so that only this crate compiles the code that it starts.
+    fn boxed<'a>(
+        live: Live<Config>,
+        rules: Arc<Rules>,
+        history: &'a HistoryConfig,
+        host: Host<'a>,
+    ) -> BoxFuture<'a, anyhow::Result<Self>> {
+        Box::pin(Self::start_with(live, rules, history, host))
+    }
+
+    async fn start_with(
+        live: Live<Config>,
+        rules: Arc<Rules>,
+        history: &HistoryConfig,
+        host: Host<'_>,
+    ) -> anyhow::Result<Self> {
         let Host { bus, health, registry, drain } = host;
         health.unready(PART, STARTING);
-        let live: Live<Config> = config.into();
         let config = live.get();
         let tls = live.project(&drain, |config| config.tls.clone());
         let tls = Acceptor::new(PART, &tls, "mc_edge", registry, &drain).context("edge.tls")?;
@@ -294,18 +313,21 @@ fn port(
 ///
 /// # Errors
 /// A port is taken, or the bus can't be used.
-pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
-    let settings = live.get();
-    let config = &settings.edge;
-    let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
-    let apart = Apart { part: PART, admin: ("edge.admin", config.admin), bus: &settings.bus };
-    let grace = config.drain_window + LEAVING_GRACE;
-    let leave = Leave { grace, early: "left before everything was finished" };
-    part::run_apart(apart, &live, drain, leave, async |host| {
-        let config = live.project(&host.drain, |settings| settings.edge.clone());
-        Edge::start(config, rules, &settings.history, host).await.map(drop)
+pub fn run(live: Live<Settings>, drain: Drain) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed, so that only this crate compiles the code that it starts.
+    Box::pin(async move {
+        let settings = live.get();
+        let config = &settings.edge;
+        let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
+        let apart = Apart { part: PART, admin: ("edge.admin", config.admin), bus: &settings.bus };
+        let grace = config.drain_window + LEAVING_GRACE;
+        let leave = Leave { grace, early: "left before everything was finished" };
+        part::run_apart(apart, &live, drain, leave, async |host| {
+            let config = live.project(&host.drain, |settings| settings.edge.clone());
+            Edge::start(config, rules, &settings.history, host).await.map(drop)
+        })
+        .await?;
+        tracing::info!("the edge has left");
+        Ok(())
     })
-    .await?;
-    tracing::info!("the edge has left");
-    Ok(())
 }

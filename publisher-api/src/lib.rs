@@ -51,6 +51,7 @@ mod serve;
 mod shares;
 mod spans;
 
+use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,9 +106,27 @@ impl PublisherApi {
         history: &HistoryConfig,
         host: Host<'_>,
     ) -> anyhow::Result<Self> {
+        Self::boxed(config.into(), rules, history, host).await
+    }
+
+    /// Boxes the start, so that only this crate compiles the code that it starts.
+    fn boxed<'a>(
+        live: Live<Config>,
+        rules: &'a Rules,
+        history: &'a HistoryConfig,
+        host: Host<'a>,
+    ) -> BoxFuture<'a, anyhow::Result<Self>> {
+        Box::pin(Self::start_with(live, rules, history, host))
+    }
+
+    async fn start_with(
+        live: Live<Config>,
+        rules: &Rules,
+        history: &HistoryConfig,
+        host: Host<'_>,
+    ) -> anyhow::Result<Self> {
         let Host { bus, health, registry, drain } = host;
         health.unready(PART, STARTING);
-        let live: Live<Config> = config.into();
         let config = live.get();
         let tls = live.project(&drain, |config| config.tls.clone());
         let tls = Acceptor::new(PART, &tls, "mc_publisher", registry, &drain).context("publisher_api.tls")?;
@@ -261,17 +280,20 @@ fn serve(
 ///
 /// # Errors
 /// A port is taken, or the bus can't be used.
-pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
-    let settings = live.get();
-    let config = &settings.publisher_api;
-    let rules = Rules::compile(&settings.channels).context("channels")?;
-    let apart = Apart { part: PART, admin: ("publisher_api.admin", config.admin), bus: &settings.bus };
-    let leave = Leave { grace: config.grace, early: "left before everything was finished" };
-    part::run_apart(apart, &live, drain, leave, async |host| {
-        let config = live.project(&host.drain, |settings| settings.publisher_api.clone());
-        PublisherApi::start(config, &rules, &settings.history, host).await.map(drop)
+pub fn run(live: Live<Settings>, drain: Drain) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed, so that only this crate compiles the code that it starts.
+    Box::pin(async move {
+        let settings = live.get();
+        let config = &settings.publisher_api;
+        let rules = Rules::compile(&settings.channels).context("channels")?;
+        let apart = Apart { part: PART, admin: ("publisher_api.admin", config.admin), bus: &settings.bus };
+        let leave = Leave { grace: config.grace, early: "left before everything was finished" };
+        part::run_apart(apart, &live, drain, leave, async |host| {
+            let config = live.project(&host.drain, |settings| settings.publisher_api.clone());
+            PublisherApi::start(config, &rules, &settings.history, host).await.map(drop)
+        })
+        .await?;
+        tracing::info!("publisher-api has left");
+        Ok(())
     })
-    .await?;
-    tracing::info!("publisher-api has left");
-    Ok(())
 }

@@ -10,6 +10,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -48,39 +49,42 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// Runs the tool, or one of its client processes.
-pub async fn run(args: Args) -> ExitCode {
-    if args.worker {
-        return match tokio::task::spawn_blocking(worker::run).await {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => failed(&format!("a client process: {error:#}"), FAULTS),
-            Err(error) => failed(&format!("a client process: {error}"), FAULTS),
-        };
-    }
-    let interrupted = CancellationToken::new();
-    let measured = tokio::select! {
-        measured = measure(&args, &interrupted) => measured,
-        abandoned = second_signal(&interrupted) => match abandoned {
-            Ok(()) => Err(Failure::Stopped),
-            Err(error) => Err(Failure::Tool(error)),
-        },
-    };
-    match measured {
-        Ok(Measured { report, server_gone }) => {
-            if let Err(error) = print(&report, args.json.as_deref()) {
-                return failed(&format!("the report can't be written: {error:#}"), FAULTS);
-            }
-            match (server_gone, report.faults.is_empty()) {
-                (true, _) => ExitCode::from(UNAVAILABLE),
-                (false, true) => ExitCode::SUCCESS,
-                (false, false) => ExitCode::from(FAULTS),
-            }
+pub fn run(args: Args) -> Pin<Box<dyn Future<Output = ExitCode> + Send>> {
+    // Boxed, so that only this crate compiles the code that it starts.
+    Box::pin(async move {
+        if args.worker {
+            return match tokio::task::spawn_blocking(worker::run).await {
+                Ok(Ok(())) => ExitCode::SUCCESS,
+                Ok(Err(error)) => failed(&format!("a client process: {error:#}"), FAULTS),
+                Err(error) => failed(&format!("a client process: {error}"), FAULTS),
+            };
         }
-        Err(Failure::Usage(why)) => failed(&why, USAGE),
-        Err(Failure::Unavailable(why)) => failed(&why, UNAVAILABLE),
-        Err(Failure::Refused(why)) => failed(&why, FAULTS),
-        Err(Failure::Stopped) => failed("stopped before there was anything to report", STOPPED),
-        Err(Failure::Tool(error)) => failed(&format!("{error:#}"), FAULTS),
-    }
+        let interrupted = CancellationToken::new();
+        let measured = tokio::select! {
+            measured = measure(&args, &interrupted) => measured,
+            abandoned = second_signal(&interrupted) => match abandoned {
+                Ok(()) => Err(Failure::Stopped),
+                Err(error) => Err(Failure::Tool(error)),
+            },
+        };
+        match measured {
+            Ok(Measured { report, server_gone }) => {
+                if let Err(error) = print(&report, args.json.as_deref()) {
+                    return failed(&format!("the report can't be written: {error:#}"), FAULTS);
+                }
+                match (server_gone, report.faults.is_empty()) {
+                    (true, _) => ExitCode::from(UNAVAILABLE),
+                    (false, true) => ExitCode::SUCCESS,
+                    (false, false) => ExitCode::from(FAULTS),
+                }
+            }
+            Err(Failure::Usage(why)) => failed(&why, USAGE),
+            Err(Failure::Unavailable(why)) => failed(&why, UNAVAILABLE),
+            Err(Failure::Refused(why)) => failed(&why, FAULTS),
+            Err(Failure::Stopped) => failed("stopped before there was anything to report", STOPPED),
+            Err(Failure::Tool(error)) => failed(&format!("{error:#}"), FAULTS),
+        }
+    })
 }
 
 fn failed(why: &str, code: u8) -> ExitCode {

@@ -1,5 +1,6 @@
 //! `message-center bus`: the embedded bus alone, for parts in other processes.
 
+use futures_util::future::BoxFuture;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -58,16 +59,19 @@ impl config::Settings for Settings {
 ///
 /// # Errors
 /// Fails if a port is taken.
-pub async fn run(live: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
-    let settings = live.get();
-    let apart = Apart { part: PART, admin: ("bus.admin", settings.bus.admin), bus: &settings.bus };
-    let frame = Frame::open(apart, &live, &drain).await?;
-    let health = frame.health().clone();
-    let drains = frame.serve();
-    drain.begun().await;
-    health.unready(PART, ready::LEAVING);
-    drains.bus.finish(BUS_GRACE).await;
-    drains.admin.finish(ADMIN_GRACE).await;
-    tracing::info!("the bus has left");
-    Ok(())
+pub fn run(live: Live<Settings>, drain: Drain) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed, so that only this crate compiles the code that it starts.
+    Box::pin(async move {
+        let settings = live.get();
+        let apart = Apart { part: PART, admin: ("bus.admin", settings.bus.admin), bus: &settings.bus };
+        let frame = Frame::open(apart, &live, &drain).await?;
+        let health = frame.health().clone();
+        let drains = frame.serve();
+        drain.begun().await;
+        health.unready(PART, ready::LEAVING);
+        drains.bus.finish(BUS_GRACE).await;
+        drains.admin.finish(ADMIN_GRACE).await;
+        tracing::info!("the bus has left");
+        Ok(())
+    })
 }

@@ -22,6 +22,7 @@ pub mod probe;
 pub mod selftest;
 mod settings;
 
+use futures_util::future::BoxFuture;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -256,21 +257,24 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
 ///
 /// # Errors
 /// See [`Standalone::start`].
-pub async fn run(settings: Live<Settings>, drain: Drain) -> anyhow::Result<()> {
-    // Boxed: the future of the start is large, and no longer needed once everything runs.
-    let standalone = Box::pin(Standalone::start(settings, &drain)).await?;
-    tokio::select! {
-        () = standalone.health.wait_ready() => {
-            // A closed standard output is no reason to stop: nobody reads there.
-            let _ = std::io::stdout().write_all(banner::text(&standalone).as_bytes());
+pub fn run(settings: Live<Settings>, drain: Drain) -> BoxFuture<'static, anyhow::Result<()>> {
+    // Boxed, so that only this crate compiles the code that it starts.
+    Box::pin(async move {
+        // Boxed: the future of the start is large, and no longer needed once everything runs.
+        let standalone = Box::pin(Standalone::start(settings, &drain)).await?;
+        tokio::select! {
+            () = standalone.health.wait_ready() => {
+                // A closed standard output is no reason to stop: nobody reads there.
+                let _ = std::io::stdout().write_all(banner::text(&standalone).as_bytes());
+            }
+            () = drain.begun() => {}
         }
-        () = drain.begun() => {}
-    }
-    drain.begun().await;
-    let unfinished = standalone.leave().await;
-    if unfinished > 0 {
-        tracing::warn!(unfinished, "left before everything was finished");
-    }
-    tracing::info!("message center has left");
-    Ok(())
+        drain.begun().await;
+        let unfinished = standalone.leave().await;
+        if unfinished > 0 {
+            tracing::warn!(unfinished, "left before everything was finished");
+        }
+        tracing::info!("message center has left");
+        Ok(())
+    })
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,44 +86,53 @@ impl EmbeddedBus {
     /// # Errors
     /// Fails if a panic left the bus unable to go on. The bus then ends in the same way, before it was told
     /// to.
-    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServeError> {
-        let Self { listener, address, bus, streams } = self;
-        // Takes effect only if this future is dropped.
-        let _ends = (bus.stop.clone().drop_guard(), bus.flush.clone().drop_guard());
-        tracing::info!(%address, "bus listens");
-        let streams_ended = streams.as_ref().map(StreamWorker::ended).unwrap_or_default();
-        let served = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => Ok(()),
-            () = bus.broken.cancelled() => Err(ServeError::Subscriptions),
-            () = streams_ended.cancelled() => Err(ServeError::Streams),
-            never = accept(&listener, &bus) => match never {},
-        };
-        drop(listener);
-        bus.readers.close();
-        bus.tasks.close();
-        bus.leaving.cancel();
-        if timeout(bus.config.lame_duck, bus.readers.wait()).await.is_err() && !bus.config.lame_duck.is_zero()
-        {
-            tracing::info!(tasks = bus.tasks.len(), "connections of the bus did not leave by themselves");
-        }
-        bus.stop.cancel();
-        if timeout(STOP_READING, bus.readers.wait()).await.is_err() {
-            tracing::warn!("a connection was still publishing when the bus ended");
-        }
-        // No client publishes any more, so all queued messages are stored and acknowledged before the
-        // connections are flushed.
-        if let Some(streams) = streams
-            && timeout(STOP_STORING, streams.end()).await.is_err()
-        {
-            tracing::error!("the streams did not end in time; what was not acknowledged may not be stored");
-        }
-        bus.flush.cancel();
-        if timeout(STOP_WRITING, bus.tasks.wait()).await.is_err() {
-            tracing::error!(tasks = bus.tasks.len(), "connections of the bus did not end in time");
-        }
-        tracing::info!(%address, "bus ended");
-        served
+    pub fn serve(
+        self,
+        shutdown: CancellationToken,
+    ) -> Pin<Box<dyn Future<Output = Result<(), ServeError>> + Send>> {
+        // Boxed, so that only this crate compiles the code that it starts.
+        Box::pin(async move {
+            let Self { listener, address, bus, streams } = self;
+            // Takes effect only if this future is dropped.
+            let _ends = (bus.stop.clone().drop_guard(), bus.flush.clone().drop_guard());
+            tracing::info!(%address, "bus listens");
+            let streams_ended = streams.as_ref().map(StreamWorker::ended).unwrap_or_default();
+            let served = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => Ok(()),
+                () = bus.broken.cancelled() => Err(ServeError::Subscriptions),
+                () = streams_ended.cancelled() => Err(ServeError::Streams),
+                never = accept(&listener, &bus) => match never {},
+            };
+            drop(listener);
+            bus.readers.close();
+            bus.tasks.close();
+            bus.leaving.cancel();
+            if timeout(bus.config.lame_duck, bus.readers.wait()).await.is_err()
+                && !bus.config.lame_duck.is_zero()
+            {
+                tracing::info!(tasks = bus.tasks.len(), "connections of the bus did not leave by themselves");
+            }
+            bus.stop.cancel();
+            if timeout(STOP_READING, bus.readers.wait()).await.is_err() {
+                tracing::warn!("a connection was still publishing when the bus ended");
+            }
+            // No client publishes any more, so all queued messages are stored and acknowledged before the
+            // connections are flushed.
+            if let Some(streams) = streams
+                && timeout(STOP_STORING, streams.end()).await.is_err()
+            {
+                tracing::error!(
+                    "the streams did not end in time; what was not acknowledged may not be stored"
+                );
+            }
+            bus.flush.cancel();
+            if timeout(STOP_WRITING, bus.tasks.wait()).await.is_err() {
+                tracing::error!(tasks = bus.tasks.len(), "connections of the bus did not end in time");
+            }
+            tracing::info!(%address, "bus ended");
+            served
+        })
     }
 
     /// Returns a function that makes the stream worker panic, for a test of the consequences. It does nothing

@@ -10,6 +10,7 @@ pub mod jetstream;
 mod metrics;
 mod store;
 
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -84,28 +85,35 @@ impl Bus {
     ///
     /// # Errors
     /// The address or the credentials can't be used at all.
-    pub async fn connect(server: &BusServer, part: &'static str, drain: &Drain) -> Result<Self, BusError> {
-        let (changes, state) = watch::channel(BusState::default());
-        let metrics = ClientMetrics::default();
-        let (counted, leaving) = (metrics.clone(), drain.token());
-        let urls = server.urls.join(",");
-        let options = server
-            .options()
-            .name(format!("message-center {part}"))
-            .retry_on_initial_connect()
-            .subscription_capacity(SUBSCRIPTION_CAPACITY)
-            .connection_timeout(Duration::from_secs(5))
-            .ping_interval(PING_INTERVAL)
-            .reconnect_delay_callback(reconnect_delay)
-            .event_callback(move |event| {
-                note(&changes, &counted, (part, leaving.is_cancelled()), &event);
-                std::future::ready(())
-            });
-        tracing::info!(part, bus = urls, "connecting to the bus");
-        let client = options.connect(server.urls.as_slice()).await.map_err(BusError::Connect)?;
-        let inbox = Inbox::open(&client, drain).await?;
-        let (node, closed, awake) = (NodeId::random(), server.closed, Awake::start(drain));
-        Ok(Self { inner: Arc::new(Inner { client, state, inbox, node, metrics, closed, awake }) })
+    pub fn connect<'a>(
+        server: &'a BusServer,
+        part: &'static str,
+        drain: &'a Drain,
+    ) -> BoxFuture<'a, Result<Self, BusError>> {
+        // Boxed, so that only this crate compiles the client of the bus.
+        Box::pin(async move {
+            let (changes, state) = watch::channel(BusState::default());
+            let metrics = ClientMetrics::default();
+            let (counted, leaving) = (metrics.clone(), drain.token());
+            let urls = server.urls.join(",");
+            let options = server
+                .options()
+                .name(format!("message-center {part}"))
+                .retry_on_initial_connect()
+                .subscription_capacity(SUBSCRIPTION_CAPACITY)
+                .connection_timeout(Duration::from_secs(5))
+                .ping_interval(PING_INTERVAL)
+                .reconnect_delay_callback(reconnect_delay)
+                .event_callback(move |event| {
+                    note(&changes, &counted, (part, leaving.is_cancelled()), &event);
+                    std::future::ready(())
+                });
+            tracing::info!(part, bus = urls, "connecting to the bus");
+            let client = options.connect(server.urls.as_slice()).await.map_err(BusError::Connect)?;
+            let inbox = Inbox::open(&client, drain).await?;
+            let (node, closed, awake) = (NodeId::random(), server.closed, Awake::start(drain));
+            Ok(Self { inner: Arc::new(Inner { client, state, inbox, node, metrics, closed, awake }) })
+        })
     }
 
     /// Registers the metrics of this connection for its part.
@@ -292,20 +300,23 @@ impl Bus {
 ///
 /// # Errors
 /// The port is taken, or the configuration can't be used.
-pub async fn provide(config: &BusConfig, drain: &Drain) -> Result<BusServer, BusError> {
-    let Some(embedded) = config.embedded() else { return Ok(config.server()) };
-    let credentials = embedded.credentials.clone();
-    let server = EmbeddedBus::bind(embedded).await?;
-    let (address, stats) = (server.local_addr(), server.stats());
-    let leaving = drain.token();
-    drain.on_kill("bus-streams", server.streams_panic());
-    drain.spawn_vital("bus-server", async move {
-        if let Err(error) = server.serve(leaving).await {
-            tracing::error!(%error, "the embedded bus has ended");
-        }
-    });
-    tracing::info!(%address, private = config.listen.is_empty(), "the embedded bus listens");
-    Ok(BusServer::embedded(address, credentials, stats))
+pub fn provide<'a>(config: &'a BusConfig, drain: &'a Drain) -> BoxFuture<'a, Result<BusServer, BusError>> {
+    // Boxed, so that only this crate compiles the server.
+    Box::pin(async move {
+        let Some(embedded) = config.embedded() else { return Ok(config.server()) };
+        let credentials = embedded.credentials.clone();
+        let server = EmbeddedBus::bind(embedded).await?;
+        let (address, stats) = (server.local_addr(), server.stats());
+        let leaving = drain.token();
+        drain.on_kill("bus-streams", server.streams_panic());
+        drain.spawn_vital("bus-server", async move {
+            if let Err(error) = server.serve(leaving).await {
+                tracing::error!(%error, "the embedded bus has ended");
+            }
+        });
+        tracing::info!(%address, private = config.listen.is_empty(), "the embedded bus listens");
+        Ok(BusServer::embedded(address, credentials, stats))
+    })
 }
 
 /// Provides the bus of a part in a process of its own: warns if no other part can reach the bus.

@@ -8,6 +8,7 @@ mod alive;
 mod partitions;
 mod show;
 
+use futures_util::future::BoxFuture;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -110,18 +111,23 @@ impl config::Settings for Settings {
 }
 
 /// Runs the command.
-pub async fn run(command: Command) -> ExitCode {
-    match command {
-        Command::Status(Status { location }) => location.run(status).await,
-        Command::NewGeneration(NewGeneration { location, yes }) => {
-            location.run(async move |settings, bus, _| new_generation(&settings, &bus, yes).await).await
+pub fn run(command: Command) -> BoxFuture<'static, ExitCode> {
+    // Boxed, so that only this crate compiles the code that it starts.
+    Box::pin(async move {
+        match command {
+            Command::Status(Status { location }) => location.run(status).await,
+            Command::NewGeneration(NewGeneration { location, yes }) => {
+                location.run(async move |settings, bus, _| new_generation(&settings, &bus, yes).await).await
+            }
+            Command::Erase(Erase { location, channel, yes }) => {
+                location
+                    .run(async move |settings, bus, drain| {
+                        erase(&settings, &bus, &drain, &channel, yes).await
+                    })
+                    .await
+            }
         }
-        Command::Erase(Erase { location, channel, yes }) => {
-            location
-                .run(async move |settings, bus, drain| erase(&settings, &bus, &drain, &channel, yes).await)
-                .await
-        }
-    }
+    })
 }
 
 impl BusLocation {

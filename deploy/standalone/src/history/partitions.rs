@@ -1,6 +1,7 @@
 //! `message-center partitions <n>`: divides the history into another number of streams, and deletes every
 //! message in it.
 
+use futures_util::future::BoxFuture;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
@@ -30,11 +31,14 @@ pub struct Partitions {
 
 impl Partitions {
     /// Runs the command.
-    pub async fn run(self) -> ExitCode {
-        let Self { partitions, location, yes, force } = self;
-        location
-            .run(async move |settings, bus, _| divide(&settings, &bus, partitions, yes, force).await)
-            .await
+    pub fn run(self) -> BoxFuture<'static, ExitCode> {
+        // Boxed, so that only this crate compiles the code that it starts.
+        Box::pin(async move {
+            let Self { partitions, location, yes, force } = self;
+            location
+                .run(async move |settings, bus, _| divide(&settings, &bus, partitions, yes, force).await)
+                .await
+        })
     }
 }
 
