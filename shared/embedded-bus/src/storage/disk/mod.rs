@@ -61,6 +61,8 @@ impl DiskStore {
         let lock = folder::take(&config.path)?;
         let shared =
             Shared::new(Box::new(SystemFiles), &config.path, config.sync, config.max_bytes, Some(lock));
+        // Without a first look the reserve would come with the first tick, and others may fill the disk before.
+        shared.look_at_disk();
         Self::with(shared, log::segment_bytes(config.max_bytes))
     }
 

@@ -233,8 +233,9 @@ impl Shared {
         }
     }
 
-    /// Looks up the free space of the disk. Returns whether there is enough.
-    fn look_at_disk(&self) -> bool {
+    /// Looks up the free space of the disk, and restores the reserve if there is enough. Returns whether there
+    /// is.
+    pub(super) fn look_at_disk(&self) -> bool {
         self.since_look.store(0, Ordering::Relaxed);
         // If the system can't say, a write will find out.
         let free = self.files.free(&self.folder).unwrap_or(u64::MAX);
