@@ -1,6 +1,6 @@
 //! Sends the heartbeats of this adapter, by which all edges ask the same adapter about the same token.
 //!
-//! A heartbeat is sent every second, at once when an edge asks for one, and when the breaker turns. The last
+//! A heartbeat is sent every second, at once when an edge asks for one, when the breaker turns, and when a key set came. The last
 //! heartbeat, before the adapter takes no more questions, makes the edges ask another adapter.
 
 use std::sync::Arc;
@@ -15,7 +15,16 @@ use shared::wire::{AUTH_HEARTBEAT, AuthHeartbeat, AuthState, Envelope as _, VERS
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::circuit::Circuit;
+use crate::jwt::Ability;
 use crate::metrics::Metrics;
+
+/// Waits until the keys may have changed, or for ever if they can't go missing.
+async fn changed(keys: &mut Option<Ability>) {
+    match keys {
+        Some(keys) => keys.changed().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// Sends the heartbeats of one adapter.
 #[derive(Debug)]
@@ -23,12 +32,14 @@ pub(crate) struct Announcer {
     bus: Bus,
     node: NodeId,
     circuit: Arc<Circuit>,
+    /// Whether there are keys for JWTs. `None`: they can't go missing.
+    keys: Option<Ability>,
     metrics: Arc<Metrics>,
 }
 
 impl Announcer {
-    pub(crate) fn new(bus: Bus, circuit: Arc<Circuit>, metrics: Arc<Metrics>) -> Self {
-        Self { bus, node: NodeId::random(), circuit, metrics }
+    pub(crate) fn new(bus: Bus, circuit: Arc<Circuit>, keys: Option<Ability>, metrics: Arc<Metrics>) -> Self {
+        Self { bus, node: NodeId::random(), circuit, keys, metrics }
     }
 
     /// Returns the subject of questions to this adapter alone.
@@ -47,6 +58,7 @@ impl Announcer {
     /// Sends heartbeats until the drain begins. Call it after subscribing to questions.
     pub(crate) async fn speak(&self, hellos: &mut Subscriber, drain: &Drain) {
         let (mut bus, mut phases) = (self.bus.state(), self.circuit.phases());
+        let mut keys = self.keys.clone();
         let mut beat = interval(AUTH_HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -55,9 +67,11 @@ impl Announcer {
                 Some(_) = hellos.next() => {}
                 Ok(()) = phases.changed() => {}
                 Ok(()) = bus.changed() => {}
+                () = changed(&mut keys) => {}
                 () = drain.begun() => return self.say(AuthState::Bye).await,
             }
-            let state = if self.circuit.is_able() { AuthState::Able } else { AuthState::Unable };
+            let has_keys = self.keys.as_ref().is_none_or(Ability::is_able);
+            let state = if has_keys && self.circuit.is_able() { AuthState::Able } else { AuthState::Unable };
             self.say(state).await;
         }
     }

@@ -8,16 +8,24 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems, Secret, Span};
+use shared::login::LoginConfig;
 
 use crate::breaker::Policy;
+use crate::jwt::{JwtConfig, Mode};
 
 /// Settings of one auth-adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Config {
+    /// Who says whose token a token is: `url` (your business system at `url`), `jwt` (the token itself, checked
+    /// by `[auth_adapter.jwt]`; your business system is not asked), or `jwt-then-url` (whatever has not the
+    /// form of a JWT goes to `url`). See docs/jwt.md.
+    pub mode: Mode,
+    /// How JWTs are checked.
+    pub jwt: JwtConfig,
     /// Where your business system checks tokens, e.g. `http://127.0.0.1:8000/websocket_auth` (`--auth-url`).
-    /// Empty: demo mode, which only `message-center run` has.
+    /// Empty in mode `url`: demo mode, which only `message-center run` has.
     pub url: String,
     /// Where `/livez`, `/readyz` and `/metrics` are when auth-adapter is a process of its own.
     pub admin: SocketAddr,
@@ -179,6 +187,8 @@ pub enum BodyFormat {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            mode: Mode::Url,
+            jwt: JwtConfig::default(),
             url: String::new(),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 6797)),
             body: BodyFormat::Json,
@@ -192,7 +202,7 @@ impl Default for Config {
             breaker: BreakerConfig::default(),
             max_in_flight: 256,
             max_waiting: 4_096,
-            max_token: ByteSize(4 << 10),
+            max_token: ByteSize(16 << 10),
             remember_yes: Duration::from_secs(30),
             remember_no: Duration::from_secs(5),
             max_remembered: 65_536,
@@ -205,7 +215,14 @@ impl Default for Config {
 impl Config {
     /// Adds what is wrong with these values.
     pub fn validate(&self, problems: &mut Problems) {
-        self.validate_url(problems);
+        if self.mode.asks_url() {
+            self.validate_url(problems);
+        } else {
+            problems.check(self.url.is_empty(), "auth_adapter.url", || {
+                "is not asked in mode \"jwt\": remove it, or set auth_adapter.mode to \"jwt-then-url\"".into()
+            });
+        }
+        self.jwt.validate(self.mode, problems);
         self.breaker.validate(problems);
         self.validate_tls(problems);
         problems.check(self.retries <= 10, "auth_adapter.retries", || "must be at most 10".into());
@@ -304,6 +321,8 @@ fn is_empty(path: &Path) -> bool {
 pub struct Settings {
     /// `[auth_adapter]`
     pub auth_adapter: Config,
+    /// `[login]`
+    pub login: LoginConfig,
     /// `[bus]`
     pub bus: BusConfig,
     /// `[log]`
@@ -315,6 +334,7 @@ impl config::Settings for Settings {
 
     fn validate(&self, problems: &mut Problems) {
         self.auth_adapter.validate(problems);
+        self.login.validate(problems);
         problems.check_ports([
             ("auth_adapter.admin", Some(self.auth_adapter.admin)),
             ("bus.listen", self.bus.listen_address()),

@@ -8,6 +8,8 @@
 //! | `caller` | one check: when it may call, and how often it is tried |
 //! | `breaker`, `circuit` | stop calls to a failing business system, and find out when it is back |
 //! | `retry` | pauses and budget of retries |
+//! | `jwt` | checks of tokens that say by themselves whose they are |
+//! | `pointer` | where in a document a value stands |
 //! | `business` | one call of the business system, and the meaning of its answers |
 //! | `config`, `metrics` | `[auth_adapter]`; metrics |
 //!
@@ -19,8 +21,10 @@ mod business;
 mod caller;
 mod circuit;
 mod config;
+mod jwt;
 mod memory;
 mod metrics;
+mod pointer;
 mod retry;
 mod verify;
 
@@ -28,11 +32,17 @@ use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use shared::awake::Awake;
 use shared::drain::Drain;
+use shared::login::LoginConfig;
 use shared::part::{self, Apart, Host, Leave, ready};
 use shared::reload::Live;
 
+use jwt::{Checker, Surroundings};
+
 pub use config::{BodyFormat, BreakerConfig, BusinessTls, Config, Settings};
+pub use jwt::{Algorithm, JwtConfig, Mode, SecretEncoding};
+pub use pointer::{Pointer, PointerError};
 
 /// The name of this part in logs, readiness and bus connections.
 pub const PART: &str = "auth-adapter";
@@ -45,31 +55,54 @@ impl AuthAdapter {
     /// Starts answering. The part is ready once the edges' questions reach it.
     ///
     /// # Errors
-    /// The URL or a header can't be used.
-    pub fn start(config: Config, host: Host<'_>) -> BoxFuture<'_, anyhow::Result<Self>> {
+    /// The URL, a header, or a key for JWTs can't be used.
+    pub fn start(config: Config, login: LoginConfig, host: Host<'_>) -> BoxFuture<'_, anyhow::Result<Self>> {
         // Boxed, so that only this crate compiles the code that it starts.
         Box::pin(async move {
             let Host { bus, health, registry, drain } = host;
             bus.register(registry, PART);
             let metrics = Arc::new(metrics::Metrics::register(registry));
-            let business = business::Business::new(&config).context("auth_adapter")?;
             let circuit = Arc::new(circuit::Circuit::new(config.breaker.policy(), Arc::clone(&metrics)));
-            let caller = caller::Caller::new(
-                &config,
-                business,
-                Arc::clone(&circuit),
-                Arc::clone(&metrics),
-                bus.awake().clone(),
-            );
-            let memory = memory::Memory::new(&config, caller, Arc::clone(&metrics))?;
+            let memory = if config.mode.asks_url() {
+                Some(by_url(&config, bus.awake(), &circuit, &metrics)?)
+            } else {
+                None
+            };
+            let jwt = if config.mode.checks_jwt() {
+                let around = Surroundings {
+                    registry,
+                    health: health.clone(),
+                    awake: bus.awake().clone(),
+                    drain: &drain,
+                };
+                let max_token = config.max_token.as_usize();
+                Some(Checker::start(&config.jwt, login.max_token_age, max_token, around)?)
+            } else {
+                None
+            };
             health.unready(PART, ready::STARTING);
             let breaker = Arc::downgrade(&circuit);
             drain.on_panic(move || breaker.upgrade()?.is_poisoned().then_some("the breaker"));
-            let announcer = announce::Announcer::new(bus.clone(), circuit, Arc::clone(&metrics));
-            verify::start(&config, memory, announcer, bus, health, metrics, &drain);
+            let ability = jwt.as_ref().and_then(Checker::ability);
+            let announcer = announce::Announcer::new(bus.clone(), circuit, ability, Arc::clone(&metrics));
+            let judges = verify::Judges { memory, jwt };
+            verify::start(&config, judges, announcer, bus, health, metrics, &drain);
             Ok(Self {})
         })
     }
+}
+
+/// Makes the checks at the business system.
+fn by_url(
+    config: &Config,
+    awake: &Awake,
+    circuit: &Arc<circuit::Circuit>,
+    metrics: &Arc<metrics::Metrics>,
+) -> anyhow::Result<memory::Memory> {
+    let business = business::Business::new(config).context("auth_adapter")?;
+    let (circuit, metrics) = (Arc::clone(circuit), Arc::clone(metrics));
+    let caller = caller::Caller::new(config, business, circuit, Arc::clone(&metrics), awake.clone());
+    memory::Memory::new(config, caller, metrics)
 }
 
 /// Runs this part as a process of its own until the drain begins.
@@ -80,11 +113,11 @@ pub fn run(live: Live<Settings>, drain: Drain) -> BoxFuture<'static, anyhow::Res
     // Boxed, so that only this crate compiles the code that it starts.
     Box::pin(async move {
         let settings = live.get();
-        let config = settings.auth_adapter.clone();
+        let (config, login) = (settings.auth_adapter.clone(), settings.login);
         let apart = Apart { part: PART, admin: ("auth_adapter.admin", config.admin), bus: &settings.bus };
         let leave = Leave { grace: config.grace, early: "left before every token was checked" };
         part::run_apart(apart, &live, drain, leave, async |host| {
-            AuthAdapter::start(config, host).await.map(drop)
+            AuthAdapter::start(config, login, host).await.map(drop)
         })
         .await?;
         tracing::info!("auth-adapter has left");

@@ -31,6 +31,7 @@ use crate::PART;
 use crate::announce::Announcer;
 use crate::business::{Answer, Failure};
 use crate::config::Config;
+use crate::jwt::{Checker, NoLogin, has_form_of_jwt};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 
@@ -45,7 +46,7 @@ const MOST_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Answers token checks.
 struct VerifyResponder {
-    memory: Memory,
+    judges: Judges,
     bus: Bus,
     metrics: Arc<Metrics>,
     slots: Arc<Semaphore>,
@@ -53,10 +54,16 @@ struct VerifyResponder {
     complaints: LogThrottle,
 }
 
+/// Who checks tokens: the business system, the tokens themselves, or both.
+pub(crate) struct Judges {
+    pub(crate) memory: Option<Memory>,
+    pub(crate) jwt: Option<Checker>,
+}
+
 /// Starts the responder on `drain`; `health` tells when questions arrive.
 pub(crate) fn start(
     config: &Config,
-    memory: Memory,
+    judges: Judges,
     announcer: Announcer,
     bus: Bus,
     health: Health,
@@ -65,7 +72,7 @@ pub(crate) fn start(
 ) {
     let slots = Arc::new(Semaphore::new(config.max_waiting));
     let responder = Arc::new(VerifyResponder {
-        memory,
+        judges,
         bus,
         metrics,
         slots,
@@ -186,10 +193,15 @@ impl VerifyResponder {
 
     /// Checks a token. `None`: it was too late. `until` is a moment of [`Awake`].
     async fn judge(&self, token: &str, from: Option<&str>, until: Instant) -> Option<Verdict> {
-        if !may_be_asked(token, self.max_token) {
-            return Some(Verdict::Unknown);
+        let Judges { memory, jwt } = &self.judges;
+        // A token with the form of a JWT never goes to the business system where JWTs are checked.
+        let jwt = jwt.as_ref().filter(|_| memory.is_none() || has_form_of_jwt(token));
+        if let Some(jwt) = jwt {
+            return Some(of_jwt(jwt.check(token, until).await));
         }
-        Some(match self.memory.look_up(token, from, until).await {
+        let memory = memory.as_ref().filter(|_| may_be_asked(token, self.max_token));
+        let Some(memory) = memory else { return Some(Verdict::Unknown) };
+        Some(match memory.look_up(token, from, until).await {
             Ok(Answer::No) => Verdict::Unknown,
             Ok(Answer::Yes { uid, expires }) => {
                 let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
@@ -217,6 +229,16 @@ impl VerifyResponder {
             tracing::debug!(%error, "an answer could not be sent");
             self.metrics.dropped("answer_not_sent");
         }
+    }
+}
+
+fn of_jwt(checked: Result<Login, NoLogin>) -> Verdict {
+    match checked {
+        Ok(login) => Verdict::Known(login),
+        Err(NoLogin::Refused(_)) => Verdict::Unknown,
+        Err(
+            reason @ (NoLogin::NoKeySet | NoLogin::KeyNotFetched | NoLogin::FetchFailed | NoLogin::NoTurn),
+        ) => Verdict::Unavailable { reason: reason.to_string() },
     }
 }
 

@@ -8,6 +8,7 @@ use shared::bus::BusConfig;
 use shared::config::{self, ByteSize, LogConfig, Problems, Span};
 use shared::faults::Faults;
 use shared::history::HistoryConfig;
+use shared::login::LoginConfig;
 use shared::rules::{RuleConfig, Rules, default_rules};
 use shared::tls::TlsConfig;
 
@@ -326,6 +327,8 @@ pub struct Settings {
     pub bus: BusConfig,
     /// `[history]`
     pub history: HistoryConfig,
+    /// `[login]`
+    pub login: LoginConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[[channels]]`
@@ -338,6 +341,7 @@ impl Default for Settings {
             edge: Config::default(),
             bus: BusConfig::default(),
             history: HistoryConfig::default(),
+            login: LoginConfig::default(),
             log: LogConfig::default(),
             channels: default_rules(),
         }
@@ -364,6 +368,7 @@ impl config::Settings for Settings {
         ]);
         self.bus.validate(problems);
         self.history.validate(problems);
+        self.login.validate(problems);
         shared::telemetry::validate(&self.log, problems);
         if let Err(faults) = Rules::compile(&self.channels) {
             problems.extend(faults);

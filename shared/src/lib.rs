@@ -38,6 +38,7 @@ pub mod history;
 pub mod host;
 pub mod ids;
 pub mod log_throttle;
+pub mod login;
 pub mod metrics;
 pub mod part;
 pub mod reload;

@@ -16,6 +16,7 @@ use shared::bus::Bus;
 use shared::drain::Drain;
 use shared::health::Health;
 use shared::history::HistoryConfig;
+use shared::login::LoginConfig;
 use shared::part::Host;
 use shared::rules::{RuleConfig, Rules, default_rules};
 
@@ -254,7 +255,9 @@ impl Cluster {
     /// The auth-adapter does not start.
     pub async fn add_adapter(&mut self) {
         let config = self.plan.adapter.clone();
-        let part = start(self.bus, auth_adapter::PART, async |host| AuthAdapter::start(config, host).await);
+        let part = start(self.bus, auth_adapter::PART, async |host| {
+            AuthAdapter::start(config, LoginConfig::default(), host).await
+        });
         self.adapters.push(part.await);
     }
 

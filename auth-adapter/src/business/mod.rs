@@ -3,7 +3,7 @@
 //! Nothing here tries again: [`Failure`] tells whether a retry is safe, and `caller` decides.
 
 mod answer;
-mod tls;
+pub(crate) mod tls;
 
 use std::error::Error;
 use std::fmt;
@@ -23,7 +23,7 @@ pub(crate) use answer::Answer;
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 /// The user agent, for the business system's log.
-const USER_AGENT: &str = concat!("message-center/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("message-center/", env!("CARGO_PKG_VERSION"));
 
 /// Why a call gives no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +70,7 @@ pub(crate) struct Cause(Arc<reqwest::Error>);
 
 impl Cause {
     /// Takes the error without the URL, which may hold a secret.
-    fn new(error: reqwest::Error) -> Self {
+    pub(crate) fn new(error: reqwest::Error) -> Self {
         Self(Arc::new(error.without_url()))
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn client(files: &BusinessTls, needed: bool) -> anyhow::Result<Client
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context("TLS")?
-        .with_root_certificates(authorities(&files.ca, needed)?);
+        .with_root_certificates(authorities("auth_adapter.tls.ca", &files.ca, needed)?);
     if files.cert.as_os_str().is_empty() {
         return Ok(builder.with_no_client_auth());
     }
@@ -28,12 +28,20 @@ pub(super) fn client(files: &BusinessTls, needed: bool) -> anyhow::Result<Client
         .context("tls.cert and tls.key don't belong together")
 }
 
-fn authorities(file: &Path, needed: bool) -> anyhow::Result<RootCertStore> {
+/// Makes the configuration for a server that asks for no certificate; `key` names the setting of the file.
+pub(crate) fn anonymous(key: &str, ca: &Path, needed: bool) -> anyhow::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let roots = authorities(key, ca, needed)?;
+    Ok(builder.context("TLS")?.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn authorities(key: &str, file: &Path, needed: bool) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     if !file.as_os_str().is_empty() {
-        for certificate in certificates(file, "tls.ca")? {
+        for certificate in certificates(file, key)? {
             roots.add(certificate).with_context(|| {
-                format!("tls.ca: a certificate in {} is none of an authority", file.display())
+                format!("{key}: a certificate in {} is none of an authority", file.display())
             })?;
         }
     } else if needed {
@@ -42,7 +50,7 @@ fn authorities(file: &Path, needed: bool) -> anyhow::Result<RootCertStore> {
         anyhow::ensure!(
             !roots.is_empty(),
             "no certificate authorities were found to check an https url against; install the system's \
-             certificates (package ca-certificates), or name a file with yours in auth_adapter.tls.ca"
+             certificates (package ca-certificates), or name a file with yours in {key}"
         );
     }
     Ok(roots)

@@ -18,7 +18,7 @@ struct Table {
     pointer: &'static str,
     /// The section of the configuration.
     section: &'static str,
-    /// Keys of the section that are no values of the chart.
+    /// Keys of the section that are no values of the chart; dotted below a table.
     without: &'static [&'static str],
 }
 
@@ -36,7 +36,16 @@ const TABLES: [Table; 6] = [
     Table {
         pointer: "/properties/authAdapter/properties/config",
         section: "auth_adapter",
-        without: &["url", "admin", "grace", "headers", "tls"],
+        without: &[
+            "url",
+            "admin",
+            "grace",
+            "headers",
+            "tls",
+            "jwt.secret",
+            "jwt.public_keys",
+            "jwt.jwks_ca",
+        ],
     },
     Table {
         pointer: "/properties/bus/properties/config",
@@ -69,7 +78,8 @@ fn table(settings: &Value, path: &str, without: &[&str]) -> anyhow::Result<Value
     for name in schema::names(settings, path).into_iter().filter(|name| !without.contains(&name.as_str())) {
         let below = format!("{path}.{name}");
         let is_table = !schema::names(settings, &below).is_empty();
-        let value = if is_table { table(settings, &below, &[])? } else { value(settings, &below)? };
+        let nested: Vec<_> = without.iter().filter_map(|key| key.strip_prefix(&format!("{name}."))).collect();
+        let value = if is_table { table(settings, &below, &nested)? } else { value(settings, &below)? };
         properties.insert(name, value);
     }
     Ok(json!({ "type": "object", "additionalProperties": false, "properties": properties }))

@@ -223,7 +223,8 @@ async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> 
 
     let bus = Bus::connect(&server, auth_adapter::PART, rest).await?;
     let (ready, drain) = (health.clone(), drains.auth.drain.clone());
-    AuthAdapter::start(login, Host { bus, health: ready, registry: &mut registry, drain }).await?;
+    AuthAdapter::start(login, settings.login, Host { bus, health: ready, registry: &mut registry, drain })
+        .await?;
 
     let bus = Bus::connect(&server, publisher_api::PART, rest).await?;
     let (ready, drain) = (health.clone(), drains.publisher.drain.clone());

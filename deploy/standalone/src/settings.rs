@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use auth_adapter::Mode;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, LogConfig, Problems};
 use shared::history::{Full, HistoryConfig};
+use shared::login::LoginConfig;
 use shared::rules::{RuleConfig, default_rules};
 
 /// All sections of the file.
@@ -23,7 +25,9 @@ pub struct Settings {
     pub bus: BusConfig,
     /// How much history is stored. Must be the same for edges and publishers.
     pub history: HistoryConfig,
-    /// The demo business system, which runs when `auth_adapter.url` is empty.
+    /// What all parts must agree on about logins.
+    pub login: LoginConfig,
+    /// The demo business system, which runs when `auth_adapter.url` is empty and `auth_adapter.mode` is `url`.
     pub demo: DemoConfig,
     /// The log, on standard error.
     pub log: LogConfig,
@@ -53,6 +57,7 @@ impl Default for Settings {
             auth_adapter: auth_adapter::Config::default(),
             bus: on_disk(BusConfig::default()),
             history: HistoryConfig::default(),
+            login: LoginConfig::default(),
             demo: DemoConfig::default(),
             log: LogConfig::default(),
             channels: default_rules(),
@@ -60,7 +65,7 @@ impl Default for Settings {
     }
 }
 
-/// The demo business system, which runs when `auth_adapter.url` is empty.
+/// The demo business system, which runs when `auth_adapter.url` is empty and `auth_adapter.mode` is `url`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -89,7 +94,7 @@ impl DemoConfig {
 impl Settings {
     /// Returns whether no business system is configured, so that the demo runs.
     pub fn is_demo(&self) -> bool {
-        self.auth_adapter.url.is_empty()
+        self.auth_adapter.mode == Mode::Url && self.auth_adapter.url.is_empty()
     }
 
     /// Returns whether a key must be made for this run: for an exposed demo without configured keys.
@@ -159,7 +164,8 @@ impl config::Settings for Settings {
 
     /// Asks each part, so that a value that a part refuses alone is refused here too.
     fn validate(&self, problems: &mut Problems) {
-        let Self { edge, publisher_api, auth_adapter, bus, history, demo, log, channels } = self.clone();
+        let Self { edge, publisher_api, auth_adapter, bus, history, login, demo, log, channels } =
+            self.clone();
         validate_ports(self, problems);
         let fits = !bus.is_embedded()
             || bus.store.folder().is_none()
@@ -189,24 +195,32 @@ impl config::Settings for Settings {
             "must be 1: the embedded bus keeps one copy; for more use a cluster of nats-servers (bus.url)"
                 .into()
         });
-        let (mut login, mut publisher_api) = (auth_adapter, publisher_api);
+        let (mut auth_adapter, mut publisher_api) = (auth_adapter, publisher_api);
         // The demo's key is made at the start, not here: a reload must not make another.
         publisher_api.insecure |= self.needs_demo_key();
         if self.is_demo() {
             self.validate_demo(problems);
-            login.url = demo.url(demo.listen);
+            auth_adapter.url = demo.url(demo.listen);
         }
         edge::Settings {
             edge,
             bus: bus.clone(),
             history: history.clone(),
+            login,
             log: log.clone(),
             channels: channels.clone(),
         }
         .validate(problems);
-        publisher_api::Settings { publisher_api, bus: bus.clone(), history, log: log.clone(), channels }
-            .validate(problems);
-        auth_adapter::Settings { auth_adapter: login, bus, log }.validate(problems);
+        publisher_api::Settings {
+            publisher_api,
+            bus: bus.clone(),
+            history,
+            login,
+            log: log.clone(),
+            channels,
+        }
+        .validate(problems);
+        auth_adapter::Settings { auth_adapter, login, bus, log }.validate(problems);
     }
 }
 

@@ -21,7 +21,7 @@ pub use values::{ByteSize, LogConfig, LogFormat, Secret, Span};
 
 /// Every section that a part of message center may have.
 pub const SECTIONS: &[&str] =
-    &["auth_adapter", "bus", "channels", "demo", "edge", "history", "log", "publisher_api"];
+    &["auth_adapter", "bus", "channels", "demo", "edge", "history", "log", "login", "publisher_api"];
 
 const PREFIX: &str = "MC_";
 const FILE_VARIABLE: &str = "MC_CONFIG";

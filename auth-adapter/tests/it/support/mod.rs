@@ -7,6 +7,7 @@ use prometheus_client::registry::Registry;
 use shared::bus::{Bus, BusServer, RequestError};
 use shared::drain::Drain;
 use shared::health::Health;
+use shared::login::LoginConfig;
 use shared::part::Host;
 use shared::subject;
 use shared::wire::{Envelope as _, Login, VERSION, Verdict, VerifyReply, VerifyRequest};
@@ -33,7 +34,7 @@ impl Adapter {
         let mut registry = Registry::default();
         let bus = Bus::connect(server, auth_adapter::PART, &bus_drain).await.unwrap();
         let host = Host { bus, health: health.clone(), registry: &mut registry, drain: drain.clone() };
-        AuthAdapter::start(config, host).await.unwrap();
+        AuthAdapter::start(config, LoginConfig::default(), host).await.unwrap();
         Self { health, drain, registry, bus_drain }
     }
 

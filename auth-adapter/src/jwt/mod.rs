@@ -1,0 +1,302 @@
+//! Checks tokens that say by themselves whose they are: JWTs (RFC 7519), signed with a secret or a key pair.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | this one | the checks of one adapter: where the keys are, and where the work is done |
+//! | `verify` | the verdict: a pure function of token, keys, policy and time |
+//! | `token`, `json`, `algorithm`, `claims`, `refusal` | its parts |
+//! | `key`, `keys` | keys, and which of them a token means |
+//! | `files`, `jwks` | keys that change: PEM files, the key set of an issuer |
+//! | `config`, `metrics` | `[auth_adapter.jwt]`; metrics |
+//!
+//! No verdict is remembered: checking a token anew takes little more time than finding it in a memory would,
+//! and so no verdict outlives a key, a claim or an order that revokes.
+
+mod algorithm;
+mod claims;
+mod config;
+mod files;
+mod json;
+mod jwks;
+mod key;
+mod keys;
+mod metrics;
+mod refusal;
+mod token;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant as Moment};
+
+use prometheus_client::registry::Registry;
+use shared::awake::Awake;
+use shared::config::Secret;
+use shared::drain::Drain;
+use shared::health::Health;
+use shared::log_throttle::LogThrottle;
+use shared::tasks::on_a_thread;
+use shared::wire::Login;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use self::claims::{Good, Policy};
+use self::jwks::{KeySet, Latest, Verdict, unix_time};
+use self::key::Key;
+use self::keys::Keys;
+use self::metrics::JwtMetrics;
+pub use algorithm::Algorithm;
+pub use config::{JwtConfig, Mode, SecretEncoding};
+pub(crate) use refusal::Refusal;
+pub(crate) use token::has_form_of_jwt;
+
+/// Why a JWT logs nobody in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoLogin {
+    /// The token is not valid.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("no key set of the issuer was fetched yet (auth_adapter.jwt.jwks_url)")]
+    NoKeySet,
+    #[error(
+        "the key set lacks the token's key, and can't be fetched for the token: one fetch a minute, and 256 tokens that wait, are the most"
+    )]
+    KeyNotFetched,
+    #[error("the key set lacks the token's key, and could not be fetched")]
+    FetchFailed,
+    #[error("the check got no turn while the edge waited, so many are under way")]
+    NoTurn,
+}
+
+impl NoLogin {
+    /// Returns the label for the counter.
+    pub(crate) const fn label(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.label(),
+            Self::NoKeySet => "no_key_set",
+            Self::KeyNotFetched => "key_not_fetched",
+            Self::FetchFailed => "fetch_failed",
+            Self::NoTurn => "no_turn",
+        }
+    }
+}
+
+/// Where the keys are.
+#[derive(Debug)]
+enum Source {
+    Configured(watch::Receiver<Arc<Keys>>),
+    Fetched(Arc<KeySet>, watch::Receiver<Latest>),
+}
+
+/// Checks the JWTs of one adapter.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    policy: Arc<Policy>,
+    source: Source,
+    max_token: usize,
+    /// Turns at the processor for signatures of key pairs.
+    turns: Arc<Semaphore>,
+    metrics: Arc<JwtMetrics>,
+    awake: Awake,
+    /// When a refusal or failure is logged, by label.
+    complaints: Mutex<BTreeMap<&'static str, LogThrottle>>,
+    odd_groups: LogThrottle,
+}
+
+/// What a checker needs besides its configuration.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) registry: &'a mut Registry,
+    pub(crate) health: Health,
+    pub(crate) awake: Awake,
+    pub(crate) drain: &'a Drain,
+}
+
+impl Checker {
+    /// Reads the keys, or starts fetching them.
+    ///
+    /// # Errors
+    /// A file or the URL can't be used.
+    pub(crate) fn start(
+        config: &JwtConfig,
+        max_age: Duration,
+        max_token: usize,
+        around: Surroundings<'_>,
+    ) -> anyhow::Result<Self> {
+        let Surroundings { registry, health, awake, drain } = around;
+        let metrics = Arc::new(JwtMetrics::register(registry));
+        let source = if let Some(secret) = config.secret_bytes().filter(|secret| !secret.is_empty()) {
+            metrics.keys_are(1);
+            Source::Configured(watch::channel(Arc::new(Keys::Configured(vec![Key::Secret(secret)]))).1)
+        } else if !config.public_keys.is_empty() {
+            Source::Configured(files::follow(config.public_keys.clone(), Arc::clone(&metrics), drain)?)
+        } else {
+            let set = KeySet::start(config, health, Arc::clone(&metrics), drain)?;
+            let latest = set.latest();
+            Source::Fetched(set, latest)
+        };
+        warn_of_wide_doors(config);
+        let turns = available_parallelism().map_or(1, NonZero::get).div_ceil(2);
+        Ok(Self {
+            policy: Arc::new(policy(config, max_age)),
+            source,
+            max_token,
+            turns: Arc::new(Semaphore::new(turns)),
+            metrics,
+            awake,
+            complaints: Mutex::default(),
+            odd_groups: LogThrottle::default(),
+        })
+    }
+
+    /// Returns whether tokens can be checked, and its changes. `None`: always.
+    pub(crate) fn ability(&self) -> Option<Ability> {
+        match &self.source {
+            Source::Configured(_) => None,
+            Source::Fetched(_, latest) => Some(Ability(latest.clone())),
+        }
+    }
+
+    /// Checks a token. A check that needs a turn or a fetch waits until `until` at most, a moment of
+    /// [`Awake`].
+    pub(crate) async fn check(&self, token: &str, until: Instant) -> Result<Login, NoLogin> {
+        let checked = self.awake.timeout_at(until, self.judge(token)).await.unwrap_or(Err(NoLogin::NoTurn));
+        self.metrics.checked(checked.as_ref().err().map_or("known", NoLogin::label));
+        match checked {
+            Ok(Good { login, left_out }) => {
+                self.tell_left_out(left_out);
+                Ok(login)
+            }
+            Err(reason) => {
+                self.complain(&reason);
+                Err(reason)
+            }
+        }
+    }
+
+    async fn judge(&self, token: &str) -> Result<Good, NoLogin> {
+        if token.len() > self.max_token {
+            return Err(Refusal::TooLong(self.max_token).into());
+        }
+        match &self.source {
+            Source::Configured(keys) => {
+                let keys = Arc::clone(&keys.borrow());
+                self.verify(token, keys).await
+            }
+            Source::Fetched(set, latest) => {
+                let keys = latest.borrow().keys.clone().ok_or(NoLogin::NoKeySet)?;
+                match self.verify(token, keys).await {
+                    Err(NoLogin::Refused(Refusal::UnknownKid)) => self.await_key(token, set).await,
+                    judged => judged,
+                }
+            }
+        }
+    }
+
+    /// Waits for a set that has the token's key, or that was fetched for the token.
+    async fn await_key(&self, token: &str, set: &KeySet) -> Result<Good, NoLogin> {
+        let mut promise = set.promise().ok_or(NoLogin::KeyNotFetched)?;
+        loop {
+            let (keys, verdict) = promise.look();
+            let judged = self.verify(token, keys.ok_or(NoLogin::NoKeySet)?).await;
+            match (judged, verdict) {
+                (Err(NoLogin::Refused(Refusal::UnknownKid)), None) => promise.changed().await,
+                (Err(NoLogin::Refused(Refusal::UnknownKid)), Some(Verdict::Failed)) => {
+                    return Err(NoLogin::FetchFailed);
+                }
+                (judged, _) => return judged,
+            }
+        }
+    }
+
+    /// Checks with these keys. Signatures of key pairs are checked on threads of their own, half as many as
+    /// there are processors at a time, so that a flood of tokens leaves the others to everything else.
+    async fn verify(&self, token: &str, keys: Arc<Keys>) -> Result<Good, NoLogin> {
+        verify::check_header(token, &keys, &self.policy)?;
+        let (policy, metrics) = (Arc::clone(&self.policy), Arc::clone(&self.metrics));
+        if keys.are_fast() {
+            return Ok(verify::verify(token, &keys, &policy, unix_time())?);
+        }
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| NoLogin::NoTurn)?;
+        let token = Secret::new(token);
+        let judged = on_a_thread(move || {
+            let began = Moment::now();
+            let judged = verify::verify(token.expose(), &keys, &policy, unix_time());
+            metrics.took(began.elapsed());
+            drop(turn);
+            judged
+        });
+        Ok(judged.await?)
+    }
+
+    fn complain(&self, reason: &NoLogin) {
+        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tokens) = complaints.entry(reason.label()).or_default().due() {
+            tracing::info!(outcome = reason.label(), %reason, tokens, "JWTs log nobody in");
+        }
+    }
+
+    fn tell_left_out(&self, groups: usize) {
+        if groups == 0 {
+            return;
+        }
+        self.metrics.left_out(groups);
+        if let Some(tokens) = self.odd_groups.due() {
+            tracing::warn!(
+                groups,
+                tokens,
+                at = %self.policy.groups,
+                "groups of a JWT were left out: a group is an integer or a string of 1 to 128 bytes, in a list, and 64 are the most"
+            );
+        }
+    }
+}
+
+/// Whether an adapter has keys.
+#[derive(Debug, Clone)]
+pub(crate) struct Ability(watch::Receiver<Latest>);
+
+impl Ability {
+    /// Returns whether there is a key set.
+    pub(crate) fn is_able(&self) -> bool {
+        self.0.borrow().keys.is_some()
+    }
+
+    /// Waits until that may have changed.
+    pub(crate) async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn policy(config: &JwtConfig, max_age: Duration) -> Policy {
+    Policy {
+        algorithms: config.allowed(),
+        issuer: config.issuer.clone(),
+        audience: config.audience.clone(),
+        leeway: config.leeway,
+        require_exp: config.require_exp,
+        max_age,
+        uid: config.uid.clone(),
+        groups: config.groups.clone(),
+    }
+}
+
+/// Tells settings that let in more than an operator may think of.
+fn warn_of_wide_doors(config: &JwtConfig) {
+    if config.secret.is_empty() && config.audience.is_empty() {
+        tracing::warn!(
+            "auth_adapter.jwt.audience is empty, so every token of the issuer logs in, whatever program it was made for"
+        );
+    }
+    let on_loopback = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
+    if config.jwks_url.starts_with("http://")
+        && !on_loopback.iter().any(|url| config.jwks_url.starts_with(url))
+    {
+        tracing::warn!(
+            "auth_adapter.jwt.jwks_url is not https: who is on the way to it can put keys of his own there"
+        );
+    }
+}
