@@ -16,6 +16,7 @@ use crate::admission::{ForwardedHeader, GateLimits, Networks};
 use crate::balance::BalanceConfig;
 use crate::hub::{SessionLimits, SessionPolicy};
 use crate::session::state::Limits;
+use crate::transport::FrameLimits;
 
 /// Settings of one edge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +34,10 @@ pub struct Config {
     /// Origins of web pages that may connect, e.g. `https://app.example.com`. Empty: all, since a login is a
     /// token inside the socket and there is no cookie to abuse.
     pub origins: Vec<String>,
-    /// The largest frame from a client.
+    /// The largest frame from a client, but for the token of a login.
     pub max_frame: ByteSize,
+    /// The largest frame of a login with its token. Where it is below `max_frame`, that holds.
+    pub max_auth_frame: ByteSize,
     /// Memory for what waits for one session; beyond it the session is closed as too slow (4503).
     pub outbox: ByteSize,
     /// A client that takes no byte for this long although something waits is closed as too slow (4503).
@@ -142,6 +145,7 @@ impl Default for Config {
             path: "/message-center".into(),
             origins: Vec::new(),
             max_frame: ByteSize(4 << 10),
+            max_auth_frame: ByteSize(20 << 10),
             outbox: ByteSize(256 << 10),
             stalled_after: seconds(10),
             max_sessions: 0,
@@ -200,9 +204,10 @@ impl Config {
                 format!("{origin:?} is no origin: write scheme and host, e.g. \"https://app.example.com\"")
             });
         }
-        problems.check((128..=16 << 20).contains(&self.max_frame.0), "edge.max_frame", || {
-            "must be from 128B to 16MiB".into()
-        });
+        for (key, size) in [("edge.max_frame", self.max_frame), ("edge.max_auth_frame", self.max_auth_frame)]
+        {
+            problems.check((128..=16 << 20).contains(&size.0), key, || "must be from 128B to 16MiB".into());
+        }
         problems.check((1 << 10..=1 << 30).contains(&self.outbox.0), "edge.outbox", || {
             "must be from 1KiB to 1GiB".into()
         });
@@ -282,8 +287,14 @@ impl Config {
         });
     }
 
+    pub(crate) fn frame_limits(&self) -> FrameLimits {
+        let bytes = |size: ByteSize| u32::try_from(size.0).unwrap_or(u32::MAX);
+        FrameLimits { op: bytes(self.max_frame), auth: bytes(self.max_auth_frame) }
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         Limits {
+            frame: self.frame_limits().largest(),
             subscriptions: self.max_subscriptions,
             ops_per_second: self.ops_per_second,
             login_timeout: self.login_timeout,
@@ -406,6 +417,7 @@ mod tests {
             config.path = "message center".into();
             config.origins = vec!["app.example.com".into()];
             config.max_frame = ByteSize(1);
+            config.max_auth_frame = ByteSize(1 << 30);
             config.outbox = ByteSize(1);
             config.ops_per_second = 0;
             config.max_handshakes = 0;
@@ -425,6 +437,7 @@ mod tests {
             "path",
             "origins",
             "max_frame",
+            "max_auth_frame",
             "outbox",
             "ops_per_second",
             "max_handshakes",

@@ -21,9 +21,9 @@ use crate::config::Config;
 use crate::frame::Frame;
 use crate::protocol::PONG;
 use crate::session::state::{Effect, Granted, Limits, State, Unproved, Verified};
-use crate::transport::{Event, Transport};
+use crate::transport::{Event, FrameLimits, Transport};
 
-const MAX_FRAME: usize = 512;
+const LIMITS: FrameLimits = FrameLimits { op: 512, auth: 2_048 };
 
 /// Takes `input` as the bytes that one client sends behind its handshake, cut in three different ways. Plays
 /// both the edge around the conversation and an auth-adapter that goes by the token's length. Returns the
@@ -41,7 +41,7 @@ pub fn check_bytes(input: &[u8]) -> usize {
 
 fn converse(input: &[u8], piece: usize) -> Vec<String> {
     let (stream, mut talk) = (Pieces { input, piece: piece.max(1) }, Talk::new());
-    let mut transport = Transport::new(stream, b"", MAX_FRAME);
+    let mut transport = Transport::new(stream, b"", LIMITS);
     let mut context = Context::from_waker(Waker::noop());
     loop {
         // All input is there, so the future never waits.

@@ -303,7 +303,7 @@ fn port(
         handshakes_per_address: config.max_handshakes_per_address,
         first_byte: config.first_byte_timeout,
         timeout: config.handshake_timeout,
-        max_frame: config.max_frame.as_usize(),
+        frames: config.frame_limits(),
     };
     let (metrics, drain) = (Arc::clone(&node.metrics), node.drain.clone());
     Ok(Port { door, tls, deps: Arc::new(deps), bounds, metrics, drain })

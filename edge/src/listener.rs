@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::admission::TooMany;
 use crate::metrics::{Metrics, Refusal};
 use crate::session::{self, Deps};
-use crate::transport::Transport;
+use crate::transport::{FrameLimits, Transport};
 use crate::upgrade::{Door, Remote, Upgraded};
 
 /// How long a client may take to read a refusal.
@@ -44,7 +44,7 @@ pub(crate) struct Bounds {
     /// The time for a whole handshake.
     pub(crate) timeout: Duration,
     /// Bytes in one frame from a client.
-    pub(crate) max_frame: usize,
+    pub(crate) frames: FrameLimits,
 }
 
 /// The deps of a connection.
@@ -142,7 +142,7 @@ impl Port {
         match upgraded {
             Ok(Upgraded { stream, head, member, visitor }) => {
                 tracing::debug!(session = member.id(), address = %visitor.address, "a session from there");
-                let transport = Transport::new(stream, &head, self.bounds.max_frame);
+                let transport = Transport::new(stream, &head, self.bounds.frames);
                 let session = session::run(transport, member, visitor.source(), Arc::clone(&self.deps));
                 self.drain.spawn("edge-session", session);
             }

@@ -123,6 +123,16 @@ impl Incoming {
         Self::Fatal(Fatal { error_text: None, close })
     }
 
+    /// Refuses a frame whose bytes besides the token of a login are more than `most`.
+    pub(crate) fn bounded(self, bytes: usize, most: usize) -> Self {
+        let token = if let Self::Op(Request { op: ClientOp::Auth { token }, .. }) = &self {
+            token.expose().len()
+        } else {
+            0
+        };
+        if bytes.saturating_sub(token) <= most { self } else { Self::too_big() }
+    }
+
     /// Returns the heap memory of the frame.
     pub(crate) fn heap_bytes(&self) -> usize {
         let Self::Op(Request { op, echo }) = self else { return 0 };
@@ -295,6 +305,23 @@ mod tests {
         for unknown in ["", "AUTH", "publish"] {
             assert_eq!(request(&format!(r#"{{"op":"{unknown}"}}"#)).op, ClientOp::Unknown);
         }
+    }
+
+    #[test]
+    fn only_the_token_of_a_login_makes_a_large_frame() {
+        let of = |text: &str| Incoming::text(text).bounded(text.len(), 100);
+        let long = "x".repeat(200);
+        assert!(matches!(of(&format!(r#"{{"op":"auth","token":"{long}"}}"#)), Incoming::Op(_)));
+        for large in [
+            format!(r#"{{"op":"auth","token":"{long}","i":"{long}"}}"#),
+            format!(r#"{{"op":"auth","token":7,"i":"{long}"}}"#),
+            format!(r#"{{"op":"subscribe","channel":"{long}"}}"#),
+            format!(r#"{{"op":"x","token":"{long}"}}"#),
+            long.clone(),
+        ] {
+            assert_eq!(of(&large), Incoming::too_big(), "{large}");
+        }
+        assert_eq!(of("hello"), Incoming::text("hello"), "a small frame is refused for what it is");
     }
 
     #[test]

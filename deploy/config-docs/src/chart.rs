@@ -36,16 +36,7 @@ const TABLES: [Table; 6] = [
     Table {
         pointer: "/properties/authAdapter/properties/config",
         section: "auth_adapter",
-        without: &[
-            "url",
-            "admin",
-            "grace",
-            "headers",
-            "tls",
-            "jwt.secret",
-            "jwt.public_keys",
-            "jwt.jwks_ca",
-        ],
+        without: &["url", "admin", "grace", "headers", "tls", "jwt.secret", "jwt.public_keys", "jwt.jwks_ca"],
     },
     Table {
         pointer: "/properties/bus/properties/config",

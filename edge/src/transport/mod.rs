@@ -44,6 +44,22 @@ const LEFTOVER_BYTES: usize = 64 << 10;
 /// How often to look whether the client has taken what the system holds.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// The largest frames of a client, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameLimits {
+    /// Of any op.
+    pub(crate) op: u32,
+    /// Of a login, whose token may be long.
+    pub(crate) auth: u32,
+}
+
+impl FrameLimits {
+    /// Returns the largest frame of all.
+    pub(crate) fn largest(self) -> usize {
+        self.op.max(self.auth) as usize
+    }
+}
+
 /// An event on the socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -88,16 +104,18 @@ pub(crate) struct Transport<S> {
     taken_at_end: Option<u64>,
     /// Whether the incoming bytes can still be split into frames.
     intact: bool,
+    /// The largest frame of an op that is no login.
+    max_frame: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
     /// Takes over a stream; `head` holds the bytes that came right behind the upgrade.
-    pub(crate) fn new(stream: S, head: &[u8], max_frame: usize) -> Self {
+    pub(crate) fn new(stream: S, head: &[u8], limits: FrameLimits) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
-            .max_message_size(Some(max_frame))
-            .max_frame_size(Some(max_frame));
-        let mut frames = Frames::of_messages_up_to(max_frame);
+            .max_message_size(Some(limits.largest()))
+            .max_frame_size(Some(limits.largest()));
+        let mut frames = Frames::of_messages_up_to(limits.op as usize);
         frames.feed(head);
         Self {
             stream,
@@ -111,6 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
             silent_look: None,
             taken_at_end: None,
             intact: true,
+            max_frame: limits.op,
         }
     }
 
@@ -294,17 +313,24 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
     /// Reads one frame.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         let stream = Pin::new(&mut self.stream);
-        let mut tap = Tap { stream, context, frames: &mut self.frames, said: Vec::new() };
+        let mut tap =
+            Tap { stream, context, frames: &mut self.frames, said: Vec::new(), at_end_of_frame: false };
         let read = self.reader.read(&mut tap);
         // Without this, tungstenite holds the answer to a ping or a close back until the next read.
         let _ = self.reader.flush(&mut tap);
-        let said = std::mem::take(&mut tap.said);
+        let (said, at_end_of_frame) = (std::mem::take(&mut tap.said), tap.at_end_of_frame);
         if !said.is_empty() {
             self.push(Frame::already_encoded(said));
         }
         match read {
-            Ok(Message::Text(text)) => Poll::Ready(Event::Frame(Incoming::text(text.as_str()))),
-            Ok(Message::Binary(_)) => Poll::Ready(Event::Frame(Incoming::binary())),
+            Ok(Message::Text(text)) => {
+                let frame = self.bounded(Incoming::text(text.as_str()), text.len(), at_end_of_frame);
+                Poll::Ready(Event::Frame(frame))
+            }
+            Ok(Message::Binary(bytes)) => {
+                let frame = self.bounded(Incoming::binary(), bytes.len(), at_end_of_frame);
+                Poll::Ready(Event::Frame(frame))
+            }
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Poll::Ready(Event::SignOfLife),
             Ok(Message::Close(_)) => Poll::Ready(Event::Gone),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -319,6 +345,16 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Transport<S> {
                 Poll::Ready(broken_rule(&error))
             }
         }
+    }
+
+    /// Refuses a large frame that is no login. The buffer of a large frame is given back, unless it may hold
+    /// the beginning of the next one: a session must not keep for ever what its login took.
+    fn bounded(&mut self, frame: Incoming, bytes: usize, at_end_of_frame: bool) -> Incoming {
+        let max_frame = self.max_frame as usize;
+        if bytes > max_frame && at_end_of_frame {
+            self.reader = WebSocketContext::new(Role::Server, Some(*self.reader.get_config()));
+        }
+        frame.bounded(bytes, max_frame)
     }
 
     /// Writes what waits. True: everything has just been written. False: nothing waited.
@@ -380,6 +416,8 @@ struct Tap<'t, 'c, S> {
     context: &'t mut Context<'c>,
     frames: &'t mut Frames,
     said: Vec<u8>,
+    /// Whether the last bytes that were read are the end of a frame whose beginning came before.
+    at_end_of_frame: bool,
 }
 
 impl<S: AsyncRead> Read for Tap<'_, '_, S> {
@@ -387,10 +425,14 @@ impl<S: AsyncRead> Read for Tap<'_, '_, S> {
         if self.frames.are_too_many() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut buffer = ReadBuf::new(buffer);
+        // The rest of a frame is read without what follows, so that its buffer ends with it.
+        let rest = usize::try_from(self.frames.left()).unwrap_or(usize::MAX);
+        let most = if rest == 0 { buffer.len() } else { buffer.len().min(rest) };
+        let mut buffer = ReadBuf::new(&mut buffer[..most]);
         match self.stream.as_mut().poll_read(self.context, &mut buffer) {
             Poll::Ready(Ok(())) => {
                 self.frames.feed(buffer.filled());
+                self.at_end_of_frame = rest > 0 && self.frames.left() == 0;
                 Ok(buffer.filled().len())
             }
             Poll::Ready(Err(error)) => Err(error),

@@ -11,11 +11,12 @@ use tokio::time::{Instant, timeout};
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(5);
+const LIMITS: FrameLimits = FrameLimits { op: 4096, auth: 20 << 10 };
 
 /// A transport, and the client's end of the pipe, which holds so many bytes.
 fn pipe(bytes: usize) -> (Transport<DuplexStream>, DuplexStream) {
     let (stream, client) = duplex(bytes);
-    (Transport::new(stream, b"", 4096), client)
+    (Transport::new(stream, b"", LIMITS), client)
 }
 
 /// A frame as a client sends it, with a mask.
@@ -67,9 +68,65 @@ async fn a_message_may_come_in_many_frames_but_not_in_any_number() {
     // Bytes that came with the upgrade count, too.
     let (stream, mut client) = duplex(1 << 16);
     let head = [masked(0x01, b""), masked(0x00, b"").repeat(MOST - 1)].concat();
-    let mut transport = Transport::new(stream, &head, 4096);
+    let mut transport = Transport::new(stream, &head, LIMITS);
     client.write_all(&masked(0x00, b"")).await.unwrap();
     assert_eq!(event(&mut transport).await, violation);
+}
+
+#[tokio::test]
+async fn only_a_login_may_be_large_and_only_up_to_its_limit() {
+    let auth = |bytes: usize| format!(r#"{{"op":"auth","token":"{}"}}"#, "x".repeat(bytes)).into_bytes();
+    for (frame, is_op) in [
+        (masked(0x81, &auth(20_000)), true),
+        (masked(0x81, &auth(20 << 10)), false),
+        (masked(0x81, &[b'x'; 4097]), false),
+        (masked(0x82, &[b'x'; 4097]), false),
+    ] {
+        let (mut transport, mut client) = pipe(1 << 16);
+        client.write_all(&frame).await.unwrap();
+        let event = event(&mut transport).await;
+        if is_op {
+            assert!(matches!(event, Event::Frame(Incoming::Op(_))), "{event:?}");
+        } else {
+            assert_eq!(event, Event::Frame(Incoming::too_big()));
+        }
+    }
+}
+
+proptest! {
+    /// The reader is made anew behind each large frame, and nothing of what follows is lost.
+    #[test]
+    fn frames_are_read_whole_however_their_bytes_arrive(
+        tokens in prop::collection::vec(prop_oneof![1_usize..50, 900..1_200_usize, 4_000..20_000_usize], 1..6),
+        cuts in prop::collection::vec(1_usize..9_000, 1..40),
+        head in 0_usize..9_000,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let text = |bytes: &usize| format!(r#"{{"op":"auth","token":"{}"}}"#, "x".repeat(*bytes));
+            let mut bytes: Vec<u8> =
+                tokens.iter().flat_map(|token| masked(0x81, text(token).as_bytes())).collect();
+            let rest = bytes.split_off(head.min(bytes.len()));
+            let (stream, mut client) = duplex(1 << 17);
+            let mut transport = Transport::new(stream, &bytes, LIMITS);
+            let send = async {
+                let mut rest = &rest[..];
+                for cut in cuts.into_iter().chain([usize::MAX]) {
+                    let (now, later) = rest.split_at(cut.min(rest.len()));
+                    client.write_all(now).await.unwrap();
+                    tokio::task::yield_now().await;
+                    rest = later;
+                }
+            };
+            let read = async {
+                for token in &tokens {
+                    let expected = Event::Frame(Incoming::text(&text(token)));
+                    assert_eq!(event(&mut transport).await, expected);
+                }
+            };
+            tokio::join!(send, read);
+        });
+    }
 }
 
 /// Takes all that is written, and gives it away only when flushed.
@@ -117,7 +174,7 @@ impl AsyncWrite for Holding {
 #[tokio::test(start_paused = true)]
 async fn what_the_stream_itself_holds_back_still_waits_for_the_client() {
     let (pipe, mut client) = duplex(4);
-    let mut transport = Transport::new(Holding { held: Vec::new(), pipe }, b"", 4096);
+    let mut transport = Transport::new(Holding { held: Vec::new(), pipe }, b"", LIMITS);
     transport.push(Frame::already_encoded(b"12345678".to_vec()));
     let began = Instant::now();
     assert!(timeout(PATIENCE, transport.next(true)).await.is_err(), "the client takes nothing");
@@ -132,7 +189,7 @@ async fn what_the_stream_itself_holds_back_still_waits_for_the_client() {
 async fn what_came_behind_the_upgrade_is_not_lost() {
     let (stream, mut client) = duplex(1024);
     let whole = masked(0x81, b"ping");
-    let mut transport = Transport::new(stream, &whole[..3], 4096);
+    let mut transport = Transport::new(stream, &whole[..3], LIMITS);
     client.write_all(&whole[3..]).await.unwrap();
     assert_eq!(event(&mut transport).await, Event::Frame(Incoming::Ping));
 }

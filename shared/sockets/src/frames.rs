@@ -88,6 +88,11 @@ impl Frames {
         self.closed
     }
 
+    /// Returns the bytes of the present frame that are still to come, once its header is known.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
     /// Returns whether the close frame has come.
     pub fn are_closed(&self) -> bool {
         self.closed

@@ -2,7 +2,7 @@
 //!
 //! Events go in, with the time; effects come out, to be carried out in their order. Ops are handled strictly
 //! one after the other: while a token is being checked or a channel subscribed, later frames wait in a
-//! bounded queue. When that queue is full, [`State::wants_input`] says so and the socket is not read. After
+//! queue that is bounded in frames and in bytes. When that queue is full, [`State::wants_input`] says so and the socket is not read. After
 //! [`Effect::Close`] nothing comes out any more.
 
 mod effect;
@@ -29,9 +29,14 @@ const MIN_KEEP_ALIVES: u32 = 10;
 /// Frames that may wait while an op is under way.
 pub(crate) const MAX_WAITING: usize = 32;
 
+/// Bytes that such frames may hold together. One frame may wait however large frames may be.
+pub(crate) const MAX_WAITING_BYTES: usize = 32 << 10;
+
 /// The bounds that every session has.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
+    /// Bytes in one frame.
+    pub(crate) frame: usize,
     /// Names subscribed at a time.
     pub(crate) subscriptions: usize,
     /// Ops a second.
@@ -284,13 +289,19 @@ impl State {
     pub(crate) fn wants_input(&self) -> bool {
         let nothing_can_follow =
             self.waiting.back().is_some_and(|last| matches!(last.frame, Incoming::Fatal(_)));
-        !self.ended && !nothing_can_follow && self.waiting.len() < MAX_WAITING
+        let held = self.held_bytes();
+        let fits = held == 0 || held + self.limits.frame <= MAX_WAITING_BYTES;
+        !self.ended && !nothing_can_follow && self.waiting.len() < MAX_WAITING && fits
     }
 
     /// Returns the memory of the frames that wait for the op under way.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let parts: usize = self.waiting.iter().map(|waiting| waiting.frame.heap_bytes()).sum();
-        self.waiting.capacity() * size_of::<Waiting>() + parts
+        self.waiting.capacity() * size_of::<Waiting>() + self.held_bytes()
+    }
+
+    /// Returns the memory of the texts in the frames that wait.
+    fn held_bytes(&self) -> usize {
+        self.waiting.iter().map(|waiting| waiting.frame.heap_bytes()).sum()
     }
 
     /// Ends the op under way, whose outcome has come.

@@ -13,7 +13,9 @@ use tokio::task::coop::cooperative;
 use super::*;
 use crate::frame::Frame;
 use crate::session;
-use crate::transport::Transport;
+use crate::transport::{FrameLimits, Transport};
+
+const LIMITS: FrameLimits = FrameLimits { op: 4096, auth: 20 << 10 };
 
 /// Ops a second, and pings.
 const OPS: u32 = 20;
@@ -69,7 +71,7 @@ async fn talk_to_endless(frame: &'static [u8]) -> Vec<u8> {
     let member = hub.admit(1 << 10).unwrap();
     let written = Arc::new(Mutex::new(Vec::new()));
     let stream = Endless { frame, next: 0, written: Arc::clone(&written) };
-    let session = session::run(Transport::new(stream, &[], 4096), member, HERE, deps);
+    let session = session::run(Transport::new(stream, &[], LIMITS), member, HERE, deps);
     tokio::time::timeout(20 * SECOND, session).await.expect("the session ends");
     assert_eq!(rest.finish(20 * SECOND).await, 0);
     std::mem::take(&mut *written.lock().unwrap())

@@ -54,6 +54,7 @@ fn rules() -> Arc<Rules> {
 
 fn limits() -> Limits {
     Limits {
+        frame: 20 << 10,
         subscriptions: 3,
         ops_per_second: 1_000,
         login_timeout: 10 * SECOND,

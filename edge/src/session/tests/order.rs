@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::state::MAX_WAITING;
+use super::super::state::{MAX_WAITING, MAX_WAITING_BYTES};
 use super::*;
 
 #[test]
@@ -39,6 +39,22 @@ fn as_many_frames_wait_as_may_and_then_the_socket_is_not_read() {
     assert!(!talk.state.wants_input());
     assert_eq!(talk.verified(known("1", None)).len(), 1 + MAX_WAITING, "none is lost");
     assert!(talk.state.wants_input());
+}
+
+#[test]
+fn frames_that_wait_hold_a_bounded_memory() {
+    let mut talk = Talk::new();
+    talk.auth();
+    let token = |kib: usize| format!(r#"{{"op":"auth","token":"{}"}}"#, "x".repeat(kib << 10));
+    talk.says(&token(9));
+    assert!(talk.state.wants_input(), "the largest frame fits beside this one");
+    talk.says(&token(4));
+    assert!(!talk.state.wants_input(), "the largest frame would not fit surely");
+    talk.verified(known("1", None));
+    assert!(talk.state.wants_input(), "only the last frame waits now");
+    talk.says(&token(19));
+    assert!(!talk.state.wants_input());
+    assert!((20 << 10..=MAX_WAITING_BYTES).contains(&talk.state.heap_bytes()));
 }
 
 #[test]

@@ -34,7 +34,7 @@ use crate::recovery::attach::Attached;
 use crate::recovery::replay::{Found, Read};
 use crate::session::ops::{Followable, Outcome, Wanted};
 use crate::session::{End, Session};
-use crate::transport::Transport;
+use crate::transport::{FrameLimits, Transport};
 use client::{Moment, Op, Reader, Script, channel_of, texts};
 
 const EPOCH: Epoch = Epoch(7);
@@ -150,7 +150,11 @@ impl World {
         let socket = Arc::new(Mutex::new(Taken::default()));
         let now = Instant::now();
         let session = Session {
-            transport: Transport::new(Socket(Arc::clone(&socket)), &[], 4096),
+            transport: Transport::new(
+                Socket(Arc::clone(&socket)),
+                &[],
+                FrameLimits { op: 4096, auth: 20 << 10 },
+            ),
             member: hub.admit(1 << 20).unwrap(),
             source: HERE,
             state: State::new(Arc::clone(&deps.rules), Arc::clone(&deps.limits), 1, now),
