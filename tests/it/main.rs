@@ -13,6 +13,7 @@ mod doors;
 mod erasing;
 mod first_message;
 mod history;
+mod jwt;
 mod keys;
 mod leaving;
 mod limits;

@@ -7,6 +7,7 @@ mod breaker;
 mod bus;
 mod connections;
 mod flights;
+mod jwt;
 mod remembering;
 mod stranger;
 mod support;

@@ -96,7 +96,7 @@ impl Edge {
         Ok(VerifyReply::decode(&reply.payload).unwrap().verdict)
     }
 
-    async fn leave(&self) {
+    pub(crate) async fn leave(&self) {
         assert_eq!(self.drain.finish(PATIENCE).await, 0, "the edge left tasks behind");
     }
 }
