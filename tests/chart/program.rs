@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use harness::certificate::Authority;
+use harness::jwt::Signer;
 use harness::program::binary;
 
 use crate::helm::matrix;
@@ -18,13 +19,14 @@ fn the_program_takes_every_configuration_that_the_chart_writes() {
     let authority = Authority::new(folder.path(), "authority");
     let pair = authority.issue("localhost");
     // Paths at which pods mount the Secrets.
-    for mount in ["tls", "bus-tls", "keys"] {
+    for mount in ["tls", "bus-tls", "keys", "jwt-keys"] {
         let mount = folder.path().join(mount);
         std::fs::create_dir(&mount).expect("a folder");
         std::fs::copy(&pair.cert, mount.join("tls.crt")).expect("a copy");
         std::fs::copy(&pair.key, mount.join("tls.key")).expect("a copy");
         std::fs::copy(&authority.file, mount.join("ca.crt")).expect("a copy");
         std::fs::write(mount.join("keys.toml"), KEYS).expect("a file");
+        std::fs::write(mount.join("issuer.pem"), Signer::p256().pem()).expect("a file");
     }
     let mut checked = 0;
     for (file, objects) in matrix {

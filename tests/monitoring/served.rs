@@ -101,7 +101,9 @@ async fn everything_served() -> BTreeSet<String> {
         plan = plan.set(&format!("{part}.tls.cert"), certificate.cert.display());
         plan = plan.set(&format!("{part}.tls.key"), certificate.key.display());
     }
-    let with_tls = plan.start().await;
+    // A key set that is never fetched; its metrics are there all the same.
+    let plan = plan.set("auth_adapter.mode", "jwt-then-url");
+    let with_tls = plan.set("auth_adapter.jwt.jwks_url", "http://127.0.0.1:1/").start().await;
     served_by_both.extend(served(&with_tls).await);
     with_tls.end().await;
     served_by_both

@@ -95,9 +95,9 @@ fn check_names(claims: &Map<String, Value>, policy: &Policy) -> Result<(), Refus
     if !policy.issuer.is_empty() && !claims.get("iss").is_some_and(|iss| holds(iss, &policy.issuer)) {
         return Err(Refusal::Issuer(policy.issuer.clone()));
     }
-    let for_us = |aud: &Value| match aud {
-        Value::Array(several) => several.iter().any(|aud| holds(aud, &policy.audience)),
-        one => holds(one, &policy.audience),
+    let for_us = |aud: &Value| {
+        let several = aud.as_array().map_or(std::slice::from_ref(aud), Vec::as_slice);
+        several.iter().any(|aud| holds(aud, &policy.audience))
     };
     if !policy.audience.is_empty() && !claims.get("aud").is_some_and(for_us) {
         return Err(Refusal::Audience(policy.audience.clone()));

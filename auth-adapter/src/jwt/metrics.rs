@@ -27,7 +27,8 @@ pub(super) struct JwtMetrics {
 }
 
 impl JwtMetrics {
-    pub(super) fn register(registry: &mut Registry) -> Self {
+    /// Registers the metrics; those of a key set only where one is fetched.
+    pub(super) fn register(registry: &mut Registry, has_key_set: bool) -> Self {
         let metrics = Self {
             checks: Family::default(),
             durations: Histogram::new(exponential_buckets(0.000_01, 4.0, 9)),
@@ -43,12 +44,14 @@ impl JwtMetrics {
         registry.register_with_unit("check_duration", help, Unit::Seconds, metrics.durations.clone());
         let help = "Groups in JWTs that were left out: no group, or beyond the limit";
         registry.register("groups_left_out", help, metrics.left_out.clone());
-        registry.register("key_set_fetches", "Fetches of the key set", metrics.fetches.clone());
-        let help = "When the key set in use was fetched, in seconds since 1970; 0 before the first one";
-        registry.register("key_set_fetched_timestamp_seconds", help, metrics.fetched_at.clone());
         registry.register("keys", "Keys in use", metrics.keys.clone());
         let help = "Times that changed files of public keys were read, by what became of it";
         registry.register("key_reloads", help, metrics.reloads.clone());
+        if has_key_set {
+            registry.register("key_set_fetches", "Fetches of the key set", metrics.fetches.clone());
+            let help = "When the key set in use was fetched, in seconds since 1970; 0 before the first one";
+            registry.register("key_set_fetched_timestamp_seconds", help, metrics.fetched_at.clone());
+        }
         metrics
     }
 

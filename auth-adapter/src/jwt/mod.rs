@@ -125,7 +125,7 @@ impl Checker {
         around: Surroundings<'_>,
     ) -> anyhow::Result<Self> {
         let Surroundings { registry, health, awake, drain } = around;
-        let metrics = Arc::new(JwtMetrics::register(registry));
+        let metrics = Arc::new(JwtMetrics::register(registry, !config.jwks_url.is_empty()));
         let source = if let Some(secret) = config.secret_bytes().filter(|secret| !secret.is_empty()) {
             metrics.keys_are(1);
             Source::Configured(watch::channel(Arc::new(Keys::Configured(vec![Key::Secret(secret)]))).1)

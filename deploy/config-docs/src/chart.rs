@@ -22,7 +22,7 @@ struct Table {
     without: &'static [&'static str],
 }
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 7] = [
     Table {
         pointer: "/properties/edge/properties/config",
         section: "edge",
@@ -44,6 +44,7 @@ const TABLES: [Table; 6] = [
         without: &["url", "user", "password", "token", "listen", "admin", "insecure", "tls", "store"],
     },
     Table { pointer: "/properties/history", section: "history", without: &[] },
+    Table { pointer: "/properties/login", section: "login", without: &[] },
     Table { pointer: "/properties/channels/items", section: "channels", without: &[] },
 ];
 
@@ -119,7 +120,8 @@ mod tests {
     fn tables_preserve_required_keys_and_drop_keys_that_the_chart_sets() {
         let settings = super::super::schema();
         let items = json!({ "type": "object", "required": ["name"] });
-        let mut current = json!({ "properties": { "channels": { "items": items }, "history": {} } });
+        let mut current =
+            json!({ "properties": { "channels": { "items": items }, "history": {}, "login": {} } });
         for part in ["edge", "publisherApi", "authAdapter", "bus"] {
             current["properties"][part] = json!({ "properties": { "config": {} } });
         }

@@ -29,6 +29,7 @@
 {{- /* In memory, what is kept must fit beside the process. */ -}}
 {{- if and (eq .Values.bus.mode "embedded") .Values.bus.ephemeral }}{{ $history = merge (dict) $history (dict "max_bytes" "1GiB") }}{{ end -}}
 {{- with $history }}{{ include "mc.toml" (dict "name" "history" "map" .) }}{{ end }}
+{{- with .Values.login }}{{ include "mc.toml" (dict "name" "login" "map" .) }}{{ end }}
 {{- $channels := .Values.channels -}}
 {{- if and .Values.test.enabled (not $channels) }}{{ $channels = list (dict "name" "@user" "channel" "user:{uid}" "login" true "history" true) }}{{ end -}}
 {{- if .Values.test.enabled }}{{ $channels = append $channels (dict "name" "@selftest/{id}" "channel" "selftest:{id}" "login" false "history" true) }}{{ end -}}
@@ -58,9 +59,18 @@
 {{- define "mc.config.auth-adapter" -}}
 {{- $v := .Values.authAdapter -}}
 {{- $own := dict "url" $v.url "admin" "0.0.0.0:6797" "grace" (printf "%ds" (int $v.drainSeconds)) -}}
-{{- if $v.tls.existingSecret }}{{ $_ := set $own "tls" (dict "ca" "/etc/message-center/tls/ca.crt") }}{{ end -}}
+{{- $ca := "/etc/message-center/tls/ca.crt" -}}
+{{- if and $v.tls.existingSecret $v.url }}{{ $_ := set $own "tls" (dict "ca" $ca) }}{{ end -}}
+{{- $jwt := dict -}}
+{{- with $v.jwt.publicKeys.names }}
+{{- $files := list }}{{ range . }}{{ $files = append $files (printf "/etc/message-center/jwt-keys/%s" .) }}{{ end }}
+{{- $_ := set $jwt "public_keys" $files }}
+{{- end -}}
+{{- if and $v.tls.existingSecret (hasPrefix "https://" (dig "jwt" "jwks_url" "" $v.config)) }}{{ $_ := set $jwt "jwks_ca" $ca }}{{ end -}}
+{{- with $jwt }}{{ $_ := set $own "jwt" . }}{{ end -}}
 {{ include "mc.toml" (dict "name" "auth_adapter" "map" (merge $own $v.config)) }}
 {{ include "mc.config.bus" . }}
+{{ with .Values.login }}{{ include "mc.toml" (dict "name" "login" "map" .) }}{{ end }}
 {{ include "mc.toml" (dict "name" "log" "map" .Values.log) }}
 {{- end }}
 {{- define "mc.config.bus-server" -}}

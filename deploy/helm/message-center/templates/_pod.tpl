@@ -110,6 +110,10 @@ spec:
         - name: {{ printf "MC_AUTH_ADAPTER__HEADERS__%s" (upper .) | quote }}
           valueFrom: {secretKeyRef: {name: {{ $v.headers.existingSecret | quote }}, key: {{ . | quote }}}}
         {{- end }}
+        {{- with $v.jwt.existingSecret }}
+        - name: MC_AUTH_ADAPTER__JWT__SECRET
+          valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: secret}}
+        {{- end }}
         {{- end }}
         {{- with $v.extraEnv }}
         {{- toYaml . | nindent 8 }}

@@ -104,7 +104,18 @@
 {{- $faults = append $faults "history.replicas is about a NATS cluster, the embedded bus keeps one copy: leave it out, or set bus.mode to external" -}}
 {{- end -}}
 {{- end -}}
-{{- if not .Values.authAdapter.url -}}
+{{- $mode := default "url" .Values.authAdapter.config.mode -}}
+{{- $jwt := .Values.authAdapter.jwt -}}
+{{- if and (eq $mode "jwt") .Values.authAdapter.url -}}
+{{- $faults = append $faults "authAdapter.config.mode is jwt, so authAdapter.url is not asked: leave it out, or set the mode to jwt-then-url" -}}
+{{- end -}}
+{{- if and (eq $mode "url") (or $jwt.existingSecret $jwt.publicKeys.existingSecret) -}}
+{{- $faults = append $faults "authAdapter.jwt is about JWTs: set authAdapter.config.mode to jwt or jwt-then-url" -}}
+{{- end -}}
+{{- if ne (empty $jwt.publicKeys.names) (empty $jwt.publicKeys.existingSecret) -}}
+{{- $faults = append $faults "authAdapter.jwt.publicKeys.names are keys of a Secret: set authAdapter.jwt.publicKeys.existingSecret and names, or neither" -}}
+{{- end -}}
+{{- if and (not .Values.authAdapter.url) (ne $mode "jwt") -}}
 {{- $faults = append $faults "authAdapter.url is empty: set it to where your business system checks tokens, e.g. https://shop.example.com/websocket_auth" -}}
 {{- end -}}
 {{- if and (eq .Values.bus.mode "external") (not .Values.bus.external.url) -}}
