@@ -41,7 +41,7 @@ use shared::reload::Live;
 use jwt::{Checker, Surroundings};
 
 pub use config::{BodyFormat, BreakerConfig, BusinessTls, Config, Settings};
-pub use jwt::{Algorithm, JwtConfig, Mode, SecretEncoding};
+pub use jwt::{Algorithm, JwtCheck, JwtChecked, JwtConfig, Mode, SecretEncoding};
 pub use pointer::{Pointer, PointerError};
 
 /// The name of this part in logs, readiness and bus connections.

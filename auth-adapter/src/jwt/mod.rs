@@ -7,6 +7,7 @@
 //! | `token`, `json`, `algorithm`, `claims`, `refusal` | its parts |
 //! | `key`, `keys` | keys, and which of them a token means |
 //! | `files`, `jwks` | keys that change: PEM files, the key set of an issuer |
+//! | `once` | one check for an operator, apart from a running adapter |
 //! | `config`, `metrics` | `[auth_adapter.jwt]`; metrics |
 //!
 //! No verdict is remembered: checking a token anew takes little more time than finding it in a memory would,
@@ -21,6 +22,7 @@ mod jwks;
 mod key;
 mod keys;
 mod metrics;
+mod once;
 mod refusal;
 mod token;
 mod verify;
@@ -49,6 +51,7 @@ use self::keys::Keys;
 use self::metrics::JwtMetrics;
 pub use algorithm::Algorithm;
 pub use config::{JwtConfig, Mode, SecretEncoding};
+pub use once::{JwtCheck, JwtChecked};
 pub(crate) use refusal::Refusal;
 pub(crate) use token::has_form_of_jwt;
 

@@ -8,8 +8,8 @@ use standalone::{history, key, probe, selftest};
 
 /// Delivers a business system's messages to every device of a user, over WebSocket
 ///
-/// Without a subcommand, everything runs in this process; without --auth-url, a demo business system runs
-/// too.
+/// Without a subcommand, everything runs in this process; without a login of your own (--auth-url, or JWTs
+/// in the file), a demo business system runs too.
 #[derive(Debug, Parser)]
 #[command(name = "message-center", version, args_conflicts_with_subcommands = true)]
 struct Cli {

@@ -246,6 +246,26 @@ mod tests {
     }
 
     #[test]
+    fn a_login_by_jwt_is_no_demo_and_needs_no_url() {
+        let secret = ("auth_adapter.jwt.secret", "0123456789abcdef0123456789abcdef");
+        let own = [("edge.listen", "0.0.0.0:6790"), ("auth_adapter.mode", "jwt"), secret];
+        assert!(!with(&own).unwrap().is_demo());
+        let url = ("auth_adapter.url", "http://127.0.0.1:8000/x");
+        let both = with(&[("auth_adapter.mode", "jwt-then-url"), secret, url]);
+        assert!(!both.unwrap().is_demo());
+        for (flags, key) in [
+            (&[("auth_adapter.mode", "jwt")][..], "auth_adapter.jwt"),
+            (&[("auth_adapter.mode", "jwt"), secret, url], "auth_adapter.url"),
+            (&[("auth_adapter.mode", "jwt-then-url"), secret], "auth_adapter.url"),
+            (&[("login.max_token_age", "1s")], "login.max_token_age"),
+        ] {
+            let problems = with(flags).unwrap_err().to_string();
+            assert_eq!(problems.matches(key).count(), 1, "{key}: {problems}");
+            assert!(!problems.contains(secret.1), "{problems}");
+        }
+    }
+
+    #[test]
     fn an_exposed_demo_is_reached_by_devices_and_back_ends_alone_and_with_a_key() {
         let open = [
             ("edge.listen", "0.0.0.0:6790"),

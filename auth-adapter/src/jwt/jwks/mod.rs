@@ -199,6 +199,14 @@ impl KeySet {
     }
 }
 
+/// Fetches the key set once, apart from any schedule.
+///
+/// # Errors
+/// The URL gives no key set.
+pub(super) async fn fetch_once(config: &JwtConfig) -> anyhow::Result<Vec<NamedKey>> {
+    Ok(Fetcher::new(config)?.fetch().await?)
+}
+
 /// Returns the time since 1970.
 pub(super) fn unix_time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()

@@ -193,8 +193,8 @@ mod tests {
         fn nobody_with_a_new_key_is_refused_and_fetches_are_bounded(events in prop::collection::vec(any_event(), 1..400)) {
             let mut schedule = Schedule::new(PERIOD);
             let (mut now, mut under_way) = (Duration::ZERO, None::<(Fetch, Duration)>);
-            // When the fetch of the latest set began, its number, and the last fetch that ended.
-            let (mut set_began, mut of_set, mut ended) = (Duration::ZERO, 0, 0);
+            // When the fetch of the latest set began, and its number.
+            let (mut set_began, mut of_set) = (Duration::ZERO, 0);
             let mut waiting: Vec<(Duration, Fetch)> = Vec::new();
             let mut promises: Vec<(Duration, Fetch)> = Vec::new();
             for event in events {
@@ -213,13 +213,12 @@ mod tests {
                     Event::Fetcher => {}
                     Event::End(succeeded) => if let Some((fetch, began)) = under_way.take() {
                         schedule.ended(now, succeeded, 0.5);
-                        ended = fetch;
                         if succeeded {
                             (set_began, of_set) = (began, fetch);
                         }
                         waiting.retain(|(came, promised)| {
                             let has_key = set_began >= *came && of_set > 0;
-                            let settled = settle(*promised, of_set, ended);
+                            let settled = settle(*promised, of_set, fetch);
                             assert!(has_key || settled != Settled::Refused, "refused by an old set");
                             !has_key && settled == Settled::NotYet
                         });
