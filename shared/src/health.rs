@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics` on the admin port.
+//! `/livez`, `/readyz` and `/metrics` on the admin port, and the pages of the parts.
 //!
 //! `/livez` shows that the process answers, and depends on nothing. `/readyz` is 200 only while no part gives
 //! a reason against readiness. Its body holds the reasons, and notes for the operator, which are no reasons.
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::drain::Drain;
 use crate::host;
+use crate::pages::Pages;
 
 /// The most connections at a time. Beyond, the address with the most yields a slot to a newcomer, also of the
 /// same address; but never the slot of a connection that is being answered.
@@ -47,6 +48,8 @@ pub struct Health {
     notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
     /// Rung at each change, for [`Health::wait_ready`].
     changed: Arc<Notify>,
+    /// What the parts show on the admin port.
+    pages: Pages,
 }
 
 impl Health {
@@ -85,6 +88,11 @@ impl Health {
     pub fn notes(&self) -> String {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.iter().map(|(part, note)| format!("{part}: {note}\n")).collect()
+    }
+
+    /// Returns the pages of the parts on the admin port.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
     }
 
     /// Waits until every part is ready.
@@ -138,7 +146,8 @@ pub fn serve(listener: TcpListener, health: Health, registry: Registry, drain: &
     let mut router = axum::Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics));
+        .route("/metrics", get(metrics))
+        .fallback(get(page));
     if cfg!(debug_assertions) {
         router = router.route("/debug/tasks", get(tasks)).route("/debug/tasks/{name}/panic", post(kill));
     }
@@ -243,6 +252,14 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         (StatusCode::OK, format!("ok\n{notes}"))
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, reasons + &notes)
+    }
+}
+
+/// Shows the page of a part.
+async fn page(State(admin): State<Arc<Admin>>, uri: Uri) -> Response {
+    match admin.health.pages.make(uri.path()) {
+        Some(page) => axum::Json(page).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 

@@ -40,6 +40,7 @@ pub mod ids;
 pub mod log_throttle;
 pub mod login;
 pub mod metrics;
+pub mod pages;
 pub mod part;
 pub mod reload;
 pub mod rules;

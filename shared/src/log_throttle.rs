@@ -5,13 +5,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The shortest time between two lines.
+/// The shortest time between two lines, unless another is given.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Decides when a complaint of one kind is logged. Counters count all of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LogThrottle {
     state: Mutex<State>,
+    pause: Duration,
+}
+
+impl Default for LogThrottle {
+    fn default() -> Self {
+        Self::every(PAUSE)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -22,11 +29,16 @@ struct State {
 }
 
 impl LogThrottle {
+    /// Makes a throttle with at least `pause` between two lines.
+    pub fn every(pause: Duration) -> Self {
+        Self { state: Mutex::default(), pause }
+    }
+
     /// Notes a complaint. `Some`: write a line now, for this number of complaints.
     pub fn due(&self) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count += 1;
-        if state.last.is_some_and(|last| last.elapsed() < PAUSE) {
+        if state.last.is_some_and(|last| last.elapsed() < self.pause) {
             return None;
         }
         state.last = Some(Instant::now());

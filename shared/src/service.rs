@@ -79,6 +79,40 @@ fn last_word(text: String) {
     }
 }
 
+/// Reads the settings of a command that serves nothing.
+///
+/// # Errors
+/// The exit code: the faults were written to standard error, or a flag asked for the configuration alone.
+pub fn settings<S: Settings>(args: CommonArgs, flags: Vec<(String, String)>) -> Result<S, ExitCode> {
+    read(args, flags).map(|(_, settings)| settings)
+}
+
+fn read<S: Settings>(args: CommonArgs, flags: Vec<(String, String)>) -> Result<(Sources, S), ExitCode> {
+    let flags = flags.into_iter().chain(args.set).collect();
+    let sources = Sources::of_process(args.config, flags);
+    let settings: S = match config::load(&sources) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            eprintln!("The configuration can't be used:\n{problems}");
+            return Err(ExitCode::from(BAD_CONFIG));
+        }
+    };
+    if args.print_config {
+        print!("{}", config::print(&settings));
+        return Err(ExitCode::SUCCESS);
+    }
+    let variables = config::variables("OTEL_");
+    if let Err(faults) = telemetry::check_environment(&variables) {
+        eprintln!("The environment can't be used:\n{faults}");
+        return Err(ExitCode::from(BAD_CONFIG));
+    }
+    if args.check_config {
+        println!("The configuration is good.");
+        return Err(ExitCode::SUCCESS);
+    }
+    Ok((sources, settings))
+}
+
 /// Runs a part: loads the settings `S` (flags of the part are in `flags`), starts logging, calls `run`, which
 /// serves until the drain begins, and turns the outcome into an exit code. SIGTERM and SIGINT begin the
 /// drain; a second signal exits at once. SIGHUP reads the configuration again.
@@ -93,28 +127,11 @@ where
     F: FnOnce(Live<S>, Drain) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let flags = flags.into_iter().chain(args.set).collect();
-    let sources = Sources::of_process(args.config, flags);
-    let settings: S = match config::load(&sources) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            eprintln!("The configuration can't be used:\n{problems}");
-            return ExitCode::from(BAD_CONFIG);
-        }
+    let (sources, settings) = match read::<S>(args, flags) {
+        Ok(read) => read,
+        Err(code) => return code,
     };
-    if args.print_config {
-        print!("{}", config::print(&settings));
-        return ExitCode::SUCCESS;
-    }
     let variables = config::variables("OTEL_");
-    if let Err(faults) = telemetry::check_environment(&variables) {
-        eprintln!("The environment can't be used:\n{faults}");
-        return ExitCode::from(BAD_CONFIG);
-    }
-    if args.check_config {
-        println!("The configuration is good.");
-        return ExitCode::SUCCESS;
-    }
     let telemetry = match telemetry::start(log(&settings), S::SERVICE, &variables) {
         Ok(telemetry) => telemetry,
         Err(error) => {
