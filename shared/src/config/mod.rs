@@ -4,6 +4,7 @@
 //! file serves all parts. `MC_EDGE__LISTEN` in the environment is `listen` in `[edge]`. This is the only
 //! module that reads the environment.
 
+mod moved;
 mod problems;
 #[cfg(feature = "schema")]
 mod schema;
@@ -237,7 +238,9 @@ fn extract<S: Settings>(
         match result {
             Ok(settings) => {
                 for key in unknown.into_iter().filter(|key| key.contains('.')) {
-                    problems.add(key, "no such key; see --print-config for those there are");
+                    let fault = moved::instead_of(&key)
+                        .unwrap_or("no such key; see --print-config for those there are");
+                    problems.add(key, fault);
                 }
                 return settings;
             }

@@ -67,6 +67,38 @@ fn the_environment_stands_over_the_file_and_flags_over_both() {
     assert_eq!((sample.edge.listen.as_str(), sample.edge.origins.len()), ("[::1]:1", 1));
 }
 
+/// [`Sample`] ignores this section, so the settings here are those of its part.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct OfLogin {
+    auth_adapter: Login,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Login {
+    url: String,
+}
+
+impl Settings for OfLogin {
+    fn validate(&self, _: &mut Problems) {}
+}
+
+#[test]
+fn a_key_that_moved_is_refused_with_its_new_name() {
+    let told = "auth_adapter.body: is now auth_adapter.request.token";
+    let sources = Sources::default();
+    let fault = load_text::<OfLogin>(&sources, "[auth_adapter]\nbody = \"form\"").unwrap_err().to_string();
+    assert!(fault.starts_with(told), "{fault}");
+    for variable in ["form", "\"json\""] {
+        let environment = vec![("MC_AUTH_ADAPTER__BODY".to_owned(), variable.to_owned())];
+        let fault = load::<OfLogin>(&Sources { environment, ..Sources::default() }).unwrap_err().to_string();
+        assert!(fault.starts_with(told), "{fault}");
+    }
+    let flags = vec![("auth_adapter.body".to_owned(), "form".to_owned())];
+    assert!(load::<OfLogin>(&Sources { flags, ..Sources::default() }).is_err());
+}
+
 #[test]
 fn every_fault_is_named_at_once() {
     let file =
