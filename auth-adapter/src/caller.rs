@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use shared::awake::Awake;
 use shared::gauge::GaugeGuard;
-use shared::log_throttle::LogThrottle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
 use crate::business::{Answer, Business, Failure};
 use crate::circuit::Circuit;
 use crate::config::Config;
+use crate::mapping::Decision;
 use crate::metrics::Metrics;
+use crate::reasons::Reasons;
 use crate::retry::{self, Budget};
 
 /// Calls the business system within all bounds.
@@ -31,7 +32,7 @@ pub(crate) struct Caller {
     retries: u32,
     budget: Mutex<Budget>,
     metrics: Arc<Metrics>,
-    complaints: LogThrottle,
+    reasons: Arc<Reasons>,
     /// The clock by which the business system is judged.
     awake: Awake,
 }
@@ -42,6 +43,7 @@ impl Caller {
         business: Business,
         circuit: Arc<Circuit>,
         metrics: Arc<Metrics>,
+        reasons: Arc<Reasons>,
         awake: Awake,
     ) -> Self {
         Self {
@@ -52,7 +54,7 @@ impl Caller {
             retries: config.retries,
             budget: Mutex::new(Budget::new()),
             metrics,
-            complaints: LogThrottle::default(),
+            reasons,
             awake,
         }
     }
@@ -72,12 +74,11 @@ impl Caller {
         let _slot = self.slot(until).await?;
         let leave = self.circuit.admit(ask)?;
         let _in_flight = GaugeGuard::new(&self.metrics.in_flight);
-        let answer = self.try_all(token).await;
-        leave.done(answer.as_ref());
-        if let Err(failure) = &answer {
-            self.complain(failure);
-        }
-        answer
+        let decision = self.try_all(token).await;
+        leave.done(decision.answer.as_ref());
+        self.reasons.tell(&decision);
+        self.metrics.groups_left_out(decision.left_out);
+        decision.answer
     }
 
     async fn slot(&self, until: Instant) -> Result<SemaphorePermit<'_>, Failure> {
@@ -97,35 +98,29 @@ impl Caller {
         Ok(slot)
     }
 
-    async fn try_all(&self, token: &str) -> Result<Answer, Failure> {
+    async fn try_all(&self, token: &str) -> Decision {
         let deadline = self.awake.now() + self.deadline;
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).first_try();
         let mut retries = 0;
         loop {
             let began = Instant::now();
             let tried = self.awake.timeout_at(deadline, self.business.ask(token)).await;
-            let answer = tried.unwrap_or(Err(Failure::Slow(self.deadline)));
-            self.metrics.asked(answer.as_ref(), began.elapsed());
-            let Err(Failure::NotReached(_)) = &answer else { return answer };
+            let decision = tried.unwrap_or_else(|_| Decision::failed(Failure::Slow(self.deadline)));
+            self.metrics.asked(decision.outcome, began.elapsed());
+            let Err(Failure::NotReached(_)) = &decision.answer else { return decision };
             let pause = retry::pause(retries, fastrand::f64());
             let may =
                 retries < self.retries && self.awake.now() + pause < deadline && self.circuit.is_closed();
             if !may {
-                return answer;
+                return decision;
             }
             if !self.budget.lock().unwrap_or_else(PoisonError::into_inner).pay() {
                 self.metrics.retried("no_budget");
-                return answer;
+                return decision;
             }
             self.metrics.retried("tried");
             sleep(pause).await;
             retries += 1;
-        }
-    }
-
-    fn complain(&self, failure: &Failure) {
-        if let Some(failures) = self.complaints.due() {
-            tracing::warn!(%failure, failures, "the business system gives no answers about tokens");
         }
     }
 }

@@ -210,9 +210,14 @@ impl Permit<'_> {
             Ok(_) => Outcome::Good,
             Err(Failure::NotReached(_)) => Outcome::Unreachable,
             Err(Failure::Status { retry_after, .. }) => Outcome::Error(*retry_after),
-            Err(Failure::NotJson | Failure::TooLarge | Failure::BadExpiry | Failure::Ambiguous) => {
-                Outcome::Error(None)
-            }
+            Err(
+                Failure::NotJson
+                | Failure::TooLarge
+                | Failure::BadExpiry(_)
+                | Failure::FarExpiry
+                | Failure::Declared(_)
+                | Failure::Ambiguous,
+            ) => Outcome::Error(None),
             Err(_) => Outcome::Unanswered,
         };
     }

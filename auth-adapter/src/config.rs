@@ -12,6 +12,8 @@ use shared::login::LoginConfig;
 
 use crate::breaker::Policy;
 use crate::jwt::{JwtConfig, Mode};
+use crate::mapping::config::{AnswerConfig, Preset, RequestConfig};
+use crate::mapping::{Mapping, is_hop_by_hop};
 
 /// Settings of one auth-adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +31,10 @@ pub struct Config {
     pub url: String,
     /// Where `/livez`, `/readyz` and `/metrics` are when auth-adapter is a process of its own.
     pub admin: SocketAddr,
-    /// How the token is sent: `json` (`{"token":"…"}`) or `form` (`token=…`).
-    pub body: BodyFormat,
+    /// The kind of business system: `connmix` (`POST {"token":"…"}` → `{"uid":1001}`), `common-result` (a
+    /// Bearer header → `{"code":0,"data":{"id":1001},"msg":""}`) or `rfc7662` (token introspection). Keys of
+    /// `[auth_adapter.request]` and `[auth_adapter.answer]` override it one by one.
+    pub preset: Preset,
     /// Headers to send with each token check, e.g. `Authorization = "Bearer …"`. Their values are secrets and
     /// never printed.
     pub headers: BTreeMap<String, Secret>,
@@ -38,6 +42,11 @@ pub struct Config {
     /// to 499, but neither 408 nor 429. Add 404 only if your system uses it for tokens and never for a wrong
     /// URL.
     pub refusals: Vec<u16>,
+    /// How the business system is asked. Keys that are left out are those of `auth_adapter.preset`.
+    pub request: RequestConfig,
+    /// What the answer of the business system means. Keys that are left out are those of
+    /// `auth_adapter.preset`. A place in the answer is a JSON pointer (RFC 6901), e.g. `/data/uid`.
+    pub answer: AnswerConfig,
     /// TLS towards an `https` URL: the authorities to trust, and a certificate for this process.
     pub tls: BusinessTls,
     /// How long the business system may take to answer a check, and how long a check may wait for its turn
@@ -69,8 +78,8 @@ pub struct Config {
     /// How long a refused token is remembered.
     #[serde(with = "Span")]
     pub remember_no: Duration,
-    /// The most tokens to remember, in some 300 bytes each. Only a fingerprint of a token is stored, not the
-    /// token.
+    /// The most tokens to remember, in some 300 bytes each, and with groups in up to 10 KiB more (64 groups of
+    /// 128 bytes). Only a fingerprint of a token is stored, not the token.
     pub max_remembered: u64,
     /// How long the bus may be away before auth-adapter stops being ready.
     #[serde(with = "Span")]
@@ -172,18 +181,6 @@ impl BreakerConfig {
     }
 }
 
-/// How the token is sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum BodyFormat {
-    /// `{"token":"…"}`
-    #[default]
-    Json,
-    /// `token=…`
-    Form,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -191,9 +188,11 @@ impl Default for Config {
             jwt: JwtConfig::default(),
             url: String::new(),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 6797)),
-            body: BodyFormat::Json,
+            preset: Preset::default(),
             headers: BTreeMap::new(),
             refusals: vec![400, 401, 403, 422],
+            request: RequestConfig::default(),
+            answer: AnswerConfig::default(),
             tls: BusinessTls::default(),
             deadline: Duration::from_secs(3),
             connect_deadline: Duration::from_secs(1),
@@ -222,6 +221,7 @@ impl Config {
                 "is not asked in mode \"jwt\": remove it, or set auth_adapter.mode to \"jwt-then-url\"".into()
             });
         }
+        Mapping::validate(self, problems);
         self.jwt.validate(self.mode, problems);
         self.breaker.validate(problems);
         self.validate_tls(problems);
@@ -237,6 +237,9 @@ impl Config {
             let valued = reqwest::header::HeaderValue::from_str(value.expose()).is_ok();
             problems.check(named && valued, "auth_adapter.headers", || {
                 format!("{name:?} or its value can't be in an HTTP header")
+            });
+            problems.check(!is_hop_by_hop(name), "auth_adapter.headers", || {
+                format!("{name:?} is set by HTTP itself: leave it out")
             });
         }
         problems.check((1..=64 << 10).contains(&self.max_token.0), "auth_adapter.max_token", || {

@@ -8,9 +8,13 @@
 //! | `caller` | one check: when it may call, and how often it is tried |
 //! | `breaker`, `circuit` | stop calls to a failing business system, and find out when it is back |
 //! | `retry` | pauses and budget of retries |
+//! | `business` | one call of the business system |
+//! | `mapping` | how the business system is asked, and what its answers mean |
 //! | `jwt` | checks of tokens that say by themselves whose they are |
 //! | `pointer` | where in a document a value stands |
-//! | `business` | one call of the business system, and the meaning of its answers |
+//! | `reasons` | why logins were refused or got no answer: for the log and `/logins` |
+//! | `usable` | tokens that are refused without asking |
+//! | [`login_test`] | one check by hand |
 //! | `config`, `metrics` | `[auth_adapter]`; metrics |
 //!
 //! This part knows nothing of sockets or channels, and has no state that a restart may not lose.
@@ -22,10 +26,14 @@ mod caller;
 mod circuit;
 mod config;
 mod jwt;
+pub mod login_test;
+mod mapping;
 mod memory;
 mod metrics;
 mod pointer;
+mod reasons;
 mod retry;
+mod usable;
 mod verify;
 
 use futures_util::future::BoxFuture;
@@ -40,8 +48,9 @@ use shared::reload::Live;
 
 use jwt::{Checker, Surroundings};
 
-pub use config::{BodyFormat, BreakerConfig, BusinessTls, Config, Settings};
+pub use config::{BreakerConfig, BusinessTls, Config, Settings};
 pub use jwt::{Algorithm, JwtCheck, JwtChecked, JwtConfig, Mode, SecretEncoding};
+pub use mapping::config::{Accepted, AnswerConfig, Method, Preset, RequestConfig};
 pub use pointer::{Pointer, PointerError};
 
 /// The name of this part in logs, readiness and bus connections.
@@ -62,9 +71,12 @@ impl AuthAdapter {
             let Host { bus, health, registry, drain } = host;
             bus.register(registry, PART);
             let metrics = Arc::new(metrics::Metrics::register(registry));
+            let reasons = Arc::new(reasons::Reasons::default());
+            let shown = Arc::clone(&reasons);
+            health.pages().add(reasons::PATH, move || shown.page());
             let circuit = Arc::new(circuit::Circuit::new(config.breaker.policy(), Arc::clone(&metrics)));
-            let memory = if config.mode.asks_url() {
-                Some(by_url(&config, bus.awake(), &circuit, &metrics)?)
+            let by_url = if config.mode.asks_url() {
+                Some(by_url(&config, bus.awake(), &circuit, &metrics, &reasons)?)
             } else {
                 None
             };
@@ -74,6 +86,7 @@ impl AuthAdapter {
                     health: health.clone(),
                     awake: bus.awake().clone(),
                     drain: &drain,
+                    reasons: Arc::clone(&reasons),
                 };
                 let max_token = config.max_token.as_usize();
                 Some(Checker::start(&config.jwt, login.max_token_age, max_token, around)?)
@@ -85,7 +98,7 @@ impl AuthAdapter {
             drain.on_panic(move || breaker.upgrade()?.is_poisoned().then_some("the breaker"));
             let ability = jwt.as_ref().and_then(Checker::ability);
             let announcer = announce::Announcer::new(bus.clone(), circuit, ability, Arc::clone(&metrics));
-            let judges = verify::Judges { memory, jwt };
+            let judges = verify::Judges { by_url, jwt, reasons };
             verify::start(&config, judges, announcer, bus, health, metrics, &drain);
             Ok(Self {})
         })
@@ -98,11 +111,26 @@ fn by_url(
     awake: &Awake,
     circuit: &Arc<circuit::Circuit>,
     metrics: &Arc<metrics::Metrics>,
-) -> anyhow::Result<memory::Memory> {
+    reasons: &Arc<reasons::Reasons>,
+) -> anyhow::Result<verify::ByUrl> {
     let business = business::Business::new(config).context("auth_adapter")?;
-    let (circuit, metrics) = (Arc::clone(circuit), Arc::clone(metrics));
-    let caller = caller::Caller::new(config, business, circuit, Arc::clone(&metrics), awake.clone());
-    memory::Memory::new(config, caller, metrics)
+    let mapping = Arc::clone(business.mapping());
+    if matches!(mapping.token(), mapping::TokenPlace::Query(_)) {
+        tracing::warn!(
+            "auth_adapter.request.token puts tokens into the URL, which servers and proxies log; \
+             take a header if the business system reads one"
+        );
+    }
+    let caller = caller::Caller::new(
+        config,
+        business,
+        Arc::clone(circuit),
+        Arc::clone(metrics),
+        Arc::clone(reasons),
+        awake.clone(),
+    );
+    let memory = memory::Memory::new(config, caller, Arc::clone(metrics))?;
+    Ok(verify::ByUrl { mapping, memory })
 }
 
 /// Runs this part as a process of its own until the drain begins.

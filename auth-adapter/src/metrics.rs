@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::breaker::Phase;
-use crate::business::{Answer, Failure};
+use crate::mapping::LeftOut;
 
 /// The source of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     breaker: Family<StateLabel, Gauge>,
     transitions: Family<StateLabel, Counter>,
     durations: Histogram,
+    groups_left_out: Family<ReasonLabel, Counter>,
     /// Unanswered questions.
     pub(crate) waiting: Gauge,
     /// Calls of the business system under way.
@@ -76,6 +77,7 @@ impl Metrics {
             breaker: Family::default(),
             transitions: Family::default(),
             durations: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            groups_left_out: Family::default(),
             waiting: Gauge::default(),
             in_flight: Gauge::default(),
         };
@@ -92,6 +94,11 @@ impl Metrics {
             "Time that the business system took",
             Unit::Seconds,
             metrics.durations.clone(),
+        );
+        registry.register(
+            "groups_left_out",
+            "Groups of answers that could not be taken",
+            metrics.groups_left_out.clone(),
         );
         registry.register("waiting", "Questions without an answer yet", metrics.waiting.clone());
         registry.register("in_flight", "Checks at the business system under way", metrics.in_flight.clone());
@@ -111,14 +118,22 @@ impl Metrics {
         self.sources.get_or_create(&SourceLabel { source }).inc();
     }
 
-    pub(crate) fn asked(&self, answer: Result<&Answer, &Failure>, took: Duration) {
-        let outcome = match answer {
-            Ok(Answer::Yes { .. }) => "yes",
-            Ok(Answer::No) => "no",
-            Err(failure) => failure.label(),
-        };
+    pub(crate) fn asked(&self, outcome: &'static str, took: Duration) {
         self.outcomes.get_or_create(&OutcomeLabel { outcome }).inc();
         self.durations.observe(took.as_secs_f64());
+    }
+
+    /// Counts what could not be taken from the groups of an answer.
+    pub(crate) fn groups_left_out(&self, left_out: LeftOut) {
+        let LeftOut { unusable, beyond, no_list } = left_out;
+        for (reason, number) in
+            [("unusable", unusable), ("beyond_bound", beyond), ("no_list", usize::from(no_list))]
+        {
+            if number > 0 {
+                let number = u64::try_from(number).unwrap_or(u64::MAX);
+                self.groups_left_out.get_or_create(&ReasonLabel { reason }).inc_by(number);
+            }
+        }
     }
 
     pub(crate) fn retried(&self, outcome: &'static str) {

@@ -32,8 +32,11 @@ use crate::announce::Announcer;
 use crate::business::{Answer, Failure};
 use crate::config::Config;
 use crate::jwt::{Checker, NoLogin, has_form_of_jwt};
+use crate::mapping::Mapping;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::reasons::{self, Reasons};
+use crate::usable;
 
 /// The pause after a failed attempt to subscribe.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -44,6 +47,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest wait of an edge that is believed.
 const MOST_PATIENCE: Duration = Duration::from_secs(600);
 
+/// What decides about a token, and tells why.
+pub(crate) struct Judges {
+    /// `None`: the business system is never asked.
+    pub(crate) by_url: Option<ByUrl>,
+    /// `None`: no JWT is checked.
+    pub(crate) jwt: Option<Checker>,
+    pub(crate) reasons: Arc<Reasons>,
+}
+
+/// The checks at the business system.
+pub(crate) struct ByUrl {
+    pub(crate) mapping: Arc<Mapping>,
+    pub(crate) memory: Memory,
+}
+
 /// Answers token checks.
 struct VerifyResponder {
     judges: Judges,
@@ -52,12 +70,6 @@ struct VerifyResponder {
     slots: Arc<Semaphore>,
     max_token: usize,
     complaints: LogThrottle,
-}
-
-/// Who checks tokens: the business system, the tokens themselves, or both.
-pub(crate) struct Judges {
-    pub(crate) memory: Option<Memory>,
-    pub(crate) jwt: Option<Checker>,
 }
 
 /// Starts the responder on `drain`; `health` tells when questions arrive.
@@ -193,22 +205,30 @@ impl VerifyResponder {
 
     /// Checks a token. `None`: it was too late. `until` is a moment of [`Awake`].
     async fn judge(&self, token: &str, from: Option<&str>, until: Instant) -> Option<Verdict> {
-        let Judges { memory, jwt } = &self.judges;
+        let Judges { by_url, jwt, reasons } = &self.judges;
         // A token with the form of a JWT never goes to the business system where JWTs are checked.
-        let jwt = jwt.as_ref().filter(|_| memory.is_none() || has_form_of_jwt(token));
+        let jwt = jwt.as_ref().filter(|_| by_url.is_none() || has_form_of_jwt(token));
         if let Some(jwt) = jwt {
             return Some(of_jwt(jwt.check(token, until).await));
         }
-        let memory = memory.as_ref().filter(|_| may_be_asked(token, self.max_token));
-        let Some(memory) = memory else { return Some(Verdict::Unknown) };
+        let ByUrl { mapping, memory } = by_url.as_ref()?;
+        if let Some(fault) = usable::fault(token, self.max_token, mapping.token()) {
+            reasons.refused(reasons::NOT_ASKED, fault);
+            return Some(Verdict::Unknown);
+        }
         Some(match memory.look_up(token, from, until).await {
             Ok(Answer::No) => Verdict::Unknown,
-            Ok(Answer::Yes { uid, expires }) => {
+            Ok(Answer::Yes { uid, expires, groups, asked_at_ms }) => {
                 let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_millis());
                 match left.map(|left| u64::try_from(left).unwrap_or(u64::MAX)) {
                     // The login expires in this very millisecond.
                     Some(0) => Verdict::Unknown,
-                    expires_in_ms => Verdict::Known(Login { expires_in_ms, ..Login::of(uid.to_string()) }),
+                    expires_in_ms => Verdict::Known(Login {
+                        expires_in_ms,
+                        groups: groups.iter().map(|group| group.as_str().to_owned()).collect(),
+                        issued_at_ms: Some(asked_at_ms),
+                        ..Login::of(uid.to_string())
+                    }),
                 }
             }
             Err(failure) if *failure == Failure::Stale && self.bus.awake().now() >= until => return None,
@@ -240,12 +260,6 @@ fn of_jwt(checked: Result<Login, NoLogin>) -> Verdict {
             reason @ (NoLogin::NoKeySet | NoLogin::KeyNotFetched | NoLogin::FetchFailed | NoLogin::NoTurn),
         ) => Verdict::Unavailable { reason: reason.to_string() },
     }
-}
-
-/// Returns whether a token is worth a call. No issuer makes tokens with control characters, and a business
-/// system may stumble over them: some databases fail on a NUL.
-fn may_be_asked(token: &str, max_token: usize) -> bool {
-    (1..=max_token).contains(&token.len()) && !token.chars().any(char::is_control)
 }
 
 /// Makes the span of a token check, in the trace of the login, if the trace is sampled.

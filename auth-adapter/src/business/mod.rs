@@ -12,12 +12,15 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use shared::clock;
 use shared::trace::{self, TraceContext};
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span, info_span};
 
-use crate::config::{BodyFormat, Config};
+use crate::config::Config;
+use crate::mapping::config::Method;
+use crate::mapping::{Decision, Mapping, Moment, Reply, TokenPlace, decide};
 pub(crate) use answer::Answer;
 
 /// The largest answer that is read, in bytes.
@@ -47,10 +50,16 @@ pub(crate) enum Failure {
     NotJson,
     #[error("its answer has more than {MAX_ANSWER} bytes")]
     TooLarge,
-    #[error("its expires_in is not a number of seconds")]
-    BadExpiry,
-    #[error("its answer names two users or two expiries")]
+    /// The expiry of this name is no number.
+    #[error("its {0} is not a number of seconds")]
+    BadExpiry(&'static str),
+    #[error("its expires_at is more than 100 years away: are these milliseconds? It must be in seconds")]
+    FarExpiry,
+    #[error("a key of its answer that matters stands there twice")]
     Ambiguous,
+    /// The condition of `unavailable` at this place holds.
+    #[error("its answer says at {0} that it can't answer (auth_adapter.answer.unavailable)")]
+    Declared(String),
     #[error("no call of it could begin within {0:?}, so many are under way")]
     Busy(Duration),
     #[error("it fails too often and is not asked for another {0:?}")]
@@ -110,7 +119,8 @@ impl Failure {
             Self::Status { .. } => "status",
             Self::NotJson => "not_json",
             Self::TooLarge => "too_large",
-            Self::BadExpiry => "bad_expiry",
+            Self::BadExpiry(_) | Self::FarExpiry => "bad_expiry",
+            Self::Declared(_) => "unavailable",
             Self::Ambiguous => "ambiguous",
             Self::Busy(_) => "busy",
             Self::Open(_) => "breaker_open",
@@ -126,25 +136,26 @@ impl Failure {
 pub(crate) struct Business {
     client: reqwest::Client,
     url: reqwest::Url,
-    body: BodyFormat,
-    refusals: Vec<u16>,
+    mapping: Arc<Mapping>,
+}
+
+/// The status and the body of an answer.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) status: u16,
+    retry_after: Option<Duration>,
+    pub(crate) body: Vec<u8>,
+    asked_at_ms: u64,
 }
 
 impl Business {
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &config.headers {
-            let name = HeaderName::try_from(name.as_str()).with_context(|| format!("header {name:?}"))?;
-            let mut value =
-                HeaderValue::from_str(value.expose()).with_context(|| format!("value of {name}"))?;
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
+        let mapping = Arc::new(Mapping::of(config)?);
         let url: reqwest::Url = config.url.parse().with_context(|| format!("url {:?}", config.url))?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::client(&config.tls, url.scheme() == "https")?)
             .user_agent(USER_AGENT)
-            .default_headers(headers)
+            .default_headers(headers(config)?)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .connect_timeout(config.connect_deadline)
@@ -152,11 +163,32 @@ impl Business {
             .pool_idle_timeout(config.keep_idle)
             .build()
             .context("the HTTP client")?;
-        Ok(Self { client, url, body: config.body, refusals: config.refusals.clone() })
+        Ok(Self { client, url, mapping })
+    }
+
+    /// Returns how the business system is asked, and what its answers mean.
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
     }
 
     /// Asks about a token, once. The answer is bounded in bytes, but not in time.
-    pub(crate) async fn ask(&self, token: &str) -> Result<Answer, Failure> {
+    pub(crate) async fn ask(&self, token: &str) -> Decision {
+        match self.fetch(token).await {
+            Ok(received) => self.decide(token, &received),
+            Err(failure) => Decision::failed(failure),
+        }
+    }
+
+    /// Decides what an answer about this token means, as of now.
+    pub(crate) fn decide(&self, token: &str, received: &Received) -> Decision {
+        let Received { status, retry_after, body, asked_at_ms } = received;
+        let reply = Reply { status: *status, retry_after: *retry_after, body, token };
+        let unix = Duration::from_millis(clock::unix_ms());
+        decide(&self.mapping, reply, Moment { instant: Instant::now(), unix, asked_at_ms: *asked_at_ms })
+    }
+
+    /// Sends the request and reads the answer; the body only if the status is 200.
+    pub(crate) async fn fetch(&self, token: &str) -> Result<Received, Failure> {
         self.exchange(token).instrument(self.span()).await
     }
 
@@ -170,52 +202,68 @@ impl Business {
             target: trace::TARGET,
             "business call",
             otel.kind = "client",
-            http.request.method = "POST",
+            http.request.method = self.mapping.method().as_str(),
             server.address = self.url.host_str(),
             http.response.status_code = Empty,
         )
     }
 
-    async fn exchange(&self, token: &str) -> Result<Answer, Failure> {
-        let mut response = self.send(token).await.map_err(failure)?;
+    async fn exchange(&self, token: &str) -> Result<Received, Failure> {
+        let asked_at_ms = clock::unix_ms();
+        let mut response = self.request(token).send().await.map_err(failure)?;
         let status = response.status().as_u16();
         Span::current().record("http.response.status_code", status);
+        let mut received = Received { status, retry_after: None, body: Vec::new(), asked_at_ms };
         if status != 200 {
             let wait = response.headers().get(RETRY_AFTER).filter(|_| matches!(status, 429 | 503));
-            let retry_after = wait.and_then(|wait| answer::retry_after(wait.as_bytes(), SystemTime::now()));
-            return if self.refusals.contains(&status) {
-                Ok(Answer::No)
-            } else {
-                Err(Failure::Status { status, retry_after })
-            };
+            received.retry_after =
+                wait.and_then(|wait| answer::retry_after(wait.as_bytes(), SystemTime::now()));
+            return Ok(received);
         }
-        let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failure)? {
-            if body.len() + chunk.len() > MAX_ANSWER {
+            if received.body.len() + chunk.len() > MAX_ANSWER {
                 return Err(Failure::TooLarge);
             }
-            body.extend_from_slice(&chunk);
+            received.body.extend_from_slice(&chunk);
         }
-        answer::interpret(&body, Instant::now())
+        Ok(received)
     }
 
-    /// Sends a request, with the headers that differ between requests, such as those of the trace. The client
+    /// Makes a request, with the headers that differ between requests, such as those of the trace. The client
     /// itself replaces an idle connection that turns out to be closed before any of the request was written.
-    async fn send(&self, token: &str) -> reqwest::Result<reqwest::Response> {
-        let request = self.client.post(self.url.clone());
-        let request = match self.body {
-            BodyFormat::Json => request.json(&serde_json::json!({ "token": token })),
-            BodyFormat::Form => request.form(&[("token", token)]),
+    fn request(&self, token: &str) -> reqwest::RequestBuilder {
+        let mut url = self.url.clone();
+        if let TokenPlace::Query(name) = self.mapping.token() {
+            url.query_pairs_mut().append_pair(name, token);
+        }
+        let request = match self.mapping.method() {
+            Method::Get => self.client.get(url),
+            Method::Post => self.client.post(url),
         };
-        let request = match TraceContext::current() {
-            Some(trace) => {
-                let request = request.header(trace::TRACEPARENT, trace.traceparent());
-                trace.tracestate().into_iter().fold(request, |r, state| r.header(trace::TRACESTATE, state))
-            }
-            None => request,
+        let request = match self.mapping.token() {
+            TokenPlace::Json(name) => request.json(&serde_json::json!({ name: token })),
+            TokenPlace::Form(name) => request.form(&[(name, token)]),
+            place @ TokenPlace::Header { name, .. } => match place.header_value(token) {
+                Some(value) => request.header(name, value),
+                None => request,
+            },
+            TokenPlace::Query(_) => request,
         };
-        request.send().await
+        let Some(trace) = TraceContext::current() else { return request };
+        let request = request.header(trace::TRACEPARENT, trace.traceparent());
+        trace.tracestate().into_iter().fold(request, |r, state| r.header(trace::TRACESTATE, state))
     }
+}
+
+fn headers(config: &Config) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &config.headers {
+        let name = HeaderName::try_from(name.as_str()).with_context(|| format!("header {name:?}"))?;
+        let mut value = HeaderValue::from_str(value.expose()).with_context(|| format!("value of {name}"))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
 }
 
 /// Tells a request that surely did not begin from one that may have been processed.
@@ -224,36 +272,5 @@ fn failure(error: reqwest::Error) -> Failure {
         Failure::NotReached(Cause::new(error))
     } else {
         Failure::Broken(Cause::new(error))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Holds the manual's table to what the code does.
-    #[test]
-    fn answers_mean_what_the_manual_says() {
-        let manual = include_str!("../../../deploy/docs/login.md");
-        let refusals = Config::default().refusals;
-        let mut rows = 0;
-        for line in manual.lines() {
-            let cells: Vec<_> = line.split('|').map(str::trim).collect();
-            let [_, status, body, means, device, _] = cells[..] else { continue };
-            let Ok(status) = status.parse::<u16>() else { continue };
-            let answer = match status {
-                200 => answer::interpret(body.trim_matches('`').as_bytes(), Instant::now()).ok(),
-                other => refusals.contains(&other).then_some(Answer::No),
-            };
-            let (meaning, to_device) = match answer {
-                Some(Answer::Yes { expires: None, .. }) => ("yes", "`{\"result\":true}`"),
-                Some(Answer::Yes { expires: Some(_), .. }) => ("yes, for an hour", "`{\"result\":true}`"),
-                Some(Answer::No) => ("no", "error 2, close 4401"),
-                None => ("no answer", "error 3, close 1013"),
-            };
-            assert_eq!((means, device), (meaning, to_device), "{line}");
-            rows += 1;
-        }
-        assert!(rows >= 20, "the manual's table has only {rows} rows");
     }
 }

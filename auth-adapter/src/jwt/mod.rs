@@ -27,9 +27,8 @@ mod refusal;
 mod token;
 mod verify;
 
-use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant as Moment};
 
@@ -38,7 +37,7 @@ use shared::awake::Awake;
 use shared::config::Secret;
 use shared::drain::Drain;
 use shared::health::Health;
-use shared::log_throttle::LogThrottle;
+use shared::ids::MAX_GROUPS;
 use shared::tasks::on_a_thread;
 use shared::wire::Login;
 use tokio::sync::{Semaphore, watch};
@@ -49,6 +48,7 @@ use self::jwks::{KeySet, Latest, Verdict, unix_time};
 use self::key::Key;
 use self::keys::Keys;
 use self::metrics::JwtMetrics;
+use crate::reasons::Reasons;
 pub use algorithm::Algorithm;
 pub use config::{JwtConfig, Mode, SecretEncoding};
 pub use once::{JwtCheck, JwtChecked};
@@ -103,9 +103,7 @@ pub(crate) struct Checker {
     turns: Arc<Semaphore>,
     metrics: Arc<JwtMetrics>,
     awake: Awake,
-    /// When a refusal or failure is logged, by label.
-    complaints: Mutex<BTreeMap<&'static str, LogThrottle>>,
-    odd_groups: LogThrottle,
+    reasons: Arc<Reasons>,
 }
 
 /// What a checker needs besides its configuration.
@@ -114,6 +112,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) health: Health,
     pub(crate) awake: Awake,
     pub(crate) drain: &'a Drain,
+    pub(crate) reasons: Arc<Reasons>,
 }
 
 impl Checker {
@@ -127,7 +126,7 @@ impl Checker {
         max_token: usize,
         around: Surroundings<'_>,
     ) -> anyhow::Result<Self> {
-        let Surroundings { registry, health, awake, drain } = around;
+        let Surroundings { registry, health, awake, drain, reasons } = around;
         let metrics = Arc::new(JwtMetrics::register(registry, !config.jwks_url.is_empty()));
         let source = if let Some(secret) = config.secret_bytes().filter(|secret| !secret.is_empty()) {
             metrics.keys_are(1);
@@ -148,8 +147,7 @@ impl Checker {
             turns: Arc::new(Semaphore::new(turns)),
             metrics,
             awake,
-            complaints: Mutex::default(),
-            odd_groups: LogThrottle::default(),
+            reasons,
         })
     }
 
@@ -172,7 +170,7 @@ impl Checker {
                 Ok(login)
             }
             Err(reason) => {
-                self.complain(&reason);
+                self.tell(&reason);
                 Err(reason)
             }
         }
@@ -233,10 +231,12 @@ impl Checker {
         Ok(judged.await?)
     }
 
-    fn complain(&self, reason: &NoLogin) {
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tokens) = complaints.entry(reason.label()).or_default().due() {
-            tracing::info!(outcome = reason.label(), %reason, tokens, "JWTs log nobody in");
+    fn tell(&self, why: &NoLogin) {
+        match why {
+            NoLogin::Refused(refusal) => self.reasons.refused(refusal.label(), &refusal.to_string()),
+            NoLogin::NoKeySet | NoLogin::KeyNotFetched | NoLogin::FetchFailed | NoLogin::NoTurn => {
+                self.reasons.unanswered(why.label(), &why.to_string());
+            }
         }
     }
 
@@ -245,14 +245,10 @@ impl Checker {
             return;
         }
         self.metrics.left_out(groups);
-        if let Some(tokens) = self.odd_groups.due() {
-            tracing::warn!(
-                groups,
-                tokens,
-                at = %self.policy.groups,
-                "groups of a JWT were left out: a group is an integer or a string of 1 to 128 bytes, in a list, and 64 are the most"
-            );
-        }
+        self.reasons.groups(&format!(
+            "{groups} entries at {} are no group or beyond {MAX_GROUPS}: a group is an integer or a string of 1 to 128 bytes",
+            self.policy.groups
+        ));
     }
 }
 

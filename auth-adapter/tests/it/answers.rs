@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use auth_adapter::BodyFormat;
 use serde_json::{Value, json};
 use shared::config::Secret;
 use shared::wire::{Login, Verdict};
@@ -92,11 +91,11 @@ async fn a_business_system_that_is_gone_is_no_answer_and_no_reason_to_be_unready
 
 #[tokio::test]
 async fn the_token_goes_out_as_json_or_as_a_form_with_the_configured_headers() {
-    for (format, kind) in
-        [(BodyFormat::Json, "application/json"), (BodyFormat::Form, "application/x-www-form-urlencoded")]
+    for (place, kind) in
+        [("json:token", "application/json"), ("form:token", "application/x-www-form-urlencoded")]
     {
         let rig = Rig::with(|config| {
-            config.body = format;
+            config.request.token = Some(place.into());
             config.headers.insert("Authorization".into(), Secret::new("Bearer hunter2"));
         })
         .await;
@@ -106,14 +105,11 @@ async fn the_token_goes_out_as_json_or_as_a_form_with_the_configured_headers() {
         assert_eq!(call.headers["content-type"], kind);
         assert_eq!(call.headers["authorization"], "Bearer hunter2");
         assert_eq!(call.headers["user-agent"], concat!("message-center/", env!("CARGO_PKG_VERSION")));
-        match format {
-            BodyFormat::Json => {
-                assert_eq!(
-                    serde_json::from_str::<Value>(&call.body).unwrap(),
-                    json!({ "token": "a b&c=\"ü" })
-                );
-            }
-            BodyFormat::Form => assert_eq!(call.body, "token=a+b%26c%3D%22%C3%BC"),
+        if place == "json:token" {
+            let body: Value = serde_json::from_str(&call.body).unwrap();
+            assert_eq!(body, json!({ "token": "a b&c=\"ü" }));
+        } else {
+            assert_eq!(call.body, "token=a+b%26c%3D%22%C3%BC");
         }
         rig.end().await;
     }

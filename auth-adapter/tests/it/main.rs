@@ -8,6 +8,7 @@ mod bus;
 mod connections;
 mod flights;
 mod jwt;
+mod mapping;
 mod remembering;
 mod stranger;
 mod support;

@@ -22,6 +22,9 @@ struct Table {
     without: &'static [&'static str],
 }
 
+/// Texts of an earlier version that the schema lets pass, so that the chart's own check can name the new key.
+const MOVED: [(&str, &str); 1] = [("auth_adapter", "body")];
+
 const TABLES: [Table; 7] = [
     Table {
         pointer: "/properties/edge/properties/config",
@@ -74,6 +77,9 @@ fn table(settings: &Value, path: &str, without: &[&str]) -> anyhow::Result<Value
         let value = if is_table { table(settings, &below, &nested)? } else { value(settings, &below)? };
         properties.insert(name, value);
     }
+    for (_, old) in MOVED.iter().filter(|(section, _)| *section == path) {
+        properties.insert((*old).to_owned(), json!({ "type": "string" }));
+    }
     Ok(json!({ "type": "object", "additionalProperties": false, "properties": properties }))
 }
 
@@ -82,6 +88,9 @@ fn value(settings: &Value, path: &str) -> anyhow::Result<Value> {
 }
 
 fn of_kind(kind: &str) -> anyhow::Result<Value> {
+    if let Some(entry) = kind.strip_prefix("table of ") {
+        return Ok(json!({ "type": "object", "additionalProperties": of_kind(entry)? }));
+    }
     if let Some(entry) = kind.strip_prefix("list of ") {
         return Ok(json!({ "type": "array", "items": of_kind(entry)? }));
     }
@@ -89,6 +98,7 @@ fn of_kind(kind: &str) -> anyhow::Result<Value> {
         "text" | "time" => json!({ "type": "string" }),
         "size" => json!({ "type": ["string", "integer"] }),
         "whole number" => json!({ "type": "integer", "minimum": 0 }),
+        "value" => json!({ "type": ["string", "integer", "boolean"] }),
         "number" => json!({ "type": "number" }),
         "`true` or `false`" => json!({ "type": "boolean" }),
         "secret" => bail!("a secret can't be a value of the chart: leave it out in config-docs/src/chart.rs"),
@@ -112,7 +122,10 @@ mod tests {
         );
         assert_eq!(of_kind("`a` or `b-c`").unwrap(), json!({ "type": "string", "enum": ["a", "b-c"] }));
         assert_eq!(of_kind("`true` or `false`").unwrap(), json!({ "type": "boolean" }));
-        assert!(of_kind("list of secret").is_err());
+        let values = json!({ "type": "array", "items": { "type": ["string", "integer", "boolean"] } });
+        let table = json!({ "type": "object", "additionalProperties": values });
+        assert_eq!(of_kind("table of list of value").unwrap(), table);
+        assert!(of_kind("list of secret").is_err() && of_kind("table of secret").is_err());
         assert!(of_kind("").is_err());
     }
 

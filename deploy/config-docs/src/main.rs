@@ -125,10 +125,14 @@ fn sections(settings: &Settings, schema: &Value) -> Vec<Section> {
             section.keys.push(key(schema, &section.path, name, Some(default.to_owned())));
         }
     }
-    for section in sections.iter_mut().filter(|section| section.is_list) {
-        // Optional keys of an entry have no default, so the printed settings do not show them.
+    let paths: Vec<_> = sections.iter().map(|section| section.path.clone()).collect();
+    for section in &mut sections {
+        // Optional keys have no default, so the printed settings do not show them.
         for name in schema::names(schema, &section.path) {
-            if !section.keys.iter().any(|key| key.name == name) {
+            let below = format!("{}.{name}", section.path);
+            let is_there = section.keys.iter().any(|key| key.name == name) || paths.contains(&below);
+            // A list of tables is printed only if it has an entry.
+            if !is_there && schema::names(schema, &below).is_empty() {
                 section.keys.push(key(schema, &section.path, &name, None));
             }
         }
@@ -202,8 +206,9 @@ mod tests {
         for Section { path, keys, .. } in
             sections(&Settings::default(), &schema).iter().filter(|s| !s.is_list)
         {
-            for Key { name, default, .. } in keys {
-                let text = format!("[{path}]\n{name} = {}\n", default.as_deref().unwrap_or_default());
+            let with_default = keys.iter().filter_map(|key| Some((&key.name, key.default.as_ref()?)));
+            for (name, default) in with_default {
+                let text = format!("[{path}]\n{name} = {default}\n");
                 assert_eq!(config::print(&load(&text)), defaults, "{text}");
             }
         }

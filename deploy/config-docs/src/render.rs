@@ -26,6 +26,7 @@ which keys are read again while the process runs.
 | secret | text that is never printed or logged; best set in the environment |
 | time | `\"250ms\"`, `\"20s\"`, `\"5m\"`, `\"1h 30m\"`: a number and its unit |
 | size | `\"4KiB\"`, `\"8GiB\"`, or a number of bytes |
+| value | a whole number, `true` or `false`, a text, or a range of whole numbers: `\"500-599\"` |
 | list, table | as in TOML, in the environment too: `MC_EDGE__ORIGINS='[\"https://app.example.com\"]'` |
 
 In the environment a text needs no quotes. The column *live* says whether the process applies a change of the file while
@@ -42,8 +43,11 @@ pub(super) fn sample(sections: &[Section]) -> String {
         text.push_str(&header(section));
         text.push('\n');
         for key in &section.keys {
-            if let Some(default) = &key.default {
-                text.push_str(&format!("{}{} = {default}\n", comment(&key.description), key.name));
+            match &key.default {
+                Some(default) => {
+                    text.push_str(&format!("{}{} = {default}\n", comment(&key.description), key.name));
+                }
+                None => text.push_str(&optional(key)),
             }
         }
     }
@@ -76,6 +80,11 @@ pub(super) fn reference(sections: &[Section]) -> String {
         }
     }
     text
+}
+
+/// Returns an optional key as a comment that can be made a line, since the key has no default.
+fn optional(key: &Key) -> String {
+    format!("{}# {} =\n", comment(&key.description), key.name)
 }
 
 fn header(section: &Section) -> String {
@@ -139,10 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_has_every_key_with_a_default() {
+    fn the_sample_has_every_key_and_those_without_a_default_as_comments() {
         let text = sample(&[section()]);
         let body = text.strip_prefix(SAMPLE_HEAD).unwrap();
-        assert_eq!(body, "\n# Holds the sockets.\n[edge]\n# Who may connect: `a|b`.\norigins = []\n");
+        assert_eq!(
+            body,
+            "\n# Holds the sockets.\n[edge]\n# Who may connect: `a|b`.\norigins = []\n# Who may connect: `a|b`.\n# rate =\n"
+        );
     }
 
     #[test]

@@ -33,7 +33,9 @@ fn words(schema: &Value) -> String {
     if !choices.is_empty() {
         return choices.iter().map(|choice| format!("`{choice}`")).collect::<Vec<_>>().join(" or ");
     }
-    if let Some(format @ ("time" | "size" | "secret")) = schema.get("format").and_then(Value::as_str) {
+    if let Some(format @ ("time" | "size" | "secret" | "value")) =
+        schema.get("format").and_then(Value::as_str)
+    {
         return format.to_owned();
     }
     match main_type(schema) {
@@ -64,12 +66,13 @@ fn main_type(schema: &Value) -> &str {
     }
 }
 
-/// Returns the names of an enum, whether or not its variants have doc comments.
+/// Returns the names of an enum, whether or not its variants have doc comments, or the key is optional.
 fn choices(schema: &Value) -> Vec<&str> {
     if let Some(names) = schema.get("enum").and_then(Value::as_array) {
         return names.iter().filter_map(Value::as_str).collect();
     }
-    let several = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
+    let several =
+        schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array).into_iter().flatten();
     several.flat_map(|one| one.get("const").and_then(Value::as_str).into_iter().chain(choices(one))).collect()
 }
 
@@ -87,6 +90,10 @@ mod tests {
             "names": { "type": "array", "items": { "type": "string" } },
             "headers": { "type": "object", "additionalProperties": { "type": "string", "format": "secret" } },
             "policy": { "oneOf": [{ "const": "a" }, { "enum": ["b", "c"] }] },
+            "method": { "anyOf": [{ "oneOf": [{ "const": "GET" }] }, { "type": "null" }] },
+            "ok": { "type": ["object", "null"], "additionalProperties": { "type": "array", "items": {
+                "type": ["string", "integer", "boolean"], "format": "value"
+            } } },
             "keys": { "type": "array", "items": { "type": "object", "properties": { "on": { "type": "boolean" } } } },
         } } } });
         for (path, words) in [
@@ -94,6 +101,8 @@ mod tests {
             ("edge.rate", "whole number"),
             ("edge.names", "list of text"),
             ("edge.headers", "table of secret"),
+            ("edge.method", "`GET`"),
+            ("edge.ok", "table of list of value"),
             ("edge.policy", "`a` or `b` or `c`"),
             ("edge.keys", "list of table"),
             ("edge.keys.on", "`true` or `false`"),

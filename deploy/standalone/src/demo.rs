@@ -45,9 +45,10 @@ pub(crate) async fn provide(
         return Ok((None, login));
     }
     let demo = start(settings.demo.listen, drain).await?;
-    // The demo reads only JSON, whatever body is configured for the business system.
     let url = settings.demo.url(demo.address);
-    Ok((Some(demo), auth_adapter::Config { url, body: auth_adapter::BodyFormat::Json, ..login }))
+    // The demo reads and answers as connmix's business systems do, whatever is configured for another.
+    let auth_adapter::Config { preset, request, answer, .. } = auth_adapter::Config::default();
+    Ok((Some(demo), auth_adapter::Config { url, preset, request, answer, ..login }))
 }
 
 /// Makes the publishing key of an exposed demo without configured keys. The key is good until this process

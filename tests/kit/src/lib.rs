@@ -6,6 +6,7 @@
 //! | [`wait`] | waiting for a condition, with a deadline |
 //! | [`link`] | a TCP link that can stall, go deaf, cut and heal |
 //! | [`business`] | a business system that can be slow, wrong or gone |
+//! | [`frameworks`] | stand-ins for business systems of common frameworks |
 //! | [`jwt`] | makers of JWTs, and the page with the keys of an issuer |
 //! | [`bus`] | an embedded bus that can stop and come back at its address |
 //! | [`nats`] | the real nats-server as a process |
@@ -21,6 +22,7 @@ pub mod bus;
 pub mod business;
 pub mod certificate;
 pub mod frames;
+pub mod frameworks;
 pub mod jwt;
 pub mod link;
 pub mod metrics;

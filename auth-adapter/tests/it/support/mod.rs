@@ -15,6 +15,7 @@ use test_kit::metrics;
 
 pub(crate) use test_kit::bus::TestBus;
 pub(crate) use test_kit::business::{Business, Script};
+pub(crate) use test_kit::frameworks::Frameworks;
 pub(crate) use test_kit::wait::{eventually, soon};
 
 /// How long a condition may take on a busy machine.
@@ -83,7 +84,17 @@ impl Edge {
     /// Asks one adapter.
     pub(crate) async fn ask_at(&self, subject: String, token: &str) -> Result<Verdict, RequestError> {
         let reply = self.bus.request(subject, question(token, PATIENCE).into(), PATIENCE).await?;
-        Ok(VerifyReply::decode(&reply.payload).unwrap().verdict)
+        Ok(undated(VerifyReply::decode(&reply.payload).unwrap().verdict))
+    }
+
+    /// Asks about a good token, and returns the login with the moment at which the business system was asked.
+    pub(crate) async fn login(&self, token: &str) -> Login {
+        let reply =
+            self.bus.request(subject::VERIFY, question(token, PATIENCE).into(), PATIENCE).await.unwrap();
+        match VerifyReply::decode(&reply.payload).unwrap().verdict {
+            Verdict::Known(login) => login,
+            other @ (Verdict::Unknown | Verdict::Unavailable { .. }) => panic!("{token}: {other:?}"),
+        }
     }
 
     pub(crate) async fn ask_bytes(
@@ -93,11 +104,22 @@ impl Edge {
     ) -> Result<Verdict, RequestError> {
         let question = question.as_ref().to_vec().into();
         let reply = self.bus.request(subject::VERIFY, question, deadline).await?;
-        Ok(VerifyReply::decode(&reply.payload).unwrap().verdict)
+        Ok(undated(VerifyReply::decode(&reply.payload).unwrap().verdict))
     }
 
     pub(crate) async fn leave(&self) {
         assert_eq!(self.drain.finish(PATIENCE).await, 0, "the edge left tasks behind");
+    }
+}
+
+/// Takes out of a verdict when the business system was asked, which differs from test to test.
+fn undated(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Known(login) => {
+            assert!(login.issued_at_ms.is_some(), "an adapter says when it asked: {login:?}");
+            Verdict::Known(Login { issued_at_ms: None, ..login })
+        }
+        other @ (Verdict::Unknown | Verdict::Unavailable { .. }) => other,
     }
 }
 

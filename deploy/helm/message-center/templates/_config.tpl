@@ -3,11 +3,15 @@
 {{- $name := .name -}}
 [{{ $name }}]
 {{- range $key, $value := .map }}{{ if not (kindIs "map" $value) }}
-{{ $key }} = {{ toJson $value }}
+{{ include "mc.toml.key" $key }} = {{ toJson $value }}
 {{- end }}{{ end }}
 {{ range $key, $value := .map }}{{ if kindIs "map" $value }}
-{{ include "mc.toml" (dict "name" (printf "%s.%s" $name $key) "map" $value) }}
+{{ include "mc.toml" (dict "name" (printf "%s.%s" $name (include "mc.toml.key" $key)) "map" $value) }}
 {{- end }}{{ end }}
+{{- end }}
+{{/* A key, in quotes if it has other characters than a bare key may have, as JSON pointers do. */}}
+{{- define "mc.toml.key" -}}
+{{- if regexMatch "^[A-Za-z0-9_-]+$" . }}{{ . }}{{ else }}{{ toJson . }}{{ end -}}
 {{- end }}
 {{- define "mc.config.bus" -}}
 {{- if eq .Values.bus.mode "external" -}}

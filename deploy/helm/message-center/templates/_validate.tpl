@@ -158,6 +158,9 @@
 {{- if and .Values.edge.ingress.enabled .Values.publisherApi.ingress.enabled (eq .Values.edge.ingress.host .Values.publisherApi.ingress.host) -}}
 {{- $faults = append $faults "edge.ingress.host and publisherApi.ingress.host are the same: give publishing a host of its own" -}}
 {{- end -}}
+{{- if hasKey .Values.authAdapter.config "body" -}}
+{{- $faults = append $faults "authAdapter.config.body is now authAdapter.config.request.token: write json:token for json, form:token for form" -}}
+{{- end -}}
 {{- if and .Values.authAdapter.headers.names (not .Values.authAdapter.headers.existingSecret) -}}
 {{- $faults = append $faults "authAdapter.headers.names are keys of a Secret: set authAdapter.headers.existingSecret" -}}
 {{- end -}}

@@ -1,0 +1,136 @@
+//! One token check by hand: what is sent, what comes, and what is understood.
+//!
+//! The check takes the way of a real one, but for the memory, the circuit breaker and retries.
+
+use std::process::ExitCode;
+
+use tokio::time::{Instant, timeout};
+
+use crate::business::{Answer, Business, Failure, Received};
+use crate::config::Config;
+use crate::mapping::{Decision, TokenPlace};
+use crate::usable;
+
+/// What stands for the token.
+const MASK: &str = "***";
+
+/// What a check brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The token belongs to a user.
+    Yes,
+    /// The token is refused.
+    No,
+    /// Nobody knows.
+    NoAnswer,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Yes => 0,
+            Outcome::No => 1,
+            Outcome::NoAnswer => 2,
+        })
+    }
+}
+
+/// The report of a check, for people. No token is in it, and no value of the answer but the user, the end of
+/// the login, and the groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What the check brought.
+    pub outcome: Outcome,
+    /// The lines of the report.
+    pub text: String,
+}
+
+/// Checks a token as this configuration says.
+///
+/// # Errors
+/// The configuration can't be used.
+pub async fn run(config: &Config, token: &str) -> anyhow::Result<Report> {
+    by_url(config, token).await
+}
+
+/// Checks a token by asking the business system, once.
+async fn by_url(config: &Config, token: &str) -> anyhow::Result<Report> {
+    let business = Business::new(config)?;
+    if let Some(fault) = usable::fault(token, config.max_token.as_usize(), business.mapping().token()) {
+        let text = format!("{}understood  no\n            {fault}\n", line("sent", "nothing"));
+        return Ok(Report { outcome: Outcome::No, text });
+    }
+    let received = timeout(config.deadline, business.fetch(token)).await;
+    let received = received.unwrap_or(Err(Failure::Slow(config.deadline)));
+    let mut text = sent(config, &business);
+    let decision = match received {
+        Ok(received) => {
+            text += &came(&business, token, &received);
+            business.decide(token, &received)
+        }
+        Err(failure) => {
+            text += &line("came", "nothing");
+            Decision::failed(failure)
+        }
+    };
+    let (outcome, words) = understood(&decision, token);
+    Ok(Report { outcome, text: text + &words })
+}
+
+/// Says what is sent: method, URL, the names of the headers, and where the token stands.
+fn sent(config: &Config, business: &Business) -> String {
+    let mapping = business.mapping();
+    let (query, own) = match mapping.token() {
+        TokenPlace::Query(name) => (format!(" with {name}={MASK}"), None),
+        TokenPlace::Header { name, .. } => (String::new(), Some(name.as_str())),
+        TokenPlace::Json(_) | TokenPlace::Form(_) => (String::new(), Some("content-type")),
+    };
+    let headers: Vec<_> = config.headers.keys().map(String::as_str).chain(own).collect();
+    line("sent", &format!("{} {}{query}", mapping.method().as_str(), config.url))
+        + &line("", &format!("headers: {}", headers.join(", ")))
+        + &line("", &format!("token in: {}", mapping.token().words()))
+}
+
+/// Says what came: the status, and the body with its values masked.
+fn came(business: &Business, token: &str, received: &Received) -> String {
+    let Received { status, body, .. } = received;
+    let shown = match business.mapping().masked(body, token) {
+        Some(masked) => masked,
+        None if *status == 200 => format!("no JSON, {} bytes", body.len()),
+        None => "the body does not matter with this status".to_owned(),
+    };
+    line("came", &format!("HTTP status {status}")) + &line("", &shown)
+}
+
+/// Says what was understood, and why.
+fn understood(decision: &Decision, token: &str) -> (Outcome, String) {
+    let (outcome, words) = match &decision.answer {
+        Ok(answer @ Answer::Yes { .. }) => (Outcome::Yes, yes(answer, token)),
+        Ok(Answer::No) => (Outcome::No, format!("no ({})", decision.outcome)),
+        Err(_) => (Outcome::NoAnswer, format!("no answer ({})", decision.outcome)),
+    };
+    let mut text = line("understood", &words);
+    if let Some(reason) = &decision.reason {
+        text += &line("", reason);
+    }
+    if !decision.left_out.is_nothing() {
+        text += &line("", &decision.left_out.words());
+    }
+    (outcome, text)
+}
+
+fn yes(answer: &Answer, token: &str) -> String {
+    let Answer::Yes { uid, expires, groups, .. } = answer else { return String::new() };
+    let shown = |text: &str| if text.contains(token) { MASK.to_owned() } else { text.to_owned() };
+    let end = match expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64()) {
+        Some(left) => format!("for {left:.0} s"),
+        None => "without an end".to_owned(),
+    };
+    let groups: Vec<_> = groups.iter().map(|group| shown(group.as_str())).collect();
+    let groups = if groups.is_empty() { "none".to_owned() } else { groups.join(", ") };
+    format!("yes: user {}, {end}, groups: {groups}", shown(uid.as_str()))
+}
+
+fn line(head: &str, text: &str) -> String {
+    format!("{head:<10}  {text}\n")
+}
