@@ -9,7 +9,7 @@
 //! | `settings` | the whole configuration |
 //! | [`bus`] | `message-center bus`, the embedded bus alone |
 //! | [`demo`], [`banner`] | the demo business system, and the text that a newcomer reads |
-//! | [`history`], [`key`], [`probe`], [`selftest`] | the operator's commands |
+//! | [`history`], [`key`], [`login_test`], [`probe`], [`selftest`] | the operator's commands |
 //! | `plain_http` | one HTTP request, for `probe` and `selftest` |
 
 pub mod banner;
@@ -17,6 +17,7 @@ pub mod bus;
 pub mod demo;
 pub mod history;
 pub mod key;
+pub mod login_test;
 mod plain_http;
 pub mod probe;
 pub mod selftest;

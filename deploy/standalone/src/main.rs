@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use shared::service::{self, CommonArgs};
-use standalone::{history, key, probe, selftest};
+use standalone::{history, key, login_test, probe, selftest};
 
 /// Delivers a business system's messages to every device of a user, over WebSocket
 ///
@@ -41,6 +41,9 @@ enum Command {
     /// Makes keys for back ends that publish
     #[command(subcommand)]
     Key(key::Command),
+    /// Asks your business system about one token and prints what was understood: exit code 0 for yes, 1 for no,
+    /// 2 for no answer, 64 for a configuration that can't be used
+    LoginTest(Box<login_test::LoginTest>),
     /// Asks a URL, e.g. /readyz of an admin port: exit code 0 if the answer is a success, 1 if not
     Probe(probe::Probe),
     /// Publishes over REST and receives on a WebSocket, with recovery: exit code 0 if every step works, 1 if
@@ -174,6 +177,7 @@ async fn program(Cli { command, all }: Cli) -> ExitCode {
         Command::History(command) => history::run(command).await,
         Command::Partitions(partitions) => partitions.run().await,
         Command::Key(command) => key::run(command),
+        Command::LoginTest(test) => test.run().await,
         Command::Probe(probe) => probe.run().await,
         Command::Selftest(test) => test.run().await,
         Command::Bus(BusArgs { common, listen, data, insecure }) => {
