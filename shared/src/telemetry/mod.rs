@@ -20,7 +20,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter as _};
 use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::NonBlocking;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry as Spans};
@@ -33,6 +33,8 @@ use lines::WithTrace;
 use queue::SpanCounts;
 use writer::{LastLines, LostLines};
 
+/// Libraries that write whole frames and payloads at the level TRACE.
+const TALKATIVE: [&str; 2] = ["async_nats", "tungstenite"];
 /// Our own modules, which `log.filter` may name without a level.
 const MODULES: &[&str] =
     &["auth_adapter", "bench_tool", "edge", "embedded_bus", "publisher_api", "shared", "standalone"];
@@ -129,7 +131,8 @@ fn lines(config: &LogConfig, writer: NonBlocking) -> BoxedLayer {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // Spans of traces are for the exporter; a line only names its trace.
     let silence = format!("{}=off", trace::TARGET).parse().expect("a target and a level are a directive");
-    let filter = filter.add_directive(silence);
+    let discreet = filter_fn(is_discreet).with_max_level_hint(LevelFilter::TRACE);
+    let filter = filter.add_directive(silence).and(discreet);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match config.format {
         LogFormat::Text => {
@@ -143,6 +146,12 @@ fn lines(config: &LogConfig, writer: NonBlocking) -> BoxedLayer {
             lines.fmt_fields(fields).event_format(WithTrace::new(format, true)).with_filter(filter).boxed()
         }
     }
+}
+
+/// Returns whether a library's line can hold no frame and no payload, in which tokens are.
+fn is_discreet(line: &tracing::Metadata<'_>) -> bool {
+    *line.level() != tracing::Level::TRACE
+        || !TALKATIVE.iter().any(|library| line.target().starts_with(library))
 }
 
 /// Starts the export, and adds the layers that make spans.
