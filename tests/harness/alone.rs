@@ -25,6 +25,7 @@ const DATA: &str = "data";
 #[derive(Debug, Clone, Default)]
 pub struct AlonePlan {
     settings: Vec<(String, String)>,
+    variables: Vec<(String, String)>,
     in_memory: bool,
     bus: Option<String>,
 }
@@ -51,6 +52,13 @@ impl AlonePlan {
     pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -99,6 +107,7 @@ impl AlonePlan {
                 .set("bus.store.sync", if self.in_memory { "memory" } else { "strict" })
                 .set("bus.store.path", folder.join(DATA).display()),
         };
+        launch = self.variables.iter().fold(launch, |launch, (name, value)| launch.variable(name, value));
         self.settings.iter().fold(launch, |launch, (key, value)| launch.set(key, value))
     }
 

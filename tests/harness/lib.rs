@@ -30,4 +30,6 @@ pub mod publisher;
 pub mod raw;
 pub mod recovering;
 
-pub use test_kit::{bus, business, certificate, frames, jwt, link, metrics, nats, ports, tools, wait};
+pub use test_kit::{
+    bus, business, certificate, frames, frameworks, jwt, link, metrics, nats, ports, tools, wait,
+};

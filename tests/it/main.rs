@@ -20,6 +20,7 @@ mod limits;
 mod log;
 mod login;
 mod lost_edges;
+mod mapping;
 mod metrics;
 mod native;
 mod not_recovered;
