@@ -42,10 +42,10 @@ pub struct Config {
     /// to 499, but neither 408 nor 429. Add 404 only if your system uses it for tokens and never for a wrong
     /// URL.
     pub refusals: Vec<u16>,
-    /// How the business system is asked. Keys that are left out are those of `auth_adapter.preset`.
+    /// The question to the business system. Keys that are left out are those of `auth_adapter.preset`.
     pub request: RequestConfig,
-    /// What the answer of the business system means. Keys that are left out are those of
-    /// `auth_adapter.preset`. A place in the answer is a JSON pointer (RFC 6901), e.g. `/data/uid`.
+    /// The meaning of the business system's answer. Keys that are left out are those of `auth_adapter.preset`.
+    /// A place in the answer is a JSON pointer (RFC 6901), e.g. `/data/uid`.
     pub answer: AnswerConfig,
     /// TLS towards an `https` URL: the authorities to trust, and a certificate for this process.
     pub tls: BusinessTls,

@@ -1,4 +1,4 @@
-//! One token check by hand: what is sent, what comes, and what is understood.
+//! One token check by hand: the request, the answer, and its meaning.
 //!
 //! The check takes the way of a real one, but for the memory, the circuit breaker and retries.
 
@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::mapping::{Decision, TokenPlace};
 use crate::usable;
 
-/// What stands for the token.
+/// The text in place of the token.
 const MASK: &str = "***";
 
-/// What a check brought.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The token belongs to a user.
@@ -39,7 +39,7 @@ impl From<Outcome> for ExitCode {
 /// the login, and the groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What the check brought.
+    /// The outcome.
     pub outcome: Outcome,
     /// The lines of the report.
     pub text: String,

@@ -1,4 +1,4 @@
-//! Why logins were refused or got no answer: a line in the log once a minute for each kind, and the latest
+//! Reasons why logins were refused or got no answer: a line in the log once a minute for each kind, and the latest
 //! reasons for `GET /logins` on the admin port.
 //!
 //! A reason names keys of the configuration and of the answer, never a value and never a token.

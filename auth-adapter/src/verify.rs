@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest wait of an edge that is believed.
 const MOST_PATIENCE: Duration = Duration::from_secs(600);
 
-/// What decides about a token, and tells why.
+/// The parts that decide about a token, and tell why.
 pub(crate) struct Judges {
     /// `None`: the business system is never asked.
     pub(crate) by_url: Option<ByUrl>,

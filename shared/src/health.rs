@@ -48,7 +48,7 @@ pub struct Health {
     notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
     /// Rung at each change, for [`Health::wait_ready`].
     changed: Arc<Notify>,
-    /// What the parts show on the admin port.
+    /// The pages of the parts on the admin port.
     pages: Pages,
 }
 

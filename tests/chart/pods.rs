@@ -79,6 +79,10 @@ fn secrets_are_neither_in_config_maps_nor_in_values_of_variables() {
         for object in &objects {
             if object["kind"] == "ConfigMap" {
                 let text = serde_yaml_ng::to_string(object).expect("it was YAML");
+                // `request.token` says where tokens stand, not what they are.
+                let text = ["json", "form", "header", "query"]
+                    .iter()
+                    .fold(text, |text, place| text.replace(&format!("token = \"{place}:"), ""));
                 for word in ["mck_", "password =", "token =", "hash ="] {
                     assert!(!text.contains(word), "{file}: {word} in a ConfigMap");
                 }

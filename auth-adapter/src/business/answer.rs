@@ -16,7 +16,7 @@ pub(crate) enum Answer {
         expires: Option<Instant>,
         /// The groups of the user, at most [`MAX_GROUPS`](shared::ids::MAX_GROUPS).
         groups: Arc<[Group]>,
-        /// When the business system was asked, in Unix milliseconds.
+        /// The moment of the question to the business system, in Unix milliseconds.
         asked_at_ms: u64,
     },
     /// The token is not valid.

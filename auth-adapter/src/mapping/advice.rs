@@ -1,4 +1,4 @@
-//! What an operator can set, so that an answer is understood.
+//! Advice for operators: keys to set, so that an answer is understood.
 
 use serde_json::Value;
 use shared::ids::Uid;
@@ -6,7 +6,7 @@ use shared::ids::Uid;
 use super::decide::means_yes;
 use super::{Mapping, presets};
 
-/// Where business systems often put the user, the likeliest first.
+/// Places where business systems often put the user, the likeliest first.
 const LIKELY_USERS: [&str; 16] = [
     "/uid",
     "/data/uid",

@@ -45,19 +45,19 @@ impl Method {
     }
 }
 
-/// How the business system is asked. Keys that are left out are those of `auth_adapter.preset`.
+/// The question to the business system. Keys that are left out are those of `auth_adapter.preset`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RequestConfig {
     /// The method of the call: `GET` has no body, so the token must stand in a header or in the query.
     pub method: Option<Method>,
-    /// Where the token stands: `json:token` (`{"token":"…"}`), `form:token` (`token=…`),
+    /// Place of the token: `json:token` (`{"token":"…"}`), `form:token` (`token=…`),
     /// `header:Authorization: Bearer {token}`, or `query:token` (`?token=…`; servers and proxies log URLs).
     pub token: Option<String>,
 }
 
-/// What the answer of the business system means. Keys that are left out are those of `auth_adapter.preset`.
+/// The meaning of the business system's answer. Keys that are left out are those of `auth_adapter.preset`.
 /// A place in the answer is a JSON pointer (RFC 6901), e.g. `/data/uid`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -16,14 +16,14 @@ use super::pointer::Pointer;
 use super::{Mapping, advice, key_names, once};
 use crate::business::{Answer, Failure};
 
-/// What editors and frameworks sometimes put before UTF-8.
+/// The mark that editors and frameworks sometimes put before UTF-8.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// The answer of the business system, as it came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reply<'a> {
     pub(crate) status: u16,
-    /// How long the business system wants to be left alone.
+    /// The time for which the business system wants to be left alone.
     pub(crate) retry_after: Option<Duration>,
     pub(crate) body: &'a [u8],
     /// The token that was asked about: no reason names it.
@@ -36,17 +36,17 @@ pub(crate) struct Moment {
     pub(crate) instant: Instant,
     /// Time since 1970.
     pub(crate) unix: Duration,
-    /// When the business system was asked, in Unix milliseconds.
+    /// The moment of the question to the business system, in Unix milliseconds.
     pub(crate) asked_at_ms: u64,
 }
 
-/// What an answer means.
+/// The meaning of an answer.
 #[derive(Debug)]
 pub(crate) struct Decision {
     pub(crate) answer: Result<Answer, Failure>,
     /// The label for the counter.
     pub(crate) outcome: &'static str,
-    /// Why there is no yes, and what to set. `None`: there is one.
+    /// The reason why there is no yes, and what to set. `None`: there is a yes.
     pub(crate) reason: Option<String>,
     pub(crate) left_out: LeftOut,
 }

@@ -1,4 +1,4 @@
-//! When a login ends.
+//! The end of a login.
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use shared::ids::{Group, MAX_GROUPS};
 
-/// What an answer gave as groups, and could not be taken.
+/// Groups of an answer that could not be taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LeftOut {
     /// Entries that are no group.

@@ -10,7 +10,7 @@ const MAX_NAMES: usize = 20;
 const MAX_NAME: usize = 64;
 /// The deepest key that is told.
 const MAX_DEPTH: usize = 4;
-/// What stands for a name that contains the token, and for a hidden value.
+/// The text in place of a name that contains the token, and of a hidden value.
 const MASK: &str = "***";
 
 /// Returns the places of the values in an answer, as pointers.

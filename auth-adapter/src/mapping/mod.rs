@@ -1,4 +1,4 @@
-//! How the business system is asked, and what its answers mean. Pure.
+//! The mapping: the question to the business system, and the meaning of its answers. Pure.
 //!
 //! | module | holds |
 //! | --- | --- |

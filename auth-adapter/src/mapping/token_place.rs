@@ -1,4 +1,4 @@
-//! Where the token stands in a request.
+//! The place of the token in a request.
 
 use reqwest::header::{HeaderName, HeaderValue};
 
@@ -24,7 +24,7 @@ const HOP_BY_HOP: [&str; 10] = [
 /// Headers that message center writes itself.
 const OWN: [&str; 5] = ["content-type", "host", "traceparent", "tracestate", "user-agent"];
 
-/// Where the token stands in a request.
+/// The place of the token in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TokenPlace {
     /// The only key of a JSON object.

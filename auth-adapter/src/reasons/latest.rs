@@ -16,9 +16,9 @@ pub(super) struct Latest(VecDeque<Entry>);
 struct Entry {
     outcome: &'static str,
     text: String,
-    /// When it was first seen, in Unix milliseconds.
+    /// The first time of this reason, in Unix milliseconds.
     first_ms: u64,
-    /// When it was last seen, in Unix milliseconds.
+    /// The last time of this reason, in Unix milliseconds.
     last_ms: u64,
     count: u64,
 }
