@@ -1,7 +1,8 @@
 //! Sends the heartbeats of this adapter, by which all edges ask the same adapter about the same token.
 //!
-//! A heartbeat is sent every second, at once when an edge asks for one, when the breaker turns, and when a key set came. The last
-//! heartbeat, before the adapter takes no more questions, makes the edges ask another adapter.
+//! A heartbeat is sent every second, at once when an edge asks for one, when the breaker turns, and when a
+//! key set came. The last heartbeat, before the adapter takes no more questions, makes the edges ask another
+//! adapter.
 
 use std::sync::Arc;
 

@@ -20,9 +20,9 @@ use crate::mapping::{Mapping, is_hop_by_hop};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Config {
-    /// Who says whose token a token is: `url` (your business system at `url`), `jwt` (the token itself, checked
-    /// by `[auth_adapter.jwt]`; your business system is not asked), or `jwt-then-url` (whatever has not the
-    /// form of a JWT goes to `url`). See docs/jwt.md.
+    /// Where the user of a token is learnt: `url` (from your business system at `url`), `jwt` (from the token
+    /// itself, checked by `[auth_adapter.jwt]`; your business system is not asked), or `jwt-then-url` (all that
+    /// has not the form of a JWT goes to `url`). See docs/jwt.md.
     pub mode: Mode,
     /// How JWTs are checked.
     pub jwt: JwtConfig,

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::{Problems, Span};
 
-/// What all parts must agree on about logins.
+/// Logins and their revoking, the same for all parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]

@@ -1,4 +1,4 @@
-//! What the claims of a token (RFC 7519) say, by the policy and the time. Pure.
+//! The meaning of the claims of a token (RFC 7519), by the policy and the time. Pure.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use shared::login::token_id;
 use shared::wire::Login;
 
 use super::algorithm::Algorithm;
+use super::config::JwtConfig;
 use super::refusal::Refusal;
 use crate::pointer::Pointer;
 
 /// The most seconds that a claim may lie in the future: a hundred years. Milliseconds lie further off.
 const FOREVER: f64 = 3_153_600_000.0;
 
-/// What a token must fulfil besides its signature.
+/// The demands on a token besides its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Policy {
     /// The algorithms that may sign.
@@ -35,10 +36,26 @@ pub(super) struct Policy {
     pub(super) groups: Pointer,
 }
 
+impl Policy {
+    /// Returns the policy of a configuration.
+    pub(super) fn of(config: &JwtConfig, max_age: Duration) -> Self {
+        Self {
+            algorithms: config.allowed(),
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            leeway: config.leeway,
+            require_exp: config.require_exp,
+            max_age,
+            uid: config.uid.clone(),
+            groups: config.groups.clone(),
+        }
+    }
+}
+
 /// A token that is good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Good {
-    /// What the token says about its user.
+    /// The user, the groups and the end of the login.
     pub(crate) login: Login,
     /// How many groups were left out.
     pub(crate) left_out: usize,

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant as Moment};
 
 use prometheus_client::registry::Registry;
 use shared::awake::Awake;
+use shared::clock::unix_ms;
 use shared::config::Secret;
 use shared::drain::Drain;
 use shared::health::Health;
@@ -44,13 +45,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use self::claims::{Good, Policy};
-use self::jwks::{KeySet, Latest, Verdict, unix_time};
+use self::jwks::{KeySet, Latest, Verdict};
 use self::key::Key;
 use self::keys::Keys;
 use self::metrics::JwtMetrics;
 use crate::reasons::Reasons;
 pub use algorithm::Algorithm;
 pub use config::{JwtConfig, Mode, SecretEncoding};
+pub(crate) use jwks::Ability;
 pub use once::{JwtCheck, JwtChecked};
 pub(crate) use refusal::Refusal;
 pub(crate) use token::has_form_of_jwt;
@@ -106,7 +108,7 @@ pub(crate) struct Checker {
     reasons: Arc<Reasons>,
 }
 
-/// What a checker needs besides its configuration.
+/// The surroundings of a checker.
 pub(crate) struct Surroundings<'a> {
     pub(crate) registry: &'a mut Registry,
     pub(crate) health: Health,
@@ -141,7 +143,7 @@ impl Checker {
         warn_of_wide_doors(config);
         let turns = available_parallelism().map_or(1, NonZero::get).div_ceil(2);
         Ok(Self {
-            policy: Arc::new(policy(config, max_age)),
+            policy: Arc::new(Policy::of(config, max_age)),
             source,
             max_token,
             turns: Arc::new(Semaphore::new(turns)),
@@ -155,7 +157,7 @@ impl Checker {
     pub(crate) fn ability(&self) -> Option<Ability> {
         match &self.source {
             Source::Configured(_) => None,
-            Source::Fetched(_, latest) => Some(Ability(latest.clone())),
+            Source::Fetched(_, latest) => Some(Ability::of(latest.clone())),
         }
     }
 
@@ -252,37 +254,6 @@ impl Checker {
     }
 }
 
-/// Whether an adapter has keys.
-#[derive(Debug, Clone)]
-pub(crate) struct Ability(watch::Receiver<Latest>);
-
-impl Ability {
-    /// Returns whether there is a key set.
-    pub(crate) fn is_able(&self) -> bool {
-        self.0.borrow().keys.is_some()
-    }
-
-    /// Waits until that may have changed.
-    pub(crate) async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-fn policy(config: &JwtConfig, max_age: Duration) -> Policy {
-    Policy {
-        algorithms: config.allowed(),
-        issuer: config.issuer.clone(),
-        audience: config.audience.clone(),
-        leeway: config.leeway,
-        require_exp: config.require_exp,
-        max_age,
-        uid: config.uid.clone(),
-        groups: config.groups.clone(),
-    }
-}
-
 /// Tells settings that let in more than an operator may think of.
 fn warn_of_wide_doors(config: &JwtConfig) {
     if config.secret.is_empty() && config.audience.is_empty() {
@@ -298,4 +269,9 @@ fn warn_of_wide_doors(config: &JwtConfig) {
             "auth_adapter.jwt.jwks_url is not https: who is on the way to it can put keys of his own there"
         );
     }
+}
+
+/// Returns the time since 1970.
+fn unix_time() -> Duration {
+    Duration::from_millis(unix_ms())
 }

@@ -21,10 +21,10 @@ pub struct JwtCheck {
     max_token: usize,
 }
 
-/// What a check said.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtChecked {
-    /// What the token says about its user. `None`: the token is refused.
+    /// The user, the groups and the end of the login. `None`: the token is refused.
     pub login: Option<Login>,
     /// The label that `mc_auth_jwt_checks_total` would count, e.g. `known` or `expired`.
     pub outcome: &'static str,
@@ -47,7 +47,7 @@ impl JwtCheck {
         } else {
             Keys::Named(jwks::fetch_once(config).await.context("auth_adapter.jwt.jwks_url")?)
         };
-        Ok(Self { keys, policy: super::policy(config, max_age), max_token })
+        Ok(Self { keys, policy: Policy::of(config, max_age), max_token })
     }
 
     /// Checks a token at this moment.
@@ -55,7 +55,7 @@ impl JwtCheck {
         let verified = if token.len() > self.max_token {
             Err(Refusal::TooLong(self.max_token))
         } else {
-            verify::verify(token, &self.keys, &self.policy, jwks::unix_time())
+            verify::verify(token, &self.keys, &self.policy, super::unix_time())
         };
         match verified {
             Ok(Good { login, left_out }) => JwtChecked {

@@ -12,7 +12,7 @@ use super::token::{Named, Unverified};
 /// Checks everything that needs no cryptography and is not signed: form, header, and whether a key fits.
 ///
 /// # Errors
-/// What is wrong with the token.
+/// The fault of the token.
 pub(super) fn check_header(token: &str, keys: &Keys, policy: &Policy) -> Result<(), Refusal> {
     let token = Unverified::parse(token)?;
     keys.candidates(token.kid.as_deref(), allowed(token.algorithm, policy)?).map(drop)
@@ -21,7 +21,7 @@ pub(super) fn check_header(token: &str, keys: &Keys, policy: &Policy) -> Result<
 /// Checks a token at `now`, a time since 1970.
 ///
 /// # Errors
-/// What is wrong with the token.
+/// The fault of the token.
 pub(super) fn verify(token: &str, keys: &Keys, policy: &Policy, now: Duration) -> Result<Good, Refusal> {
     let token = Unverified::parse(token)?;
     let algorithm = allowed(token.algorithm, policy)?;

@@ -25,7 +25,7 @@ pub struct Settings {
     pub bus: BusConfig,
     /// How much history is stored. Must be the same for edges and publishers.
     pub history: HistoryConfig,
-    /// What all parts must agree on about logins.
+    /// Logins and their revoking, the same for all parts.
     pub login: LoginConfig,
     /// The demo business system, which runs when `auth_adapter.url` is empty and `auth_adapter.mode` is `url`.
     pub demo: DemoConfig,

@@ -12,7 +12,7 @@ mod schedule;
 mod set;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use shared::drain::Drain;
 use shared::health::Health;
@@ -65,7 +65,8 @@ pub(super) struct Promise<'s> {
 }
 
 impl Promise<'_> {
-    /// Returns the latest set, and what becomes of a token whose key it lacks. `None`: the fetch has not ended.
+    /// Returns the latest set, and the outcome for a token whose key the set lacks. `None`: the fetch has not
+    /// ended.
     pub(super) fn look(&mut self) -> (Option<Arc<Keys>>, Option<Verdict>) {
         let Latest { keys, of, ended } = self.latest.borrow_and_update().clone();
         let verdict = match settle(self.fetch, of, ended) {
@@ -85,7 +86,7 @@ impl Promise<'_> {
     }
 }
 
-/// What a fetch said about a token whose key no set has.
+/// The outcome for a token whose key no set has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// A set that was fetched for the token lacks the key.
@@ -207,7 +208,24 @@ pub(super) async fn fetch_once(config: &JwtConfig) -> anyhow::Result<Vec<NamedKe
     Ok(Fetcher::new(config)?.fetch().await?)
 }
 
-/// Returns the time since 1970.
-pub(super) fn unix_time() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+/// Whether an adapter has keys.
+#[derive(Debug, Clone)]
+pub(crate) struct Ability(watch::Receiver<Latest>);
+
+impl Ability {
+    pub(super) fn of(latest: watch::Receiver<Latest>) -> Self {
+        Self(latest)
+    }
+
+    /// Returns whether there is a key set.
+    pub(crate) fn is_able(&self) -> bool {
+        self.0.borrow().keys.is_some()
+    }
+
+    /// Waits until that may have changed.
+    pub(crate) async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }

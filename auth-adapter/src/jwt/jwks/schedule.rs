@@ -75,7 +75,7 @@ impl Schedule {
     }
 }
 
-/// What becomes of a token that was promised a fetch.
+/// The outcome for a token that was promised a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Settled {
     /// A set that was fetched for the token lacks its key.

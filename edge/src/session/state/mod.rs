@@ -1,9 +1,9 @@
 //! One client's conversation as a pure state machine: no socket, no clock, no lock.
 //!
 //! Events go in, with the time; effects come out, to be carried out in their order. Ops are handled strictly
-//! one after the other: while a token is being checked or a channel subscribed, later frames wait in a
-//! queue that is bounded in frames and in bytes. When that queue is full, [`State::wants_input`] says so and the socket is not read. After
-//! [`Effect::Close`] nothing comes out any more.
+//! one after the other: while a token is being checked or a channel subscribed, later frames wait in a queue
+//! that is bounded in frames and in bytes. When that queue is full, [`State::wants_input`] says so and the
+//! socket is not read. After [`Effect::Close`] nothing comes out any more.
 
 mod effect;
 mod subscriptions;
