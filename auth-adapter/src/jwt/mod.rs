@@ -10,8 +10,8 @@
 //! | `once` | one check for an operator, apart from a running adapter |
 //! | `config`, `metrics` | `[auth_adapter.jwt]`; metrics |
 //!
-//! No verdict is remembered: checking a token anew takes little more time than finding it in a memory would,
-//! and so no verdict outlives a key, a claim or an order that revokes.
+//! No verdict is remembered, so that no verdict outlives a key, a claim or an order that revokes. A check
+//! takes some tens of microseconds (`examples/jwt_cost.rs`), a small part of a login.
 
 mod algorithm;
 mod claims;
