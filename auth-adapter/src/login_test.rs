@@ -3,11 +3,16 @@
 //! The check takes the way of a real one, but for the memory, the circuit breaker and retries.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use shared::ids::Group;
+use shared::login::LoginConfig;
+use shared::wire::Login;
 use tokio::time::{Instant, timeout};
 
 use crate::business::{Answer, Business, Failure, Received};
 use crate::config::Config;
+use crate::jwt::{JwtCheck, has_form_of_jwt};
 use crate::mapping::{Decision, TokenPlace};
 use crate::usable;
 
@@ -49,8 +54,48 @@ pub struct Report {
 ///
 /// # Errors
 /// The configuration can't be used.
-pub async fn run(config: &Config, token: &str) -> anyhow::Result<Report> {
-    by_url(config, token).await
+pub async fn run(config: &Config, login: LoginConfig, token: &str) -> anyhow::Result<Report> {
+    let mode = config.mode;
+    if mode.checks_jwt() && (!mode.asks_url() || has_form_of_jwt(token)) {
+        by_jwt(config, login, token).await
+    } else {
+        by_url(config, token).await
+    }
+}
+
+/// Checks a token as a JWT, with the keys as they are now.
+async fn by_jwt(config: &Config, login: LoginConfig, token: &str) -> anyhow::Result<Report> {
+    let url = &config.jwt.jwks_url;
+    let fetched = !url.is_empty();
+    let sent = if fetched { format!("GET {url}, without the token") } else { "nothing".to_owned() };
+    let text = line("sent", &sent);
+    let check = JwtCheck::prepare(&config.jwt, login.max_token_age, config.max_token.as_usize()).await;
+    let checked = match check {
+        Ok(check) => check.check(token),
+        Err(error) if fetched => {
+            let text = text
+                + &line("came", "no key set")
+                + &line("understood", "no answer (fetch_failed)")
+                + &line("", &format!("{error:#}"));
+            return Ok(Report { outcome: Outcome::NoAnswer, text });
+        }
+        Err(error) => return Err(error),
+    };
+    let came = if fetched { "a key set" } else { "nothing: the keys are configured" };
+    let (outcome, words) = match &checked.login {
+        Some(login) => (Outcome::Yes, known(login, token)),
+        None => (Outcome::No, format!("no ({})", checked.outcome)),
+    };
+    let mut text = text + &line("came", came) + &line("understood", &words) + &line("", &checked.words);
+    if checked.groups_left_out > 0 {
+        text += &line("", &format!("{} groups are left out", checked.groups_left_out));
+    }
+    Ok(Report { outcome, text })
+}
+
+fn known(login: &Login, token: &str) -> String {
+    let left = login.expires_in_ms.map(|ms| Duration::from_millis(ms).as_secs_f64());
+    good(&login.uid, left, login.groups.iter().map(String::as_str), token)
 }
 
 /// Checks a token by asking the business system, once.
@@ -121,14 +166,17 @@ fn understood(decision: &Decision, token: &str) -> (Outcome, String) {
 
 fn yes(answer: &Answer, token: &str) -> String {
     let Answer::Yes { uid, expires, groups, .. } = answer else { return String::new() };
+    let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64());
+    good(uid.as_str(), left, groups.iter().map(Group::as_str), token)
+}
+
+/// Words a yes; `left` is the time until the login ends, in seconds.
+fn good<'g>(uid: &str, left: Option<f64>, groups: impl Iterator<Item = &'g str>, token: &str) -> String {
     let shown = |text: &str| if text.contains(token) { MASK.to_owned() } else { text.to_owned() };
-    let end = match expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64()) {
-        Some(left) => format!("for {left:.0} s"),
-        None => "without an end".to_owned(),
-    };
-    let groups: Vec<_> = groups.iter().map(|group| shown(group.as_str())).collect();
+    let end = left.map_or_else(|| "without an end".to_owned(), |left| format!("for {left:.0} s"));
+    let groups: Vec<_> = groups.map(shown).collect();
     let groups = if groups.is_empty() { "none".to_owned() } else { groups.join(", ") };
-    format!("yes: user {}, {end}, groups: {groups}", shown(uid.as_str()))
+    format!("yes: user {}, {end}, groups: {groups}", shown(uid))
 }
 
 fn line(head: &str, text: &str) -> String {

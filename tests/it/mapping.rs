@@ -57,7 +57,7 @@ fn plan(sets: &Sets) -> AlonePlan {
 async fn login_test(sets: &Sets, token: &str) -> Finished {
     let mut command = Command::new(binary());
     command.arg("login-test").env_clear().kill_on_drop(true);
-    sets.iter().for_each(|(key, value)| drop(command.arg("--set").arg(format!("{key}={value}"))));
+    command.args(sets.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program can be started");
     let mut input = child.stdin.take().expect("it is piped");

@@ -49,7 +49,7 @@ impl LoginTest {
             Err(code) => return code,
         };
         let report = match self.token.read() {
-            Ok(token) => login_test::run(&settings.auth_adapter, &token).await,
+            Ok(token) => login_test::run(&settings.auth_adapter, settings.login, &token).await,
             Err(error) => Err(error),
         };
         match report {
