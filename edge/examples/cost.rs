@@ -194,7 +194,7 @@ async fn start(
     }
     let mut rules = default_rules();
     let (name, channel) = ("@broadcast".into(), "broadcast".into());
-    rules.push(RuleConfig { name, channel, login: false, history: false });
+    rules.push(RuleConfig { name, channel, login: false, history: false, member: None });
     let bus = Bus::connect(server, edge::PART, rest).await?;
     let (health, rules) = (Health::new(), Arc::new(Rules::compile(&rules)?));
     let host = Host { bus, health: health.clone(), registry, drain: drain.clone() };

@@ -28,6 +28,8 @@ pub enum ErrorCode {
     AuthExpired,
     /// The bus can't prove within its deadline that messages would arrive.
     Unavailable,
+    /// The user is not in the group that the channel is for.
+    NotAllowed,
 }
 
 /// Text that a close frame carries in place of its code's own reason.
@@ -85,7 +87,7 @@ pub enum CloseCode {
 
 impl ErrorCode {
     /// Every code, by number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NotAuth,
         Self::AuthFailed,
         Self::AuthUnavailable,
@@ -96,6 +98,7 @@ impl ErrorCode {
         Self::TooManySubscriptions,
         Self::AuthExpired,
         Self::Unavailable,
+        Self::NotAllowed,
     ];
 
     /// Returns number and text, and a sentence for the documentation: when the error comes and what to do.
@@ -119,6 +122,9 @@ impl ErrorCode {
                 (9, "Auth Expired", "Deliveries pause: `auth` with a new token, or be closed with 4401.")
             }
             Self::Unavailable => (10, "Unavailable", "Nothing was subscribed; try again in a few seconds."),
+            Self::NotAllowed => {
+                (11, "Not Allowed", "Your login lacks the group of this channel; `auth` brings new groups.")
+            }
         }
     }
 
@@ -140,6 +146,7 @@ impl ErrorCode {
             Self::TooManySubscriptions => "too_many_subscriptions",
             Self::AuthExpired => "auth_expired",
             Self::Unavailable => "unavailable",
+            Self::NotAllowed => "not_allowed",
         }
     }
 
@@ -293,7 +300,7 @@ mod tests {
     fn error_numbers_are_those_of_the_contract() {
         let rows = ErrorCode::ALL.map(|code| (code.number(), code.text()));
         let numbers: Vec<u16> = rows.iter().map(|row| row.0).collect();
-        assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
+        assert_eq!(numbers, (1..=11).collect::<Vec<_>>());
         assert_eq!(rows[0].1, "Not Auth");
         assert_eq!(rows[9].1, "Unavailable");
     }

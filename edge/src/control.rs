@@ -90,6 +90,7 @@ impl ControlResponder {
                 let until = deny_for_ms.map(|time| Until::of(time, *stored));
                 Some(uids(users)?.iter().map(|uid| self.disconnect(uid, &reason, until)).collect())
             }
+            Command::Refresh { .. } => None,
         }
     }
 

@@ -84,7 +84,7 @@ impl Talk {
     fn new() -> Self {
         let mut rules = default_rules();
         let (name, channel) = ("{id}@video".into(), "video:{id}".into());
-        rules.push(RuleConfig { name, channel, login: false, history: false });
+        rules.push(RuleConfig { name, channel, login: false, history: false, member: None });
         let rules = Rules::compile(&rules).expect("these rules are good");
         let limits = Arc::new(Limits { subscriptions: 3, ..Config::default().limits() });
         let now = Instant::now();

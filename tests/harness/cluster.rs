@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// A channel rule without history.
 pub fn rule(name: &str, channel: &str, login: bool) -> RuleConfig {
-    RuleConfig { name: name.into(), channel: channel.into(), login, history: false }
+    RuleConfig { name: name.into(), channel: channel.into(), login, history: false, member: None }
 }
 
 /// Settings of the topology to start.

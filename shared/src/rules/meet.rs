@@ -149,7 +149,7 @@ pub(super) fn meet(one: &Pattern, (other, side): (&Pattern, Side), limits: Limit
 mod tests {
     use super::*;
     use crate::ids::{Channel, Uid};
-    use crate::rules::{RuleConfig, Rules};
+    use crate::rules::{RuleConfig, Rules, User};
     use proptest::prelude::*;
 
     const SMALL: Limits = Limits { placeholder: 2, channel: 5 };
@@ -259,14 +259,15 @@ mod tests {
         ) {
             let configs: Vec<RuleConfig> = rules.into_iter().enumerate().map(|(index, (head, channel, (login, history)))| {
                 let name = if channel.contains("{y}") { "{x}:{y}" } else if channel.contains("{x}") { "{x}" } else { "" };
-                RuleConfig { name: format!("{head}{index}{name}"), channel, login, history }
+                RuleConfig { name: format!("{head}{index}{name}"), channel, login, history, member: None }
             }).collect();
             if let Ok(rules) = Rules::compile(&configs) {
                 let uid = Uid::parse("7").unwrap();
+                let user = User { uid: &uid, groups: &[] };
                 let mut found = std::collections::HashMap::new();
                 for text in texts(&['a', ':', '0', '1', ANY], 4) {
                     for head in ["", "1", "2"] {
-                        let Ok(resolved) = rules.resolve(&format!("{head}{text}"), Some(&uid)) else { continue };
+                        let Ok(resolved) = rules.resolve(&format!("{head}{text}"), Some(user)) else { continue };
                         prop_assert_eq!(rules.has_history(&resolved.channel), resolved.history, "{:?}", resolved);
                         let login = *found.entry(resolved.channel.clone()).or_insert(resolved.login);
                         prop_assert_eq!(login, resolved.login, "{:?}", resolved);

@@ -4,15 +4,15 @@
 //! pattern is text with placeholders, as in `{id}@video`. The channel is text built from them, `video:{id}`,
 //! and from `{uid}`, the logged-in user. Pure: no I/O, no state.
 //!
-//! All rules that lead to a channel must agree whether the channel has history and needs a login: a list in
-//! which two rules meet in a channel and differ there is refused.
+//! All rules that lead to a channel must agree whether the channel has history, needs a login, and is for the
+//! members of a group: a list in which two rules meet in a channel and differ there is refused.
 
 mod meet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Problems;
-use crate::ids::{Channel, NameError, Uid, check_placeholder};
+use crate::ids::{Channel, Group, NameError, Uid, check_placeholder};
 use crate::subject::fnv1a;
 use meet::{LIMITS, Side, meet};
 
@@ -32,6 +32,11 @@ pub struct RuleConfig {
     /// Whether messages are stored for recovery. Rules that lead to the same channel must agree.
     #[serde(default = "yes")]
     pub history: bool,
+    /// The placeholder of `name` that stands for a group: only a user whose login brought this group may
+    /// subscribe, e.g. `g` for the name `@group/{g}`. Needs `login`. Rules that lead to the same channel must
+    /// agree whether they have it. Left out: every user may subscribe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
 }
 
 fn yes() -> bool {
@@ -40,7 +45,8 @@ fn yes() -> bool {
 
 /// Returns the rule that holds when no rule is configured: `@user` is the channel of the user.
 pub fn default_rules() -> Vec<RuleConfig> {
-    vec![RuleConfig { name: "@user".into(), channel: "user:{uid}".into(), login: true, history: true }]
+    let (name, channel) = ("@user".into(), "user:{uid}".into());
+    vec![RuleConfig { name, channel, login: true, history: true, member: None }]
 }
 
 /// Why a client may not use a name.
@@ -50,8 +56,19 @@ pub enum Refusal {
     UnknownChannel,
     /// The rule needs a login.
     NotAuth,
+    /// The user is not in the group that the name names.
+    NotMember,
     /// The rule matches, but the result is no valid channel.
     BadName(NameError),
+}
+
+/// The user who names a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User<'a> {
+    /// The user's id.
+    pub uid: &'a Uid,
+    /// The groups that the login brought.
+    pub groups: &'a [Group],
 }
 
 /// The channel that a client's name stands for.
@@ -68,18 +85,23 @@ pub struct Resolved {
 /// The checked list of rules.
 ///
 /// ```
-/// use shared::ids::Uid;
-/// use shared::rules::{Refusal, RuleConfig, Rules, default_rules};
+/// use shared::ids::{Group, Uid};
+/// use shared::rules::{Refusal, RuleConfig, Rules, User, default_rules};
 ///
 /// let mut list = default_rules();
 /// let (name, channel) = ("{id}@video".into(), "video:{id}".into());
-/// list.push(RuleConfig { name, channel, login: false, history: true });
+/// list.push(RuleConfig { name, channel, login: false, history: true, member: None });
+/// let (name, channel) = ("@team/{g}".into(), "team:{g}".into());
+/// list.push(RuleConfig { name, channel, login: true, history: true, member: Some("g".into()) });
 /// let rules = Rules::compile(&list)?;
 ///
 /// assert_eq!(rules.resolve("7@video", None).unwrap().channel.as_str(), "video:7");
-/// let ada = Uid::parse("ada").unwrap();
-/// assert_eq!(rules.resolve("@user", Some(&ada)).unwrap().channel.as_str(), "user:ada");
+/// let (uid, groups) = (Uid::parse("ada").unwrap(), [Group::parse("red").unwrap()]);
+/// let ada = User { uid: &uid, groups: &groups };
+/// assert_eq!(rules.resolve("@user", Some(ada)).unwrap().channel.as_str(), "user:ada");
 /// assert_eq!(rules.resolve("@user", None), Err(Refusal::NotAuth));
+/// assert_eq!(rules.resolve("@team/red", Some(ada)).unwrap().channel.as_str(), "team:red");
+/// assert_eq!(rules.resolve("@team/blue", Some(ada)), Err(Refusal::NotMember));
 /// # Ok::<(), shared::config::Problems>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -94,6 +116,7 @@ struct Rule {
     channel: Pattern,
     login: bool,
     history: bool,
+    member: Option<String>,
 }
 
 impl Rules {
@@ -118,25 +141,26 @@ impl Rules {
         problems.into_result(Self { rules, digest: format!("{:016x}", fnv1a(&canonical)) })
     }
 
-    /// Resolves the name that a client gives; `uid` is the user, if the client has logged in.
+    /// Resolves the name that a client gives; `user` has logged in.
     ///
     /// # Errors
-    /// No rule matches, a login is needed, or the name makes no valid channel.
-    pub fn resolve(&self, name: &str, uid: Option<&Uid>) -> Result<Resolved, Refusal> {
+    /// No rule matches, a login or a group is needed, or the name makes no valid channel.
+    pub fn resolve(&self, name: &str, user: Option<User<'_>>) -> Result<Resolved, Refusal> {
         let (rule, values) = self
             .rules
             .iter()
             .find_map(|rule| rule.name.matches(name).map(|values| (rule, values)))
             .ok_or(Refusal::UnknownChannel)?;
-        if rule.login && uid.is_none() {
+        if rule.login && user.is_none() {
             return Err(Refusal::NotAuth);
         }
         for (_, value) in &values {
             check_placeholder(value).map_err(Refusal::BadName)?;
         }
+        rule.admit(&values, user)?;
         let channel = rule.channel.fill(|placeholder| match placeholder {
-            "uid" => uid.map(Uid::as_str),
-            other => values.iter().find(|(name, _)| *name == other).map(|(_, value)| *value),
+            "uid" => user.map(|user| user.uid.as_str()),
+            other => value_of(&values, other),
         });
         let channel = Channel::parse(&channel).map_err(Refusal::BadName)?;
         Ok(Resolved { channel, login: rule.login, history: rule.history })
@@ -186,7 +210,8 @@ fn refuse_unreachable(configs: &[RuleConfig], rules: &[Rule], problems: &mut Pro
     }
 }
 
-/// Adds a problem for each rule that meets an earlier rule in a channel and differs in history or login.
+/// Adds a problem for each rule that meets an earlier rule in a channel and differs in history, login or
+/// member.
 fn refuse_differing(configs: &[RuleConfig], rules: &[Rule], problems: &mut Problems) {
     for (index, later) in rules.iter().enumerate() {
         for (before, earlier) in rules[..index].iter().enumerate() {
@@ -196,6 +221,7 @@ fn refuse_differing(configs: &[RuleConfig], rules: &[Rule], problems: &mut Probl
             let differences = [
                 ("history", later.history != earlier.history, published),
                 ("login", later.login != earlier.login, reached),
+                ("member", later.member.is_some() != earlier.member.is_some(), reached),
             ];
             for (key, differs, channel) in differences {
                 if let Some(example) = differs.then(|| meet(&later.channel, channel, LIMITS)).flatten() {
@@ -230,11 +256,41 @@ impl Rule {
                 return Err(("channel", format!("{{{placeholder}}} is not in the name {:?}", config.name)));
             }
         }
+        if let Some(member) = &config.member {
+            check_member(member, &name, config)?;
+        }
         let sample = channel.fill(|_| Some("x"));
         Channel::parse(&sample)
             .map_err(|fault| ("channel", format!("it can't be a channel name: {fault}")))?;
-        Ok(Self { name, channel, login: config.login, history: config.history })
+        let (login, history, member) = (config.login, config.history, config.member.clone());
+        Ok(Self { name, channel, login, history, member })
     }
+
+    /// Decides whether the user has the group that the name names, if the rule is for members alone.
+    fn admit(&self, values: &[(&str, &str)], user: Option<User<'_>>) -> Result<(), Refusal> {
+        let Some(member) = &self.member else { return Ok(()) };
+        let named = value_of(values, member);
+        let mut groups = user.into_iter().flat_map(|user| user.groups);
+        if groups.any(|group| Some(group.as_str()) == named) { Ok(()) } else { Err(Refusal::NotMember) }
+    }
+}
+
+/// Checks the key `member` of a rule.
+fn check_member(member: &str, name: &Pattern, config: &RuleConfig) -> Result<(), (&'static str, String)> {
+    if !name.has(member) {
+        let fault =
+            format!("{member:?} is no placeholder of the name {:?}; name one that it has", config.name);
+        return Err(("member", fault));
+    }
+    if !config.login {
+        return Err(("login", "the rule has member, so login must be true".into()));
+    }
+    Ok(())
+}
+
+/// Returns what stands for a placeholder.
+fn value_of<'t>(values: &[(&str, &'t str)], placeholder: &str) -> Option<&'t str> {
+    values.iter().find(|(name, _)| *name == placeholder).map(|(_, value)| *value)
 }
 
 /// Text with placeholders, of which no two are adjacent.
@@ -324,7 +380,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn rule(name: &str, channel: &str, login: bool) -> RuleConfig {
-        RuleConfig { name: name.into(), channel: channel.into(), login, history: false }
+        RuleConfig { name: name.into(), channel: channel.into(), login, history: false, member: None }
+    }
+
+    fn of_members(name: &str, channel: &str, member: &str) -> RuleConfig {
+        RuleConfig { member: Some(member.into()), ..rule(name, channel, true) }
     }
 
     fn rules() -> Rules {
@@ -333,13 +393,21 @@ mod tests {
             rule("{id}@video", "video:{id}", false),
             rule("@broadcast", "broadcast", false),
             rule("{team}/{room}@chat", "chat:{team}:{room}:of:{uid}", true),
+            of_members("@group/{g}", "group:{g}", "g"),
+            of_members("@seat/{seat}/{g}", "seat:{g}:{seat}", "g"),
         ]);
         Rules::compile(&configs).unwrap()
     }
 
     fn channel(name: &str, uid: Option<&str>) -> Result<String, Refusal> {
+        channel_of(name, uid, &[])
+    }
+
+    fn channel_of(name: &str, uid: Option<&str>, groups: &[&str]) -> Result<String, Refusal> {
         let uid = uid.map(|uid| Uid::parse(uid).unwrap());
-        rules().resolve(name, uid.as_ref()).map(|resolved| resolved.channel.to_string())
+        let groups: Vec<_> = groups.iter().map(|group| Group::parse(group).unwrap()).collect();
+        let user = uid.as_ref().map(|uid| User { uid, groups: &groups });
+        rules().resolve(name, user).map(|resolved| resolved.channel.to_string())
     }
 
     #[test]
@@ -361,6 +429,23 @@ mod tests {
         for bad in ["a b@video", "a\u{7}@video", &format!("{}@video", "x".repeat(129))] {
             assert!(matches!(channel(bad, None), Err(Refusal::BadName(_))), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn only_who_has_the_group_comes_to_its_channel() {
+        for (name, groups, outcome) in [
+            ("@group/vip", &["vip"][..], Ok("group:vip")),
+            ("@group/vip", &["staff", "vip"], Ok("group:vip")),
+            ("@group/vip", &[], Err(Refusal::NotMember)),
+            ("@group/vip", &["VIP", "vi", "vipp"], Err(Refusal::NotMember)),
+            ("@seat/7/vip", &["vip"], Ok("seat:vip:7")),
+            ("@seat/vip/7", &["vip"], Err(Refusal::NotMember)),
+            ("@user", &[], Ok("user:1")),
+        ] {
+            assert_eq!(channel_of(name, Some("1"), groups), outcome.map(str::to_owned), "{name} {groups:?}");
+        }
+        assert_eq!(channel_of("@group/vip", None, &["vip"]), Err(Refusal::NotAuth));
+        assert!(matches!(channel_of("@group/a\nb", Some("1"), &["vip"]), Err(Refusal::BadName(_))));
     }
 
     #[test]
@@ -390,9 +475,20 @@ mod tests {
             rule("@me", "user:{uid}", false),
             rule("@me", "user:{id}", true),
             rule("@me", "user 1", true),
+            of_members("@group/{g}", "group:{g}", "group"),
+            of_members("@group/{g}", "group:{g}", "uid"),
+            of_members("@group", "group", ""),
+            RuleConfig { login: false, ..of_members("@group/{g}", "group:{g}", "g") },
         ];
         let problems = Rules::compile(&faulty).unwrap_err();
         assert_eq!(problems.len(), faulty.len(), "{problems}");
+        let told = problems.to_string();
+        for (rule, fault) in [
+            (10, "member: \"group\" is no placeholder of the name \"@group/{g}\"; name one that it has"),
+            (13, "login: the rule has member, so login must be true"),
+        ] {
+            assert!(told.contains(&format!("channels.{rule}.{fault}")), "{told}");
+        }
     }
 
     #[test]
@@ -402,6 +498,7 @@ mod tests {
             channel: channel.into(),
             login,
             history,
+            member: None,
         };
         let faults = |later: RuleConfig| {
             let mut configs = default_rules();
@@ -431,6 +528,19 @@ mod tests {
             assert_eq!(faults(good), "");
         }
         assert!(faults(rule("@nobody", "user:0", false, false)).contains("channels.2.history"));
+        let of_group = |name: &str, channel: &str| RuleConfig {
+            member: Some("g".into()),
+            ..rule(name, channel, true, true)
+        };
+        let fault = faults(of_group("@group/{g}", "user:{g}"));
+        assert!(fault.contains("channels.2.member") && fault.contains("both the same member"), "{fault}");
+        assert_eq!(faults(of_group("@group/{g}", "group:{g}")), "");
+    }
+
+    #[test]
+    fn rules_for_members_of_other_placeholders_agree() {
+        let list = [of_members("@a/{a}", "x:{a}", "a"), of_members("@b/{b}/{c}", "x:{c}", "b")];
+        assert!(Rules::compile(&list).is_ok());
     }
 
     #[test]
@@ -476,6 +586,16 @@ mod tests {
         let other = Rules::compile(&default_rules()).unwrap();
         assert_ne!(rules().digest(), other.digest());
         assert_eq!(rules().digest(), rules().digest());
+    }
+
+    /// Parts of two versions compare their digests: a key that a list does not use must not change it.
+    #[test]
+    fn a_list_without_a_later_key_keeps_its_digest() {
+        let mut configs = vec![RuleConfig { history: true, ..rule("@user", "user:{uid}", true) }];
+        assert_eq!(Rules::compile(&configs).unwrap().digest(), "1d1e4f8097f1e59c");
+        configs[0] = of_members("@group/{g}", "group:{g}", "g");
+        let without = [RuleConfig { member: None, ..configs[0].clone() }];
+        assert_ne!(Rules::compile(&configs).unwrap().digest(), Rules::compile(&without).unwrap().digest());
     }
 
     proptest! {

@@ -1,4 +1,5 @@
-//! Commands of publishers to every edge about users: tell who is online, and disconnect them.
+//! Commands of publishers to every edge about users: tell who is online, disconnect them, and have them renew
+//! their logins.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,14 @@ pub enum Command {
         #[serde(default, rename = "kept", skip_serializing_if = "Option::is_none")]
         stored: Option<StoredAt>,
     },
+    /// Have every session of these users renew its login, as if the login had expired.
+    Refresh {
+        /// As in `Sessions`.
+        users: Vec<String>,
+        /// The moment of the refresh, in milliseconds since 1970: no answer that the business system gave
+        /// earlier counts for these users.
+        newer_than_ms: u64,
+    },
 }
 
 /// Where the list of bans stores a ban.
@@ -85,7 +94,7 @@ pub struct ControlAnswer {
 /// The sessions that one edge has of one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserAnswer {
-    /// The number of sessions that the edge has, or has closed.
+    /// The number of sessions that the edge has, has closed, or has told to renew their logins.
     #[serde(rename = "n")]
     pub sessions: u64,
     /// When these logged in, in milliseconds since 1970 (UTC), the oldest first; at most [`MAX_SINCE`].

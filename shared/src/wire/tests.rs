@@ -31,6 +31,8 @@ fn each_envelope_has_the_shape_of_version_1() {
     let command =
         Command::Disconnect { users: vec!["bob".into()], reason: None, deny_for_ms: Some(5), stored };
     insta::assert_snapshot!(text(&Control { v: 1, command }), @r#"{"v":1,"order":"disconnect","users":["bob"],"deny_for_ms":5,"kept":{"seq":3,"until_ms":9}}"#);
+    let command = Command::Refresh { users: vec!["bob".into()], newer_than_ms: 9 };
+    insta::assert_snapshot!(text(&Control { v: 1, command }), @r#"{"v":1,"order":"refresh","users":["bob"],"newer_than_ms":9}"#);
     let ban = Ban { v: 1, uid: "bob".into(), until_ms: 9, reason: Some("bye".into()) };
     insta::assert_snapshot!(text(&ban), @r#"{"v":1,"uid":"bob","until_ms":9,"reason":"bye"}"#);
     let users = vec![UserAnswer { sessions: 2, since: vec![5, 7], denied: true }, UserAnswer::default()];
@@ -152,6 +154,32 @@ fn an_order_of_a_later_version_is_not_taken_for_another() {
     let command =
         Command::Disconnect { users: vec!["1".into()], reason: None, deny_for_ms: None, stored: None };
     assert_eq!(known, Control { v: 2, command });
+}
+
+/// An edge of the version before this one gives no answer to an order that it can't read, so that the
+/// publisher names the edge as missing.
+#[test]
+fn an_edge_that_knows_no_refresh_reads_none() {
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(tag = "order", rename_all = "lowercase")]
+    enum OldCommand {
+        Sessions {
+            #[serde(rename = "users")]
+            _users: Vec<String>,
+        },
+        Disconnect {
+            #[serde(rename = "users")]
+            _users: Vec<String>,
+        },
+    }
+    let users = vec!["1".to_owned()];
+    let read = |command| serde_json::from_slice::<OldCommand>(&Control { v: 1, command }.encode());
+    assert!(matches!(read(Command::Sessions { users: users.clone() }), Ok(OldCommand::Sessions { .. })));
+    let disconnect =
+        Command::Disconnect { users: users.clone(), reason: None, deny_for_ms: None, stored: None };
+    assert!(matches!(read(disconnect), Ok(OldCommand::Disconnect { .. })));
+    let unread = read(Command::Refresh { users, newer_than_ms: 9 }).unwrap_err().to_string();
+    assert!(unread.contains("unknown variant `refresh`"), "{unread}");
 }
 
 #[test]

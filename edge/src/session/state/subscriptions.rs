@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shared::ids::Channel;
-use shared::rules::{Refusal, Resolved};
+use shared::rules::{Refusal, Resolved, User};
 
 use super::{Effect, Login, Refused, Rest, State};
 use crate::code::ErrorCode;
@@ -102,11 +102,14 @@ impl State {
             Login::Active { uid, .. } => (Some(uid), false),
             Login::Expired { uid, .. } => (Some(uid), true),
         };
-        match self.rules.resolve(name, uid) {
+        let user = uid.map(|uid| User { uid, groups: &[] });
+        match self.rules.resolve(name, user) {
             Ok(resolved) if resolved.login && expired => Err((ErrorCode::AuthExpired, None)),
             Ok(resolved) => Ok(resolved),
             Err(Refusal::UnknownChannel) => Err((ErrorCode::UnknownChannel, None)),
             Err(Refusal::NotAuth) => Err((ErrorCode::NotAuth, None)),
+            Err(Refusal::NotMember) if expired => Err((ErrorCode::AuthExpired, None)),
+            Err(Refusal::NotMember) => Err((ErrorCode::NotAllowed, None)),
             Err(Refusal::BadName(_)) => {
                 let detail =
                     "\"channel\", with your uid in it, is too long or has blanks or control characters";

@@ -44,6 +44,7 @@ fn rules() -> Arc<Rules> {
         channel: channel.into(),
         login: false,
         history: false,
+        member: None,
     };
     let mut rules = default_rules();
     rules.extend([open("{id}@video", "video:{id}"), open("@broadcast", "all"), open("@everyone", "all")]);

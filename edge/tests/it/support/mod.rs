@@ -151,9 +151,9 @@ fn answer(token: &str) -> Option<Bytes> {
 fn rules() -> Arc<Rules> {
     let mut rules = default_rules();
     let (name, channel) = ("@broadcast".into(), "broadcast".into());
-    rules.push(RuleConfig { name, channel, login: false, history: false });
+    rules.push(RuleConfig { name, channel, login: false, history: false, member: None });
     let (name, channel) = ("{id}@open".into(), "open:{id}".into());
-    rules.push(RuleConfig { name, channel, login: false, history: true });
+    rules.push(RuleConfig { name, channel, login: false, history: true, member: None });
     Arc::new(Rules::compile(&rules).unwrap())
 }
 

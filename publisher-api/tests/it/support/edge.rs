@@ -193,7 +193,7 @@ async fn on_order(bus: &Bus, id: &NodeId, state: &State, message: Message) {
         return;
     }
     let (users, deny) = match Control::decode(&message.payload).unwrap().command {
-        Command::Sessions { users } => (users, None),
+        Command::Sessions { users } | Command::Refresh { users, .. } => (users, None),
         Command::Disconnect { users, deny_for_ms, .. } => (users, deny_for_ms),
     };
     let answer = |user: &String| {
