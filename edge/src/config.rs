@@ -76,6 +76,9 @@ pub struct Config {
     pub max_subscriptions: usize,
     /// Ops that one session may send a second; as many may come at once.
     pub ops_per_second: u32,
+    /// Ops with which a connection may begin, all at once: a login and its subscriptions. `ops_per_second`
+    /// holds after them.
+    pub first_ops: u32,
     /// Handshakes at a time. Beyond it, a new connection takes the slot of the address with the most
     /// handshakes, or is refused with 503.
     pub max_handshakes: usize,
@@ -159,8 +162,9 @@ impl Default for Config {
             forwarded_header: ForwardedHeader::default(),
             sessions_per_user: 32,
             session_policy: SessionPolicy::default(),
-            max_subscriptions: 16,
+            max_subscriptions: 80,
             ops_per_second: 20,
+            first_ops: 100,
             max_handshakes: 1_000,
             max_handshakes_per_address: 500,
             first_byte_timeout: seconds(4),
@@ -222,6 +226,7 @@ impl Config {
         ] {
             problems.check((1..=1 << 20).contains(&number), key, || "must be from 1 to 1048576".into());
         }
+        problems.check(self.first_ops <= 1 << 20, "edge.first_ops", || "must be at most 1048576".into());
         self.faults.validate("edge.faults", problems);
         problems.check(self.sweep_interval >= Duration::from_millis(100), "edge.sweep_interval", || {
             "must be 100ms or more".into()
@@ -297,6 +302,7 @@ impl Config {
             frame: self.frame_limits().largest(),
             subscriptions: self.max_subscriptions,
             ops_per_second: self.ops_per_second,
+            first_ops: self.first_ops,
             login_timeout: self.login_timeout,
             reauth_timeout: self.reauth_timeout,
             silence: self.silence,
@@ -420,6 +426,7 @@ mod tests {
             config.max_auth_frame = ByteSize(1 << 30);
             config.outbox = ByteSize(1);
             config.ops_per_second = 0;
+            config.first_ops = u32::MAX;
             config.max_handshakes = 0;
             config.max_handshakes_per_address = usize::MAX;
             config.first_byte_timeout = Duration::ZERO;
@@ -440,6 +447,7 @@ mod tests {
             "max_auth_frame",
             "outbox",
             "ops_per_second",
+            "first_ops",
             "max_handshakes",
             "max_handshakes_per_address",
             "first_byte_timeout",

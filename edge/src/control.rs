@@ -1,4 +1,5 @@
-//! Answers the commands of publishers about users: who is online, and "close their sessions".
+//! Answers the commands of publishers about users: who is online, "close their sessions", and "have them renew
+//! their logins".
 //!
 //! A ban is put on the list before the sessions are closed, and a login looks at the list after the login was
 //! entered in the hub. So a login under way is either closed or refused, never missed. A command that this
@@ -15,6 +16,7 @@ use shared::subject;
 use shared::wire::{
     Command, Control, ControlAnswer, Envelope as _, MAX_SINCE, StoredAt, UserAnswer, VERSION,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::code::CloseReason;
@@ -65,7 +67,9 @@ impl ControlResponder {
         };
         let Some(users) = self.carry_out(&control.command) else {
             self.metrics.lost(Loss::BadCommand, 1);
-            return tracing::warn!("dropped an order about something that is no user, or about too many");
+            return tracing::warn!(
+                "dropped an order about something that is no user, or about too many, or a refresh beyond the list"
+            );
         };
         let answer = ControlAnswer { v: VERSION, edge: self.id.clone(), users };
         match self.bus.publish(reply, None, None, answer.encode()).await {
@@ -90,7 +94,7 @@ impl ControlResponder {
                 let until = deny_for_ms.map(|time| Until::of(time, *stored));
                 Some(uids(users)?.iter().map(|uid| self.disconnect(uid, &reason, until)).collect())
             }
-            Command::Refresh { .. } => None,
+            Command::Refresh { users, newer_than_ms } => self.refresh(&uids(users)?, *newer_than_ms),
         }
     }
 
@@ -99,6 +103,15 @@ impl ControlResponder {
         let sessions = self.hub.disconnect(uid, reason);
         tracing::debug!(sessions, denied = banned, "the back end disconnects a user");
         UserAnswer { sessions, since: Vec::new(), denied: banned }
+    }
+
+    /// Has the sessions of these users renew their logins. None: the list of refreshes has no space.
+    fn refresh(&self, users: &[Uid], newer_than: u64) -> Option<Vec<UserAnswer>> {
+        let told = self.hub.refresh(users, newer_than, Instant::now())?;
+        let sessions = told.iter().sum();
+        self.metrics.refreshes.inc_by(sessions);
+        tracing::debug!(sessions, "the back end has users renew their logins");
+        Some(told.into_iter().map(|sessions| UserAnswer { sessions, ..UserAnswer::default() }).collect())
     }
 
     /// Bans a user, and returns whether it is banned now.

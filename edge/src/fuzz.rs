@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use shared::history::{Epoch, Position};
-use shared::ids::{Channel, Uid};
+use shared::ids::{Channel, Group, Uid};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use sockets::Acknowledged;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -85,6 +85,8 @@ impl Talk {
         let mut rules = default_rules();
         let (name, channel) = ("{id}@video".into(), "video:{id}".into());
         rules.push(RuleConfig { name, channel, login: false, history: false, member: None });
+        let (name, channel) = ("@group/{g}".into(), "group:{g}".into());
+        rules.push(RuleConfig { name, channel, login: true, history: true, member: Some("g".into()) });
         let rules = Rules::compile(&rules).expect("these rules are good");
         let limits = Arc::new(Limits { subscriptions: 3, ..Config::default().limits() });
         let now = Instant::now();
@@ -113,7 +115,13 @@ impl Talk {
                     transport.push(Frame::text(&text));
                     Vec::new()
                 }
-                Effect::Verify { token } => {
+                Effect::Closed(text) => {
+                    let event: Value = serde_json::from_str(&text).expect("the event is JSON");
+                    assert!(event["channel"].is_string(), "{text}");
+                    transport.push(Frame::text(&text));
+                    Vec::new()
+                }
+                Effect::Verify { token, .. } => {
                     let verified = verdict(token.expose());
                     self.state.on_verified(verified, self.now)
                 }
@@ -171,14 +179,20 @@ impl Talk {
     }
 }
 
+fn known(uid: Uid, expires_in: Option<Duration>, groups: &[&str]) -> Verified {
+    let groups = groups.iter().map(|group| Group::parse(group).expect("a good name")).collect();
+    Verified::Known { uid, groups, expires_in, newer_than: None }
+}
+
 /// Answers like an auth-adapter that goes by the token's length.
 fn verdict(token: &str) -> Verified {
     let uid = Uid::parse(token);
     match (uid, token.len() % 8) {
         (_, 6) => Verified::Unavailable,
         (_, 7) => Verified::TooManySessions,
-        (Ok(uid), 5) => Verified::Known { uid, expires_in: Some(Duration::from_millis(25)) },
-        (Ok(uid), _) => Verified::Known { uid, expires_in: None },
+        (Ok(uid), 5) => known(uid, Some(Duration::from_millis(25)), &["a"]),
+        (Ok(uid), 3) => known(uid, None, &[]),
+        (Ok(uid), _) => known(uid, None, &["a", "b"]),
         (Err(_), _) => Verified::Unknown,
     }
 }

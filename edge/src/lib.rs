@@ -9,7 +9,7 @@
 //! | | `frame` | a message as WebSocket bytes, shared by all sessions |
 //! | | `metrics`, `spans` | what is counted; spans of traces |
 //! | decisions | `session::state`, `balance::plan` | one client's conversation; which sessions move |
-//! | | `ban_list` | the users who are kept out |
+//! | | `ban_list`, `refreshes` | the users who are kept out; those whose logins must be renewed |
 //! | channel | `session_handle`, `outbox` | what others have of a session; what waits for its client |
 //! | | `channel` | one channel: its subscribers, and how far its messages were handled |
 //! | doors | `transport` | the socket: frames in, frames out |
@@ -52,6 +52,7 @@ mod outbox;
 mod protocol;
 mod ready;
 mod recovery;
+mod refreshes;
 mod session;
 mod session_handle;
 mod spans;

@@ -70,6 +70,8 @@ pub(crate) enum Loss {
     Unsubscribed,
     /// Messages that waited for a subscription when its client subscribed anew with a position instead.
     Resubscribed,
+    /// Messages that waited for a subscription when the user's new login lacked the group.
+    NotMember,
     /// A message from the bus that can't be read.
     BadMessage,
     /// A question from a publisher that can't be read or answered.
@@ -160,6 +162,10 @@ pub(crate) struct Metrics {
     pub(crate) asks: Counter,
     /// Questions and commands of publishers about users that were answered.
     pub(crate) commands: Counter,
+    /// Sessions that were told to renew their logins.
+    pub(crate) refreshes: Counter,
+    /// Subscriptions that ended since the user's new login lacked the group.
+    pub(crate) ended_memberships: Counter,
     closed: Family<Coded, Counter>,
     errors: Family<Coded, Counter>,
     refused: Family<Reason, Counter>,
@@ -186,6 +192,8 @@ impl Metrics {
             messages: Counter::default(),
             asks: Counter::default(),
             commands: Counter::default(),
+            refreshes: Counter::default(),
+            ended_memberships: Counter::default(),
             closed: Family::default(),
             errors: Family::default(),
             refused: Family::default(),
@@ -224,6 +232,9 @@ impl Metrics {
         registry.register("deliveries", "Messages offered to sessions", metrics.deliveries.0.clone());
         registry.register("asks", "Questions of publishers answered", metrics.asks.clone());
         registry.register("orders", "Questions and orders about users answered", metrics.commands.clone());
+        registry.register("refreshes", "Sessions told to renew their logins", metrics.refreshes.clone());
+        let text = "Subscriptions that ended because the new login lacked the group";
+        registry.register("memberships_ended", text, metrics.ended_memberships.clone());
         registry.register("losses", "What was thrown away, by reason", metrics.lost.clone());
         metrics
     }
@@ -308,6 +319,7 @@ impl Metrics {
             Loss::OtherUser => "other_user",
             Loss::Unsubscribed => "unsubscribed",
             Loss::Resubscribed => "resubscribed",
+            Loss::NotMember => "not_member",
             Loss::BadMessage => "bad_message",
             Loss::BadAsk => "bad_ask",
             Loss::FeedFull => "feed_full",

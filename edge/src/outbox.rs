@@ -39,6 +39,8 @@ pub(crate) enum Call {
     /// The session will be closed at this time, and should tell its client so, if the client can make use of
     /// it.
     Farewell(Instant),
+    /// The login must be renewed by a token check that is newer than this refresh.
+    Refresh(u64),
     /// The session must end.
     Close(CloseCode),
 }
@@ -67,6 +69,8 @@ struct Inner {
     reason: CloseReason,
     /// When the session will be closed; none once the session knows.
     farewell: Option<Instant>,
+    /// The latest refresh that the session does not know yet; 0 for none.
+    refresh: u64,
     /// The session's task, while the task waits.
     task: Option<Waker>,
 }
@@ -178,6 +182,17 @@ impl Outbox {
         wake(inner);
     }
 
+    /// Tells the session to renew its login. False: the session is ending.
+    pub(crate) fn refresh(&self, newer_than: u64) -> bool {
+        let mut inner = self.lock();
+        if inner.closed.is_some() {
+            return false;
+        }
+        inner.refresh = inner.refresh.max(newer_than);
+        wake(inner);
+        true
+    }
+
     /// Returns whether the session is ending.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed.is_some()
@@ -197,6 +212,10 @@ impl Outbox {
         }
         if let Some(at) = inner.farewell.take() {
             return Poll::Ready(Call::Farewell(at));
+        }
+        match std::mem::take(&mut inner.refresh) {
+            0 => {}
+            newer_than => return Poll::Ready(Call::Refresh(newer_than)),
         }
         if takes && !inner.frames.is_empty() {
             return Poll::Ready(Call::Deliver);
@@ -371,6 +390,18 @@ mod tests {
         assert_eq!(outbox.poll_call(false, context), Poll::Pending, "deliveries are paused");
         outbox.close(CloseCode::Leaving);
         assert_eq!(alarm.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_refresh_comes_before_messages_that_wait_and_the_latest_stands_for_all() {
+        let outbox = Outbox::new(1 << 10);
+        outbox.offer(&frame(10), ONE);
+        assert!([7, 9, 8].into_iter().all(|refresh| outbox.refresh(refresh)));
+        let context = &mut Context::from_waker(Waker::noop());
+        assert_eq!(outbox.poll_call(true, context), Poll::Ready(Call::Refresh(9)));
+        assert_eq!(outbox.poll_call(true, context), Poll::Ready(Call::Deliver));
+        outbox.close(CloseCode::Leaving);
+        assert!(!outbox.refresh(10), "the session is ending");
     }
 
     #[test]

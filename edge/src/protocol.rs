@@ -259,6 +259,12 @@ pub(crate) fn following(position: Position, recovered: bool, echo: &Echo) -> Cow
     }
 }
 
+/// The event that a subscription has ended, since the user's new login lacks the group.
+pub(crate) fn closed(name: &str) -> String {
+    let name = serde_json::to_string(name).expect("text is JSON");
+    format!(r#"{{"event":"@closed","channel":{name},"reason":"not_member"}}"#)
+}
+
 /// The answer to an op that was refused.
 pub(crate) fn error(code: ErrorCode, detail: Option<&str>, echo: &Echo) -> Cow<'static, str> {
     let (number, text) = (code.number(), code.text());

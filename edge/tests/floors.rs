@@ -8,6 +8,7 @@ const FLOORS: &[Floor<'_>] = &[
         "decisions: pure",
         &[
             "ban_list",
+            "refreshes",
             "channel::cursor",
             "channel::recoverable",
             "session::state",
@@ -21,7 +22,10 @@ const FLOORS: &[Floor<'_>] = &[
     ),
     ("doors: sockets, remote addresses, tokens", &["transport", "admission", "adapters", "authn", "backlog"]),
     ("hub: maps and their locks", &["hub::sharded", "hub", "hub::guards", "hub::member"]),
-    ("hub: what is done with them", &["hub::history", "hub::following", "hub::gauges", "node"]),
+    (
+        "hub: what is done with them",
+        &["hub::history", "hub::following", "hub::refreshing", "hub::gauges", "node"],
+    ),
     (
         "recovery: what is known of the streams",
         &["recovery::gaps", "recovery::identity", "recovery::looks", "recovery::recent", "recovery::metrics"],

@@ -6,6 +6,7 @@
 //! | [`history`] | channels with history: live copies, fetches, cursors |
 //! | [`guards`] | guards that keep a channel's cursor, a fetch, a replay |
 //! | [`member`], `following` | what one session changes: its user, its subscriptions, those with ids |
+//! | `refreshing` | refreshes: sessions that must renew their logins |
 //! | [`gauges`], `sharded` | the gauges of all this; a map in shards |
 //!
 //! A session holds a [`Member`](member::Member); once the member is dropped, no map knows the session any
@@ -18,6 +19,7 @@ pub(crate) mod gauges;
 pub(crate) mod guards;
 pub(crate) mod history;
 pub(crate) mod member;
+mod refreshing;
 mod sharded;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -36,12 +38,15 @@ use crate::channel::ChannelState;
 use crate::code::{CloseCode, CloseReason};
 use crate::frame::{Frame, FrameMemory};
 use crate::outbox::Load;
+use crate::refreshes::Refreshes;
 use crate::session_handle::SessionHandle;
 use sharded::Sharded;
 
 /// Bans that may hold at a time. The list of the bus holds fewer; that bound may be passed a little when
 /// several publishers add to the list at once.
 const MAX_BANS: usize = bans::MAX_BANNED + 1_024;
+/// Users whose latest refresh is listed at a time.
+const MAX_REFRESHES: usize = 65_536;
 
 /// The policy when a user opens one session more than allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +126,7 @@ pub(crate) struct Hub {
     bans: Mutex<BanList>,
     /// Notified when the list of bans may be another one by now.
     bans_stale: Notify,
+    refreshes: Mutex<Refreshes>,
     began: Instant,
     handles: Sharded<u64, Arc<SessionHandle>>,
     /// Sessions whose connection is not over. Counted down only after the last map forgot them.
@@ -148,6 +154,7 @@ impl Hub {
             users,
             bans: Mutex::new(BanList::new(MAX_BANS)),
             bans_stale: Notify::new(),
+            refreshes: Mutex::new(Refreshes::new(MAX_REFRESHES)),
             began: Instant::now(),
             handles,
             count: AtomicUsize::new(0),
@@ -250,10 +257,10 @@ impl Hub {
         self.bans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether a panic left something half changed: sessions, cursors, bans.
+    /// Returns whether a panic left something half changed: sessions, cursors, bans, refreshes.
     pub(crate) fn is_poisoned(&self) -> bool {
         let maps = self.channels.is_poisoned() || self.users.is_poisoned() || self.handles.is_poisoned();
-        maps || self.bans.is_poisoned()
+        maps || self.bans.is_poisoned() || self.refreshes.is_poisoned()
     }
 
     /// Returns what waits for sessions, all together.

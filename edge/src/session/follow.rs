@@ -83,12 +83,16 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                 self.deps.metrics.lost(Loss::Unsubscribed, waiting.len());
                 !waiting.is_empty()
             }
-            Rest::Drop => {
-                let lost = waiting.len() + self.transport.withdraw(ended);
-                self.deps.metrics.lost(Loss::Resubscribed, lost);
-                false
-            }
+            Rest::Drop => self.drop_waiting(ended, waiting.len(), Loss::Resubscribed),
+            Rest::Forbid => self.drop_waiting(ended, waiting.len(), Loss::NotMember),
         }
+    }
+
+    /// Throws away what already waits to be written for an ended subscription, and counts it.
+    fn drop_waiting(&mut self, ended: SubscriptionId, in_outbox: usize, why: Loss) -> bool {
+        let lost = in_outbox + self.transport.withdraw(ended);
+        self.deps.metrics.lost(why, lost);
+        false
     }
 
     /// Ends all subscriptions, and throws away what waits for them.

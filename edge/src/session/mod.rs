@@ -28,7 +28,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use crate::authn::{Authn, Owner};
 use crate::code::CloseCode;
@@ -38,9 +37,8 @@ use crate::metrics::{LoginOutcome, Loss, Metrics};
 use crate::outbox::{Call, Outbox};
 use crate::recovery::Recovery;
 use crate::recovery::replay::{Read, Replay};
-use crate::spans;
 use crate::transport::{Event, Transport};
-use ops::{Outcome, UnderWay, Wanted};
+use ops::{Checked, Outcome, UnderWay, Wanted};
 use state::{Effect, Granted, Limits, State, Unproved, Verified};
 
 /// Bytes of messages that are taken from the outbox at a time; a larger message is taken alone.
@@ -185,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                         self.say_farewell(at);
                         Vec::new()
                     }
+                    Next::Call(Call::Refresh(newer_than)) => self.state.on_refresh(newer_than, Instant::now()),
                     Next::Call(Call::Deliver) => {
                         self.deliver(BATCH_BYTES);
                         self.stored_first = true;
@@ -272,10 +271,10 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         self.take_sleep_into_account();
         let now = Instant::now();
         match outcome {
-            Outcome::Owner(owner) => {
-                let verified = self.let_in(owner);
-                self.state.on_verified(verified, now)
-            }
+            Outcome::Checked(checked) => match self.let_in(checked) {
+                Some(verified) => self.state.on_verified(verified, now),
+                None => Vec::new(),
+            },
             Outcome::Watchable(channel, guard) => {
                 self.member.watch(&channel);
                 drop(guard);
@@ -289,11 +288,20 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
         }
     }
 
-    /// Makes the owner of a token the user of this session, if there is a free slot.
-    fn let_in(&mut self, owner: Owner) -> Verified {
+    /// Makes the owner of a token the user of this session, if there is a free slot. None: the answer is
+    /// older than a refresh of the user, and the token is checked once more.
+    fn let_in(&mut self, checked: Checked) -> Option<Verified> {
+        let Checked { token, newer_than, owner } = checked;
         let (verified, outcome) = match owner {
-            Owner::Known { uid, expires_in } => match self.member.log_in(&uid, unix_ms()) {
-                LoginResult::Admitted => (Verified::Known { uid, expires_in }, LoginOutcome::Known),
+            Owner::Known { uid, groups, expires_in } => match self.member.log_in(&uid, unix_ms()) {
+                LoginResult::Admitted => {
+                    let refreshed = self.member.refreshed(&uid);
+                    if refreshed > newer_than {
+                        self.under_way = Some(ops::check_token(&self.deps, token, self.source, refreshed));
+                        return None;
+                    }
+                    (Verified::Known { uid, groups, expires_in, newer_than }, LoginOutcome::Known)
+                }
                 LoginResult::TooMany => (Verified::TooManySessions, LoginOutcome::TooManySessions),
                 LoginResult::Banned => (Verified::Banned, LoginOutcome::Banned),
             },
@@ -301,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
             Owner::Unavailable => (Verified::Unavailable, LoginOutcome::Unavailable),
         };
         self.deps.metrics.login(outcome);
-        verified
+        Some(verified)
     }
 
     /// Carries out the effects of the conversation, in order. Some: the session ends with this code.
@@ -314,16 +322,12 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
                     self.send(Frame::text(&text));
                 }
                 Effect::Ping => self.send(Frame::ping()),
-                Effect::Verify { token } => {
-                    let (deps, source) = (Arc::clone(&self.deps), self.source);
-                    let check = async move {
-                        let began = Instant::now();
-                        let owner = deps.authn.owner(token, source).await;
-                        deps.metrics.login_took(began.elapsed());
-                        spans::logged_in(owner.label());
-                        Outcome::Owner(owner)
-                    };
-                    self.under_way = Some(Box::pin(check.instrument(spans::login())));
+                Effect::Closed(text) => {
+                    self.deps.metrics.ended_memberships.inc();
+                    self.send(Frame::text(&text));
+                }
+                Effect::Verify { token, newer_than } => {
+                    self.under_way = Some(ops::check_token(&self.deps, token, self.source, newer_than));
                 }
                 Effect::Watch { channel, has_history } => {
                     self.under_way = Some(ops::watch_channel(&self.deps, channel, has_history))

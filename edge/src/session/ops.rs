@@ -3,27 +3,39 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use shared::config::Secret;
 use shared::history::Position;
 use shared::ids::Channel;
+use sockets::Source;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
 use super::Deps;
 use crate::authn::Owner;
 use crate::hub::guards::ChannelGuard;
 use crate::recovery::replay::Found;
+use crate::spans;
 
 /// An op that takes time. Only sessions that have one pay for it.
 pub(super) type UnderWay = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// The outcome of an op that takes time.
 pub(super) enum Outcome {
-    Owner(Owner),
+    Checked(Checked),
     /// The channel, and a guard of its cursor until the session watches it.
     Watchable(Channel, Option<ChannelGuard>),
     /// The channel, and the stored messages that the client can be given.
     Followable(Box<Followable>),
     Unproved,
+}
+
+/// A token that was checked.
+pub(super) struct Checked {
+    pub(super) token: Secret,
+    /// The refresh that the answer is newer than.
+    pub(super) newer_than: Option<u64>,
+    pub(super) owner: Owner,
 }
 
 /// A subscription with ids as the client asked for it.
@@ -47,6 +59,24 @@ pub(super) async fn outcome(under_way: &mut Option<UnderWay>) -> Outcome {
         Some(under_way) => under_way.await,
         None => std::future::pending().await,
     }
+}
+
+/// Asks whose token this is. The answer must be newer than the refresh `newer_than`.
+pub(super) fn check_token(
+    deps: &Arc<Deps>,
+    token: Secret,
+    source: Source,
+    newer_than: Option<u64>,
+) -> UnderWay {
+    let deps = Arc::clone(deps);
+    let check = async move {
+        let began = Instant::now();
+        let owner = deps.authn.owner(token.clone(), source, newer_than).await;
+        deps.metrics.login_took(began.elapsed());
+        spans::logged_in(owner.label());
+        Outcome::Checked(Checked { token, newer_than, owner })
+    };
+    Box::pin(check.instrument(spans::login()))
 }
 
 /// Waits until a channel can be watched.

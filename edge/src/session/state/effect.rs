@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shared::config::Secret;
 use shared::history::Position;
-use shared::ids::{Channel, Uid};
+use shared::ids::{Channel, Group, Uid};
 
 use crate::code::{CloseCode, ErrorCode};
 
@@ -17,8 +17,9 @@ pub(crate) enum Effect {
     Reply(Cow<'static, str>),
     /// Send this error text, which says what was refused and why.
     Error(ErrorCode, Cow<'static, str>),
-    /// Check the token and take the session in under its user; then [`super::State::on_verified`].
-    Verify { token: Secret },
+    /// Check the token and take the session in under its user; then [`super::State::on_verified`]. The answer
+    /// must be newer than the refresh.
+    Verify { token: Secret, newer_than: Option<u64> },
     /// Deliver this channel from now on; then [`super::State::on_subscribed`]. `has_history`: the
     /// channel has history, so its cursor is opened first.
     Watch { channel: Channel, has_history: bool },
@@ -30,6 +31,8 @@ pub(crate) enum Effect {
     Follow { channel: Channel, name: Arc<str>, after: Option<Position>, instead_of_plain: bool },
     /// Deliver nothing more under this name.
     Unfollow { name: Arc<str>, rest: Rest },
+    /// Send this text, which says that a subscription has ended since the user is no member.
+    Closed(String),
     /// Hold messages back.
     Pause,
     /// Let messages go again.
@@ -50,13 +53,21 @@ pub(crate) enum Rest {
     Give,
     /// The messages are thrown away: a replay brings them again, or the client named a later position.
     Drop,
+    /// The messages are thrown away: the user may not have them any more.
+    Forbid,
 }
 
 /// The outcome of a token check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verified {
     /// The token belongs to this user, who was let in.
-    Known { uid: Uid, expires_in: Option<Duration> },
+    Known {
+        uid: Uid,
+        groups: Arc<[Group]>,
+        expires_in: Option<Duration>,
+        /// The latest refresh of the user that the answer is newer than.
+        newer_than: Option<u64>,
+    },
     /// The token belongs to nobody.
     Unknown,
     /// Nobody could tell whose token it is.

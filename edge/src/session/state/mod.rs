@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::ids::{Channel, Uid};
-use shared::rules::Rules;
+use shared::ids::{Channel, Group, Uid};
+use shared::rules::{Rules, User};
 use tokio::time::Instant;
 
 pub(crate) use effect::{Effect, Granted, Rest, Unproved, Verified};
@@ -41,6 +41,8 @@ pub(crate) struct Limits {
     pub(crate) subscriptions: usize,
     /// Ops a second.
     pub(crate) ops_per_second: u32,
+    /// The first ops of a connection, which may come at once.
+    pub(crate) first_ops: u32,
     /// The time for a login or a first subscription.
     pub(crate) login_timeout: Duration,
     /// The time for a new login after the old login expired.
@@ -57,6 +59,8 @@ pub(crate) struct State {
     rules: Arc<Rules>,
     limits: Arc<Limits>,
     login: Login,
+    /// The latest refresh that the login is newer than, or must be renewed for.
+    newer_than: Option<u64>,
     subscriptions: Vec<Subscription>,
     under_way: Option<UnderWay>,
     waiting: VecDeque<Waiting>,
@@ -77,8 +81,19 @@ pub(crate) struct State {
 #[derive(Debug)]
 enum Login {
     None,
-    Active { uid: Uid, expires: Option<Instant> },
-    Expired { uid: Uid, renew_by: Instant },
+    Active { uid: Uid, groups: Arc<[Group]>, expires: Option<Instant> },
+    Expired { uid: Uid, groups: Arc<[Group]>, renew_by: Instant },
+}
+
+impl Login {
+    fn user(&self) -> Option<User<'_>> {
+        match self {
+            Self::None => None,
+            Self::Active { uid, groups, .. } | Self::Expired { uid, groups, .. } => {
+                Some(User { uid, groups })
+            }
+        }
+    }
 }
 
 /// The op that all later frames wait for.
@@ -110,11 +125,12 @@ impl State {
     pub(crate) fn new(rules: Arc<Rules>, limits: Arc<Limits>, seed: u64, now: Instant) -> Self {
         let mut state = Self {
             login: Login::None,
+            newer_than: None,
             subscriptions: Vec::new(),
             under_way: None,
             waiting: VecDeque::new(),
-            throttle: Throttle::new(limits.ops_per_second, now),
-            keep_alives: Throttle::new(limits.ops_per_second.max(MIN_KEEP_ALIVES), now),
+            throttle: Throttle::new(limits.ops_per_second, limits.first_ops, now),
+            keep_alives: Throttle::new(limits.ops_per_second.max(MIN_KEEP_ALIVES), 0, now),
             useful_by: Some(now + limits.login_timeout),
             last_heard: now,
             write_blocked: false,
@@ -200,9 +216,10 @@ impl State {
         let mut effects = Vec::new();
         if let Some(UnderWay::Auth { echo }) = self.finish_op(now) {
             match verified {
-                Verified::Known { uid, expires_in } => {
+                Verified::Known { uid, groups, expires_in, newer_than } => {
                     let expires = expires_in.and_then(|time| now.checked_add(time));
-                    self.log_in(uid, expires, &echo, &mut effects);
+                    self.newer_than = newer_than;
+                    self.log_in(uid, groups, expires, &echo, &mut effects);
                 }
                 Verified::Unknown => {
                     self.refuse((ErrorCode::AuthFailed, None), &echo, &mut effects);
@@ -217,6 +234,16 @@ impl State {
             }
         }
         self.go_on(now, &mut effects);
+        effects
+    }
+
+    /// Ends a login that is not newer than this refresh, as if the login had expired.
+    pub(crate) fn on_refresh(&mut self, newer_than: u64, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if !self.ended && self.newer_than < Some(newer_than) {
+            self.newer_than = Some(newer_than);
+            self.end_login(now, &mut effects);
+        }
         effects
     }
 
@@ -365,7 +392,7 @@ impl State {
         let outcome = match op {
             ClientOp::Auth { token } => {
                 self.under_way = Some(UnderWay::Auth { echo });
-                return effects.push(Effect::Verify { token });
+                return effects.push(Effect::Verify { token, newer_than: self.newer_than });
             }
             ClientOp::Subscribe { name, after } => match self.subscribe(&name.into(), after, effects) {
                 Ok(Some((name, channel, effect))) => {
@@ -385,8 +412,15 @@ impl State {
         }
     }
 
-    fn log_in(&mut self, uid: Uid, expires: Option<Instant>, echo: &Echo, effects: &mut Vec<Effect>) {
-        let before = std::mem::replace(&mut self.login, Login::Active { uid: uid.clone(), expires });
+    fn log_in(
+        &mut self,
+        uid: Uid,
+        groups: Arc<[Group]>,
+        expires: Option<Instant>,
+        echo: &Echo,
+        effects: &mut Vec<Effect>,
+    ) {
+        let before = std::mem::replace(&mut self.login, Login::Active { uid: uid.clone(), groups, expires });
         let (user_before, was_paused) = match before {
             Login::None => (None, false),
             Login::Active { uid, .. } => (Some(uid), false),
@@ -396,6 +430,7 @@ impl State {
             self.subscriptions = Vec::new();
             effects.push(Effect::Forget);
         }
+        self.end_forbidden(effects);
         self.useful_by = None;
         effects.push(Effect::Reply(protocol::result(echo)));
         if was_paused {
@@ -405,12 +440,19 @@ impl State {
 
     /// Ends an expired login, which holds messages back until the login is renewed.
     fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let Login::Active { uid, expires: Some(expires) } = &self.login else { return };
-        if *expires <= now {
-            self.login = Login::Expired { uid: uid.clone(), renew_by: now + self.limits.reauth_timeout };
-            self.refuse((ErrorCode::AuthExpired, None), &Echo::default(), effects);
-            effects.push(Effect::Pause);
+        if let Login::Active { expires: Some(expires), .. } = &self.login
+            && *expires <= now
+        {
+            self.end_login(now, effects);
         }
+    }
+
+    fn end_login(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Login::Active { uid, groups, .. } = &self.login else { return };
+        let (uid, groups) = (uid.clone(), Arc::clone(groups));
+        self.login = Login::Expired { uid, groups, renew_by: now + self.limits.reauth_timeout };
+        self.refuse((ErrorCode::AuthExpired, None), &Echo::default(), effects);
+        effects.push(Effect::Pause);
     }
 
     /// Returns by when the client must log in, subscribe or renew its login, and the close code if it does

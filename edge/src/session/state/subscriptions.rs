@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use shared::ids::Channel;
-use shared::rules::{Refusal, Resolved, User};
+use shared::rules::{Refusal, Resolved};
 
 use super::{Effect, Login, Refused, Rest, State};
 use crate::code::ErrorCode;
-use crate::protocol::After;
+use crate::protocol::{self, After};
 
 /// One of the client's subscriptions.
 #[derive(Debug)]
@@ -96,14 +96,24 @@ impl State {
         }
     }
 
+    /// Ends the subscriptions for which the user has no group any more. The client is told of each, before
+    /// the answer to its login.
+    pub(super) fn end_forbidden(&mut self, effects: &mut Vec<Effect>) {
+        let mut index = 0;
+        while let Some(Subscription { name, .. }) = self.subscriptions.get(index) {
+            if self.rules.resolve(name, self.login.user()) == Err(Refusal::NotMember) {
+                let event = protocol::closed(name);
+                self.end_subscription(index, Rest::Forbid, effects);
+                effects.push(Effect::Closed(event));
+            } else {
+                index += 1;
+            }
+        }
+    }
+
     fn resolve(&self, name: &str) -> Result<Resolved, Refused> {
-        let (uid, expired) = match &self.login {
-            Login::None => (None, false),
-            Login::Active { uid, .. } => (Some(uid), false),
-            Login::Expired { uid, .. } => (Some(uid), true),
-        };
-        let user = uid.map(|uid| User { uid, groups: &[] });
-        match self.rules.resolve(name, user) {
+        let expired = matches!(self.login, Login::Expired { .. });
+        match self.rules.resolve(name, self.login.user()) {
             Ok(resolved) if resolved.login && expired => Err((ErrorCode::AuthExpired, None)),
             Ok(resolved) => Ok(resolved),
             Err(Refusal::UnknownChannel) => Err((ErrorCode::UnknownChannel, None)),

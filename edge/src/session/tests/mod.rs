@@ -1,6 +1,7 @@
 //! The conversation, row by row, and whatever a client may do in between.
 
 mod flood;
+mod groups;
 mod login;
 mod order;
 mod subscribing;
@@ -17,7 +18,7 @@ use shared::config::Secret;
 use shared::drain::Drain;
 use shared::faults::Faults;
 use shared::history::{History, HistoryConfig, Role};
-use shared::ids::{Channel, Uid};
+use shared::ids::{Channel, Group, Uid};
 use shared::rules::{RuleConfig, Rules, default_rules};
 use sockets::Source;
 use tokio::sync::watch;
@@ -50,6 +51,17 @@ fn rules() -> Arc<Rules> {
     rules.extend([open("{id}@video", "video:{id}"), open("@broadcast", "all"), open("@everyone", "all")]);
     let with_history = |name: &str| RuleConfig { history: true, ..open(name, "both") };
     rules.extend([with_history("@both"), with_history("@again")]);
+    let of_members = |name: &str, channel: &str, history| RuleConfig {
+        login: true,
+        history,
+        member: Some("g".into()),
+        ..open(name, channel)
+    };
+    rules.extend([
+        of_members("@group/{g}", "group:{g}", true),
+        of_members("@team/{g}", "group:{g}", true),
+        of_members("@club/{g}", "club:{g}", false),
+    ]);
     Arc::new(Rules::compile(&rules).unwrap())
 }
 
@@ -58,6 +70,7 @@ fn limits() -> Limits {
         frame: 20 << 10,
         subscriptions: 3,
         ops_per_second: 1_000,
+        first_ops: 0,
         login_timeout: 10 * SECOND,
         reauth_timeout: 10 * SECOND,
         silence: 60 * SECOND,
@@ -194,7 +207,7 @@ fn error(code: u16, text: &str) -> Effect {
 }
 
 fn verify(token: &str) -> Effect {
-    Effect::Verify { token: Secret::new(token) }
+    Effect::Verify { token: Secret::new(token), newer_than: None }
 }
 
 fn channel(name: &str) -> Channel {
@@ -202,7 +215,10 @@ fn channel(name: &str) -> Channel {
 }
 
 fn watch(name: &str) -> Effect {
-    Effect::Watch { channel: channel(name), has_history: name.starts_with("user:") || name == "both" }
+    Effect::Watch {
+        channel: channel(name),
+        has_history: !name.starts_with("club:") && !name.starts_with("video:") && name != "all",
+    }
 }
 
 fn unwatch(name: &str) -> Effect {
@@ -210,7 +226,12 @@ fn unwatch(name: &str) -> Effect {
 }
 
 fn known(uid: &str, expires_in: Option<Duration>) -> Verified {
-    Verified::Known { uid: Uid::parse(uid).unwrap(), expires_in }
+    of_groups(uid, &[], expires_in)
+}
+
+fn of_groups(uid: &str, groups: &[&str], expires_in: Option<Duration>) -> Verified {
+    let groups = groups.iter().map(|group| Group::parse(group).unwrap()).collect();
+    Verified::Known { uid: Uid::parse(uid).unwrap(), groups, expires_in, newer_than: None }
 }
 
 /// Returns the texts of the replies among these effects.
@@ -224,6 +245,7 @@ fn replies(effects: &[Effect]) -> Vec<&str> {
             | Effect::Unwatch { .. }
             | Effect::Follow { .. }
             | Effect::Unfollow { .. }
+            | Effect::Closed(_)
             | Effect::Pause
             | Effect::Resume
             | Effect::Forget

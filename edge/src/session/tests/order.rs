@@ -153,8 +153,8 @@ impl Books {
                 Effect::Resume => {
                     prop_assert!(std::mem::take(&mut self.paused), "was not paused");
                 }
-                Effect::Follow { .. } | Effect::Unfollow { .. } => {
-                    prop_assert!(false, "nobody asked for ids");
+                Effect::Follow { .. } | Effect::Unfollow { .. } | Effect::Closed(_) => {
+                    prop_assert!(false, "nobody asked for ids or for the channel of a group");
                 }
                 Effect::Ping => {}
                 Effect::Close(_) => self.closed = true,

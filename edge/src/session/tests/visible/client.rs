@@ -17,6 +17,8 @@ pub(super) struct Moment {
     /// Names whose replay was under way in this step.
     pub(super) replaying: Vec<Arc<str>>,
     pub(super) user: Option<&'static str>,
+    /// Whether the latest answer to a token check has the user in the group.
+    pub(super) vip: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -48,8 +50,14 @@ pub(super) fn channel_of(name: &str, user: &str) -> &'static str {
         ("@user", "2") => "user:2",
         ("@user", _) => "user:1",
         ("@both" | "@again", _) => "both",
+        ("@group/vip" | "@team/vip", _) => "group:vip",
+        ("@club/vip", _) => "club:vip",
         _ => "all",
     }
+}
+
+fn is_of_members(name: &str) -> bool {
+    name.ends_with("/vip")
 }
 
 /// Returns the texts that a client reads.
@@ -84,13 +92,15 @@ pub(super) struct Reader<'s> {
     pub(super) script: &'s Script,
     pub(super) user: Option<&'static str>,
     pub(super) expired: bool,
+    /// Whether the client was just told that a subscription has ended: the answer to its login comes next.
+    pub(super) closing: bool,
     pub(super) views: BTreeMap<&'static str, View>,
     pub(super) messages: u64,
 }
 
 impl<'s> Reader<'s> {
     pub(super) fn of(script: &'s Script) -> Self {
-        Self { script, user: None, expired: false, views: BTreeMap::new(), messages: 0 }
+        Self { script, user: None, expired: false, closing: false, views: BTreeMap::new(), messages: 0 }
     }
 
     pub(super) fn read(&mut self, text: &str) -> TestCaseResult {
@@ -99,10 +109,16 @@ impl<'s> Reader<'s> {
             self.expired = true;
             return Ok(());
         }
+        if frame["event"] == "@closed" {
+            let name = frame["channel"].as_str().unwrap();
+            prop_assert!(is_of_members(name) && self.views.remove(name).is_some(), "{}", text);
+            self.closing = true;
+            return Ok(());
+        }
         if let Some(op) = frame["i"].as_u64() {
             return self.answer(usize::try_from(op).unwrap(), &frame);
         }
-        prop_assert!(!self.expired, "{} with an expired login", text);
+        prop_assert!(!self.expired && !self.closing, "{} with a login that has ended", text);
         let name = frame["channel"].as_str().or_else(|| Some(frame["ids"].as_object()?.keys().next()?));
         let view = name.and_then(|name| self.views.get_mut(name));
         let Some(view) = view.filter(|view| view.ids) else {
@@ -142,7 +158,7 @@ impl<'s> Reader<'s> {
     }
 
     pub(super) fn plain(&mut self, text: &str) -> TestCaseResult {
-        prop_assert!(!self.expired, "{} with an expired login", text);
+        prop_assert!(!self.expired && !self.closing, "{} with a login that has ended", text);
         let (channel, seq) = text.split_once('#').unwrap();
         let seq: u64 = seq.parse().unwrap();
         self.messages += 1;
@@ -167,6 +183,9 @@ impl<'s> Reader<'s> {
                 if self.user.is_some() && self.user != moment.user {
                     self.views.clear();
                 }
+                prop_assert!(!std::mem::take(&mut self.closing) || !moment.vip, "a member was told to go");
+                let lacking = self.views.keys().find(|name| is_of_members(name) && !moment.vip);
+                prop_assert!(lacking.is_none(), "{:?} goes on without the group", lacking);
                 self.user = moment.user;
             }
             Op::WithIds(name, from_now_on) if granted => {

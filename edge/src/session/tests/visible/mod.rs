@@ -3,9 +3,10 @@
 //!
 //! The model reads what the client reads, frame by frame. A message is right if its subscription is open at
 //! that point and the message is the next one of its channel. No message of a channel may come while a login
-//! has expired, or for another user.
+//! has expired, for another user, or once a login lacked the group.
 
 mod client;
+mod groups;
 
 use std::io;
 use std::pin::Pin;
@@ -30,17 +31,19 @@ use super::*;
 use crate::authn::Owner;
 use crate::channel::recoverable::{Leader, NotWhole};
 use crate::channel::{Arrival, LiveCopy, Trust};
+use crate::outbox::Call;
 use crate::recovery::attach::Attached;
 use crate::recovery::replay::{Found, Read};
-use crate::session::ops::{Followable, Outcome, Wanted};
+use crate::session::ops::{Checked, Followable, Outcome, Wanted};
 use crate::session::{End, Session};
 use crate::transport::{FrameLimits, Transport};
 use client::{Moment, Op, Reader, Script, channel_of, texts};
 
 const EPOCH: Epoch = Epoch(7);
 const HOUR: Duration = Duration::from_secs(3_600);
-const NAMES: [&str; 5] = ["@user", "@both", "@again", "@broadcast", "@everyone"];
-const CHANNELS: [&str; 4] = ["user:1", "user:2", "both", "all"];
+const NAMES: [&str; 8] =
+    ["@user", "@both", "@again", "@broadcast", "@everyone", "@group/vip", "@team/vip", "@club/vip"];
+const CHANNELS: [&str; 6] = ["user:1", "user:2", "both", "all", "group:vip", "club:vip"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -55,6 +58,8 @@ enum Step {
     Done(u8),
     Publish(usize),
     Expire,
+    /// A back end has the user renew its login, and whether the user is in the group from now on.
+    Refresh(bool),
     /// Frames go from the outbox to the socket.
     Deliver(usize),
     /// A page of so many messages goes to the socket.
@@ -76,6 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => any::<u8>().prop_map(Step::Done),
         12 => (0..CHANNELS.len()).prop_map(Step::Publish),
         2 => Just(Step::Expire),
+        2 => any::<bool>().prop_map(Step::Refresh),
         4 => (1_usize..200).prop_map(Step::Deliver),
         4 => (1_usize..4).prop_map(Step::Read),
         5 => (1_usize..300).prop_map(Step::Write),
@@ -135,6 +141,12 @@ struct World {
     pending: Option<Effect>,
     script: Script,
     user: Option<&'static str>,
+    /// Whether the business system has the user in the group, since the latest refresh.
+    is_member: bool,
+    /// The latest refresh of each user.
+    refreshed: u64,
+    /// Whether the groups of the latest answer have the group.
+    vip: bool,
     /// The name that a client last asked to be given with ids.
     with_ids: Option<usize>,
     replaying: Vec<Arc<str>>,
@@ -177,6 +189,9 @@ impl World {
                 ..Script::default()
             },
             user: None,
+            is_member: true,
+            refreshed: 0,
+            vip: false,
             with_ids: None,
             replaying: Vec::new(),
             last: 0,
@@ -208,6 +223,7 @@ impl World {
                 }
                 Effect::Close(code) => self.closed = Some(code),
                 Effect::Reply(_)
+                | Effect::Closed(_)
                 | Effect::Error(..)
                 | Effect::Unwatch { .. }
                 | Effect::Unfollow { .. }
@@ -230,6 +246,7 @@ impl World {
             tails: CHANNELS.into_iter().map(|channel| (channel, self.script.tail(channel))).collect(),
             replaying: self.replaying.clone(),
             user: self.user,
+            vip: self.vip,
         };
         self.script.moments.insert(usize::try_from(op).unwrap(), moment);
     }
@@ -267,6 +284,7 @@ impl World {
                 let effects = self.session.state.on_timer(Instant::now() + 2 * HOUR);
                 self.apply(effects);
             }
+            Step::Refresh(is_member) => self.refresh(is_member),
             Step::Deliver(bytes) if self.session.delivers() => self.session.deliver(bytes),
             Step::Read(most) if self.session.delivers() => self.read(most),
             Step::Deliver(_) | Step::Read(_) => {}
@@ -292,7 +310,7 @@ impl World {
         self.last += 1;
         self.script.sent.get_mut(name).unwrap().push(self.last);
         let message = message(name, self.last);
-        let counts = if name == "all" {
+        let counts = if name == "all" || name == "club:vip" {
             self.hub.deliver(name, || crate::frame::Frame::message(Kind::Text, &message.payload))
         } else {
             let arrival = Arrival { seq: self.last, message: Some(&message), span: &Span::none() };
@@ -337,7 +355,7 @@ impl World {
 
     fn done(&mut self, how: u8) {
         let outcome = match self.pending.take() {
-            Some(Effect::Verify { .. }) => Outcome::Owner(self.owner(how)),
+            Some(Effect::Verify { token, newer_than }) => return self.checked(token, newer_than, how),
             Some(Effect::Watch { .. } | Effect::Follow { .. }) if how.is_multiple_of(8) => Outcome::Unproved,
             Some(Effect::Watch { channel, has_history }) => {
                 let guard = has_history.then(|| self.attached(&channel).guard);
@@ -360,7 +378,36 @@ impl World {
         self.apply(effects);
     }
 
-    fn owner(&mut self, how: u8) -> Owner {
+    /// Tells the session that its login must be renewed, as the hub and the session's task do.
+    fn refresh(&mut self, is_member: bool) {
+        let Some(uid) = self.user.map(|user| Uid::parse(user).unwrap()) else { return };
+        self.is_member = is_member;
+        self.hub.refresh(&[uid.clone()], 1, Instant::now()).unwrap();
+        self.refreshed = self.session.member.refreshed(&uid).unwrap();
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(Call::Refresh(number)) = self.session.member.outbox().poll_call(false, context) {
+            let effects = self.session.state.on_refresh(number, Instant::now());
+            self.apply(effects);
+        }
+    }
+
+    /// Gives the outcome of a token check, and of the next one if the first was too old.
+    fn checked(&mut self, token: Secret, newer_than: Option<u64>, how: u8) {
+        let owner = self.owner(newer_than, how);
+        let known = matches!(owner, Owner::Known { .. });
+        let outcome = Outcome::Checked(Checked { token: token.clone(), newer_than, owner });
+        let effects = self.session.on_outcome(outcome);
+        if self.session.under_way.take().is_some() {
+            let uid = Uid::parse(self.user.unwrap()).unwrap();
+            let newer = self.session.member.refreshed(&uid);
+            assert!(known && newer > newer_than, "the first answer was new enough");
+            return self.checked(token, newer, how);
+        }
+        self.apply(effects);
+    }
+
+    /// Returns an answer: an old one may say anything about the group, a new one knows.
+    fn owner(&mut self, newer_than: Option<u64>, how: u8) -> Owner {
         let uid = match how % 16 {
             0 => return Owner::Unknown,
             1 => return Owner::Unavailable,
@@ -373,8 +420,13 @@ impl World {
             }
             _ => self.user.unwrap_or("1"),
         };
-        self.user = Some(uid);
-        Owner::Known { uid: Uid::parse(uid).unwrap(), expires_in: Some(HOUR) }
+        if self.user.replace(uid) != Some(uid) {
+            (self.is_member, self.refreshed) = (true, 0);
+        }
+        let is_new = newer_than.is_some_and(|newer_than| newer_than >= self.refreshed);
+        self.vip = if is_new && self.refreshed > 0 { self.is_member } else { how & 16 == 0 };
+        let groups = self.vip.then(|| Group::parse("vip").unwrap()).into_iter().collect();
+        Owner::Known { uid: Uid::parse(uid).unwrap(), groups, expires_in: Some(HOUR) }
     }
 
     fn attached(&self, channel: &Channel) -> Attached {
@@ -382,6 +434,32 @@ impl World {
         let guard = self.hub.guard(channel);
         self.hub.open_cursor(channel, EPOCH, tail, Instant::now());
         Attached { guard, leader: Leader { epoch: EPOCH, first: 1, last: self.last }, tail }
+    }
+
+    fn run(&mut self, steps: impl IntoIterator<Item = Step>) {
+        for step in steps {
+            if self.closed.is_none() {
+                self.take(step);
+            }
+        }
+        if self.closed.is_none() {
+            self.settle();
+        }
+    }
+
+    /// Ends the session, and reads all that its client was sent. Returns how many messages that were.
+    fn end(self, runtime: &Runtime) -> Result<u64, TestCaseError> {
+        let Self { session, socket, script, closed, .. } = self;
+        let mut taken = socket.lock().unwrap();
+        (taken.may, taken.ends) = (usize::MAX, true);
+        drop(taken);
+        runtime.block_on(session.finish(closed.map_or(End::ByClient, End::With)));
+        let mut reader = Reader::of(&script);
+        for text in texts(&socket.lock().unwrap().bytes) {
+            reader.read(&text)?;
+        }
+        reader.has_all(closed.is_none())?;
+        Ok(reader.messages)
     }
 
     /// Logs the same user in again, and reads everything.
@@ -405,6 +483,19 @@ impl World {
     }
 }
 
+/// Limits that no test comes to.
+fn patient() -> Limits {
+    let forever = 1_000 * HOUR;
+    Limits {
+        ops_per_second: 1_000_000,
+        login_timeout: forever,
+        reauth_timeout: forever,
+        silence: forever,
+        ping_interval: forever,
+        ..limits()
+    }
+}
+
 fn message(channel: &str, seq: u64) -> LiveMessage {
     let payload = Bytes::from(format!("{channel}#{seq}"));
     LiveMessage { id: MessageId(seq.into()), kind: Kind::Text, payload }
@@ -419,27 +510,11 @@ fn lost(registry: &Registry) -> u64 {
 
 fn check(steps: Vec<Step>, mut world: World, registry: &Registry, runtime: &Runtime) -> TestCaseResult {
     let lost_before = lost(registry);
-    for step in steps {
-        if world.closed.is_none() {
-            world.take(step);
-        }
-    }
-    if world.closed.is_none() {
-        world.settle();
-    }
-    let World { session, socket, script, accepted, farewell, closed, .. } = world;
-    let mut taken = socket.lock().unwrap();
-    (taken.may, taken.ends) = (usize::MAX, true);
-    drop(taken);
-    runtime.block_on(session.finish(closed.map_or(End::ByClient, End::With)));
-    let mut reader = Reader::of(&script);
-    let all = texts(&socket.lock().unwrap().bytes);
-    for text in &all {
-        reader.read(text)?;
-    }
-    reader.has_all(closed.is_none())?;
+    world.run(steps);
+    let (farewell, accepted) = (world.farewell, world.accepted);
+    let messages = world.end(runtime)?;
     if !farewell {
-        prop_assert_eq!(accepted, reader.messages + lost(registry) - lost_before, "a drop without a count");
+        prop_assert_eq!(accepted, messages + lost(registry) - lost_before, "a drop without a count");
     }
     Ok(())
 }
@@ -448,16 +523,7 @@ fn check(steps: Vec<Step>, mut world: World, registry: &Registry, runtime: &Runt
 fn nobody_is_sent_what_is_not_for_it_and_nothing_is_missing_twice_or_dropped_without_a_count() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (mut registry, rest) = (Registry::default(), Drain::new());
-    let forever = 1_000 * HOUR;
-    let limits = Limits {
-        ops_per_second: 1_000_000,
-        login_timeout: forever,
-        reauth_timeout: forever,
-        silence: forever,
-        ping_interval: forever,
-        ..limits()
-    };
-    let (deps, hub) = runtime.block_on(deps(limits, &mut registry, &rest));
+    let (deps, hub) = runtime.block_on(deps(patient(), &mut registry, &rest));
     let mut runner = TestRunner::new(ProptestConfig::with_cases(500));
     let steps = prop::collection::vec(step(), 1..120);
     runner.run(&steps, |steps| check(steps, World::new(&deps, &hub), &registry, &runtime)).unwrap();
