@@ -187,7 +187,7 @@ impl VerifyResponder {
         let responder = Arc::clone(self);
         let span = span(question.headers.as_ref());
         let judged = async move {
-            let verdict = responder.judge(&request.token, request.from.as_deref(), until).await;
+            let verdict = responder.judge(&request, until).await;
             match verdict {
                 Some(verdict) if awake.now() < until => responder.answer(reply, verdict).await,
                 Some(_) | None => responder.metrics.dropped("edge_gave_up"),
@@ -204,7 +204,8 @@ impl VerifyResponder {
     }
 
     /// Checks a token. `None`: it was too late. `until` is a moment of [`Awake`].
-    async fn judge(&self, token: &str, from: Option<&str>, until: Instant) -> Option<Verdict> {
+    async fn judge(&self, question: &VerifyRequest, until: Instant) -> Option<Verdict> {
+        let VerifyRequest { token, from, newer_than_ms, .. } = question;
         let Judges { by_url, jwt, reasons } = &self.judges;
         // A token with the form of a JWT never goes to the business system where JWTs are checked.
         let jwt = jwt.as_ref().filter(|_| by_url.is_none() || has_form_of_jwt(token));
@@ -216,7 +217,7 @@ impl VerifyResponder {
             reasons.refused(reasons::NOT_ASKED, fault);
             return Some(Verdict::Unknown);
         }
-        Some(match memory.look_up(token, from, until).await {
+        Some(match memory.look_up(token, from.as_deref(), *newer_than_ms, until).await {
             Ok(Answer::No) => Verdict::Unknown,
             Ok(Answer::Yes { uid, expires, groups, asked_at_ms }) => {
                 let left = expires.map(|at| at.saturating_duration_since(Instant::now()).as_millis());

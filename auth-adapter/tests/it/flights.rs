@@ -156,3 +156,34 @@ async fn a_question_whose_edge_gave_up_before_its_turn_is_neither_asked_nor_answ
     assert_eq!(rig.edge.ask("user-2").await, known("2"));
     rig.end().await;
 }
+
+#[tokio::test]
+async fn a_flight_from_before_a_refresh_is_not_joined_and_the_next_serves_all() {
+    let rig = Rig::start().await;
+    rig.business.hold();
+    let ask = async |newer_than| rig.edge.ask_newer("user-1", newer_than).await;
+    let in_flight = async |calls| {
+        eventually("the business system is asked", async || rig.business.in_flight() == calls).await;
+    };
+    let waiting = "mc_auth_waiting";
+    let all_wait = async |questions| {
+        eventually("they wait", async || rig.adapter.metric(waiting) == questions).await;
+    };
+    let early = ask(None);
+    let late = async {
+        in_flight(1).await;
+        let others = async {
+            in_flight(2).await;
+            let joined = async {
+                all_wait(5).await;
+                rig.business.open();
+            };
+            tokio::join!(ask(Some(7)), ask(None), ask(Some(6)), joined)
+        };
+        tokio::join!(ask(Some(7)), others)
+    };
+    let (early, (first, (second, third, fourth, ()))) = tokio::join!(early, late);
+    assert!([early, first, second, third, fourth].into_iter().all(|answer| answer == known("1")));
+    assert_eq!(rig.business.call_count(), 2);
+    rig.end().await;
+}

@@ -93,3 +93,36 @@ async fn nothing_is_remembered_where_the_times_are_zero() {
     }
     rig.end().await;
 }
+
+#[tokio::test]
+async fn an_answer_from_before_a_refresh_is_not_given_to_who_wants_a_newer_one() {
+    let rig = Rig::with(|config| config.remember_yes = LONG).await;
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    for (newer_than, calls) in [
+        (Some(7), 2),
+        (Some(7), 2),
+        (None, 2),
+        (Some(6), 2),
+        (Some(8), 3),
+        (Some(7), 3),
+        // A wish of the far future is a number like any other.
+        (Some(u64::MAX), 4),
+        (Some(9), 4),
+    ] {
+        assert_eq!(rig.edge.ask_newer("user-1", newer_than).await, known("1"));
+        assert_eq!(rig.business.call_count(), calls, "{newer_than:?}");
+    }
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_business_system_without_an_answer_leaves_who_wants_a_newer_one_without_the_old() {
+    let rig = Rig::with(|config| config.remember_yes = LONG).await;
+    assert_eq!(rig.edge.ask("user-1").await, known("1"));
+    rig.business.follow(Script::Says(500, String::new()));
+    let answer = rig.edge.ask_newer("user-1", Some(7)).await;
+    assert!(matches!(answer, Verdict::Unavailable { .. }), "{answer:?}");
+    let answer = rig.edge.ask("user-1").await;
+    assert!(matches!(answer, Verdict::Unavailable { .. }), "the old answer is not given again: {answer:?}");
+    rig.end().await;
+}

@@ -97,6 +97,18 @@ impl Edge {
         }
     }
 
+    /// Asks for an answer that is newer than a refresh.
+    pub(crate) async fn ask_newer(&self, token: &str, newer_than: Option<u64>) -> Verdict {
+        let request = VerifyRequest {
+            v: VERSION,
+            token: token.into(),
+            patience_ms: u64::try_from(PATIENCE.as_millis()).ok(),
+            from: None,
+            newer_than_ms: newer_than,
+        };
+        self.ask_bytes(request.encode(), PATIENCE).await.unwrap()
+    }
+
     pub(crate) async fn ask_bytes(
         &self,
         question: impl AsRef<[u8]>,
