@@ -17,7 +17,7 @@ use crate::routes::{ANYWHERE, Dialect, Row};
     tags(
         (name = "publish", description = "Sending messages."),
         (name = "channels", description = "The history of channels."),
-        (name = "users", description = "Sessions of users, and disconnecting users."),
+        (name = "users", description = "Sessions of users, disconnecting users, and renewing their logins."),
         (name = "connmix", description = "The calls of connmix, for publishers that used connmix before.")
     )
 )]
@@ -120,6 +120,7 @@ mod tests {
         post /v1/publish/batch: 200 400 401 403 405 408 413 415 422 429 503
         post /v1/users/sessions: 200 400 401 403 405 408 413 415 429 503
         post /v1/users/{uid}/disconnect: 200 400 401 403 405 408 413 415 429 503
+        post /v1/users/{uid}/refresh: 200 400 401 403 405 429 503
         get /v1/users/{uid}/sessions: 200 400 401 403 405 429 503
         ");
     }

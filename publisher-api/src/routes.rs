@@ -98,7 +98,7 @@ macro_rules! native {
 }
 
 /// Every call there is.
-pub(crate) fn table() -> [Row; 10] {
+pub(crate) fn table() -> [Row; 11] {
     let handshake: Check = connmix::ws::check_handshake;
     [
         connmix_row(Method::Post, "/v1/mesh/publish", connmix::http::publish, None, Some(connmix::describe)),
@@ -108,6 +108,7 @@ pub(crate) fn table() -> [Row; 10] {
         native!(Get "/v1/users/{uid}/sessions", users::sessions, Read, &[WORK, USER]),
         native!(Post "/v1/users/sessions", users::sessions_of_many, Read, &[BODY, WORK]),
         native!(Post "/v1/users/{uid}/disconnect", users::disconnect, Disconnect, &[BODY, WORK, USER]),
+        native!(Post "/v1/users/{uid}/refresh", users::refresh, Disconnect, &[WORK, USER]),
         native!(Get "/v1/channels/{channel}/messages", channels::messages, Read, &[WORK, HISTORY, PAGE]),
         native!(Delete "/v1/channels/{channel}/messages", channels::erase, Admin, &[WORK, HISTORY, FULL]),
         native_row(Method::Get, "/openapi.json", openapi::serve, None, &[], openapi::describe),
@@ -299,6 +300,7 @@ mod tests {
                 "GET /v1/users/{uid}/sessions Some(Read)",
                 "POST /v1/users/sessions Some(Read)",
                 "POST /v1/users/{uid}/disconnect Some(Disconnect)",
+                "POST /v1/users/{uid}/refresh Some(Disconnect)",
                 "GET /v1/channels/{channel}/messages Some(Read)",
                 "DELETE /v1/channels/{channel}/messages Some(Admin)",
                 "GET /openapi.json None",

@@ -139,6 +139,40 @@ async fn a_disconnect_closes_a_user_everywhere_and_keeps_out_even_a_login_under_
 }
 
 #[tokio::test]
+async fn a_refresh_has_a_user_log_in_again_everywhere_and_the_business_system_is_asked_once() {
+    let fleet = Fleet::plan(Over::Bus).edges(2).start().await;
+    let publisher = fleet.publisher(0);
+    let mut devices = [fleet.online(0, "user-1001").await, fleet.online(1, "user-1001").await];
+    let mut other = fleet.online(1, "user-1002").await;
+    assert_eq!(fleet.business.calls_for("user-1001"), 1, "the answer is remembered");
+    let answer = post(&publisher, "/v1/users/1001/refresh", &json!({})).await.body;
+    assert_eq!((&answer["sessions"], &answer["complete"]), (&json!(2), &json!(true)), "{answer}");
+    for device in &mut devices {
+        device.expect_error(9).await;
+    }
+    publisher.publish_to(2, "user:1001", "held back").await;
+    fleet.business.hold();
+    for device in &mut devices {
+        device.send(r#"{"op":"auth","token":"user-1001"}"#).await;
+    }
+    eventually("the business system is asked", async || fleet.business.calls_for("user-1001") == 2).await;
+    fleet.business.open();
+    for device in &mut devices {
+        device.expect_text(r#"{"result":true}"#).await;
+        device.expect_text("held back").await;
+    }
+    fleet.online(0, "user-1001").await.close().await;
+    assert_eq!(fleet.business.calls_for("user-1001"), 2, "one call for all, remembered from then on");
+    publisher.publish_to(1, "user:1002", "not concerned").await;
+    other.expect_text("not concerned").await;
+    for device in devices {
+        device.close().await;
+    }
+    other.close().await;
+    fleet.end().await;
+}
+
+#[tokio::test]
 async fn a_frozen_edge_makes_every_answer_incomplete_and_is_named() {
     let fleet = Fleet::plan(Over::Bus).edges(2).start().await;
     let publisher = fleet.publisher(0);

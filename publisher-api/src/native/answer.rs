@@ -263,6 +263,34 @@ pub(super) struct EdgeClosed {
     pub(super) closed: u64,
 }
 
+/// The sessions that one edge has told to renew their logins.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EdgeRefreshed)]
+pub(super) struct EdgeRefreshed {
+    /// The id of the edge.
+    pub(super) edge: String,
+    /// How many sessions this edge has told.
+    pub(super) sessions: u64,
+}
+
+/// The outcome of a refresh.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Refreshed)]
+pub(super) struct RefreshAnswer {
+    /// The user's id.
+    #[schema(example = "1001")]
+    pub(super) user: String,
+    /// How many sessions have to renew their logins, over all edges.
+    pub(super) sessions: u64,
+    /// The edges that had a session of the user.
+    pub(super) on: Vec<EdgeRefreshed>,
+    /// The edges that were asked.
+    pub(super) edges: EdgesAnswer,
+    /// Whether every edge answered. If not, sessions of the user at the silent edges may still have the old
+    /// groups; repeat the call.
+    pub(super) complete: bool,
+}
+
 /// The outcome of a disconnect.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Disconnected)]

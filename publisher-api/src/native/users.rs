@@ -1,4 +1,4 @@
-//! Asks for the sessions of users, and disconnects a user.
+//! Asks for the sessions of users, disconnects a user, and has a user renew its logins.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,13 +11,14 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use humantime_serde::re::humantime;
 use serde::Deserialize;
+use shared::clock;
 use shared::ids::{Channel, NameError, Uid};
 use shared::wire::{Command, StoredAt};
 use utoipa::ToSchema;
 
 use super::answer::{
-    DisconnectAnswer, EdgeClosed, EdgeSessions, EdgesAnswer, EntryError, ManySessionsAnswer, SessionsAnswer,
-    UserResult, UserSessions,
+    DisconnectAnswer, EdgeClosed, EdgeRefreshed, EdgeSessions, EdgesAnswer, EntryError, ManySessionsAnswer,
+    RefreshAnswer, SessionsAnswer, UserResult, UserSessions,
 };
 use super::body;
 use super::limits::MAX_USERS;
@@ -195,6 +196,33 @@ pub(crate) async fn disconnect(
     respond(&app, outcome.await)
 }
 
+#[utoipa::path(
+    post, path = ROUTED, operation_id = "refresh", tag = "users",
+    params(("uid" = String, Path, description = "The user's id, percent-encoded.", example = "1001")),
+    responses((status = 200, description = "The outcome.", body = RefreshAnswer))
+)]
+/// Has every session of a user renew its login, as when a login expires.
+///
+/// Call this after the user's groups have changed. Each session gets error 9 and the time of an expired login
+/// to send `auth`; until then its messages are held back. No answer that the business system gave earlier
+/// counts for these logins, and none for logins that were under way. Needs the scope `disconnect`, and a key
+/// that may use the user's channel.
+pub(crate) async fn refresh(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    let outcome = async {
+        let uid = named(path, &caller)?;
+        let users = vec![uid.as_str().to_owned()];
+        let command = Command::Refresh { users, newer_than_ms: clock::unix_ms() };
+        let gathered = app.control.ask(&caller, command, 1).await?;
+        tracing::info!(key = caller.name(), complete = gathered.complete, "a user has to log in anew");
+        Ok(refreshed(&uid, &gathered))
+    };
+    respond(&app, outcome.await)
+}
+
 /// Returns the user that a path names, if the caller may use the user's channel.
 fn named(path: Result<Path<String>, PathRejection>, caller: &Caller) -> Result<Uid, Refusal> {
     let Path(text) = path.map_err(|_| Refusal::BadUser(NameError::Character))?;
@@ -233,19 +261,38 @@ fn found(uid: &Uid, index: usize, gathered: &Gathered) -> UserSessions {
     UserSessions { user: uid.as_str().to_owned(), online: sessions > 0, sessions, on }
 }
 
-fn closed(uid: &Uid, gathered: &Gathered, stored: Option<StoredAt>) -> DisconnectAnswer {
-    let answers = || gathered.answers.iter().filter_map(|(edge, users)| Some((edge, users.first()?)));
-    let mut on: Vec<EdgeClosed> = answers()
+/// Returns the edges that had a session of the one user of a command, by name, each with the number.
+fn edges_with_sessions(gathered: &Gathered) -> Vec<(String, u64)> {
+    let answers = gathered.answers.iter().filter_map(|(edge, users)| Some((edge, users.first()?)));
+    let mut on: Vec<_> = answers
         .filter(|(_, answer)| answer.sessions > 0)
-        .map(|(edge, answer)| EdgeClosed { edge: edge.as_str().to_owned(), closed: answer.sessions })
+        .map(|(edge, answer)| (edge.as_str().to_owned(), answer.sessions))
         .collect();
-    on.sort_by(|one, other| one.edge.cmp(&other.edge));
+    on.sort();
+    on
+}
+
+fn refreshed(uid: &Uid, gathered: &Gathered) -> RefreshAnswer {
+    let on = edges_with_sessions(gathered).into_iter();
+    let on: Vec<_> = on.map(|(edge, sessions)| EdgeRefreshed { edge, sessions }).collect();
+    RefreshAnswer {
+        user: uid.as_str().to_owned(),
+        sessions: on.iter().map(|edge| edge.sessions).sum(),
+        on,
+        edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
+        complete: gathered.complete,
+    }
+}
+
+fn closed(uid: &Uid, gathered: &Gathered, stored: Option<StoredAt>) -> DisconnectAnswer {
+    let on = edges_with_sessions(gathered).into_iter();
+    let on: Vec<_> = on.map(|(edge, closed)| EdgeClosed { edge, closed }).collect();
+    let mut denials = gathered.answers.iter().filter_map(|(_, users)| users.first());
     DisconnectAnswer {
         user: uid.as_str().to_owned(),
         closed: on.iter().map(|edge| edge.closed).sum(),
         on,
-        denied: stored.is_some_and(|stored| stored.until_ms > 0)
-            && answers().all(|(_, answer)| answer.denied),
+        denied: stored.is_some_and(|stored| stored.until_ms > 0) && denials.all(|answer| answer.denied),
         edges: EdgesAnswer::new(gathered.expected, &gathered.missing),
         complete: gathered.complete,
     }

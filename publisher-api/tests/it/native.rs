@@ -265,6 +265,7 @@ async fn a_key_needs_the_scope_of_the_call_and_its_patterns_hold_for_each_target
         ("desk", PUBLISH, message(json!([11]))),
         ("shop", SESSIONS, json!({"users": [11]})),
         ("shop", "POST /v1/users/11/disconnect", json!({})),
+        ("shop", "POST /v1/users/11/refresh", json!({})),
     ] {
         let answer = send(name, line, body).await;
         assert_eq!(problem(&answer), (403, "missing_scope".to_owned()), "{name} {line}");
@@ -274,6 +275,8 @@ async fn a_key_needs_the_scope_of_the_call_and_its_patterns_hold_for_each_target
     assert_eq!(asked["users"][1]["error"]["code"], "forbidden_channel");
     assert_eq!(refused(&send("guard", "POST /v1/users/21/disconnect", json!({})).await), "forbidden_channel");
     assert_eq!(send("guard", "POST /v1/users/11/disconnect", json!({})).await.status, 200);
+    assert_eq!(refused(&send("guard", "POST /v1/users/21/refresh", json!({})).await), "forbidden_channel");
+    assert_eq!(send("guard", "POST /v1/users/11/refresh", json!({})).await.status, 200);
 
     assert_eq!(send("slow", PUBLISH, message(json!([1, 2, 3]))).await.status, 200);
     let fast = send("slow", PUBLISH, message(json!([1]))).await;
@@ -282,6 +285,32 @@ async fn a_key_needs_the_scope_of_the_call_and_its_patterns_hold_for_each_target
     let nobody = call(bed.address, &request(PUBLISH, &[JSON], "{}")).await;
     assert_eq!(problem(&nobody), (401, "invalid_key".to_owned()));
     assert!(nobody.header("www-authenticate").is_some());
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_refresh_says_how_many_sessions_have_to_log_in_and_which_edge_is_silent() {
+    let bed = Bed::start(|_| {}).await;
+    let edges = [
+        FakeEdge::start(&bed.bus.server, "e1", true).await,
+        FakeEdge::start(&bed.bus.server, "e2", true).await,
+    ];
+    edges[0].holds("user:1001", 2, 0);
+    edges[1].holds("user:1001", 1, 0);
+    let refresh = "POST /v1/users/1001/refresh";
+    let on = json!([{"edge": "e1", "sessions": 2}, {"edge": "e2", "sessions": 1}]);
+    let answer = call(bed.address, &request(refresh, &[], "")).await.json();
+    let whole = json!({
+        "user": "1001", "sessions": 3, "on": on, "edges": {"expected": 2, "answered": 2, "silent": []}, "complete": true,
+    });
+    assert_eq!(answer, whole);
+    edges[1].state.answers.store(false, Ordering::SeqCst);
+    let answer = call(bed.address, &request(refresh, &[], "")).await.json();
+    assert_eq!((&answer["sessions"], &answer["complete"]), (&json!(2), &json!(false)), "{answer}");
+    assert_eq!(answer["edges"]["silent"], json!(["e2"]), "{answer}");
+    for edge in edges {
+        edge.leave().await;
+    }
     bed.finish().await;
 }
 
@@ -303,6 +332,8 @@ async fn what_the_server_answers_is_what_its_description_says() {
         ("/v1/users/sessions", SESSIONS, json!({"users": [1001, "bob", 0]}), 200),
         ("/v1/users/{uid}/disconnect", DISCONNECT, json!({"reason": "bye", "deny_for": "10m"}), 200),
         ("/v1/users/{uid}/disconnect", DISCONNECT, json!({"deny_for": 1}), 400),
+        ("/v1/users/{uid}/refresh", "POST /v1/users/1001/refresh", Value::Null, 200),
+        ("/v1/users/{uid}/refresh", "POST /v1/users/0/refresh", Value::Null, 400),
         ("/v1/mesh/publish", "POST /v1/mesh/publish", json!({"c": "a", "d": "x"}), 200),
         ("/v1/mesh/publish", "POST /v1/mesh/publish", json!({"c": "a"}), 200),
     ] {
