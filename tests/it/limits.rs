@@ -12,7 +12,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
 async fn ops_beyond_the_rate_are_refused_and_the_connection_stays() {
-    let cluster = Cluster::plan().edge(|config| config.ops_per_second = 5).start().await;
+    let cluster =
+        Cluster::plan().edge(|config| (config.ops_per_second, config.first_ops) = (5, 0)).start().await;
     let mut device = cluster.login(0, "user-1").await;
     for _ in 0..20 {
         device.send(r#"{"op":"subscribe","channel":"@user"}"#).await;
@@ -36,7 +37,8 @@ async fn ops_beyond_the_rate_are_refused_and_the_connection_stays() {
 
 #[tokio::test]
 async fn a_device_that_does_not_stop_asking_too_much_is_closed() {
-    let cluster = Cluster::plan().edge(|config| config.ops_per_second = 2).start().await;
+    let cluster =
+        Cluster::plan().edge(|config| (config.ops_per_second, config.first_ops) = (2, 0)).start().await;
     let mut device = cluster.login(0, "user-1").await;
     for _ in 0..200 {
         device.send_anyway(r#"{"op":"subscribe","channel":"@user"}"#).await;

@@ -9,7 +9,7 @@ const YES: &str = r#"{"result":true}"#;
 
 #[tokio::test]
 async fn ops_beyond_the_rate_are_refused_and_who_goes_on_is_closed() {
-    let world = World::ready(|config| config.ops_per_second = 1).await;
+    let world = World::ready(|config| (config.ops_per_second, config.first_ops) = (1, 0)).await;
     let mut client = Client::connect(&world.edge).await;
     for _ in 0..40 {
         client.say(r#"{"op":"unsubscribe","channel":"@broadcast"}"#).await;
@@ -24,6 +24,22 @@ async fn ops_beyond_the_rate_are_refused_and_who_goes_on_is_closed() {
     assert_eq!(u16::from(close.code), 4429);
     assert_eq!(world.metric("mc_edge_errors_total", "too_many_requests"), refused);
     assert_eq!(world.metric("mc_edge_sessions_closed_total", "too_many_ops"), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_may_begin_with_a_hundred_ops_at_once() {
+    let world = World::ready(|_| {}).await;
+    let mut client = Client::of(&world.edge, "user-1").await;
+    for number in 0..80 {
+        client.say(&format!(r#"{{"op":"subscribe","channel":"{number}@open"}}"#)).await;
+    }
+    for _ in 0..80 {
+        client.expect(YES).await;
+    }
+    client.say(r#"{"op":"subscribe","channel":"80@open"}"#).await;
+    client.expect(r#"{"code":8,"msg":"Too Many Subscriptions"}"#).await;
+    client.leave().await;
     world.end().await;
 }
 

@@ -11,6 +11,7 @@ mod counting;
 mod ending;
 mod fairness;
 mod flooding;
+mod groups;
 mod leaving;
 mod login;
 mod recovery;

@@ -121,8 +121,8 @@ async fn serve_tokens(bus: &Bus, rest: &Drain) {
     let bus = bus.clone();
     spawn(rest, async move {
         while let Some(question) = questions.next().await {
-            let token = VerifyRequest::decode(&question.payload).unwrap().token;
-            if let Some(answer) = answer(&token) {
+            let request = VerifyRequest::decode(&question.payload).unwrap();
+            if let Some(answer) = answer(&request) {
                 bus.publish(question.reply.unwrap(), None, None, answer).await.unwrap();
             }
         }
@@ -136,8 +136,14 @@ fn spawn(rest: &Drain, work: impl Future<Output = ()> + Send + 'static) {
     });
 }
 
-fn answer(token: &str) -> Option<Bytes> {
-    let verdict = match token.split_once('-') {
+fn answer(request: &VerifyRequest) -> Option<Bytes> {
+    let verdict = match request.token.split_once('-') {
+        // The uid is the group; an adapter that remembers says so until it is asked for something newer.
+        Some(("member", group)) => of_groups(group, &[group]),
+        Some(("stranger", uid)) => of_groups(uid, &[]),
+        Some(("remembered", group)) if request.newer_than_ms.is_none() => of_groups(group, &[group]),
+        Some(("remembered", uid)) => of_groups(uid, &[]),
+        Some(("odd", group)) => of_groups(group, &["", group, "a\nb"]),
         Some(("user", uid)) => Verdict::Known(Login::of(uid)),
         Some(("short", uid)) => Verdict::Known(Login { expires_in_ms: Some(100), ..Login::of(uid) }),
         Some(("away", why)) => Verdict::Unavailable { reason: why.to_owned() },
@@ -148,12 +154,19 @@ fn answer(token: &str) -> Option<Bytes> {
     Some(VerifyReply { v: 1, verdict }.encode())
 }
 
+fn of_groups(uid: &str, groups: &[&str]) -> Verdict {
+    let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    Verdict::Known(Login { groups, ..Login::of(uid) })
+}
+
 fn rules() -> Arc<Rules> {
     let mut rules = default_rules();
     let (name, channel) = ("@broadcast".into(), "broadcast".into());
     rules.push(RuleConfig { name, channel, login: false, history: false, member: None });
     let (name, channel) = ("{id}@open".into(), "open:{id}".into());
     rules.push(RuleConfig { name, channel, login: false, history: true, member: None });
+    let (name, channel) = ("@club/{g}".into(), "club:{g}".into());
+    rules.push(RuleConfig { name, channel, login: true, history: false, member: Some("g".into()) });
     Arc::new(Rules::compile(&rules).unwrap())
 }
 
