@@ -87,8 +87,8 @@ impl Memory {
         Ok(Self { answers, refreshed, trusted, postponed, longest_wish, secret, caller, metrics })
     }
 
-    /// Looks up the token of a device at `address`, in memory or at the business system. No answer counts that
-    /// is not newer than the refresh `newer_than`. The call must begin before `until`, a moment of
+    /// Looks up the token of a device at `address`, in memory or at the business system. The answer is newer
+    /// than the refresh `newer_than`. The call must begin before `until`, a moment of
     /// [`Awake`](shared::awake::Awake).
     pub(crate) async fn look_up(
         &self,

@@ -1,5 +1,5 @@
-//! Answers the commands of publishers about users: who is online, "close their sessions", and "have them renew
-//! their logins".
+//! Answers the commands of publishers about users: who is online, "close their sessions", "have them log in
+//! again".
 //!
 //! A ban is put on the list before the sessions are closed, and a login looks at the list after the login was
 //! entered in the hub. So a login under way is either closed or refused, never missed. A command that this

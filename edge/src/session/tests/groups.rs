@@ -23,12 +23,9 @@ fn check(newer_than: Option<u64>) -> Effect {
 }
 
 fn newer(newer_than: u64, groups: &[&str]) -> Verified {
-    match of_groups("1", groups, None) {
-        Verified::Known { uid, groups, expires_in, .. } => {
-            Verified::Known { uid, groups, expires_in, newer_than: Some(newer_than) }
-        }
-        other => other,
-    }
+    let groups = groups.iter().map(|group| Group::parse(group).unwrap()).collect();
+    let (uid, newer_than) = (Uid::parse("1").unwrap(), Some(newer_than));
+    Verified::Known { uid, groups, expires_in: None, newer_than }
 }
 
 #[test]

@@ -382,7 +382,7 @@ impl World {
     fn refresh(&mut self, is_member: bool) {
         let Some(uid) = self.user.map(|user| Uid::parse(user).unwrap()) else { return };
         self.is_member = is_member;
-        self.hub.refresh(&[uid.clone()], 1, Instant::now()).unwrap();
+        self.hub.refresh(std::slice::from_ref(&uid), 1, Instant::now()).unwrap();
         self.refreshed = self.session.member.refreshed(&uid).unwrap();
         let context = &mut Context::from_waker(std::task::Waker::noop());
         if let Poll::Ready(Call::Refresh(number)) = self.session.member.outbox().poll_call(false, context) {
