@@ -320,6 +320,7 @@ pub fn run(live: Live<Settings>, drain: Drain) -> BoxFuture<'static, anyhow::Res
         let settings = live.get();
         let config = &settings.edge;
         let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
+        rules.warn_if_incomplete();
         let apart = Apart { part: PART, admin: ("edge.admin", config.admin), bus: &settings.bus };
         let grace = config.drain_window + LEAVING_GRACE;
         let leave = Leave { grace, early: "left before everything was finished" };

@@ -286,6 +286,7 @@ pub fn run(live: Live<Settings>, drain: Drain) -> BoxFuture<'static, anyhow::Res
         let settings = live.get();
         let config = &settings.publisher_api;
         let rules = Rules::compile(&settings.channels).context("channels")?;
+        rules.warn_if_incomplete();
         let apart = Apart { part: PART, admin: ("publisher_api.admin", config.admin), bus: &settings.bus };
         let leave = Leave { grace: config.grace, early: "left before everything was finished" };
         part::run_apart(apart, &live, drain, leave, async |host| {

@@ -143,15 +143,22 @@ impl Group {
 
 /// The beginning of the name of a user's channel; the uid follows.
 pub const USER_PREFIX: &str = "user:";
+/// The beginning of the name of a group's channel; the group follows.
+pub const GROUP_PREFIX: &str = "group:";
+/// The name of the channel of everyone who is logged in.
+pub const ALL: &str = "all";
 
 /// The internal name of a channel, by which publishers name it: 1 to 200 bytes without control characters.
 /// Blanks are allowed only in a uid, behind [`USER_PREFIX`], so that every user who can log in can be named.
 ///
 /// ```
-/// use shared::ids::{Channel, Uid};
+/// use shared::ids::{Channel, Group, Uid};
 ///
 /// let channel = Channel::of_user(&Uid::parse("Ada Lovelace")?);
 /// assert_eq!(channel.as_str(), "user:Ada Lovelace");
+/// assert_eq!(Channel::of_group(&Group::parse("vip")?)?.as_str(), "group:vip");
+/// assert!(Channel::of_group(&Group::parse("a b")?).is_err());
+/// assert_eq!(Channel::of_all().as_str(), "all");
 /// assert!(Channel::parse("video:a b").is_err(), "a blank outside of a uid");
 /// # Ok::<(), shared::ids::NameError>(())
 /// ```
@@ -174,6 +181,19 @@ impl Channel {
     /// Returns the channel of a user. Every user has one.
     pub fn of_user(uid: &Uid) -> Self {
         Self(format!("{USER_PREFIX}{uid}").into())
+    }
+
+    /// Returns the channel of a group.
+    ///
+    /// # Errors
+    /// [`NameError::Character`] for a group with a blank, which has no channel.
+    pub fn of_group(group: &Group) -> Result<Self, NameError> {
+        Self::parse(&format!("{GROUP_PREFIX}{group}"))
+    }
+
+    /// Returns the channel of everyone who is logged in.
+    pub fn of_all() -> Self {
+        Self(ALL.into())
     }
 
     /// Returns the name as text.

@@ -38,6 +38,7 @@ async fn the_self_test_says_which_step_failed() {
     let ended = selftest(&fleet, &[]).await;
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.stderr.contains("the self-test has failed: subscribing:"), "{ended:?}");
+    assert!(ended.stderr.contains("@selftest/{id}"), "the rule that is missing: {ended:?}");
     let ended = selftest(&fleet, &["--token", "stolen", "--user", "7"]).await;
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.stderr.contains("the login was answered with"), "{ended:?}");

@@ -4,12 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::Standalone;
 use crate::demo::{Demo, PATH};
+use crate::tour::Example;
 
-/// The frames with which a device logs in and subscribes to its user's channel.
-const FRAMES: [&str; 2] = [r#"{"op":"auth","token":"user-1001"}"#, r#"{"op":"subscribe","channel":"@user"}"#];
-/// The body of the first publish.
-const BODY: &str =
-    r#"{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}"#;
+/// The frame with which a device logs in.
+const AUTH: &str = r#"{"op":"auth","token":"user-1001"}"#;
 
 /// The credentials that publishing needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +42,9 @@ fn url(publishing: SocketAddr, caller: Caller<'_>, tls: bool) -> String {
 }
 
 /// Returns the publish of the first message, as a line for a shell.
-pub fn curl(publishing: SocketAddr, caller: Caller<'_>, tls: bool) -> String {
-    let url = url(publishing, caller, tls);
-    format!("curl --request POST '{url}' --header 'Content-Type: application/json' --data-raw '{BODY}'")
+pub fn curl(publishing: SocketAddr, caller: Caller<'_>, tls: bool, example: &Example) -> String {
+    let (url, body) = (url(publishing, caller, tls), example.body());
+    format!("curl --request POST '{url}' --header 'Content-Type: application/json' --data-raw '{body}'")
 }
 
 /// Returns the text for standard output.
@@ -59,10 +57,12 @@ pub fn text(standalone: &Standalone) -> String {
     let up = format!(
         "\nmessage center is up.\n\
          \n  devices connect to     {devices}{}\
+         \n  devices subscribe to   {}\
          \n  back ends publish to   {}{}\
          \n  health and metrics     http://{}/readyz and /metrics{}\
          \n  messages are kept      {}\n\n",
         if is_exposed { "" } else { everywhere(clients) },
+        standalone.names,
         url(publishing, caller, tls.publishing),
         if is_exposed { "" } else { everywhere(publishing) },
         reachable(standalone.admin),
@@ -71,8 +71,11 @@ pub fn text(standalone: &Standalone) -> String {
     );
     let more = match standalone.demo {
         Some(demo) => {
-            mode(is_exposed, standalone.demo_key.is_some())
-                + &tour(demo, &devices, &curl(publishing, caller, tls.publishing))
+            let example = standalone.example.as_ref();
+            let steps = example.map_or_else(no_steps, |example| {
+                steps(example, &devices, &curl(publishing, caller, tls.publishing, example))
+            });
+            mode(is_exposed, standalone.demo_key.is_some()) + &tour(demo, &steps)
         }
         None => "Devices log in with {\"op\":\"auth\",\"token\":\"...\"}; your business system checks the token.\n\n"
             .to_owned(),
@@ -91,21 +94,36 @@ fn mode(is_exposed: bool, has_key: bool) -> String {
     format!("This is demo mode: {reach}{key}, and a demo business system ")
 }
 
-/// Returns the tour of demo mode.
-fn tour(demo: Demo, devices: &str, curl: &str) -> String {
-    let [auth, subscribe] = FRAMES;
-    let mut text = format!(
-        "on {address}\n\
-         accepts the tokens user-<uid>. Try it:\n\
-         \n1. Connect any WebSocket client, such as `npx wscat --connect {devices}`, and send\n\
-         \n   {auth}\
+/// Returns the steps in which a newcomer receives a first message.
+fn steps(example: &Example, devices: &str, curl: &str) -> String {
+    let subscribe = example.subscribe();
+    format!(
+        "1. Connect any WebSocket client, such as `npx wscat --connect {devices}`, and send\n\
+         \n   {AUTH}\
          \n   {subscribe}\n\
          \n   Each is answered with {{\"result\":true}}. Or paste this into the console of a browser:\n\
          \n   ws = new WebSocket(\"{devices}\"); ws.onmessage = (event) => console.log(event.data); \
-         ws.onopen = () => {{ ws.send('{auth}'); ws.send('{subscribe}'); }};\n\
+         ws.onopen = () => {{ ws.send('{AUTH}'); ws.send('{subscribe}'); }};\n\
          \n2. Publish from another terminal:\n\
          \n   {curl}\n\
-         \n   It answers {{\"E\":null,\"r\":{{\"s\":1,\"f\":0}}}}, and the client receives the text of d.\n\
+         \n   It answers {{\"E\":null,\"r\":{{\"s\":1,\"f\":0}}}}, and the client receives the text of d.\n"
+    )
+}
+
+/// Says why there are no steps to copy.
+fn no_steps() -> String {
+    "1. The rules in [[channels]] let a user who is in no group subscribe to nothing. Add a rule, such as\n\
+     \n   { name = \"@user\", channel = \"user:{uid}\" }\n\
+     \n2. Start again: this text then shows what to send and how to publish.\n"
+        .to_owned()
+}
+
+/// Returns the tour of demo mode.
+fn tour(demo: Demo, steps: &str) -> String {
+    let mut text = format!(
+        "on {address}\n\
+         accepts the tokens user-<uid>. Try it:\n\
+         \n{steps}\
          \n3. Now with your own login: start with --auth-url http://127.0.0.1:8000{PATH}\n\
          \n   That address is asked with POST {{\"token\":\"...\"}}; {{\"uid\":1001}} is a yes.\n\n",
         address = demo.address,
@@ -138,10 +156,17 @@ fn everywhere(address: SocketAddr) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use shared::rules::{Rules, default_rules};
+
     use super::*;
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
+    }
+
+    fn default_example() -> Example {
+        let rules = default_rules();
+        Example::of(&rules, &Rules::compile(&rules).unwrap()).unwrap()
     }
 
     #[test]
@@ -151,7 +176,9 @@ mod tests {
             .nth(1)
             .and_then(|rest| rest.lines().next())
             .unwrap();
-        assert_eq!(body, format!("'{BODY}'"));
+        let example = default_example();
+        assert_eq!(body, format!("'{}'", example.body()));
+        let curl = |address, caller, tls| curl(address, caller, tls, &example);
         assert_eq!(
             curl(address("127.0.0.1:6789"), Caller::Anybody, false),
             r#"curl --request POST 'http://127.0.0.1:6789/v1/mesh/publish' --header 'Content-Type: application/json' --data-raw '{"c":"user:1001","d":"{\"event\":\"@user\",\"data\":{\"uid\":1001,\"msg\":\"Hello,World!\"}}"}'"#
@@ -167,9 +194,15 @@ mod tests {
     }
 
     #[test]
+    fn rules_without_a_channel_for_the_tour_are_explained() {
+        let text = no_steps();
+        assert!(text.contains("[[channels]]") && text.contains("user:{uid}"), "{text}");
+    }
+
+    #[test]
     fn a_taken_demo_port_is_explained_with_the_flag_for_a_business_system() {
         let wanted = address("127.0.0.1:8000");
-        let tour_at = |address| tour(Demo { address, wanted }, "ws://127.0.0.1:1/x", "curl");
+        let tour_at = |address| tour(Demo { address, wanted }, "steps");
         assert!(!tour_at(wanted).contains("taken"));
         let text = tour_at(address("127.0.0.1:4567"));
         let text = text.split_once("Port 8000 is taken").unwrap().1;

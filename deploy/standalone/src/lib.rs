@@ -9,6 +9,7 @@
 //! | `settings` | the whole configuration |
 //! | [`bus`] | `message-center bus`, the embedded bus alone |
 //! | [`demo`], [`banner`] | the demo business system, and the text that a newcomer reads |
+//! | [`tour`] | the channel that this text shows |
 //! | [`history`], [`key`], [`login_test`], [`probe`], [`selftest`] | the operator's commands |
 //! | `plain_http` | one HTTP request, for `probe` and `selftest` |
 
@@ -22,6 +23,7 @@ mod plain_http;
 pub mod probe;
 pub mod selftest;
 mod settings;
+pub mod tour;
 
 use futures_util::future::BoxFuture;
 use std::io::Write as _;
@@ -45,6 +47,7 @@ use shared::rules::Rules;
 use tokio::time::{Instant, timeout};
 
 pub use settings::{DemoConfig, Settings};
+use tour::Example;
 
 /// How long the bus, the admin port and the demo may take to end. An embedded bus that other processes can
 /// reach serves them for another second.
@@ -77,6 +80,10 @@ pub struct Standalone {
     pub demo_key: Option<Arc<NewKey>>,
     /// Where messages are stored, in words.
     pub storage: String,
+    /// The names by which devices subscribe, in words.
+    pub names: String,
+    /// The channel that the tour shows; none if the rules have none to show.
+    pub example: Option<Example>,
     /// Readiness of the process: ready once all parts are ready.
     pub health: Health,
     drains: Drains,
@@ -159,10 +166,13 @@ impl Standalone {
         let (health, drains, path) =
             (Health::new(), Drains::new(&settings, process), settings.edge.path.clone());
         let has_keys = settings.publisher_api.has_keys();
-        let storage = storage(&settings);
+        let (storage, names) = (storage(&settings), tour::names(&settings.channels));
+        let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
+        let example = Example::of(&settings.channels, &rules);
+        rules.warn_if_incomplete();
         let tls =
             Tls { clients: settings.edge.tls.is_set(), publishing: settings.publisher_api.tls.is_set() };
-        match start_parts(live, &health, &drains).await {
+        match start_parts(live, rules, &health, &drains).await {
             Ok(Started { clients, publishing, admin, demo, demo_key }) => {
                 let needs_key = has_keys || demo_key.is_some();
                 Ok(Self {
@@ -175,6 +185,8 @@ impl Standalone {
                     needs_key,
                     demo_key,
                     storage,
+                    names,
+                    example,
                     health,
                     drains,
                 })
@@ -208,11 +220,15 @@ fn storage(settings: &Settings) -> String {
     }
 }
 
-async fn start_parts(live: Live<Settings>, health: &Health, drains: &Drains) -> anyhow::Result<Started> {
+async fn start_parts(
+    live: Live<Settings>,
+    rules: Arc<Rules>,
+    health: &Health,
+    drains: &Drains,
+) -> anyhow::Result<Started> {
     let (rest, mut registry, settings) = (&drains.rest.drain, Registry::default(), live.get());
     live.register(&mut registry);
     let admin = health::bind("edge.admin", settings.edge.admin).await?;
-    let rules = Arc::new(Rules::compile(&settings.channels).context("channels")?);
     let (demo, login) = demo::provide(&settings, rest).await?;
     let mut server = provide(&settings.bus, rest).await.context("the bus")?;
     if settings.bus.is_private() {

@@ -139,7 +139,7 @@ impl SelfTest {
         let subscribe = json!({ "op": "subscribe", "channel": names.device, "after": after });
         let answer = device.ask(&subscribe).await?;
         let (Some(id), Some(recovered)) = (answer["id"].as_str(), answer["recovered"].as_bool()) else {
-            bail!("subscribe to {} was answered with {answer}", names.device);
+            bail!("subscribe to {} was answered with {answer}{}", names.device, advice(&answer));
         };
         Ok((device, recovered, id.to_owned()))
     }
@@ -183,6 +183,18 @@ impl Device {
             }
             ensure!(frame.get("code").is_none(), "received {frame}");
         }
+    }
+}
+
+/// Says what to do about an answer without a position.
+fn advice(answer: &Value) -> &'static str {
+    match answer["code"].as_u64() {
+        Some(1) => "; the rule needs a login: give --token and --user",
+        Some(6) => {
+            "; no rule of [[channels]] takes this name: add { name = \"@user\", channel = \"user:{uid}\" } to test with \
+             --token, or { name = \"@selftest/{id}\", channel = \"selftest:{id}\", login = false } to test without"
+        }
+        Some(_) | None => "",
     }
 }
 

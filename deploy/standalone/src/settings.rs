@@ -33,7 +33,8 @@ pub struct Settings {
     pub log: LogConfig,
     /// The channels that clients may name, and the channels that these names stand for. Must be the same for
     /// edges and publishers. Rules are tried in order; the first match wins. `{uid}` is the logged-in user;
-    /// every other placeholder must stand in the name too. A list here replaces the default.
+    /// every other placeholder must stand in the name too. A list here replaces the default rules, which are
+    /// `@user`, `@group/{g}` and `@all`; without a rule for `@user` each part warns when it starts.
     pub channels: Vec<RuleConfig>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The rules are one list, the same for edges and publishers, matched in order; the first match wins. A
 //! pattern is text with placeholders, as in `{id}@video`. The channel is text built from them, `video:{id}`,
-//! and from `{uid}`, the logged-in user. Pure: no I/O, no state.
+//! and from `{uid}`, the logged-in user. No I/O but a warning in the log, no state.
 //!
 //! All rules that lead to a channel must agree whether the channel has history, needs a login, and is for the
 //! members of a group: a list in which two rules meet in a channel and differ there is refused.
@@ -39,14 +39,28 @@ pub struct RuleConfig {
     pub member: Option<String>,
 }
 
+/// The name by which devices subscribe to their own messages.
+const OWN: &str = "@user";
+
 fn yes() -> bool {
     true
 }
 
-/// Returns the rule that holds when no rule is configured: `@user` is the channel of the user.
+/// Returns the rules that hold when none is configured: `@user` is the channel of the user, `@group/{g}` that of
+/// a group of the user, and `@all` that of everyone who is logged in.
 pub fn default_rules() -> Vec<RuleConfig> {
-    let (name, channel) = ("@user".into(), "user:{uid}".into());
-    vec![RuleConfig { name, channel, login: true, history: true, member: None }]
+    let rule = |name: &str, channel: &str, member: Option<&str>| RuleConfig {
+        name: name.into(),
+        channel: channel.into(),
+        login: true,
+        history: true,
+        member: member.map(str::to_owned),
+    };
+    vec![
+        rule("@user", "user:{uid}", None),
+        rule("@group/{g}", "group:{g}", Some("g")),
+        rule("@all", "all", None),
+    ]
 }
 
 /// Why a client may not use a name.
@@ -177,6 +191,23 @@ impl Rules {
     /// Returns whether any channel has history.
     pub fn any_history(&self) -> bool {
         self.rules.iter().any(|rule| rule.history)
+    }
+
+    /// Returns what devices miss with these rules, if a usual name has no rule.
+    pub fn advice(&self) -> Option<&'static str> {
+        let own = self.rules.iter().any(|rule| rule.name.matches(OWN).is_some());
+        (!own).then_some(
+            "no rule of [[channels]] takes the name \"@user\": devices that subscribe to their own messages get error 6; \
+             if they shall, add { name = \"@user\", channel = \"user:{uid}\" } (a list of rules replaces the default rules)",
+        )
+    }
+
+    /// Warns in the log if a usual name has no rule. Each process that reads rules calls this once, when it
+    /// starts.
+    pub fn warn_if_incomplete(&self) {
+        if let Some(advice) = self.advice() {
+            tracing::warn!("{advice}");
+        }
     }
 
     /// Returns a short text that is equal exactly if the rules are equal (except for 1 in 2^64).
@@ -393,7 +424,6 @@ mod tests {
             rule("{id}@video", "video:{id}", false),
             rule("@broadcast", "broadcast", false),
             rule("{team}/{room}@chat", "chat:{team}:{room}:of:{uid}", true),
-            of_members("@group/{g}", "group:{g}", "g"),
             of_members("@seat/{seat}/{g}", "seat:{g}:{seat}", "g"),
         ]);
         Rules::compile(&configs).unwrap()
@@ -417,6 +447,8 @@ mod tests {
         assert_eq!(channel("12@video", None), Ok("video:12".into()));
         assert_eq!(channel("a@video@video", None), Ok("video:a@video".into()));
         assert_eq!(channel("@broadcast", None), Ok("broadcast".into()));
+        assert_eq!(channel("@all", Some("7")), Ok("all".into()));
+        assert_eq!(channel("@all", None), Err(Refusal::NotAuth));
         assert_eq!(channel("a/b@chat", Some("7")), Ok("chat:a:b:of:7".into()));
         assert_eq!(channel("a/b@chat", None), Err(Refusal::NotAuth));
         for unknown in ["", "user:1001", "@video", "@user ", "/b@chat", "a/@chat"] {
@@ -457,7 +489,7 @@ mod tests {
     fn history_is_looked_up_by_the_channel() {
         let rules = rules();
         let history = |name: &str| rules.has_history(&Channel::parse(name).unwrap());
-        assert!(history("user:1001"));
+        assert!(history("user:1001") && history("group:vip") && history("all"));
         assert!(!history("video:1"));
         assert!(!history("something:else"));
     }
@@ -501,7 +533,7 @@ mod tests {
             member: None,
         };
         let faults = |later: RuleConfig| {
-            let mut configs = default_rules();
+            let mut configs = vec![rule("@user", "user:{uid}", true, true)];
             configs.push(rule("@news", "news", false, true));
             configs.push(later);
             Rules::compile(&configs).err().map(|faults| faults.to_string()).unwrap_or_default()
@@ -579,6 +611,16 @@ mod tests {
         ] {
             assert_eq!(fault(first, second), "", "{first} {second}");
         }
+    }
+
+    #[test]
+    fn a_list_that_drops_the_own_messages_is_told_so() {
+        for (name, is_missed) in [("@all", true), ("@users", true), ("@user", false), ("@{x}", false)] {
+            let advice = Rules::compile(&[rule(name, "x", true)]).unwrap().advice();
+            assert_eq!(advice.is_some(), is_missed, "{name}");
+        }
+        assert!(Rules::compile(&[]).unwrap().advice().is_some_and(|text| text.contains("user:{uid}")));
+        assert_eq!(Rules::compile(&default_rules()).unwrap().advice(), None);
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn the_same_user_keeps_its_subscriptions() {
 fn another_user_begins_with_nothing_once_it_is_confirmed() {
     let mut talk = Talk::of("1");
     talk.watch("@user", "user:1");
-    talk.watch("@broadcast", "all");
+    talk.watch("@broadcast", "broadcast");
     talk.subscribe("@everyone");
     assert_eq!(talk.auth(), [verify("t")], "nothing is dropped before");
     assert_eq!(talk.verified(known("2", None)), [Effect::Forget, reply(YES)]);

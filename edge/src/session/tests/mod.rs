@@ -48,7 +48,11 @@ fn rules() -> Arc<Rules> {
         member: None,
     };
     let mut rules = default_rules();
-    rules.extend([open("{id}@video", "video:{id}"), open("@broadcast", "all"), open("@everyone", "all")]);
+    rules.extend([
+        open("{id}@video", "video:{id}"),
+        open("@broadcast", "broadcast"),
+        open("@everyone", "broadcast"),
+    ]);
     let with_history = |name: &str| RuleConfig { history: true, ..open(name, "both") };
     rules.extend([with_history("@both"), with_history("@again")]);
     let of_members = |name: &str, channel: &str, history| RuleConfig {

@@ -31,10 +31,10 @@ fn without_a_login_only_open_channels_can_be_used() {
 #[test]
 fn two_names_of_one_channel_are_watched_once_and_until_the_last_is_gone() {
     let mut talk = Talk::new();
-    talk.watch("@broadcast", "all");
+    talk.watch("@broadcast", "broadcast");
     assert_eq!(talk.subscribe("@everyone"), [reply(YES)]);
     assert_eq!(talk.unsubscribe("@broadcast"), [reply(YES)]);
-    assert_eq!(talk.unsubscribe("@everyone"), [unwatch("all"), reply(YES)]);
+    assert_eq!(talk.unsubscribe("@everyone"), [unwatch("broadcast"), reply(YES)]);
 }
 
 #[test]

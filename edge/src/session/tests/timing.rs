@@ -18,7 +18,7 @@ fn a_login_or_a_subscription_is_useful() {
     let mut talk = Talk::of("1");
     assert_eq!(talk.idle(3_600 * SECOND), []);
     let mut talk = Talk::new();
-    talk.watch("@broadcast", "all");
+    talk.watch("@broadcast", "broadcast");
     talk.unsubscribe("@broadcast");
     assert_eq!(talk.idle(3_600 * SECOND), []);
 }

@@ -52,7 +52,7 @@ pub(super) fn channel_of(name: &str, user: &str) -> &'static str {
         ("@both" | "@again", _) => "both",
         ("@group/vip" | "@team/vip", _) => "group:vip",
         ("@club/vip", _) => "club:vip",
-        _ => "all",
+        _ => "broadcast",
     }
 }
 

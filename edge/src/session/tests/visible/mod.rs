@@ -43,7 +43,7 @@ const EPOCH: Epoch = Epoch(7);
 const HOUR: Duration = Duration::from_secs(3_600);
 const NAMES: [&str; 8] =
     ["@user", "@both", "@again", "@broadcast", "@everyone", "@group/vip", "@team/vip", "@club/vip"];
-const CHANNELS: [&str; 6] = ["user:1", "user:2", "both", "all", "group:vip", "club:vip"];
+const CHANNELS: [&str; 6] = ["user:1", "user:2", "both", "broadcast", "group:vip", "club:vip"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -310,7 +310,7 @@ impl World {
         self.last += 1;
         self.script.sent.get_mut(name).unwrap().push(self.last);
         let message = message(name, self.last);
-        let counts = if name == "all" || name == "club:vip" {
+        let counts = if name == "broadcast" || name == "club:vip" {
             self.hub.deliver(name, || crate::frame::Frame::message(Kind::Text, &message.payload))
         } else {
             let arrival = Arrival { seq: self.last, message: Some(&message), span: &Span::none() };
