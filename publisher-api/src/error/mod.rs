@@ -253,6 +253,9 @@ pub enum Refusal {
     /// A target or a path that names no user.
     #[error("this is no user: {0}")]
     BadUser(#[source] NameError),
+    /// A target that is no group.
+    #[error("this is no group that has a channel: {0}")]
+    BadGroup(#[source] NameError),
     /// Repeats can't be recognized without history.
     #[error(
         "a target of this call has no history, so there is nothing to remember an Idempotency-Key by; leave the header out, \
@@ -320,6 +323,7 @@ impl Refusal {
             Self::Method { .. } => Problem::MethodNotAllowed,
             Self::BadChannel(_) | Self::BadTarget(_) => Problem::InvalidChannel,
             Self::BadUser(_) => Problem::InvalidUser,
+            Self::BadGroup(_) => Problem::InvalidGroup,
             Self::Idempotency => Problem::IdempotencyUnavailable,
             Self::TooLarge { .. } | Self::LargeBody(_) | Self::TooLong { .. } => Problem::TooLarge,
             Self::NoKey | Self::BadCredentials(_) | Self::WrongKey => Problem::InvalidKey,

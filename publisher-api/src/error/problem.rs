@@ -18,6 +18,8 @@ pub enum Problem {
     InvalidChannel,
     /// A text that is no user.
     InvalidUser,
+    /// A text that is no group, or a group that has no channel.
+    InvalidGroup,
     /// An `Idempotency-Key` for a channel without history.
     IdempotencyUnavailable,
     /// An `Idempotency-Key` that was used for another call.
@@ -73,11 +75,12 @@ pub struct ProblemRow {
 
 impl Problem {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::InvalidChannel,
         Self::InvalidUser,
+        Self::InvalidGroup,
         Self::IdempotencyUnavailable,
         Self::IdempotencyKeyReused,
         Self::HistoryNotWhole,
@@ -111,6 +114,7 @@ impl Problem {
             }
             Self::InvalidChannel => ("invalid_channel", BAD, Code::BadChannel, "This is no channel name."),
             Self::InvalidUser => ("invalid_user", BAD, Code::BadRequest, "This is no user."),
+            Self::InvalidGroup => ("invalid_group", BAD, Code::BadRequest, "This is no group."),
             Self::IdempotencyUnavailable => {
                 ("idempotency_unavailable", BAD, Code::NotSupported, "Repeats can't be recognized here.")
             }

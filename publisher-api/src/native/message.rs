@@ -12,41 +12,15 @@ use utoipa::ToSchema;
 
 use super::body::parse;
 use super::limits::MAX_TARGETS;
-use super::target::{Entries, Target, targets};
+use super::target::{Target, To, targets};
 use crate::error::Refusal;
 use crate::http::present;
 
 const EXAMPLE: &str = r#"{"to":{"users":[1001]},"event":"@user","data":{"msg":"Hello"}}"#;
 
-/// The targets of a message.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = To)]
-pub(super) struct To<'a> {
-    /// Users, as integers or strings; `1001` and `"1001"` are the same user. A user stands for the channel
-    /// `user:<id>`.
-    #[serde(borrow, default)]
-    #[schema(value_type = Vec<UserId>, required = false, max_items = 10_000, example = json!([1001, "bob"]))]
-    users: Entries<'a>,
-    /// Names of channels.
-    #[serde(borrow, default)]
-    #[schema(value_type = Vec<String>, required = false, max_items = 10_000, example = json!(["broadcast"]))]
-    channels: Entries<'a>,
-}
-
-/// A user: an integer from 1 to 2^64-1, or a string of 1 to 128 bytes other than "0".
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
-#[expect(
-    dead_code,
-    reason = "it only describes what is read entry by entry, so that one bad entry harms no other"
-)]
-pub(super) enum UserId {
-    /// The id as a number.
-    Number(u64),
-    /// The id as text.
-    Text(String),
-}
+/// The refusal of a message without a target.
+const NOBODY: &str =
+    "\"to\" names nobody; give it \"users\", \"channels\" or \"groups\" with an entry, or \"all\":true";
 
 /// A message and its targets. A message has exactly one of `event`, `raw` and `raw_base64`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -80,7 +54,7 @@ pub(super) struct Body<'a> {
 /// A message with its targets, each checked by itself.
 #[derive(Debug)]
 pub(super) struct Addressed {
-    /// Users first, then channels; at least one.
+    /// Users first, then channels, groups and all; at least one.
     pub(super) targets: Vec<Target>,
     /// The kind of frame in which plain subscribers receive the message.
     pub(super) kind: Kind,
@@ -97,17 +71,14 @@ impl Addressed {
     /// Fails if the message as a whole is bad. A bad target is refused in its own result instead.
     pub(super) fn parse(json: &[u8], limit: usize) -> Result<Self, Refusal> {
         let body: Body<'_> = parse(json, EXAMPLE)?;
-        let (users, channels) = (&body.to.users, &body.to.channels);
-        match users.0.len() + channels.0.len() {
-            0 => {
-                return Err(Refusal::Native("\"to\" names nobody; give it \"users\", \"channels\", or both"));
-            }
+        match body.to.count() {
+            0 => return Err(Refusal::Native(NOBODY)),
             many if many > MAX_TARGETS => {
                 return Err(Refusal::TooLong { what: "targets", limit: MAX_TARGETS });
             }
             _ => {}
         }
-        let targets = targets(users, channels);
+        let targets = targets(&body.to);
         let receipt = body.receipt;
         let (kind, payload) = payload(body)?;
         if payload.len() > limit {

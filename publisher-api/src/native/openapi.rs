@@ -8,14 +8,14 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, json};
 use utoipa::OpenApi;
 
-use super::{answer, message};
+use super::{answer, target};
 use crate::app::App;
 use crate::http::Description;
 use crate::metrics::Via;
 
 /// Schemas that belong to no single call.
 #[derive(OpenApi)]
-#[openapi(components(schemas(message::To<'_>, message::UserId, answer::ProblemAnswer)))]
+#[openapi(components(schemas(target::To<'_>, target::UserId, target::GroupId, answer::ProblemAnswer)))]
 struct Shared;
 
 /// Describes the schemas that all native calls share.

@@ -63,13 +63,15 @@ pub(super) struct Batch<'a> {
 #[utoipa::path(
     post, path = ROUTED, params(IdempotencyKey), operation_id = "publish", tag = "publish",
     request_body(content = super::message::Body<'_>, examples(
+        ("announcement" = (value = json!({"to": {"groups": ["vip"], "all": true}, "event": "@all",
+            "data": {"msg": "Maintenance at noon"}}))),
         ("event" = (value = json!({"to": {"users": [1001, "bob"], "channels": ["broadcast"]}, "event": "@user",
             "data": {"msg": "Hello"}}))),
         ("text" = (value = json!({"to": {"channels": ["broadcast"]}, "raw": "as it is", "receipt": false})))
     )),
     responses((status = 200, description = "One result per target.", body = PublishAnswer))
 )]
-/// Sends a message to users and channels.
+/// Sends a message to users, channels, groups, or everyone.
 ///
 /// Needs the scope `publish`. A target that the key may not use is refused alone; the others are served.
 pub(crate) async fn publish(

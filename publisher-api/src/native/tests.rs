@@ -73,9 +73,55 @@ fn users_and_channels_are_checked_one_by_one_and_a_repeated_one_is_served_once()
 }
 
 #[test]
+fn groups_and_all_come_after_users_and_channels_and_meet_channels_of_the_same_name() {
+    let to = r#"{"groups":["vip",7,"7","a b",null,"group:vip"],"all":true,"users":[1],"channels":["all","group:7"]}"#;
+    let targets = parse(&format!(r#"{{"to":{to},"raw":""}}"#)).unwrap().targets;
+    let told: Vec<_> = targets
+        .iter()
+        .map(|target| {
+            let code = target.channel.as_ref().map_or_else(|refusal| refusal.problem().row().name, |_| "ok");
+            (target.name.as_str(), code, target.same_as)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("user:1", "ok", None),
+            ("all", "ok", None),
+            ("group:7", "ok", None),
+            ("group:vip", "ok", None),
+            ("group:7", "ok", Some(2)),
+            ("group:7", "ok", Some(2)),
+            ("a b", "invalid_group", None),
+            ("null", "invalid_group", None),
+            ("group:group:vip", "ok", None),
+            ("all", "ok", Some(1)),
+        ]
+    );
+    let only = |to: &str| parse(&format!(r#"{{"to":{to},"raw":""}}"#)).map(|message| message.targets.len());
+    assert_eq!(only(r#"{"all":true}"#).ok(), Some(1));
+    assert_eq!(only(r#"{"all":false,"groups":["vip"]}"#).ok(), Some(1), "false names nobody");
+}
+
+/// The id by which the store knows a repeat is made of the channel and of the message's place in the call:
+/// further targets change no id.
+#[test]
+fn a_user_has_the_same_channel_with_and_without_groups_and_all() {
+    let channels = |to: &str| {
+        let targets = parse(&format!(r#"{{"to":{to},"raw":""}}"#)).unwrap().targets;
+        targets.into_iter().map(|target| target.channel.unwrap()).collect::<Vec<_>>()
+    };
+    let before = channels(r#"{"users":[1,"bob"],"channels":["x"]}"#);
+    let with = channels(r#"{"users":[1,"bob"],"channels":["x"],"groups":["g"],"all":true}"#);
+    assert_eq!((with.len(), &with[..3]), (5, &before[..]));
+}
+
+#[test]
 fn what_is_wrong_with_a_message_as_a_whole_is_named() {
     let long = format!(r#"{{"to":{{"users":[1]}},"raw":"{}"}}"#, "x".repeat(LIMIT + 1));
     let many = json!({ "to": { "users": vec![1; 10_001] }, "raw": "x" }).to_string();
+    let full =
+        json!({ "to": { "users": vec![1; 9_999], "groups": [1], "all": true }, "raw": "x" }).to_string();
     for (json, expected) in [
         ("", "invalid_json"),
         ("{", "invalid_json"),
@@ -83,6 +129,11 @@ fn what_is_wrong_with_a_message_as_a_whole_is_named() {
         (r#"{"raw":"x"}"#, "invalid_request"),
         (r#"{"to":{},"raw":"x"}"#, "invalid_request"),
         (r#"{"to":{"users":[]},"raw":"x"}"#, "invalid_request"),
+        (r#"{"to":{"groups":[],"all":false},"raw":"x"}"#, "invalid_request"),
+        (r#"{"to":{"all":1},"raw":"x"}"#, "invalid_request"),
+        (r#"{"to":{"all":null},"raw":"x"}"#, "invalid_request"),
+        (r#"{"to":{"groups":"vip"},"raw":"x"}"#, "invalid_request"),
+        (&full, "too_large"),
         (r#"{"to":{"users":1},"raw":"x"}"#, "invalid_request"),
         (r#"{"to":{"users":[1]}}"#, "invalid_request"),
         (r#"{"to":{"users":[1]},"data":1}"#, "invalid_request"),
@@ -152,6 +203,7 @@ proptest! {
     fn whatever_is_sent_is_understood_or_refused(body in "\\PC{0,80}", inner in "[\\[\\]{}\",:0-9a-z ]{0,60}") {
         let _ = parse(&body);
         let _ = parse(&format!(r#"{{"to":{{"users":[{inner}]}},"raw":"x"}}"#));
+        let _ = parse(&format!(r#"{{"to":{{"groups":[{inner}],"all":true}},"raw":"x"}}"#));
         let _ = read_batch(inner.as_bytes(), LIMIT);
         let _ = read_users(body.as_bytes());
         let _ = Disconnect::parse(body.as_bytes());

@@ -46,7 +46,7 @@ const DISCONNECT: &str = r#"{"reason":"signed out everywhere","deny_for":"10m"}"
 pub(super) struct Users<'a> {
     /// The users, as integers or strings; from 1 to 1,000.
     #[serde(borrow)]
-    #[schema(value_type = Vec<super::message::UserId>, min_items = 1, max_items = 1_000, example = json!([1001, "bob"]))]
+    #[schema(value_type = Vec<super::target::UserId>, min_items = 1, max_items = 1_000, example = json!([1001, "bob"]))]
     users: Entries<'a>,
 }
 
