@@ -49,8 +49,11 @@ impl Recovery {
     async fn try_attach(self: &Arc<Self>, channel: &Channel) -> Result<Attached, ReadError> {
         let guard = self.hub.guard(channel);
         // Boxed: a session holds the future of its subscription.
-        let Position { epoch, seq: tail } =
-            self.looks.share(channel, Box::pin(self.history.tail(channel))).await?;
+        let look = Box::pin(async {
+            self.metrics.tail_lookups.inc();
+            self.history.tail(channel).await
+        });
+        let Position { epoch, seq: tail } = self.looks.share(channel, look).await?;
         self.sure(self.history.partition(channel), epoch).await;
         // Asked after the tail, so that the tail is known to be of this epoch.
         let (now, state) = self.history.fresh_epoch(self.history.partition(channel)).await?;
@@ -103,5 +106,68 @@ impl Recovery {
             false => None,
         };
         self.hub.when(there).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use prometheus_client::registry::Registry;
+    use shared::bus::{self, Bus, BusConfig};
+    use shared::drain::Drain;
+    use shared::faults::Faults;
+    use shared::history::{History, HistoryConfig, Role};
+
+    use super::*;
+    use crate::hub::{Hub, SessionLimits, SessionPolicy};
+    use crate::recovery::RecoveryLimits;
+    use crate::recovery::metrics::RecoveryMetrics;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const CROWD: u64 = 300;
+
+    async fn recovery(server: &bus::BusServer, rest: &Drain) -> Arc<Recovery> {
+        let bus = Bus::connect(server, "test", rest).await.unwrap();
+        let sessions =
+            SessionLimits { sessions: 0, watermark: 0, per_user: 1, policy: SessionPolicy::default() };
+        let history = History::open(&bus, &HistoryConfig::default(), Role::Publisher, rest);
+        let mut state = history.state();
+        let ready = state.wait_for(|state| state.epochs().is_some());
+        timeout(MINUTE, ready).await.expect("history is ready").unwrap();
+        let limits = RecoveryLimits { replays: 1, remembered: 1, faults: Faults::default() };
+        let metrics = RecoveryMetrics::register(&mut Registry::default());
+        let hub = Arc::new(Hub::new(sessions));
+        Arc::new(Recovery::new(history, hub, limits, metrics, rest.clone(), rest.token()))
+    }
+
+    /// The sessions of an edge that restarted, all back at the same channel: the store must not feel how many
+    /// there are.
+    #[tokio::test]
+    async fn a_crowd_shares_a_few_tail_lookups_and_reads_nothing_from_the_tail_on() {
+        let rest = Drain::new();
+        let server = bus::provide(&BusConfig::default(), &rest).await.unwrap();
+        let recovery = recovery(&server, &rest).await;
+        let channel = Channel::parse("all").unwrap();
+        let held = recovery.attach(&channel).await;
+        let tail = Position { epoch: held.leader.epoch, seq: held.tail };
+        let lookups = || recovery.metrics.tail_lookups.get();
+
+        let before = lookups();
+        let attached =
+            timeout(MINUTE, join_all((0..CROWD).map(|_| recovery.attach(&channel)))).await.unwrap();
+        assert!(attached.iter().all(|one| one.tail == tail.seq));
+        // One lookup was on its way when the others came; they share the next. Some may come later still.
+        let plain = lookups() - before;
+        assert!((1..=CROWD / 30).contains(&plain), "{plain} lookups");
+
+        let before = lookups();
+        let found =
+            timeout(MINUTE, join_all((0..CROWD).map(|_| recovery.find(&channel, tail)))).await.unwrap();
+        assert!(found.iter().all(|one| matches!(one.first, Ok(None))), "everyone is up to date");
+        let recovering = lookups() - before;
+        assert!((1..=CROWD / 30).contains(&recovering), "{recovering} lookups");
+        assert_eq!(recovery.metrics.replay_reads.get(), 0);
+        drop((held, attached, found));
+        assert_eq!(rest.finish(MINUTE).await, 0);
     }
 }

@@ -46,6 +46,10 @@ pub(crate) struct RecoveryMetrics {
     pub(crate) given_back: Counter,
     /// Messages read from the store for one session.
     pub(crate) replayed: Counter,
+    /// Reads of the store for one session, with or without a message.
+    pub(crate) replay_reads: Counter,
+    /// Tail lookups; each serves all sessions that came before the lookup began.
+    pub(crate) tail_lookups: Counter,
     /// Comparisons of tails with a stream.
     pub(crate) sweeps: Counter,
     /// Reads of the store that failed and were repeated.
@@ -74,6 +78,10 @@ impl RecoveryMetrics {
         registry.register("fetches_in_vain", text, metrics.given_back.clone());
         let text = "Messages read from the store for one session";
         registry.register("messages_replayed", text, metrics.replayed.clone());
+        let text = "Reads of the store for one session, whether a message came or not";
+        registry.register("replay_reads", text, metrics.replay_reads.clone());
+        let text = "Tail lookups of a channel, each shared by all who subscribed before the lookup began";
+        registry.register("tail_lookups", text, metrics.tail_lookups.clone());
         let text = "Comparisons of the channels here with a stream";
         registry.register("sweeps", text, metrics.sweeps.clone());
         let text = "Reads of the store that failed and are repeated";

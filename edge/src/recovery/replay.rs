@@ -153,6 +153,7 @@ impl Recovery {
     async fn read_page(&self, channel: &Channel, after: Position) -> Result<Page, ReadError> {
         let slot = self.read_slot(&self.replays, self.history.partition(channel), after.epoch).await;
         let _slot = slot.ok_or(ReadError::NotReady)?;
+        self.metrics.replay_reads.inc();
         let page = self.history.page(channel, after.epoch, after.seq, PAGE).await?;
         self.metrics.replayed.inc_by(page.messages.len() as u64);
         Ok(page)

@@ -8,6 +8,7 @@ mod bans;
 mod bounds;
 mod control;
 mod counting;
+mod crowd;
 mod ending;
 mod fairness;
 mod flooding;
