@@ -37,15 +37,20 @@ log says that the change waits for a restart.
 /// Returns the sample file.
 pub(super) fn sample(sections: &[Section]) -> String {
     let mut text = SAMPLE_HEAD.to_owned();
-    for section in sections {
+    for (index, section) in sections.iter().enumerate() {
         text.push('\n');
-        text.push_str(&comment(&section.description));
+        if !is_further(sections, index) {
+            text.push_str(&comment(&section.description));
+        }
         text.push_str(&header(section));
         text.push('\n');
         for key in &section.keys {
             match &key.default {
                 Some(default) => {
-                    text.push_str(&format!("{}{} = {default}\n", comment(&key.description), key.name));
+                    // A key of a list is explained at the first entry that has the key.
+                    let known = is_written(&sections[..index], section, key);
+                    let explanation = if known { String::new() } else { comment(&key.description) };
+                    text.push_str(&format!("{explanation}{} = {default}\n", key.name));
                 }
                 None => text.push_str(&optional(key)),
             }
@@ -54,12 +59,26 @@ pub(super) fn sample(sections: &[Section]) -> String {
     text
 }
 
+/// Returns whether an earlier entry of the same list has a value for this key.
+fn is_written(earlier: &[Section], section: &Section, key: &Key) -> bool {
+    let entries = earlier.iter().filter(|entry| entry.path == section.path);
+    entries.flat_map(|entry| &entry.keys).any(|known| known.name == key.name && known.default.is_some())
+}
+
+/// Returns whether a section is an entry of a list of which an earlier section is an entry, too.
+fn is_further(sections: &[Section], index: usize) -> bool {
+    sections[..index].iter().any(|earlier| earlier.path == sections[index].path)
+}
+
 /// Returns the reference.
 pub(super) fn reference(sections: &[Section]) -> String {
     let mut text =
         format!("<!-- Made from the types by `{COMMAND}`. Change their doc comments, not this. -->\n\n");
     text.push_str(REFERENCE_HEAD);
-    for section in sections {
+    for (index, section) in sections.iter().enumerate() {
+        if is_further(sections, index) {
+            continue;
+        }
         text.push_str(&format!("\n## `{}`\n\n{}\n", header(section), section.description));
         if section.keys.is_empty() {
             continue;
@@ -166,6 +185,18 @@ mod tests {
         assert!(text.contains("`MC_EDGE__RATE` | list of text | none |  | Who"), "{text}");
         let list = reference(&[Section { is_list: true, ..section() }]);
         assert!(list.contains("## `[[edge]]`") && list.contains("\n| `origins` | list"), "{list}");
+    }
+
+    #[test]
+    fn further_entries_of_a_list_repeat_no_explanation() {
+        let mut entry = Section { is_list: true, ..section() };
+        let first = entry.clone();
+        entry.keys[1].default = Some("1".into());
+        let entries = [first, entry];
+        let text = sample(&entries);
+        assert_eq!(text.matches("# Holds the sockets.").count(), 1, "{text}");
+        assert!(text.ends_with("\n[[edge]]\norigins = []\n# Who may connect: `a|b`.\nrate = 1\n"), "{text}");
+        assert_eq!(reference(&entries).matches("## `[[edge]]`").count(), 1);
     }
 
     #[test]

@@ -221,7 +221,7 @@ fn channel(name: &str) -> Channel {
 fn watch(name: &str) -> Effect {
     Effect::Watch {
         channel: channel(name),
-        has_history: !name.starts_with("club:") && !name.starts_with("video:") && name != "all",
+        has_history: !name.starts_with("club:") && !name.starts_with("video:") && name != "broadcast",
     }
 }
 
