@@ -59,6 +59,38 @@ async fn one_call_reaches_users_and_channels_on_all_edges_and_says_how_many_sess
     fleet.end().await;
 }
 
+#[tokio::test]
+async fn an_announcement_is_one_stored_message_that_reaches_everyone_who_is_logged_in() {
+    let fleet = Fleet::plan(Over::Bus).edges(2).start().await;
+    let mut devices = Vec::new();
+    for user in 0..20 {
+        let mut device = Device::login(fleet.edge(user % 2), &format!("user-{}", user + 1)).await;
+        device.subscribe_after("@all", "").await;
+        devices.push(device);
+    }
+    let publisher = fleet.publisher(0);
+    let body = json!({"to": {"all": true, "channels": ["all"], "groups": ["nobody"]}, "raw": "noon"});
+    let answer = post(&publisher, "/v1/publish", &body).await.body;
+    let results = &answer["results"];
+    let told: Vec<_> =
+        results.as_array().into_iter().flatten().map(|one| (&one["to"], &one["sessions"])).collect();
+    let (all, group) = (json!("all"), json!("group:nobody"));
+    assert_eq!(told, [(&all, &json!(20)), (&group, &json!(0)), (&all, &json!(20))], "{answer}");
+    assert_eq!(results[0], results[2], "one message, named twice");
+    let id = results[0]["id"].as_str().expect("it is stored");
+    for device in &mut devices {
+        let message = device.next_message("@all").await;
+        assert_eq!((message.text.as_str(), message.id.as_str()), ("noon", id));
+    }
+    let stored = publisher.request(Method::GET, "/v1/channels/all/messages");
+    assert_eq!(publisher.send(stored).await.body["messages"].as_array().map(Vec::len), Some(1));
+    for mut device in devices {
+        device.expect_nothing().await;
+        device.close().await;
+    }
+    fleet.end().await;
+}
+
 /// The text between `before` and `after` in the manual.
 fn manual<'m>(manual: &'m str, before: &str, after: &str) -> &'m str {
     let (_, rest) = manual.split_once(before).expect("the manual has it");
