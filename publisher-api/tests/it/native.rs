@@ -65,6 +65,44 @@ async fn each_target_has_its_result_and_all_receive_the_same_bytes() {
 }
 
 #[tokio::test]
+async fn groups_and_all_are_one_message_each_and_a_key_needs_their_channels() {
+    let key = |name: &str, channels: &[&str]| KeyConfig {
+        name: name.into(),
+        hash: SecretHash::of(&format!("mck_{name}")).to_string(),
+        scopes: vec![Scope::Publish],
+        channels: channels.iter().map(|pattern| (*pattern).to_owned()).collect(),
+        ..KeyConfig::default()
+    };
+    let bed =
+        Bed::start(|config| config.keys = vec![key("groups", &["group:*"]), key("news", &["all"])]).await;
+    let edge = FakeEdge::start(&bed.bus.server, "e1", true).await;
+    edge.holds("group:vip", 2, 0);
+    edge.holds("all", 5, 1);
+    let body = json!({"to": {"groups": ["vip", 7], "all": true}, "raw": "x"}).to_string();
+    let send = async |name: &str| {
+        let authorization = format!("Bearer mck_{name}");
+        call(bed.address, &request(PUBLISH, &[JSON, ("Authorization", &authorization)], &body)).await.json()
+    };
+    let told = send("groups").await;
+    let results = &told["results"];
+    assert_eq!((&results[0]["to"], &results[0]["sessions"]), (&json!("group:vip"), &json!(2)), "{told}");
+    assert_eq!((&results[1]["to"], &results[1]["sessions"]), (&json!("group:7"), &json!(0)), "{told}");
+    assert_eq!(
+        (&results[2]["to"], &results[2]["error"]["code"]),
+        (&json!("all"), &json!("forbidden_channel"))
+    );
+    let told = send("news").await;
+    let results = &told["results"];
+    assert_eq!(results[0]["error"]["code"], "forbidden_channel", "{told}");
+    assert_eq!((&results[2]["sessions"], &results[2]["failed"]), (&json!(5), &json!(1)), "{told}");
+    let mut seen: Vec<_> = edge.seen().into_iter().map(|(channel, _)| channel).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, ["all", "group:7", "group:vip"], "each is one message");
+    edge.leave().await;
+    bed.finish().await;
+}
+
+#[tokio::test]
 async fn thousands_of_targets_share_a_few_questions_and_need_no_place_of_a_single_publish() {
     // The deadline is long, since this test is not about how fast the edge answers.
     let patient = Duration::from_secs(10);
