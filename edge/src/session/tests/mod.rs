@@ -62,7 +62,6 @@ fn rules() -> Arc<Rules> {
         ..open(name, channel)
     };
     rules.extend([
-        of_members("@group/{g}", "group:{g}", true),
         of_members("@team/{g}", "group:{g}", true),
         of_members("@club/{g}", "club:{g}", false),
     ]);
