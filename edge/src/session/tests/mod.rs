@@ -61,10 +61,7 @@ fn rules() -> Arc<Rules> {
         member: Some("g".into()),
         ..open(name, channel)
     };
-    rules.extend([
-        of_members("@team/{g}", "group:{g}", true),
-        of_members("@club/{g}", "club:{g}", false),
-    ]);
+    rules.extend([of_members("@team/{g}", "group:{g}", true), of_members("@club/{g}", "club:{g}", false)]);
     Arc::new(Rules::compile(&rules).unwrap())
 }
 
