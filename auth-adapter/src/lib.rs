@@ -11,7 +11,7 @@
 //! | `business` | one call of the business system |
 //! | `mapping` | how the business system is asked, and what its answers mean |
 //! | `jwt` | checks of tokens that say by themselves whose they are |
-//! | `pointer` | where in a document a value stands |
+//! | `pointer`, `groups` | where in a document a value stands; the groups of a login |
 //! | `reasons` | why logins were refused or got no answer: for the log and `/logins` |
 //! | `usable` | tokens that are refused without asking |
 //! | [`login_test`] | one check by hand |
@@ -25,6 +25,7 @@ mod business;
 mod caller;
 mod circuit;
 mod config;
+mod groups;
 mod jwt;
 pub mod login_test;
 mod mapping;
@@ -87,6 +88,7 @@ impl AuthAdapter {
                     awake: bus.awake().clone(),
                     drain: &drain,
                     reasons: Arc::clone(&reasons),
+                    adapter: Arc::clone(&metrics),
                 };
                 let max_token = config.max_token.as_usize();
                 Some(Checker::start(&config.jwt, login.max_token_age, max_token, around)?)

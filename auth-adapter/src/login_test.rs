@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::business::{Answer, Business, Failure, Received};
 use crate::config::Config;
+use crate::groups::IN_ANSWER;
 use crate::jwt::{JwtCheck, has_form_of_jwt};
 use crate::mapping::{Decision, TokenPlace};
 use crate::usable;
@@ -87,8 +88,8 @@ async fn by_jwt(config: &Config, login: LoginConfig, token: &str) -> anyhow::Res
         None => (Outcome::No, format!("no ({})", checked.outcome)),
     };
     let mut text = text + &line("came", came) + &line("understood", &words) + &line("", &checked.words);
-    if checked.groups_left_out > 0 {
-        text += &line("", &format!("{} groups are left out", checked.groups_left_out));
+    if let Some(left_out) = &checked.groups_left_out {
+        text += &line("", left_out);
     }
     Ok(Report { outcome, text })
 }
@@ -159,7 +160,7 @@ fn understood(decision: &Decision, token: &str) -> (Outcome, String) {
         text += &line("", reason);
     }
     if !decision.left_out.is_nothing() {
-        text += &line("", &decision.left_out.words());
+        text += &line("", &decision.left_out.words(IN_ANSWER));
     }
     (outcome, text)
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::breaker::Phase;
-use crate::mapping::LeftOut;
+use crate::groups::LeftOut;
 
 /// The source of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Metrics {
         self.durations.observe(took.as_secs_f64());
     }
 
-    /// Counts what could not be taken from the groups of an answer.
+    /// Counts what could not be taken from the groups of a login.
     pub(crate) fn groups_left_out(&self, left_out: LeftOut) {
         let LeftOut { unusable, beyond, no_list } = left_out;
         for (reason, number) in

@@ -13,6 +13,7 @@ use serde_json::Value;
 use shared::clock;
 use shared::log_throttle::LogThrottle;
 
+use crate::groups::IN_ANSWER;
 use crate::mapping::Decision;
 use latest::Latest;
 
@@ -46,7 +47,7 @@ impl Reasons {
             None => {}
         }
         if !left_out.is_nothing() {
-            self.groups(&left_out.words());
+            self.groups(&left_out.words(IN_ANSWER));
         }
     }
 
@@ -95,7 +96,7 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mapping::LeftOut;
+    use crate::groups::LeftOut;
 
     #[tokio::test(start_paused = true)]
     async fn each_outcome_has_a_line_a_minute_and_every_reason_is_on_the_page() {
@@ -112,8 +113,8 @@ mod tests {
     #[test]
     fn groups_that_are_left_out_are_told_without_their_names() {
         let reasons = Reasons::default();
-        reasons.groups(&LeftOut { unusable: 2, beyond: 3, no_list: false }.words());
-        reasons.groups(&LeftOut { no_list: true, ..LeftOut::default() }.words());
+        reasons.groups(&LeftOut { unusable: 2, beyond: 3, no_list: false }.words(IN_ANSWER));
+        reasons.groups(&LeftOut { no_list: true, ..LeftOut::default() }.words(IN_ANSWER));
         let page = reasons.page().to_string();
         assert!(page.contains("2 entries are no group and 3 are beyond 64"), "{page}");
         assert!(page.contains("is no list"), "{page}");

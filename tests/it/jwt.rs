@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use crate::mapping::{Sets, login_test, logins};
+
 fn claims(sub: &Value) -> Value {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is after 1970").as_secs();
     json!({ "sub": sub, "iat": now, "exp": now + 600 })
@@ -52,6 +54,8 @@ async fn a_device_logs_in_with_a_secret_a_public_key_or_a_key_set() {
     assert!(!output.contains(&secret) && !output.contains(signature), "{output}");
     assert!(output.contains("the signature is not of the configured key"), "{output}");
     assert!(!output.contains("demo"), "no demo runs: {output}");
+    let outcomes: Vec<_> = logins(&alone).await.iter().map(|reason| reason["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["bad_signature", "malformed"], "the newest first");
     alone.end().await;
 
     let folder = tempfile::tempdir().expect("there is room");
@@ -148,4 +152,31 @@ async fn a_token_of_16_kib_logs_in_and_another_op_of_that_size_is_refused() {
     device.expect_error(4).await;
     device.expect_close(1009).await;
     alone.end().await;
+}
+
+#[tokio::test]
+async fn login_test_checks_a_jwt_with_the_keys_of_the_configuration() {
+    let secret = "0123456789abcdef".repeat(2);
+    let settings = |key: &str, value: &str| -> Sets {
+        [("auth_adapter.mode", "jwt"), (key, value)].map(|(key, value)| (key.into(), value.into())).into()
+    };
+    let configured = settings("auth_adapter.jwt.secret", &secret);
+    let mut all = claims(&json!(1001));
+    all["groups"] = json!(["vip", false]);
+    let good = Signer::Secret(secret.clone().into_bytes()).token(&all);
+    let yes = login_test(&configured, &good).await;
+    assert!(yes.code == 0 && yes.stdout.contains("yes: user 1001, for 6"), "{yes:?}");
+    assert!(yes.stdout.contains("groups: vip") && yes.stdout.contains("1 entries are no group"), "{yes:?}");
+    let forged = Signer::Secret(vec![7; 32]).token(&all);
+    let no = login_test(&configured, &forged).await;
+    assert!(no.code == 1 && no.stdout.contains("no (bad_signature)"), "{no:?}");
+
+    let issuer = Issuer::start(&[]).await;
+    issuer.say(503, "away");
+    let fetched = settings("auth_adapter.jwt.jwks_url", &issuer.url());
+    let unknown = login_test(&fetched, &good).await;
+    assert!(unknown.code == 2 && unknown.stdout.contains("no answer (fetch_failed)"), "{unknown:?}");
+    for output in [yes, no, unknown].map(|run| run.stdout + &run.stderr) {
+        assert!(![&secret, &good, &forged].iter().any(|hidden| output.contains(*hidden)), "{output}");
+    }
 }

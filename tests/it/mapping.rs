@@ -21,7 +21,7 @@ const TOKEN: &str = "good-4711-s3cr3tn3ss";
 const USER: &str = "4711-s3cr3tn3ss";
 
 /// Settings as `--set` takes them.
-type Sets = Vec<(String, String)>;
+pub(crate) type Sets = Vec<(String, String)>;
 
 /// The recipes of the manual as settings, by the path of their URL. The URL is the stand-in's.
 fn recipes(frameworks: &Frameworks) -> BTreeMap<String, Sets> {
@@ -54,7 +54,7 @@ fn plan(sets: &Sets) -> AlonePlan {
 }
 
 /// Runs `login-test` with the token on standard input.
-async fn login_test(sets: &Sets, token: &str) -> Finished {
+pub(crate) async fn login_test(sets: &Sets, token: &str) -> Finished {
     let mut command = Command::new(binary());
     command.arg("login-test").env_clear().kill_on_drop(true);
     command.args(sets.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]));
@@ -69,7 +69,7 @@ async fn login_test(sets: &Sets, token: &str) -> Finished {
     Finished { code, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-async fn logins(alone: &Alone) -> Vec<Value> {
+pub(crate) async fn logins(alone: &Alone) -> Vec<Value> {
     let page: Value =
         serde_json::from_str(&raw::get(alone.admin(), "/logins").await.body).expect("it is JSON");
     page["reasons"].as_array().expect("it is a list").clone()

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use shared::ids::{Group, MAX_GROUPS, Uid};
+use shared::ids::{Group, Uid};
 use shared::login::token_id;
 use shared::wire::Login;
 
 use super::algorithm::Algorithm;
 use super::config::JwtConfig;
 use super::refusal::Refusal;
+use crate::groups::{self, LeftOut};
 use crate::pointer::Pointer;
 
 /// The most seconds that a claim may lie in the future: a hundred years. Milliseconds lie further off.
@@ -57,8 +58,8 @@ impl Policy {
 pub(crate) struct Good {
     /// The user, the groups and the end of the login.
     pub(crate) login: Login,
-    /// How many groups were left out.
-    pub(crate) left_out: usize,
+    /// Groups that were left out.
+    pub(crate) left_out: LeftOut,
 }
 
 /// Reads the claims at `now`, a time since 1970.
@@ -89,7 +90,8 @@ pub(super) fn judge(claims: Map<String, Value>, policy: &Policy, now: Duration) 
     let claims = Value::Object(claims);
     let uid = policy.uid.of(&claims).and_then(|uid| Uid::from_json(uid).ok());
     let uid = uid.ok_or_else(|| Refusal::NoUid(policy.uid.clone()))?;
-    let (groups, left_out) = groups(policy.groups.of(&claims));
+    let (groups, left_out) = groups::read(policy.groups.of(&claims));
+    let groups = groups.iter().map(Group::to_string).collect();
     let issued_at_ms = iat.map(|iat| (iat * 1_000.0) as u64);
     Ok(Good {
         login: Login { uid: uid.to_string(), expires_in_ms, groups, issued_at_ms, token_id },
@@ -130,25 +132,6 @@ fn check_age(exp: Option<f64>, iat: Option<f64>, policy: &Policy, now: f64) -> R
         None => exp.is_some_and(|exp| exp <= now + most),
     };
     if young { Ok(()) } else { Err(Refusal::TooOld(policy.max_age)) }
-}
-
-/// Reads groups, each once. Returns how many were left out too: those that are none, and those beyond the
-/// limit. A value that is no list counts as one.
-fn groups(value: Option<&Value>) -> (Vec<String>, usize) {
-    let list = match value {
-        None | Some(Value::Null) => return (Vec::new(), 0),
-        Some(Value::Array(list)) => list,
-        Some(_) => return (Vec::new(), 1),
-    };
-    let (mut groups, mut left_out) = (Vec::<String>::new(), 0);
-    for group in list {
-        match Group::from_json(group) {
-            Ok(group) if groups.iter().any(|known| known == group.as_str()) => {}
-            Ok(group) if groups.len() < MAX_GROUPS => groups.push(group.as_str().to_owned()),
-            Ok(_) | Err(_) => left_out += 1,
-        }
-    }
-    (groups, left_out)
 }
 
 #[cfg(test)]

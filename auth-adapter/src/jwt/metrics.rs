@@ -19,7 +19,6 @@ struct Outcome {
 pub(super) struct JwtMetrics {
     checks: Family<Outcome, Counter>,
     durations: Histogram,
-    left_out: Counter,
     fetches: Family<Outcome, Counter>,
     fetched_at: Gauge,
     keys: Gauge,
@@ -32,7 +31,6 @@ impl JwtMetrics {
         let metrics = Self {
             checks: Family::default(),
             durations: Histogram::new(exponential_buckets(0.000_01, 4.0, 9)),
-            left_out: Counter::default(),
             fetches: Family::default(),
             fetched_at: Gauge::default(),
             keys: Gauge::default(),
@@ -42,8 +40,6 @@ impl JwtMetrics {
         registry.register("checks", "JWTs by what became of them", metrics.checks.clone());
         let help = "Time that checking a signature took, without the wait for a turn";
         registry.register_with_unit("check_duration", help, Unit::Seconds, metrics.durations.clone());
-        let help = "Groups in JWTs that were left out: no group, or beyond the limit";
-        registry.register("groups_left_out", help, metrics.left_out.clone());
         registry.register("keys", "Keys in use", metrics.keys.clone());
         let help = "Times that changed files of public keys were read, by what became of it";
         registry.register("key_reloads", help, metrics.reloads.clone());
@@ -61,10 +57,6 @@ impl JwtMetrics {
 
     pub(super) fn took(&self, time: Duration) {
         self.durations.observe(time.as_secs_f64());
-    }
-
-    pub(super) fn left_out(&self, groups: usize) {
-        self.left_out.inc_by(groups as u64);
     }
 
     pub(super) fn fetched(&self, outcome: &'static str) {

@@ -38,7 +38,6 @@ use shared::clock::unix_ms;
 use shared::config::Secret;
 use shared::drain::Drain;
 use shared::health::Health;
-use shared::ids::MAX_GROUPS;
 use shared::tasks::on_a_thread;
 use shared::wire::Login;
 use tokio::sync::{Semaphore, watch};
@@ -49,6 +48,8 @@ use self::jwks::{KeySet, Latest, Verdict};
 use self::key::Key;
 use self::keys::Keys;
 use self::metrics::JwtMetrics;
+use crate::groups::{IN_JWT, LeftOut};
+use crate::metrics::Metrics;
 use crate::reasons::Reasons;
 pub use algorithm::Algorithm;
 pub use config::{JwtConfig, Mode, SecretEncoding};
@@ -106,6 +107,7 @@ pub(crate) struct Checker {
     metrics: Arc<JwtMetrics>,
     awake: Awake,
     reasons: Arc<Reasons>,
+    adapter: Arc<Metrics>,
 }
 
 /// The surroundings of a checker.
@@ -115,6 +117,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) awake: Awake,
     pub(crate) drain: &'a Drain,
     pub(crate) reasons: Arc<Reasons>,
+    /// The metrics that all kinds of logins share.
+    pub(crate) adapter: Arc<Metrics>,
 }
 
 impl Checker {
@@ -128,7 +132,7 @@ impl Checker {
         max_token: usize,
         around: Surroundings<'_>,
     ) -> anyhow::Result<Self> {
-        let Surroundings { registry, health, awake, drain, reasons } = around;
+        let Surroundings { registry, health, awake, drain, reasons, adapter } = around;
         let metrics = Arc::new(JwtMetrics::register(registry, !config.jwks_url.is_empty()));
         let source = if let Some(secret) = config.secret_bytes().filter(|secret| !secret.is_empty()) {
             metrics.keys_are(1);
@@ -150,6 +154,7 @@ impl Checker {
             metrics,
             awake,
             reasons,
+            adapter,
         })
     }
 
@@ -242,15 +247,11 @@ impl Checker {
         }
     }
 
-    fn tell_left_out(&self, groups: usize) {
-        if groups == 0 {
-            return;
+    fn tell_left_out(&self, left_out: LeftOut) {
+        if !left_out.is_nothing() {
+            self.adapter.groups_left_out(left_out);
+            self.reasons.groups(&left_out.words(IN_JWT));
         }
-        self.metrics.left_out(groups);
-        self.reasons.groups(&format!(
-            "{groups} entries at {} are no group or beyond {MAX_GROUPS}: a group is an integer or a string of 1 to 128 bytes",
-            self.policy.groups
-        ));
     }
 }
 

@@ -12,6 +12,7 @@ use super::key::{self, Key};
 use super::keys::Keys;
 use super::refusal::Refusal;
 use super::verify;
+use crate::groups::IN_JWT;
 
 /// The keys and the policy of a configuration, as they are now.
 #[derive(Debug)]
@@ -30,8 +31,8 @@ pub struct JwtChecked {
     pub outcome: &'static str,
     /// The reason of a refusal in words, without values of the token.
     pub words: String,
-    /// How many groups were left out.
-    pub groups_left_out: usize,
+    /// What was left out of the groups, in words.
+    pub groups_left_out: Option<String>,
 }
 
 impl JwtCheck {
@@ -62,13 +63,13 @@ impl JwtCheck {
                 login: Some(login),
                 outcome: "known",
                 words: "the token is good".into(),
-                groups_left_out: left_out,
+                groups_left_out: (!left_out.is_nothing()).then(|| left_out.words(IN_JWT)),
             },
             Err(refusal) => JwtChecked {
                 login: None,
                 outcome: refusal.label(),
                 words: refusal.to_string(),
-                groups_left_out: 0,
+                groups_left_out: None,
             },
         }
     }

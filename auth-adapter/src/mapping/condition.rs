@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::config::Accepted;
-use super::pointer::Pointer;
+use super::place_in_answer;
+use crate::pointer::Pointer;
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Condition {
     /// # Errors
     /// The place is no pointer, there is no value, or a range is empty.
     pub(super) fn parse(place: &str, values: &[Accepted]) -> Result<Self, String> {
-        let place = Pointer::parse(place)?;
+        let place = place_in_answer(place)?;
         if values.is_empty() {
             return Err(format!("{:?} has no values: name at least one", place.as_str()));
         }
@@ -37,7 +38,7 @@ impl Condition {
 
     /// Returns whether the answer fulfils the condition.
     pub(super) fn holds(&self, answer: &Value) -> bool {
-        self.place.find(answer).is_some_and(|value| self.values.iter().any(|wanted| wanted.fits(value)))
+        self.place.of(answer).is_some_and(|value| self.values.iter().any(|wanted| wanted.fits(value)))
     }
 
     /// Returns the place.

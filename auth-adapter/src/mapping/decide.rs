@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use super::condition::Condition;
 use super::expiry::{self, End};
-use super::groups::{self, LeftOut};
-use super::pointer::Pointer;
 use super::{Mapping, advice, key_names, once};
 use crate::business::{Answer, Failure};
+use crate::groups::{self, LeftOut};
+use crate::pointer::Pointer;
 
 /// The mark that editors and frameworks sometimes put before UTF-8.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -108,7 +108,7 @@ impl Mapping {
 
 /// Returns the first configured place that exists, with its value: null exists, too.
 fn user<'a>(mapping: &'a Mapping, answer: &'a Value) -> Option<(&'a str, &'a Value)> {
-    mapping.uid.iter().find_map(|place| Some((place.as_str(), place.find(answer)?)))
+    mapping.uid.iter().find_map(|place| Some((place.as_str(), place.of(answer)?)))
 }
 
 fn of_status(mapping: &Mapping, Reply { status, retry_after, .. }: Reply<'_>) -> Decision {
@@ -133,7 +133,7 @@ fn no_json(text: &[u8]) -> Decision {
 
 fn not_ok(condition: &Condition, answer: &Value, token: &str) -> Decision {
     let place = condition.place().as_str();
-    let found = match condition.place().find(answer) {
+    let found = match condition.place().of(answer) {
         Some(value) => format!("{} with another value is there", key_names::kind(value)),
         None => format!("nothing is there; {}", key_names::of(answer, token)),
     };
@@ -165,7 +165,7 @@ fn of_user(mapping: &Mapping, answer: &Value, uid: Uid, now: Moment) -> Decision
         Ok(End::Never) => None,
         Ok(End::At(at)) => Some(at),
     };
-    let (groups, left_out) = groups::read(mapping.groups.as_ref().and_then(|place| place.find(answer)));
+    let (groups, left_out) = groups::read(mapping.groups.as_ref().and_then(|place| place.of(answer)));
     let answer = Answer::Yes { uid, expires, groups, asked_at_ms: now.asked_at_ms };
     Decision { answer: Ok(answer), outcome: "yes", reason: None, left_out }
 }

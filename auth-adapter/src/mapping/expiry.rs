@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::Mapping;
 use super::decide::Moment;
-use super::pointer::Pointer;
 use crate::business::Failure;
+use crate::pointer::Pointer;
 
 /// The longest lifetime of a login that makes a difference: a hundred years, in seconds.
 pub(super) const FOREVER: f64 = 3_153_600_000.0;
@@ -24,7 +24,7 @@ pub(super) enum End {
 /// Returns the end of the login that this answer describes: the earlier of the two that it may name.
 pub(super) fn end(mapping: &Mapping, answer: &Value, now: Moment) -> Result<End, Failure> {
     let given = |place: &Option<Pointer>| {
-        let found = place.as_ref().and_then(|place| place.find(answer));
+        let found = place.as_ref().and_then(|place| place.of(answer));
         found.filter(|value| !value.is_null()).map(Value::as_f64)
     };
     let left = match given(&mapping.expires_in) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::pointer::{self, Pointer};
+use crate::pointer::{self, Pointer};
 
 /// The most names that are told.
 const MAX_NAMES: usize = 20;
@@ -84,7 +84,7 @@ pub(super) fn masked(body: &[u8], shown: &[Pointer], token: &str) -> Option<Stri
     let answer: Value = serde_json::from_slice(body).ok()?;
     let mut masked = mask(&answer, token);
     for place in shown {
-        let value = place.find(&answer).filter(|value| !value.is_object() && !value.is_array());
+        let value = place.of(&answer).filter(|value| !value.is_object() && !value.is_array());
         let open = value.filter(|value| !contains(&value.to_string(), token));
         if let (Some(value), Some(hidden)) = (open, masked.pointer_mut(place.as_str())) {
             *hidden = value.clone();

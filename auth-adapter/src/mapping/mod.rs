@@ -6,10 +6,10 @@
 //! | [`config`] | the keys |
 //! | `presets` | the values of keys that are left out |
 //! | `token_place` | where the token stands in a request |
-//! | `pointer`, `condition` | places in an answer, and values that are wanted there |
+//! | `condition` | values that are wanted at a place in an answer |
 //! | `once` | keys that stand twice |
 //! | `decide` | status and body → yes, no or no answer, and why |
-//! | `expiry`, `groups` | when a login ends, and its groups |
+//! | `expiry` | when a login ends |
 //! | `key_names`, `advice` | what was in an answer, without values, and what to set |
 
 mod advice;
@@ -17,23 +17,20 @@ mod condition;
 pub(crate) mod config;
 mod decide;
 mod expiry;
-mod groups;
 mod key_names;
 mod once;
-mod pointer;
 mod presets;
 mod token_place;
 
 use shared::config::Problems;
 
 use crate::config::Config;
+use crate::pointer::{Pointer, PointerError};
 use condition::Condition;
 use config::{Method, Preset};
-use pointer::Pointer;
 use presets::{Conditions, Keys};
 
 pub(crate) use decide::{Decision, Moment, Reply, decide};
-pub(crate) use groups::LeftOut;
 pub(crate) use token_place::{TokenPlace, is_hop_by_hop};
 
 /// The mapping between message center and one business system.
@@ -146,7 +143,13 @@ fn conditions(key: &str, conditions: &Conditions, problems: &mut Problems) -> Ve
 }
 
 fn pointer(key: &str, place: &str, problems: &mut Problems) -> Option<Pointer> {
-    named(key, Pointer::parse(place), problems)
+    named(key, place_in_answer(place), problems)
+}
+
+/// Reads a pointer that names a value.
+fn place_in_answer(place: &str) -> Result<Pointer, String> {
+    let pointer = if place.is_empty() { Err(PointerError::Beginning) } else { Pointer::parse(place) };
+    pointer.map_err(|fault| format!("{place:?} {fault}"))
 }
 
 fn optional(key: &str, place: &str, problems: &mut Problems) -> Option<Pointer> {

@@ -5,12 +5,13 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::pointer::Pointer;
+use crate::pointer::Pointer;
 
 /// Returns whether every key on the way to these places stands at most once in this JSON text. Other keys
 /// don't matter.
 pub(super) fn is_clear(text: &[u8], places: &[&Pointer]) -> bool {
-    let ways = Ways(places.iter().map(|place| place.keys()).collect());
+    let ways: Vec<_> = places.iter().map(|place| place.keys()).collect();
+    let ways = Ways(ways.iter().map(Vec::as_slice).collect());
     ways.deserialize(&mut serde_json::Deserializer::from_slice(text)).is_ok()
 }
 

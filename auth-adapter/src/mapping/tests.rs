@@ -292,7 +292,7 @@ proptest! {
     fn only_a_valid_uid_where_configured_makes_a_yes(mapping in any_mapping(), answer in any_json()) {
         let body = answer.to_string();
         if let Ok(Answer::Yes { uid, .. }) = decided(&mapping, &body).answer {
-            let found = mapping.uid.iter().find_map(|place| place.find(&answer)).unwrap();
+            let found = mapping.uid.iter().find_map(|place| place.of(&answer)).unwrap();
             prop_assert_eq!(Uid::from_json(found).unwrap(), uid);
             prop_assert!(mapping.ok.iter().all(|condition| condition.holds(&answer)));
             prop_assert!(!mapping.unavailable.iter().any(|condition| condition.holds(&answer)));

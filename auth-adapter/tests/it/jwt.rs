@@ -70,7 +70,7 @@ async fn a_token_says_whose_it_is_and_the_business_system_is_not_asked() {
         assert_eq!(rig.edge.ask(no).await, Verdict::Unknown, "{no}");
     }
     assert_eq!([count(&rig, "known"), count(&rig, "malformed"), count(&rig, "bad_signature")], [1, 3, 1]);
-    assert_eq!(rig.adapter.metric("mc_auth_jwt_groups_left_out_total"), 1);
+    assert_eq!(rig.adapter.metric("mc_auth_groups_left_out_total{reason=\"unusable\"}"), 1);
     assert!(rig.business.calls().is_empty());
     rig.end().await;
 }

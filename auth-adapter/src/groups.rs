@@ -1,4 +1,4 @@
-//! The groups of a login.
+//! The groups of a login, from an answer of the business system or from the claims of a JWT. Pure.
 
 use std::sync::Arc;
 
@@ -16,27 +16,29 @@ pub(crate) struct LeftOut {
     pub(crate) no_list: bool,
 }
 
+/// Where the groups stand in an answer of the business system.
+pub(crate) const IN_ANSWER: &str = "auth_adapter.answer.groups";
+/// Where the groups stand in the claims of a JWT.
+pub(crate) const IN_JWT: &str = "auth_adapter.jwt.groups";
+
 impl LeftOut {
     /// Returns whether nothing was left out.
     pub(crate) fn is_nothing(self) -> bool {
         self == Self::default()
     }
 
-    /// Says what was left out, without values.
-    pub(crate) fn words(self) -> String {
+    /// Says what was left out of the value that a key of the configuration points at, without values.
+    pub(crate) fn words(self, key: &str) -> String {
         let Self { unusable, beyond, no_list } = self;
         if no_list {
-            return "the value at auth_adapter.answer.groups is no list: the login has no groups".to_owned();
+            return format!("the value at {key} is no list: the login has no groups");
         }
-        format!(
-            "of the list at auth_adapter.answer.groups, {unusable} entries are no group and {beyond} are \
-             beyond {MAX_GROUPS}"
-        )
+        format!("of the list at {key}, {unusable} entries are no group and {beyond} are beyond {MAX_GROUPS}")
     }
 }
 
 /// Reads the groups: each once, in their order, at most [`MAX_GROUPS`].
-pub(super) fn read(value: Option<&Value>) -> (Arc<[Group]>, LeftOut) {
+pub(crate) fn read(value: Option<&Value>) -> (Arc<[Group]>, LeftOut) {
     let mut left_out = LeftOut::default();
     let entries = match value {
         None | Some(Value::Null) => &[][..],
