@@ -16,6 +16,9 @@ use crate::pointer::Pointer;
 /// The most seconds that a claim may lie in the future: a hundred years. Milliseconds lie further off.
 const FOREVER: f64 = 3_153_600_000.0;
 
+/// An id that nobody could name when the token is revoked.
+const JTI: Refusal = Refusal::Malformed("its \"jti\" is no string");
+
 /// The demands on a token besides its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Policy {
@@ -86,7 +89,7 @@ pub(super) fn judge(claims: Map<String, Value>, policy: &Policy, now: Duration) 
     if expires_in_ms == Some(0) {
         return Err(Refusal::Expired(policy.leeway));
     }
-    let token_id = claims.get("jti").and_then(Value::as_str).map(token_id);
+    let token_id = claims.get("jti").map(|jti| jti.as_str().map(token_id).ok_or(JTI)).transpose()?;
     let claims = Value::Object(claims);
     let uid = policy.uid.of(&claims).and_then(|uid| Uid::from_json(uid).ok());
     let uid = uid.ok_or_else(|| Refusal::NoUid(policy.uid.clone()))?;

@@ -104,6 +104,9 @@ impl Key {
             let fit = x.len() == bytes && y.len() == bytes;
             if fit { Ok([&[4], &x[..], &y[..]].concat()) } else { Err("a coordinate has another length") }
         };
+        if jwk.contains_key("d") {
+            return Err("it is a private key, which everybody who reads the set could sign with");
+        }
         match (text("kty"), text("crv")) {
             (Some("RSA"), _) => Self::rsa(&number("n")?, &number("e")?),
             (Some("EC"), Some("P-256")) => coordinates(32).map(Self::P256),

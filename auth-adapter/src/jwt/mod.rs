@@ -262,10 +262,8 @@ fn warn_of_wide_doors(config: &JwtConfig) {
             "auth_adapter.jwt.audience is empty, so every token of the issuer logs in, whatever program it was made for"
         );
     }
-    let on_loopback = ["http://127.0.0.1", "http://[::1]", "http://localhost"];
-    if config.jwks_url.starts_with("http://")
-        && !on_loopback.iter().any(|url| config.jwks_url.starts_with(url))
-    {
+    let url = reqwest::Url::parse(&config.jwks_url).ok().filter(|url| url.scheme() == "http");
+    if url.is_some_and(|url| !matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"))) {
         tracing::warn!(
             "auth_adapter.jwt.jwks_url is not https: who is on the way to it can put keys of his own there"
         );

@@ -85,7 +85,10 @@ pub(super) fn masked(body: &[u8], shown: &[Pointer], token: &str) -> Option<Stri
     let mut masked = mask(&answer, token);
     for place in shown {
         let value = place.of(&answer).filter(|value| !value.is_object() && !value.is_array());
-        let open = value.filter(|value| !contains(&value.to_string(), token));
+        let open = value.filter(|value| match value.as_str() {
+            Some(text) => !contains(text, token),
+            None => !contains(&value.to_string(), token),
+        });
         if let (Some(value), Some(hidden)) = (open, masked.pointer_mut(place.as_str())) {
             *hidden = value.clone();
         }
@@ -149,6 +152,8 @@ mod tests {
         assert_eq!(of(body, "t0k3n"), Some(shown.into()));
         assert_eq!(of("<html>", "t"), None);
         assert_eq!(of(r#"{"data":{"uid":"t0k"}}"#, "t0k"), Some(r#"{"data":{"uid":"***"}}"#.into()));
+        let quoted = of(r#"{"data":{"uid":"ab\"cd"}}"#, "ab\"cd");
+        assert_eq!(quoted, Some(r#"{"data":{"uid":"***"}}"#.into()), "also where JSON writes it otherwise");
         assert_eq!(of(r#"{"a-t0k":1}"#, "t0k"), Some(r#"{"***":"***"}"#.into()));
     }
 

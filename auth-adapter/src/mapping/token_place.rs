@@ -77,8 +77,9 @@ impl TokenPlace {
     /// token can't stand in one.
     pub(crate) fn header_value(&self, token: &str) -> Option<HeaderValue> {
         let Self::Header { before, after, .. } = self else { return None };
-        // Servers differ in how they read other bytes.
-        let is_plain = token.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        // Servers differ in how they read other bytes. The refused marks would end the value of a cookie or of
+        // a parameter, and a device could add one of its own.
+        let is_plain = token.bytes().all(|byte| byte.is_ascii_graphic() && !b"\";,\\".contains(&byte));
         let text = is_plain.then(|| format!("{before}{token}{after}"))?;
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
@@ -189,7 +190,7 @@ mod tests {
     fn a_header_carries_only_what_can_stand_in_one_and_shows_no_token() {
         let bearer = TokenPlace::parse("header:Authorization: Bearer {token}").unwrap();
         assert!(bearer.carries("ey.J_-~+/="));
-        for bad in ["ü", "a\nb", "\u{0}"] {
+        for bad in ["ü", "a\nb", "\u{0}", "a b", "x;role=admin", "a,b", "a\"b", "a\\b"] {
             assert!(!bearer.carries(bad), "{bad:?}");
         }
         assert!(TokenPlace::Json("token".into()).carries("ü"));

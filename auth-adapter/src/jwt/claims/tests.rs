@@ -170,6 +170,7 @@ fn groups_are_read_once_each_and_the_rest_is_left_out() {
 
 #[test]
 fn the_id_of_a_token_is_passed_on_as_a_fingerprint() {
+    assert_eq!(label(&policy(), json!({ "sub": 1, "exp": at(60.0), "iat": at(0.0), "jti": 7 })), "malformed");
     let good = outcome(&policy(), json!({ "sub": 1, "exp": at(60.0), "jti": "abc" })).unwrap();
     assert_eq!(good.login.token_id, Some(shared::login::token_id("abc")));
     assert_eq!(outcome(&policy(), json!({ "sub": 1, "exp": at(60.0) })).unwrap().login.token_id, None);

@@ -83,6 +83,7 @@ mod tests {
             rsa(json!({ "kid": "signs", "key_ops": ["sign"] })),
             rsa(json!({ "kid": "verifies", "key_ops": ["verify"] })),
             rsa(json!({ "kid": "small", "n": "_".repeat(170) + "w" })),
+            rsa(json!({ "kid": "private", "d": "c2VjcmV0" })),
             json!({ "kid": "oct", "kty": "oct", "k": "c2VjcmV0" }),
             json!({ "kid": "p256", "kty": "EC", "crv": "P-256", "x": point, "y": point }),
             json!({ "kid": "cut", "kty": "EC", "crv": "P-256", "x": point, "y": "AA" }),
