@@ -227,9 +227,12 @@ impl Outbox {
     }
 
     /// Takes frames in order, up to a cost of `bytes`, but at least one if any waits. The frames count until
-    /// [`Outbox::all_written`].
+    /// [`Outbox::all_written`]. Takes none while the session does not know of a refresh yet.
     pub(crate) fn take(&self, bytes: usize) -> VecDeque<Frame> {
         let mut inner = self.lock();
+        if inner.refresh > 0 {
+            return VecDeque::new();
+        }
         let taken = inner.take(bytes);
         self.hand_over(&taken);
         taken
@@ -397,9 +400,11 @@ mod tests {
         let outbox = Outbox::new(1 << 10);
         outbox.offer(&frame(10), ONE);
         assert!([7, 9, 8].into_iter().all(|refresh| outbox.refresh(refresh)));
+        assert!(outbox.take(usize::MAX).is_empty(), "nothing goes out before the session knows");
         let context = &mut Context::from_waker(Waker::noop());
         assert_eq!(outbox.poll_call(true, context), Poll::Ready(Call::Refresh(9)));
         assert_eq!(outbox.poll_call(true, context), Poll::Ready(Call::Deliver));
+        assert_eq!(outbox.take(usize::MAX).len(), 1);
         outbox.close(CloseCode::Leaving);
         assert!(!outbox.refresh(10), "the session is ending");
     }

@@ -36,13 +36,17 @@ impl Refreshes {
         Self { by_user: HashMap::new(), most, next_look: FIRST_LOOK }
     }
 
-    /// Returns whether so many more users find a place.
-    pub(crate) fn has_space(&mut self, users: usize, now: Instant) -> bool {
-        if self.by_user.len() + users > self.next_look.min(self.most) {
+    /// Returns whether these users find a place. A user who is listed has one.
+    pub(crate) fn has_space(&mut self, users: &[Uid], now: Instant) -> bool {
+        if self.len_with(users) > self.next_look.min(self.most) {
             self.by_user.retain(|_, refresh| now.duration_since(refresh.heard) < LISTED);
-            self.next_look = FIRST_LOOK.max(2 * (self.by_user.len() + users));
+            self.next_look = FIRST_LOOK.max(2 * self.len_with(users));
         }
-        self.by_user.len() + users <= self.most
+        self.len_with(users) <= self.most
+    }
+
+    fn len_with(&self, users: &[Uid]) -> usize {
+        self.by_user.len() + users.iter().filter(|uid| !self.by_user.contains_key(*uid)).count()
     }
 
     /// Notes a refresh at the Unix time `newer_than`. Returns the number of the refresh: above that of every
@@ -81,12 +85,14 @@ mod tests {
     fn a_full_list_takes_more_once_the_first_have_ended() {
         let (mut list, now) = (Refreshes::new(3), Instant::now());
         for number in 0..3 {
-            assert!(list.has_space(1, now));
+            assert!(list.has_space(&[uid(number)], now));
             list.note(&uid(number), 1, now);
         }
-        assert!(!list.has_space(1, now));
+        assert!(!list.has_space(&[uid(3)], now));
+        assert!(list.has_space(&[uid(0), uid(2)], now), "they are listed");
         assert_eq!(list.of(&uid(0)), Some(1), "nothing makes way that still counts");
-        assert!(list.has_space(3, now + LISTED) && !list.has_space(4, now + LISTED));
+        let users: Vec<Uid> = (10..14).map(uid).collect();
+        assert!(list.has_space(&users[..3], now + LISTED) && !list.has_space(&users, now + LISTED));
         assert_eq!(list.of(&uid(0)), None);
     }
 
@@ -99,7 +105,7 @@ mod tests {
             let mut heard = HashMap::new();
             for (number, seconds) in steps {
                 now += Duration::from_secs(seconds);
-                if list.has_space(1, now) {
+                if list.has_space(&[uid(number)], now) {
                     list.note(&uid(number), 1, now);
                     heard.insert(number, now);
                 }

@@ -11,12 +11,19 @@ use crate::refreshes::Refreshes;
 
 impl Hub {
     /// Tells all sessions of these users to renew their logins. Returns for each user how many sessions were
-    /// told. None: the list of refreshes has no space, and nobody was told.
+    /// told. None: the list of refreshes has no space. Those who are online are told all the same, but a login
+    /// under way does not learn of the refresh.
     pub(crate) fn refresh(&self, users: &[Uid], newer_than: u64, now: Instant) -> Option<Vec<u64>> {
-        let numbers: Vec<u64> = {
+        let numbers: Option<Vec<u64>> = {
             let mut list = self.refreshes();
-            list.has_space(users.len(), now)
-                .then(|| users.iter().map(|uid| list.note(uid, newer_than, now)).collect())?
+            list.has_space(users, now)
+                .then(|| users.iter().map(|uid| list.note(uid, newer_than, now)).collect())
+        };
+        let Some(numbers) = numbers else {
+            for uid in users {
+                self.tell_to_renew(uid, newer_than);
+            }
+            return None;
         };
         // After the list: a login that is entered in the hub from here on finds the refresh there.
         Some(users.iter().zip(numbers).map(|(uid, number)| self.tell_to_renew(uid, number)).collect())

@@ -20,8 +20,10 @@ use std::time::Duration;
 
 use shared::awake::Awake;
 use shared::clock::unix_ms;
+use shared::config::Secret;
 use shared::gauge::GaugeGuard;
 use shared::history::Position;
+use shared::ids::Uid;
 use shared::rules::Rules;
 use sockets::{Acknowledged, Source};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -293,23 +295,34 @@ impl<S: AsyncRead + AsyncWrite + Acknowledged + Unpin> Session<S> {
     fn let_in(&mut self, checked: Checked) -> Option<Verified> {
         let Checked { token, newer_than, owner } = checked;
         let (verified, outcome) = match owner {
-            Owner::Known { uid, groups, expires_in } => match self.member.log_in(&uid, unix_ms()) {
-                LoginResult::Admitted => {
-                    let refreshed = self.member.refreshed(&uid);
-                    if refreshed > newer_than {
-                        self.under_way = Some(ops::check_token(&self.deps, token, self.source, refreshed));
-                        return None;
-                    }
-                    (Verified::Known { uid, groups, expires_in, newer_than }, LoginOutcome::Known)
+            Owner::Known { uid, groups, expires_in } => {
+                // Before the hub, where an answer that does not count would move or evict a session.
+                if self.member.refreshed(&uid) > newer_than {
+                    return self.check_again(token, &uid);
                 }
-                LoginResult::TooMany => (Verified::TooManySessions, LoginOutcome::TooManySessions),
-                LoginResult::Banned => (Verified::Banned, LoginOutcome::Banned),
-            },
+                match self.member.log_in(&uid, unix_ms()) {
+                    LoginResult::Admitted if self.member.refreshed(&uid) > newer_than => {
+                        return self.check_again(token, &uid);
+                    }
+                    LoginResult::Admitted => {
+                        (Verified::Known { uid, groups, expires_in, newer_than }, LoginOutcome::Known)
+                    }
+                    LoginResult::TooMany => (Verified::TooManySessions, LoginOutcome::TooManySessions),
+                    LoginResult::Banned => (Verified::Banned, LoginOutcome::Banned),
+                }
+            }
             Owner::Unknown => (Verified::Unknown, LoginOutcome::Unknown),
             Owner::Unavailable => (Verified::Unavailable, LoginOutcome::Unavailable),
         };
         self.deps.metrics.login(outcome);
         Some(verified)
+    }
+
+    /// Checks a token once more, for an answer that is newer than the latest refresh of the user.
+    fn check_again(&mut self, token: Secret, uid: &Uid) -> Option<Verified> {
+        let refreshed = self.member.refreshed(uid);
+        self.under_way = Some(ops::check_token(&self.deps, token, self.source, refreshed));
+        None
     }
 
     /// Carries out the effects of the conversation, in order. Some: the session ends with this code.
@@ -420,11 +433,14 @@ async fn next(outbox: &Outbox, replays: &mut [Replay], recovery: &Arc<Recovery>,
     });
     std::future::poll_fn(|context| {
         let takes = delivers && !(reads && stored_first);
-        if !takes
-            && reads
-            && let Poll::Ready(read) = read.as_mut().poll(context)
-        {
-            return Poll::Ready(Next::Read(read));
+        if !takes && reads {
+            // Before stored messages, too: after a refresh none of them may go out.
+            if let Poll::Ready(call) = outbox.poll_call(false, context) {
+                return Poll::Ready(Next::Call(call));
+            }
+            if let Poll::Ready(read) = read.as_mut().poll(context) {
+                return Poll::Ready(Next::Read(read));
+            }
         }
         // Stored messages had their chance; while they are being read, the others need not wait.
         if let Poll::Ready(call) = outbox.poll_call(delivers, context) {

@@ -46,6 +46,20 @@ fn a_message_goes_to_the_sessions_of_its_channel_and_is_encoded_only_for_them() 
 }
 
 #[test]
+fn a_full_list_of_refreshes_is_not_answered_but_tells_who_is_online() {
+    let (hub, now) = (hub(0, SessionPolicy::EvictOldest), Instant::now());
+    let mut online = hub.admit(1 << 10).unwrap();
+    assert_eq!(enter(&mut online, "online"), LoginResult::Admitted);
+    let others: Vec<Uid> = (0..MAX_REFRESHES).map(|number| uid(&format!("u{number}"))).collect();
+    assert_eq!(hub.refresh(&others, 1, now), Some(vec![0; MAX_REFRESHES]));
+    assert_eq!(hub.refresh(&[uid("online")], 7, now), None);
+    let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let call = online.outbox().poll_call(false, context);
+    assert_eq!(call, std::task::Poll::Ready(crate::outbox::Call::Refresh(7)));
+    assert_eq!(hub.refresh(&others[..1], 2, now), Some(vec![0]), "who is listed has a place");
+}
+
+#[test]
 fn what_waits_for_sessions_is_added_up() {
     let hub = hub(0, SessionPolicy::EvictOldest);
     let mut members: Vec<_> = (0..3).map(|_| hub.admit(1 << 10).unwrap()).collect();
