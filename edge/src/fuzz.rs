@@ -85,8 +85,6 @@ impl Talk {
         let mut rules = default_rules();
         let (name, channel) = ("{id}@video".into(), "video:{id}".into());
         rules.push(RuleConfig { name, channel, login: false, history: false, member: None });
-        let (name, channel) = ("@group/{g}".into(), "group:{g}".into());
-        rules.push(RuleConfig { name, channel, login: true, history: true, member: Some("g".into()) });
         let rules = Rules::compile(&rules).expect("these rules are good");
         let limits = Arc::new(Limits { subscriptions: 3, ..Config::default().limits() });
         let now = Instant::now();
