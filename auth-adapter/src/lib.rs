@@ -37,10 +37,10 @@ mod retry;
 mod usable;
 mod verify;
 
-use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use shared::awake::Awake;
 use shared::drain::Drain;
 use shared::login::LoginConfig;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::business::{Answer, Business, Failure, Received};
 use crate::config::Config;
 use crate::groups::IN_ANSWER;
-use crate::jwt::{JwtCheck, has_form_of_jwt};
+use crate::jwt::{JwtCheck, has_form_of_jwt, is_fetch_fault};
 use crate::mapping::{Decision, TokenPlace};
 use crate::usable;
 
@@ -73,7 +73,7 @@ async fn by_jwt(config: &Config, login: LoginConfig, token: &str) -> anyhow::Res
     let check = JwtCheck::prepare(&config.jwt, login.max_token_age, config.max_token.as_usize()).await;
     let checked = match check {
         Ok(check) => check.check(token),
-        Err(error) if fetched => {
+        Err(error) if is_fetch_fault(&error) => {
             let text = text
                 + &line("came", "no key set")
                 + &line("understood", "no answer (fetch_failed)")

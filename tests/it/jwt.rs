@@ -176,7 +176,13 @@ async fn login_test_checks_a_jwt_with_the_keys_of_the_configuration() {
     let fetched = settings("auth_adapter.jwt.jwks_url", &issuer.url());
     let unknown = login_test(&fetched, &good).await;
     assert!(unknown.code == 2 && unknown.stdout.contains("no answer (fetch_failed)"), "{unknown:?}");
-    for output in [yes, no, unknown].map(|run| run.stdout + &run.stderr) {
+    let file = tempfile::NamedTempFile::new().expect("there is room");
+    std::fs::write(file.path(), "no certificate").expect("there is room");
+    let mut untrusting = settings("auth_adapter.jwt.jwks_url", "https://127.0.0.1:1/keys");
+    untrusting.push(("auth_adapter.jwt.jwks_ca".into(), file.path().display().to_string()));
+    let faulty = login_test(&untrusting, &good).await;
+    assert!(faulty.code == 64 && faulty.stderr.contains("jwks_ca"), "{faulty:?}");
+    for output in [yes, no, unknown, faulty].map(|run| run.stdout + &run.stderr) {
         assert!(![&secret, &good, &forged].iter().any(|hidden| output.contains(*hidden)), "{output}");
     }
 }

@@ -138,4 +138,4 @@ fn check_age(exp: Option<f64>, iat: Option<f64>, policy: &Policy, now: f64) -> R
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::jwt) mod tests;

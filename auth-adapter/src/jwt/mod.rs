@@ -54,6 +54,7 @@ use crate::reasons::Reasons;
 pub use algorithm::Algorithm;
 pub use config::{JwtConfig, Mode, SecretEncoding};
 pub(crate) use jwks::Ability;
+pub(crate) use jwks::is_fetch_fault;
 pub use once::{JwtCheck, JwtChecked};
 pub(crate) use refusal::Refusal;
 pub(crate) use token::has_form_of_jwt;
@@ -70,7 +71,7 @@ pub(crate) enum NoLogin {
         "the key set lacks the token's key, and can't be fetched for the token: one fetch a minute, and 256 tokens that wait, are the most"
     )]
     KeyNotFetched,
-    #[error("the key set lacks the token's key, and could not be fetched")]
+    #[error("the key set lacks the token's key, and could not be fetched in time")]
     FetchFailed,
     #[error("the check got no turn while the edge waited, so many are under way")]
     NoTurn,
@@ -169,7 +170,8 @@ impl Checker {
     /// Checks a token. A check that needs a turn or a fetch waits until `until` at most, a moment of
     /// [`Awake`].
     pub(crate) async fn check(&self, token: &str, until: Instant) -> Result<Login, NoLogin> {
-        let checked = self.awake.timeout_at(until, self.judge(token)).await.unwrap_or(Err(NoLogin::NoTurn));
+        let checked =
+            self.awake.timeout_at(until, self.judge(token, until)).await.unwrap_or(Err(NoLogin::NoTurn));
         self.metrics.checked(checked.as_ref().err().map_or("known", NoLogin::label));
         match checked {
             Ok(Good { login, left_out }) => {
@@ -183,7 +185,7 @@ impl Checker {
         }
     }
 
-    async fn judge(&self, token: &str) -> Result<Good, NoLogin> {
+    async fn judge(&self, token: &str, until: Instant) -> Result<Good, NoLogin> {
         if token.len() > self.max_token {
             return Err(Refusal::TooLong(self.max_token).into());
         }
@@ -195,7 +197,7 @@ impl Checker {
             Source::Fetched(set, latest) => {
                 let keys = latest.borrow().keys.clone().ok_or(NoLogin::NoKeySet)?;
                 match self.verify(token, keys).await {
-                    Err(NoLogin::Refused(Refusal::UnknownKid)) => self.await_key(token, set).await,
+                    Err(NoLogin::Refused(Refusal::UnknownKid)) => self.await_key(token, set, until).await,
                     judged => judged,
                 }
             }
@@ -203,13 +205,16 @@ impl Checker {
     }
 
     /// Waits for a set that has the token's key, or that was fetched for the token.
-    async fn await_key(&self, token: &str, set: &KeySet) -> Result<Good, NoLogin> {
+    async fn await_key(&self, token: &str, set: &KeySet, until: Instant) -> Result<Good, NoLogin> {
         let mut promise = set.promise().ok_or(NoLogin::KeyNotFetched)?;
         loop {
             let (keys, verdict) = promise.look();
             let judged = self.verify(token, keys.ok_or(NoLogin::NoKeySet)?).await;
             match (judged, verdict) {
-                (Err(NoLogin::Refused(Refusal::UnknownKid)), None) => promise.changed().await,
+                (Err(NoLogin::Refused(Refusal::UnknownKid)), None) => {
+                    let ended = self.awake.timeout_at(until, promise.changed()).await;
+                    ended.map_err(|_| NoLogin::FetchFailed)?;
+                }
                 (Err(NoLogin::Refused(Refusal::UnknownKid)), Some(Verdict::Failed)) => {
                     return Err(NoLogin::FetchFailed);
                 }
@@ -221,11 +226,12 @@ impl Checker {
     /// Checks with these keys. Signatures of key pairs are checked on threads of their own, half as many as
     /// there are processors at a time, so that a flood of tokens leaves the others to everything else.
     async fn verify(&self, token: &str, keys: Arc<Keys>) -> Result<Good, NoLogin> {
+        if keys.are_fast() {
+            return Ok(verify::verify(token, &keys, &self.policy, unix_time())?);
+        }
+        // Before the wait for a turn, which tokens without a fitting key are not worth.
         verify::check_header(token, &keys, &self.policy)?;
         let (policy, metrics) = (Arc::clone(&self.policy), Arc::clone(&self.metrics));
-        if keys.are_fast() {
-            return Ok(verify::verify(token, &keys, &policy, unix_time())?);
-        }
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| NoLogin::NoTurn)?;
         let token = Secret::new(token);
         let judged = on_a_thread(move || {

@@ -1,6 +1,7 @@
 //! The names of the keys in an answer, without their values: bounded, and without the token.
 
 use serde_json::Value;
+use shared::ids::Uid;
 
 use crate::pointer::{self, Pointer};
 
@@ -77,21 +78,19 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Returns an answer as a person may see it: every value is masked, except those at `shown`. `None`: the body
-/// is no JSON.
+/// Returns an answer as a person may see it: every value is masked, except a user at the first of the places
+/// `shown` that exists. `None`: the body is no JSON.
 pub(super) fn masked(body: &[u8], shown: &[Pointer], token: &str) -> Option<String> {
     let body = body.strip_prefix(super::decide::BYTE_ORDER_MARK).unwrap_or(body);
     let answer: Value = serde_json::from_slice(body).ok()?;
     let mut masked = mask(&answer, token);
-    for place in shown {
-        let value = place.of(&answer).filter(|value| !value.is_object() && !value.is_array());
-        let open = value.filter(|value| match value.as_str() {
-            Some(text) => !contains(text, token),
-            None => !contains(&value.to_string(), token),
-        });
-        if let (Some(value), Some(hidden)) = (open, masked.pointer_mut(place.as_str())) {
-            *hidden = value.clone();
-        }
+    let user = shown.iter().find_map(|place| Some((place, place.of(&answer)?)));
+    let open =
+        user.filter(|(_, value)| Uid::from_json(value).is_ok_and(|uid| !contains(uid.as_str(), token)));
+    if let Some((place, value)) = open
+        && let Some(hidden) = masked.pointer_mut(place.as_str())
+    {
+        *hidden = value.clone();
     }
     Some(masked.to_string())
 }
@@ -150,6 +149,10 @@ mod tests {
         let body = r#"{"code":0,"data":{"uid":1001,"phone":"555"},"list":["a",null],"tok":true}"#;
         let shown = r#"{"code":"***","data":{"phone":"***","uid":1001},"list":["***",null],"tok":"***"}"#;
         assert_eq!(of(body, "t0k3n"), Some(shown.into()));
+        let both = r#"{"data":{"uid":7,"id":"3101"}}"#;
+        let places = ["/data/uid", "/data/id"].map(|place| Pointer::parse(place).unwrap());
+        let shown = masked(both.as_bytes(), &places, "t0k3n");
+        assert_eq!(shown, Some(r#"{"data":{"id":"***","uid":7}}"#.into()), "the user stands at the first");
         assert_eq!(of("<html>", "t"), None);
         assert_eq!(of(r#"{"data":{"uid":"t0k"}}"#, "t0k"), Some(r#"{"data":{"uid":"***"}}"#.into()));
         let quoted = of(r#"{"data":{"uid":"ab\"cd"}}"#, "ab\"cd");

@@ -10,7 +10,7 @@ use shared::subject;
 use shared::wire::{AuthHeartbeat, AuthState, Envelope as _, Verdict};
 use test_kit::jwt::{Issuer, Signer};
 
-use crate::support::{Adapter, Edge, PATIENCE, Rig, TestBus, eventually, soon};
+use crate::support::{Adapter, Edge, PATIENCE, Rig, TestBus, eventually, soon, unavailable};
 
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
@@ -205,6 +205,22 @@ async fn the_last_good_set_stays_while_the_url_gives_none() {
     let fetched_at = rig.adapter.metric("mc_auth_jwt_key_set_fetched_timestamp_seconds");
     assert!((now() - 600..=now()).contains(&fetched_at), "{fetched_at}");
     rig.end().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_fetch_is_answered_when_the_adapter_leaves() {
+    let issuer = Issuer::start(&[Signer::rsa().jwk("old")]).await;
+    let rig = with_key_set(&issuer, JwtConfig { jwks_deadline: 2 * PATIENCE, ..fetched_from(&issuer) }).await;
+    issuer.open(false);
+    let token = Signer::rsa().named("new", &claims("1"));
+    let leave = async {
+        eventually("a fetch for the token has begun", async || issuer.fetches() == 2).await;
+        assert_eq!(rig.adapter.drain.finish(PATIENCE).await, 0, "the check goes on");
+    };
+    let (verdict, ()) = tokio::join!(rig.edge.ask(&token), leave);
+    assert!(unavailable(&verdict).contains("could not be fetched"), "{verdict:?}");
+    rig.end().await;
+    issuer.stop().await;
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ impl Promise<'_> {
     /// Waits until another fetch has ended.
     pub(super) async fn changed(&mut self) {
         if self.latest.changed().await.is_err() {
-            // Nobody fetches any more: the adapter leaves.
+            // The set itself is gone, and the checks with it.
             std::future::pending::<()>().await;
         }
     }
@@ -120,7 +120,7 @@ impl KeySet {
         let state = (Arc::clone(&set), fetcher, health, drain.clone());
         drain.supervise("auth-jwks", state, |(set, fetcher, health, drain)| {
             Box::pin(async move {
-                tokio::select! { () = set.keep(fetcher, health) => {}, () = drain.begun() => {} }
+                tokio::select! { () = set.keep(fetcher, health) => {}, () = drain.begun() => set.leave() }
             })
         });
         Ok(set)
@@ -138,6 +138,11 @@ impl KeySet {
         let fetch = self.schedule().promise(self.origin.elapsed())?;
         self.promised.notify_one();
         Some(Promise { fetch, latest: self.latest(), _place: place })
+    }
+
+    /// Tells the tokens that wait that no fetch follows.
+    fn leave(&self) {
+        self.latest.send_modify(|latest| latest.ended = Fetch::MAX);
     }
 
     /// Fetches for ever, one at a time.
@@ -200,10 +205,15 @@ impl KeySet {
     }
 }
 
+/// Returns whether an error is a fetch that brought no key set, and not a fault of the configuration.
+pub(crate) fn is_fetch_fault(error: &anyhow::Error) -> bool {
+    error.is::<FetchFault>()
+}
+
 /// Fetches the key set once, apart from any schedule.
 ///
 /// # Errors
-/// The URL gives no key set.
+/// A [`FetchFault`] if the URL gives no key set, another error if the configuration can't be used.
 pub(super) async fn fetch_once(config: &JwtConfig) -> anyhow::Result<Vec<NamedKey>> {
     Ok(Fetcher::new(config)?.fetch().await?)
 }

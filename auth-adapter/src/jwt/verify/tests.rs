@@ -20,16 +20,7 @@ const CLAIMS: &str =
     "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
 
 fn policy() -> Policy {
-    Policy {
-        algorithms: SECRET.into_iter().chain(PUBLIC).collect(),
-        issuer: String::new(),
-        audience: String::new(),
-        leeway: Duration::from_secs(30),
-        require_exp: true,
-        max_age: Duration::from_secs(30 * 86_400),
-        uid: Pointer::parse("/sub").unwrap(),
-        groups: Pointer::parse("/groups").unwrap(),
-    }
+    Policy { algorithms: SECRET.into_iter().chain(PUBLIC).collect(), ..claims::tests::policy() }
 }
 
 fn jwk(jwk: Value) -> Key {
