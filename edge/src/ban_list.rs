@@ -208,8 +208,8 @@ impl BanList {
         Ok(())
     }
 
-    /// Returns whether there is a free slot. Bans that have run out give up their
-    /// slots: first those that ran out [`SLACK`] ago, then, if that is not enough, all.
+    /// Returns whether there is a free slot. Bans that have run out give up their slots: first those that ran
+    /// out [`SLACK`] ago, then, if that is not enough, all.
     fn frees_slot(&mut self, now: u64) -> bool {
         for then in [now.saturating_sub(SLACK), now] {
             if self.users.len() < self.capacity {

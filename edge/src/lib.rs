@@ -59,13 +59,13 @@ mod spans;
 mod transport;
 mod upgrade;
 
-use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use shared::bans::Bans;
 use shared::bus;
@@ -127,90 +127,90 @@ impl Edge {
     ///
     /// # Errors
     /// The port is taken, or the bus takes no subscription.
-    pub async fn start(
+    pub fn start<'a>(
         config: impl Into<Live<Config>>,
         rules: Arc<Rules>,
-        history: &HistoryConfig,
-        host: Host<'_>,
-    ) -> anyhow::Result<Self> {
-        Self::boxed(config.into(), rules, history, host).await
+        history: &'a HistoryConfig,
+        host: Host<'a>,
+    ) -> BoxFuture<'a, anyhow::Result<Self>> {
+        Self::start_with(config.into(), rules, history, host)
     }
 
-    /// Boxes the start, so that only this crate compiles the code that it starts.
-    fn boxed<'a>(
+    /// Starts, boxed, so that only this crate compiles the code that it starts.
+    fn start_with<'a>(
         live: Live<Config>,
         rules: Arc<Rules>,
         history: &'a HistoryConfig,
         host: Host<'a>,
     ) -> BoxFuture<'a, anyhow::Result<Self>> {
-        Box::pin(Self::start_with(live, rules, history, host))
-    }
-
-    async fn start_with(
-        live: Live<Config>,
-        rules: Arc<Rules>,
-        history: &HistoryConfig,
-        host: Host<'_>,
-    ) -> anyhow::Result<Self> {
-        let Host { bus, health, registry, drain } = host;
-        health.unready(PART, STARTING);
-        let config = live.get();
-        let tls = live.project(&drain, |config| config.tls.clone());
-        let tls = Acceptor::new(PART, &tls, "mc_edge", registry, &drain).context("edge.tls")?;
-        let listener = health::bind("edge.listen", config.listen).await?;
-        sockets::bound_send_buffers(&listener).context("the send buffers of the client port")?;
-        let address = listener.local_addr().context("the address of the client port")?;
-        bus.register(registry, PART);
-        let node = Node {
-            bus,
-            id: NodeId::random(),
-            hub: Arc::new(Hub::new(config.session_limits())),
-            metrics: Arc::new(Metrics::register(registry)),
-            drain: drain.clone(),
-            gone: CancellationToken::new(),
-        };
-        registry.register_collector(Box::new(Holdings(Arc::clone(&node.hub))));
-        let refused = "the bus takes no subscriptions";
-        let recovery = Arc::new(recovery(&node, &config, history, registry));
-        drain.on_panic(recovery.half_changed());
-        let active = Feed::start(&node, Arc::clone(&recovery)).await.context(refused)?;
-        let leaders = node.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(refused)?;
-        let sweeper = Sweeper::new(Arc::clone(&recovery), active.clone(), leaders, config.sweep_interval);
-        // The task is not restarted: channels that it was comparing would be left behind.
-        node.drain.spawn_vital("edge-sweep", sweeper.run());
-        control::ControlResponder::start(&node).await.context(refused)?;
-        let list = Bans::new(&node.bus, history.replicas);
-        let bans_known =
-            ban_reader::Reader::start(&node, list, config.sweep_interval).await.context(refused)?;
-        let phase = Announcer::start(&node, &rules, config.heartbeat, active.clone(), bans_known.clone());
-        let phase = phase.await.context(refused)?;
-        let (bus, crowded) = (node.bus.state(), node.hub.crowded());
-        let (history, awake) = (recovery.history_state(), node.bus.awake().clone());
-        let (active_now, phase_now) = (active.clone(), phase.subscribe());
-        let inputs =
-            ready::Inputs { bus, active: active_now, bans_known, history, phase: phase_now, crowded, awake };
-        let (state, grace) = ((health, inputs), config.bus_grace);
-        drain.supervise("edge-readiness", state, move |(health, inputs)| {
-            Box::pin(ready::report(health, inputs, grace))
-        });
-        let bounds = CheckBounds { at_a_time: config.max_token_checks, deadline: config.auth_deadline };
-        let authn = Authn::start(node.bus.clone(), bounds, registry, &drain, node.gone.clone());
-        let deps = deps(&config, &node, rules, authn, active, recovery);
-        let port = port(live, &node, deps, (address, tls), phase.subscribe())?;
-        // Clients that connect meanwhile wait in the backlog of the system.
-        let patience = ANNOUNCE_PATIENCE.max(config.heartbeat * 3);
-        let slots = PortSlots::new(&port.bounds);
-        let state = (listener, Arc::new(port), slots, phase.subscribe());
-        drain.supervise("edge-listener", state, move |(listener, port, slots, phase)| {
-            Box::pin(async move {
-                announced(phase, patience).await;
-                listener::serve(listener, port, slots).await;
-            })
-        });
-        Balancer::start(&node, config.balance.clone(), config.heartbeat).await.context(refused)?;
-        drain.spawn_vital("edge-leave", drain::leave(node.clone(), phase, config.drain_window));
-        tracing::info!(%address, edge = %node.id, "the edge listens");
-        Ok(Self { address, node: node.id, hub: node.hub })
+        Box::pin(async move {
+            let Host { bus, health, registry, drain } = host;
+            health.unready(PART, STARTING);
+            let config = live.get();
+            let tls = live.project(&drain, |config| config.tls.clone());
+            let tls = Acceptor::new(PART, &tls, "mc_edge", registry, &drain).context("edge.tls")?;
+            let listener = health::bind("edge.listen", config.listen).await?;
+            sockets::bound_send_buffers(&listener).context("the send buffers of the client port")?;
+            let address = listener.local_addr().context("the address of the client port")?;
+            bus.register(registry, PART);
+            let node = Node {
+                bus,
+                id: NodeId::random(),
+                hub: Arc::new(Hub::new(config.session_limits())),
+                metrics: Arc::new(Metrics::register(registry)),
+                drain: drain.clone(),
+                gone: CancellationToken::new(),
+            };
+            registry.register_collector(Box::new(Holdings(Arc::clone(&node.hub))));
+            let refused = "the bus takes no subscriptions";
+            let recovery = Arc::new(recovery(&node, &config, history, registry));
+            drain.on_panic(recovery.half_changed());
+            let active = Feed::start(&node, Arc::clone(&recovery)).await.context(refused)?;
+            let leaders = node.bus.subscribe(LEADER_ELECTED, None, bus::DEADLINE).await.context(refused)?;
+            let sweeper = Sweeper::new(Arc::clone(&recovery), active.clone(), leaders, config.sweep_interval);
+            // The task is not restarted: channels that it was comparing would be left behind.
+            node.drain.spawn_vital("edge-sweep", sweeper.run());
+            control::ControlResponder::start(&node).await.context(refused)?;
+            let list = Bans::new(&node.bus, history.replicas);
+            let bans_known =
+                ban_reader::Reader::start(&node, list, config.sweep_interval).await.context(refused)?;
+            let phase = Announcer::start(&node, &rules, config.heartbeat, active.clone(), bans_known.clone());
+            let phase = phase.await.context(refused)?;
+            let (bus, crowded) = (node.bus.state(), node.hub.crowded());
+            let (history, awake) = (recovery.history_state(), node.bus.awake().clone());
+            let (active_now, phase_now) = (active.clone(), phase.subscribe());
+            let inputs = ready::Inputs {
+                bus,
+                active: active_now,
+                bans_known,
+                history,
+                phase: phase_now,
+                crowded,
+                awake,
+            };
+            let (state, grace) = ((health, inputs), config.bus_grace);
+            drain.supervise("edge-readiness", state, move |(health, inputs)| {
+                Box::pin(ready::report(health, inputs, grace))
+            });
+            let bounds = CheckBounds { at_a_time: config.max_token_checks, deadline: config.auth_deadline };
+            let authn = Authn::start(node.bus.clone(), bounds, registry, &drain, node.gone.clone());
+            let deps = deps(&config, &node, rules, authn, active, recovery);
+            let port = port(live, &node, deps, (address, tls), phase.subscribe())?;
+            // Clients that connect meanwhile wait in the backlog of the system.
+            let patience = ANNOUNCE_PATIENCE.max(config.heartbeat * 3);
+            let slots = PortSlots::new(&port.bounds);
+            let state = (listener, Arc::new(port), slots, phase.subscribe());
+            drain.supervise("edge-listener", state, move |(listener, port, slots, phase)| {
+                Box::pin(async move {
+                    announced(phase, patience).await;
+                    listener::serve(listener, port, slots).await;
+                })
+            });
+            Balancer::start(&node, config.balance.clone(), config.heartbeat).await.context(refused)?;
+            drain.spawn_vital("edge-leave", drain::leave(node.clone(), phase, config.drain_window));
+            tracing::info!(%address, edge = %node.id, "the edge listens");
+            Ok(Self { address, node: node.id, hub: node.hub })
+        })
     }
 
     /// Returns the address at which clients connect.

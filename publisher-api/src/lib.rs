@@ -51,12 +51,12 @@ mod serve;
 mod shares;
 mod spans;
 
-use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use shared::bans::Bans;
 use shared::bus::{self, Bus};
 use shared::drain::Drain;
@@ -100,60 +100,56 @@ impl PublisherApi {
     ///
     /// # Errors
     /// The port is taken, or the bus takes no subscription.
-    pub async fn start(
+    pub fn start<'a>(
         config: impl Into<Live<Config>>,
-        rules: &Rules,
-        history: &HistoryConfig,
-        host: Host<'_>,
-    ) -> anyhow::Result<Self> {
-        Self::boxed(config.into(), rules, history, host).await
+        rules: &'a Rules,
+        history: &'a HistoryConfig,
+        host: Host<'a>,
+    ) -> BoxFuture<'a, anyhow::Result<Self>> {
+        Self::start_with(config.into(), rules, history, host)
     }
 
-    /// Boxes the start, so that only this crate compiles the code that it starts.
-    fn boxed<'a>(
+    /// Starts, boxed, so that only this crate compiles the code that it starts.
+    fn start_with<'a>(
         live: Live<Config>,
         rules: &'a Rules,
         history: &'a HistoryConfig,
         host: Host<'a>,
     ) -> BoxFuture<'a, anyhow::Result<Self>> {
-        Box::pin(Self::start_with(live, rules, history, host))
-    }
-
-    async fn start_with(
-        live: Live<Config>,
-        rules: &Rules,
-        history: &HistoryConfig,
-        host: Host<'_>,
-    ) -> anyhow::Result<Self> {
-        let Host { bus, health, registry, drain } = host;
-        health.unready(PART, STARTING);
-        let config = live.get();
-        let tls = live.project(&drain, |config| config.tls.clone());
-        let tls = Acceptor::new(PART, &tls, "mc_publisher", registry, &drain).context("publisher_api.tls")?;
-        let keys = Keys::load(config.keys.clone(), config.keys_file.clone(), config.may_be_open(), registry)?;
-        let listener = health::bind("publisher_api.listen", config.listen).await?;
-        sockets::bound_send_buffers(&listener).context("the send buffers of the publishing port")?;
-        let address = listener.local_addr().context("the address of the publishing port")?;
-        bus.register(registry, PART);
-        let metrics = Arc::new(Metrics::register(registry));
-        let history = History::open(&bus, history, Role::Publisher, &drain);
-        if rules.any_history() {
-            health.unready(history::PART, STARTING);
-            let (history, health) = (history.clone(), health.clone());
-            let (state, grace) = ((history, health, drain.clone()), config.bus_grace);
-            drain.supervise("publisher-history-readiness", state, move |(history, health, drain)| {
-                Box::pin(history::keep_ready(history, health, grace, drain))
-            });
-        }
-        let services = publisher(&config, rules, &bus, history, &health, &metrics, &drain)
-            .await
-            .context("the bus takes no subscriptions")?;
-        keys.watch(&drain);
-        let state = (live.clone(), Arc::clone(&keys), drain.clone());
-        drain.supervise("publisher-keys", state, |(live, keys, drain)| Box::pin(apply(live, keys, drain)));
-        serve(live, listener, tls, services, metrics, keys, &drain);
-        tracing::info!(%address, "publisher-api listens");
-        Ok(Self { address })
+        Box::pin(async move {
+            let Host { bus, health, registry, drain } = host;
+            health.unready(PART, STARTING);
+            let config = live.get();
+            let tls = live.project(&drain, |config| config.tls.clone());
+            let tls =
+                Acceptor::new(PART, &tls, "mc_publisher", registry, &drain).context("publisher_api.tls")?;
+            let keys =
+                Keys::load(config.keys.clone(), config.keys_file.clone(), config.may_be_open(), registry)?;
+            let listener = health::bind("publisher_api.listen", config.listen).await?;
+            sockets::bound_send_buffers(&listener).context("the send buffers of the publishing port")?;
+            let address = listener.local_addr().context("the address of the publishing port")?;
+            bus.register(registry, PART);
+            let metrics = Arc::new(Metrics::register(registry));
+            let history = History::open(&bus, history, Role::Publisher, &drain);
+            if rules.any_history() {
+                health.unready(history::PART, STARTING);
+                let (history, health) = (history.clone(), health.clone());
+                let (state, grace) = ((history, health, drain.clone()), config.bus_grace);
+                drain.supervise("publisher-history-readiness", state, move |(history, health, drain)| {
+                    Box::pin(history::keep_ready(history, health, grace, drain))
+                });
+            }
+            let services = publisher(&config, rules, &bus, history, &health, &metrics, &drain)
+                .await
+                .context("the bus takes no subscriptions")?;
+            keys.watch(&drain);
+            let state = (live.clone(), Arc::clone(&keys), drain.clone());
+            drain
+                .supervise("publisher-keys", state, |(live, keys, drain)| Box::pin(apply(live, keys, drain)));
+            serve(live, listener, tls, services, metrics, keys, &drain);
+            tracing::info!(%address, "publisher-api listens");
+            Ok(Self { address })
+        })
     }
 
     /// Where back ends publish.

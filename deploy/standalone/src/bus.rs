@@ -1,8 +1,8 @@
 //! `message-center bus`: the embedded bus alone, for parts in other processes.
 
-use futures_util::future::BoxFuture;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shared::bus::BusConfig;
 use shared::config::{self, LogConfig, Problems};

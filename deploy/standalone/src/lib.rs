@@ -25,7 +25,6 @@ pub mod selftest;
 mod settings;
 pub mod tour;
 
-use futures_util::future::BoxFuture;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +33,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use auth_adapter::AuthAdapter;
 use edge::Edge;
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use publisher_api::PublisherApi;
 use publisher_api::keys::NewKey;

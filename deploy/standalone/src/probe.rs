@@ -4,12 +4,12 @@
 //! in the container. Exit codes: 0 for a status from 200 to 299; 1 for anything else, with the reason on
 //! standard error.
 
-use futures_util::future::BoxFuture;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use futures_util::future::BoxFuture;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 

@@ -5,7 +5,6 @@
 //! reason on standard error. The test needs a channel with history: by default a rule must map
 //! `@selftest/{id}`, without login, to `selftest:{id}`; with a token the test uses `@user`.
 
-use futures_util::future::BoxFuture;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use futures_util::future::BoxFuture;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;

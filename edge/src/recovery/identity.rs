@@ -95,8 +95,8 @@ impl StreamIdentity {
         }
     }
 
-    /// Doubts the stream, since the connection to the bus or the stream's leader is a new one. True: the caller must ask. If nothing
-    /// was ever stored, there is nothing to ask about.
+    /// Doubts the stream, since the connection to the bus or the stream's leader is a new one. True: the
+    /// caller must ask. If nothing was ever stored, there is nothing to ask about.
     pub(crate) fn on_interruption(&mut self) -> bool {
         let first = self.doubt.is_none() && self.newest.as_ref().is_some_and(|newest| newest.seq > 0);
         if first {

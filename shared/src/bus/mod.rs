@@ -10,7 +10,6 @@ pub mod jetstream;
 mod metrics;
 mod store;
 
-use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use std::time::Duration;
 use async_nats::{Event, HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use embedded_bus::EmbeddedBus;
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 

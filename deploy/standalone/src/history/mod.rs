@@ -8,13 +8,13 @@ mod alive;
 mod partitions;
 mod show;
 
-use futures_util::future::BoxFuture;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use shared::bus::{Bus, BusConfig, provide};
 use shared::config::{self, LogConfig, Problems};

@@ -1,11 +1,11 @@
 //! `message-center partitions <n>`: divides the history into another number of streams, and deletes every
 //! message in it.
 
-use futures_util::future::BoxFuture;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use futures_util::future::BoxFuture;
 use shared::bus::Bus;
 use shared::history::admin::{self, StreamStatus};
 use shared::history::{HistoryConfig, MAX_PARTITIONS};
